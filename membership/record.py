@@ -1,0 +1,170 @@
+"""What a member says of itself, and the words for what is known of it.
+
+A :class:`Record` is the unit of gossip: whatever a subject says of itself travels in one, verbatim, and is told apart
+from an earlier one by (generation, incarnation). Liveness is what *others* conclude about a member; readiness is what
+its sidecar says of its own worker. The two are never mixed.
+
+Every bound on what a peer may claim stands in this file: a decoded and validated record can be trusted to fit.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import ipaddress
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import msgspec
+
+Address = tuple[str, int]
+"""An IP literal (no brackets) and a UDP port. Never a host name: the core resolves nothing."""
+
+INSTANCE_BYTES = 16
+HALF_BYTES = 8
+MAX_NAME_BYTES = 128
+MAX_URL_BYTES = 256
+MAX_TAGS_BYTES = 512
+MAX_RECORD_BYTES = 1150
+"""A record must share one datagram with a header, an envelope and (from the security issue on) a signature."""
+MAX_LIFE = 2**40
+"""Generations and incarnations stay below this, so no claim can run the counter out."""
+MAX_WEIGHT = 1_000_000
+"""In thousandths: a worker weighs at most 1000 times the normal one."""
+
+
+class Liveness(enum.IntEnum):
+    """What others hold a member to be. The order is the order of precedence at one incarnation."""
+
+    ALIVE = 0
+    SUSPECT = 1
+    DEAD = 2
+    LEFT = 3
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
+
+    @property
+    def present(self) -> bool:
+        """Alive or suspect: a member that callers may still be sent to."""
+        return self <= Liveness.SUSPECT
+
+
+class Readiness(enum.IntEnum):
+    """What a sidecar says of its own worker."""
+
+    STARTING = 0
+    PASSING = 1
+    WARNING = 2
+    CRITICAL = 3
+    DRAINING = 4
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
+
+    @property
+    def routable(self) -> bool:
+        """Passing and warning workers are in the ring; the others take no new work."""
+        return self in (Readiness.PASSING, Readiness.WARNING)
+
+
+class InvalidRecord(ValueError):
+    """A record that no well-behaved member would send. Says which field, and why."""
+
+
+Life = Annotated[int, msgspec.Meta(ge=0, lt=MAX_LIFE)]
+"""A generation or an incarnation."""
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One member's own account of itself, as it crosses the wire (a msgpack array in this order)."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_BYTES)]
+    generation: Life
+    """Which life of this name it is: a logical number, one higher at each start."""
+    incarnation: Life
+    """Raised by the subject alone, at each change and each refutation."""
+    pending: bool
+    """A newcomer to a name that lives: known, but not routed until it settles."""
+    keys: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
+    """Ed25519 and X25519 public keys, 32 bytes each, fresh at every start."""
+    host: Annotated[str, msgspec.Meta(max_length=45)]
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+    service: Annotated[str, msgspec.Meta(max_length=MAX_NAME_BYTES)]
+    url: Annotated[str, msgspec.Meta(max_length=MAX_URL_BYTES)]
+    """Where callers reach the worker."""
+    zone: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    release: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    weight: Annotated[int, msgspec.Meta(ge=0, le=MAX_WEIGHT)] = 1000
+    """In thousandths of a normal worker."""
+    readiness: Readiness = Readiness.STARTING
+    tags: dict[str, str] = msgspec.field(default_factory=dict)
+
+    @property
+    def instance(self) -> bytes:
+        """Who exactly this is: 16 bytes that nobody else's keys hash to."""
+        return instance_of(self.keys)
+
+    @property
+    def address(self) -> Address:
+        return (self.host, self.port)
+
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_decoder = msgspec.msgpack.Decoder(Record)
+
+
+def instance_of(keys: bytes) -> bytes:
+    """The first 16 bytes of SHA-256 over a member's public keys."""
+    return hashlib.sha256(keys).digest()[:INSTANCE_BYTES]
+
+
+def encode_record(record: Record) -> bytes:
+    """The canonical bytes of a record; equal records give equal bytes."""
+    return _encoder.encode(record)
+
+
+def validate_record(record: Record) -> None:
+    """Refuse what types alone cannot: byte lengths, addresses that are not literals, unprintable names, wild URLs.
+
+    Raises :class:`InvalidRecord`; the record is not changed.
+    """
+    for field, text, limit in (
+        ("name", record.name, MAX_NAME_BYTES),
+        ("service", record.service, MAX_NAME_BYTES),
+        ("url", record.url, MAX_URL_BYTES),
+        ("zone", record.zone, 64),
+        ("release", record.release, 64),
+    ):
+        if len(text.encode()) > limit:
+            raise InvalidRecord(f"{field} is longer than {limit} bytes")
+        if not text.isprintable():
+            raise InvalidRecord(f"{field} holds characters that cannot be printed")
+    _validate_address(record)
+    if record.url and urlsplit(record.url).scheme not in ("http", "https"):
+        raise InvalidRecord(f"url {record.url!r} is neither http nor https")
+    if sum(len(k.encode()) + len(v.encode()) + 2 for k, v in record.tags.items()) > MAX_TAGS_BYTES:
+        raise InvalidRecord(f"tags take more than {MAX_TAGS_BYTES} bytes")
+    if len(encode_record(record)) > MAX_RECORD_BYTES:
+        raise InvalidRecord(f"the whole record is longer than {MAX_RECORD_BYTES} bytes")
+
+
+def _validate_address(record: Record) -> None:
+    try:
+        ip = ipaddress.ip_address(record.host)
+    except ValueError:
+        raise InvalidRecord(f"host {record.host!r} is not an IP address") from None
+    if ip.is_unspecified or ip.is_multicast:
+        raise InvalidRecord(f"host {record.host} is not an address one member can be reached at")
+
+
+def decode_record_untrusted(data: bytes) -> Record:
+    """Bytes from anywhere to a validated record. Raises :class:`InvalidRecord`, nothing else."""
+    try:
+        record = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRecord(str(error)) from None
+    validate_record(record)
+    return record

@@ -1,0 +1,79 @@
+"""What the rest of the sidecar sees of the pool: frozen, sorted by name, and free of the protocol's inner workings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rumormill.membership.record import Address, Liveness, Readiness
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member as its observer holds it. Equal members look equal to every caller."""
+
+    name: str
+    generation: int
+    instance: bytes
+    incarnation: int
+    address: Address
+    service: str
+    url: str
+    zone: str
+    release: str
+    weight: int
+    """In thousandths of a normal worker."""
+    readiness: Readiness
+    tags: Mapping[str, str]
+    liveness: Liveness
+    pending: bool
+    """Waits for its name to become free; never routed."""
+    since: float
+    """Seconds on the observer's own clock: when liveness or readiness last changed here."""
+    why: str
+    """How the present liveness came about, in words ("3 misses seen by w1, w5")."""
+
+    @property
+    def routable(self) -> bool:
+        """Alive or suspect, settled, ready, and weighted above zero: what the ring is made of."""
+        return self.liveness.present and not self.pending and self.readiness.routable and self.weight > 0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """Everything the observer holds, dead and left members included, at one moment."""
+
+    cluster: str
+    observer: str
+    isolated: bool
+    members: tuple[Member, ...]
+    """Sorted by name; a settled member stands before a pending one of the same name."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberDetail:
+    """What only an operator asks for, read at the moment of asking: nothing here moves an index or a digest."""
+
+    misses: int
+    """Consecutive misses this observer counts; 0 for a member it does not monitor."""
+    monitored: bool
+    """Whether this observer is one of its monitors."""
+    monitors: tuple[str, ...]
+    """Names of its monitors, as this observer computes them."""
+    last_heard: float | None
+    """Seconds ago that any sign of life reached this observer; None if never."""
+    rtt: float | None
+    """Seconds for a ping and its ack, smoothed; None until measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in the pool, as this observer concluded it."""
+
+    at: float
+    """Seconds on the observer's own clock."""
+    kind: str
+    """joined, suspected, refuted, evicted, left, returned, updated, isolated, rejoined, paused, taken …"""
+    member: str
+    text: str
+    """The whole sentence: "w3 evicted: 3 misses seen by w1, w5"."""
