@@ -1,0 +1,254 @@
+"""The messages, and how a datagram's payload is laid out.
+
+A payload is one msgpack array ``[generation, incarnation, [message, ...]]``: which life its sender is in, then what it
+has to say. A message is an array as well, its first element the message id. msgspec checks every type, length and
+range while decoding, so code behind :func:`decode_untrusted` never looks twice.
+
+Members are named by the first eight bytes of their instance (*half*). What is said of another member (a suspicion, a
+vote, a death) names half and incarnation; whoever lacks that very row drops the claim and asks the sender for the row.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from rumormill.membership.record import Life, Liveness
+
+MAX_DATAGRAM = 1400
+"""Bytes after sealing, without IP and UDP headers: fits every path of MTU 1500 and most tunnels."""
+BUCKETS = 256
+
+Half = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
+Instance = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Cookie = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Nonce = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Digest = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+
+DEAF = 1
+"""Heartbeat flag: its sender hears nobody and judges nobody."""
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Base of everything that stands in a datagram."""
+
+
+class Heartbeat(Message, tag=1):
+    digest: Digest
+    """Low half of the sender's table digest."""
+    sent: Milliseconds
+    """The sender's clock, modulo 2³²; only differences between heartbeats of one sender mean anything."""
+    flags: Annotated[int, msgspec.Meta(ge=0, lt=128)]
+
+
+class Ping(Message, tag=2):
+    nonce: Nonce
+
+
+class Ack(Message, tag=3):
+    nonce: Nonce
+
+
+class PingRequest(Message, tag=4):
+    """Asks a third member to hand a ping on. The ping is sealed for the subject, so the helper can forge nothing."""
+
+    subject: Half
+    sealed: Annotated[bytes, msgspec.Meta(max_length=160)]
+
+
+class Heard(Message, tag=5):
+    """A helper's answer where it needs no ping: it heard the subject itself, so long ago."""
+
+    subject: Half
+    age: Milliseconds
+
+
+class Row(Message, tag=16):
+    """A record as its subject wrote it, still encoded: most are known already, and their bytes tell."""
+
+    record: msgspec.Raw
+
+
+class Suspect(Message, tag=17):
+    subject: Half
+    incarnation: Life
+
+
+class Left(Message, tag=18):
+    subject: Half
+    incarnation: Life
+
+
+class Vote(Message, tag=20):
+    """The sender saw three misses in a row of the subject; cast so many milliseconds ago."""
+
+    subject: Half
+    incarnation: Life
+    age: Milliseconds
+
+
+class CastVote(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    voter: Half
+    age: Milliseconds
+
+
+class Death(Message, tag=21):
+    """The subject was evicted, on these votes. Without valid votes it is a suspicion."""
+
+    subject: Half
+    incarnation: Life
+    votes: Annotated[list[CastVote], msgspec.Meta(max_length=4)]
+
+
+class Tombstone(Message, tag=22):
+    """A dead or departed life of a name, for someone who may not hold its record. Age in seconds."""
+
+    name: Name
+    generation: Life
+    instance: Instance
+    incarnation: Life
+    liveness: Literal[2, 3]
+    age: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+
+
+class Join(Message, tag=32):
+    """Asks to be let in under a name. Padded, so that no answer is longer than the question."""
+
+    name: Name
+    padding: Annotated[bytes, msgspec.Meta(max_length=256)]
+
+
+class KnownLife(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    generation: Life
+    instance: Instance
+    incarnation: Life
+    liveness: Liveness
+    pending: bool
+
+
+class Challenge(Message, tag=33):
+    cookie: Cookie
+    lives: Annotated[list[KnownLife], msgspec.Meta(max_length=2)]
+    """What the answerer holds of the name, so that the newcomer can choose its generation."""
+
+
+class Hello(Message, tag=34):
+    cookie: Cookie
+    record: msgspec.Raw
+
+
+class Welcome(Message, tag=35):
+    digest: Digest
+    members: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+    records: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=4)]
+
+
+class Who(Message, tag=36):
+    """ "I do not know you", or "nobody of that instance lives here": answered with a join."""
+
+    asked: Half
+    """The receiver half of the datagram this answers."""
+
+
+class Taken(Message, tag=37):
+    name: Name
+    instance: Instance
+    """Who holds the name."""
+
+
+class Sum(Message, tag=48):
+    """Opens a sync: 32-bit checksums of the 256 buckets of rows, by first byte of the instance."""
+
+    buckets: Annotated[bytes, msgspec.Meta(min_length=4 * BUCKETS, max_length=4 * BUCKETS)]
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    half: Half
+    incarnation: Life
+
+
+class Have(Message, tag=49):
+    """What the answerer holds in the buckets that differ: part ``part`` of ``parts``."""
+
+    part: Annotated[int, msgspec.Meta(ge=0, lt=1024)]
+    parts: Annotated[int, msgspec.Meta(ge=1, le=1024)]
+    buckets: Annotated[bytes, msgspec.Meta(max_length=BUCKETS)]
+    """The buckets this part lists completely."""
+    entries: Annotated[list[Entry], msgspec.Meta(max_length=96)]
+
+
+class Want(Message, tag=50):
+    """Asks for rows; the answer is datagrams of :class:`Row`, or of tombstones."""
+
+    halves: Annotated[list[Half], msgspec.Meta(max_length=96)]
+
+
+class Busy(Message, tag=51):
+    """Too many syncs at once here; ask somebody else."""
+
+
+AnyMessage = (
+    Heartbeat
+    | Ping
+    | Ack
+    | PingRequest
+    | Heard
+    | Row
+    | Suspect
+    | Left
+    | Vote
+    | Death
+    | Tombstone
+    | Join
+    | Challenge
+    | Hello
+    | Welcome
+    | Who
+    | Taken
+    | Sum
+    | Have
+    | Want
+    | Busy
+)
+
+
+class Payload(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A decoded datagram: the sender's generation and incarnation as it sent, and its messages in order."""
+
+    generation: Life
+    incarnation: Life
+    messages: Annotated[list[AnyMessage], msgspec.Meta(max_length=128)]
+
+
+class UndecodablePayload(ValueError):
+    """Bytes that authenticated but are not a payload: another version, or a broken peer."""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(Payload)
+
+encode_message = _encode
+"""One message to its bytes."""
+
+
+def payload_prefix(generation: int, incarnation: int) -> bytes:
+    """The opening bytes of every payload a member sends until its incarnation changes."""
+    return b"\x93" + _encode(generation) + _encode(incarnation)
+
+
+def assemble(prefix: bytes, messages: list[bytes]) -> bytes:
+    """A payload from a prefix and at most 65535 encoded messages."""
+    count = len(messages)
+    header = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    return prefix + header + b"".join(messages)
+
+
+def decode_untrusted(data: bytes) -> Payload:
+    """An opened datagram to its messages. Raises :class:`UndecodablePayload`, nothing else."""
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UndecodablePayload(str(error)) from None

@@ -1,0 +1,123 @@
+"""One row of the table, and the rule by which two accounts of a member become one.
+
+The rule (:func:`merge`) is a maximum over a total order, so it is commutative, associative and idempotent by
+construction: any two members that have heard the same claims, in any order and however often, hold the same row.
+
+=================  ==================================================================================================
+generation         a later life of a name replaces an earlier one
+instance           two lives of one generation: everybody must prefer the same one
+incarnation        a later account by the same subject replaces an earlier one, whatever was claimed about that
+liveness           left > dead > suspect > alive: at one incarnation a verdict only gets worse
+checksum           two records of one incarnation: an honest subject never writes them, but the order must be total
+=================  ==================================================================================================
+
+Only the subject raises its incarnation, so only it can overturn a verdict. Whether a death deserves to be believed (it
+is only as good as its votes) is decided before anything is merged; see rumormill.gossip.claims.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+
+import msgspec
+
+from rumormill.membership.record import (
+    HALF_BYTES,
+    Address,
+    Liveness,
+    Record,
+    decode_record_untrusted,
+)
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """What is known of one life of a name. Rows are immutable and shared freely."""
+
+    name: str
+    generation: int
+    instance: bytes
+    half: bytes
+    """The first 8 bytes of the instance: how members are named on the wire."""
+    incarnation: int
+    liveness: Liveness
+    pending: bool
+    checksum: int
+    """64 bits over the encoded record; 0 for a tombstone without one."""
+    record: Record | None
+    encoded: bytes
+    """The record exactly as its subject wrote it; empty for a tombstone without one."""
+    address: Address | None
+
+    @property
+    def present(self) -> bool:
+        """Alive or suspect."""
+        return self.liveness <= Liveness.SUSPECT
+
+    @property
+    def life(self) -> tuple[int, bytes]:
+        """Which life of the name this is; greater is later."""
+        return (self.generation, self.instance)
+
+    def held(self, liveness: Liveness) -> Row:
+        """The same account under another verdict."""
+        if liveness is self.liveness:
+            return self
+        return msgspec.structs.replace(self, liveness=liveness)
+
+    def departed(self, incarnation: int) -> Row:
+        """The row after its subject left, which it may say at a later incarnation than the one known here."""
+        return msgspec.structs.replace(self, liveness=Liveness.LEFT, incarnation=incarnation)
+
+
+@functools.lru_cache(maxsize=16384)
+def row_of_record_untrusted(encoded: bytes) -> Row:
+    """An encoded record, from anywhere, to the alive row it describes.
+
+    Raises :class:`~rumormill.membership.record.InvalidRecord`. A pure function: the same bytes keep coming (a record is
+    gossiped by everyone who learns of it), so results are remembered.
+    """
+    record = decode_record_untrusted(encoded)
+    instance = record.instance
+    return Row(
+        name=record.name,
+        generation=record.generation,
+        instance=instance,
+        half=instance[:HALF_BYTES],
+        incarnation=record.incarnation,
+        liveness=Liveness.ALIVE,
+        pending=record.pending,
+        checksum=int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "big"),
+        record=record,
+        encoded=encoded,
+        address=record.address,
+    )
+
+
+def tombstone(name: str, generation: int, instance: bytes, incarnation: int, liveness: Liveness) -> Row:
+    """A dead or departed life that is known by name only."""
+    return Row(
+        name=name,
+        generation=generation,
+        instance=instance,
+        half=instance[:HALF_BYTES],
+        incarnation=incarnation,
+        liveness=liveness,
+        pending=False,
+        checksum=0,
+        record=None,
+        encoded=b"",
+        address=None,
+    )
+
+
+def precedence(row: Row) -> tuple[int, bytes, int, Liveness, int]:
+    """The total order rows merge by."""
+    return (row.generation, row.instance, row.incarnation, row.liveness, row.checksum)
+
+
+def merge(held: Row | None, heard: Row) -> Row:
+    """What to hold after hearing: the greater of the two by :func:`precedence`."""
+    if held is None or precedence(heard) > precedence(held):
+        return heard
+    return held
