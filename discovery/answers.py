@@ -1,0 +1,136 @@
+"""The JSON of this endpoint beside what ring.worker says of workers. /openapi.json is generated from these."""
+
+from __future__ import annotations
+
+import msgspec
+
+from rumormill.ring.worker import LivenessWord, ReadinessWord, Worker
+
+
+class PoolAnswer(msgspec.Struct, frozen=True):
+    """The answer of ``GET /v1/pool``: how much there is, and how much of it may be lost."""
+
+    cluster: str
+    service: str
+    index: int
+    process: str
+    isolated: bool
+    workers: int
+    """Alive or suspect, in every readiness."""
+    routable: int
+    """Those that take new work."""
+    suspect: int
+    """Routable ones that callers try last."""
+    capacity: float
+    """The weights of the routable ones together; 1.0 is one normal worker."""
+    mean_utilization: float | None
+    """Null: not measured."""
+    scale_out: bool | None
+    """Null: not measured."""
+    failures_to_spare: int
+    """How many routable workers may be lost with one still left to answer."""
+
+
+class LookupAnswer(msgspec.Struct, frozen=True):
+    """The answer of ``GET /v1/lookup``."""
+
+    key: str
+    routing_digest: str
+    """Whoever has the same digest has the same owners, in the same order."""
+    owners: list[Worker]
+    """In ring order, suspects in their place: a caller tries those last, but that is the caller's step."""
+
+
+class MemberRow(msgspec.Struct, frozen=True):
+    """One member as this sidecar holds it, dead and left ones included."""
+
+    name: str
+    generation: int
+    instance: str
+    incarnation: int
+    address: str
+    """HOST:PORT of its gossip."""
+    service: str
+    url: str
+    zone: str
+    release: str
+    weight: float
+    liveness: LivenessWord
+    readiness: ReadinessWord
+    pending: bool
+    """Waits for its name to become free; not routed."""
+    routable: bool
+    since: str
+    why: str
+    """How its liveness came about, in words."""
+    misses: int
+    """Consecutive misses counted here."""
+    monitored: bool
+    """Whether this sidecar is one of its monitors."""
+    monitors: list[str]
+    last_heard: float | None
+    """Seconds since any sign of life reached this sidecar; null if never."""
+    rtt: float | None
+    """Seconds to it and back; null until measured."""
+    tags: dict[str, str]
+
+
+class MembersAnswer(msgspec.Struct, frozen=True):
+    """The answer of ``GET /v1/members``."""
+
+    cluster: str
+    observer: str
+    process: str
+    isolated: bool
+    members: list[MemberRow]
+
+
+class EventRow(msgspec.Struct, frozen=True):
+    """Something that happened, as this sidecar concluded it."""
+
+    index: int
+    """Counts this process's events, from 1."""
+    at: str
+    """By this sidecar's wall clock (RFC 3339, UTC)."""
+    kind: str
+    member: str
+    text: str
+
+
+class EventsAnswer(msgspec.Struct, frozen=True):
+    """The answer of ``GET /v1/events``: newest last; the last thousand are kept."""
+
+    process: str
+    index: int
+    """Of the newest event; 0 before the first."""
+    events: list[EventRow]
+
+
+class DrainAnswer(msgspec.Struct, frozen=True):
+    draining: bool
+
+
+class LeaveAnswer(msgspec.Struct, frozen=True):
+    leaving: bool
+
+
+class HealthAnswer(msgspec.Struct, frozen=True):
+    """The answer of the health routes; with status 503 where it is not ok."""
+
+    ok: bool
+    why: str
+    """Why it is not ok; empty when it is."""
+
+
+class RouteRow(msgspec.Struct, frozen=True):
+    method: str
+    path: str
+    summary: str
+
+
+class IndexAnswer(msgspec.Struct, frozen=True):
+    """The answer of ``GET /``: what can be asked here."""
+
+    program: str
+    description: str
+    routes: list[RouteRow]

@@ -1,0 +1,194 @@
+"""One caller's connection: read, understand, answer, again. It moves bytes and keeps its one deadline up to date."""
+
+from __future__ import annotations
+
+import math
+import ssl
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+import trio
+
+from rumormill.discovery.desk import Call, Desk, EventStream, Response
+from rumormill.discovery.limits import Limits
+from rumormill.discovery.request import Request, RequestReader
+from rumormill.discovery.response import (
+    CONNECTION_CLOSE,
+    CONNECTION_KEEP,
+    Prepared,
+    Refused,
+    etag_matches,
+    prepare_problem,
+)
+from rumormill.discovery.router import Router
+from rumormill.discovery.turns import Turns
+
+READ: Final = 8192
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+STREAM_HEAD: Final = b"Content-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n\r\n"
+GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError)
+"""What a caller's going away looks like, at whatever moment it goes."""
+TOO_LATE: Final = prepare_problem(408, "the request did not come to its end in time", "send it in one piece")
+BROKEN: Final = prepare_problem(500, "this sidecar has a bug", "its log says more; gossip is not affected")
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """What all connections share."""
+
+    desk: Desk
+    router: Router
+    limits: Limits
+    turns: Turns
+    now: float = 0.0
+    """Seconds, brought up to date at each sweep: exact enough for deadlines, and free to read."""
+    date: bytes = b""
+    """The Date header, its line end included; brought up to date at each sweep."""
+    open: dict[Connection, None] = field(default_factory=dict)
+    idle: dict[Connection, None] = field(default_factory=dict)
+    """Those without a whole request, the longest so first; a head that drips in counts as none."""
+    counters: Counter[str] = field(default_factory=Counter)
+
+
+class Connection:
+    """One stream of a caller. :meth:`serve` runs until either side closes it, and raises nothing a caller can cause."""
+
+    __slots__ = ("__weakref__", "_endpoint", "_reader", "_scope", "_stream", "deadline")
+
+    def __init__(self, endpoint: Endpoint, stream: trio.abc.Stream) -> None:
+        self._endpoint = endpoint
+        self._stream = stream
+        self._reader = RequestReader(endpoint.limits)
+        self._scope = trio.CancelScope()
+        self.deadline = endpoint.now + endpoint.limits.head_timeout
+        """When the sweep ends this connection, whatever it is doing."""
+
+    def end(self) -> None:
+        """Close it: it is overdue, or its place is needed."""
+        self._scope.cancel()
+
+    async def serve(self) -> None:
+        endpoint = self._endpoint
+        endpoint.open[self] = endpoint.idle[self] = None
+        try:
+            with self._scope:
+                await self._converse()
+            if self._scope.cancelled_caught and self._reader.partial:
+                await self._take_leave(TOO_LATE)
+        except GONE:
+            endpoint.counters["connections_broken"] += 1
+        finally:
+            endpoint.open.pop(self, None)
+            endpoint.idle.pop(self, None)
+            self._reader.close()
+            with trio.move_on_after(endpoint.limits.linger):
+                try:
+                    await self._stream.aclose()
+                except GONE:
+                    endpoint.counters["connections_broken"] += 1
+
+    async def _converse(self) -> None:
+        endpoint, limits, reader = self._endpoint, self._endpoint.limits, self._reader
+        while True:
+            data = await self._stream.receive_some(READ)
+            if not data:
+                return
+            fresh = not reader.partial
+            await endpoint.turns.take()
+            requests = reader.feed_untrusted(data)
+            if requests and not await self._answer_all(requests):
+                return
+            if reader.refusal is not None:
+                endpoint.counters["requests_refused"] += 1
+                await self._take_leave(reader.refusal)
+                return
+            if not reader.partial:
+                self.deadline = endpoint.now + limits.idle_timeout
+            elif fresh or requests:  # and not at each drop, or a dripping caller would never be overdue
+                self.deadline = endpoint.now + limits.head_timeout
+            if reader.expects_continue:
+                await self._stream.send_all(CONTINUE)
+
+    async def _answer_all(self, requests: list[Request]) -> bool:
+        """Answer pipelined requests in order, each in its turn; True if the connection may go on."""
+        endpoint = self._endpoint
+        endpoint.idle.pop(self, None)
+        for position, request in enumerate(requests):
+            if position:
+                await endpoint.turns.take()
+            if not await self._answer(request):
+                return False
+        endpoint.idle[self] = None
+        return True
+
+    async def _answer(self, request: Request) -> bool:
+        """Answer one request; True if the connection may go on."""
+        endpoint = self._endpoint
+        endpoint.counters["requests"] += 1
+        self.deadline = math.inf
+        response = await self._respond(request)
+        keep = request.keep_alive and not endpoint.desk.room.closed
+        if isinstance(response, EventStream):
+            await self._stream_events(response, head_only=request.method == b"HEAD")
+            return False
+        await self._send(self._encode(request, response, keep=keep))
+        return keep
+
+    async def _respond(self, request: Request) -> Response:
+        endpoint = self._endpoint
+        try:
+            route, query = endpoint.router.find(request)
+            return await route.handler(endpoint.desk, Call(request, query, self._descriptor()))
+        except Refused as refused:
+            endpoint.counters["requests_refused"] += 1
+            return refused.answer
+        except Exception:
+            # A bug in one answer must not take the worker out of the pool: it is said here, and gossip goes on.
+            log.exception("a request failed through a bug", target=request.target[:256])
+            endpoint.counters["requests_failed"] += 1
+            return BROKEN
+
+    def _encode(self, request: Request, answer: Prepared, *, keep: bool) -> bytes:
+        date = self._endpoint.date
+        connection = (CONNECTION_KEEP if request.old else b"") if keep else CONNECTION_CLOSE
+        asked = request.headers.get(b"if-none-match")
+        if asked is not None and answer.etag and etag_matches(asked, answer.etag):
+            return answer.wire_unchanged(date, connection)
+        return answer.wire(date, connection, head_only=request.method == b"HEAD")
+
+    async def _stream_events(self, stream: EventStream, *, head_only: bool) -> None:
+        # No length and no chunks: the stream ends when the connection does, which every HTTP/1.x caller understands,
+        # and one encoding of an event serves all.
+        head = b"".join((b"HTTP/1.1 200 OK\r\n", self._endpoint.date, CONNECTION_CLOSE, STREAM_HEAD))
+        if head_only:
+            await self._send(head)
+            return
+        await self._send(head + stream.first)
+        with trio.CancelScope() as scope, self._endpoint.desk.hangups.watching(self._descriptor(), scope):
+            await stream.follow(self._send)
+
+    async def _send(self, data: bytes) -> None:
+        """Send all of it, or be ended by the sweep: a caller that does not take its answer holds nothing for long."""
+        self.deadline = self._endpoint.now + self._endpoint.limits.write_timeout
+        await self._stream.send_all(data)
+        self.deadline = math.inf
+
+    async def _take_leave(self, answer: Prepared) -> None:
+        """Say why, and wait a moment for the caller to read it: closing on unread bytes would reset it away."""
+        with trio.move_on_after(self._endpoint.limits.linger):
+            await self._stream.send_all(answer.wire(self._endpoint.date, CONNECTION_CLOSE, head_only=False))
+            if isinstance(self._stream, trio.SocketStream):
+                await self._stream.send_eof()
+                for _ in range(64):
+                    if not await self._stream.receive_some(READ):
+                        break
+
+    def _descriptor(self) -> int | None:
+        stream = self._stream
+        if isinstance(stream, trio.SSLStream):
+            stream = stream.transport_stream
+        return stream.socket.fileno() if isinstance(stream, trio.SocketStream) else None

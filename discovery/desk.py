@@ -1,0 +1,165 @@
+"""What the routes share: the view, the log, the sidecar's commands, and the rule by which a query blocks."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+import trio
+
+from rumormill.discovery.answers import MemberRow, MembersAnswer
+from rumormill.discovery.commands import Commands
+from rumormill.discovery.events import EventLog
+from rumormill.discovery.hangup import HangupWatch
+from rumormill.discovery.limits import Limits
+from rumormill.discovery.query import parse_wait
+from rumormill.discovery.request import Request
+from rumormill.discovery.response import Prepared, prepare_json, refuse
+from rumormill.discovery.view import RoutingView, liveness_word, readiness_word, timestamp
+from rumormill.discovery.waiting import WaitingRoom
+from rumormill.membership.view import Member, MemberDetail, PoolView
+
+EVENTS: Final = "\n"
+"""The topic of the event log; no service has a name that cannot be printed."""
+JITTER: Final = 1 / 16
+"""Of a wait, at most, so that callers started together do not come back together for ever."""
+COSTLY_SHARE: Final = 0.05
+"""Of the loop's time, at most, for answers that are put together for each asking."""
+
+Q_co = TypeVar("Q_co", covariant=True)
+Send = Callable[[bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Q_co]):
+    """One request, understood."""
+
+    request: Request
+    query: Q_co
+    socket: int | None
+    """The caller's descriptor, for noticing that it hung up; None for a stream in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventStream:
+    """An answer without an end: what to send first, and then what to do until the caller goes."""
+
+    first: bytes
+    follow: Callable[[Send], Awaitable[None]]
+
+
+Response = Prepared | EventStream
+
+
+class Costly:
+    """An answer that cannot be kept until something changes, but must not be paid for at every asking either.
+
+    It is put together at most so often that it takes a twentieth of the loop's time: for three members a few thousand
+    times a second, for ten thousand every other second.
+    """
+
+    def __init__(self, make: Callable[[], Prepared]) -> None:
+        self._make = make
+        self._kept: Prepared | None = None
+        self._good_until = 0.0
+
+    def get(self) -> Prepared:
+        now = time.perf_counter()
+        if self._kept is None or now >= self._good_until:
+            self._kept = self._make()
+            end = time.perf_counter()
+            self._good_until = end + (end - now) / COSTLY_SHARE
+        return self._kept
+
+    def forget(self) -> None:
+        """Put it together anew at the next asking."""
+        self._kept = None
+
+
+class Desk:
+    """Everything the routes answer from."""
+
+    def __init__(
+        self,
+        *,
+        commands: Commands,
+        process: str,
+        wall_offset: float,
+        limits: Limits,
+        rng: random.Random,
+        openapi: Prepared,
+        contents: Prepared,
+    ) -> None:
+        """`openapi` and `contents` tell of the routes; those know this module, so they are made elsewhere."""
+        self.commands = commands
+        self.process = process
+        self.limits = limits
+        self.view = RoutingView(process=process, wall_offset=wall_offset)
+        self.events = EventLog(process=process, wall_offset=wall_offset)
+        self.room = WaitingRoom(self.index, limits.batch)
+        self.hangups = HangupWatch()
+        self.members = Costly(self._prepare_members)
+        self.status = Costly(lambda: prepare_json(commands.status()))
+        self.openapi = openapi
+        self.contents = contents
+        self.ring_building: dict[str, trio.Event] = {}
+        """Services whose ring is being built in a thread just now."""
+        self._rng = rng
+
+    def index(self, topic: str) -> int:
+        """The present index of a topic: a service, all of them, or the event log."""
+        return self.events.index if topic == EVENTS else self.view.index(topic)
+
+    def require_pool(self) -> PoolView:
+        """What was published last. Raises :class:`Refused` (503) before the first time."""
+        if self.view.pool is None:
+            raise refuse(503, "this sidecar is starting", "ask again in a moment", headers=(("Retry-After", "1"),))
+        return self.view.pool
+
+    async def block(self, call: Call[object], topic: str, *, index: int | None, process: str | None, wait: str) -> None:
+        """Return when the topic has moved past `index`, the wait is over, or the endpoint closes.
+
+        At once if no index is given, if another process counted it, or if it is not the present one.
+        """
+        seconds = parse_wait(wait, self.limits)
+        if index != self.index(topic) or process not in (None, self.process) or seconds == 0:
+            return
+        seconds += self._rng.uniform(0, seconds * JITTER)
+        with trio.move_on_after(seconds) as scope, self.hangups.watching(call.socket, scope):
+            await self.room.moved(topic, index)
+
+    def _prepare_members(self) -> Prepared:
+        pool = self.require_pool()
+        details = self.commands.details()
+        rows = [self._row(member, details.get(member.instance)) for member in pool.members]
+        return prepare_json(MembersAnswer(pool.cluster, pool.observer, self.process, pool.isolated, rows))
+
+    def _row(self, member: Member, detail: MemberDetail | None) -> MemberRow:
+        host, port = member.address
+        return MemberRow(
+            name=member.name,
+            generation=member.generation,
+            instance=member.instance.hex(),
+            incarnation=member.incarnation,
+            address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            service=member.service,
+            url=member.url,
+            zone=member.zone,
+            release=member.release,
+            weight=member.weight / 1000,
+            liveness=liveness_word(member.liveness),
+            readiness=readiness_word(member.readiness),
+            pending=member.pending,
+            routable=member.routable,
+            since=timestamp(member.since + self.view.wall_offset),
+            why=member.why,
+            misses=detail.misses if detail else 0,
+            monitored=detail.monitored if detail else False,
+            monitors=list(detail.monitors) if detail else [],
+            last_heard=detail.last_heard if detail else None,
+            rtt=detail.rtt if detail else None,
+            tags=dict(member.tags),
+        )

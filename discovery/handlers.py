@@ -1,0 +1,160 @@
+"""One function per route: the desk and a checked call in, an answer out. What each is for stands in routes.py."""
+
+from __future__ import annotations
+
+import trio
+
+from rumormill.discovery.answers import DrainAnswer, HealthAnswer, LeaveAnswer, LookupAnswer
+from rumormill.discovery.desk import EVENTS, Call, Desk, EventStream, Response, Send
+from rumormill.discovery.query import (
+    AnyQuery,
+    EventsQuery,
+    LookupQuery,
+    NoQuery,
+    PoolQuery,
+    ServiceQuery,
+    WorkersQuery,
+)
+from rumormill.discovery.response import prepare_json, refuse
+from rumormill.discovery.view import ALL_SERVICES, Form, ServiceView
+from rumormill.ring.routing import Routing
+
+BUILT_HERE = 32
+"""A ring of so few workers is built on the spot (about 3 ms); a larger one in a thread, and gossip goes on."""
+STREAM_BEGIN = b"retry: 1000\n\n"
+KEEP_ALIVE = b": still here\n\n"
+OK = prepare_json(HealthAnswer(ok=True, why=""))
+
+
+async def workers(desk: Desk, call: Call[WorkersQuery]) -> Response:
+    query = call.query
+    desk.require_pool()
+    if query.index is not None:
+        await desk.block(call, query.service, index=query.index, process=query.process, wait=query.wait)
+    return desk.view.service(query.service).answer(Form.READY if query.ready else Form.WORKERS)
+
+
+async def pool(desk: Desk, call: Call[PoolQuery]) -> Response:
+    query = call.query
+    desk.require_pool()
+    if query.index is not None:
+        await desk.block(call, query.service, index=query.index, process=query.process, wait=query.wait)
+    return desk.view.service(query.service).answer(Form.POOL)
+
+
+async def watch(desk: Desk, call: Call[ServiceQuery]) -> Response:
+    """A snapshot, then each change. A caller slower than the changes gets the newest and none between."""
+    desk.require_pool()
+    service = call.query.service
+    first = desk.view.service(service)
+
+    async def follow(send: Send) -> None:
+        shown = first.index
+        moved = True
+        while moved:
+            with trio.move_on_after(desk.limits.keep_alive) as quiet:
+                moved = await desk.room.moved(service, shown)
+            if quiet.cancelled_caught:
+                await send(KEEP_ALIVE)
+            elif moved:
+                now = desk.view.service(service)
+                shown = now.index
+                await send(now.answer(Form.CHANGE).body)
+
+    return EventStream(STREAM_BEGIN + first.answer(Form.SNAPSHOT).body, follow)
+
+
+async def lookup(desk: Desk, call: Call[LookupQuery]) -> Response:
+    desk.require_pool()
+    query = call.query
+    view, routing = await _routing(desk, query.service or _only_service(desk))
+    return prepare_json(LookupAnswer(query.key, view.routing_digest, view.owners(routing, query.key, query.n)))
+
+
+def _only_service(desk: Desk) -> str:
+    """A key has owners within one service; where there are several, the caller must say which."""
+    names = desk.view.names()
+    if len(names) > 1:
+        shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+        raise refuse(400, f"there are {len(names)} services here", f"add service=… to the query: {shown}")
+    return names[0] if names else ALL_SERVICES
+
+
+async def _routing(desk: Desk, service: str) -> tuple[ServiceView, Routing]:
+    """A service's ring, and the view that it belongs to; built by one caller for all who wait for it."""
+    while True:
+        view = desk.view.service(service)
+        if view.routing is not None:
+            return view, view.routing
+        if len(view.workers) <= BUILT_HERE:
+            view.adopt(view.build_routing())
+            continue
+        building = desk.ring_building.get(service)
+        if building is not None:
+            await building.wait()
+            continue
+        return view, await _build_in_thread(desk, view)
+
+
+async def _build_in_thread(desk: Desk, view: ServiceView) -> Routing:
+    built = desk.ring_building[view.service] = trio.Event()
+    try:
+        routing = await trio.to_thread.run_sync(view.build_routing)
+    finally:
+        del desk.ring_building[view.service]
+        built.set()
+    present = desk.view.service(view.service)
+    if present.routing_digest == view.routing_digest:
+        present.adopt(routing)
+    return routing
+
+
+async def members(desk: Desk, _call: Call[NoQuery]) -> Response:
+    return desk.members.get()
+
+
+async def status(desk: Desk, _call: Call[NoQuery]) -> Response:
+    return desk.status.get()
+
+
+async def events(desk: Desk, call: Call[EventsQuery]) -> Response:
+    query = call.query
+    await desk.block(call, EVENTS, index=query.since, process=query.process, wait=query.wait)
+    ours = query.process in (None, desk.process)
+    return desk.events.after(query.since if ours else 0)
+
+
+async def drain(desk: Desk, _call: Call[NoQuery]) -> Response:
+    desk.commands.drain()
+    desk.status.forget()
+    return prepare_json(DrainAnswer(draining=True))
+
+
+async def undrain(desk: Desk, _call: Call[NoQuery]) -> Response:
+    desk.commands.undrain()
+    desk.status.forget()
+    return prepare_json(DrainAnswer(draining=False))
+
+
+async def leave(desk: Desk, _call: Call[NoQuery]) -> Response:
+    desk.commands.leave()
+    desk.status.forget()
+    return prepare_json(LeaveAnswer(leaving=True), status=202)
+
+
+async def livez(_desk: Desk, _call: Call[AnyQuery]) -> Response:
+    """That it answers is the proof: it runs on the very loop that gossips."""
+    return OK
+
+
+async def readyz(desk: Desk, _call: Call[AnyQuery]) -> Response:
+    why = desk.commands.unready()
+    return OK if why is None else prepare_json(HealthAnswer(ok=False, why=why), status=503)
+
+
+async def openapi(desk: Desk, _call: Call[NoQuery]) -> Response:
+    return desk.openapi
+
+
+async def index(desk: Desk, _call: Call[AnyQuery]) -> Response:
+    return desk.contents

@@ -1,0 +1,98 @@
+"""From a request to its route and its checked parameters, or to the refusal that helps the caller on."""
+
+from __future__ import annotations
+
+import difflib
+import hmac
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from rumormill.discovery.query import parse_query_untrusted
+from rumormill.discovery.request import Request
+from rumormill.discovery.response import Refused, refuse
+from rumormill.discovery.routes import ROUTES, Route
+
+Found = tuple[Route[Any], msgspec.Struct]
+
+REMEMBERED: Final = 512
+"""Targets whose parameters need no second parsing: pollers ask the same thing again and again."""
+REMEMBERED_LENGTH: Final = 256
+
+
+class Router:
+    """Matches requests against the table. With a token, all but the health routes need it."""
+
+    def __init__(self, token: str | None) -> None:
+        self._bearer = None if token is None else token.encode()
+        self._by_path: dict[str, dict[str, Route[Any]]] = {}
+        for route in ROUTES:
+            self._by_path.setdefault(route.path, {})[route.method] = route
+        self._remembered: dict[tuple[bytes, bytes], Found] = {}
+
+    def find(self, request: Request) -> Found:
+        """The route and its parameters. Raises :class:`Refused`: 400, 401, 403, 404, 405."""
+        key = (request.method, request.target)
+        found = self._remembered.get(key)
+        if found is None:
+            found = self._find(request)
+            if len(request.target) <= REMEMBERED_LENGTH:
+                if len(self._remembered) >= REMEMBERED:
+                    self._remembered.clear()
+                self._remembered[key] = found
+        elif self._bearer is None and not found[0].command:
+            return found
+        self._check_caller(found[0], request)
+        return found
+
+    def _find(self, request: Request) -> Found:
+        path, query = _split_untrusted(request.target)
+        methods = self._by_path.get(path)
+        if methods is None:
+            raise self._unknown(path)
+        method = request.method.decode("ascii")
+        route = methods.get("GET" if method == "HEAD" else method)
+        if route is None:
+            raise self._not_allowed(path, method, methods)
+        return route, parse_query_untrusted(query, route.query)
+
+    def _unknown(self, path: str) -> Refused:
+        near = difflib.get_close_matches(path[:64], list(self._by_path), 1, 0.5)
+        hint = f"did you mean {near[0]}?" if near else "the routes are listed at / and in /openapi.json"
+        return refuse(404, f"there is nothing at {path[:64]!r}", hint)
+
+    def _not_allowed(self, path: str, method: str, methods: dict[str, Route[Any]]) -> Refused:
+        allowed = [name for known in methods for name in ([known, "HEAD"] if known == "GET" else [known])]
+        allow = ", ".join(allowed)
+        return refuse(405, f"{path} does not answer {method}", f"use {allow}", headers=(("Allow", allow),))
+
+    def _check_caller(self, route: Route[Any], request: Request) -> None:
+        headers = request.headers
+        if self._bearer is not None and not route.public:
+            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._bearer):
+                raise refuse(
+                    401,
+                    "the token is missing or wrong",
+                    "send 'Authorization: Bearer TOKEN' with the token this sidecar was started with",
+                    headers=(("WWW-Authenticate", 'Bearer realm="rumormill"'),),
+                )
+        elif route.command and (b"origin" in headers or headers.get(b"sec-fetch-site", b"none") != b"none"):
+            # Any page in a browser on this host can send such a request; none can send a token it does not know.
+            raise refuse(
+                403, "a web page may not change this sidecar", "use the command line, or start it with a token"
+            )
+
+
+def _split_untrusted(target: bytes) -> tuple[str, str]:
+    """Path and query of a request target, in origin form or absolute."""
+    text = target.decode("latin-1")
+    if not text.startswith("/"):
+        try:
+            parts = urlsplit(text)
+        except ValueError:
+            raise refuse(400, "the request target is not a URL", "send a path, such as /v1/workers") from None
+        return parts.path or "/", parts.query
+    path, _, query = text.partition("?")
+    return path, query.partition("#")[0]

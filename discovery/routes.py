@@ -1,0 +1,211 @@
+"""The table of routes: who answers what, with which parameters, and how. The requests are matched against it, and
+/openapi.json and the answer at / are generated from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from rumormill.discovery import answers, handlers
+from rumormill.discovery.answers import IndexAnswer, RouteRow
+from rumormill.discovery.commands import Status
+from rumormill.discovery.desk import Call, Desk, Response
+from rumormill.discovery.query import (
+    AnyQuery,
+    EventsQuery,
+    LookupQuery,
+    NoQuery,
+    PoolQuery,
+    ServiceQuery,
+    WorkersQuery,
+)
+from rumormill.ring.worker import WorkersAnswer
+
+Q = TypeVar("Q", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route(Generic[Q]):
+    """One method on one path."""
+
+    method: str
+    path: str
+    summary: str
+    query: type[Q]
+    answer: type[msgspec.Struct] | None
+    """The JSON of a success; None where it is none of ours."""
+    handler: Callable[[Desk, Call[Q]], Awaitable[Response]]
+    status: int = 200
+    problems: tuple[int, ...] = ()
+    """Statuses of the refusals particular to it."""
+    media: str = "application/json"
+    conditional: bool = False
+    """Whether it has an ETag, and so a 304."""
+    unhealthy: bool = False
+    """Whether the same JSON may come with a 503."""
+    public: bool = False
+    """Answered without a token: an orchestrator's probes have none."""
+
+    @property
+    def command(self) -> bool:
+        """Whether it changes anything."""
+        return self.method != "GET"
+
+
+ROUTES: Final[tuple[Route[Any], ...]] = (
+    Route(
+        method="GET",
+        path="/v1/workers",
+        summary="The workers of a service: alive and suspect ones, in every readiness",
+        query=WorkersQuery,
+        answer=WorkersAnswer,
+        handler=handlers.workers,
+        problems=(400, 503),
+        conditional=True,
+    ),
+    Route(
+        method="GET",
+        path="/v1/watch",
+        summary="The same as server-sent events: a snapshot, then every change",
+        query=ServiceQuery,
+        answer=None,
+        handler=handlers.watch,
+        problems=(400, 503),
+        media="text/event-stream",
+    ),
+    Route(
+        method="GET",
+        path="/v1/lookup",
+        summary="The owners of a key, in order of preference",
+        query=LookupQuery,
+        answer=answers.LookupAnswer,
+        handler=handlers.lookup,
+        problems=(400, 503),
+    ),
+    Route(
+        method="GET",
+        path="/v1/members",
+        summary="Every member this sidecar knows, dead and left ones included",
+        query=NoQuery,
+        answer=answers.MembersAnswer,
+        handler=handlers.members,
+        problems=(400, 503),
+    ),
+    Route(
+        method="GET",
+        path="/v1/pool",
+        summary="Capacity, and how many failures it can still absorb",
+        query=PoolQuery,
+        answer=answers.PoolAnswer,
+        handler=handlers.pool,
+        problems=(400, 503),
+        conditional=True,
+    ),
+    Route(
+        method="GET",
+        path="/v1/events",
+        summary="What happened and why, newest last",
+        query=EventsQuery,
+        answer=answers.EventsAnswer,
+        handler=handlers.events,
+        problems=(400,),
+        conditional=True,
+    ),
+    Route(
+        method="GET",
+        path="/v1/status",
+        summary="This sidecar, seen from inside",
+        query=NoQuery,
+        answer=Status,
+        handler=handlers.status,
+        problems=(400,),
+    ),
+    Route(
+        method="PUT",
+        path="/v1/drain",
+        summary="Take this sidecar's worker out of new work; what it has begun, it ends",
+        query=NoQuery,
+        answer=answers.DrainAnswer,
+        handler=handlers.drain,
+        problems=(400, 403),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/drain",
+        summary="Put this sidecar's worker back to work",
+        query=NoQuery,
+        answer=answers.DrainAnswer,
+        handler=handlers.undrain,
+        problems=(400, 403),
+    ),
+    Route(
+        method="POST",
+        path="/v1/leave",
+        summary="Leave the pool for good; the sidecar ends",
+        query=NoQuery,
+        answer=answers.LeaveAnswer,
+        handler=handlers.leave,
+        status=202,
+        problems=(400, 403),
+    ),
+    Route(
+        method="GET",
+        path="/livez",
+        summary="This sidecar's loop turns",
+        query=AnyQuery,
+        answer=answers.HealthAnswer,
+        handler=handlers.livez,
+        public=True,
+    ),
+    Route(
+        method="GET",
+        path="/readyz",
+        summary="The worker passes its check, is not draining, and the sidecar hears the pool",
+        query=AnyQuery,
+        answer=answers.HealthAnswer,
+        handler=handlers.readyz,
+        unhealthy=True,
+        public=True,
+    ),
+    Route(
+        method="GET",
+        path="/healthz",
+        summary="The same as /livez",
+        query=AnyQuery,
+        answer=answers.HealthAnswer,
+        handler=handlers.livez,
+        public=True,
+    ),
+    Route(
+        method="GET",
+        path="/openapi.json",
+        summary="This interface, as OpenAPI 3.1",
+        query=NoQuery,
+        answer=None,
+        handler=handlers.openapi,
+        problems=(400,),
+        conditional=True,
+    ),
+    Route(
+        method="GET",
+        path="/",
+        summary="What can be asked here",
+        query=AnyQuery,
+        answer=IndexAnswer,
+        handler=handlers.index,
+        conditional=True,
+    ),
+)
+
+
+def contents() -> IndexAnswer:
+    """The answer at /."""
+    return IndexAnswer(
+        program="rumormill",
+        description="Who is in the pool, and who serves which key. Parameters and answers: /openapi.json",
+        routes=[RouteRow(route.method, route.path, route.summary) for route in ROUTES],
+    )

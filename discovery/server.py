@@ -1,0 +1,227 @@
+"""The discovery endpoint. The sidecar feeds it views and events; callers read it over HTTP.
+
+    server = DiscoveryServer(commands=sidecar, process=process, wall_offset=offset, token=None)
+    server.publish(node.view)                  # at each change; cheap, synchronous, at any time
+    server.publish_events(node.take_events())
+    await nursery.start(server.serve, listeners)
+    server.close()                             # blocked queries are answered, streams end, serve() returns
+
+It shares a loop with gossip, and is built so that gossip keeps its time: requests are answered and waiting callers
+woken in small batches (turns.py, waiting.py), answers are encoded once per change (view.py), and taking in new views
+costs at most a fifth of the loop.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from email.utils import formatdate
+from typing import Any, Final
+
+import structlog
+import trio
+
+from rumormill.discovery.commands import Commands
+from rumormill.discovery.connection import GONE, Connection, Endpoint
+from rumormill.discovery.desk import Desk
+from rumormill.discovery.limits import Limits
+from rumormill.discovery.openapi import document
+from rumormill.discovery.response import CONNECTION_CLOSE, prepare, prepare_json, prepare_problem
+from rumormill.discovery.router import Router
+from rumormill.discovery.routes import ROUTES, contents
+from rumormill.discovery.turns import Turns
+from rumormill.membership.view import Event, PoolView
+
+Listener = trio.SocketListener | trio.SSLListener[Any]
+
+FOLD_SHARE: Final = 0.2
+"""Of the loop's time, at most, for taking in views while they come in a storm (a thousand members joining)."""
+SPARE_FILES: Final = 64
+"""Descriptors left to everything else in the process."""
+CLOSE_GRACE: Final = 1.0
+"""Seconds for callers to take their last answers."""
+ACCEPT_PAUSE: Final = 0.1
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+FULL: Final = prepare_problem(
+    503,
+    "this sidecar has as many callers as it takes",
+    "ask another sidecar, or again in a moment",
+    headers=(("Retry-After", "1"),),
+)
+
+log = structlog.get_logger()
+
+
+class DiscoveryServer:
+    """One run of a sidecar as callers see it. `wall_offset` is wall clock minus the node's clock, in seconds."""
+
+    def __init__(
+        self,
+        *,
+        commands: Commands,
+        process: str,
+        wall_offset: float,
+        token: str | None = None,
+        limits: Limits | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        """`process` names this run in headers (letters, digits, '-', '.'); ValueError if it cannot."""
+        limits = limits or Limits()
+        self._desk = Desk(
+            commands=commands,
+            process=process,
+            wall_offset=wall_offset,
+            limits=limits,
+            rng=rng or random.Random(),
+            openapi=prepare(document(ROUTES), etag=f'W/"{process}-openapi"'),
+            contents=prepare_json(contents(), etag=f'W/"{process}-contents"'),
+        )
+        self._endpoint = Endpoint(self._desk, Router(token), limits, Turns(limits.batch))
+        self._limits = limits
+        self._capacity = limits.connections
+        self._unfolded: PoolView | None = None
+        self._fold_again = 0.0
+        self._storm = trio.Event()
+        self._closing = trio.Event()
+        self._tick()
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Requests, refusals and connections since the start."""
+        return self._endpoint.counters
+
+    @property
+    def connections(self) -> int:
+        """Open now."""
+        return len(self._endpoint.open)
+
+    @property
+    def waiting(self) -> int:
+        """Callers that wait for a change: blocked queries and event streams."""
+        return len(self._desk.room)
+
+    def publish(self, view: PoolView) -> None:
+        """Take in what the node now holds, and wake who waits for it. In a storm of views only the newest counts."""
+        if time.perf_counter() >= self._fold_again:
+            self._fold(view)
+        else:
+            self._unfolded = view
+            self._storm.set()
+
+    def publish_events(self, events: Sequence[Event]) -> None:
+        """Append to the event log, and wake who waits for it."""
+        if events:
+            self._desk.events.extend(events)
+            self._desk.room.check()
+
+    def close(self) -> None:
+        """End: no new callers, blocked queries are answered as things stand, streams stop; :meth:`serve` returns."""
+        self._desk.room.close()
+        self._closing.set()
+
+    async def serve(
+        self, listeners: Sequence[Listener], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Answer callers until :meth:`close` or cancellation. Closes the listeners and every connection."""
+        self._capacity = min(self._limits.connections, _files_allowed() - SPARE_FILES)
+        try:
+            async with trio.open_nursery() as helpers:
+                for helper in (
+                    self._desk.room.run,
+                    self._endpoint.turns.run,
+                    self._desk.hangups.run,
+                    self._sweep,
+                    self._fold_storms,
+                ):
+                    helpers.start_soon(helper)
+                await self._serve_connections(listeners, task_status)
+                helpers.cancel_scope.cancel()
+        finally:
+            self._desk.hangups.close()
+
+    async def _serve_connections(self, listeners: Sequence[Listener], task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as acceptors:
+                for listener in listeners:
+                    acceptors.start_soon(self._accept, listener, connections)
+                task_status.started()
+                await self._closing.wait()
+                acceptors.cancel_scope.cancel()
+            for idle in list(self._endpoint.idle):
+                idle.end()
+            connections.cancel_scope.deadline = trio.current_time() + CLOSE_GRACE
+
+    async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
+        async with listener:
+            while True:
+                try:
+                    stream = await listener.accept()
+                except OSError as error:
+                    # A caller that has gone again already (ECONNABORTED and the like) is no event at all.
+                    if error.errno in EXHAUSTED:
+                        self._make_room()
+                        await trio.sleep(ACCEPT_PAUSE)
+                    continue
+                self._endpoint.counters["connections"] += 1
+                if self.connections >= self._capacity and not self._make_room():
+                    connections.start_soon(self._turn_away, stream)
+                    continue
+                connections.start_soon(Connection(self._endpoint, stream).serve)
+
+    def _make_room(self) -> bool:
+        """End the longest idle connection, if one is idle."""
+        for idle in self._endpoint.idle:
+            del self._endpoint.idle[idle]
+            idle.end()
+            self._endpoint.counters["connections_displaced"] += 1
+            return True
+        self._endpoint.counters["connections_refused"] += 1
+        return False
+
+    async def _turn_away(self, stream: trio.abc.Stream) -> None:
+        """Say 503 without reading a byte; no caller can make this take longer than a moment."""
+        with trio.move_on_after(self._limits.linger):
+            try:
+                await stream.send_all(FULL.wire(self._endpoint.date, CONNECTION_CLOSE, head_only=False))
+            except GONE:
+                self._endpoint.counters["connections_broken"] += 1
+        await trio.aclose_forcefully(stream)
+
+    async def _sweep(self) -> None:
+        """End what is overdue. One task for all deadlines: setting one costs a request nothing."""
+        while True:
+            self._tick()
+            now = self._endpoint.now
+            for connection in [connection for connection in self._endpoint.open if connection.deadline < now]:
+                connection.end()
+                self._endpoint.counters["connections_overdue"] += 1
+            await trio.sleep(self._limits.sweep)
+
+    def _tick(self) -> None:
+        self._endpoint.now = time.monotonic()
+        self._endpoint.date = f"Date: {formatdate(usegmt=True)}\r\n".encode()
+
+    async def _fold_storms(self) -> None:
+        """Take in the newest view of a storm, each time its share of the loop has come round again."""
+        while True:
+            await self._storm.wait()
+            await trio.sleep(max(self._fold_again - time.perf_counter(), 0))
+            self._storm = trio.Event()
+            if self._unfolded is not None:
+                self._fold(self._unfolded)
+
+    def _fold(self, view: PoolView) -> None:
+        self._unfolded = None
+        begin = time.perf_counter()
+        self._desk.view.update(view)
+        self._desk.room.check()
+        end = time.perf_counter()
+        self._fold_again = end + (end - begin) * (1 / FOLD_SHARE - 1)
+
+
+def _files_allowed() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1_000_000 if soft == resource.RLIM_INFINITY else soft

@@ -1,0 +1,312 @@
+"""The table in, what callers may see out. Pure: no socket, no clock, nothing random.
+
+One :class:`RoutingView` belongs to one run of a sidecar and outlives every :class:`PoolView` it is fed. For each
+service it holds a :class:`ServiceView`, replaced whenever something a caller can see has changed, and with it the
+service's index. The rules:
+
+- The index counts this process's changes of the service's answer, from 1. Another process's index means nothing.
+- Whatever an answer holds moves the index, suspicion and isolation included; only `since` and `utilization` do not.
+  Heartbeats, refutations and load reach no answer, so they move nothing.
+- The routing digest says where keys go. Suspicion, load and whatever filter a request has never move it.
+- Answers are encoded once per change, when first asked for, and shared by all who ask.
+- A service nobody has named yet has an answer and an index too, so a caller may wait for its first worker.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Final, get_args
+
+import msgspec
+
+from rumormill.discovery.answers import PoolAnswer
+from rumormill.discovery.response import Prepared, prepare
+from rumormill.membership.record import Liveness, Readiness
+from rumormill.membership.view import Member, PoolView
+from rumormill.ring.routing import Routing, routing_digest
+from rumormill.ring.worker import LivenessWord, Policy, ReadinessWord, Worker, WorkersAnswer
+
+ALL_SERVICES: Final = ""
+"""The name under which all workers together are answered."""
+EMPTY_KEPT: Final = 1024
+"""Services remembered (their index, that is) after their last worker has gone."""
+
+_encode = msgspec.json.Encoder().encode
+_LIVENESS: Final[dict[Liveness, LivenessWord]] = {Liveness(i): w for i, w in enumerate(get_args(LivenessWord))}
+_READINESS: Final[dict[Readiness, ReadinessWord]] = {Readiness(i): w for i, w in enumerate(get_args(ReadinessWord))}
+
+
+class Form(enum.Enum):
+    """The shapes in which one service is answered."""
+
+    WORKERS = "workers"
+    READY = "ready"
+    POOL = "pool"
+    SNAPSHOT = "snapshot"
+    CHANGE = "change"
+
+
+def timestamp(seconds: float) -> str:
+    """Wall-clock seconds since 1970 as RFC 3339, UTC, milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def liveness_word(liveness: Liveness) -> LivenessWord:
+    return _LIVENESS[liveness]
+
+
+def readiness_word(readiness: Readiness) -> ReadinessWord:
+    return _READINESS[readiness]
+
+
+def worker_of(member: Member, wall_offset: float) -> Worker:
+    """A member as callers see it. `wall_offset` is wall clock minus the observer's clock, in seconds."""
+    return Worker(
+        name=member.name,
+        generation=member.generation,
+        instance=member.instance.hex(),
+        service=member.service,
+        url=member.url,
+        zone=member.zone,
+        release=member.release,
+        weight=member.weight / 1000,
+        liveness=_LIVENESS[member.liveness],
+        readiness=_READINESS[member.readiness],
+        utilization=None,
+        tags=dict(member.tags),
+        since=timestamp(member.since + wall_offset),
+    )
+
+
+def _seen(worker: Worker) -> tuple[object, ...]:
+    """All of a worker that moves the index: everything but utilization and since."""
+    return (
+        worker.name,
+        worker.generation,
+        worker.instance,
+        worker.service,
+        worker.url,
+        worker.zone,
+        worker.release,
+        worker.weight,
+        worker.liveness,
+        worker.readiness,
+        worker.tags,
+    )
+
+
+class ServiceView:
+    """One service at one index: immutable, but for what it has already encoded."""
+
+    __slots__ = (
+        "_by_name",
+        "_encoded",
+        "_routing",
+        "_routing_digest",
+        "cluster",
+        "index",
+        "isolated",
+        "policy",
+        "process",
+        "service",
+        "workers",
+    )
+
+    def __init__(
+        self, *, cluster: str, service: str, index: int, process: str, isolated: bool, workers: tuple[Worker, ...]
+    ) -> None:
+        self.cluster = cluster
+        self.service = service
+        self.index = index
+        self.process = process
+        self.isolated = isolated
+        self.policy = Policy()
+        self.workers = workers
+        self._routing_digest: str | None = None
+        self._routing: Routing | None = None
+        self._encoded: dict[Form, Prepared] = {}
+        self._by_name: dict[str, Worker] = {}
+
+    @property
+    def routing_digest(self) -> str:
+        """Over the full routable set, whatever filter a request has."""
+        if self._routing_digest is None:
+            self._routing_digest = routing_digest(self.service, self.workers, self.policy)
+        return self._routing_digest
+
+    @property
+    def routing(self) -> Routing | None:
+        """The ring, if it has been built for this digest before; else build one and :meth:`adopt` it."""
+        return self._routing
+
+    def build_routing(self) -> Routing:
+        """A ring for this service. Costs milliseconds where workers are many; touches nothing."""
+        return Routing(self.service, self.workers, self.policy)
+
+    def adopt(self, routing: Routing) -> None:
+        """Keep a ring that was built for this very digest."""
+        self._routing = routing
+
+    def owners(self, routing: Routing, key: str, count: int) -> list[Worker]:
+        """The owners of a key in order of preference, as they stand now: a ring may be older than a suspicion."""
+        if not self._by_name:
+            self._by_name = {worker.name: worker for worker in self.workers}
+        return [self._by_name[worker.name] for worker in routing.owners(key, count)]
+
+    def same_but_for_times(self, workers: tuple[Worker, ...], *, isolated: bool) -> bool:
+        """Whether these workers would give an answer that differs in nothing but `since` and `utilization`."""
+        if isolated != self.isolated or len(workers) != len(self.workers):
+            return False
+        pairs = zip(self.workers, workers, strict=True)
+        return all(before is after or _seen(before) == _seen(after) for before, after in pairs)
+
+    def answer(self, form: Form) -> Prepared:
+        """The encoded answer in one shape; encoded at the first asking."""
+        prepared = self._encoded.get(form)
+        if prepared is None:
+            prepared = self._encoded[form] = self._prepare(form)
+        return prepared
+
+    def _prepare(self, form: Form) -> Prepared:
+        match form:
+            case Form.WORKERS:
+                return self._prepare_json(_encode(self.workers_answer(self.workers)), "")
+            case Form.READY:
+                ready = tuple(worker for worker in self.workers if worker.routable)
+                return self._prepare_json(_encode(self.workers_answer(ready)), "r")
+            case Form.POOL:
+                return self._prepare_json(_encode(self.pool_answer()), "p")
+            case Form.SNAPSHOT | Form.CHANGE:
+                # JSON holds no bare line feed, so one data line carries it whole.
+                event = f"event: {form.value}\nid: {self.index}\ndata: ".encode()
+                return prepare(event + self.answer(Form.WORKERS).body + b"\n\n", media="text/event-stream")
+
+    def _prepare_json(self, body: bytes, suffix: str) -> Prepared:
+        # The index moves exactly when anything but `since` and `utilization` does, so with the process it names
+        # precisely what the tag has to cover.
+        headers = (("X-Rumormill-Index", str(self.index)), ("X-Rumormill-Process", self.process))
+        return prepare(body, etag=f'W/"{self.process}-{self.index}{suffix}"', headers=headers)
+
+    def workers_answer(self, workers: Iterable[Worker]) -> WorkersAnswer:
+        return WorkersAnswer(
+            cluster=self.cluster,
+            service=self.service,
+            index=self.index,
+            process=self.process,
+            routing_digest=self.routing_digest,
+            isolated=self.isolated,
+            policy=self.policy,
+            workers=list(workers),
+        )
+
+    def pool_answer(self) -> PoolAnswer:
+        routable = [worker for worker in self.workers if worker.routable]
+        return PoolAnswer(
+            cluster=self.cluster,
+            service=self.service,
+            index=self.index,
+            process=self.process,
+            isolated=self.isolated,
+            workers=len(self.workers),
+            routable=len(routable),
+            suspect=sum(worker.liveness == "suspect" for worker in routable),
+            capacity=round(sum(worker.weight for worker in routable), 3),
+            mean_utilization=None,
+            scale_out=None,
+            failures_to_spare=max(len(routable) - 1, 0),
+        )
+
+
+class RoutingView:
+    """All services of one pool, as one run of a sidecar answers them."""
+
+    def __init__(self, *, process: str, wall_offset: float) -> None:
+        if not (process.isascii() and process.replace("-", "").replace(".", "").isalnum()):
+            raise ValueError(
+                f"process {process!r} goes into headers: only letters, digits, '-' and '.' may stand in it"
+            )
+        self.process = process
+        self.wall_offset = wall_offset
+        self.pool: PoolView | None = None
+        """What was last fed; None before the first time."""
+        self._services: dict[str, ServiceView] = {}
+        self._unnamed = 1
+        """The index of every service not held."""
+        self._workers: dict[bytes, tuple[Member, Worker]] = {}
+
+    def update(self, pool: PoolView) -> None:
+        """Take in what the node now holds. Replaces the views of services that changed, and no others."""
+        first = self.pool is None
+        isolation_turned = self.pool is not None and self.pool.isolated != pool.isolated
+        self.pool = pool
+        if isolation_turned:
+            self._unnamed += 1
+        for service, workers in self._workers_by_service(pool).items():
+            self._update_service(service, tuple(workers), first=first)
+        self._forget_empty()
+
+    def service(self, name: str) -> ServiceView:
+        """One service, or all together under the empty name. Never fails: an unknown one is empty."""
+        view = self._services.get(name)
+        return view if view is not None else self._view(name, self._unnamed, ())
+
+    def index(self, name: str) -> int:
+        """The index of :meth:`service`, without building anything."""
+        view = self._services.get(name)
+        return view.index if view is not None else self._unnamed
+
+    def names(self) -> list[str]:
+        """The services that have workers now, sorted."""
+        return sorted(name for name, view in self._services.items() if name != ALL_SERVICES and view.workers)
+
+    def _workers_by_service(self, pool: PoolView) -> dict[str, list[Worker]]:
+        known, self._workers = self._workers, {}
+        # Services held stay in the list with no workers: their last one may just have gone.
+        by_service: dict[str, list[Worker]] = {ALL_SERVICES: [], **{name: [] for name in self._services}}
+        everyone = by_service[ALL_SERVICES]
+        for member in pool.members:
+            if not member.liveness.present or member.pending:
+                continue
+            before = known.get(member.instance)
+            worker = before[1] if before is not None and before[0] == member else worker_of(member, self.wall_offset)
+            self._workers[member.instance] = (member, worker)
+            everyone.append(worker)
+            if member.service != ALL_SERVICES:
+                by_service.setdefault(member.service, []).append(worker)
+        return by_service
+
+    def _update_service(self, name: str, workers: tuple[Worker, ...], *, first: bool) -> None:
+        held = self._services.get(name)
+        if held is None:
+            # Nobody can have seen it empty before the first view; afterwards somebody may be waiting for it.
+            self._services[name] = self._view(name, self._unnamed + (not first), workers)
+            return
+        if workers == held.workers and self._isolated == held.isolated:
+            return
+        same = held.same_but_for_times(workers, isolated=self._isolated)
+        view = self._view(name, held.index + (not same), workers)
+        if held.routing is not None and view.routing_digest == held.routing_digest:
+            view.adopt(held.routing)
+        self._services[name] = view
+
+    def _view(self, name: str, index: int, workers: tuple[Worker, ...]) -> ServiceView:
+        return ServiceView(
+            cluster=self.pool.cluster if self.pool is not None else "",
+            service=name,
+            index=index,
+            process=self.process,
+            isolated=self._isolated,
+            workers=workers,
+        )
+
+    @property
+    def _isolated(self) -> bool:
+        return self.pool is not None and self.pool.isolated
+
+    def _forget_empty(self) -> None:
+        """Members may make up service names for ever; indexes of forgotten ones must still never fall."""
+        empty = [name for name, view in self._services.items() if name != ALL_SERVICES and not view.workers]
+        for name in empty[: max(len(empty) - EMPTY_KEPT, 0)]:
+            self._unnamed = max(self._unnamed, self._services.pop(name).index)
