@@ -1,0 +1,157 @@
+"""The shell around a Node: one task that moves bytes and re-arms one timer.
+
+It sleeps until the socket is readable or ``max(node.deadline, now + 1 ms)`` (without that floor an overdue deadline
+would cancel every read, and nothing would ever be received), drains what is there up to a cap, lets the Node handle its
+timer, and sends what the Node wants sent. What changed is handed on; what went wrong while sending is counted. There is
+no decision about the protocol in this file.
+
+The socket is a plain non-blocking one, and trio only says when it is readable: a fifth of the cost of awaiting each
+datagram.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import trio
+
+from rumormill.membership.record import Address
+from rumormill.membership.view import Event, PoolView
+
+RECEIVE_BUFFER = 1 << 20
+"""Bytes. A queue of 256 datagrams lost a thousand at the seed of a pool that starts at once."""
+DRAIN_CAP = 256
+"""Datagrams taken before the timer and the other tasks have their turn."""
+LONGEST_DATAGRAM = 2048
+"""More than any member sends: what is longer is cut off here, and fails to open."""
+WAKE_FLOOR = 0.001
+
+
+class Core(Protocol):
+    """The verbs of a Node that the shell uses. Every ``now`` is in seconds on :func:`boot_clock`."""
+
+    @property
+    def deadline(self) -> float: ...
+    @property
+    def view(self) -> PoolView: ...
+    @property
+    def stopped(self) -> str | None: ...
+    @property
+    def has_left(self) -> bool: ...
+    def receive_datagram(self, data: bytes, source: Address, now: float) -> None: ...
+    def handle_timer(self, now: float) -> None: ...
+    def datagrams_to_send(self) -> list[tuple[Address, bytes]]: ...
+    def take_events(self) -> list[Event]: ...
+
+
+def boot_clock() -> float:
+    """Seconds since boot, time asleep included: a member that was suspended must notice."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def bind_udp(address: Address) -> socket.socket:
+    """A non-blocking UDP socket bound to the address, with room for a burst. Raises OSError."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class GossipTransport:
+    """Drives one Node over one socket. ``on_view`` gets each new view, ``on_events`` what happened, both at once."""
+
+    def __init__(
+        self,
+        node: Core,
+        sock: socket.socket,
+        *,
+        on_view: Callable[[PoolView], None],
+        on_events: Callable[[Sequence[Event]], None],
+        clock: Callable[[], float] = boot_clock,
+    ) -> None:
+        self._node = node
+        self._sock = sock
+        self._on_view = on_view
+        self._on_events = on_events
+        self._clock = clock
+        self._sleep: trio.CancelScope | None = None
+        self._poked = False
+        self._seen: PoolView | None = None
+        self.counters: Counter[str] = Counter()
+        """Socket errors by name (``send_ENETUNREACH``): a datagram that could not be sent is lost like any other."""
+        self.lag = 0.0
+        """Seconds by which the loop lately woke late: a maximum that decays."""
+
+    def poke(self) -> None:
+        """Something was said to the Node from outside: send it now instead of at the next deadline."""
+        self._poked = True
+        if self._sleep is not None:
+            self._sleep.cancel()
+
+    async def run(self) -> None:
+        """Drive the Node until it has left or has stopped; returns then."""
+        node = self._node
+        while not (node.has_left or node.stopped):
+            self._turn()
+            await self._wait()
+        self._turn()
+
+    def _turn(self) -> None:
+        self._poked = False
+        self._drain()
+        self._node.handle_timer(self._clock())
+        self._send()
+        self._report()
+
+    async def _wait(self) -> None:
+        """Until a datagram, a poke, or the deadline. Lets other tasks run in any case."""
+        now = self._clock()
+        delay = 0.0 if self._poked else max(self._node.deadline - now, WAKE_FLOOR)
+        with trio.move_on_after(delay) as self._sleep:
+            await trio.lowlevel.wait_readable(self._sock)
+        if self._sleep.cancelled_caught and not self._poked:
+            late = self._clock() - now - delay
+            self.lag = max(late, self.lag * 0.99)
+        self._sleep = None
+
+    def _drain(self) -> None:
+        receive, clock, node = self._sock.recvfrom, self._clock, self._node
+        for _ in range(DRAIN_CAP):
+            try:
+                data, source = receive(LONGEST_DATAGRAM)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.counters[f"receive_{_name_of(error)}"] += 1
+                return
+            node.receive_datagram(data, source[:2], clock())
+
+    def _send(self) -> None:
+        for address, data in self._node.datagrams_to_send():
+            try:
+                self._sock.sendto(data, address)
+            except (OSError, OverflowError, UnicodeError) as error:
+                self.counters[f"send_{_name_of(error)}"] += 1
+
+    def _report(self) -> None:
+        if (view := self._node.view) is not self._seen:
+            self._seen = view
+            self._on_view(view)
+        if events := self._node.take_events():
+            self._on_events(events)
+
+
+def _name_of(error: Exception) -> str:
+    return errno.errorcode.get(getattr(error, "errno", None) or 0, type(error).__name__)

@@ -1,0 +1,155 @@
+"""What single settings cannot say: whether they make sense together. One rule, one function, one error with a hint."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import msgspec
+
+from rumormill.membership.record import InvalidRecord, Record, validate_record
+from rumormill.sidecar.errors import SettingsError
+from rumormill.sidecar.settings import Settings
+from rumormill.sidecar.values import BadValue, Endpoint, WorkerUrl
+
+
+def checked(settings: Settings) -> Settings:
+    """The same settings with host names resolved and the advertised address filled in; raises :class:`SettingsError`.
+
+    With gossip port 0 the advertised port stays 0 until the socket is bound.
+    """
+    settings = _resolved(settings)
+    _check_times(settings)
+    _check_advertised(settings)
+    _check_worker(settings)
+    _check_http(settings)
+    _check_sealing(settings)
+    _check_join(settings)
+    _check_record(settings)
+    return settings
+
+
+def _resolved(settings: Settings) -> Settings:
+    gossip = _resolve("gossip", settings.gossip)
+    if settings.advertise is None and gossip.wildcard:
+        raise SettingsError(
+            f"--gossip {gossip} listens everywhere, so the others cannot be told where this member is",
+            f"add --advertise with this machine's own address: --advertise 10.0.0.5:{gossip.port}",
+        )
+    advertise = gossip if settings.advertise is None else _resolve("advertise", settings.advertise)
+    return msgspec.structs.replace(settings, gossip=gossip, advertise=advertise, http=_resolve("http", settings.http))
+
+
+def _resolve(key: str, endpoint: Endpoint) -> Endpoint:
+    try:
+        return endpoint.resolved()
+    except BadValue as error:
+        raise SettingsError(f"--{key}: {error}", error.hint) from None
+
+
+def _check_times(settings: Settings) -> None:
+    for key, value, least, most in (
+        ("period", settings.period, 0.02, 10.0),
+        ("worker-check-period", settings.worker_check_period, 0.02, 3600.0),
+        ("drain-time", settings.drain_time, 0.0, 3600.0),
+    ):
+        if not least <= value <= most:
+            raise SettingsError(f"--{key} {value} is out of range", f"choose from {least * 1000:g}ms to {most:g}s")
+
+
+def _check_advertised(settings: Settings) -> None:
+    advertise = settings.reached_at
+    if advertise.wildcard or (advertise.ip is not None and advertise.ip.is_multicast):
+        raise SettingsError(
+            f"--advertise {advertise} is not an address one member can be reached at",
+            "give the address the other sidecars reach this machine at",
+        )
+    if advertise.family != settings.gossip.family:
+        raise SettingsError(
+            f"--advertise {advertise} and --gossip {settings.gossip} are of two IP families",
+            "use IPv4 or IPv6 for both",
+        )
+
+
+def _check_worker(settings: Settings) -> None:
+    if not settings.worker_check.startswith("/") or any(
+        c.isspace() or not c.isprintable() for c in settings.worker_check
+    ):
+        raise SettingsError(f"--worker-check {settings.worker_check!r} is not a path", "write it as /health")
+    advertise = settings.reached_at
+    told = settings.advertise_worker or settings.worker
+    host = told.endpoint.host
+    if told.endpoint.wildcard:
+        raise SettingsError(f"callers cannot be sent to {told}", _advertise_worker_hint(settings, told))
+    if told.endpoint.loopback and not advertise.loopback:
+        raise SettingsError(
+            f"callers on other machines would be sent to {host}, their own loopback",
+            _advertise_worker_hint(settings, told),
+        )
+
+
+def _advertise_worker_hint(settings: Settings, told: WorkerUrl) -> str:
+    advertise = settings.reached_at
+    reachable = Endpoint(advertise.host, told.endpoint.port)
+    scheme = "https" if told.secure else "http"
+    return f"say where callers reach the worker: --advertise-worker {scheme}://{reachable}{told.path}"
+
+
+def _check_http(settings: Settings) -> None:
+    if (settings.http_tls_cert is None) != (settings.http_tls_key is None):
+        raise SettingsError("--http-tls-cert and --http-tls-key go together", "give both, or neither")
+    if not (settings.http.loopback or settings.http_tls_cert or settings.http_token_file):
+        raise SettingsError(
+            f"--http {settings.http} would answer anyone on the network",
+            "add --http-tls-cert and --http-tls-key, or --http-token-file; or stay on 127.0.0.1",
+        )
+
+
+def _check_sealing(settings: Settings) -> None:
+    if settings.key_file is None and not settings.insecure_plaintext:
+        raise SettingsError(
+            "gossip is sealed, and there is no key",
+            "rumormill keys generate --out rumormill.key, then --key-file rumormill.key (the same on every machine)",
+        )
+    if settings.key_file is not None and settings.insecure_plaintext:
+        raise SettingsError("--key-file and --insecure-plaintext exclude each other", "leave --insecure-plaintext out")
+
+
+def _check_join(settings: Settings) -> None:
+    for seed in settings.join:
+        if seed.port == 0:
+            raise SettingsError(f"--join {seed} has port 0", "give the port the other member gossips on")
+        try:
+            wildcard = ipaddress.ip_address(seed.host).is_unspecified
+        except ValueError:
+            continue
+        if wildcard:
+            raise SettingsError(f"--join {seed} is everywhere and nowhere", "give one member's address")
+
+
+def _check_record(settings: Settings) -> None:
+    """What the protocol will say of this worker must be what the protocol accepts."""
+    advertise = settings.reached_at
+    try:
+        validate_record(
+            Record(
+                name=settings.name,
+                generation=1,
+                incarnation=1,
+                pending=False,
+                keys=bytes(64),
+                host=advertise.host,
+                port=advertise.port or 1,
+                service=settings.service,
+                url=settings.worker_url,
+                zone=settings.zone,
+                release=settings.release,
+                weight=round(settings.weight * 1000),
+                tags=settings.tag,
+            )
+        )
+    except InvalidRecord as error:
+        raise SettingsError(str(error), "every member carries it in its memory: make it shorter and plain") from None
+    if settings.weight and not round(settings.weight * 1000):
+        raise SettingsError(
+            f"--weight {settings.weight} is below a thousandth", "give at least .001, or 0 for no traffic"
+        )

@@ -1,0 +1,193 @@
+"""Whether the worker can serve: one HTTP GET each period, and the death of its process.
+
+    starting --pass--> passing --three misses in a row--> critical --pass--> passing
+    any      --its process ends--> critical
+
+A miss is anything but an answer of 200..299 within the time-out. Each check opens a connection of its own: a worker
+that takes no more connections cannot serve, whatever an old connection says.
+
+The request is written and read here, on a trio stream with httptools, because that costs .2 MB of memory where httpx
+costs 7.7 (docs/sidecar.md), and nothing but the status is wanted.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httptools
+import trio
+
+from rumormill.membership.record import Readiness
+from rumormill.sidecar.values import Endpoint, WorkerUrl
+
+MISSES = 3
+MAX_ANSWER_BYTES = 1 << 16
+"""Read of an answer at most; a longer one is cut off, and its status stands."""
+LONGEST_TIMEOUT = 2.0
+SHORTEST_TIMEOUT = 0.25
+"""A busy worker is not a dead one: even with hurried checks it gets this long to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckState:
+    """What the checks so far amount to. ``after_pass`` and ``after_miss`` are the whole rule."""
+
+    readiness: Readiness = Readiness.STARTING
+    misses: int = 0
+
+    def after_pass(self) -> CheckState:
+        return CheckState(Readiness.PASSING)
+
+    def after_miss(self) -> CheckState:
+        misses = self.misses + 1
+        gone = self.readiness is Readiness.PASSING and misses >= MISSES
+        return CheckState(Readiness.CRITICAL if gone else self.readiness, misses)
+
+    def after_exit(self) -> CheckState:
+        return CheckState(Readiness.CRITICAL, MISSES)
+
+
+class CheckFailed(Exception):
+    """A miss; the text says why, in words for a log line."""
+
+
+class WorkerCheck:
+    """Checks one worker for ever. ``on_change`` gets the readiness and the reason at every change, at once."""
+
+    def __init__(self, url: WorkerUrl, path: str, period: float, on_change: Callable[[Readiness, str], None]) -> None:
+        self._period = period
+        self._timeout = min(max(period, SHORTEST_TIMEOUT), LONGEST_TIMEOUT)
+        self._on_change = on_change
+        self._endpoint = url.endpoint
+        self._tls = ssl.create_default_context() if url.secure else None
+        self._request = _request(url, path)
+        self._exits = 0
+        self.state = CheckState()
+        self.last_miss = ""
+        """Why the latest miss was one: what an operator of a worker that never gets ready wants to read."""
+
+    async def run(self) -> None:
+        """Check for ever. A worker not yet ready is asked more often at first, so that a start is seen at once."""
+        begun = trio.current_time()
+        while True:
+            started = trio.current_time()
+            await self._check_once()
+            waiting = self.state.readiness is not Readiness.PASSING
+            soon = max(0.05, (started - begun) / 5)
+            await trio.sleep_until(started + (min(self._period, soon) if waiting else self._period))
+
+    async def watch_process(self, pidfd: int) -> None:
+        """Wait until the process behind the descriptor has ended, and say so at once."""
+        await trio.lowlevel.wait_readable(pidfd)
+        self._exits += 1
+        self._move(self.state.after_exit(), "its process has ended")
+
+    async def _check_once(self) -> None:
+        exits = self._exits
+        try:
+            await self._get()
+        except CheckFailed as error:
+            self.last_miss = str(error)
+            self._move(self.state.after_miss(), f"{MISSES} checks missed, the last: {error}")
+        else:
+            if exits == self._exits:  # an answer begun by a process that has ended since says nothing
+                self._move(self.state.after_pass(), "it answers")
+
+    def _move(self, state: CheckState, reason: str) -> None:
+        changed = state.readiness is not self.state.readiness
+        self.state = state
+        if changed:
+            self._on_change(state.readiness, reason)
+
+    async def _get(self) -> None:
+        """One GET; returns where it was answered with 200..299, else raises :class:`CheckFailed`."""
+        try:
+            with trio.fail_after(self._timeout):
+                status = await self._ask()
+        except trio.TooSlowError:
+            raise CheckFailed(f"no answer within {self._timeout:g} s") from None
+        except trio.BrokenResourceError as error:
+            raise CheckFailed(str(error.__cause__ or "the connection broke")) from None
+        except OSError as error:
+            raise CheckFailed(_words(error)) from None
+        except httptools.HttpParserError:
+            raise CheckFailed("the answer is not HTTP") from None
+        if not 200 <= status <= 299:
+            raise CheckFailed(f"answered {status}")
+
+    async def _ask(self) -> int:
+        stream = await _connect(self._endpoint, self._tls)
+        try:
+            await stream.send_all(self._request)
+            return await _read_status(stream)
+        finally:
+            await trio.aclose_forcefully(stream)
+
+
+def open_process(pid: int) -> int:
+    """A descriptor that becomes readable when the process ends. Raises ProcessLookupError, PermissionError."""
+    return os.pidfd_open(pid)
+
+
+async def _connect(endpoint: Endpoint, tls: ssl.SSLContext | None) -> trio.abc.Stream:
+    if endpoint.ip is not None and tls is None:
+        # A literal needs no race between addresses, which costs more than the whole check.
+        sock = trio.socket.socket(endpoint.family, trio.socket.SOCK_STREAM)
+        try:
+            await sock.connect((endpoint.host, endpoint.port))
+        except BaseException:
+            sock.close()
+            raise
+        return trio.SocketStream(sock)
+    if tls is None:
+        return await trio.open_tcp_stream(endpoint.host, endpoint.port)
+    return await trio.open_ssl_over_tcp_stream(endpoint.host, endpoint.port, ssl_context=tls, https_compatible=True)
+
+
+def _request(url: WorkerUrl, path: str) -> bytes:
+    return (
+        f"GET {url.path}{path} HTTP/1.1\r\nHost: {url.endpoint}\r\nUser-Agent: rumormill\r\n"
+        "Accept: */*\r\nConnection: close\r\n\r\n"
+    ).encode()
+
+
+class _Answer:
+    """Collects the status of the first answer that is not a mere announcement (1xx)."""
+
+    def __init__(self) -> None:
+        self.parser = httptools.HttpResponseParser(self)
+        self.status: int | None = None
+        self.complete = False
+
+    def on_headers_complete(self) -> None:
+        if self.status is None and (status := self.parser.get_status_code()) >= 200:
+            self.status = status
+
+    def on_message_complete(self) -> None:
+        self.complete = self.status is not None
+
+
+async def _read_status(stream: trio.abc.Stream) -> int:
+    """Reads the whole answer if it is short: cutting a worker off in the middle fills its log with complaints."""
+    answer, read = _Answer(), 0
+    while not answer.complete and read < MAX_ANSWER_BYTES:
+        data = await stream.receive_some(4096)
+        if not data:
+            break
+        read += len(data)
+        try:
+            answer.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            break
+    if answer.status is None:
+        raise CheckFailed(
+            "the connection was closed without an answer" if read < MAX_ANSWER_BYTES else "no end of headers"
+        )
+    return answer.status
+
+
+def _words(error: OSError) -> str:
+    return (os.strerror(error.errno) if error.errno else str(error)).lower()
