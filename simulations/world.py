@@ -1,0 +1,264 @@
+"""The world: hosts, a network between them, one clock over all, and one seed that decides everything.
+
+    world = World(seed=7)
+    world.start(8)
+    world.run(2.0)
+    world.cut({"n0", "n1"}, {"n2", "n3", "n4", "n5", "n6", "n7"})
+    world.run(10.0)
+    world.heal()
+    assert world.run_until(world.one_view, within=3.0) is not None
+
+Hosts are called by keys (``n0``, ``n1``, …), which are also the names of the members that run on them unless
+:meth:`World.start_one` says otherwise. All times in this interface are seconds; inside they are integer microseconds.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from rumormill.membership.record import Address, Liveness
+from rumormill.membership.view import Event, PoolView
+from rumormill.simulations.history import History
+from rumormill.simulations.host import Host
+from rumormill.simulations.network import LAN, Fault, Latency, Network, Trouble
+from rumormill.simulations.participant import Birth, Midwife, Participant
+from rumormill.simulations.scheduler import SECOND, Scheduler, microseconds
+from rumormill.simulations.trace import Trace
+
+RESOLVE_AFTER = 1.0
+"""Seconds until everyone has resolved the seeds' names again after one of them moved."""
+GOSSIP_PORT = 7946
+
+Keys = Collection[str]
+
+
+class World:
+    """A network of hosts under virtual time. Two worlds given one seed and one story leave one trace."""
+
+    def __init__(
+        self, *, seed: int, midwife: Midwife, latency: Latency = LAN, seeds: int = 1, history: History | None = None
+    ) -> None:
+        self.seed = seed
+        self.scheduler = Scheduler()
+        self.trace = Trace()
+        self.network = Network(self.scheduler, self._stream("network"), latency, self.trace)
+        self.hosts: dict[str, Host] = {}
+        """By key, in the order of their first start; the present host where a member moved."""
+        self.history = history if history is not None else History()
+        self.on_birth: list[Callable[[Host], None]] = []
+        """Told of each process that starts, before its first step."""
+        self._midwife = midwife
+        self._seeds = seeds
+        self._addresses = 0
+        self._lives: dict[str, int] = {}
+        self._names: dict[str, str] = {}
+
+    @property
+    def now(self) -> float:
+        """Seconds since the world began."""
+        return self.scheduler.now / SECOND
+
+    # -- Time
+
+    def run(self, seconds: float) -> None:
+        """Let that much time pass."""
+        self.scheduler.run_until(self.scheduler.now + microseconds(seconds))
+
+    def run_until(self, condition: Callable[[], bool], *, within: float, every: float = 0.01) -> float | None:
+        """Let time pass until the condition holds, looking ``every`` so many seconds.
+
+        Returns the seconds it took, or None when ``within`` seconds were not enough (they have passed then).
+        """
+        begin = self.scheduler.now
+        end = begin + microseconds(within)
+        while not condition():
+            if self.scheduler.now >= end:
+                return None
+            self.scheduler.run_until(min(end, self.scheduler.now + microseconds(every)))
+        return (self.scheduler.now - begin) / SECOND
+
+    def at(self, seconds: float, act: Callable[[], None]) -> None:
+        """Do something at a moment of the world's time, between datagrams."""
+        self.scheduler.push(microseconds(seconds), _call, act)
+
+    # -- Members
+
+    def start(self, count: int, *, over: float = 0.0) -> tuple[str, ...]:
+        """Start new members, all at once or spread evenly ``over`` some seconds (which pass). Returns keys."""
+        first = len(self.hosts)
+        keys = tuple(f"n{first + i}" for i in range(count))
+        for key in keys:
+            self.start_one(key)
+            if over:
+                self.run(over / count)
+        return keys
+
+    def start_one(self, key: str, *, name: str | None = None, contacts: Iterable[Address] | None = None) -> None:
+        """Start one member on a new host. ``contacts`` are the seeds' addresses unless given."""
+        if key in self.hosts:
+            raise ValueError(f"there is a host {key} already; restart() starts it again")
+        self._names[key] = name if name is not None else key
+        self._new_host(key)
+        self._boot(key, list(contacts) if contacts is not None else None)
+
+    def crash(self, *keys: str) -> None:
+        """Kill processes; their hosts stay, silent."""
+        for key in keys:
+            self.hosts[key].kill()
+
+    def restart(self, *keys: str, new_address: bool = False) -> None:
+        """Kill if need be, and start again with new keys, knowing nothing but the seeds."""
+        for key in keys:
+            self.hosts[key].kill()
+            if new_address:
+                self._new_host(key)
+                self._seeds_moved(key)
+            self._boot(key, None)
+
+    def leave(self, *keys: str) -> None:
+        """Ask members to leave; each process ends when it has said so."""
+        for key in keys:
+            self.hosts[key].leave()
+
+    def freeze(self, *keys: str) -> None:
+        for key in keys:
+            self.hosts[key].freeze()
+
+    def thaw(self, *keys: str) -> None:
+        for key in keys:
+            self.hosts[key].thaw()
+
+    def slow(self, lag: float, *keys: str) -> None:
+        """Starve hosts of CPU: every step about ``lag`` seconds late. 0 ends it."""
+        for key in keys:
+            self.hosts[key].slow_down(lag)
+
+    def jump_clock(self, seconds: float, *keys: str) -> None:
+        for key in keys:
+            self.hosts[key].jump_clock(seconds)
+
+    def drift_clock(self, rate: float, *keys: str) -> None:
+        for key in keys:
+            self.hosts[key].drift_clock(rate)
+
+    # -- The network
+
+    def cut(self, one: Keys, other: Keys | None = None) -> list[Fault]:
+        """Nothing passes between the two, either way. Without ``other``: between ``one`` and everyone else."""
+        other = self._others(one) if other is None else other
+        return [*self.cut_one_way(one, other), *self.cut_one_way(other, one)]
+
+    def cut_one_way(self, sources: Keys | None, targets: Keys | None) -> list[Fault]:
+        """Nothing from ``sources`` reaches ``targets``."""
+        return [self.network.add(Trouble(cut=True), sources, targets)]
+
+    def degrade(self, trouble: Trouble, sources: Keys | None = None, targets: Keys | None = None) -> list[Fault]:
+        """Put trouble on links one way; None is everybody."""
+        return [self.network.add(trouble, sources, targets)]
+
+    def heal(self, faults: Iterable[Fault] | None = None) -> None:
+        """Take these faults off the network, or all of them."""
+        self.network.remove(list(self.network.faults if faults is None else faults))
+
+    def inject(self, data: bytes, to: str, source: Address = ("198.51.100.1", 666)) -> None:
+        """A datagram from outside arrives at a member now."""
+        self.scheduler.push(self.scheduler.now, self.hosts[to].arrive, data, source)
+
+    # -- What can be seen
+
+    def running(self) -> dict[str, Participant]:
+        """Processes that run and have not given up, by key. Frozen ones are not among them."""
+        found = {}
+        for key, host in self.hosts.items():
+            if host.node is not None and host.runs and host.node.stopped is None:
+                found[key] = host.node
+        return found
+
+    def node(self, key: str) -> Participant:
+        """The process on a host. Raises :class:`LookupError` where none is."""
+        node = self.hosts[key].node
+        if node is None:
+            raise LookupError(f"no process runs on {key}")
+        return node
+
+    def name_of(self, key: str) -> str:
+        return self._names[key]
+
+    def views(self) -> Mapping[str, PoolView]:
+        """What every running member sees, by key."""
+        return {key: node.view for key, node in self.running().items()}
+
+    def one_view(self) -> bool:
+        """Whether all who run hold equal tables, in which exactly those who run are alive and settled."""
+        running = self.running()
+        if len({node.table_digest for node in running.values()}) > 1:
+            return False
+        names = sorted(self._names[key] for key in running)
+        return all(_alive_names(node.view) == names for node in running.values())
+
+    def holds(self, observer: str, subject: str) -> Liveness | None:
+        """What one member thinks of another (both by key), None if it holds no row."""
+        name = self._names[subject]
+        rows = [member.liveness for member in self.node(observer).view.members if member.name == name]
+        return min(rows, default=None)
+
+    def observers_of(self, subject: str) -> dict[str, Liveness | None]:
+        """What every other running member thinks of one."""
+        return {key: self.holds(key, subject) for key in self.running() if key != subject}
+
+    # -- Within
+
+    def _others(self, keys: Keys) -> list[str]:
+        return [key for key in self.hosts if key not in keys]
+
+    def _stream(self, *what: object) -> random.Random:
+        """Independent randomness for each purpose, so that one more draw here moves nothing there."""
+        return random.Random("/".join(map(str, (self.seed, *what))))
+
+    def _new_host(self, key: str) -> None:
+        index = self._addresses
+        self._addresses += 1
+        address = (f"10.{index >> 16 & 255}.{index >> 8 & 255}.{index & 255}", GOSSIP_PORT)
+        self.hosts[key] = Host(key, index, address, self.network, self._stream("host", index), self._on_events)
+
+    def _boot(self, key: str, contacts: Sequence[Address] | None) -> None:
+        life = self._lives[key] = self._lives.get(key, 0) + 1
+        host = self.hosts[key]
+        birth = Birth(
+            name=self._names[key],
+            address=host.address,
+            generation=1,
+            rng=self._stream("node", key, life),
+            token_bytes=self._stream("secrets", key, life).randbytes,
+            now=host.local_time(),
+        )
+        node = self._midwife(birth)
+        node.set_contacts(contacts if contacts is not None else self._seed_addresses())
+        host.boot(node)
+        for tell in self.on_birth:
+            tell(host)
+
+    def _seed_addresses(self) -> list[Address]:
+        return [host.address for host in list(self.hosts.values())[: self._seeds]]
+
+    def _seeds_moved(self, key: str) -> None:
+        if key in list(self.hosts)[: self._seeds]:
+            self.at(self.now + RESOLVE_AFTER, self._resolve)
+
+    def _resolve(self) -> None:
+        addresses = self._seed_addresses()
+        for host in self.hosts.values():
+            if host.node is not None:
+                host.node.set_contacts(addresses)
+
+    def _on_events(self, host: Host, events: Sequence[Event]) -> None:
+        self.history.add(self.scheduler.now, host.key, events)
+
+
+def _call(act: Callable[[], None], _: None) -> None:
+    act()
+
+
+def _alive_names(view: PoolView) -> list[str]:
+    return [m.name for m in view.members if m.liveness is Liveness.ALIVE and not m.pending]

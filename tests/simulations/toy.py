@@ -1,0 +1,72 @@
+"""A participant of a few lines, to test the world itself: it tells every contact that it lives, five times a second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rumormill.membership.record import Address, Liveness, Readiness
+from rumormill.membership.view import Event, Member, PoolView
+from rumormill.simulations import Birth
+
+PERIOD = 0.2
+
+
+class Toy:
+    """Sends ``name`` and a count to its contacts each period; remembers what arrived, and when."""
+
+    def __init__(self, birth: Birth) -> None:
+        self.birth = birth
+        self.deadline = birth.now
+        self.stopped: str | None = None
+        self.has_left = False
+        self.joined = True
+        self.table_digest = 0
+        self.heard: list[tuple[float, bytes, Address]] = []
+        self.timers: list[float] = []
+        self._contacts: list[Address] = []
+        self._outbox: list[tuple[Address, bytes]] = []
+        self._events: list[Event] = []
+        self._known: set[bytes] = set()
+        self._count = 0
+
+    @property
+    def view(self) -> PoolView:
+        names = sorted({data.split()[0].decode() for _, data, _ in self.heard} | {self.birth.name})
+        return PoolView("toys", self.birth.name, False, tuple(self._member(name) for name in names))
+
+    def _member(self, name: str) -> Member:
+        address = self.birth.address
+        fields = (name, 1, bytes(16), 0, address, "toy", "", "", "", 1000, Readiness.PASSING, {}, Liveness.ALIVE)
+        return Member(*fields, False, 0.0, "")
+
+    def set_contacts(self, addresses: Iterable[Address]) -> None:
+        self._contacts = [address for address in addresses if address != self.birth.address]
+
+    def receive_datagram(self, data: bytes, source: Address, now: float) -> None:
+        if data not in self._known:
+            self._known.add(data)
+            self._events.append(Event(now, "heard", data.split()[0].decode(), f"heard {data.decode()}"))
+        self.heard.append((now, data, source))
+        if source not in self._contacts:
+            self._contacts.append(source)
+
+    def handle_timer(self, now: float) -> None:
+        self.timers.append(now)
+        if now < self.deadline:
+            return
+        self.deadline = now + PERIOD
+        self._count += 1
+        jitter = self.birth.token_bytes(2).hex()
+        for address in self._contacts:
+            self._outbox.append((address, f"{self.birth.name} {self._count} {jitter}".encode()))
+
+    def datagrams_to_send(self) -> list[tuple[Address, bytes]]:
+        outbox, self._outbox = self._outbox, []
+        return outbox
+
+    def take_events(self) -> Sequence[Event]:
+        events, self._events = self._events, []
+        return events
+
+    def leave(self, now: float) -> None:
+        self.has_left = True
