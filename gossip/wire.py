@@ -32,7 +32,7 @@ DEAF = 1
 """Heartbeat flag: its sender hears nobody and judges nobody."""
 
 
-class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Message(msgspec.Struct, array_like=True, gc=False):
     """Base of everything that stands in a datagram."""
 
 

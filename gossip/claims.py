@@ -1,0 +1,374 @@
+"""What is said of a member, and whether to believe it.
+
+Verdicts run alive, suspect, dead (or left), and only their subject can overturn one, by raising its incarnation.
+
+A death is only as good as its votes. It is believed on two valid votes of distinct members that are alive *here*, and
+never about somebody heard within the last period. Otherwise (a healed partition, an old table, a lone accuser) it is
+merged as a suspicion and passed to its subject, who refutes it. Where no refutation comes within a period the receiver
+verifies for itself, and its own three misses then confirm, the claim standing as the second vote. Merging deaths
+literally at the first contact after a split evicted up to 127 of 128 members in a throwaway model.
+
+Whoever lacks the row a verdict speaks of drops the verdict and asks its sender for the row. A stale accusation is
+answered with what is known better, once a period and peer, so that no two members are dead to each other for ever.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from rumormill.gossip.isolation import Isolation
+from rumormill.gossip.spread import Spread
+from rumormill.gossip.state import State
+from rumormill.gossip.votes import Ballot, VoteBook
+from rumormill.gossip.wire import Death, Left, Suspect, Tombstone, Vote, Want
+from rumormill.membership.monitors import monitors_of
+from rumormill.membership.record import InvalidRecord, Liveness
+from rumormill.membership.row import Row, row_of_record_untrusted, tombstone
+from rumormill.membership.table import Change
+
+MAX_DOUBTED = 256
+"""Deaths without valid votes that wait for a refutation; more are dropped, and found again by sync."""
+
+
+class Claims:
+    """Applies what is heard and what we conclude to the table, and sees to the consequences of each change."""
+
+    def __init__(
+        self,
+        state: State,
+        votes: VoteBook,
+        spread: Spread,
+        isolation: Isolation,
+        on_change: Callable[[Change], None],
+    ) -> None:
+        self._state = state
+        self._votes = votes
+        self._spread = spread
+        self._isolation = isolation
+        self._on_change = on_change
+        self.leaving = False
+        self.doubted: dict[bytes, float] = {}
+        """Deaths without valid votes, and when to verify them ourselves if nobody has refuted."""
+        self._standing: dict[bytes, int] = {}
+        """Incarnations at which somebody claimed a death we verify: their claim is the second vote."""
+
+    # --- what others say
+
+    def hear_record_untrusted(self, encoded: bytes, sender: Row | None) -> Row | None:
+        """Merge a record; returns the row it describes, or None if it was no valid record."""
+        try:
+            row = row_of_record_untrusted(encoded)
+        except InvalidRecord:
+            self._state.counters["invalid_record"] += 1
+            return None
+        if row.half == self._state.me.half:
+            self._hear_of_ourselves(row)
+        elif not self.apply(row) and sender is not None:
+            self._correct(row, sender)
+        return row
+
+    def hear_suspect(self, claim: Suspect, sender: Row) -> None:
+        if row := self._subject(claim.subject, claim.incarnation, sender):
+            self.apply(row.held(Liveness.SUSPECT), f"suspected by way of {sender.name}")
+
+    def hear_vote(self, vote: Vote, sender: Row) -> None:
+        if row := self._subject(vote.subject, vote.incarnation, sender):
+            self._votes.cast(row.half, Ballot(sender.half, vote.incarnation, self._state.now - vote.age / 1000))
+            if row.liveness is Liveness.ALIVE:
+                self.apply(row.held(Liveness.SUSPECT), f"three misses seen by {sender.name}")
+            self.conclude(row.half)
+
+    def hear_death(self, death: Death, sender: Row) -> None:
+        if row := self._subject(death.subject, death.incarnation, sender, wide=True):
+            for vote in death.votes:
+                if vote.voter != self._state.me.half:
+                    self._votes.cast(row.half, Ballot(vote.voter, death.incarnation, self._state.now - vote.age / 1000))
+            if not self.conclude(row.half):
+                self._doubt(row, sender)
+
+    def hear_left(self, claim: Left, sender: Row) -> None:
+        state = self._state
+        if claim.subject == state.me.half:
+            self._accused(claim.incarnation, sender, wide=True)
+            return
+        row = state.table.get(claim.subject)
+        if row is not None and row.incarnation <= claim.incarnation:
+            self.apply(row.departed(claim.incarnation), "said so itself")
+        elif row is not None and row.present:
+            self.answer(row, sender)
+
+    def hear_tombstone(self, stone: Tombstone, sender: Row) -> None:
+        """A dead life by name: news if we do not know the life, a death without votes if we hold it alive."""
+        state = self._state
+        dead = tombstone(stone.name, stone.generation, stone.instance, stone.incarnation, Liveness(stone.liveness))
+        if dead.half == state.me.half:
+            self._accused(stone.incarnation, sender, wide=True)
+            return
+        if stone.age >= state.settings.tombstone_life:
+            return
+        held = state.table.get(dead.half)
+        if held is not None and held.instance == dead.instance:
+            if dead.liveness is Liveness.LEFT:
+                self.hear_left(Left(dead.half, dead.incarnation), sender)
+            elif held.present and held.incarnation <= dead.incarnation:
+                self._doubt(held, sender)
+            elif held.present:
+                self.answer(held, sender)
+            return
+        # Of the name's other life, the later one counts; a tombstone of ours in its second half hour is not passed on.
+        state.dead_since.setdefault(dead.half, state.now - stone.age)
+        if not self.apply(dead, "heard of after the event"):
+            state.dead_since.pop(dead.half, None)
+
+    # --- what we conclude ourselves
+
+    def suspect(self, row: Row) -> None:
+        """Two misses in a row: say so, to the subject first of all (a ping with the claim is on its way)."""
+        if row.liveness is Liveness.ALIVE:
+            self._isolation.own_suspicions[row.half] = None
+            self.apply(row.held(Liveness.SUSPECT), f"two misses seen by {self._state.me.name}")
+
+    def vote(self, row: Row) -> None:
+        """Three misses in a row or more: vote, or renew the vote."""
+        state = self._state
+        if self._isolation.silent:
+            return
+        self._votes.cast(row.half, Ballot(state.me.half, row.incarnation, state.now))
+        count = state.settings.monitors
+        others = [h for h in monitors_of(row.half, state.table, count) if h != state.me.half]
+        jury = [other for h in others if (other := state.table.get(h))]
+        jury += state.random_members(3, exclude=(row.half, *others))
+        for member in jury:
+            state.send(member, Vote(row.half, row.incarnation, 0))
+        self.conclude(row.half)
+
+    def conclude(self, half: bytes) -> bool:
+        """Evict a member if that is warranted; True if it is dead here (or its death waits) after the call."""
+        state, settings = self._state, self._state.settings
+        row = state.table.get(half)
+        if row is None or half == state.me.half:
+            return True
+        if not row.present:
+            return True
+        if state.heard_within(half, settings.period + settings.grace):
+            return False
+        ballots = self._votes.valid(half)
+        if not self._enough(row, ballots):
+            return False
+        if self._isolation.defers(half):
+            self.apply(row.held(Liveness.SUSPECT), "missing with many others")
+            return not state.isolated
+        voters = ", ".join(state.name_of(ballot.voter) for ballot in ballots)
+        self.apply(row.held(Liveness.DEAD), f"{settings.misses} misses seen by {voters}")
+        return True
+
+    def release_held(self) -> None:
+        """Carry out deaths that have waited long enough because many came at once."""
+        for half in self._isolation.due():
+            row = self._state.table.get(half)
+            if row is None or not row.present:
+                self._isolation.buried(half)
+            elif not self._isolation.defers(half):
+                self.apply(row.held(Liveness.DEAD), f"{self._state.settings.misses} misses, one of many losses at once")
+
+    def take_doubted(self, room: int) -> list[Row]:
+        """Deaths nobody refuted in time, at most ``room`` of them, to be verified by ourselves."""
+        rows: list[Row] = []
+        for half, due in list(self.doubted.items()):
+            if due > self._state.now or len(rows) == room:
+                break
+            del self.doubted[half]
+            row = self._state.table.get(half)
+            if row is not None and row.liveness is Liveness.SUSPECT:
+                self._standing[half] = row.incarnation
+                rows.append(row)
+        return rows
+
+    @property
+    def deadline(self) -> float:
+        return next(iter(self.doubted.values()), math.inf)
+
+    # --- consequences
+
+    def apply(self, row: Row, why: str = "") -> bool:
+        """Merge a row and see to what follows; False if nothing changed."""
+        change = self._state.table.apply(row)
+        if change is None:
+            return False
+        self.consequences(change, why)
+        return True
+
+    def consequences(self, change: Change, why: str) -> None:
+        state, before, after = self._state, change.before, change.after
+        if after is not None:
+            if before is not None and before.instance != after.instance:
+                self._forget(before.half)
+            state.why[after.half] = why
+            self._note_liveness(change, after)
+            self._spread_change(change, after)
+            self._tell(change, after, why)
+        self._on_change(change)
+
+    def _note_liveness(self, change: Change, after: Row) -> None:
+        state, before = self._state, change.before
+        if after.liveness is Liveness.ALIVE:
+            state.dead_since.pop(after.half, None)
+            self._votes.clear(after.half)
+            self._isolation.cleared(after.half)
+            self.doubted.pop(after.half, None)
+            self._standing.pop(after.half, None)
+            if before is not None and before.instance == after.instance and before.liveness is not Liveness.ALIVE:
+                state.alive_since[after.half] = state.now
+        elif not after.present:
+            state.dead_since.setdefault(after.half, state.now)
+            self._isolation.buried(after.half)
+            self.doubted.pop(after.half, None)
+
+    def _forget(self, half: bytes) -> None:
+        """A life that has been superseded leaves nothing behind."""
+        state = self._state
+        self._votes.clear(half)
+        self._isolation.cleared(half)
+        for memory in (state.heard, state.alive_since, state.why, state.dead_since, self.doubted, self._standing):
+            memory.pop(half, None)
+
+    def _spread_change(self, change: Change, after: Row) -> None:
+        if after.liveness is Liveness.SUSPECT:
+            if not self._state.isolated:
+                self._spread.announce(after.half)
+            return
+        if not after.present and self._in_second_half(after):
+            return
+        self._spread.announce(after.half, wide=not after.present or routability_moved(change))
+
+    def _in_second_half(self, after: Row) -> bool:
+        since = self._state.dead_since.get(after.half, self._state.now)
+        return self._state.now - since > self._state.settings.tombstone_life / 2
+
+    def _tell(self, change: Change, after: Row, why: str) -> None:
+        if kind := event_kind(change):
+            suffix = f": {why}" if why else ""
+            self._state.tell(kind, after.name, f"{after.name} {_SENTENCES[kind]}{suffix}")
+
+    # --- helpers of the above
+
+    def _subject(self, half: bytes, incarnation: int, sender: Row, *, wide: bool = False) -> Row | None:
+        """The row a verdict speaks of, if it is to be considered here; refutes, asks or answers otherwise."""
+        state = self._state
+        if half == state.me.half:
+            self._accused(incarnation, sender, wide=wide)
+            return None
+        row = state.table.get(half)
+        if row is None or row.incarnation < incarnation:
+            self.ask(half, sender)
+            return None
+        if row.incarnation > incarnation:
+            self.answer(row, sender)
+            return None
+        return row if row.present else None
+
+    def ask(self, half: bytes, peer: Row) -> None:
+        """Ask a peer for a row it seems to hold, once a period."""
+        if self._state.once(half, "want", self._state.settings.period):
+            self._state.send(peer, Want([half]))
+
+    def answer(self, row: Row, peer: Row) -> None:
+        """Tell a peer what we know of a member, once a period for each member and peer."""
+        if self._state.once(row.half + peer.half, "answer", self._state.settings.period):
+            self._state.send_encoded(peer, [self._spread.news_of(row)])
+
+    def _accused(self, incarnation: int, sender: Row, *, wide: bool) -> None:
+        """Somebody doubts us: raise our incarnation above theirs, which voids what was said; or show it is old."""
+        state = self._state
+        if self.leaving:
+            return
+        if incarnation >= state.me.incarnation:
+            state.raise_incarnation(incarnation)
+            state.counters["refutations"] += 1
+            state.tell("refuted", state.me.name, f"{state.me.name} refuted a claim passed on by {sender.name}")
+            self._spread.announce(state.me.half, wide=wide)
+        self.answer(state.me, sender)
+
+    def _hear_of_ourselves(self, row: Row) -> None:
+        state = self._state
+        if row.incarnation > state.me.incarnation and row.address == state.me.address:
+            state.raise_incarnation(row.incarnation)
+            self._spread.announce(state.me.half)
+
+    def _correct(self, heard: Row, sender: Row) -> None:
+        """A record that changed nothing: if ours is a verdict or a later account, its sender ought to know."""
+        for held in self._state.table.lives(heard.name):
+            later = held.life > heard.life or (held.life == heard.life and held.incarnation > heard.incarnation)
+            worse = held.life == heard.life and not held.present and held.incarnation >= heard.incarnation
+            if worse or (later and held.pending == heard.pending):
+                self.answer(held, sender)
+
+    def _doubt(self, row: Row, sender: Row) -> None:
+        """A death that has no valid votes here: a suspicion, and its subject is told."""
+        state = self._state
+        self.apply(row.held(Liveness.SUSPECT), f"said to be dead by {sender.name}, without valid votes")
+        if row.half not in self.doubted and row.half not in self._standing and len(self.doubted) < MAX_DOUBTED:
+            self.doubted[row.half] = state.now + state.settings.period
+        if state.once(row.half, "accuse", state.settings.period):
+            state.send(row, Suspect(row.half, row.incarnation))
+
+    def _enough(self, row: Row, ballots: list[Ballot]) -> bool:
+        if len(ballots) >= 2:
+            return True
+        if not ballots or ballots[0].voter != self._state.me.half:
+            return False
+        return self._isolation.alone or self._standing.get(row.half) == row.incarnation or self._in_pool_of_two()
+
+    def _in_pool_of_two(self) -> bool:
+        """We and the subject are all there is (a newcomer to the subject's name aside)."""
+        table = self._state.table
+        return len(table.order) <= 4 and sum(1 for h in table.order if not self._is_pending(h)) == 2
+
+    def _is_pending(self, half: bytes) -> bool:
+        row = self._state.table.get(half)
+        return row is not None and row.pending
+
+
+_SENTENCES = {
+    "joined": "joined",
+    "restarted": "is back in a new life",
+    "suspected": "is suspected",
+    "evicted": "evicted",
+    "left": "left",
+    "returned": "is back: it refuted its death",
+    "refuted": "refuted the suspicion",
+    "updated": "changed what it says of its worker",
+}
+
+
+def event_kind(change: Change) -> str | None:
+    """The word for what one change means; None where it is of no interest to people."""
+    before, after = change.before, change.after
+    if after is None:
+        return None
+    match after.liveness:
+        case Liveness.SUSPECT:
+            return "suspected"
+        case Liveness.DEAD:
+            return "evicted" if before is not None else None
+        case Liveness.LEFT:
+            return "left" if before is not None else None
+    if before is None or before.instance != after.instance:
+        return "joined" if before is None else "restarted"
+    match before.liveness:
+        case Liveness.DEAD | Liveness.LEFT:
+            return "returned"
+        case Liveness.SUSPECT:
+            return "refuted"
+    return "updated" if routability_moved(change) else None
+
+
+def routability_moved(change: Change) -> bool:
+    """Whether callers must learn of it at once: a new life, a resurrection, or another readiness."""
+    before, after = change.before, change.after
+    if before is None or after is None or before.instance != after.instance:
+        return before is not None
+    if before.present != after.present or before.pending != after.pending:
+        return True
+    return before.record is not None and after.record is not None and before.record.readiness != after.record.readiness

@@ -1,0 +1,324 @@
+"""Heartbeats, and three misses.
+
+Every period a member sends one heartbeat to each of its monitors. A miss falls due at the last sign of life plus period
+plus grace, then each period after. At the first miss the monitor verifies at once: a direct ping, and three others are
+asked to ping too. At the second it verifies again and says *suspect*, to the subject first, so that it can refute. At
+the third it votes. Any sign of life sets the count to zero and takes the vote back. An eviction therefore needs three
+consecutive misses, a failed second path and no lone accuser (rumormill.gossip.claims decides it).
+
+Underneath, one member a second is probed in turn (SWIM, section 4.3): it keeps round-trip times, and finds a member
+whose monitors all died with it; a failed probe makes the prober one of its monitors for a while.
+"""
+
+from __future__ import annotations
+
+import math
+
+from rumormill.gossip.claims import Claims
+from rumormill.gossip.isolation import Isolation
+from rumormill.gossip.lateness import Lateness
+from rumormill.gossip.pings import Pings
+from rumormill.gossip.spread import Spread
+from rumormill.gossip.state import ROOM, State
+from rumormill.gossip.votes import VoteBook
+from rumormill.gossip.wire import DEAF, Heard, Heartbeat, encode_message
+from rumormill.membership.monitors import monitors_of, subjects_of
+from rumormill.membership.row import Row
+
+HELPERS = 3
+MAX_VERIFYING = 8
+"""Deaths without valid votes verified at a time."""
+FULL_EFFORT = 5
+"""Misses up to which each is verified in full; after that, one ping each so many periods."""
+
+
+class Watch:
+    """What a monitor keeps of one subject. Times in seconds."""
+
+    __slots__ = ("began", "due", "half", "last", "lateness", "misses", "until")
+
+    def __init__(self, half: bytes, now: float, due: float, until: float = math.inf) -> None:
+        self.half = half
+        self.misses = 0
+        self.last = now
+        self.due = due
+        self.began = now
+        """When the present run of misses began."""
+        self.until = until
+        """A watch we keep for a special reason ends here; a regular one ends when the subject has other monitors."""
+        self.lateness = Lateness()
+
+
+class Detector:
+    """Sends our heartbeats, expects those of our subjects, and judges what does not come."""
+
+    def __init__(
+        self, state: State, votes: VoteBook, spread: Spread, claims: Claims, isolation: Isolation, pings: Pings
+    ) -> None:
+        self._state = state
+        self._votes = votes
+        self._spread = spread
+        self._claims = claims
+        self._isolation = isolation
+        self._pings = pings
+        self._period = state.settings.period
+        self._next_beat = state.now + state.rng.random() * self._period
+        self._next_probe = state.now + state.rng.random() * state.settings.slow_probe
+        self._probe: tuple[bytes, float, int] | None = None
+        self._probe_order: list[bytes] = []
+        self._monitors: list[Row] = []
+        self._deaf: dict[bytes, None] = {}
+        self.watches: dict[bytes, Watch] = {}
+        self._next_due = math.inf
+        self.stale = True
+        """Whether the table has changed since subjects and monitors were last computed."""
+
+    @property
+    def deadline(self) -> float:
+        probe = self._probe[1] if self._probe else self._next_probe
+        return min(self._next_beat, self._next_due, probe)
+
+    # --- each step
+
+    def tick(self) -> None:
+        """Do what is due: heartbeats first, so that nobody misses us while we judge others."""
+        state = self._state
+        if state.now >= self._next_beat:
+            self._beat()
+        if state.now >= self._next_due:
+            for watch in list(self.watches.values()):
+                if state.now >= watch.until:
+                    del self.watches[watch.half]
+                    self.stale = True
+                elif state.now >= watch.due:
+                    self._miss(watch)
+            self._rearm()
+        if self._probe is not None:
+            self._continue_probe(self._probe)
+        elif state.now >= self._next_probe:
+            self._start_probe()
+
+    def reconsider(self) -> None:
+        """Compute anew whom we watch and who watches us. A subject taken over starts at zero, with a ping."""
+        state, table = self._state, self._state.table
+        self.stale = False
+        count = state.settings.monitors
+        monitors = monitors_of(state.me.half, table, count)
+        self._monitors = [row for half in monitors if (row := table.get(half))]
+        subjects = dict.fromkeys(subjects_of(state.me.half, table, count))
+        if state.isolated and not self._isolation.alone:
+            subjects = dict.fromkeys(half for half in subjects if half in self.watches)
+        for half in list(self.watches):
+            row = table.get(half)
+            watch = self.watches[half]
+            if row is None or not row.present or (half not in subjects and watch.until == math.inf):
+                del self.watches[half]
+        for half in subjects:
+            if half not in self.watches and (row := table.get(half)):
+                self._watch(half)
+                self._pings.ping(row)
+        self._rearm()
+
+    def restart(self) -> None:
+        """After a pause of our own: every count is void and every deadline counts from now."""
+        now = self._state.now
+        for watch in self.watches.values():
+            watch.misses = 0
+            watch.last = now
+            watch.due = self._due_after(watch)
+            watch.lateness = Lateness()
+        self._next_beat = now
+        self._probe = None
+        self._next_probe = now + self._state.rng.random() * self._state.settings.slow_probe
+        self._rearm()
+
+    # --- signs of life
+
+    def heartbeat(self, sender: Row, heartbeat: Heartbeat) -> bool:
+        """A heartbeat came; True if it is a sign of life, False if it is too old to be one."""
+        now = self._state.now
+        self._deaf.pop(sender.half, None)
+        if heartbeat.flags & DEAF:
+            self._deaf[sender.half] = None
+        watch = self.watches.get(sender.half)
+        if watch is None:
+            self.alive(sender.half, now)
+            return True
+        delay = watch.lateness.of(heartbeat.sent, now)
+        if delay > 4 * self._period:
+            return False
+        self.alive(sender.half, now - delay)
+        return True
+
+    def alive(self, half: bytes, at: float) -> None:
+        """A sign of life as of ``at``: counts go to zero, our vote is withdrawn."""
+        state = self._state
+        if at > state.heard.get(half, -math.inf):
+            state.heard[half] = at
+        watch = self.watches.get(half)
+        if watch is None or at < watch.last:
+            return
+        if watch.misses >= state.settings.misses:
+            self._votes.withdraw(half)
+        watch.misses = 0
+        watch.last = at
+        watch.due = max(self._due_after(watch), state.now + state.settings.grace)
+
+    def heard_of(self, heard: Heard) -> None:
+        """A helper heard the subject itself, a little while ago."""
+        self.alive(heard.subject, self._state.now - min(heard.age / 1000, 1e6))
+
+    def refused(self, half: bytes) -> None:
+        """The address of a member is inhabited by somebody else: each ping so answered is a miss.
+
+        The first such answer only starts the verification; misses are counted for pings sent because of it.
+        """
+        watch = self.watches.get(half)
+        row = self._state.table.get(half)
+        if watch is None or row is None:
+            return
+        if self._pings.answered_by_another(half):
+            self._miss(watch)
+            self._rearm()
+        else:
+            self.verify(row)
+
+    def verify_soon(self, row: Row) -> None:
+        """Something casts doubt on a member: if we are its monitor, ping it now."""
+        if row.half in self.watches:
+            self._pings.ping(row)
+
+    def watch_for(self, row: Row, seconds: float) -> None:
+        """Monitor a member for a while, whoever its regular monitors are."""
+        watch = self.watches.get(row.half)
+        if watch is None:
+            self._watch(row.half, until=self._state.now + seconds)
+            self._rearm()
+
+    def verify_doubted(self) -> None:
+        """Look for ourselves at deaths that came without valid votes and were not refuted."""
+        if self._isolation.silent:
+            return
+        special = sum(1 for watch in self.watches.values() if watch.until < math.inf)
+        for row in self._claims.take_doubted(MAX_VERIFYING - special):
+            self.watch_for(row, 10 * self._period)
+            self.verify(row)
+
+    # --- misses
+
+    def _miss(self, watch: Watch) -> None:
+        state = self._state
+        row = state.table.get(watch.half)
+        if row is None or not row.present:
+            return
+        watch.misses += 1
+        if watch.misses == 1:
+            watch.began = state.now
+        watch.due = state.now + min(max(self._period, self._pings.rtt(watch.half)), 3 * self._period)
+        if watch.misses >= 2:
+            self._claims.suspect(row)
+        row = state.table.get(watch.half) or row
+        if watch.misses <= FULL_EFFORT:
+            self.verify(row)
+        elif watch.misses % FULL_EFFORT == 0:
+            self._pings.ping(row)
+        if watch.misses >= state.settings.misses and self._may_judge(watch):
+            self._claims.vote(row)
+
+    def _may_judge(self, watch: Watch) -> bool:
+        """Whether the fault is likelier theirs than ours: we heard somebody since the misses began.
+
+        Where nobody else is left to hear from, two more periods must do (Lifeguard's local health, as one rule).
+        """
+        if len(self._state.table.order) <= 2 or self._state.heard_anyone >= watch.began:
+            return True
+        return watch.misses >= self._state.settings.misses + 2
+
+    def verify(self, row: Row) -> None:
+        """Ping a member directly and through three others; pings of our own stand in for helpers that are missing."""
+        self._pings.ping(row)
+        helpers = self._helpers(row)
+        for helper in helpers:
+            self._pings.ask(helper, row)
+        self._pings.repeat(row.half, HELPERS - len(helpers))
+
+    def _helpers(self, subject: Row) -> list[Row]:
+        """Two of the subject's other monitors, who may have heard it, and others at random."""
+        state, table = self._state, self._state.table
+        monitors = monitors_of(subject.half, table, state.settings.monitors)
+        able = [h for h in monitors if h != state.me.half and h not in table.suspects and h not in self._deaf][:2]
+        chosen = [row for half in able if (row := table.get(half))]
+        return chosen + state.random_members(HELPERS - len(chosen), exclude=(subject.half, *able))
+
+    # --- our own heartbeats
+
+    def _beat(self) -> None:
+        state = self._state
+        self._next_beat += self._period
+        if self._next_beat <= state.now:
+            self._next_beat = state.now + self._period
+        sent = int(state.now * 1000) % 2**32
+        flags = DEAF if self._isolation.deaf else 0
+        beat = encode_message(Heartbeat(state.table.digest & 0xFFFFFFFF, sent, flags))
+        for row in self._monitors:
+            greeting = self._pings.greeting(row)
+            state.send_encoded(row, [*greeting, beat, *self._spread.ride(ROOM - len(beat) - sum(map(len, greeting)))])
+        self._ping_one_suspect()
+
+    def _ping_one_suspect(self) -> None:
+        """No suspect for ever: one a period is pinged, the claim with it, so that it can refute."""
+        suspects = self._state.table.suspects
+        if suspects:
+            half = next(iter(suspects))
+            suspects[half] = suspects.pop(half)
+            if row := self._state.table.get(half):
+                self._pings.ping(row)
+
+    # --- the slow probe
+
+    def _start_probe(self) -> None:
+        state = self._state
+        self._next_probe = state.now + state.settings.slow_probe * (0.9 + 0.2 * state.rng.random())
+        if not self._probe_order:
+            self._probe_order = [half for half in state.table.order if half != state.me.half]
+            state.rng.shuffle(self._probe_order)
+        while self._probe_order:
+            row = state.table.get(self._probe_order.pop())
+            if row is not None and row.present:
+                self._pings.ping(row)
+                self._probe = (row.half, state.now + self._period, 0)
+                return
+
+    def _continue_probe(self, probe: tuple[bytes, float, int]) -> None:
+        state = self._state
+        half, due, stage = probe
+        row = state.table.get(half)
+        if (
+            row is None
+            or not row.present
+            or state.heard_within(half, (stage + 1) * self._period + state.settings.grace)
+        ):
+            self._probe = None
+        elif state.now >= due and stage == 0:
+            for helper in self._helpers(row):
+                self._pings.ask(helper, row)
+            self._probe = (half, state.now + self._period, 1)
+        elif state.now >= due:
+            self._probe = None
+            if not state.isolated:
+                self.watch_for(row, 5 * self._period)
+
+    # --- bookkeeping
+
+    def _watch(self, half: bytes, until: float = math.inf) -> None:
+        now = self._state.now
+        watch = Watch(half, now, now + self._period + self._state.settings.grace, until)
+        self.watches[half] = watch
+
+    def _due_after(self, watch: Watch) -> float:
+        settings = self._state.settings
+        grace = min(settings.grace + watch.lateness.worst, 2 * self._period)
+        return watch.last + self._period + grace
+
+    def _rearm(self) -> None:
+        self._next_due = min((min(watch.due, watch.until) for watch in self.watches.values()), default=math.inf)

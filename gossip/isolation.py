@@ -1,0 +1,140 @@
+"""Doubt yourself before the pool: what a member does when many others seem lost at once.
+
+Great losses wait. Where more than a quarter of a pool of four or more (at least two) is lost within six periods,
+further deaths are held for three periods; what is heard from in that time was never dead. At more than half, or when
+nothing is heard from anyone for three periods while at least two others were present, the likelier explanation is that
+*we* are cut off: the member is *isolated*. It evicts nobody, votes against nobody, takes over nobody and believes no
+death; what it misses it shows as suspect, which callers already try last, and the routing digest stays. That is right
+for a cut and for a mass failure alike. After a minute it gives the others up alone.
+
+Coming back is like waking from a pause: votes, counts and held deaths are void, and suspicions of our own that nobody
+ever heard are withdrawn instead of spread.
+"""
+
+from __future__ import annotations
+
+import math
+
+from rumormill.gossip.state import State
+
+
+class Isolation:
+    """Whether we may judge, and what waits until we know."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._losses: dict[bytes, float] = {}
+        self._held: dict[bytes, float] = {}
+        self._since = -math.inf
+        self._deaf = False
+        self._lost: tuple[bytes, ...] = ()
+        self.own_suspicions: dict[bytes, None] = {}
+        """Whom we suspect on our own account: withdrawn when it turns out that we were the one cut off."""
+
+    @property
+    def deadline(self) -> float:
+        period = self._state.settings.period
+        if self._state.isolated:
+            return self._state.now + period
+        deaf = self._state.heard_anyone + 3 * period if self._others() >= 2 else math.inf
+        return min(deaf, min(self._held.values(), default=math.inf))
+
+    @property
+    def deaf(self) -> bool:
+        return self._deaf
+
+    @property
+    def alone(self) -> bool:
+        """Isolated for so long that our own vote must do."""
+        return self._state.isolated and self._state.now - self._since >= self._state.settings.isolation_patience
+
+    @property
+    def silent(self) -> bool:
+        """Whether we abstain from judging others."""
+        return self._state.isolated and not self.alone
+
+    def defers(self, half: bytes) -> bool:
+        """Called with a death that has its votes: True if it must wait, or must not be believed here."""
+        if self.alone:
+            return False
+        state, period = self._state, self._state.settings.period
+        self._losses = {h: at for h, at in self._losses.items() if state.now - at <= 6 * period}
+        self._losses.setdefault(half, state.now)
+        if state.isolated:
+            return True
+        buried = sum(1 for h in self._losses if h in state.table.buried)
+        pool = len(state.table.order) + buried
+        if pool < 4 or len(self._losses) < 2 or 4 * len(self._losses) <= pool:
+            return False
+        if 2 * len(self._losses) > pool:
+            self._isolate(deaf=False)
+            return True
+        release = self._held.setdefault(half, state.now + 3 * period)
+        return state.now < release
+
+    def due(self) -> list[bytes]:
+        """Held deaths whose time has come, in the order they were held. They still need to pass :meth:`defers`."""
+        return [half for half, release in self._held.items() if self._state.now >= release]
+
+    def tick(self) -> None:
+        """Notice that nobody is heard any more, or that it is over."""
+        state = self._state
+        if not state.isolated:
+            if self._others() >= 2 and state.now - state.heard_anyone >= 3 * state.settings.period:
+                self._isolate(deaf=True)
+        elif self.alone and not state.table.suspects:
+            self._end("nobody is missing any more")
+
+    def sign_of_life(self, half: bytes) -> bool:
+        """Somebody was heard; True if that ends our isolation."""
+        self._held.pop(half, None)
+        if half in self._losses and half not in self._state.table.buried:
+            del self._losses[half]
+        if not self._state.isolated:
+            return False
+        if self._deaf:
+            self._end("heard " + self._state.name_of(half))
+            return True
+        if 2 * len(self._missing()) <= len(self._lost):
+            self._end("most of those missing are heard again")
+            return True
+        return False
+
+    def cleared(self, half: bytes) -> None:
+        """The member refuted, or is gone for good: nothing is held against it."""
+        self._held.pop(half, None)
+        self.own_suspicions.pop(half, None)
+        self._losses.pop(half, None)
+
+    def buried(self, half: bytes) -> None:
+        self._held.pop(half, None)
+        self.own_suspicions.pop(half, None)
+
+    def void(self) -> None:
+        """Forget what was held: we were paused or cut off."""
+        self._held.clear()
+        self._losses.clear()
+
+    def _others(self) -> int:
+        return len(self._state.table.order) - 1
+
+    def _missing(self) -> list[bytes]:
+        state = self._state
+        return [h for h in self._lost if h in state.table.suspects and state.heard.get(h, -math.inf) < self._since]
+
+    def _isolate(self, *, deaf: bool) -> None:
+        state = self._state
+        state.isolated, self._deaf, self._since = True, deaf, state.now
+        missing = dict.fromkeys([*state.table.suspects, *self._losses])
+        if deaf:
+            missing = dict.fromkeys(h for h in state.table.order if h != state.me.half)
+        self._lost = tuple(h for h in missing if h not in state.table.buried)
+        self._held.clear()
+        reason = "nobody is heard" if deaf else f"{len(self._lost)} of {len(state.table.order)} are missing at once"
+        state.tell("isolated", state.me.name, f"{state.me.name} is isolated: {reason}; it evicts nobody")
+
+    def _end(self, reason: str) -> None:
+        state = self._state
+        state.isolated, self._deaf, self._lost = False, False, ()
+        self.void()
+        state.tell("rejoined", state.me.name, f"{state.me.name} is no longer isolated: {reason}")

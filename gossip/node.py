@@ -1,0 +1,519 @@
+"""The protocol core of one member: bytes and time in, bytes and conclusions out.
+
+A :class:`Node` does no I/O, reads no clock and draws no randomness of its own. The real transport and the simulator
+drive the very same object with the very same sealed bytes:
+
+* :meth:`Node.receive_datagram` for each datagram, as soon as it is read;
+* :meth:`Node.handle_timer` when :attr:`Node.deadline` has come, after everything that can be read has been;
+* :meth:`Node.datagrams_to_send` after either, to empty the outbox;
+* :attr:`Node.view` and :meth:`Node.take_events` for what it concluded.
+
+The way of a datagram is one-way: seal, wire, the part it concerns, the table, the changes. The parts are
+
+=========  =====================================================
+state      who we are, what we hold, the outbox
+spread     pushes and piggyback                      (spread.py)
+votes      the ballots                                (votes.py)
+isolation  whether we may judge                   (isolation.py)
+claims     verdicts, and whether to believe them     (claims.py)
+pings      pings, acks, and by way of others          (pings.py)
+detector   heartbeats and misses                   (detector.py)
+naming     our own name                              (naming.py)
+joining    getting in, letting in                      (join.py)
+sync       making two tables one                       (sync.py)
+=========  =====================================================
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from rumormill.gossip.claims import Claims
+from rumormill.gossip.detector import Detector
+from rumormill.gossip.isolation import Isolation
+from rumormill.gossip.join import Joining
+from rumormill.gossip.naming import Naming
+from rumormill.gossip.pings import Pings
+from rumormill.gossip.portrait import member_details, pool_view
+from rumormill.gossip.seal import NOBODY, KeyRing, Unopened
+from rumormill.gossip.settings import ProtocolSettings
+from rumormill.gossip.spread import Spread
+from rumormill.gossip.state import Identity, Profile, State, new_keys
+from rumormill.gossip.sync import Sync
+from rumormill.gossip.votes import VoteBook
+from rumormill.gossip.wire import (
+    Ack,
+    AnyMessage,
+    Busy,
+    Challenge,
+    Death,
+    Have,
+    Heard,
+    Heartbeat,
+    Hello,
+    Join,
+    Left,
+    Payload,
+    Ping,
+    PingRequest,
+    Sum,
+    Suspect,
+    Taken,
+    Tombstone,
+    UndecodablePayload,
+    Vote,
+    Want,
+    Welcome,
+    Who,
+    decode_untrusted,
+)
+from rumormill.gossip.wire import Row as RowMessage
+from rumormill.membership.record import Address, Liveness
+from rumormill.membership.row import Row
+from rumormill.membership.table import Change
+from rumormill.membership.view import Event, MemberDetail, PoolView
+
+LEAVE_SECONDS = 0.15
+"""How long a departure is given to be heard before it counts as said."""
+HOUSEKEEPING_SECONDS = 10.0
+
+
+class Node:
+    """One member of the pool.
+
+    ``now`` is in seconds on a clock that also counts suspended time (CLOCK_BOOTTIME on Linux). ``rng`` makes protocol
+    choices, ``token_bytes`` makes keys and secrets. ``keyring`` None sends plaintext.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        address: Address,
+        cluster: str,
+        profile: Profile,
+        keyring: KeyRing | None,
+        rng: random.Random,
+        token_bytes: Callable[[int], bytes],
+        now: float,
+        settings: ProtocolSettings | None = None,
+        generation: int = 1,
+    ) -> None:
+        identity = Identity(name, address, profile, generation, 1, False, new_keys(token_bytes))
+        self._state = state = State(
+            identity=identity,
+            cluster=cluster,
+            keyring=keyring,
+            rng=rng,
+            token_bytes=token_bytes,
+            settings=settings or ProtocolSettings(),
+            now=now,
+        )
+        self._votes = VoteBook(state)
+        self._spread = Spread(state, self._votes)
+        self._isolation = Isolation(state)
+        self._claims = Claims(state, self._votes, self._spread, self._isolation, self._changed)
+        self._pings = Pings(state, self._spread)
+        self._detector = Detector(state, self._votes, self._spread, self._claims, self._isolation, self._pings)
+        self._naming = Naming(state, self._spread, self._pings, self._rewritten)
+        self._joining = Joining(state, self._claims, self._naming)
+        self._sync = Sync(state, self._claims, self._spread, self._pings)
+        self._leave_done = float("inf")
+        self._next_housekeeping = now + HOUSEKEEPING_SECONDS
+        self._next_dead_retry = now + state.settings.dead_retry
+        self._view: tuple[object, PoolView] | None = None
+        self._since: dict[bytes, tuple[object, float]] = {}
+        self._due = now
+        self._waking = False
+        self._handle = self._handlers()
+
+    # --- verbs
+
+    def set_contacts(self, addresses: Iterable[Address]) -> None:
+        """Say at which addresses others may be found (resolved seeds, a snapshot); replaces the former ones."""
+        self._joining.set_contacts(addresses)
+
+    def receive_datagram(self, data: bytes, source: Address, now: float) -> None:
+        """Take in one datagram. No bytes make it raise: what cannot be used is counted and dropped."""
+        if self._quiet:
+            return
+        self._step_to(now)
+        state = self._state
+        state.counters["received"] += 1
+        try:
+            sender, receiver = state.seal.parties(data)
+            if receiver not in (state.me.half, NOBODY):
+                self._misdirected(data, sender, receiver, source)
+                return
+            payload = decode_untrusted(state.seal.open(data, sender))
+        except Unopened as refusal:
+            state.counters["dropped_" + refusal.reason] += 1
+            return
+        except UndecodablePayload:
+            state.counters["dropped_payload"] += 1
+            return
+        if sender == state.me.half:
+            self._hear_ourselves(payload, sender, source)
+        else:
+            self._hear(payload, sender, receiver, source)
+        self._end_step()
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due. To be called once :attr:`deadline` has come, after the socket was drained."""
+        if self._quiet:
+            return
+        self._step_to(now)
+        self._waking = False
+        state = self._state
+        if state.isolated and self._isolation.alone:
+            self._detector.stale = True
+        was_isolated = state.isolated
+        self._isolation.tick()
+        if was_isolated and not state.isolated:
+            self._reunited()
+        self._naming.tick()
+        self._detector.tick()
+        self._pings.tick()
+        self._claims.release_held()
+        self._detector.verify_doubted()
+        self._joining.tick()
+        self._sync.tick()
+        if state.now >= self._next_dead_retry:
+            self._retry_dead()
+        if state.now >= self._next_housekeeping:
+            self._keep_house()
+        self._end_step()
+
+    @property
+    def deadline(self) -> float:
+        """When :meth:`handle_timer` wants to be called next, in seconds on the caller's clock."""
+        return self._due
+
+    def datagrams_to_send(self) -> list[tuple[Address, bytes]]:
+        """Empty the outbox."""
+        outbox = self._state.take_outbox()
+        self._state.counters["sent"] += len(outbox)
+        return outbox
+
+    def take_events(self) -> list[Event]:
+        """What happened since the last call, oldest first; at most 1000 are kept."""
+        events, self._state.events = self._state.events, []
+        return events
+
+    def update(self, profile: Profile, now: float) -> None:
+        """Say something new of our worker. A change of readiness is pushed wide, anything else to three."""
+        state = self._state
+        if self._quiet or profile == state.identity.profile:
+            return
+        self._step_to(now)
+        wide = profile.readiness != state.identity.profile.readiness
+        state.describe(profile)
+        self._rewritten()
+        self._spread.announce(state.me.half, wide=wide)
+        self._end_step()
+
+    def leave(self, now: float) -> None:
+        """Say goodbye. Keep driving the node until :attr:`has_left`."""
+        if self._claims.leaving or self._naming.stopped:
+            return
+        self._step_to(now)
+        state = self._state
+        state.raise_incarnation()
+        farewell = Left(state.me.half, state.me.incarnation)
+        for row in state.random_members(self._spread.wide_fanout() + 3):
+            state.send(row, RowMessage(msgspec.Raw(state.me.encoded)), farewell)
+        self._claims.leaving = True
+        self._leave_done = state.now + LEAVE_SECONDS
+        state.tell("left", state.me.name, f"{state.me.name} left")
+        self._end_step()
+
+    # --- conclusions
+
+    @property
+    def has_left(self) -> bool:
+        """Whether our departure has been said for long enough."""
+        return self._claims.leaving and self._state.now >= self._leave_done
+
+    @property
+    def stopped(self) -> str | None:
+        """Why this node gave up (its name is taken, and by whom); it is silent from then on."""
+        return self._naming.stopped
+
+    @property
+    def joined(self) -> bool:
+        """Whether we hold anybody else's row."""
+        return self._joining.joined
+
+    @property
+    def hears(self) -> bool:
+        """False while isolated: what we say about others is then old."""
+        return not self._state.isolated
+
+    @property
+    def generation(self) -> int:
+        return self._state.identity.generation
+
+    @property
+    def instance(self) -> bytes:
+        return self._state.me.instance
+
+    @property
+    def table_digest(self) -> int:
+        """64 bits that are equal on members with equal knowledge."""
+        return self._state.table.digest
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Datagrams and happenings by name, since the start."""
+        return self._state.counters
+
+    @property
+    def view(self) -> PoolView:
+        """What we hold, frozen; the same object until something visible changes."""
+        state = self._state
+        key = (state.table.version, state.isolated)
+        if self._view is None or self._view[0] != key:
+            self._view = (key, pool_view(state, self._since))
+        return self._view[1]
+
+    def details(self, now: float) -> dict[bytes, MemberDetail]:
+        """Misses, monitors, last heard and round-trip time of each member, by instance."""
+        return member_details(self._state, self._detector.watches, self._pings, now)
+
+    def addresses(self) -> list[Address]:
+        """Where present members live: an address book for the next start."""
+        table = self._state.table
+        rows = (table.get(half) for half in table.order if half != self._state.me.half)
+        return [row.address for row in rows if row is not None and row.address is not None]
+
+    # --- a step
+
+    @property
+    def _quiet(self) -> bool:
+        return self._naming.stopped is not None
+
+    def _step_to(self, now: float) -> None:
+        """Begin a step; notice that we were paused (a timer a period late), or that the clock fell back."""
+        state = self._state
+        if now < state.now or now - self._due > state.settings.period:
+            self._paused(now)
+        state.now = now
+
+    def _end_step(self) -> None:
+        if self._detector.stale:
+            self._detector.reconsider()
+        self._spread.flush()
+        self._due = min(
+            self._detector.deadline,
+            self._spread.deadline,
+            self._pings.deadline,
+            self._isolation.deadline,
+            self._claims.deadline,
+            self._joining.deadline,
+            self._sync.deadline,
+            self._naming.deadline,
+            self._next_dead_retry,
+            self._leave_done if self._claims.leaving else self._next_housekeeping,
+        )
+
+    def _paused(self, now: float) -> None:
+        """We did not run for a while: nothing we counted or were about to say can be trusted."""
+        state = self._state
+        late = now - self._due
+        state.now = now
+        state.counters["pauses"] += 1
+        state.tell("paused", state.me.name, f"{state.me.name} was itself paused for about {late:.1f} s")
+        self._waking = True
+        state.drop_outbox()
+        state.heard_anyone = now
+        self._votes.void_all()
+        self._isolation.void()
+        self._spread.restart()
+        self._pings.restart()
+        self._sync.restart()
+        self._joining.restart()
+        self._detector.restart()
+        self._next_dead_retry = now + state.settings.dead_retry
+        self._next_housekeeping = now + HOUSEKEEPING_SECONDS
+
+    def _reunited(self) -> None:
+        """Our isolation is over: like waking, and the suspicions we never spread are withdrawn."""
+        state = self._state
+        self._votes.void_all()
+        state.heard_anyone = state.now
+        for half in list(self._isolation.own_suspicions):
+            if change := state.table.withdraw_suspicion(half):
+                self._claims.consequences(change, "withdrawn: we were cut off ourselves")
+        self._isolation.own_suspicions.clear()
+        self._detector.restart()
+        self._detector.stale = True
+
+    def _changed(self, change: Change) -> None:
+        """A row changed: whoever depends on the table hears of it."""
+        state, after = self._state, change.after
+        self._detector.stale = True
+        self._sync.table_changed()
+        if not self._joining.joined and len(state.table) > 1:
+            self._joining.joined = True
+            self._sync.begin_bootstrap()
+        if after is None:
+            return
+        if after.name == state.me.name:
+            self._naming.review()
+        elif after.pending and (incumbent := state.table.settled.get(after.name)) and incumbent.present:
+            self._detector.verify_soon(incumbent)
+
+    def _rewritten(self) -> None:
+        self._detector.stale = True
+        self._sync.table_changed()
+
+    # --- receiving
+
+    def _misdirected(self, data: bytes, sender: bytes, receiver: bytes, source: Address) -> None:
+        """For another instance: an ack we hand back, or meant for whoever lived here before us."""
+        state = self._state
+        if self._pings.hand_back(sender, receiver, data):
+            return
+        try:
+            state.seal.open(data, sender)
+        except Unopened as refusal:
+            state.counters["dropped_" + refusal.reason] += 1
+            return
+        state.counters["dropped_receiver"] += 1
+        self._joining.ask_who(receiver, sender, source)
+
+    def _hear_ourselves(self, payload: Payload, sender: bytes, source: Address) -> None:
+        """Our own instance speaks from elsewhere: our join come back to us, or a clone of this machine."""
+        for message in payload.messages:
+            if isinstance(message, Join):
+                self._joining.hear_join(message, sender, source)
+                return
+        self._state.counters["dropped_own"] += 1
+
+    def _hear(self, payload: Payload, sender: bytes, receiver: bytes, source: Address) -> None:
+        state = self._state
+        row = state.table.get(sender)
+        if row is None:
+            self._hear_stranger(payload, sender, receiver, source)
+            return
+        self._note_life(payload, row)
+        for message in payload.messages:
+            self._handle[type(message)](message, state.table.get(sender) or row, source)
+        self._settle_doubts(payload, sender)
+
+    def _note_life(self, payload: Payload, row: Row) -> None:
+        """Any authentic datagram but a stale heartbeat is a sign of life."""
+        state = self._state
+        beat = next((message for message in payload.messages if isinstance(message, Heartbeat)), None)
+        if beat is not None:
+            if not self._detector.heartbeat(row, beat):
+                state.counters["stale_heartbeats"] += 1
+                return
+            self._sync.compare(row, beat.digest)
+        else:
+            self._detector.alive(row.half, state.now)
+        state.heard_anyone = state.now
+        if self._isolation.sign_of_life(row.half):
+            self._reunited()
+
+    def _settle_doubts(self, payload: Payload, sender: bytes) -> None:
+        """A sender that knows more of itself than we do is asked; one we hold for worse than it is, is told."""
+        row = self._state.table.get(sender)
+        if row is None:
+            return
+        if payload.incarnation > row.incarnation:
+            self._claims.ask(sender, row)
+        elif row.liveness is not Liveness.ALIVE:
+            self._claims.answer(row, row)
+        self._naming.heard_from(row)
+
+    def _hear_stranger(self, payload: Payload, sender: bytes, receiver: bytes, source: Address) -> None:
+        """Somebody whose row we lack: the steps of a join, or a question back."""
+        for message in payload.messages:
+            match message:
+                case Join() | Challenge() | Hello() | Welcome() | Who():
+                    self._hear_joining(message, sender, source)
+                case Taken():
+                    self._naming.hear_taken(message)
+                case _ if self._state.table.get(sender) is None:
+                    self._joining.ask_who(receiver, sender, source)
+                    return
+
+    def _hear_joining(self, message: AnyMessage, sender: bytes, source: Address) -> None:
+        match message:
+            case Join():
+                self._joining.hear_join(message, sender, source)
+            case Challenge():
+                self._joining.hear_challenge(message, sender, source)
+            case Hello():
+                self._joining.hear_hello_untrusted(message, sender, source)
+            case Welcome():
+                self._joining.hear_welcome(message, sender)
+            case Who():
+                asked = self._state.table.get(message.asked)
+                if asked is not None and asked.half != sender and asked.address == source:
+                    self._detector.refused(message.asked)
+                self._joining.hear_who(message, source)
+
+    def _handlers(self) -> dict[type, Callable[[Any, Row, Address], object]]:
+        """Which part takes a member's message, by its type. Heartbeats have done their work as a sign of life."""
+        claims, sync, pings = self._claims, self._sync, self._pings
+        return {
+            Heartbeat: lambda _message, _sender, _source: None,
+            Ping: pings.answer,
+            Ack: lambda ack, sender, _: pings.acked(ack, sender),
+            PingRequest: lambda request, sender, _: pings.help(request, sender),
+            Heard: lambda heard, _sender, _source: self._detector.heard_of(heard),
+            RowMessage: self._hear_row,
+            Suspect: lambda claim, sender, _: claims.hear_suspect(claim, sender),
+            Vote: self._hear_vote,
+            Death: lambda death, sender, _: claims.hear_death(death, sender),
+            Left: lambda claim, sender, _: claims.hear_left(claim, sender),
+            Tombstone: lambda stone, sender, _: claims.hear_tombstone(stone, sender),
+            Taken: lambda taken, _sender, _source: self._naming.hear_taken(taken),
+            Sum: lambda opening, sender, _: sync.hear_sum(opening, sender),
+            Have: lambda have, sender, _: sync.hear_have(have, sender),
+            Want: lambda want, sender, _: sync.hear_want(want, sender),
+            Busy: lambda _message, sender, _: sync.hear_busy(sender),
+            **dict.fromkeys((Join, Challenge, Hello, Welcome, Who), self._hear_joining_member),
+        }
+
+    def _hear_row(self, message: RowMessage, sender: Row, _source: Address) -> None:
+        if row := self._claims.hear_record_untrusted(bytes(message.record), sender):
+            self._sync.row_arrived(row, sender)
+
+    def _hear_vote(self, vote: Vote, sender: Row, _source: Address) -> None:
+        """What is drained after a pause of our own holds no valid vote."""
+        if not self._waking:
+            self._claims.hear_vote(vote, sender)
+
+    def _hear_joining_member(self, message: AnyMessage, sender: Row, source: Address) -> None:
+        self._hear_joining(message, sender.half, source)
+
+    # --- now and then
+
+    def _retry_dead(self) -> None:
+        """Try one dead member again, so that the two sides of a healed partition find each other."""
+        state = self._state
+        self._next_dead_retry = state.now + state.settings.dead_retry * (0.75 + 0.5 * state.rng.random())
+        rows = (state.table.get(half) for half in state.table.buried)
+        dead = [row for row in rows if row is not None and row.liveness is Liveness.DEAD and row.address]
+        if dead:
+            self._pings.ping(state.rng.choice(dead))
+
+    def _keep_house(self) -> None:
+        """Forget tombstones that have served their time, and what is remembered of them."""
+        state = self._state
+        self._next_housekeeping = state.now + HOUSEKEEPING_SECONDS
+        for half in list(state.table.buried):
+            if state.now - state.dead_since.get(half, state.now) < state.settings.tombstone_life:
+                continue
+            state.table.forget(half)
+            for memory in (state.heard, state.alive_since, state.why, state.dead_since):
+                memory.pop(half, None)
+            self._votes.clear(half)
+            self._pings.forget(half)

@@ -1,0 +1,136 @@
+"""Pings, acks, and pings by way of others.
+
+A ping-request carries a ping that is already sealed for its subject. The helper hands it on as it is, and hands the
+sealed ack back as it is, so it can forge neither. A helper that heard the subject within a period says so at once
+instead, with the age: a monitor asks two of the subject's other monitors, who usually know.
+"""
+
+from __future__ import annotations
+
+import math
+
+from rumormill.gossip.spread import Spread
+from rumormill.gossip.state import ROOM, State
+from rumormill.gossip.wire import MAX_DATAGRAM, Ack, Heard, Ping, PingRequest, encode_message
+from rumormill.membership.record import Address
+from rumormill.membership.row import Row
+
+MAX_OUTSTANDING = 1024
+MAX_RELAYS = 512
+RELAY_SECONDS = 2.0
+REPEAT_SECONDS = 0.02
+
+
+class Pings:
+    """Outstanding pings of ours, those we hand on for others, and the round-trip times they show."""
+
+    def __init__(self, state: State, spread: Spread) -> None:
+        self._state = state
+        self._spread = spread
+        self._outstanding: dict[bytes, tuple[bytes, float, bool]] = {}
+        self._relays: dict[tuple[bytes, bytes], tuple[float, Address]] = {}
+        self._repeats: list[tuple[float, bytes]] = []
+        self._rtt: dict[bytes, float] = {}
+
+    @property
+    def deadline(self) -> float:
+        return self._repeats[0][0] if self._repeats else math.inf
+
+    def rtt(self, half: bytes) -> float:
+        """Smoothed round-trip time to a member in seconds; 0 until one is known."""
+        return self._rtt.get(half, 0.0)
+
+    def ping(self, row: Row) -> None:
+        """Ping a member directly. If it is suspect or dead here, it is told so in the same datagram."""
+        if row.address is None:
+            return
+        message = encode_message(Ping(self._nonce(row.half, direct=True)))
+        greeting = self.greeting(row)
+        room = ROOM - len(message) - sum(map(len, greeting))
+        self._state.send_encoded(row, [*greeting, message, *self._spread.ride(room)])
+
+    def ask(self, helper: Row, subject: Row) -> None:
+        """Ask a third member to ping the subject."""
+        sealed = self._state.sealed_for(subject, Ping(self._nonce(subject.half, direct=False)))
+        self._state.send(helper, PingRequest(subject.half, sealed))
+
+    def repeat(self, half: bytes, times: int) -> None:
+        """Ping again directly, so many times, 20 ms apart."""
+        for number in range(1, times + 1):
+            self._repeats.append((self._state.now + number * REPEAT_SECONDS, half))
+        self._repeats.sort()
+
+    def tick(self) -> None:
+        while self._repeats and self._repeats[0][0] <= self._state.now:
+            _, half = self._repeats.pop(0)
+            row = self._state.table.get(half)
+            if row is not None and row.present and not self._state.heard_within(half, self._state.settings.period):
+                self.ping(row)
+
+    def greeting(self, row: Row) -> list[bytes]:
+        """What a member must hear first if it is not alive here, once a period at most."""
+        if row.liveness == 0 or not self._state.once(row.half, "greeting", self._state.settings.period):
+            return []
+        return [self._spread.news_of(row)]
+
+    def answer(self, ping: Ping, sender: Row, source: Address) -> None:
+        """Ack a ping to where it came from: directly, or by way of the helper that handed it on."""
+        message = encode_message(Ack(ping.nonce))
+        self._state.post(source, sender.half, [message, *self._spread.ride(ROOM - len(message))])
+
+    def acked(self, ack: Ack, sender: Row) -> bool:
+        """True if the ack answers a ping of ours to its sender."""
+        known = self._outstanding.pop(ack.nonce, None)
+        if known is None or known[0] != sender.half:
+            return False
+        _, sent, direct = known
+        if direct:
+            sample = self._state.now - sent
+            smoothed = self._rtt.get(sender.half, sample)
+            self._rtt[sender.half] = smoothed + (sample - smoothed) / 8
+        return True
+
+    def answered_by_another(self, half: bytes) -> bool:
+        """Somebody else lives at a member's address: true (once) if a direct ping to it was outstanding."""
+        for nonce, (subject, _, direct) in self._outstanding.items():
+            if direct and subject == half:
+                del self._outstanding[nonce]
+                return True
+        return False
+
+    def help(self, request: PingRequest, sender: Row) -> None:
+        """Somebody asks about a subject: say when we heard it, or hand the ping on."""
+        state = self._state
+        row = state.table.get(request.subject)
+        if row is None or row.address is None or sender.address is None:
+            return
+        if state.heard_within(row.half, state.settings.period):
+            state.send(sender, Heard(row.half, max(0, int((state.now - state.heard[row.half]) * 1000))))
+        else:
+            self._relays[(row.half, sender.half)] = (state.now + RELAY_SECONDS, sender.address)
+            while len(self._relays) > MAX_RELAYS:
+                del self._relays[next(iter(self._relays))]
+            state.post_raw(row.address, request.sealed)
+
+    def hand_back(self, sender: bytes, receiver: bytes, datagram: bytes) -> bool:
+        """A datagram for somebody else: pass it on if it may be the ack of a ping we handed on for them."""
+        relay = self._relays.get((sender, receiver))
+        if relay is None or relay[0] < self._state.now or len(datagram) > MAX_DATAGRAM:
+            return False
+        self._state.post_raw(relay[1], datagram)
+        return True
+
+    def forget(self, half: bytes) -> None:
+        self._rtt.pop(half, None)
+
+    def restart(self) -> None:
+        """After a pause of our own nothing outstanding means anything."""
+        self._outstanding.clear()
+        self._repeats.clear()
+
+    def _nonce(self, half: bytes, *, direct: bool) -> bytes:
+        nonce = self._state.rng.getrandbits(64).to_bytes(8, "big")
+        if len(self._outstanding) >= MAX_OUTSTANDING:
+            del self._outstanding[next(iter(self._outstanding))]
+        self._outstanding[nonce] = (half, self._state.now, direct)
+        return nonce

@@ -1,0 +1,169 @@
+"""How news travels: pushed at once, then riding along on what is sent anyway.
+
+News is always *about a member*, and what is said about it is made from its row at the moment of sending, so a push can
+never carry an account that its sender has already improved on.
+
+A push leaves at once; what comes within the next 20 ms waits and leaves together, to the same peers. Deaths, departures
+and changes of readiness go to ceil(ln n) + 3 members (a fixed fan-out of 4 leaves someone uninformed in 98 % of runs at
+n = 256), everything else to 3, and whoever hears it for the first time pushes it on. After that it rides on heartbeats,
+pings and acks, lambda * ln n times (SWIM, section 4.1), least-sent and newest first. Whatever both miss is found by the
+digest every heartbeat carries.
+"""
+
+from __future__ import annotations
+
+import math
+
+from rumormill.gossip.state import ROOM, State
+from rumormill.gossip.votes import VoteBook
+from rumormill.gossip.wire import CastVote, Death, Left, Suspect, Tombstone, encode_message
+from rumormill.membership.record import Liveness
+from rumormill.membership.row import Row
+
+FANOUT = 3
+LAMBDA = 3
+MAX_WAITING_RECORDS = 8
+"""Records pushed in one burst; a larger backlog is left to sync, which is cheaper in bulk."""
+MAX_RIDING = 128
+
+_ROW_MESSAGE = b"\x92\x10"  # a msgpack array of two, the first of them the id of a row message
+
+
+class Spread:
+    """What is to be said, to whom, and how often it has been."""
+
+    def __init__(self, state: State, votes: VoteBook) -> None:
+        self._state = state
+        self._votes = votes
+        self._fresh: dict[bytes, bool] = {}
+        self._fresh_records = 0
+        self._riding: dict[bytes, int] = {}
+        self._next_burst = state.now
+
+    @property
+    def deadline(self) -> float:
+        return self._next_burst if self._fresh else math.inf
+
+    def announce(self, half: bytes, *, wide: bool = False) -> None:
+        """Something about this member is news here."""
+        row = self._state.table.get(half)
+        if row is None:
+            return
+        if row.liveness is Liveness.ALIVE and half not in self._fresh and row is not self._state.me:
+            self._fresh_records += 1
+            if self._fresh_records > MAX_WAITING_RECORDS and not wide:
+                self._state.counters["left_to_sync"] += 1
+                return
+        self._fresh[half] = wide or self._fresh.get(half, False)
+
+    def flush(self) -> None:
+        """Push what is fresh, if a burst may leave now. Called once at the end of every step."""
+        state = self._state
+        if not self._fresh or state.now < self._next_burst:
+            return
+        fresh, self._fresh, self._fresh_records = self._fresh, {}, 0
+        self._next_burst = state.now + state.settings.burst
+        wide = [message for half, far in fresh.items() if far and (message := self.news(half))]
+        near = [message for half, far in fresh.items() if not far and (message := self.news(half))]
+        peers = state.random_members(self.wide_fanout() if wide else FANOUT)
+        for position, peer in enumerate(peers):
+            self._send_all(peer, wide + near if position < FANOUT else wide)
+        for half in fresh:
+            self._riding[half] = 0
+        self._bound_riding()
+
+    def wide_fanout(self) -> int:
+        """ceil(ln n) + 3: what reaches everyone with high probability at any size."""
+        return math.ceil(math.log(max(len(self._state.table.order), 1))) + FANOUT
+
+    def ride(self, room: int = ROOM) -> list[bytes]:
+        """Messages to put on a datagram that leaves anyway, at most ``room`` bytes of them."""
+        if not self._riding:
+            return []
+        limit = math.ceil(LAMBDA * math.log(len(self._state.table.order) + 1))
+        newest_first = reversed(list(self._riding.items()))
+        taken: list[bytes] = []
+        for half, sent in sorted(newest_first, key=lambda item: item[1]):
+            message = self.news(half)
+            if message is None or sent + 1 >= limit:
+                del self._riding[half]
+            if message is None or len(message) > room:
+                continue
+            if sent + 1 < limit:
+                self._riding[half] = sent + 1
+            room -= len(message)
+            taken.append(message)
+        return taken
+
+    def news(self, half: bytes) -> bytes | None:
+        """What there is to say about a member now, encoded; None if it is not held."""
+        row = self._state.table.get(half)
+        return None if row is None else self.news_of(row)
+
+    def news_of(self, row: Row) -> bytes:
+        match row.liveness:
+            case Liveness.ALIVE:
+                return self.record_of(row)
+            case Liveness.SUSPECT:
+                return encode_message(Suspect(row.half, row.incarnation))
+            case Liveness.DEAD:
+                return self._death(row)
+            case Liveness.LEFT if row.encoded:
+                return encode_message(Left(row.half, row.incarnation))
+        return encode_message(self.tombstone(row))
+
+    def record_of(self, row: Row) -> bytes:
+        """A present row's record, whatever is thought of it: a claim is of no use to somebody without the row."""
+        return _ROW_MESSAGE + row.encoded
+
+    def tombstone(self, row: Row) -> Tombstone:
+        """A dead or departed row in a form that needs no record to be understood."""
+        age = self._state.now - self._state.dead_since.get(row.half, self._state.now)
+        return Tombstone(
+            name=row.name,
+            generation=row.generation,
+            instance=row.instance,
+            incarnation=row.incarnation,
+            liveness=3 if row.liveness is Liveness.LEFT else 2,
+            age=max(0, int(age)),
+        )
+
+    def restart(self) -> None:
+        """After a pause of our own: what waits may no longer be so, and bursts count from now."""
+        self._fresh.clear()
+        self._fresh_records = 0
+        self._next_burst = self._state.now
+
+    def _death(self, row: Row) -> bytes:
+        now = self._state.now
+        votes = [
+            CastVote(ballot.voter, max(0, int((now - ballot.cast) * 1000)))
+            for ballot in self._votes.held(row.half)
+            if ballot.incarnation == row.incarnation
+        ]
+        if not votes:
+            return encode_message(self.tombstone(row))
+        votes.sort(key=lambda vote: (vote.age, vote.voter))
+        return encode_message(Death(row.half, row.incarnation, votes[:4]))
+
+    def _send_all(self, peer: Row, messages: list[bytes]) -> None:
+        for batch in batches(messages):
+            self._state.send_encoded(peer, batch)
+
+    def _bound_riding(self) -> None:
+        if len(self._riding) > MAX_RIDING:
+            least_sent = sorted(self._riding.items(), key=lambda item: item[1])[:MAX_RIDING]
+            self._riding = dict(least_sent)
+
+
+def batches(messages: list[bytes], room: int = ROOM) -> list[list[bytes]]:
+    """Encoded messages in their order, cut into groups that fit one datagram each."""
+    groups: list[list[bytes]] = []
+    left = 0
+    for message in messages:
+        if not groups or len(message) > left or len(groups[-1]) == 64:
+            groups.append([])
+            left = room
+        groups[-1].append(message)
+        left -= len(message)
+    return groups

@@ -1,0 +1,241 @@
+"""What every part of the protocol shares: who we are, what we hold, whom we heard, and the way out.
+
+The parts (detector, spread, claims, isolation, sync, join, naming) each own their deadlines and their own memory, and
+meet here. Nothing in this room reads a clock: ``now`` is set by the node's verbs, in seconds on the shell's clock.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from rumormill.gossip.seal import NOBODY, OVERHEAD, KeyRing, Seal
+from rumormill.gossip.settings import ProtocolSettings
+from rumormill.gossip.wire import MAX_DATAGRAM, Message, assemble, encode_message, payload_prefix
+from rumormill.membership.record import (
+    HALF_BYTES,
+    MAX_LIFE,
+    Address,
+    Readiness,
+    Record,
+    encode_record,
+    instance_of,
+    validate_record,
+)
+from rumormill.membership.row import Row, row_of_record_untrusted
+from rumormill.membership.table import MemberTable
+from rumormill.membership.view import Event
+
+ENVELOPE_BYTES = 24
+"""Room kept for the payload's opening: generation, incarnation and the array header."""
+ROOM = MAX_DATAGRAM - OVERHEAD - ENVELOPE_BYTES
+"""Bytes of messages that fit one datagram."""
+MAX_EVENTS = 1000
+MAX_OUTBOX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a sidecar says of its worker."""
+
+    service: str
+    url: str
+    zone: str = ""
+    release: str = ""
+    weight: int = 1000
+    """In thousandths of a normal worker."""
+    readiness: Readiness = Readiness.STARTING
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Identity:
+    """Who this member is, and how it presently describes itself."""
+
+    name: str
+    address: Address
+    profile: Profile
+    generation: int
+    incarnation: int
+    pending: bool
+    keys: bytes
+
+    def record(self) -> Record:
+        profile = self.profile
+        return Record(
+            name=self.name,
+            generation=self.generation,
+            incarnation=self.incarnation,
+            pending=self.pending,
+            keys=self.keys,
+            host=self.address[0],
+            port=self.address[1],
+            service=profile.service,
+            url=profile.url,
+            zone=profile.zone,
+            release=profile.release,
+            weight=profile.weight,
+            readiness=profile.readiness,
+            tags=dict(profile.tags),
+        )
+
+
+class State:
+    """Shared by all parts of one node. ``me`` is our own row, always as we last wrote it."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        cluster: str,
+        keyring: KeyRing | None,
+        rng: random.Random,
+        token_bytes: Callable[[int], bytes],
+        settings: ProtocolSettings,
+        now: float,
+    ) -> None:
+        self.settings = settings
+        self.cluster = cluster
+        self.rng = rng
+        self.token_bytes = token_bytes
+        self.now = now
+        self.table = MemberTable(settings.max_members)
+        self.counters: Counter[str] = Counter()
+        self.events: list[Event] = []
+        self.isolated = False
+        self.heard: dict[bytes, float] = {}
+        """When each member last showed a sign of life."""
+        self.heard_anyone = now
+        self.alive_since: dict[bytes, float] = {}
+        """When members that had been suspect or dead were last cleared: votes they cast before do not count."""
+        self.why: dict[bytes, str] = {}
+        """How a present verdict came about, in words."""
+        self.dead_since: dict[bytes, float] = {}
+        self._identity = identity
+        self._keyring = keyring
+        self._outbox: list[tuple[Address, bytes]] = []
+        self._last_time: dict[tuple[bytes, str], float] = {}
+        self.seal = Seal(keyring, cluster, half_of(identity.keys))
+        self.rewrite()
+
+    # --- who we are
+
+    @property
+    def identity(self) -> Identity:
+        return self._identity
+
+    def rewrite(self) -> None:
+        """Write our record anew from the identity, and hold it."""
+        record = self._identity.record()
+        validate_record(record)
+        self.me = row_of_record_untrusted(encode_record(record))
+        if self.seal.half != self.me.half:
+            self.seal = Seal(self._keyring, self.cluster, self.me.half)
+        self._prefix = payload_prefix(self.me.generation, self.me.incarnation)
+        self.table.apply(self.me)
+
+    def raise_incarnation(self, above: int = 0) -> None:
+        """Say of ourselves what we say now, at an incarnation greater than ours and than ``above``."""
+        self._identity.incarnation = min(max(self._identity.incarnation, above) + 1, MAX_LIFE - 1)
+        self.rewrite()
+
+    def describe(self, profile: Profile) -> None:
+        self._identity.profile = profile
+        self.raise_incarnation()
+
+    # --- time and memory
+
+    def once(self, half: bytes, what: str, every: float) -> bool:
+        """True at most once in ``every`` seconds for this member and this purpose."""
+        key = (half, what)
+        if self.now - self._last_time.get(key, -1e9) < every:
+            return False
+        if len(self._last_time) >= 4096:
+            self._last_time = {k: at for k, at in self._last_time.items() if self.now - at < 2.0}
+        self._last_time[key] = self.now
+        return True
+
+    def heard_within(self, half: bytes, seconds: float) -> bool:
+        return self.now - self.heard.get(half, -1e9) < seconds
+
+    def name_of(self, half: bytes) -> str:
+        row = self.table.get(half)
+        return row.name if row else half.hex()
+
+    def tell(self, kind: str, member: str, text: str) -> None:
+        """Note an event; the oldest are dropped when nobody collects them."""
+        if len(self.events) >= MAX_EVENTS:
+            del self.events[: MAX_EVENTS // 10]
+        self.events.append(Event(self.now, kind, member, text))
+
+    # --- the way out
+
+    def send(self, row: Row, *messages: Message) -> None:
+        """Seal messages for a member and put the datagram in the outbox."""
+        self.send_encoded(row, [encode_message(message) for message in messages])
+
+    def send_encoded(self, row: Row, messages: list[bytes]) -> None:
+        if row.address is not None:
+            self.post(row.address, row.half, messages)
+
+    def post(self, address: Address, receiver: bytes, messages: list[bytes]) -> None:
+        """Seal encoded messages for the instance ``receiver`` and address them."""
+        self.post_raw(address, self.seal.seal(receiver, assemble(self._prefix, messages)))
+
+    def post_raw(self, address: Address, datagram: bytes) -> None:
+        """Queue a datagram that is sealed already. The queue is bounded: what does not fit is dropped, as a network
+        would, and counted."""
+        if len(self._outbox) >= MAX_OUTBOX:
+            self.counters["outbox_full"] += 1
+            return
+        self._outbox.append((address, datagram))
+
+    def post_stranger(self, address: Address, *messages: Message) -> None:
+        """Send to an address whose tenant is not known."""
+        self.post(address, NOBODY, [encode_message(message) for message in messages])
+
+    def sealed_for(self, row: Row, message: Message) -> bytes:
+        """A whole datagram for a member that somebody else will hand on."""
+        return self.seal.seal(row.half, assemble(self._prefix, [encode_message(message)]))
+
+    def take_outbox(self) -> list[tuple[Address, bytes]]:
+        outbox, self._outbox = self._outbox, []
+        return outbox
+
+    def drop_outbox(self) -> None:
+        self._outbox.clear()
+
+    # --- choosing
+
+    def random_members(self, count: int, exclude: tuple[bytes, ...] = ()) -> list[Row]:
+        """At most ``count`` distinct present and unsuspected members at random, never ourselves."""
+        order, table = self.table.order, self.table
+        if len(order) <= 4 * count + 4:
+            candidates = [h for h in order if h not in table.suspects and h != self.me.half and h not in exclude]
+            chosen = self.rng.sample(candidates, min(count, len(candidates)))
+        else:
+            chosen = []
+            for _ in range(8 * count):
+                half = order[int(self.rng.random() * len(order))]
+                if half in table.suspects or half == self.me.half or half in exclude or half in chosen:
+                    continue
+                chosen.append(half)
+                if len(chosen) == count:
+                    break
+        return [row for half in chosen if (row := table.get(half)) is not None]
+
+
+def new_keys(token_bytes: Callable[[int], bytes]) -> bytes:
+    """Fresh public keys, Ed25519 then X25519, 32 bytes each, drawn from the given source of secrets."""
+    signing = Ed25519PrivateKey.from_private_bytes(token_bytes(32)).public_key()
+    agreement = X25519PrivateKey.from_private_bytes(token_bytes(32)).public_key()
+    return signing.public_bytes_raw() + agreement.public_bytes_raw()
+
+
+def half_of(keys: bytes) -> bytes:
+    return instance_of(keys)[:HALF_BYTES]
