@@ -6,6 +6,7 @@ reports. Nothing here reads a clock, opens a socket or sleeps; one seed gives on
 membership, gossip, ring and ``discovery.view``. It knows no command line (``cli/simulate.py`` does).
 """
 
+from rumormill.simulations.births import RumormillMidwife
 from rumormill.simulations.history import Concluded, History
 from rumormill.simulations.network import LAN, WAN, Burst, Fault, Latency, Trouble
 from rumormill.simulations.participant import Birth, Midwife, Participant
@@ -22,6 +23,7 @@ __all__ = [
     "Latency",
     "Midwife",
     "Participant",
+    "RumormillMidwife",
     "Trouble",
     "World",
 ]

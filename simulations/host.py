@@ -242,6 +242,9 @@ class Host:
                 send(self, to, data)
         if events := node.take_events():
             self._on_events(self, events)
+            if node.stopped is not None:
+                self.kill()
+                return
         if self.watch is not None:
             self.watch(self)
         if self.leaving and node.has_left:

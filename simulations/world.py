@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from rumormill.membership.record import Address, Liveness
 from rumormill.membership.view import Event, PoolView
+from rumormill.simulations.births import RumormillMidwife
 from rumormill.simulations.history import History
 from rumormill.simulations.host import Host
 from rumormill.simulations.network import LAN, Fault, Latency, Network, Trouble
@@ -34,10 +35,20 @@ Keys = Collection[str]
 
 
 class World:
-    """A network of hosts under virtual time. Two worlds given one seed and one story leave one trace."""
+    """A network of hosts under virtual time. Two worlds given one seed and one story leave one trace.
+
+    ``midwife`` makes the participants (the real Node unless given); everyone joins through the
+    first ``seeds`` hosts.
+    """
 
     def __init__(
-        self, *, seed: int, midwife: Midwife, latency: Latency = LAN, seeds: int = 1, history: History | None = None
+        self,
+        *,
+        seed: int,
+        midwife: Midwife | None = None,
+        latency: Latency = LAN,
+        seeds: int = 1,
+        history: History | None = None,
     ) -> None:
         self.seed = seed
         self.scheduler = Scheduler()
@@ -48,7 +59,7 @@ class World:
         self.history = history if history is not None else History()
         self.on_birth: list[Callable[[Host], None]] = []
         """Told of each process that starts, before its first step."""
-        self._midwife = midwife
+        self._midwife: Midwife = midwife if midwife is not None else RumormillMidwife()
         self._seeds = seeds
         self._addresses = 0
         self._lives: dict[str, int] = {}

@@ -1,0 +1,40 @@
+"""How the real Node is born into a world: sealed, with a worker that passes, and settings of one's choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rumormill.gossip import KeyRing, Node, Profile, ProtocolSettings
+from rumormill.membership import Readiness
+from rumormill.simulations.participant import Birth
+
+CLUSTER = "lab"
+KEYS = KeyRing((b"the lab's own key, of 32 bytes..",))
+
+
+def worker_profile(name: str) -> Profile:
+    """A passing worker of service ``embed`` under the member's name."""
+    return Profile("embed", f"http://{name}.lab.invalid:9001", zone="a", release="v1", readiness=Readiness.PASSING)
+
+
+@dataclass(frozen=True, slots=True)
+class RumormillMidwife:
+    """Makes the Node that runs in production. ``keyring`` None sends plaintext."""
+
+    settings: ProtocolSettings = field(default_factory=ProtocolSettings)
+    cluster: str = CLUSTER
+    keyring: KeyRing | None = KEYS
+
+    def __call__(self, birth: Birth) -> Node:
+        return Node(
+            name=birth.name,
+            address=birth.address,
+            cluster=self.cluster,
+            profile=worker_profile(birth.name),
+            keyring=self.keyring,
+            rng=birth.rng,
+            token_bytes=birth.token_bytes,
+            now=birth.now,
+            settings=self.settings,
+            generation=birth.generation,
+        )
