@@ -9,16 +9,19 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+import trio
 
 from rumormill.membership.record import MAX_LIFE, Address, Life
 
 MAX_BYTES = 1 << 20
+QUIET_SECONDS = 1.0
+"""Between two writings of the file."""
 MAX_ADDRESSES = 256
 """Enough to find any pool again."""
 
@@ -78,6 +81,63 @@ def write_snapshot(path: Path, name: str, cluster: str, generation: int, address
             beside.unlink()
         raise
     _sync_folder(path.parent)
+
+
+class SnapshotKeeper:
+    """Keeps the file as new as a second ago, in a thread, so that a slow disk delays no heartbeat.
+
+    ``path`` None keeps nothing. ``warn`` is told of trouble once, until a writing succeeds again.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        name: str,
+        cluster: str,
+        read: Callable[[], tuple[int, list[Address]]],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._path = path
+        self._name = name
+        self._cluster = cluster
+        self._read = read
+        self._warn = warn
+        self._written: tuple[int, list[Address]] | None = None
+        self._troubled = False
+        self._due = trio.Event()
+
+    def changed(self) -> None:
+        """Something worth remembering may have changed."""
+        self._due.set()
+
+    async def run(self) -> None:
+        """Write whenever there is something new; returns only where nothing is kept."""
+        if self._path is None:
+            return
+        while True:
+            await self._due.wait()
+            self._due = trio.Event()
+            content = self._read()
+            # A pool that is gone for a moment must not empty the address book.
+            if content != self._written and (content[1] or self._written is None or content[0] != self._written[0]):
+                await trio.to_thread.run_sync(self._write, self._path, content)
+            await trio.sleep(QUIET_SECONDS)
+
+    def write_last(self) -> None:
+        """The last word before the process ends."""
+        content = self._read()
+        if self._path is not None and content[1] and content != self._written:
+            self._write(self._path, content)
+
+    def _write(self, path: Path, content: tuple[int, list[Address]]) -> None:
+        try:
+            write_snapshot(path, self._name, self._cluster, *content)
+        except OSError as error:
+            if not self._troubled:
+                self._warn(f"{path} cannot be written: {error.strerror}")
+            self._troubled = True
+        else:
+            self._written, self._troubled = content, False
 
 
 def _sync_folder(folder: Path) -> None:

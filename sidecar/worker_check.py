@@ -64,7 +64,8 @@ class WorkerCheck:
         self._endpoint = url.endpoint
         self._tls = ssl.create_default_context() if url.secure else None
         self._request = _request(url, path)
-        self._exits = 0
+        self.ended = trio.Event()
+        """The worker's process has ended (known only where its process was given)."""
         self.state = CheckState()
         self.last_miss = ""
         """Why the latest miss was one: what an operator of a worker that never gets ready wants to read."""
@@ -82,18 +83,18 @@ class WorkerCheck:
     async def watch_process(self, pidfd: int) -> None:
         """Wait until the process behind the descriptor has ended, and say so at once."""
         await trio.lowlevel.wait_readable(pidfd)
-        self._exits += 1
+        self.ended.set()
         self._move(self.state.after_exit(), "its process has ended")
 
     async def _check_once(self) -> None:
-        exits = self._exits
+        ended = self.ended.is_set()
         try:
             await self._get()
         except CheckFailed as error:
             self.last_miss = str(error)
             self._move(self.state.after_miss(), f"{MISSES} checks missed, the last: {error}")
         else:
-            if exits == self._exits:  # an answer begun by a process that has ended since says nothing
+            if ended == self.ended.is_set():  # an answer begun by a process that has ended since says nothing
                 self._move(self.state.after_pass(), "it answers")
 
     def _move(self, state: CheckState, reason: str) -> None:

@@ -1,0 +1,232 @@
+"""The agent's life: open the sockets, wire the parts together, run until told to go, drain, leave.
+
+SIGTERM, SIGINT and ``POST /v1/leave`` all do the same: say *draining*, give callers ``--drain-time`` (less, where the
+worker's process ends before), say goodbye, end with code 0. A second signal ends the process at once, as signals do.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Sequence
+
+import msgspec
+import trio
+
+from rumormill.discovery import DiscoveryServer
+from rumormill.gossip import KeyRing, Node, ProtocolSettings
+from rumormill.gossip.transport import GossipTransport, boot_clock
+from rumormill.membership.record import Readiness
+from rumormill.membership.view import Event, PoolView
+from rumormill.sidecar.companion import Companion, profile_of
+from rumormill.sidecar.contacts import Contacts
+from rumormill.sidecar.errors import NameTaken, SettingsError
+from rumormill.sidecar.log import Log, monotonic, open_log
+from rumormill.sidecar.secrets import read_key_file, read_token_file
+from rumormill.sidecar.settings import Settings
+from rumormill.sidecar.snapshot import Remembered, SnapshotIgnored, SnapshotKeeper, read_snapshot_untrusted
+from rumormill.sidecar.sockets import Listener, bound_endpoint, open_gossip_socket, open_http_listeners
+from rumormill.sidecar.values import Endpoint
+from rumormill.sidecar.worker_check import WorkerCheck, open_process
+
+GOODBYE_SECONDS = 2.0
+"""How long a goodbye may take before the process ends without one."""
+
+
+def run(settings: Settings) -> None:
+    """Run an agent until it has left. Raises :class:`rumormill.sidecar.AgentError` for what a person can put right."""
+    # The signals after the first are the kernel's again: a sidecar that hangs while leaving can still be ended.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    log = open_log(member=settings.name)
+    keyring = read_key_file(settings.key_file) if settings.key_file else None
+    token = read_token_file(settings.http_token_file) if settings.http_token_file else None
+    worker = _open_worker(settings.worker_pid)
+    sock = open_gossip_socket(settings.gossip)
+    try:
+        settings = _told(settings, sock)
+        log.info(
+            "bound",
+            monotonic=monotonic(),
+            gossip=str(Endpoint(*sock.getsockname()[:2])),
+            advertise=str(settings.reached_at),
+        )
+        trio.run(_Agent(settings, sock, keyring, token, worker, log).main)
+    finally:
+        sock.close()
+        if worker is not None:
+            os.close(worker)
+
+
+def _told(settings: Settings, sock: socket.socket) -> Settings:
+    """The settings with the port the kernel chose, where none was chosen by the operator."""
+    told = settings.reached_at
+    port = told.port or sock.getsockname()[1]
+    return msgspec.structs.replace(settings, advertise=Endpoint(told.host, port))
+
+
+def _open_worker(pid: int | None) -> int | None:
+    if pid is None:
+        return None
+    try:
+        return open_process(pid)
+    except OSError as error:
+        raise SettingsError(
+            f"--worker-pid {pid}: {os.strerror(error.errno or 0).lower()}", "give the process id of the running worker"
+        ) from None
+
+
+class _Agent:
+    """Everything of one run, and the order in which it comes and goes."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        sock: socket.socket,
+        keyring: KeyRing | None,
+        token: str | None,
+        worker: int | None,
+        log: Log,
+    ) -> None:
+        self.settings = settings
+        self.sock = sock
+        self.keyring = keyring
+        self.token = token
+        self.worker = worker
+        self.log = log
+        self.silent = trio.Event()
+        """The node has left, or has stopped."""
+        self.going = trio.Event()
+        """Somebody or something has asked the agent to go."""
+        self.served = trio.Event()
+        self.hearing = trio.CancelScope()
+
+    async def main(self) -> None:
+        listeners = await open_http_listeners(self.settings)
+        remembered = self._remembered()
+        self._wire(remembered)
+        async with trio.open_nursery() as nursery:
+            for task in (self._gossip, self.contacts.run, self.check.run, self.keeper.run):
+                nursery.start_soon(task)
+            if self.worker is not None:
+                nursery.start_soon(self.check.watch_process, self.worker)
+            await nursery.start(self._hear_signals)
+            await nursery.start(self._serve, listeners)
+            await self.going.wait()
+            self.hearing.cancel()
+            if not self.silent.is_set():
+                await self._depart()
+            await self._close()
+            nursery.cancel_scope.cancel()
+        self.keeper.write_last()
+        if self.node.stopped:
+            raise NameTaken(self.node.stopped, "rumormill members, asked of any sidecar of the pool, shows who has it")
+        self.log.info("ended")
+
+    def _wire(self, remembered: Remembered) -> None:
+        settings = self.settings
+        rng = random.Random(secrets.randbits(128))
+        self.node = node = Node(
+            name=settings.name,
+            address=(settings.reached_at.host, settings.reached_at.port),
+            cluster=settings.cluster,
+            profile=profile_of(settings, Readiness.STARTING),
+            keyring=self.keyring,
+            rng=rng,
+            token_bytes=os.urandom,
+            now=boot_clock(),
+            settings=ProtocolSettings(period=settings.period),
+            generation=remembered.generation + 1,
+        )
+        self.transport = GossipTransport(node, self.sock, on_view=self._on_view, on_events=self._on_events)
+        process = secrets.token_hex(8)
+        self.companion = Companion(
+            settings,
+            node=node,
+            transport=self.transport,
+            keyring=self.keyring,
+            process=process,
+            log=self.log,
+            going=self.going,
+            http_counters=lambda: self.server.counters,
+        )
+        self.server = DiscoveryServer(
+            commands=self.companion, process=process, wall_offset=time.time() - boot_clock(), token=self.token, rng=rng
+        )
+        self.check = WorkerCheck(
+            settings.worker, settings.worker_check, settings.worker_check_period, self.companion.worker_is
+        )
+        self.contacts = Contacts(
+            settings.join,
+            remembered.addresses,
+            family=self.sock.family,
+            rng=rng,
+            set_contacts=node.set_contacts,
+            joined=lambda: node.joined,
+            on_trouble=lambda seed, why: self.log.warning("join", seed=str(seed), trouble=why),
+        )
+        self.keeper = SnapshotKeeper(
+            settings.snapshot, settings.name, settings.cluster, lambda: (node.generation, node.addresses()), self._warn
+        )
+
+    def _remembered(self) -> Remembered:
+        settings = self.settings
+        if settings.snapshot is None:
+            return Remembered()
+        try:
+            return read_snapshot_untrusted(settings.snapshot, settings.name, settings.cluster)
+        except SnapshotIgnored as error:
+            self._warn(f"{settings.snapshot} {error}; starting without it")
+            return Remembered()
+
+    def _warn(self, trouble: str) -> None:
+        self.log.warning("snapshot", trouble=trouble)
+
+    def _on_view(self, view: PoolView) -> None:
+        self.server.publish(view)
+        self.keeper.changed()
+
+    def _on_events(self, events: Sequence[Event]) -> None:
+        self.server.publish_events(events)
+        for event in events:
+            self.log.info(event.kind, who=event.member, text=event.text)
+
+    async def _gossip(self) -> None:
+        await self.transport.run()
+        self.silent.set()
+        self.going.set()
+
+    async def _serve(
+        self, listeners: Sequence[Listener], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        self.log.info("serving", monotonic=monotonic(), http=str(bound_endpoint(listeners[0])))
+        await self.server.serve(listeners, task_status=task_status)
+        self.served.set()
+
+    async def _hear_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The first signal asks the agent to go; then, or when it goes anyway, the kernel has the signals back."""
+        with self.hearing, trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            number = await anext(signals)
+            self.log.info("signal", signal=signal.Signals(number).name)
+            self.going.set()
+
+    async def _depart(self) -> None:
+        """Drain, then say goodbye, and wait until it has been said."""
+        self.companion.drain()
+        with trio.move_on_after(self.settings.drain_time):
+            await self.check.ended.wait()
+        self.node.leave(boot_clock())
+        self.transport.poke()
+        with trio.move_on_after(GOODBYE_SECONDS) as goodbye:
+            await self.silent.wait()
+        if goodbye.cancelled_caught:
+            self.log.warning("goodbye was not said in time")
+
+    async def _close(self) -> None:
+        self.server.close()
+        with trio.move_on_after(GOODBYE_SECONDS):
+            await self.served.wait()

@@ -1,0 +1,180 @@
+"""One worker's companion: what it says of its worker, and what the discovery endpoint may ask of it.
+
+What the pool is told (readiness) has two sources: the worker check, and the operator's wish to drain. Draining wins
+while it lasts; what the check finds meanwhile is remembered and told when draining ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import trio
+
+from rumormill.discovery.commands import SettingValue, Status
+from rumormill.gossip import KeyRing, Node, Profile
+from rumormill.gossip.transport import GossipTransport, boot_clock
+from rumormill.membership.record import Readiness
+from rumormill.membership.view import MemberDetail
+from rumormill.ring.worker import ReadinessWord
+from rumormill.sidecar.log import Log
+from rumormill.sidecar.settings import Settings
+from rumormill.sidecar.values import Endpoint
+
+_WORDS: Mapping[Readiness, ReadinessWord] = {
+    Readiness.STARTING: "starting",
+    Readiness.PASSING: "passing",
+    Readiness.WARNING: "warning",
+    Readiness.CRITICAL: "critical",
+    Readiness.DRAINING: "draining",
+}
+
+
+def profile_of(settings: Settings, readiness: Readiness) -> Profile:
+    """What a sidecar with these settings says of a worker in this state."""
+    return Profile(
+        service=settings.service,
+        url=settings.worker_url,
+        zone=settings.zone,
+        release=settings.release,
+        weight=round(settings.weight * 1000),
+        readiness=readiness,
+        tags=settings.tag,
+    )
+
+
+class Companion:
+    """Implements :class:`rumormill.discovery.Commands`, and hears of the worker check."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        node: Node,
+        transport: GossipTransport,
+        keyring: KeyRing | None,
+        process: str,
+        log: Log,
+        going: trio.Event,
+        http_counters: Callable[[], Mapping[str, int]],
+    ) -> None:
+        self._settings = settings
+        self._node = node
+        self._transport = transport
+        self._keys = len(keyring.keys) if keyring else 0
+        self._process = process
+        self._log = log
+        self._going = going
+        self._http_counters = http_counters
+        self._worker = Readiness.STARTING
+        self._why = "the worker has not answered its check yet"
+        self._draining = False
+
+    @property
+    def readiness(self) -> Readiness:
+        """What the pool is told."""
+        return Readiness.DRAINING if self._draining else self._worker
+
+    def worker_is(self, readiness: Readiness, why: str) -> None:
+        """The worker check has concluded something."""
+        self._worker = readiness
+        self._why = f"the worker is {readiness.word}: {why}"
+        log = self._log.warning if readiness is Readiness.CRITICAL else self._log.info
+        log("worker", readiness=readiness.word, why=why)
+        self._tell()
+
+    def drain(self) -> None:
+        """Take this worker out of new work."""
+        if not self._draining:
+            self._draining = True
+            self._log.info("draining")
+            self._tell()
+
+    def undrain(self) -> None:
+        """Put it back as soon as its check passes. Refused silently once leaving has begun: that is for good."""
+        if self._draining and not self._going.is_set():
+            self._draining = False
+            self._log.info("undrained")
+            self._tell()
+
+    def leave(self) -> None:
+        """Begin to leave the pool for good: drains first, as a SIGTERM does."""
+        self._going.set()
+
+    def _tell(self) -> None:
+        self._node.update(profile_of(self._settings, self.readiness), boot_clock())
+        self._transport.poke()
+
+    def unready(self) -> str | None:
+        """Why no new work should be sent here; None when it may."""
+        if self._node.stopped:
+            return self._node.stopped
+        if self._draining:
+            return "the worker is draining"
+        if not self.readiness.routable:
+            return self._why
+        if not self._node.hears:
+            return "this sidecar hears too few of the others"
+        if any(member.pending for member in self._own_rows()):
+            return f"the name {self._settings.name!r} is still held by a former life of it"
+        return None
+
+    def _own_rows(self) -> list[Any]:
+        return [member for member in self._node.view.members if member.instance == self._node.instance]
+
+    def details(self) -> Mapping[bytes, MemberDetail]:
+        """Each member's detail by instance, read now."""
+        return self._node.details(boot_clock())
+
+    def status(self) -> Status:
+        """This sidecar, read now."""
+        node, settings = self._node, self._settings
+        return Status(
+            name=settings.name,
+            cluster=settings.cluster,
+            service=settings.service,
+            process=self._process,
+            generation=node.generation,
+            instance=node.instance.hex(),
+            gossip=str(settings.reached_at),
+            readiness=_WORDS[self.readiness],
+            draining=self._draining,
+            joined=node.joined,
+            isolated=not node.hears,
+            stopped=node.stopped,
+            peers=sum(m.liveness.present and m.instance != node.instance for m in node.view.members),
+            table_digest=f"{node.table_digest:016x}",
+            seal="aes-256-gcm" if self._keys else "plaintext",
+            keys=self._keys,
+            loop_lag=round(self._transport.lag, 4),
+            counters={**node.counters, **self._transport.counters, **_prefixed("http_", self._http_counters())},
+            settings=shown(settings),
+        )
+
+
+def _prefixed(prefix: str, counters: Mapping[str, int]) -> dict[str, int]:
+    return {f"{prefix}{name}": value for name, value in counters.items()}
+
+
+def shown(settings: Settings) -> dict[str, SettingValue]:
+    """The settings in force as an operator may read them, by kebab-case name. Secrets are in files, and stay there."""
+    return {
+        field.encode_name: _shown(getattr(settings, field.name)) for field in msgspec.structs.fields(type(settings))
+    }
+
+
+def _shown(value: Any) -> SettingValue:
+    match value:
+        case None | bool() | int():
+            return value
+        case dict():
+            return [f"{key}={text}" for key, text in value.items()]
+        case tuple():
+            return [str(one) for one in value]
+        case float() if type(value) is float:
+            return value
+        case str() | Path() | Endpoint() | float():
+            return str(value)
+    raise TypeError(f"a setting of kind {type(value).__name__} has no way to be shown")
