@@ -1,0 +1,295 @@
+"""The demo's worker: a small, real embedding server.
+
+``python -m rumormill.cli.demo.worker --port N`` answers ``POST /v1/embeddings`` as OpenAI's API does (``input`` a text
+or a list of texts, ``encoding_format`` float or base64) and ``GET /healthz``. It knows nothing of rumormill: like any
+model server it is found, watched and left by the sidecar next to it. Each answer says which worker gave it
+(``X-Answered-By``). SIGTERM: no new connections, requests begun are answered, exit 0.
+
+Nothing but the standard library, httptools and mmh3 is imported, so a restarted worker serves again in a tenth of a
+second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import array
+import asyncio
+import base64
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import httptools
+
+from rumormill.cli.demo.embedding import MODEL, embed
+
+ANSWERED_BY = "X-Answered-By"
+MAX_HEAD_BYTES = 16 * 1024
+MAX_BODY_BYTES = 1024 * 1024
+MAX_TEXTS = 256
+MAX_CONNECTIONS = 1024
+IDLE_SECONDS = 75.0
+"""A connection without a whole request for so long is closed: slow senders hold a slot, not the server."""
+LAST_WORDS_SECONDS = 5.0
+"""How long requests already begun may take after SIGTERM."""
+
+_PHRASES = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    413: "Content Too Large",
+    431: "Request Header Fields Too Large",
+}
+
+
+class Refused(Exception):
+    """A request that cannot be served: the status, and one sentence for whoever sent it."""
+
+    def __init__(self, status: int, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+
+    def as_json(self) -> dict[str, Any]:
+        return {"error": {"message": str(self), "type": "invalid_request_error", "param": self.param, "code": None}}
+
+
+class Request:
+    """One request as httptools spells it out, bounded while it arrives."""
+
+    def __init__(self) -> None:
+        self.method = ""
+        self.target = b""
+        self.body = bytearray()
+        self.complete = False
+        self.followed = False
+        self._keep_alive = False
+        self.parser = httptools.HttpRequestParser(self)
+        self.bytes_before_body = 0
+        self._headers_done = False
+
+    def feed(self, data: bytes) -> None:
+        """Raises :class:`Refused` for what is no request, or too long a one."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            raise Refused(400, "This server does not change protocols; ask without an Upgrade header.") from None
+        except httptools.HttpParserError as error:
+            raise Refused(400, f"This is not an HTTP request: {error}.") from None
+        if not self._headers_done:
+            self.bytes_before_body += len(data)
+        if self.bytes_before_body > MAX_HEAD_BYTES:
+            raise Refused(431, f"Headers may take {MAX_HEAD_BYTES} bytes.")
+        if len(self.body) > MAX_BODY_BYTES:
+            raise Refused(413, f"A body may take {MAX_BODY_BYTES} bytes; send fewer texts at a time.")
+
+    def on_message_begin(self) -> None:
+        self.followed = self.complete
+
+    def on_url(self, url: bytes) -> None:
+        if not self.followed:
+            self.target += url
+
+    def on_headers_complete(self) -> None:
+        if not self.followed:
+            self._headers_done = True
+            self.method = self.parser.get_method().decode("ascii", "replace")
+
+    def on_body(self, body: bytes) -> None:
+        if not self.followed:
+            self.body += body
+
+    def on_message_complete(self) -> None:
+        if not self.followed:
+            self.complete = True
+            self._keep_alive = self.parser.should_keep_alive()
+
+    @property
+    def keep_alive(self) -> bool:
+        """A second request sent ahead of the first's answer is not served: the close tells its sender so."""
+        return self._keep_alive and not self.followed
+
+    @property
+    def path(self) -> str:
+        return self.target.decode("ascii", "replace").partition("?")[0]
+
+
+def texts_of(body: bytes) -> tuple[list[str], str, bool]:
+    """The texts to embed, the model asked for, and whether as base64. Raises :class:`Refused`."""
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refused(400, 'The body is not JSON; send {"input": "some text"}.') from None
+    if not isinstance(asked, dict) or "input" not in asked:
+        raise Refused(400, 'The body has no "input"; send {"input": "some text"}.', "input")
+    texts = [asked["input"]] if isinstance(asked["input"], str) else asked["input"]
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise Refused(400, '"input" must be a text or a list of texts, with at least one.', "input")
+    if len(texts) > MAX_TEXTS:
+        raise Refused(400, f'"input" holds {len(texts)} texts; at most {MAX_TEXTS} at a time.', "input")
+    model = asked.get("model", MODEL)
+    if not isinstance(model, str):
+        raise Refused(400, '"model" must be a text.', "model")
+    form = asked.get("encoding_format", "float")
+    if form not in ("float", "base64"):
+        raise Refused(400, '"encoding_format" must be "float" or "base64".', "encoding_format")
+    return texts, model, form == "base64"
+
+
+def embeddings(body: bytes) -> dict[str, Any]:
+    """The answer to ``POST /v1/embeddings``. Raises :class:`Refused`."""
+    texts, model, packed = texts_of(body)
+    words = sum(len(text.split()) for text in texts)
+    return {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": _encoded(embed(text), packed)}
+            for index, text in enumerate(texts)
+        ],
+        "model": model,
+        "usage": {"prompt_tokens": words, "total_tokens": words},
+    }
+
+
+def _encoded(vector: list[float], packed: bool) -> list[float] | str:
+    """As OpenAI packs it: little-endian float32 in base64."""
+    if not packed:
+        return vector
+    numbers = array.array("f", vector)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return base64.b64encode(numbers.tobytes()).decode("ascii")
+
+
+def answer(method: str, path: str, body: bytes) -> dict[str, Any]:
+    """What there is to say to one request. Raises :class:`Refused`."""
+    allowed = {"/v1/embeddings": "POST", "/healthz": "GET"}.get(path)
+    if allowed is None:
+        raise Refused(404, f"There is nothing at {path}; try POST /v1/embeddings or GET /healthz.")
+    if method != allowed and not (allowed == "GET" and method == "HEAD"):
+        raise Refused(405, f"{path} takes {allowed}, not {method}.")
+    return embeddings(body) if allowed == "POST" else {"status": "ok"}
+
+
+class EmbeddingServer:
+    """Listens, answers one request after the other on each connection, and can be asked to finish.
+
+    ``think`` is how long an answer takes beyond the arithmetic, in seconds: about what a small model would need, so
+    that there are requests in flight when a worker is killed.
+    """
+
+    def __init__(self, name: str, think: float = 0.0) -> None:
+        self.name = name
+        self.think = think
+        self._finishing = False
+        self._idle: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, host: str, port: int) -> None:
+        """Until SIGTERM or SIGINT. Raises OSError where the address cannot be bound."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        server = await asyncio.start_server(self._accept, host, port, backlog=MAX_CONNECTIONS)
+        port = server.sockets[0].getsockname()[1]
+        print(f"{self.name} embeds text at http://{host}:{port}/v1/embeddings", flush=True)
+        await stop.wait()
+        server.close()
+        await self._finish()
+
+    async def _finish(self) -> None:
+        self._finishing = True
+        for writer in self._idle:
+            writer.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=LAST_WORDS_SECONDS)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None or len(self._tasks) >= MAX_CONNECTIONS:
+            writer.close()
+            return
+        self._tasks.add(task)
+        try:
+            await self._converse(reader, writer)
+        except (OSError, TimeoutError):
+            pass  # the caller went away, or never finished its request
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        keep = True
+        while keep and not self._finishing:
+            try:
+                request = await self._read(reader, writer)
+            except Refused as refusal:
+                # What follows a request that could not be read is anybody's guess, so the connection ends with it.
+                writer.write(self._reply(refusal.status, refusal.as_json(), keep=False))
+                return
+            if request is None:
+                return
+            status, said = await self._respond(request)
+            keep = request.keep_alive and not self._finishing
+            writer.write(self._reply(status, said, keep, bodiless=request.method == "HEAD"))
+            await writer.drain()
+
+    async def _respond(self, request: Request) -> tuple[int, dict[str, Any]]:
+        if request.method == "POST" and self.think:
+            await asyncio.sleep(self.think)
+        try:
+            return 200, answer(request.method, request.path, bytes(request.body))
+        except Refused as refusal:
+            return refusal.status, refusal.as_json()
+
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request | None:
+        """The next whole request; None where the caller hung up. Raises :class:`Refused`."""
+        request = Request()
+        async with asyncio.timeout(IDLE_SECONDS):
+            while not request.complete:
+                if not request.target:
+                    self._idle.add(writer)
+                try:
+                    data = await reader.read(65536)
+                finally:
+                    self._idle.discard(writer)
+                if not data:
+                    return None
+                request.feed(data)
+        return request
+
+    def _reply(self, status: int, said: dict[str, Any], keep: bool, bodiless: bool = False) -> bytes:
+        body = json.dumps(said, separators=(",", ":")).encode()
+        head = (
+            f"HTTP/1.1 {status} {_PHRASES[status]}\r\n"
+            f"Content-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n"
+            f"Connection: {'keep-alive' if keep else 'close'}\r\n"
+            f"{ANSWERED_BY}: {self.name}\r\n\r\n"
+        )
+        return head.encode() + (b"" if bodiless else body)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until told to stop; 0 after a graceful end, 1 where the port cannot be had."""
+    parser = argparse.ArgumentParser(prog="rumormill-worker", description="A small, real embedding server.")
+    parser.add_argument("--port", type=int, required=True, help="TCP port to listen on; 0 for any free one")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--name", default="worker", help=f"what {ANSWERED_BY} says")
+    parser.add_argument("--think", type=float, default=0.0, metavar="MS", help="milliseconds an answer takes at least")
+    options = parser.parse_args(arguments)
+    server = EmbeddingServer(options.name, options.think / 1000)
+    try:
+        asyncio.run(server.serve(options.host, options.port))
+    except OSError as error:
+        print(f"error: cannot listen on {options.host}:{options.port}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
