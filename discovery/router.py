@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from rumormill.discovery.query import parse_query_untrusted
+from rumormill.discovery.query import AnyQuery, parse_query_untrusted
 from rumormill.discovery.request import Request
 from rumormill.discovery.response import Refused, refuse
 from rumormill.discovery.routes import ROUTES, Route
@@ -55,7 +55,7 @@ class Router:
         route = methods.get("GET" if method == "HEAD" else method)
         if route is None:
             raise self._not_allowed(path, method, methods)
-        return route, parse_query_untrusted(query, route.query)
+        return route, route.query() if route.query is AnyQuery else parse_query_untrusted(query, route.query)
 
     def _unknown(self, path: str) -> Refused:
         near = difflib.get_close_matches(path[:64], list(self._by_path), 1, 0.5)

@@ -238,13 +238,14 @@ class RoutingView:
 
     def update(self, pool: PoolView) -> None:
         """Take in what the node now holds. Replaces the views of services that changed, and no others."""
-        first = self.pool is None
-        isolation_turned = self.pool is not None and self.pool.isolated != pool.isolated
-        self.pool = pool
-        if isolation_turned:
+        # Nobody can have seen a service empty before the first view; afterwards somebody may be waiting for its first
+        # worker, so that its appearing is a change, as isolation is of every answer.
+        newcomer = self._unnamed + (self.pool is not None)
+        if self.pool is not None and self.pool.isolated != pool.isolated:
             self._unnamed += 1
+        self.pool = pool
         for service, workers in self._workers_by_service(pool).items():
-            self._update_service(service, tuple(workers), first=first)
+            self._update_service(service, tuple(workers), newcomer)
         self._forget_empty()
 
     def service(self, name: str) -> ServiceView:
@@ -277,11 +278,10 @@ class RoutingView:
                 by_service.setdefault(member.service, []).append(worker)
         return by_service
 
-    def _update_service(self, name: str, workers: tuple[Worker, ...], *, first: bool) -> None:
+    def _update_service(self, name: str, workers: tuple[Worker, ...], newcomer: int) -> None:
         held = self._services.get(name)
         if held is None:
-            # Nobody can have seen it empty before the first view; afterwards somebody may be waiting for it.
-            self._services[name] = self._view(name, self._unnamed + (not first), workers)
+            self._services[name] = self._view(name, newcomer, workers)
             return
         if workers == held.workers and self._isolated == held.isolated:
             return

@@ -1,0 +1,253 @@
+"""A discovery endpoint on a real socket, a sidecar for it to ask, and callers that speak to it byte by byte."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import h11
+import httpx
+import msgspec
+import trio
+import trio.testing
+
+from rumormill.discovery import DiscoveryServer, Limits, Status
+from rumormill.membership.record import Liveness, Readiness
+from rumormill.membership.view import Member, MemberDetail, PoolView
+
+WALL_OFFSET = 1_700_000_000.0
+PROCESS = "6f1c2d"
+
+
+def member(name: str, **changes: Any) -> Member:
+    """A member that passes its check; `changes` say what is different."""
+    plain = Member(
+        name=name,
+        generation=1,
+        instance=name.encode().ljust(16, b"-")[:16],
+        incarnation=1,
+        address=("127.0.0.1", 7946),
+        service="embed",
+        url=f"http://{name}.example:9001",
+        zone="a",
+        release="v1",
+        weight=1000,
+        readiness=Readiness.PASSING,
+        tags={},
+        liveness=Liveness.ALIVE,
+        pending=False,
+        since=100.0,
+        why="joined",
+    )
+    return replace(plain, **changes)
+
+
+def pool(*members: Member, isolated: bool = False) -> PoolView:
+    return PoolView("prod", "w1", isolated, tuple(sorted(members, key=lambda one: (one.name, one.pending))))
+
+
+THREE = pool(member("w1"), member("w2"), member("w3"))
+
+
+@dataclass
+class Sidecar:
+    """The commands of a sidecar that remembers what it was told."""
+
+    told: list[str] = field(default_factory=list)
+    reason: str | None = None
+    known: dict[bytes, MemberDetail] = field(default_factory=dict)
+    broken: bool = False
+
+    def details(self) -> dict[bytes, MemberDetail]:
+        if self.broken:
+            raise RuntimeError("a bug")
+        return self.known
+
+    def status(self) -> Status:
+        draining = bool(self.told) and self.told[-1] == "drain"
+        return Status(
+            name="w1",
+            cluster="prod",
+            service="embed",
+            process=PROCESS,
+            generation=1,
+            instance="00" * 16,
+            gossip="127.0.0.1:7946",
+            readiness="draining" if draining else "passing",
+            draining=draining,
+            joined=True,
+            isolated=False,
+            stopped=None,
+            peers=2,
+            table_digest="0123456789abcdef",
+            seal="plaintext",
+            keys=0,
+            loop_lag=0.001,
+            counters={"sent": 12},
+            settings={"period": 0.2, "join": ["127.0.0.1:7947"], "zone": None},
+        )
+
+    def unready(self) -> str | None:
+        return self.reason
+
+    def drain(self) -> None:
+        self.told.append("drain")
+
+    def undrain(self) -> None:
+        self.told.append("undrain")
+
+    def leave(self) -> None:
+        self.told.append("leave")
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+
+class Caller:
+    """One connection. What comes back is read by h11, which forgives a server nothing."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self._h11 = h11.Connection(h11.CLIENT)
+
+    async def send(self, data: bytes) -> None:
+        await self.stream.send_all(data)
+
+    async def get(self, target: str, **headers: str) -> Answer:
+        return await self.ask("GET", target, **headers)
+
+    async def ask(self, method: str, target: str, **headers: str) -> Answer:
+        """One request and its answer; `If_None_Match=` becomes `If-None-Match:`."""
+        lines = [("Host", "here"), *((name.replace("_", "-"), value) for name, value in headers.items())]
+        request = h11.Request(method=method, target=target, headers=lines)
+        await self.send((self._h11.send(request) or b"") + (self._h11.send(h11.EndOfMessage()) or b""))
+        answer = await self.read_answer()
+        if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
+            self._h11.start_next_cycle()
+        return answer
+
+    async def read_answer(self) -> Answer:
+        """The next answer, to requests written by hand too. Raises h11.RemoteProtocolError on anything else."""
+        if self._h11.our_state is h11.IDLE:
+            self._h11.send(h11.Request(method="GET", target="/", headers=[("Host", "written-by-hand")]))
+            self._h11.send(h11.EndOfMessage())
+        head, body = None, b""
+        while True:
+            event = self._h11.next_event()
+            match event:
+                case h11.NEED_DATA:
+                    self._h11.receive_data(bytes(await self.stream.receive_some(65536)))
+                case h11.Response():
+                    head = event
+                case h11.Data():
+                    body += bytes(event.data)
+                case h11.EndOfMessage():
+                    assert head is not None
+                    return Answer(head.status_code, {k.decode(): v.decode() for k, v in head.headers}, body)
+                case h11.InformationalResponse():
+                    pass
+                case _:
+                    raise AssertionError(f"unexpected {event}")
+
+    def next_cycle(self) -> None:
+        self._h11.start_next_cycle()
+
+    async def read_to_end(self) -> bytes:
+        """Everything until the other side closes."""
+        data = b""
+        while chunk := await self.stream.receive_some(65536):
+            data += chunk
+        return data
+
+
+class Stream:
+    """A caller of /v1/watch: events as (kind, id, data); comments as (":", "", text)."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        self._buffer = b""
+
+    async def open(self, target: str = "/v1/watch?service=embed") -> bytes:
+        """Ask, and return the head of the answer."""
+        await self._caller.send(f"GET {target} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+        return await self._until(b"\r\n\r\n")
+
+    async def next(self) -> tuple[str, str, Any]:
+        block = (await self._until(b"\n\n")).decode()
+        if block.startswith((":", "retry:")):
+            kind, _, text = block.partition(":")
+            return kind or ":", "", text.strip()
+        fields = dict(line.split(": ", 1) for line in block.strip().split("\n"))
+        return fields["event"], fields["id"], msgspec.json.decode(fields["data"])
+
+    async def _until(self, end: bytes) -> bytes:
+        while end not in self._buffer:
+            chunk = await self._caller.stream.receive_some(65536)
+            if not chunk:
+                raise EOFError
+            self._buffer += chunk
+        block, _, self._buffer = self._buffer.partition(end)
+        return block
+
+
+@dataclass
+class Serving:
+    server: DiscoveryServer
+    port: int
+    sidecar: Sidecar
+    client: httpx.AsyncClient
+    callers: list[Caller] = field(default_factory=list)
+
+    async def caller(self) -> Caller:
+        """A new connection; the end of the block closes it, if nobody has before."""
+        caller = Caller(await trio.open_tcp_stream("127.0.0.1", self.port))
+        self.callers.append(caller)
+        return caller
+
+    async def get(self, target: str, **headers: str) -> Answer:
+        return await self.ask("GET", target, **headers)
+
+    async def ask(self, method: str, target: str, **headers: str) -> Answer:
+        caller = await self.caller()
+        async with caller.stream:
+            return await caller.ask(method, target, **headers)
+
+
+@asynccontextmanager
+async def serving(
+    first: PoolView | None = THREE, *, token: str | None = None, limits: Limits | None = None
+) -> AsyncIterator[Serving]:
+    """An endpoint on an ephemeral port; it is closed, and all its tasks are gone, when the block ends."""
+    sidecar = Sidecar()
+    server = DiscoveryServer(commands=sidecar, process=PROCESS, wall_offset=WALL_OFFSET, token=token, limits=limits)
+    if first is not None:
+        server.publish(first)
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.serve, listeners)
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+                endpoint = Serving(server, port, sidecar, client)
+                try:
+                    yield endpoint
+                finally:
+                    for caller in endpoint.callers:
+                        await trio.aclose_forcefully(caller.stream)
+            server.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when something another task brings about has come about."""
+    while not condition():
+        await trio.testing.wait_all_tasks_blocked(0.001)

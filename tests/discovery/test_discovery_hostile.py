@@ -1,0 +1,312 @@
+"""Callers that mean harm, or are broken: each costs a bounded amount, is told why, and disturbs nobody else."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import trio
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from serving import PROCESS, Serving, member, pool, serving, until
+
+from rumormill.discovery import Limits
+from rumormill.discovery.request import RequestReader
+
+GOOD = b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n"
+
+
+async def is_well(endpoint: Serving) -> bool:
+    return (await endpoint.get("/v1/workers?service=embed")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "said"),
+    [
+        (b"\x00\x01\x02\x03\r\n\r\n", 501, "no such method"),
+        (b"\x16\x03\x01\x02\x00\x01\x00", 400, "http://"),
+        (b"GET /livez HTTP/1.1\r\n\r\n", 400, "Host"),
+        (b"GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "two Host"),
+        (b"GET /livez HTTP/7.3\r\nHost: a\r\n\r\n", 400, "version"),
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414, "target"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 20000, 431, "head"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431, "headers"),
+        (b"PUT /v1/drain HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n", 413, "body"),
+        (b"PUT /v1/drain HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999999999\r\n\r\n", 413, "body"),
+        (b"PUT /v1/drain HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\n", 400, "Content-Length"),
+        (b"PUT /v1/drain HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400, "Content-Length"),
+        (
+            b"PUT /v1/drain HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+            400,
+            "Transfer-Encoding",
+        ),
+        (b"PUT /v1/drain HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "chunk"),
+        (
+            b"PUT /v1/drain HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+            + (b"4000\r\n" + b"a" * 0x4000 + b"\r\n") * 5,
+            413,
+            "body",
+        ),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n folded: b\r\n\r\n", 400, ""),
+        (b"GET http://[::1 HTTP/1.1\r\nHost: a\r\n\r\n", 400, ""),
+    ],
+    ids=lambda value: value[:24] if isinstance(value, bytes) else "",
+)
+async def test_what_cannot_be_served_is_refused_in_words(sent, status, said):
+    async with serving() as endpoint:
+        caller = await endpoint.caller()
+        async with caller.stream:
+            await caller.send(sent)
+            got = await caller.read_answer()
+            assert (got.status, got.headers["content-type"]) == (status, "application/problem+json")
+            assert said in f"{got.json['detail']} {got.json['hint']}"
+        assert endpoint.sidecar.told == []
+        assert await is_well(endpoint)
+
+
+async def test_good_requests_before_a_bad_one_are_answered_first():
+    async with serving() as endpoint:
+        caller = await endpoint.caller()
+        async with caller.stream:
+            await caller.send(GOOD + GOOD + b"nonsense\r\n\r\n")
+            statuses = []
+            for _ in range(3):
+                statuses.append((await caller.read_answer()).status)
+                if statuses[-1] == 200:
+                    caller.next_cycle()
+            assert statuses == [200, 200, 501]
+            assert await caller.read_to_end() == b""
+
+
+async def test_many_pipelined_requests_are_answered_in_order():
+    async with serving() as endpoint:
+        caller = await endpoint.caller()
+        keys = [f"k{n}" for n in range(500)]
+        requests = b"".join(
+            f"GET /v1/lookup?service=embed&key={key} HTTP/1.1\r\nHost: here\r\n\r\n".encode() for key in keys
+        )
+        async with caller.stream, trio.open_nursery() as nursery:
+            nursery.start_soon(caller.send, requests)
+            for key in keys:
+                assert (await caller.read_answer()).json["key"] == key
+                caller.next_cycle()
+
+
+async def test_a_request_may_come_one_byte_at_a_time():
+    async with serving() as endpoint:
+        caller = await endpoint.caller()
+        async with caller.stream:
+            for position in range(len(GOOD)):
+                await caller.send(GOOD[position : position + 1])
+            assert (await caller.read_answer()).status == 200
+
+
+async def test_a_body_is_read_over_and_the_connection_goes_on():
+    async with serving() as endpoint:
+        caller = await endpoint.caller()
+        async with caller.stream:
+            await caller.send(b"PUT /v1/drain HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello" + GOOD)
+            assert (await caller.read_answer()).json == {"draining": True}
+            caller.next_cycle()
+            assert (await caller.read_answer()).status == 200
+
+
+async def test_a_caller_that_holds_its_body_back_is_told_to_go_on():
+    async with serving() as endpoint:
+        caller = await endpoint.caller()
+        async with caller.stream:
+            await caller.send(b"PUT /v1/drain HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+            assert (await caller.stream.receive_some()).startswith(b"HTTP/1.1 100 ")
+            await caller.send(b"ok")
+            assert (await caller.read_answer()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("head", "kept"),
+    [
+        (b"HTTP/1.0\r\n", False),
+        (b"HTTP/1.0\r\nConnection: keep-alive\r\n", True),
+        (b"HTTP/1.1\r\nHost: a\r\n", True),
+        (b"HTTP/1.1\r\nHost: a\r\nConnection: close\r\n", False),
+        (b"HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n", False),
+    ],
+)
+async def test_who_closes(head, kept):
+    async with serving() as endpoint:
+        caller = await endpoint.caller()
+        async with caller.stream:
+            await caller.send(b"GET /livez " + head + b"\r\n")
+            got = await caller.read_answer()
+            assert got.status == 200
+            assert ("close" not in got.headers.get("connection", "")) == kept
+            if not kept:
+                assert await caller.read_to_end() == b""
+
+
+async def test_slowloris_is_cut_off_however_it_drips():
+    async with serving(limits=Limits(head_timeout=0.2, sweep=0.05)) as endpoint:
+        caller, silent = await endpoint.caller(), await endpoint.caller()
+        async with caller.stream, silent.stream:
+            await caller.send(b"GET /livez HTTP/1.1\r\nHost: a\r\n")
+            begin = trio.current_time()
+            got = b""
+            async with trio.open_nursery() as nursery:
+
+                async def drip() -> None:
+                    while True:
+                        await caller.send(b"X: y\r\n")
+                        await trio.sleep(0.02)
+
+                nursery.start_soon(drip)
+                while b"408 Request Timeout" not in got:
+                    got += await caller.stream.receive_some()
+                nursery.cancel_scope.cancel()
+            assert trio.current_time() - begin < 5
+            assert await silent.read_to_end() == b""
+        await until(lambda: endpoint.server.connections == 0)
+        assert await is_well(endpoint)
+
+
+async def test_an_idle_connection_is_closed_and_a_waiting_one_is_not():
+    async with serving(limits=Limits(idle_timeout=0.1, head_timeout=0.1, sweep=0.05)) as endpoint:
+        idle, waiting = await endpoint.caller(), await endpoint.caller()
+        async with idle.stream, waiting.stream:
+            await waiting.send(
+                f"GET /v1/workers?index=1&process={PROCESS}&wait=1m HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+            )
+            assert (await idle.get("/livez")).status == 200
+            assert await idle.read_to_end() == b""
+            assert endpoint.server.waiting == 1
+            endpoint.server.publish(pool(member("w1")))
+            assert (await waiting.read_answer()).json["index"] == 2
+
+
+async def test_a_caller_that_never_reads_is_cut_off():
+    crowd = pool(*(member(f"w{n:04}", tags={"note": "x" * 500}) for n in range(2000)))
+    async with serving(crowd, limits=Limits(write_timeout=0.2, sweep=0.05)) as endpoint:
+        caller = await endpoint.caller()
+        async with caller.stream:
+            with trio.move_on_after(10):
+                await caller.send(b"GET /v1/workers HTTP/1.1\r\nHost: a\r\n\r\n" * 50)
+            await until(lambda: endpoint.server.counters["connections_overdue"] == 1)
+        await until(lambda: endpoint.server.connections == 0)
+        assert await is_well(endpoint)
+
+
+async def test_beyond_the_limit_the_longest_idle_makes_room():
+    async with serving(limits=Limits(connections=3)) as endpoint:
+        callers = [await endpoint.caller() for _ in range(3)]
+        for caller in callers:
+            assert (await caller.get("/livez")).status == 200
+        assert (await callers[0].get("/livez")).status == 200
+        assert await is_well(endpoint)
+        assert await callers[1].read_to_end() == b""
+        assert (await callers[0].get("/livez")).status == 200
+        assert endpoint.server.counters["connections_displaced"] == 1
+        for caller in callers:
+            await caller.stream.aclose()
+
+
+async def test_beyond_the_limit_with_all_at_work_the_newcomer_is_turned_away():
+    async with serving(limits=Limits(connections=3)) as endpoint:
+        callers = [await endpoint.caller() for _ in range(3)]
+        for caller in callers:
+            await caller.send(b"GET /v1/workers?index=1&wait=5m HTTP/1.1\r\nHost: a\r\n\r\n")
+        await until(lambda: endpoint.server.waiting == 3)
+        newcomer = await endpoint.caller()
+        async with newcomer.stream:
+            got = await newcomer.read_answer()
+            assert (got.status, got.headers["retry-after"]) == (503, "1")
+            assert await newcomer.read_to_end() == b""
+        for caller in callers:
+            await caller.stream.aclose()
+        await until(lambda: endpoint.server.connections == 0)
+        assert await is_well(endpoint)
+
+
+async def test_a_saturated_endpoint_gives_the_loop_back():
+    """With 200 callers asking without pause, another task runs after every batch, and not after them all."""
+    async with serving(limits=Limits(batch=8)) as endpoint:
+        callers = [await endpoint.caller() for _ in range(200)]
+        for caller in callers:
+            await caller.send(GOOD * 20)
+        answered = endpoint.server.counters
+        largest, last = 0, answered["requests"]
+        while answered["requests"] < 200 * 20:
+            await trio.lowlevel.checkpoint()
+            now = answered["requests"]
+            largest, last = max(largest, now - last), now
+        assert largest <= 2 * 8
+        for caller in callers:
+            await caller.stream.aclose()
+
+
+garbage = st.one_of(
+    st.binary(max_size=300),
+    st.lists(
+        st.sampled_from(
+            [
+                b"GET ", b"PUT ", b"/v1/workers", b"/v1/lookup?key=", b"?", b"%", b"%zz", b"&index=", b" HTTP/1.1",
+                b"\r\n", b"\r\n\r\n", b"\n", b"Host: a", b"Content-Length: 5", b"Transfer-Encoding: chunked",
+                b"Connection: close", b"Upgrade: h2c", b"0", b"5\r\nhello\r\n", b": ", b"\x00", b"\xff",
+                b"If-None-Match: ", b"Expect: 100-continue", b" HTTP/1.0", b"HEAD ", b"CONNECT ", b"*",
+                b"http://a/livez", GOOD,
+            ]
+        ),
+        max_size=25,
+    ).map(b"".join),
+)  # fmt: skip
+
+
+def read_all(chunks: list[bytes]) -> tuple[list[tuple[bytes, bytes, bytes]], int]:
+    """The requests that a reader finds, and the status it refuses the rest with."""
+    reader = RequestReader(Limits())
+    found = []
+    for chunk in chunks:
+        found += [(one.method, one.target, one.body) for one in reader.feed_untrusted(chunk)]
+        if reader.refusal is not None:
+            return found, reader.refusal.status
+    return found, 0
+
+
+@given(garbage, st.lists(st.integers(0, 300), max_size=5))
+@example(GOOD + b"\r\n", [3])
+def test_whatever_comes_the_reader_refuses_or_reads_and_cutting_it_up_changes_nothing(data, cuts):
+    whole, status = read_all([data])
+    assert status in (0, 400, 413, 414, 431, 501)
+    places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    pieces = [data[a:b] for a, b in pairwise(places)]
+    # Where a request asks for the connection to end or to change its protocol, what follows is not read at all.
+    if b"lose" not in data and b"pgrade" not in data and b"CONNECT" not in data and b"1.0" not in data:
+        assert read_all(pieces)[0] == whole
+
+
+async def test_garbage_over_a_socket_is_answered_in_http_or_by_closing():
+    async with serving() as endpoint:
+
+        @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+        @given(garbage)
+        def send(data: bytes) -> None:
+            trio.from_thread.run(converse, data)
+
+        async def converse(data: bytes) -> None:
+            caller = await endpoint.caller()
+            async with caller.stream:
+                await caller.send(data)
+                await caller.stream.send_eof()
+                answers = await caller.read_to_end()
+            assert answers == b"" or answers.startswith(b"HTTP/1.1 ")
+
+        await trio.to_thread.run_sync(send)
+        assert await is_well(endpoint)
+        assert endpoint.server.counters["requests_failed"] == 0
+
+
+async def test_a_refusal_is_strict_http_even_for_an_old_caller():
+    async with serving() as endpoint:
+        caller = await endpoint.caller()
+        async with caller.stream:
+            await caller.send(b"GET /nowhere HTTP/1.0\r\n\r\n")
+            got = await caller.read_answer()
+            assert (got.status, got.headers["connection"]) == (404, "close")
+            assert await caller.read_to_end() == b""
