@@ -11,14 +11,14 @@ SENTENCES: tuple[str, ...] = (
     "Curiouser and curiouser, cried Alice; she was so much surprised that she quite forgot how to speak good English.",
     # Jane Austen, Pride and Prejudice (1813); Emma (1815)
     (
-        "It is a truth universally acknowledged, that a single man in possession of a good fortune must be in want of a "
-        "wife."
+        "It is a truth universally acknowledged, that a single man in possession of a good fortune must be in want of "
+        "a wife."
     ),
     "Vanity and pride are different things, though the words are often used synonymously.",
     "A lady's imagination is very rapid; it jumps from admiration to love, from love to matrimony in a moment.",
     (
-        "Emma Woodhouse, handsome, clever, and rich, with a comfortable home and happy disposition, seemed to unite some "
-        "of the best blessings of existence."
+        "Emma Woodhouse, handsome, clever, and rich, with a comfortable home and happy disposition, seemed to unite "
+        "some of the best blessings of existence."
     ),
     # Herman Melville, Moby-Dick (1851)
     "Call me Ishmael.",
@@ -57,24 +57,24 @@ SENTENCES: tuple[str, ...] = (
     "When you have eliminated the impossible, whatever remains, however improbable, must be the truth.",
     # Mark Twain, Adventures of Huckleberry Finn (1884); The Adventures of Tom Sawyer (1876)
     (
-        "You don't know about me without you have read a book by the name of The Adventures of Tom Sawyer, but that ain't "
-        "no matter."
+        "You don't know about me without you have read a book by the name of The Adventures of Tom Sawyer, but that "
+        "ain't no matter."
     ),
     "Saturday morning was come, and all the summer world was bright and fresh, and brimming with life.",
     # H. G. Wells, The Time Machine (1895); The War of the Worlds (1898)
     "The Time Traveller, for so it will be convenient to speak of him, was expounding a recondite matter to us.",
     (
-        "There is no difference between Time and any of the three dimensions of Space except that our consciousness moves "
-        "along it."
+        "There is no difference between Time and any of the three dimensions of Space except that our consciousness "
+        "moves along it."
     ),
     (
-        "No one would have believed in the last years of the nineteenth century that this world was being watched keenly "
-        "and closely by intelligences greater than man's."
+        "No one would have believed in the last years of the nineteenth century that this world was being watched "
+        "keenly and closely by intelligences greater than man's."
     ),
     # Robert Louis Stevenson, Treasure Island (1883); Dr Jekyll and Mr Hyde (1886)
     (
-        "I remember him as if it were yesterday, as he came plodding to the inn door, his sea-chest following behind him "
-        "in a hand-barrow."
+        "I remember him as if it were yesterday, as he came plodding to the inn door, his sea-chest following behind "
+        "him in a hand-barrow."
     ),
     "Fifteen men on the dead man's chest, yo-ho-ho, and a bottle of rum!",
     "Mr Utterson the lawyer was a man of a rugged countenance that was never lighted by a smile.",

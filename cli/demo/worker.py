@@ -1,7 +1,7 @@
 """The demo's worker: a small, real embedding server.
 
 ``python -m rumormill.cli.demo.worker --port N`` answers ``POST /v1/embeddings`` as OpenAI's API does (``input`` a text
-or a list of texts, ``encoding_format`` float or base64) and ``GET /healthz``. It knows nothing of rumormill: like any
+or a list of texts, ``encoding_format`` float or base64) and ``GET /health``. It knows nothing of rumormill: like any
 model server it is found, watched and left by the sidecar next to it. Each answer says which worker gave it
 (``X-Answered-By``). SIGTERM: no new connections, requests begun are answered, exit 0.
 
@@ -166,9 +166,9 @@ def _encoded(vector: list[float], packed: bool) -> list[float] | str:
 
 def answer(method: str, path: str, body: bytes) -> dict[str, Any]:
     """What there is to say to one request. Raises :class:`Refused`."""
-    allowed = {"/v1/embeddings": "POST", "/healthz": "GET"}.get(path)
+    allowed = {"/v1/embeddings": "POST", "/health": "GET", "/healthz": "GET"}.get(path)
     if allowed is None:
-        raise Refused(404, f"There is nothing at {path}; try POST /v1/embeddings or GET /healthz.")
+        raise Refused(404, f"There is nothing at {path}; try POST /v1/embeddings or GET /health.")
     if method != allowed and not (allowed == "GET" and method == "HEAD"):
         raise Refused(405, f"{path} takes {allowed}, not {method}.")
     return embeddings(body) if allowed == "POST" else {"status": "ok"}

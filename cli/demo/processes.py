@@ -1,0 +1,307 @@
+"""A whole pool on this machine: worker and sidecar processes that can be killed, frozen and restarted one by one.
+
+    with LocalPool(LocalPoolSettings(size=3)) as pool:
+        pool.start()
+        pool["w2"].kill()          # worker and sidecar at once, kill -9
+        pool["w2"].start()         # on the addresses they had
+
+All processes are real, everything stays on 127.0.0.1, and nothing is left behind: leaving the block kills them all and
+removes their directory (key file, logs), and :mod:`guardian` does so where this process cannot. Nothing here waits for
+the pool to agree on anything; :class:`rumormill.cli.demo.watch.PoolWatch` is for that.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import random
+import secrets
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from rumormill.cli.demo import guardian
+from rumormill.cli.demo.ports import HOST, PortHold, hold_port
+
+_END_SECONDS = 10.0
+"""A process that has been told to end, and could, has ended by then."""
+
+
+class BadWorkerCommand(ValueError):
+    """A worker command that cannot be run for several workers; says why, with a hint."""
+
+
+class ProcessEnded(Exception):
+    """A process that should run does not: says which, how it ended, and its last words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalPoolSettings:
+    """What to run."""
+
+    size: int = 3
+    service: str = "embed"
+    cluster: str = "local"
+    worker_command: str | None = None
+    """Runs instead of our own worker, split as a shell would; {port}, {host} and {name} are replaced. No shell."""
+    worker_check: str = "/health"
+    think: float = 0.003
+    """Seconds our own worker takes over an answer, so that there are requests in flight when it is killed."""
+    agent_flags: tuple[str, ...] = ()
+    """Further flags for every ``rumormill agent``."""
+
+    def worker_argv(self, name: str, port: int) -> list[str]:
+        """The command line of one worker. Raises :class:`BadWorkerCommand`."""
+        if self.worker_command is None:
+            own = ["-m", "rumormill.cli.demo.worker", "--name", name, "--host", HOST, "--port", str(port)]
+            return [sys.executable, *own, "--think", f"{self.think * 1000:g}"]
+        if "{port}" not in self.worker_command:
+            raise BadWorkerCommand("the worker command has no {port}: each worker needs a port of its own to listen on")
+        try:
+            words = shlex.split(self.worker_command)
+        except ValueError as error:
+            raise BadWorkerCommand(f"the worker command cannot be split into words: {error}") from None
+        filled = {"{port}": str(port), "{host}": HOST, "{name}": name}
+        return [_replace(word, filled) for word in words]
+
+
+def _replace(word: str, filled: Mapping[str, str]) -> str:
+    """Plain replacement, so that braces of JSON in a command line stay as they are."""
+    for placeholder, text in filled.items():
+        word = word.replace(placeholder, text)
+    return word
+
+
+class Program:
+    """One process that can be started again and again, in a process group of its own; its output goes to one log."""
+
+    def __init__(self, title: str, log: Path, env: Mapping[str, str]) -> None:
+        self.title = title
+        self.log = log
+        self.expected = False
+        """Started, and neither killed nor asked to end since."""
+        self._env = env
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """None while it does not run."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def start(self, argv: Sequence[str]) -> int:
+        """Start it, and return its process id. Raises :class:`ProcessEnded` where it cannot even be started."""
+        self.wait()
+        with self.log.open("ab") as log:
+            try:
+                self._process = subprocess.Popen(  # noqa: S603 - the user's own command, without a shell
+                    argv,
+                    env=self._env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    process_group=0,
+                )
+            except OSError as error:
+                raise ProcessEnded(f"{self.title} cannot be started: {argv[0]}: {error.strerror}") from None
+        self.expected = True
+        return self._process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the whole group, so a worker's own children share its fate. Nothing where it has ended."""
+        if number in (signal.SIGKILL, signal.SIGTERM):
+            self.expected = False
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, number)
+
+    def wait(self, seconds: float = _END_SECONDS) -> int | None:
+        """Until it has ended: its exit code, negative for a signal; None where it was never started.
+
+        Raises :class:`ProcessEnded` where it has not ended in time.
+        """
+        if self._process is None:
+            return None
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise ProcessEnded(f"{self.title} has not ended within {seconds:g} s") from None
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs, or where it was never started."""
+        return None if self._process is None else self._process.poll()
+
+    def check(self) -> None:
+        """Raises :class:`ProcessEnded` where it should run and does not."""
+        if self.expected and self.exit_code is not None:
+            raise ProcessEnded(f"{self.title} has ended with code {self.exit_code}; it said:\n{self.last_words()}")
+
+    def last_words(self, lines: int = 8) -> str:
+        """The end of its log, indented."""
+        try:
+            said = self.log.read_text(errors="replace").splitlines()[-lines:]
+        except OSError:
+            said = []
+        return "\n".join(f"  {line}" for line in said) or "  (nothing)"
+
+
+class LocalMember:
+    """A worker and the sidecar next to it, on addresses that stay theirs."""
+
+    def __init__(self, name: str, pool: LocalPool, worker_port: int, sidecar_port: int) -> None:
+        self.name = name
+        self._pool = pool
+        self._worker_port = worker_port
+        self._sidecar_port = sidecar_port
+        self.worker = Program(f"the worker of {name}", pool.directory / f"{name}.worker.log", pool.env)
+        self.sidecar = Program(f"the sidecar of {name}", pool.directory / f"{name}.sidecar.log", pool.env)
+
+    @property
+    def worker_url(self) -> str:
+        return f"http://{HOST}:{self._worker_port}"
+
+    @property
+    def url(self) -> str:
+        """The sidecar's discovery endpoint."""
+        return f"http://{HOST}:{self._sidecar_port}"
+
+    @property
+    def gossip(self) -> str:
+        """The sidecar's UDP address: the same number, which costs one hold instead of two."""
+        return f"{HOST}:{self._sidecar_port}"
+
+    def start(self) -> float:
+        """Start both (they may have run before). Returns the monotonic time just before."""
+        begun = time.monotonic()
+        self.start_worker()
+        self.start_sidecar()
+        return begun
+
+    def start_worker(self) -> None:
+        self.worker.start(self._pool.settings.worker_argv(self.name, self._worker_port))
+
+    def start_sidecar(self) -> None:
+        """Next to the worker that runs now, if any: its process is told to the sidecar."""
+        settings = self._pool.settings
+        argv = [sys.executable, "-m", "rumormill.cli.main", "agent"]
+        argv += ["--name", self.name, "--cluster", settings.cluster, "--service", settings.service]
+        argv += ["--worker", self.worker_url, "--worker-check", settings.worker_check]
+        argv += ["--gossip", self.gossip, "--http", self.gossip, "--key-file", str(self._pool.key_file)]
+        for other in self._pool:
+            if other is not self:
+                argv += ["--join", other.gossip]
+        if self.worker.pid is not None:
+            argv += ["--worker-pid", str(self.worker.pid)]
+        self.sidecar.start([*argv, *settings.agent_flags])
+
+    def kill(self) -> float:
+        """kill -9 of both. Returns the monotonic time just before."""
+        return self._signal(signal.SIGKILL)
+
+    def freeze(self) -> float:
+        """Both stop where they stand (SIGSTOP). Returns the monotonic time just before."""
+        return self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> float:
+        """Both go on (SIGCONT). Returns the monotonic time just before."""
+        return self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> float:
+        now = time.monotonic()
+        self.worker.signal(number)
+        self.sidecar.signal(number)
+        return now
+
+
+class LocalPool:
+    """The members ``w1`` ... ``wN`` and all they need; a context manager, and the only owner of its directory."""
+
+    def __init__(self, settings: LocalPoolSettings | None = None) -> None:
+        """Holds ports and makes the directory; starts nothing but the guardian. Raises :class:`BadWorkerCommand`."""
+        self.settings = settings or LocalPoolSettings()
+        self.settings.worker_argv("w1", 1)
+        with ExitStack() as stack:
+            self.directory = Path(tempfile.mkdtemp(prefix="rumormill-"))
+            stack.callback(guardian.sweep, str(self.directory))
+            self._guardian = self._start_guardian()
+            stack.callback(self._end_guardian)
+            self.env = self._environment()
+            self.key_file = self._write_key()
+            self.members = self._members(stack)
+            self._stack = stack.pop_all()
+
+    def _members(self, stack: ExitStack) -> dict[str, LocalMember]:
+        rng = random.Random(secrets.randbits(64))
+
+        def held() -> int:
+            hold: PortHold = stack.enter_context(hold_port(rng))
+            return hold.port
+
+        names = [f"w{number}" for number in range(1, self.settings.size + 1)]
+        return {name: LocalMember(name, self, held(), held()) for name in names}
+
+    def _environment(self) -> dict[str, str]:
+        """Ours without settings for agents (those of the person who runs this), and with the mark."""
+        env = {key: value for key, value in os.environ.items() if not key.startswith("RUMORMILL_")}
+        return {**env, guardian.MARK: str(self.directory), "PYTHONUNBUFFERED": "1"}
+
+    def _write_key(self) -> Path:
+        path = self.directory / "pool.key"
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(base64.b64encode(secrets.token_bytes(32)) + b"\n")
+        return path
+
+    def _start_guardian(self) -> subprocess.Popen[bytes]:
+        argv = [sys.executable, "-I", "-S", guardian.__file__, str(self.directory)]
+        return subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 - our own file
+
+    def _end_guardian(self) -> None:
+        if self._guardian.stdin is not None:
+            self._guardian.stdin.close()
+        self._guardian.wait(_END_SECONDS)
+
+    def __getitem__(self, name: str) -> LocalMember:
+        return self.members[name]
+
+    def __iter__(self) -> Iterator[LocalMember]:
+        return iter(self.members.values())
+
+    @property
+    def programs(self) -> list[Program]:
+        return [program for member in self for program in (member.worker, member.sidecar)]
+
+    @property
+    def urls(self) -> list[str]:
+        """The discovery endpoints."""
+        return [member.url for member in self]
+
+    def start(self) -> None:
+        """Start every worker and every sidecar."""
+        for member in self:
+            member.start()
+
+    def check(self) -> None:
+        """Raises :class:`ProcessEnded` where a process that should run does not."""
+        for program in self.programs:
+            program.check()
+
+    def close(self) -> None:
+        """Kill every process, remove the directory, let the ports go. A second time does nothing."""
+        for program in self.programs:
+            program.signal(signal.SIGKILL)
+        for program in self.programs:
+            program.wait()
+        self._stack.close()
+
+    def __enter__(self) -> LocalPool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
