@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 import trio
+from msgspec import UNSET, UnsetType
 
 from rumormill.discovery.answers import MemberRow, MembersAnswer
 from rumormill.discovery.commands import Commands
@@ -113,19 +114,23 @@ class Desk:
         """The present index of a topic: a service, all of them, or the event log."""
         return self.events.index if topic == EVENTS else self.view.index(topic)
 
+    def counted_here(self, process: str | UnsetType) -> bool:
+        """Whether an index means something here: it is ours, or the caller does not say whose it is."""
+        return process is UNSET or process == self.process
+
     def require_pool(self) -> PoolView:
         """What was published last. Raises :class:`Refused` (503) before the first time."""
         if self.view.pool is None:
             raise refuse(503, "this sidecar is starting", "ask again in a moment", headers=(("Retry-After", "1"),))
         return self.view.pool
 
-    async def block(self, call: Call[object], topic: str, *, index: int | None, process: str | None, wait: str) -> None:
+    async def block(self, call: Call[object], topic: str, *, index: int, process: str | UnsetType, wait: str) -> None:
         """Return when the topic has moved past `index`, the wait is over, or the endpoint closes.
 
-        At once if no index is given, if another process counted it, or if it is not the present one.
+        At once if another process counted that index, or if it is not the present one.
         """
         seconds = parse_wait(wait, self.limits)
-        if index != self.index(topic) or process not in (None, self.process) or seconds == 0:
+        if index != self.index(topic) or not self.counted_here(process) or seconds == 0:
             return
         seconds += self._rng.uniform(0, seconds * JITTER)
         with trio.move_on_after(seconds) as scope, self.hangups.watching(call.socket, scope):

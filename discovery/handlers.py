@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import trio
+from msgspec import UNSET
 
 from rumormill.discovery.answers import DrainAnswer, HealthAnswer, LeaveAnswer, LookupAnswer
 from rumormill.discovery.desk import EVENTS, Call, Desk, EventStream, Response, Send
@@ -29,7 +30,7 @@ OK = prepare_json(HealthAnswer(ok=True, why=""))
 async def workers(desk: Desk, call: Call[WorkersQuery]) -> Response:
     query = call.query
     desk.require_pool()
-    if query.index is not None:
+    if query.index is not UNSET:
         await desk.block(call, query.service, index=query.index, process=query.process, wait=query.wait)
     return desk.view.service(query.service).answer(Form.READY if query.ready else Form.WORKERS)
 
@@ -37,7 +38,7 @@ async def workers(desk: Desk, call: Call[WorkersQuery]) -> Response:
 async def pool(desk: Desk, call: Call[PoolQuery]) -> Response:
     query = call.query
     desk.require_pool()
-    if query.index is not None:
+    if query.index is not UNSET:
         await desk.block(call, query.service, index=query.index, process=query.process, wait=query.wait)
     return desk.view.service(query.service).answer(Form.POOL)
 
@@ -87,8 +88,9 @@ async def _routing(desk: Desk, service: str) -> tuple[ServiceView, Routing]:
         if view.routing is not None:
             return view, view.routing
         if len(view.workers) <= BUILT_HERE:
-            view.adopt(view.build_routing())
-            continue
+            routing = view.build_routing()
+            view.adopt(routing)
+            return view, routing
         building = desk.ring_building.get(service)
         if building is not None:
             await building.wait()
@@ -103,9 +105,7 @@ async def _build_in_thread(desk: Desk, view: ServiceView) -> Routing:
     finally:
         del desk.ring_building[view.service]
         built.set()
-    present = desk.view.service(view.service)
-    if present.routing_digest == view.routing_digest:
-        present.adopt(routing)
+    desk.view.service(view.service).adopt(routing)
     return routing
 
 
@@ -120,8 +120,7 @@ async def status(desk: Desk, _call: Call[NoQuery]) -> Response:
 async def events(desk: Desk, call: Call[EventsQuery]) -> Response:
     query = call.query
     await desk.block(call, EVENTS, index=query.since, process=query.process, wait=query.wait)
-    ours = query.process in (None, desk.process)
-    return desk.events.after(query.since if ours else 0)
+    return desk.events.after(query.since if desk.counted_here(query.process) else 0)
 
 
 async def drain(desk: Desk, _call: Call[NoQuery]) -> Response:

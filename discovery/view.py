@@ -103,7 +103,7 @@ class ServiceView:
     __slots__ = (
         "_by_name",
         "_encoded",
-        "_routing",
+        "_ring",
         "_routing_digest",
         "cluster",
         "index",
@@ -125,7 +125,7 @@ class ServiceView:
         self.policy = Policy()
         self.workers = workers
         self._routing_digest: str | None = None
-        self._routing: Routing | None = None
+        self._ring: Routing | None = None
         self._encoded: dict[Form, Prepared] = {}
         self._by_name: dict[str, Worker] = {}
 
@@ -138,19 +138,21 @@ class ServiceView:
 
     @property
     def routing(self) -> Routing | None:
-        """The ring, if it has been built for this digest before; else build one and :meth:`adopt` it."""
-        return self._routing
+        """The ring, where one has been built for this digest before; else build one and :meth:`adopt` it."""
+        return self._ring if self._ring is not None and self._ring.digest == self.routing_digest else None
 
     def build_routing(self) -> Routing:
-        """A ring for this service. Costs milliseconds where workers are many; touches nothing."""
-        return Routing(self.service, self.workers, self.policy)
+        """A ring for this service. May cost many milliseconds; changes nothing, so a thread can do it."""
+        if self._ring is None:
+            return Routing(self.service, self.workers, self.policy)
+        return self._ring.evolve(self.workers, self.policy)
 
-    def adopt(self, routing: Routing) -> None:
-        """Keep a ring that was built for this very digest."""
-        self._routing = routing
+    def adopt(self, ring: Routing | None) -> None:
+        """Keep a ring: this view's own, or an older one to make it from."""
+        self._ring = ring
 
     def owners(self, routing: Routing, key: str, count: int) -> list[Worker]:
-        """The owners of a key in order of preference, as they stand now: a ring may be older than a suspicion."""
+        """The owners of a key in order of preference, as they stand now: the ring may be older than a suspicion."""
         if not self._by_name:
             self._by_name = {worker.name: worker for worker in self.workers}
         return [self._by_name[worker.name] for worker in routing.owners(key, count)]
@@ -287,8 +289,7 @@ class RoutingView:
             return
         same = held.same_but_for_times(workers, isolated=self._isolated)
         view = self._view(name, held.index + (not same), workers)
-        if held.routing is not None and view.routing_digest == held.routing_digest:
-            view.adopt(held.routing)
+        view.adopt(held._ring)
         self._services[name] = view
 
     def _view(self, name: str, index: int, workers: tuple[Worker, ...]) -> ServiceView:
