@@ -97,21 +97,19 @@ class HashRing:
 
     def owners(self, key: Key, n: int) -> list[str]:
         """The first `n` distinct owners of `key`, in order of preference; fewer where there are fewer members."""
-        n = min(n, len(self._weights))
         if n > _FEW:
             return list(islice(self.walk(key), n))
         points, names = self._points, self._names
-        found: list[str] = []
         at = bisect_left(points, _hash(key, 0, False) << _SLOT_BITS)
-        while len(found) < n:
-            try:
+        found: list[str] = []
+        try:
+            while len(found) < n:
                 name = names[points[at] & _SLOT_MASK]
-            except IndexError:
-                at = 0
-                continue
-            if name not in found:
-                found.append(name)
-            at += 1
+                if name not in found:
+                    found.append(name)
+                at += 1
+        except IndexError:  # past the end of the circle, or more asked for than there are
+            return list(islice(self.walk(key), n))
         return found
 
     def walk(self, key: Key) -> Iterator[str]:
