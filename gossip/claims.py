@@ -14,7 +14,6 @@ answered with what is known better, once a period and peer, so that no two membe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from rumormill.gossip.isolation import Isolation
@@ -184,10 +183,6 @@ class Claims:
                 self._standing[half] = row.incarnation
                 rows.append(row)
         return rows
-
-    @property
-    def deadline(self) -> float:
-        return next(iter(self.doubted.values()), math.inf)
 
     # --- consequences
 

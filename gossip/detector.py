@@ -195,7 +195,7 @@ class Detector:
             self._watch(row.half, until=self._state.now + seconds)
             self._rearm()
 
-    def verify_doubted(self) -> None:
+    def _verify_doubted(self) -> None:
         """Look for ourselves at deaths that came without valid votes and were not refuted."""
         if self._isolation.silent:
             return
@@ -264,6 +264,7 @@ class Detector:
             greeting = self._pings.greeting(row)
             state.send_encoded(row, [*greeting, beat, *self._spread.ride(ROOM - len(beat) - sum(map(len, greeting)))])
         self._ping_one_suspect()
+        self._verify_doubted()
 
     def _ping_one_suspect(self) -> None:
         """No suspect for ever: one a period is pinged, the claim with it, so that it can refute."""

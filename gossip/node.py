@@ -179,7 +179,6 @@ class Node:
         self._detector.tick()
         self._pings.tick()
         self._claims.release_held()
-        self._detector.verify_doubted()
         self._joining.tick()
         self._sync.tick()
         if state.now >= self._next_dead_retry:
@@ -312,7 +311,6 @@ class Node:
             self._spread.deadline,
             self._pings.deadline,
             self._isolation.deadline,
-            self._claims.deadline,
             self._joining.deadline,
             self._sync.deadline,
             self._naming.deadline,
