@@ -65,8 +65,9 @@ def compare(members: int) -> None:
     print(f"{members:5}  one owner         {interleaved(ours_one, theirs_one, len(KEYS), len(KEYS))}")
     print(f"{members:5}  owners_many       {many}")
     print(f"{members:5}  three owners      {interleaved(three, their_three, len(KEYS), len(few))}")
-    share = [f"user-{i}" for i in range(300 * members)]
-    even, theirs_even = (spread(owned, members) for owned in (ours.owners_many(share), [theirs[key] for key in share]))
+    users = [f"user-{i}" for i in range(max(60_000, 300 * members))]
+    even = spread(ours.owners_many(users), members)
+    theirs_even = spread([theirs.get_node(user) for user in users], members)
     print(f"{members:5}  max/mean load     {even:9.2f} {theirs_even:9.2f}")
 
 
