@@ -27,17 +27,18 @@ class Isolation:
         self._held: dict[bytes, float] = {}
         self._since = -math.inf
         self._deaf = False
+        self._deaf_after = 3 * state.settings.period
         self._lost: tuple[bytes, ...] = ()
         self.own_suspicions: dict[bytes, None] = {}
         """Whom we suspect on our own account: withdrawn when it turns out that we were the one cut off."""
 
     @property
     def deadline(self) -> float:
-        period = self._state.settings.period
-        if self._state.isolated:
-            return self._state.now + period
-        deaf = self._state.heard_anyone + 3 * period if self._others() >= 2 else math.inf
-        return min(deaf, min(self._held.values(), default=math.inf))
+        state = self._state
+        if state.isolated:
+            return state.now + state.settings.period
+        deaf = state.heard_anyone + self._deaf_after if self._others() >= 2 else math.inf
+        return min(deaf, *self._held.values()) if self._held else deaf
 
     @property
     def deaf(self) -> bool:
@@ -80,7 +81,7 @@ class Isolation:
         """Notice that nobody is heard any more, or that it is over."""
         state = self._state
         if not state.isolated:
-            if self._others() >= 2 and state.now - state.heard_anyone >= 3 * state.settings.period:
+            if self._others() >= 2 and state.now - state.heard_anyone >= self._deaf_after:
                 self._isolate(deaf=True)
         elif self.alone and not state.table.suspects:
             self._end("nobody is missing any more")

@@ -36,12 +36,14 @@ WHO_PER_SECOND = 100
 class Contact:
     """An address we ask to let us in. ``tries`` are those left; seeds have no end."""
 
-    __slots__ = ("due", "tries", "wait")
+    __slots__ = ("due", "tenant", "tries", "wait")
 
     def __init__(self, due: float, tries: float) -> None:
         self.due = due
         self.wait = FIRST_WAIT
         self.tries = tries
+        self.tenant = NOBODY
+        """Half of the member that last answered from there."""
 
 
 class Joining:
@@ -90,11 +92,10 @@ class Joining:
         state = self._state
         if state.now < self._deadline:
             return
-        tenants = {row.address for half in state.table.order if (row := state.table.get(half))}
         for address, contact in list(self._contacts.items()):
             if contact.due > state.now:
                 continue
-            if address in tenants and contact.tries == math.inf:
+            if contact.tries == math.inf and (row := state.table.get(contact.tenant)) is not None and row.present:
                 contact.due = state.now + JOINED_WAIT * (0.75 + 0.5 * state.rng.random())
                 contact.wait = FIRST_WAIT
                 continue
@@ -124,8 +125,10 @@ class Joining:
 
     def hear_challenge(self, challenge: Challenge, sender: bytes, source: Address) -> None:
         """Show the cookie and our record, in a generation that fits what is already known of our name."""
-        if source not in self._contacts:
+        contact = self._contacts.get(source)
+        if contact is None:
             return
+        contact.tenant = sender
         if not self.joined:
             self._naming.choose_generation(challenge.lives)
         hello = Hello(challenge.cookie, msgspec.Raw(self._state.me.encoded))

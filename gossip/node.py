@@ -163,8 +163,11 @@ class Node:
         self._end_step()
 
     def handle_timer(self, now: float) -> None:
-        """Do what is due. To be called once :attr:`deadline` has come, after the socket was drained."""
-        if self._quiet:
+        """Do what is due. To be called after each draining of the socket, and once :attr:`deadline` has come.
+
+        Costs nothing before then.
+        """
+        if self._quiet or (now < self._due and not self._waking):
             return
         self._step_to(now)
         self._waking = False
