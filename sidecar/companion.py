@@ -21,7 +21,6 @@ from rumormill.membership.view import MemberDetail
 from rumormill.ring.worker import ReadinessWord
 from rumormill.sidecar.log import Log
 from rumormill.sidecar.settings import Settings
-from rumormill.sidecar.values import Endpoint
 
 _WORDS: Mapping[Readiness, ReadinessWord] = {
     Readiness.STARTING: "starting",
@@ -175,6 +174,6 @@ def _shown(value: Any) -> SettingValue:
             return [str(one) for one in value]
         case float() if type(value) is float:
             return value
-        case str() | Path() | Endpoint() | float():
+        case str() | Path() | float():
             return str(value)
     raise TypeError(f"a setting of kind {type(value).__name__} has no way to be shown")

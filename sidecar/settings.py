@@ -51,7 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         WorkerUrl | None, _about("Where callers reach the worker. Default: what --worker says.", "URL")
     ] = None
     worker_pid: Annotated[
-        int | None, Meta(ge=1), _about("The worker's process: its crash is told to the pool at once.", "PID")
+        Annotated[int, Meta(ge=1)] | None, _about("The worker's process: its crash is told to the pool at once.", "PID")
     ] = None
     worker_check: Annotated[str, _about("Path that answers 200..299 while the worker can serve.", "PATH")] = "/health"
     worker_check_period: Annotated[
@@ -73,8 +73,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
     @property
     def worker_url(self) -> str:
-        """Where callers reach the worker."""
-        return self.advertise_worker or self.worker
+        """Where callers reach the worker: plain text, as it goes on the wire."""
+        return str(self.advertise_worker or self.worker)
 
 
 def fields() -> tuple[msgspec.structs.FieldInfo, ...]:

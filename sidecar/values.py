@@ -8,7 +8,6 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -23,12 +22,25 @@ class BadValue(ValueError):
         self.hint = hint
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A host (name or IP literal, without brackets) and a port; port 0 asks the kernel for a free one."""
+class Endpoint(str):
+    """``HOST:PORT``, IPv6 in brackets: a name or an IP literal, and a port (0 asks the kernel for a free one).
 
-    host: str
-    port: int
+    It is the text a person would write; msgspec hands such subclasses, unlike dataclasses, to :meth:`parse`.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, host: str, port: int) -> Self:
+        return super().__new__(cls, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+
+    @property
+    def host(self) -> str:
+        """Without brackets."""
+        return self.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self.rpartition(":")[2])
 
     @classmethod
     def parse(cls, text: object) -> Self:
@@ -53,9 +65,6 @@ class Endpoint:
         if not (port.isascii() and port.isdigit() and int(port) <= 65535):
             raise BadValue(f"{text!r}: {port!r} is not a port", "a port is a number up to 65535")
         return cls(host, int(port))
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

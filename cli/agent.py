@@ -1,0 +1,88 @@
+"""``rumormill agent``: the sidecar itself. Its flags are made from the settings, so there is one list of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+import msgspec
+
+from rumormill.cli.exit_codes import EPILOG, Trouble
+from rumormill.sidecar import AgentError, load, run
+from rumormill.sidecar.settings import description_of, fields
+
+Decorated = Callable[..., None]
+REPEATED = ("join", "tag")
+
+
+def _flag(field: msgspec.structs.FieldInfo) -> Callable[[Decorated], Decorated]:
+    about, metavar = description_of(field)
+    if bool in get_args(field.type):
+        return click.option(f"--{field.encode_name}", field.name, is_flag=True, help=about)
+    return click.option(
+        f"--{field.encode_name}",
+        field.name,
+        metavar=metavar,
+        multiple=field.name in REPEATED,
+        help=about + _default_text(field),
+    )
+
+
+def _default_text(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return "  [required]"
+    if field.default in (None, "", (), msgspec.NODEFAULT):
+        return ""
+    number = field.default
+    return f"  [default: {number:g}]" if type(number) is float else f"  [default: {number}]"
+
+
+def _with_flags(command: Decorated) -> Decorated:
+    for field in reversed(fields()):
+        command = _flag(field)(command)
+    return command
+
+
+@click.command(epilog=EPILOG)
+@_with_flags
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="TOML file with any of these settings.")
+@click.pass_context
+def agent(ctx: click.Context, /, config: Path | None, **_flags: Any) -> None:
+    """Run the sidecar of one worker.
+
+    It gossips with the other sidecars over UDP, checks its worker, and answers at its discovery endpoint over HTTP. It
+    logs to stderr, one line an event, JSON unless that is a terminal.
+
+    \b
+    The first member of a pool, and the second on the same machine:
+      rumormill keys generate --out rumormill.key
+      rumormill agent --name w1 --cluster lab --service embed \\
+          --worker http://127.0.0.1:9001 --key-file rumormill.key
+      rumormill agent --name w2 --cluster lab --service embed \\
+          --worker http://127.0.0.1:9002 --key-file rumormill.key \\
+          --gossip 127.0.0.1:7947 --http 127.0.0.1:7381 --join 127.0.0.1:7946
+
+    \b
+    On a network: listen everywhere, say which address the others use.
+      rumormill agent ... --gossip 0.0.0.0:7946 --advertise 10.0.0.5:7946 \\
+          --advertise-worker http://10.0.0.5:9001 --join pool.example:7946
+
+    Every flag is also a variable (RUMORMILL_KEY_FILE; several values separated by commas) and a key of the TOML file
+    (key-file). A flag wins over a variable, a variable over the file. Times are written with a unit: 200ms, 1s.
+
+    SIGTERM, SIGINT or `rumormill leave`: the worker is drained for --drain-time, the member leaves, exit code 0. A
+    second signal ends the process at once.
+    """
+    typed = {
+        field.encode_name: ctx.params[field.name]
+        for field in fields()
+        if ctx.get_parameter_source(field.name) is click.core.ParameterSource.COMMANDLINE
+    }
+    try:
+        run(load(typed, os.environ, config))
+    except AgentError as error:
+        Trouble(error.message, error.hint).show()
+        ctx.exit(error.exit_code)

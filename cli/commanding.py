@@ -1,0 +1,49 @@
+"""The verbs that make a sidecar do something: drain, undrain, leave. Saying one twice is saying it once."""
+
+from __future__ import annotations
+
+import click
+
+from rumormill.cli.asking import Sidecar, asking, output_option
+from rumormill.cli.exit_codes import EPILOG
+from rumormill.cli.reading import write_json
+from rumormill.cli.tables import show_line
+from rumormill.discovery.answers import DrainAnswer, LeaveAnswer
+
+
+@click.command(epilog=EPILOG)
+@asking
+@output_option
+def drain(sidecar: Sidecar, output: str) -> None:
+    """Take this sidecar's worker out of new work; what it has begun, it ends. Undone by `rumormill undrain`.
+
+    \b
+      rumormill drain --http http://10.0.0.5:7380
+    """
+    _, body = sidecar.command("PUT", "/v1/drain", DrainAnswer)
+    _say(body, output, "Draining: callers are told, and send it nothing new.")
+
+
+@click.command(epilog=EPILOG)
+@asking
+@output_option
+def undrain(sidecar: Sidecar, output: str) -> None:
+    """Put this sidecar's worker back to work, as soon as its check passes."""
+    _, body = sidecar.command("DELETE", "/v1/drain", DrainAnswer)
+    _say(body, output, "No longer draining.")
+
+
+@click.command(epilog=EPILOG)
+@asking
+@output_option
+def leave(sidecar: Sidecar, output: str) -> None:
+    """Make this sidecar drain its worker, leave the pool for good, and end with code 0."""
+    _, body = sidecar.command("POST", "/v1/leave", LeaveAnswer)
+    _say(body, output, "Leaving: it drains, says goodbye and ends.")
+
+
+def _say(body: bytes, output: str, text: str) -> None:
+    if output == "json":
+        write_json(body)
+    else:
+        show_line(text)

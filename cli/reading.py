@@ -1,0 +1,209 @@
+"""The verbs that read: members, workers, lookup, events, status."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from rumormill.cli.asking import Sidecar, asking, output_option
+from rumormill.cli.exit_codes import EPILOG, NONE_FOUND
+from rumormill.cli.tables import Column, seconds, show_line, show_pairs, show_table
+from rumormill.discovery.answers import EventRow, EventsAnswer, LookupAnswer, MemberRow, MembersAnswer
+from rumormill.discovery.commands import Status
+from rumormill.ring.worker import Worker, WorkersAnswer
+
+ISOLATED = "This sidecar is isolated: what it says of the others is what it last knew. Ask another with --http."
+
+WORKER_COLUMNS: tuple[Column[Worker], ...] = (
+    Column("NAME", lambda w: w.name),
+    Column("LIVENESS", lambda w: w.liveness),
+    Column("READINESS", lambda w: w.readiness),
+    Column("SERVICE", lambda w: w.service),
+    Column("RELEASE", lambda w: w.release),
+    Column("ZONE", lambda w: w.zone),
+    Column("WEIGHT", lambda w: f"{w.weight:g}", right=True),
+    Column("URL", lambda w: w.url),
+    Column("TAGS", lambda w: tags(w.tags)),
+    Column("SINCE", lambda w: clock(w.since)),
+)
+
+MEMBER_COLUMNS: tuple[Column[MemberRow], ...] = (
+    Column("NAME", lambda m: f"{m.name} (pending)" if m.pending else m.name),
+    Column("LIVENESS", lambda m: m.liveness),
+    Column("READINESS", lambda m: m.readiness),
+    Column("SERVICE", lambda m: m.service),
+    Column("RELEASE", lambda m: m.release),
+    Column("ZONE", lambda m: m.zone),
+    Column("GEN", lambda m: str(m.generation), right=True),
+    Column("HEARD", lambda m: seconds(m.last_heard), right=True),
+    Column("RTT", lambda m: "" if m.rtt is None else f"{m.rtt * 1000:.1f} ms", right=True),
+    Column("MISSES", lambda m: str(m.misses) if m.misses else "", right=True),
+    Column("ADDRESS", lambda m: m.address),
+    Column("WORKER", lambda m: m.url),
+    Column("WHY", lambda m: m.why),
+)
+
+EVENT_COLUMNS: tuple[Column[EventRow], ...] = (
+    Column("#", lambda e: str(e.index), right=True),
+    Column("AT", lambda e: clock(e.at)),
+    Column("KIND", lambda e: e.kind),
+    Column("WHAT HAPPENED", lambda e: e.text),
+)
+
+
+def tags(given: dict[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in given.items())
+
+
+def clock(stamp: str) -> str:
+    """The time of day of an RFC 3339 stamp; the date is in ``-o json``."""
+    return stamp.partition("T")[2].removesuffix("Z") or stamp
+
+
+def write_json(body: bytes | str) -> None:
+    """One line of JSON, as the sidecar wrote it."""
+    click.echo(body.decode() if isinstance(body, bytes) else body)
+
+
+service_option = click.option("--service", metavar="NAME", help="Only this service; all of them if left out.")
+
+
+@click.command(epilog=EPILOG)
+@asking
+@output_option
+def members(sidecar: Sidecar, output: str) -> None:
+    """Show every member this sidecar knows, the dead and the left included, and why it thinks so.
+
+    \b
+      rumormill members
+      rumormill members -o json | jq '.members[] | select(.liveness=="dead") | .name'
+    """
+    answer, body = sidecar.get("/v1/members", {}, MembersAnswer)
+    if output == "json":
+        write_json(body)
+        return
+    show_table(MEMBER_COLUMNS, answer.members, "Nobody is known yet.")
+    if answer.isolated:
+        show_line(ISOLATED, "yellow")
+
+
+@click.command(epilog=EPILOG)
+@service_option
+@click.option("--ready", is_flag=True, help="Only those that take new work now.")
+@asking
+@output_option
+def workers(sidecar: Sidecar, service: str | None, ready: bool, output: str) -> None:
+    """Show the workers that are alive or suspect; exit code 1 if there is none.
+
+    \b
+      rumormill workers --service embed --ready
+      until rumormill workers --service embed --ready > /dev/null; do sleep 1; done
+    """
+    params = {"service": service, "ready": "true" if ready else None}
+    answer, body = sidecar.get("/v1/workers", params, WorkersAnswer)
+    if output == "json":
+        write_json(body)
+    else:
+        show_table(WORKER_COLUMNS, answer.workers, "No worker is there." if not ready else "No worker takes new work.")
+        if answer.isolated:
+            show_line(ISOLATED, "yellow")
+    if not answer.workers:
+        sys.exit(NONE_FOUND)
+
+
+@click.command(epilog=EPILOG)
+@click.argument("key")
+@service_option
+@click.option("-n", "count", type=click.IntRange(1, 128), default=3, show_default=True, help="How many owners.")
+@asking
+@output_option
+def lookup(sidecar: Sidecar, key: str, service: str | None, count: int, output: str) -> None:
+    """Show who owns KEY, in order of preference; exit code 1 if nobody does.
+
+    Equal routing digests mean equal owners, at every sidecar and in every client. Callers try suspects last.
+
+    \b
+      rumormill lookup user-42 --service embed
+      rumormill lookup user-42 --service embed -n 1 -o json | jq -r '.owners[0].url'
+    """
+    answer, body = sidecar.get("/v1/lookup", {"service": service, "key": key, "n": count}, LookupAnswer)
+    if output == "json":
+        write_json(body)
+    else:
+        show_table(WORKER_COLUMNS[:-1], answer.owners, f"Nobody owns {key!r}: no worker takes new work.")
+        show_line(f"routing digest {answer.routing_digest}", "dim")
+    if not answer.owners:
+        sys.exit(NONE_FOUND)
+
+
+@click.command(epilog=EPILOG)
+@click.option("--since", type=click.IntRange(min=0), default=0, metavar="N", help="Only those after event number N.")
+@asking
+@output_option
+def events(sidecar: Sidecar, since: int, output: str) -> None:
+    """Show what happened in the pool and why, as this sidecar saw it, newest last.
+
+    \b
+      rumormill events
+      rumormill events -o json | jq -r '.events[] | select(.kind=="evicted") | .text'
+    """
+    answer, body = sidecar.get("/v1/events", {"since": since}, EventsAnswer)
+    if output == "json":
+        write_json(body)
+        return
+    show_table(EVENT_COLUMNS, answer.events, "Nothing has happened since." if since else "Nothing has happened yet.")
+
+
+@click.command(epilog=EPILOG)
+@asking
+@output_option
+def status(sidecar: Sidecar, output: str) -> None:
+    """Show one sidecar from inside: who it is, what it counts, the settings in force.
+
+    \b
+      rumormill status
+      rumormill status -o json | jq .table_digest      # equal where members know the same
+    """
+    answer, body = sidecar.get("/v1/status", {}, Status)
+    if output == "json":
+        write_json(body)
+        return
+    show_pairs(_portrait(answer))
+    show_pairs(
+        ((name, _words(value)) for name, value in answer.settings.items() if value not in (None, "", [])), "Settings"
+    )
+    show_pairs(((name, str(count)) for name, count in sorted(answer.counters.items()) if count), "Counters")
+
+
+def _portrait(status: Status) -> list[tuple[str, str]]:
+    sealed = f"{status.seal}, {status.keys} key(s)" if status.keys else f"{status.seal}: anyone can read and forge"
+    return [
+        ("name", status.name),
+        ("cluster", status.cluster),
+        ("service", status.service),
+        ("readiness", status.readiness),
+        ("gossip", status.gossip),
+        ("pool", _company(status)),
+        ("seal", sealed),
+        ("generation", str(status.generation)),
+        ("instance", status.instance),
+        ("table digest", status.table_digest),
+        ("process", status.process),
+        ("loop lag", seconds(status.loop_lag)),
+    ]
+
+
+def _company(status: Status) -> str:
+    if status.stopped:
+        return f"stopped: {status.stopped}"
+    others = f"{status.peers} other member(s)"
+    if status.isolated:
+        return f"isolated; {others} last known"
+    return others if status.joined else "alone so far"
+
+
+def _words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(str(one) for one in value) if isinstance(value, list) else str(value)

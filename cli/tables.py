@@ -1,0 +1,95 @@
+"""Tables for people: coloured on a terminal, plain aligned columns in a pipe, never cut off there.
+
+What members say of themselves is text, never markup: a worker called "[red]" is shown as it is called.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+R = TypeVar("R")
+PIPE_WIDTH = 100_000
+
+STYLES = {
+    "alive": "green",
+    "suspect": "yellow",
+    "dead": "red",
+    "left": "dim",
+    "starting": "cyan",
+    "passing": "green",
+    "warning": "yellow",
+    "critical": "red",
+    "draining": "magenta",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column(Generic[R]):
+    """A heading and what stands under it."""
+
+    title: str
+    cell: Callable[[R], str]
+    right: bool = False
+    keep: bool = False
+    """Shown even where every cell is empty."""
+
+
+def show_table(columns: Sequence[Column[R]], rows: Iterable[R], empty: str) -> None:
+    """Print the rows; columns without content are left out, and ``empty`` is said where there are no rows."""
+    rows = list(rows)
+    if not rows:
+        show_line(empty)
+        return
+    shown = [(column, [column.cell(row) for row in rows]) for column in columns]
+    shown = [(column, cells) for column, cells in shown if column.keep or any(cells)]
+    terminal = sys.stdout.isatty()
+    table = Table(box=SIMPLE_HEAD if terminal else None, pad_edge=False, show_edge=False, header_style="bold")
+    for column, _ in shown:
+        table.add_column(column.title, justify="right" if column.right else "left", no_wrap=not terminal)
+    for cells in zip(*(cells for _, cells in shown), strict=True):
+        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in cells))
+    _print(table)
+
+
+def show_line(text: str, style: str = "") -> None:
+    """Print one line, as it is."""
+    _print(Text(text, style=style))
+
+
+def show_pairs(pairs: Iterable[tuple[str, str]], title: str = "") -> None:
+    """Print names and values under a title."""
+    if title:
+        show_line(f"\n{title}", "bold")
+    grid = Table.grid(padding=(0, 2))
+    for name, value in pairs:
+        grid.add_row(Text(f"  {name}" if title else name, style="dim"), Text(value, style=STYLES.get(value, "")))
+    _print(grid)
+
+
+def _print(thing: Table | Text) -> None:
+    terminal = sys.stdout.isatty()
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=not terminal, width=None if terminal else PIPE_WIDTH)
+    if terminal:
+        console.print(thing)
+        return
+    with console.capture() as captured:
+        console.print(thing)
+    sys.stdout.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+    sys.stdout.flush()
+
+
+def seconds(value: float | None) -> str:
+    """A duration for people; ``-`` where there is none."""
+    if value is None:
+        return "-"
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    return f"{value:.1f} s" if value < 100 else f"{value / 60:.0f} min"
