@@ -31,6 +31,8 @@ from types import TracebackType
 from rumormill.cli.demo import guardian
 from rumormill.cli.demo.ports import HOST, PortHold, hold_port
 
+_RUMORMILL = "from rumormill.cli.main import main; main()"
+"""The console script, wherever it is installed and whether or not that is on the PATH."""
 _END_SECONDS = 10.0
 """A process that has been told to end, and could, has ended by then."""
 
@@ -190,7 +192,7 @@ class LocalMember:
     def start_sidecar(self) -> None:
         """Next to the worker that runs now, if any: its process is told to the sidecar."""
         settings = self._pool.settings
-        argv = [sys.executable, "-m", "rumormill.cli.main", "agent"]
+        argv = [sys.executable, "-c", _RUMORMILL, "agent"]
         argv += ["--name", self.name, "--cluster", settings.cluster, "--service", settings.service]
         argv += ["--worker", self.worker_url, "--worker-check", settings.worker_check]
         argv += ["--gossip", self.gossip, "--http", self.gossip, "--key-file", str(self._pool.key_file)]
@@ -214,9 +216,10 @@ class LocalMember:
         return self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> float:
+        """The sidecar first: one that saw its worker die would get a last word out, and the pool had it easier."""
         now = time.monotonic()
-        self.worker.signal(number)
         self.sidecar.signal(number)
+        self.worker.signal(number)
         return now
 
 

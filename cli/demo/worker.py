@@ -16,6 +16,7 @@ import array
 import asyncio
 import base64
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -286,7 +287,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         asyncio.run(server.serve(options.host, options.port))
     except OSError as error:
-        print(f"error: cannot listen on {options.host}:{options.port}: {error.strerror}", file=sys.stderr)
+        print(
+            f"error: cannot listen on {options.host}:{options.port}: {os.strerror(error.errno or 0)}", file=sys.stderr
+        )
         return 1
     return 0
 

@@ -1,0 +1,128 @@
+"""A caller like any other: a stream of keyed requests through the client library, each answer checked.
+
+The stream is open-loop: the next request leaves on time whether or not the last was answered, so a slow second shows as
+a hundred slow requests and not as one. Latency counts from handing the request to the library; how late the caller
+itself was is recorded beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import httpx
+import trio
+
+from rumormill.cli.demo.embedding import MODEL, embed
+from rumormill.cli.demo.ledger import Outcome
+from rumormill.cli.demo.prose import SENTENCES
+from rumormill.cli.demo.worker import ANSWERED_BY
+from rumormill.client import Pool
+
+Check = Callable[[str, Any], str | None]
+"""The text sent and the answer's JSON in; what is wrong with it, or None."""
+Replay = Literal["always", "idempotent", "never"]
+
+USERS = 1000
+TIMEOUT_SECONDS = 10.0
+"""Nobody waits longer; a request that does has failed."""
+
+
+def check_exactly(text: str, answer: Any) -> str | None:
+    """The caller computes the embedding too, and demands the very same numbers."""
+    vector, wrong = _vector(answer)
+    if wrong is None and vector != embed(text):
+        return "the embedding is not that of the text sent"
+    return wrong
+
+
+def check_shape(_text: str, answer: Any) -> str | None:
+    """For a model whose numbers nobody here can know: a list of numbers, not all zero."""
+    vector, wrong = _vector(answer)
+    if wrong is not None:
+        return wrong
+    if not vector or not all(isinstance(value, int | float) for value in vector) or not any(vector):
+        return "the embedding is not a list of numbers"
+    return None
+
+
+def _vector(answer: Any) -> tuple[list[Any], str | None]:
+    try:
+        vector = answer["data"][0]["embedding"]
+    except (KeyError, IndexError, TypeError):
+        return [], "the answer holds no embedding"
+    return (vector, None) if isinstance(vector, list) else ([], "the embedding is not a list")
+
+
+class Caller:
+    """Sends requests at a steady rate until cancelled. ``record`` gets each outcome as it ends."""
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        service: str,
+        record: Callable[[Outcome], None],
+        rate: float = 100.0,
+        replay: Replay = "always",
+        check: Check = check_exactly,
+        model: str = MODEL,
+        rng: random.Random,
+    ) -> None:
+        self._urls = list(urls)
+        self._service = service
+        self._record = record
+        self._rate = rate
+        self._replay: Replay = replay
+        self._check = check
+        self._model = model
+        self._rng = rng
+        self.in_flight = 0
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Started once the library has its first list of workers."""
+        async with (
+            Pool(self._urls, service=self._service, replay=self._replay) as pool,
+            httpx.AsyncClient(
+                transport=pool.transport(), base_url=f"http://{self._service}", timeout=TIMEOUT_SECONDS
+            ) as http,
+            trio.open_nursery() as nursery,
+        ):
+            task_status.started()
+            due = time.monotonic()
+            while True:
+                await trio.sleep(due - time.monotonic() if due > time.monotonic() else 0)
+                nursery.start_soon(self._request, http, due)
+                due += 1 / self._rate
+
+    async def _request(self, http: httpx.AsyncClient, due: float) -> None:
+        text = " ".join(self._rng.sample(SENTENCES, 2))
+        headers = {"Rumormill-Key": f"user-{self._rng.randrange(USERS)}", "Content-Type": "application/json"}
+        body = json.dumps({"input": text, "model": self._model})
+        begun = time.monotonic()
+        worker = trouble = wrong = None
+        self.in_flight += 1
+        try:
+            response = await http.post("/v1/embeddings", content=body, headers=headers)
+        except Exception as error:  # whatever a caller is met with is a failed request, and is counted
+            trouble = f"{type(error).__name__}: {error}"
+        finally:
+            self.in_flight -= 1
+        ended = time.monotonic()
+        if trouble is None:
+            worker = response.headers.get(ANSWERED_BY)
+            if response.is_success:
+                wrong = self._check(text, _json(response))
+            else:
+                trouble = f"the answer is {response.status_code}: {response.text[:200]}"
+        self._record(Outcome(begun, ended, worker, trouble, wrong, late=max(0.0, begun - due)))
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return None

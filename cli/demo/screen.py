@@ -1,0 +1,277 @@
+"""The demo as people see it: a live screen on a terminal, plain lines anywhere else, and the verdict at the end.
+
+A drawing takes some milliseconds of the process that also is the caller, so there are four a second and no more; how
+late that makes the caller is part of the figures.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import click
+import trio
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from rumormill.cli.demo.ledger import Bucket, Ledger, figures, shares
+from rumormill.cli.demo.story import Act
+from rumormill.cli.demo.verdict import SYMBOLS, ActReport, Mark, Promise, Verdict, duration
+from rumormill.ring.worker import Worker, WorkersAnswer
+
+REDRAW_SECONDS = 0.25
+SLICE_SECONDS = 0.5
+RECENT_SECONDS = 2.0
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_BAR_WIDTH = 16
+_STYLES: dict[Mark, str] = {"kept": "green", "strained": "yellow", "broken": "bold red"}
+_LIVENESS = {"alive": ("●", "green"), "suspect": ("◐", "yellow"), "gone": ("○", "red"), "silent": ("·", "dim")}
+_DOING = {"running": "green", "killed": "bold red", "frozen": "bold cyan", "draining": "yellow", "left": "dim"}
+
+
+@dataclass(slots=True)
+class Scene:
+    """All that a drawing is made of; the parts are live and change under it."""
+
+    ledger: Ledger
+    answers: Mapping[str, WorkersAnswer]
+    """The latest answer of each sidecar that can be reached."""
+    doing: Mapping[str, str]
+    """What has been done to each member."""
+    answered_by: str
+    begun: float
+    act: Act | None = None
+    acts_in_all: int = 6
+    marks: list[tuple[float, int]] = field(default_factory=list)
+    """When each act began, and its number."""
+    said: deque[str] = field(default_factory=lambda: deque(maxlen=7))
+    said_style: str = ""
+
+
+class LiveScreen:
+    """Redraws the scene on a terminal until cancelled. An audience of the story."""
+
+    def __init__(self, scene: Scene, console: Console) -> None:
+        self.scene = scene
+        self.console = console
+
+    def begins(self, act: Act) -> None:
+        self.scene.act = act
+        self.scene.marks.append((act.begun, act.number))
+
+    def notes(self, text: str) -> None:
+        at = time.monotonic() - self.scene.begun
+        number = f"{self.scene.act.number} " if self.scene.act else "  "
+        self.scene.said.append(f"{at:5.1f} s  {number} {text}")
+
+    def ends(self, report: ActReport) -> None:
+        f = report.figures
+        self.notes(f"{f.requests} requests, {f.failed} failed, {f.wrong} wrong, slowest {duration(f.slowest)}")
+
+    async def run(self) -> None:
+        with Live(console=self.console, auto_refresh=False, transient=True) as live:
+            while True:
+                live.update(draw(self.scene, time.monotonic()), refresh=True)
+                await trio.sleep(REDRAW_SECONDS)
+
+    def verdict(self, verdict: Verdict) -> None:
+        self.console.print(draw_verdict(verdict))
+
+
+class PlainLog:
+    """A line for each thing that happens, for logs and pipes. An audience of the story."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+
+    def begins(self, act: Act) -> None:
+        self._say(f"{act.number}. {act.title}")
+
+    def notes(self, text: str) -> None:
+        self._say(f"   {text}")
+
+    def ends(self, report: ActReport) -> None:
+        f = report.figures
+        self._say(
+            f"   {f.requests} requests, {f.failed} failed, {f.wrong} wrong; "
+            f"p50 {duration(f.p50)}, p99 {duration(f.p99)}, slowest {duration(f.slowest)}"
+        )
+
+    def _say(self, text: str) -> None:
+        click.echo(f"{time.monotonic() - self._begun:5.1f} s  {text}")
+
+
+class Silence:
+    """An audience that is not there: with ``--json`` only the verdict is said."""
+
+    def begins(self, act: Act) -> None: ...
+
+    def notes(self, text: str) -> None: ...
+
+    def ends(self, report: ActReport) -> None: ...
+
+
+def draw(scene: Scene, now: float) -> RenderableType:
+    """The whole screen at one moment."""
+    return Group(_heading(scene, now), Text(), _members(scene, now), Text(), _time_line(scene, now), _said(scene))
+
+
+def _heading(scene: Scene, now: float) -> Text:
+    title = Text.assemble(
+        ("rumormill", "bold"),
+        (f"  three workers, three sidecars, no balancer, no leader   {now - scene.begun:5.1f} s\n", "dim"),
+        (f"answers: {scene.answered_by}\n", "dim"),
+    )
+    if scene.act is None:
+        return title.append("starting …", "bold yellow")
+    return title.append(f"{scene.act.number} of {scene.acts_in_all}  {scene.act.title}", "bold yellow")
+
+
+def _members(scene: Scene, now: float) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("worker")
+    table.add_column("is", min_width=8)
+    table.add_column("seen by " + " ".join(scene.doing), min_width=10 + 3 * len(scene.doing))
+    table.add_column("readiness", min_width=9)
+    table.add_column(f"share of the last {RECENT_SECONDS:g} s", min_width=_BAR_WIDTH + 6)
+    for head in ("p50", "p99", "slowest"):
+        table.add_column(head, justify="right", min_width=8)
+    recent = scene.ledger.recent(now, RECENT_SECONDS)
+    parts = shares(recent)
+    for name, doing in scene.doing.items():
+        f = figures([outcome for outcome in recent if outcome.worker == name])
+        latencies = [duration(value) if f.requests else "–" for value in (f.p50, f.p99, f.slowest)]
+        table.add_row(
+            Text(name, "bold"),
+            Text(doing, _DOING.get(doing, "yellow")),
+            _seen_by(scene, name),
+            _readiness(scene, name),
+            _bar(parts.get(name, 0.0)),
+            *latencies,
+        )
+    return table
+
+
+def _seen_by(scene: Scene, member: str) -> Text:
+    """One sign for each sidecar, in their order; then the word most of them would use."""
+    words = [_word(scene.answers.get(observer), member, scene.doing[observer]) for observer in scene.doing]
+    text = Text("        ")
+    for word in words:
+        sign, style = _LIVENESS[word]
+        text.append(f"{sign}  ", style)
+    heard = [word for word in words if word != "silent"]
+    return text.append(max(heard, key=heard.count) if heard else "")
+
+
+def _word(answer: WorkersAnswer | None, member: str, observer_is: str) -> str:
+    if answer is None or observer_is == "frozen":
+        return "silent"
+    worker = _worker(answer, member)
+    return worker.liveness if worker is not None else "gone"
+
+
+def _worker(answer: WorkersAnswer, member: str) -> Worker | None:
+    return next((worker for worker in answer.workers if worker.name == member), None)
+
+
+def _readiness(scene: Scene, member: str) -> Text:
+    """As the others hear of it."""
+    for observer, answer in scene.answers.items():
+        if observer != member and scene.doing[observer] == "running" and (worker := _worker(answer, member)):
+            return Text(worker.readiness, "green" if worker.readiness == "passing" else "yellow")
+    return Text("–", "dim")
+
+
+def _bar(share: float) -> Text:
+    filled = round(share * _BAR_WIDTH)
+    return Text.assemble(("█" * filled, "blue"), ("░" * (_BAR_WIDTH - filled), "dim"), f" {share:4.0%}")
+
+
+def _time_line(scene: Scene, now: float) -> Text:
+    """Requests and slowest request of each half second, with the number of the act above where it began."""
+    begin = scene.marks[0][0] if scene.marks else now
+    buckets = scene.ledger.line(begin, now, SLICE_SECONDS)
+    most = max((bucket.requests for bucket in buckets), default=1)
+    acts = [" "] * max(len(buckets), 1)
+    for at, number in scene.marks:
+        acts[min(len(acts) - 1, int((at - begin) / SLICE_SECONDS))] = str(number)
+    text = Text("         act  ", "dim").append("".join(acts), "bold yellow")
+    text.append("\n requests/s  ", "dim").append(" ")
+    for bucket in buckets:
+        text.append(*_request_sign(bucket, most))
+    text.append(f"  {most / SLICE_SECONDS:.0f} at most", "dim")
+    text.append("\n    slowest  ", "dim").append(" ")
+    for bucket in buckets:
+        text.append(_block(_log_height(bucket.slowest)), "yellow" if bucket.slowest > 0.1 else "blue")
+    text.append("  ▁ 1 ms … █ 1 s", "dim")
+    f = figures(scene.ledger.outcomes)
+    text.append("\n      total  ", "dim")
+    text.append(
+        f" {f.requests} requests, p50 {duration(f.p50)}, p99 {duration(f.p99)}, slowest {duration(f.slowest)}, "
+    )
+    return text.append(f"{f.failed} failed, {f.wrong} wrong\n", "bold red" if f.failed or f.wrong else "bold green")
+
+
+def _request_sign(bucket: Bucket, most: int) -> tuple[str, str]:
+    if bucket.failed:
+        return "✗", "bold red"
+    return _block(bucket.requests / most if most else 0.0), "green"
+
+
+def _block(height: float) -> str:
+    """0.0 to 1.0 as one of eight blocks."""
+    return _BLOCKS[min(len(_BLOCKS) - 1, max(0, int(height * len(_BLOCKS))))]
+
+
+def _log_height(seconds: float) -> float:
+    """1 ms is the floor and 1 s the ceiling, with equal steps for equal factors."""
+    return math.log10(max(seconds, 0.001) * 1000) / 3
+
+
+def _said(scene: Scene) -> Text:
+    return Text("\n".join(scene.said), "dim")
+
+
+def draw_verdict(verdict: Verdict) -> RenderableType:
+    """The figures of each act, each promise beside what was seen, and one sentence."""
+    style = (
+        "bold green" if verdict.ok and not verdict.count("strained") else "bold yellow" if verdict.ok else "bold red"
+    )
+    parts: list[RenderableType] = [
+        _figures_table(verdict.acts),
+        Text(),
+        _promises_table(list(verdict.promises)),
+        Text(),
+    ]
+    for act in verdict.acts:
+        parts += [Text(f"{times} x in {act.name}: {text}", "red") for text, times in act.figures.troubles]
+    return Group(*parts, Text(verdict.sentence, style))
+
+
+def _figures_table(acts: Sequence[ActReport]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("act")
+    for head in ("requests", "failed", "wrong", "p50", "p99", "slowest"):
+        table.add_column(head, justify="right")
+    for act in acts:
+        f = act.figures
+        counts = [Text(str(f.requests))]
+        counts += [Text(str(count), "bold red" if count else "green") for count in (f.failed, f.wrong)]
+        table.add_row(act.title, *counts, duration(f.p50), duration(f.p99), duration(f.slowest))
+    return table
+
+
+def _promises_table(promises: Sequence[tuple[str, Promise]]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for head in ("", "act", "promise", "promised", "seen"):
+        table.add_column(head)
+    for act, promise in promises:
+        style = _STYLES[promise.mark]
+        sign, seen = Text(SYMBOLS[promise.mark], style), Text(promise.seen_text, style)
+        table.add_row(sign, act, promise.what, promise.promised_text, seen)
+    return table

@@ -1,0 +1,61 @@
+"""Figures made of outcomes."""
+
+import pytest
+
+from rumormill.cli.demo.ledger import Bucket, Figures, Ledger, Outcome, figures, percentile, shares
+
+
+def _outcome(begun: float, seconds: float = 0.01, worker: str | None = "w1", **more: str) -> Outcome:
+    return Outcome(begun, begun + seconds, worker, **more)  # type: ignore[arg-type]
+
+
+def test_figures_count_what_failed_and_what_was_wrong() -> None:
+    outcomes = [
+        _outcome(0.0, 0.01),
+        _outcome(0.1, 0.02),
+        _outcome(0.2, 0.5, None, trouble="ConnectError: refused"),
+        _outcome(0.3, 0.03, wrong="not the text's"),
+        _outcome(0.4, 0.04, None, trouble="ConnectError: refused"),
+    ]
+    made = figures(outcomes)
+    assert (made.requests, made.failed, made.wrong) == (5, 2, 1)
+    assert made.p50 == pytest.approx(0.03)
+    assert made.slowest == made.p99 == pytest.approx(0.5)
+    assert made.troubles == (("ConnectError: refused", 2), ("not the text's", 1))
+
+
+def test_figures_of_nothing_are_nothing() -> None:
+    assert figures([]) == Figures()
+
+
+@pytest.mark.parametrize(("share", "value"), [(0.0, 1), (0.5, 5), (0.9, 9), (0.99, 10), (1.0, 10)])
+def test_a_percentile_is_a_value_that_was_there(share: float, value: int) -> None:
+    assert percentile(range(1, 11), share) == value
+
+
+def test_a_request_belongs_to_the_time_it_ended_in() -> None:
+    ledger = Ledger()
+    across, later = _outcome(0.9, 0.2), _outcome(1.5)
+    ledger.add(across)
+    ledger.add(later)
+    assert ledger.ended_since(0.0, 1.0) == []
+    assert ledger.ended_since(1.0) == [across, later]
+    assert ledger.recent(1.6, 0.2) == [later]
+
+
+def test_the_time_line_counts_each_slice_and_its_worst() -> None:
+    ledger = Ledger()
+    for begun in (0.0, 0.1, 0.7):
+        ledger.add(_outcome(begun, 0.1))
+    ledger.add(_outcome(1.0, 0.3, None, trouble="gone"))
+    line = ledger.line(0.0, 1.5, 0.5)
+    assert [(bucket.requests, bucket.failed) for bucket in line] == [(2, 0), (1, 0), (1, 1)]
+    assert line[2].slowest == pytest.approx(0.3)
+    assert ledger.line(0.0, 0.0, 0.5) == []
+    assert ledger.line(5.0, 5.2, 0.5) == [Bucket(0, 0, 0.0)]
+
+
+def test_shares_are_of_the_answered() -> None:
+    outcomes = [_outcome(0, worker=worker) for worker in ("w2", "w1", "w1", None, "w1")]
+    assert shares(outcomes) == {"w1": 0.75, "w2": 0.25}
+    assert shares([]) == {}

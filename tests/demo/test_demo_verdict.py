@@ -1,0 +1,95 @@
+"""What counts as kept, strained and broken, and how it is told."""
+
+import json
+
+import pytest
+
+from rumormill.cli.demo.ledger import Figures
+from rumormill.cli.demo.verdict import (
+    ActReport,
+    FactPromise,
+    NonePromise,
+    Promise,
+    TimePromise,
+    Verdict,
+    duration,
+    plain_lines,
+)
+
+
+def _act(*promises: Promise, requests: int = 300, failed: int = 0, wrong: int = 0) -> ActReport:
+    made = Figures(requests, failed, wrong, 0.004, 0.02, 0.084, troubles=(("ReadError: gone", failed),) * bool(failed))
+    return ActReport("kill", "kill -9 of w2", 4.0, made, promises)
+
+
+@pytest.mark.parametrize(
+    ("promise", "mark"),
+    [
+        (TimePromise("slowest", 0.1, 0.1), "kept"),
+        (TimePromise("slowest", 0.1, 0.11), "strained"),
+        (TimePromise("slowest", 0.1, 0.31), "broken"),
+        (TimePromise("slowest", 0.1, None), "broken"),
+        (NonePromise("failed", 0, 900), "kept"),
+        (NonePromise("failed", 1, 900), "broken"),
+        (FactPromise("ends with 0", True, "code 0"), "kept"),
+        (FactPromise("ends with 0", False, "code 1"), "broken"),
+    ],
+)
+def test_marks(promise: Promise, mark: str) -> None:
+    assert promise.mark == mark
+
+
+def test_all_kept() -> None:
+    verdict = Verdict([_act(TimePromise("evicted", 0.85, 0.6))])
+    assert verdict.ok
+    assert verdict.sentence == "Every promise kept."
+
+
+def test_a_strained_time_is_said_and_not_held_against_the_pool() -> None:
+    verdict = Verdict([_act(TimePromise("evicted", 0.85, 0.9))])
+    assert verdict.ok
+    assert verdict.sentence.startswith("No promise broken; 1 strained")
+
+
+@pytest.mark.parametrize("act", [_act(failed=1), _act(wrong=1), _act(TimePromise("evicted", 0.85, None))])
+def test_one_broken_promise_breaks_the_verdict(act: ActReport) -> None:
+    verdict = Verdict([_act(), act])
+    assert not verdict.ok
+    assert "broken" in verdict.sentence
+
+
+def test_an_interrupted_or_empty_run_shows_nothing() -> None:
+    assert not Verdict([_act()], interrupted="SIGINT ended it.").ok
+    assert not Verdict([_act(requests=0)]).ok
+    assert not Verdict().ok
+
+
+def test_the_json_says_all_of_it() -> None:
+    told = json.loads(json.dumps(Verdict([_act(TimePromise("evicted", 0.85, 0.6), failed=2)]).as_json()))
+    assert (told["ok"], told["requests"]) == (False, 300)
+    assert [promise["what"] for promise in told["promises"]] == ["failed requests", "wrong answers", "evicted"]
+    assert told["promises"][0] == {
+        "act": "always",
+        "what": "failed requests",
+        "promised": 0,
+        "seen": 2,
+        "mark": "broken",
+    }
+    assert told["acts"][0]["slowest"] == 0.084
+    assert told["acts"][0]["troubles"] == [{"text": "ReadError: gone", "times": 2}]
+
+
+def test_the_plain_verdict_has_a_line_for_each_act_and_promise() -> None:
+    lines = plain_lines(Verdict([_act(TimePromise("evicted", 0.85, 0.6), failed=2)]))
+    assert any(line.startswith("kill -9 of w2") and "84 ms" in line for line in lines)
+    assert any(line.split()[:3] == ["✗", "always", "failed"] for line in lines)
+    assert any(line.split() == ["✓", "kill", "evicted", "within", "0.85", "s", "0.60", "s"] for line in lines)
+    assert "2 x in kill: ReadError: gone" in lines
+    assert lines[-1] == "1 of 3 promises broken."
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0032, "3.2 ms"), (0.084, "84 ms"), (0.58, "0.58 s"), (12.34, "12.3 s")]
+)
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
