@@ -54,8 +54,11 @@ class Claims:
 
     # --- what others say
 
-    def hear_record_untrusted(self, encoded: bytes, sender: Row | None) -> Row | None:
-        """Merge a record; returns the row it describes, or None if it was no valid record."""
+    def hear_record_untrusted(self, encoded: bytes, sender: Row | None, *, quietly: bool = False) -> Row | None:
+        """Merge a record; returns the row it describes, or None if it was no valid record.
+
+        ``quietly`` learns it without passing it on: what a sync or a welcome brings is news to us alone.
+        """
         try:
             row = row_of_record_untrusted(encoded)
         except InvalidRecord:
@@ -63,7 +66,7 @@ class Claims:
             return None
         if row.half == self._state.me.half:
             self._hear_of_ourselves(row)
-        elif not self.apply(row) and sender is not None:
+        elif not self.apply(row, quietly=quietly) and sender is not None:
             self._correct(row, sender)
         return row
 
@@ -186,22 +189,23 @@ class Claims:
 
     # --- consequences
 
-    def apply(self, row: Row, why: str = "") -> bool:
+    def apply(self, row: Row, why: str = "", *, quietly: bool = False) -> bool:
         """Merge a row and see to what follows; False if nothing changed."""
         change = self._state.table.apply(row)
         if change is None:
             return False
-        self.consequences(change, why)
+        self.consequences(change, why, quietly=quietly)
         return True
 
-    def consequences(self, change: Change, why: str) -> None:
+    def consequences(self, change: Change, why: str, *, quietly: bool = False) -> None:
         state, before, after = self._state, change.before, change.after
         if after is not None:
             if before is not None and before.instance != after.instance:
                 self._forget(before.half)
             state.why[after.half] = why
             self._note_liveness(change, after)
-            self._spread_change(change, after)
+            if not quietly:
+                self._spread_change(change, after)
             self._tell(change, after, why)
         self._on_change(change)
 

@@ -160,9 +160,12 @@ class Detector:
             return
         if watch.misses >= state.settings.misses:
             self._votes.withdraw(half)
+        was_next = watch.due <= self._next_due
         watch.misses = 0
         watch.last = at
         watch.due = max(self._due_after(watch), state.now + state.settings.grace)
+        if was_next:
+            self._rearm()
 
     def heard_of(self, heard: Heard) -> None:
         """A helper heard the subject itself, a little while ago."""
@@ -322,4 +325,7 @@ class Detector:
         return watch.last + self._period + grace
 
     def _rearm(self) -> None:
-        self._next_due = min((min(watch.due, watch.until) for watch in self.watches.values()), default=math.inf)
+        next_due = math.inf
+        for watch in self.watches.values():
+            next_due = min(next_due, watch.due, watch.until)
+        self._next_due = next_due

@@ -38,7 +38,7 @@ from rumormill.gossip.isolation import Isolation
 from rumormill.gossip.join import Joining
 from rumormill.gossip.naming import Naming
 from rumormill.gossip.pings import Pings
-from rumormill.gossip.portrait import member_details, pool_view
+from rumormill.gossip.portrait import Portrait, member_details
 from rumormill.gossip.seal import NOBODY, KeyRing, Unopened
 from rumormill.gossip.settings import ProtocolSettings
 from rumormill.gossip.spread import Spread
@@ -74,7 +74,7 @@ from rumormill.gossip.wire import (
 from rumormill.gossip.wire import Row as RowMessage
 from rumormill.membership.record import Address, Liveness
 from rumormill.membership.row import Row
-from rumormill.membership.table import Change
+from rumormill.membership.table import Change, MemberTable
 from rumormill.membership.view import Event, MemberDetail, PoolView
 
 LEAVE_SECONDS = 0.15
@@ -125,8 +125,7 @@ class Node:
         self._leave_done = float("inf")
         self._next_housekeeping = now + HOUSEKEEPING_SECONDS
         self._next_dead_retry = now + state.settings.dead_retry
-        self._view: tuple[object, PoolView] | None = None
-        self._since: dict[bytes, tuple[object, float]] = {}
+        self._portrait = Portrait(state)
         self._due = now
         self._waking = False
         self._handle = self._handlers()
@@ -136,6 +135,7 @@ class Node:
     def set_contacts(self, addresses: Iterable[Address]) -> None:
         """Say at which addresses others may be found (resolved seeds, a snapshot); replaces the former ones."""
         self._joining.set_contacts(addresses)
+        self._end_step()
 
     def receive_datagram(self, data: bytes, source: Address, now: float) -> None:
         """Take in one datagram. No bytes make it raise: what cannot be used is counted and dropped."""
@@ -274,13 +274,14 @@ class Node:
         return self._state.counters
 
     @property
+    def table(self) -> MemberTable:
+        """All rows held, to be read only: what the lab checks its laws against."""
+        return self._state.table
+
+    @property
     def view(self) -> PoolView:
         """What we hold, frozen; the same object until something visible changes."""
-        state = self._state
-        key = (state.table.version, state.isolated)
-        if self._view is None or self._view[0] != key:
-            self._view = (key, pool_view(state, self._since))
-        return self._view[1]
+        return self._portrait.view()
 
     def details(self, now: float) -> dict[bytes, MemberDetail]:
         """Misses, monitors, last heard and round-trip time of each member, by instance."""
@@ -360,6 +361,7 @@ class Node:
         self._sync.table_changed()
         if not self._joining.joined and len(state.table) > 1:
             self._joining.joined = True
+            state.heard_anyone = state.now
             self._sync.begin_bootstrap()
         if after is None:
             return
@@ -484,7 +486,8 @@ class Node:
         }
 
     def _hear_row(self, message: RowMessage, sender: Row, _source: Address) -> None:
-        if row := self._claims.hear_record_untrusted(bytes(message.record), sender):
+        asked_for = self._sync.expects(sender)
+        if row := self._claims.hear_record_untrusted(bytes(message.record), sender, quietly=asked_for):
             self._sync.row_arrived(row, sender)
 
     def _hear_vote(self, vote: Vote, sender: Row, _source: Address) -> None:

@@ -16,21 +16,35 @@ from rumormill.membership.view import Member, MemberDetail, PoolView
 _NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
-def pool_view(state: State, since: dict[bytes, tuple[object, float]]) -> PoolView:
-    """Freeze the table. ``since`` remembers, between calls, when each member's liveness or readiness last changed."""
-    members = []
-    for row in sorted(state.table, key=lambda row: (row.name, row.pending)):
+class Portrait:
+    """The frozen view, made anew when something in it changed; members that did not change stay the same objects."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._key: object = None
+        self._view: PoolView | None = None
+        self._members: dict[bytes, tuple[Row, Member]] = {}
+
+    def view(self) -> PoolView:
+        state = self._state
+        key = (state.table.version, state.isolated)
+        if self._view is None or key != self._key:
+            members = {row.half: self._member_of(row) for row in state.table}
+            self._members = members
+            ordered = sorted((member for _, member in members.values()), key=lambda m: (m.name, m.pending))
+            self._view = PoolView(state.cluster, state.me.name, state.isolated, tuple(ordered))
+            self._key = key
+        return self._view
+
+    def _member_of(self, row: Row) -> tuple[Row, Member]:
+        known = self._members.get(row.half)
+        if known is not None and known[0] is row:
+            return known
         readiness = row.record.readiness if row.record else Readiness.STARTING
-        standing = (row.liveness, readiness)
-        known = since.get(row.half)
-        if known is None or known[0] != standing:
-            known = since[row.half] = (standing, state.now)
-        members.append(_member(row, readiness, known[1], state.why.get(row.half, "")))
-    if len(since) > 2 * len(members) + 16:
-        held = {row.half for row in state.table}
-        for half in [half for half in since if half not in held]:
-            del since[half]
-    return PoolView(state.cluster, state.me.name, state.isolated, tuple(members))
+        since = self._state.now
+        if known is not None and (known[1].liveness, known[1].readiness) == (row.liveness, readiness):
+            since = known[1].since
+        return row, _member(row, readiness, since, self._state.why.get(row.half, ""))
 
 
 def _member(row: Row, readiness: Readiness, since: float, why: str) -> Member:

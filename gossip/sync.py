@@ -162,6 +162,11 @@ class Sync:
         else:
             self._ask_for_more(exchange)
 
+    def expects(self, sender: Row) -> bool:
+        """Whether rows from this member are answers to a sync of ours: old news, not to be pushed on."""
+        exchange = self._exchange
+        return exchange is not None and exchange.peer.half == sender.half and bool(exchange.wanted)
+
     def row_arrived(self, row: Row, sender: Row) -> None:
         """A record came, perhaps one we had asked for."""
         exchange = self._exchange

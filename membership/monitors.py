@@ -1,7 +1,7 @@
 """Who watches whom.
 
 All present members stand on a circle in the order of their instances, which are hashes and so fall at random. A
-member's monitors are its first K successors that are not suspect; with K + 1 members or fewer everyone watches everyone.
+member's monitors are its first K successors that are not suspect; with K + 1 members or fewer, that is everyone.
 Each member computes this from its own table alone. Views that differ for a moment do no harm: an unexpected heartbeat
 is a sign of life, and a missing one is verified before it counts for anything.
 """

@@ -92,19 +92,23 @@ class MemberTable:
         after = merge(before, row)
         if after is before:
             return None
+        elsewhere = self._by_half.get(row.half)
+        if elsewhere is not None and elsewhere.pending != row.pending and not _supersedes(row, elsewhere):
+            return None  # the same instance, known in the other slot by a later account
         if row.pending and (settled := self.settled.get(row.name)) is not None and settled.life >= row.life:
             return None  # its own settled row, or a later life, has overtaken it
         if not self._admits(row, before):
             self.refused += 1
             return None
+        if elsewhere is not None and elsewhere.pending != row.pending:
+            self._drop(elsewhere)
         if not row.pending and (rival := self.pending.get(row.name)) is not None and rival.life <= after.life:
-            del self.pending[rival.name]
-            self._unindex(rival)
+            self._drop(rival)
         self._replace(slots, before, after)
         return Change(before, after)
 
     def withdraw_suspicion(self, half: bytes) -> Change | None:
-        """Take back a suspicion that was never spread. Not a merge: for an observer that finds it was itself cut off."""
+        """Take back a suspicion that was never spread: no merge, but for an observer that was itself cut off."""
         row = self._by_half.get(half)
         if row is None or row.liveness is not Liveness.SUSPECT:
             return None
@@ -118,9 +122,7 @@ class MemberTable:
         row = self._by_half.get(half)
         if row is None:
             return None
-        slots = self.pending if row.pending else self.settled
-        del slots[row.name]
-        self._unindex(row)
+        self._drop(row)
         self.version += 1
         return Change(row, None)
 
@@ -130,6 +132,10 @@ class MemberTable:
         if namesake is not None and namesake.name != row.name:
             return False
         return before is not None or row.name in self.settled or len(self) < self._max_members
+
+    def _drop(self, row: Row) -> None:
+        del (self.pending if row.pending else self.settled)[row.name]
+        self._unindex(row)
 
     def _replace(self, slots: dict[str, Row], before: Row | None, after: Row) -> None:
         if before is not None:
@@ -166,6 +172,11 @@ class MemberTable:
         """Put a present row into the checksums, or take it out: exclusive-or does both."""
         self.digest ^= row.checksum
         self._buckets[half_bucket(row.half)] ^= row.checksum & 0xFFFFFFFF
+
+
+def _supersedes(row: Row, known: Row) -> bool:
+    """Whether an account of an instance is later than one of the same instance in the other slot."""
+    return (row.generation, row.incarnation) > (known.generation, known.incarnation)
 
 
 def half_bucket(half: bytes) -> int:
