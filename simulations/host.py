@@ -57,9 +57,12 @@ class Host:
         "_wake",
         "address",
         "arrive",
+        "clock_jumped",
         "index",
         "key",
         "leaving",
+        "left_at",
+        "mistreated",
         "node",
         "overflowed",
         "received",
@@ -68,6 +71,7 @@ class Host:
         "sends_into",
         "sent",
         "sent_bytes",
+        "tap",
         "watch",
     )
 
@@ -85,8 +89,15 @@ class Host:
         self.address = address
         self.node: Participant | None = None
         self.leaving = False
+        self.left_at = 0
+        """When it was asked to leave, in microseconds of the world."""
+        self.mistreated = False
+        """Whether the present process was ever frozen, slowed, or given a strange clock."""
+        self.clock_jumped = False
         self.sends_into = self.receives_from = 0
         self.sent = self.sent_bytes = self.received = self.received_bytes = self.overflowed = 0
+        self.tap: Callable[[Host, bytes], None] | None = None
+        """Called with each datagram before the process takes it in."""
         self.watch: Callable[[Host], None] | None = None
         """Called after each step, once everything it did has been sent."""
         self.arrive: Action = self._deliver
@@ -114,6 +125,8 @@ class Host:
         """A fresh process takes its first step now; it sees nothing that was sent to its predecessor's socket."""
         self.node = node
         self.leaving = False
+        self.mistreated = bool(self._lag or self._drift)
+        self.clock_jumped = False
         self._hindrance = _SLOW if self._lag else 0
         self._wake = self._late_at = NEVER
         self._step_soon()
@@ -138,6 +151,7 @@ class Host:
     def freeze(self) -> None:
         """SIGSTOP. Its socket stays open and fills."""
         if self.node is not None:
+            self.mistreated = True
             self._hindrance |= _FROZEN
             self._late_at = NEVER
 
@@ -150,6 +164,7 @@ class Host:
     def slow_down(self, lag: float) -> None:
         """Take every step ``lag`` seconds late, give or take half of it; 0 is full speed again."""
         self._lag = microseconds(lag)
+        self.mistreated = self.mistreated or self._lag > 0
         if self.node is None:
             return
         if self._lag:
@@ -160,15 +175,16 @@ class Host:
                 self._step_soon()
 
     def leave(self) -> None:
-        if self.node is not None and not self.leaving:
+        """SIGTERM: the process says goodbye and ends when it has been heard. A frozen one hears nothing."""
+        if self.node is not None and self.runs and not self.leaving:
             self.leaving = True
+            self.left_at = self._scheduler.now
             self.node.leave(self.local_time())
-            self._finish_step(self.node)
+            self.poke()
 
     def poke(self) -> None:
         """Take a step now, as the shell does after it was handed a command."""
-        if self.node is not None and not self._hindrance:
-            self._finish_step(self.node)
+        self._step_soon()
 
     # -- Its clock
 
@@ -182,11 +198,13 @@ class Host:
 
     def jump_clock(self, seconds: float) -> None:
         """Move the clock. Forwards is what a resumed virtual machine does; backwards should never happen, and might."""
+        self.mistreated = self.clock_jumped = True
         self._offset += microseconds(seconds)
         self._step_soon()
 
     def drift_clock(self, rate: float) -> None:
         """Let the clock gain ``rate`` seconds a second from now on (-0.0002 is 200 ppm slow)."""
+        self.mistreated = True
         local = microseconds(self.local_time())
         self._anchor = self._scheduler.now
         self._offset = local - self._anchor
@@ -210,6 +228,8 @@ class Host:
             return
         self.received += 1
         self.received_bytes += len(data)
+        if self.tap is not None:
+            self.tap(self, data)
         now = self.local_time() if self._drift else (self._scheduler.now + self._offset) / SECOND
         node.receive_datagram(data, source, now)
         node.handle_timer(now)
@@ -300,6 +320,8 @@ class Host:
             self._buffered -= len(data) + BUFFER_OVERHEAD
             self.received += 1
             self.received_bytes += len(data)
+            if self.tap is not None:
+                self.tap(self, data)
             node.receive_datagram(data, source, now)
         node.handle_timer(now)
         self._finish_step(node)

@@ -106,6 +106,8 @@ class Network:
         self.faults: list[Fault] = []
         self.on_send: Callable[[Host, Address, bytes], None] | None = None
         """Told of every datagram a host sends, before anything happens to it."""
+        self.on_faults: Callable[[], None] | None = None
+        """Told each time faults came or went."""
         self.lost = 0
         self._hosts: dict[Address, Host] = {}
         self._quantiles = latency.quantiles()
@@ -206,6 +208,8 @@ class Network:
     def _mark_all(self) -> None:
         for host in self._hosts.values():
             self._mark(host)
+        if self.on_faults is not None:
+            self.on_faults()
 
     def _mark(self, host: Host) -> None:
         host.sends_into = sum(f.bit for f in self.faults if f.sources is None or host.key in f.sources)

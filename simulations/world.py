@@ -262,6 +262,7 @@ class World:
         for host in self.hosts.values():
             if host.node is not None:
                 host.node.set_contacts(addresses)
+                host.poke()
 
     def _on_events(self, host: Host, events: Sequence[Event]) -> None:
         self.history.add(self.scheduler.now, host.key, events)

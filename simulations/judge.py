@@ -1,0 +1,156 @@
+"""The judge: holds every member of a world to the laws, after each datagram and each virtual second.
+
+    world = World(seed=7)
+    judge = Judge(world)
+    ...
+    judge.calm()        # and now that nothing disturbs them, they must come to one view in time
+
+It stands outside: it sees what leaves and what is taken in, and is told of each change of a row by the table itself. A
+law that is broken raises :class:`~rumormill.simulations.laws.Violation` out of ``world.run``, with the seed and the
+last things anybody concluded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rumormill.gossip import Node, ProtocolSettings
+from rumormill.membership import Address, Change
+from rumormill.membership.row import Row
+from rumormill.simulations.calm import Patience
+from rumormill.simulations.evidence import Evidence
+from rumormill.simulations.host import Host
+from rumormill.simulations.laws import (
+    Life,
+    Registry,
+    RowLaws,
+    Violation,
+    check_datagram,
+    check_digest,
+    check_node,
+    node_table,
+)
+from rumormill.simulations.routing_laws import RoutingLaws
+from rumormill.simulations.scheduler import SECOND, microseconds
+from rumormill.simulations.world import World
+
+
+class Judge:
+    """Watches one world of real Nodes from its beginning. ``settings`` are those its members run with."""
+
+    def __init__(self, world: World, settings: ProtocolSettings | None = None) -> None:
+        self._world = world
+        self._settings = settings or ProtocolSettings()
+        silence = self._settings.misses * microseconds(self._settings.period)
+        self._evidence = Evidence(silence - silence // 20)
+        self._registry = Registry()
+        self._rows = RowLaws(self._registry, self._evidence, self._settings)
+        self._routing = RoutingLaws()
+        world.on_birth.append(self._born)
+        world.network.on_send = self._sent
+        world.network.on_faults = self._faults_changed
+        world.scheduler.push(SECOND, self._each_second)
+
+    def check_all(self) -> None:
+        """Everything that is not seen at a single change. Raises :class:`Violation`."""
+        running = [life for life in self._registry.lives.values() if life.runs]
+        for life in running:
+            check_node(life, self._settings.max_members)
+        self._routing.check({life.host.key: life.node.view for life in running if not life.host.frozen})
+
+    def calm(self) -> float:
+        """Leave the world alone until all who run hold one view; returns the seconds it took.
+
+        Faults and hindrances are the caller's to end. Raises :class:`Violation` ("one-view") where it takes longer than
+        the settings allow.
+        """
+        world = self._world
+        bound = Patience(self._settings, len(world.running()), len(world.hosts)).one_view
+        took = world.run_until(world.one_view, within=bound, every=0.1)
+        if took is None:
+            raise self._with_context(Violation("one-view", f"after {bound:.1f} calm seconds: {self._differences()}"))
+        return took
+
+    def _differences(self) -> str:
+        world = self._world
+        running = sorted(world.name_of(key) for key in world.running())
+        lines = []
+        for key, view in world.views().items():
+            odd = [
+                f"{m.name} {m.liveness.word}{' pending' if m.pending else ''} life {m.generation} inc {m.incarnation}"
+                for m in view.members
+                if (m.name in running) != (m.liveness == 0) or m.pending
+            ]
+            missing = [name for name in running if name not in {m.name for m in view.members}]
+            lines.append(f"{key}: {', '.join(odd) or '-'}" + (f"; lacks {', '.join(missing)}" if missing else ""))
+        stopped = [f"{key} stopped" for key, host in world.hosts.items() if host.node is None]
+        return "\n".join(["", f"running: {', '.join(running)}", *lines, *stopped])
+
+    # -- What the world tells
+
+    def _born(self, host: Host) -> None:
+        node = host.node
+        if not isinstance(node, Node):
+            raise TypeError(f"the laws are about Node, not {type(node).__name__}")
+        life = Life(host, node, self._world.scheduler.now)
+        self._registry.lives[host.key] = life
+        self._registry.rewritten(life, node._state.me)
+        self._evidence.born(host, self._world.scheduler.now)
+        self._routing.born(host.key)
+        host.tap = self._taken_in
+        self._witness(life)
+
+    def _witness(self, life: Life) -> None:
+        """Be told of each change in a member's table, by standing before the methods that make them."""
+        table = node_table(life.node)
+        apply, withdraw = table.apply, table.withdraw_suspicion
+
+        def watched_apply(row: Row) -> Change | None:
+            return self._changed(life, lambda: apply(row))
+
+        def watched_withdraw(half: bytes) -> Change | None:
+            change = withdraw(half)
+            if change is not None:
+                self._raising(lambda: self._rows.withdrawn(life, change))
+            return change
+
+        for name, method in (("apply", watched_apply), ("withdraw_suspicion", watched_withdraw)):
+            setattr(table, name, method)
+
+    def _changed(self, life: Life, apply: Callable[[], Change | None]) -> Change | None:
+        table = node_table(life.node)
+        digest = table.digest
+        change = apply()
+        if change is None:
+            return None
+        if change.after is life.node._state.me:
+            self._registry.rewritten(life, change.after)
+        self._raising(lambda: self._rows.check(life, change, self._world.scheduler.now))
+        self._raising(lambda: check_digest(life, change, digest, table.digest))
+        return change
+
+    def _sent(self, host: Host, to: Address, data: bytes) -> None:
+        del to
+        self._raising(lambda: check_datagram(host, data))
+        self._evidence.sent(self._world.scheduler.now, data)
+
+    def _taken_in(self, host: Host, data: bytes) -> None:
+        self._evidence.taken_in(host.key, self._world.scheduler.now, data)
+
+    def _faults_changed(self) -> None:
+        self._evidence.faults_changed(self._world.scheduler.now, self._world.network.faults)
+
+    def _each_second(self, _: None, __: None) -> None:
+        self._raising(self.check_all)
+        self._world.scheduler.push(self._world.scheduler.now + SECOND, self._each_second)
+
+    def _raising(self, check: Callable[[], None]) -> None:
+        try:
+            check()
+        except Violation as violation:
+            raise self._with_context(violation) from None
+
+    def _with_context(self, violation: Violation) -> Violation:
+        world = self._world
+        told = f"{violation}\nat {world.now:.6f} s of seed {world.seed}; concluded before:\n{world.history.tail()}"
+        return Violation(violation.law, told.removeprefix(f"{violation.law}: "))

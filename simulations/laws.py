@@ -1,0 +1,255 @@
+"""What may never happen, whatever the network does: the safety half of the contract.
+
+The laws about rows are checked at each change of a row in anybody's table, against what the outside observer knows
+(:mod:`rumormill.simulations.evidence`); those about whole tables each virtual second.
+
+==========================  =========================================================================================
+row-order                   within a slot, the account only moves on: generation, instance, incarnation never fall
+verdict-order               at one incarnation a verdict only gets worse, but where one's own suspicion is withdrawn
+own-incarnation             nobody holds a row at an incarnation its subject has not reached itself
+born                        every instance in a table was once started in this pool
+no-resurrection             what is dead comes back only at a higher incarnation; who left never does
+own-row                     a running member never holds itself suspect or dead
+digest-stands               suspicion, and its end, never move the digest
+evidence                    no eviction but after three misses at two members (or one, where the pool knows no other)
+recently-heard              nobody evicts whom it heard within period and grace
+false-eviction              nobody healthy is evicted by anyone who, with everybody else, could hear it throughout
+departure                   a member that leaves is never held dead by one who could hear it say so
+bounds                      datagrams, tables, outboxes and events keep to their sizes
+bookkeeping                 digest, buckets, order and suspects are what the rows say
+==========================  =========================================================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rumormill.gossip import Node, ProtocolSettings
+from rumormill.gossip.state import MAX_OUTBOX
+from rumormill.gossip.wire import MAX_DATAGRAM
+from rumormill.membership import Change, Liveness, MemberTable
+from rumormill.membership.row import Row
+from rumormill.membership.table import half_bucket
+from rumormill.simulations.evidence import Evidence
+from rumormill.simulations.host import Host
+from rumormill.simulations.scheduler import microseconds
+
+
+class Violation(AssertionError):
+    """A law was broken. ``law`` is its name."""
+
+    def __init__(self, law: str, what: str) -> None:
+        super().__init__(f"{law}: {what}")
+        self.law = law
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """What the outside observer knows of one process."""
+
+    host: Host
+    node: Node
+    born: int
+    incarnations: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    """By instance it went by: the latest generation and incarnation it gave itself."""
+
+    @property
+    def runs(self) -> bool:
+        return self.host.node is self.node
+
+    @property
+    def leaving(self) -> bool:
+        return self.host.leaving and self.host.node in (self.node, None)
+
+    @property
+    def healthy(self) -> bool:
+        """It runs, was never frozen, slowed or given a strange clock, and does not leave."""
+        return self.runs and not self.host.mistreated and not self.host.leaving
+
+    @property
+    def replaced(self) -> bool:
+        """Another process lives at its address."""
+        return self.host.node is not None and not self.runs
+
+
+class Registry:
+    """Every process ever started, by the instances it went by."""
+
+    def __init__(self) -> None:
+        self.lives: dict[str, Life] = {}
+        """The latest life on each host, by key."""
+        self.concluded: set[tuple[bytes, int]] = set()
+        """(instance, incarnation) of each death that anybody concluded."""
+        self._by_instance: dict[bytes, Life] = {}
+
+    def rewritten(self, life: Life, row: Row) -> None:
+        """A subject wrote its own row anew."""
+        life.incarnations[row.instance] = (row.generation, row.incarnation)
+        self._by_instance[row.instance] = life
+
+    def life_of(self, instance: bytes) -> Life | None:
+        return self._by_instance.get(instance)
+
+
+class RowLaws:
+    """The laws about a single change in one member's table."""
+
+    def __init__(self, registry: Registry, evidence: Evidence, settings: ProtocolSettings) -> None:
+        self._registry = registry
+        self._evidence = evidence
+        period = microseconds(settings.period)
+        tolerance = period // 20
+        """Clocks that drift, and rounding."""
+        self._fresh = period + microseconds(settings.grace) - tolerance
+        self._voting = 6 * period
+        """A vote lives two periods, a death may be held for three, and then it travels."""
+        self._settled = 20 * period
+
+    def check(self, life: Life, change: Change, now: int) -> None:
+        """Raises :class:`Violation`."""
+        before, after = change.before, change.after
+        if after is None:
+            return
+        subject = self._origin(life, after)
+        self._own_row(life, after)
+        if before is None:
+            return
+        _order(life, before, after)
+        if before.present and after.liveness is Liveness.DEAD and before.instance == after.instance:
+            self._eviction(life, subject, after, now)
+
+    def withdrawn(self, life: Life, change: Change) -> None:
+        """A suspicion was taken back without the subject's word: it must have been no more than that."""
+        before, after = change.before, change.after
+        if before is None or after is None or before.held(Liveness.ALIVE) != after:
+            raise Violation("verdict-order", f"{life.host.key} withdrew more than a suspicion: {_tell(before)}")
+
+    def _origin(self, life: Life, after: Row) -> Life:
+        subject = self._registry.life_of(after.instance)
+        if subject is None:
+            raise Violation("born", f"{life.host.key} holds {_tell(after)}, which nobody ever was")
+        reached = subject.incarnations[after.instance]
+        if subject is not life and (after.generation, after.incarnation) > reached:
+            raise Violation("own-incarnation", f"{life.host.key} holds {_tell(after)}, who is at {reached} itself")
+        return subject
+
+    def _own_row(self, life: Life, after: Row) -> None:
+        if after.instance in life.incarnations and after.liveness is not Liveness.ALIVE and not life.leaving:
+            raise Violation("own-row", f"{life.host.key} holds itself {after.liveness.word}")
+
+    def _eviction(self, life: Life, subject: Life, after: Row, now: int) -> None:
+        observer = life.host.key
+        reachable = subject.host.key != observer and self._reachable(life, subject, now)
+        if subject.leaving:
+            if reachable and life.healthy and self._was_settled(subject):
+                raise Violation("departure", f"{observer} evicted {_tell(after)}, who left in an orderly way")
+            return
+        if not subject.replaced:  # where another lives at its address, who-answers are misses too, and come faster
+            self._recently_heard(life, after, now)
+            self._enough_evidence(life, subject, after, now)
+        self._registry.concluded.add((after.instance, after.incarnation))
+        if subject.healthy and reachable:
+            raise Violation("false-eviction", f"{observer} evicted {_tell(after)}, who is well and was in reach")
+
+    def _was_settled(self, subject: Life) -> bool:
+        """Whether a leaver had been a member for long enough that everyone knew it when it left."""
+        return not subject.host.mistreated and subject.host.left_at - subject.born > self._settled
+
+    def _recently_heard(self, life: Life, after: Row, now: int) -> None:
+        observer = life.host.key
+        last = self._evidence.last_sign(observer, after.half)
+        if last is not None and not life.host.clock_jumped and now - last < self._fresh:
+            raise Violation("recently-heard", f"{observer} evicted {_tell(after)}, heard {now - last} µs ago")
+
+    def _enough_evidence(self, life: Life, subject: Life, after: Row, now: int) -> None:
+        observer = life.host.key
+        witnesses = [key for key in self._evidence.silent_to(after.half, now, self._voting) if key != subject.host.key]
+        if len(witnesses) >= 2:
+            return
+        known = (after.instance, after.incarnation) in self._registry.concluded
+        if observer in witnesses and (known or _alone(life.node, after)):
+            return
+        raise Violation(
+            "evidence", f"{observer} evicted {_tell(after)}, who was silent only to {witnesses or 'nobody'}"
+        )
+
+    def _reachable(self, life: Life, subject: Life, now: int) -> bool:
+        everyone = self._registry.lives
+        since = max(now - 30 * self._settled, subject.born)
+        return self._evidence.heard_throughout(subject.host.key, life.host.key, everyone, since, self._settled)
+
+
+def _order(life: Life, before: Row, after: Row) -> None:
+    key = life.host.key
+    if (after.generation, after.instance, after.incarnation) < (before.generation, before.instance, before.incarnation):
+        raise Violation("row-order", f"{key} went back from {_tell(before)} to {_tell(after)}")
+    if before.instance != after.instance:
+        return
+    if before.liveness is Liveness.LEFT and after.liveness is not Liveness.LEFT:
+        raise Violation("no-resurrection", f"{key} brought {_tell(after)} back, who had left")
+    if before.incarnation != after.incarnation:
+        return
+    if before.liveness is Liveness.DEAD and after.present:
+        raise Violation("no-resurrection", f"{key} brought {_tell(after)} back without its word")
+    if after.liveness < before.liveness:
+        raise Violation("verdict-order", f"{key} went from {_tell(before)} to {_tell(after)}")
+
+
+def _alone(node: Node, after: Row) -> bool:
+    """Whether one vote may do: a pool of two, or a member isolated long enough."""
+    table = node_table(node)
+    present = [row for row in table if row.present and not row.pending and row.instance != after.instance]
+    return len(present) <= 1 or not node.hears
+
+
+def check_digest(life: Life, change: Change, before: int, after: int) -> None:
+    """Suspicion never moves the digest."""
+    old, new = change.before, change.after
+    same = old is not None and new is not None and old.checksum == new.checksum and old.present and new.present
+    if same and before != after:
+        raise Violation("digest-stands", f"{life.host.key} moved its digest by a mere suspicion of {_tell(new)}")
+
+
+def check_datagram(host: Host, data: bytes) -> None:
+    if len(data) > MAX_DATAGRAM:
+        raise Violation("bounds", f"{host.key} sent a datagram of {len(data)} bytes")
+
+
+def check_node(life: Life, max_members: int) -> None:
+    """Everything about one member that no single change shows."""
+    node, table, key = life.node, node_table(life.node), life.host.key
+    own = [row for row in table if row.instance in life.incarnations]
+    if node.stopped is None and not life.leaving and not any(row.liveness is Liveness.ALIVE for row in own):
+        raise Violation("own-row", f"{key} does not hold itself alive")
+    if len(table) > 2 * max_members:
+        raise Violation("bounds", f"{key} holds {len(table)} rows")
+    if node.counters["outbox_full"]:
+        raise Violation("bounds", f"the outbox of {key} overflowed its {MAX_OUTBOX}")
+    check_bookkeeping(key, table)
+
+
+def check_bookkeeping(key: str, table: MemberTable) -> None:
+    """Digest, buckets, order and suspects are what the rows say."""
+    digest, buckets = 0, [0] * 256
+    present = [row for row in table if row.present]
+    for row in present:
+        digest ^= row.checksum
+        buckets[half_bucket(row.half)] ^= row.checksum & 0xFFFFFFFF
+    if digest != table.digest:
+        raise Violation("bookkeeping", f"the digest of {key} is not that of its rows")
+    if b"".join(part.to_bytes(4, "little") for part in buckets) != table.buckets():
+        raise Violation("bookkeeping", f"the buckets of {key} are not those of its rows")
+    if sorted(row.half for row in present) != table.order:
+        raise Violation("bookkeeping", f"the order of {key} is not that of its rows")
+    if {row.half for row in present if row.liveness is Liveness.SUSPECT} != set(table.suspects):
+        raise Violation("bookkeeping", f"the suspects of {key} are not those of its rows")
+
+
+def node_table(node: Node) -> MemberTable:
+    return node._state.table
+
+
+def _tell(row: Row | None) -> str:
+    if row is None:
+        return "nobody"
+    return f"{row.name} (life {row.generation}, {row.half.hex()}, incarnation {row.incarnation}, {row.liveness.word})"

@@ -1,0 +1,256 @@
+"""What can be done to a world, as data: each operation is a small frozen value that prints as a line of a story.
+
+A :class:`Story` is a seed and a list of them. It is what a failed search shrinks to, what ``rumormill simulate replay``
+reads, and what a scenario is made of. As JSON each operation is an object whose ``do`` says which one it is.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from rumormill.simulations.network import Trouble
+from rumormill.simulations.world import World
+
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+Names = tuple[str, ...]
+
+
+class Operation(msgspec.Struct, frozen=True, tag_field="do", tag=str.lower):
+    """Base of all operations."""
+
+    def apply(self, world: World) -> None:
+        """Do it. Raises KeyError for a host that does not exist."""
+        raise NotImplementedError
+
+
+class Start(Operation, frozen=True):
+    count: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+    over: Seconds = 0.0
+
+    def apply(self, world: World) -> None:
+        world.start(self.count, over=self.over)
+
+    def __str__(self) -> str:
+        spread = f", one after the other over {self.over:g} s" if self.over else ""
+        return f"start {self.count} members{spread}"
+
+
+class Rival(Operation, frozen=True):
+    """A second process under a name that is in use."""
+
+    key: str
+    name: str
+
+    def apply(self, world: World) -> None:
+        world.start_one(self.key, name=self.name)
+
+    def __str__(self) -> str:
+        return f"start {self.key}, which also calls itself {self.name}"
+
+
+class Run(Operation, frozen=True):
+    seconds: Seconds
+
+    def apply(self, world: World) -> None:
+        world.run(self.seconds)
+
+    def __str__(self) -> str:
+        return f"run {self.seconds:g} s"
+
+
+class Crash(Operation, frozen=True):
+    keys: Names
+
+    def apply(self, world: World) -> None:
+        world.crash(*self.keys)
+
+    def __str__(self) -> str:
+        return f"crash {_list(self.keys)}"
+
+
+class Restart(Operation, frozen=True):
+    keys: Names
+    new_address: bool = False
+
+    def apply(self, world: World) -> None:
+        world.restart(*self.keys, new_address=self.new_address)
+
+    def __str__(self) -> str:
+        return f"restart {_list(self.keys)}" + (" at a new address" if self.new_address else "")
+
+
+class Leave(Operation, frozen=True):
+    keys: Names
+
+    def apply(self, world: World) -> None:
+        world.leave(*self.keys)
+
+    def __str__(self) -> str:
+        return f"let {_list(self.keys)} leave"
+
+
+class Freeze(Operation, frozen=True):
+    keys: Names
+
+    def apply(self, world: World) -> None:
+        world.freeze(*self.keys)
+
+    def __str__(self) -> str:
+        return f"freeze {_list(self.keys)}"
+
+
+class Thaw(Operation, frozen=True):
+    keys: Names
+
+    def apply(self, world: World) -> None:
+        world.thaw(*self.keys)
+
+    def __str__(self) -> str:
+        return f"thaw {_list(self.keys)}"
+
+
+class Slow(Operation, frozen=True):
+    keys: Names
+    lag: Seconds
+    """0 is full speed again."""
+
+    def apply(self, world: World) -> None:
+        world.slow(self.lag, *self.keys)
+
+    def __str__(self) -> str:
+        pace = f"every step about {self.lag:g} s late" if self.lag else "full speed again"
+        return f"slow {_list(self.keys)}: {pace}"
+
+
+class JumpClock(Operation, frozen=True):
+    keys: Names
+    seconds: float
+
+    def apply(self, world: World) -> None:
+        world.jump_clock(self.seconds, *self.keys)
+
+    def __str__(self) -> str:
+        return f"jump the clock of {_list(self.keys)} by {self.seconds:+g} s"
+
+
+class DriftClock(Operation, frozen=True):
+    keys: Names
+    rate: Annotated[float, msgspec.Meta(gt=-0.5, lt=0.5)]
+
+    def apply(self, world: World) -> None:
+        world.drift_clock(self.rate, *self.keys)
+
+    def __str__(self) -> str:
+        return f"let the clock of {_list(self.keys)} gain {self.rate:g} s a second"
+
+
+class Cut(Operation, frozen=True):
+    """``other`` empty is everyone else."""
+
+    one: Names
+    other: Names = ()
+
+    def apply(self, world: World) -> None:
+        world.cut(self.one, self.other or None)
+
+    def __str__(self) -> str:
+        return f"cut {_list(self.one)} off from {_list(self.other) if self.other else 'everyone else'}"
+
+
+class CutOneWay(Operation, frozen=True):
+    """Empty is everyone."""
+
+    sources: Names
+    targets: Names
+
+    def apply(self, world: World) -> None:
+        world.cut_one_way(self.sources or None, self.targets or None)
+
+    def __str__(self) -> str:
+        return f"let nothing through from {_all(self.sources)} to {_all(self.targets)}"
+
+
+class Degrade(Operation, frozen=True):
+    """Empty is everyone."""
+
+    trouble: Trouble
+    sources: Names = ()
+    targets: Names = ()
+
+    def apply(self, world: World) -> None:
+        world.degrade(self.trouble, self.sources or None, self.targets or None)
+
+    def __str__(self) -> str:
+        return f"trouble from {_all(self.sources)} to {_all(self.targets)}: {self.trouble}"
+
+
+class Heal(Operation, frozen=True):
+    def apply(self, world: World) -> None:
+        world.heal()
+
+    def __str__(self) -> str:
+        return "heal the network"
+
+
+AnyOperation = (
+    Start
+    | Rival
+    | Run
+    | Crash
+    | Restart
+    | Leave
+    | Freeze
+    | Thaw
+    | Slow
+    | JumpClock
+    | DriftClock
+    | Cut
+    | CutOneWay
+    | Degrade
+    | Heal
+)
+
+
+class InvalidStory(ValueError):
+    """A story file that cannot be read, or that names a host which does not exist then. Says where."""
+
+
+class Story(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A seed and what happens. Played twice, it leaves the same trace."""
+
+    seed: int
+    operations: tuple[AnyOperation, ...]
+    title: str = ""
+
+    def __str__(self) -> str:
+        head = f"{self.title} (seed {self.seed})" if self.title else f"seed {self.seed}"
+        return "\n".join([head, *(f"  {operation}" for operation in self.operations)])
+
+    def to_json(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Story:
+        """Read what :meth:`to_json` wrote. Raises :class:`InvalidStory`."""
+        try:
+            return msgspec.json.decode(text, type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidStory(str(error)) from None
+
+    def play(self, world: World) -> None:
+        """Do all of it, in a world made with this story's seed. Raises :class:`InvalidStory`."""
+        for number, operation in enumerate(self.operations, 1):
+            try:
+                operation.apply(world)
+            except KeyError as error:
+                raise InvalidStory(f"operation {number} ({operation}): there is no host {error}") from None
+
+
+def _list(keys: Names) -> str:
+    return ", ".join(keys) if keys else "nobody"
+
+
+def _all(keys: Names) -> str:
+    return ", ".join(keys) if keys else "everyone"

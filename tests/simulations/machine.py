@@ -1,0 +1,166 @@
+"""A hypothesis state machine over everything that can be done to a world, judged at every datagram.
+
+Each step is an operation (rumormill.simulations.operations) and is written down, so that what hypothesis shrinks a
+failure to is a story: it is printed, and saved as a file that ``rumormill simulate replay`` plays again. At the end of
+each example the world is put right and left alone, and must come to one view.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hypothesis import note
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from rumormill.simulations import Burst, Trouble, World
+from rumormill.simulations.judge import Judge
+from rumormill.simulations.laws import Violation
+from rumormill.simulations.operations import (
+    AnyOperation,
+    Crash,
+    Cut,
+    CutOneWay,
+    Degrade,
+    DriftClock,
+    Freeze,
+    Heal,
+    JumpClock,
+    Leave,
+    Restart,
+    Rival,
+    Run,
+    Slow,
+    Start,
+    Story,
+    Thaw,
+)
+
+SAVED = Path(os.environ.get("RUMORMILL_STORIES", ".hypothesis/stories"))
+MAX_MEMBERS = 9
+
+picks = st.integers(0, MAX_MEMBERS - 1)
+some_picks = st.lists(picks, min_size=1, max_size=4)
+moments = st.sampled_from([0.02, 0.1, 0.3, 0.7, 1.5, 3.0, 8.0])
+troubles = st.sampled_from(
+    [
+        Trouble(loss=0.1),
+        Trouble(loss=0.3),
+        Trouble(duplicate=0.3, jitter=0.05),
+        Trouble(delay=0.15, jitter=0.05),
+        Trouble(burst=Burst(5.0, 0.5)),
+    ]
+)
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """Start, crash, freeze, restart, leave, join, cut, heal, degrade, advance; in any order."""
+
+    @initialize(seed=st.integers(0, 2**32), count=st.integers(2, 6), over=st.sampled_from([0.0, 1.0]))
+    def begin(self, seed: int, count: int, over: float) -> None:
+        self.world = World(seed=seed)
+        self.judge = Judge(self.world)
+        self.operations: list[AnyOperation] = []
+        self.do(Start(count, over), Run(1.0))
+
+    def do(self, *operations: AnyOperation) -> None:
+        for operation in operations:
+            self.operations.append(operation)
+            try:
+                operation.apply(self.world)
+            except Violation as violation:
+                self.fail(violation)
+
+    def fail(self, violation: Violation) -> None:
+        """Tell and save the story; hypothesis comes by here last with the smallest one."""
+        story = Story(self.world.seed, tuple(self.operations), title=violation.law)
+        SAVED.mkdir(parents=True, exist_ok=True)
+        path = SAVED / f"{violation.law}.json"
+        path.write_bytes(story.to_json())
+        note(f"{story}\nreplay with: rumormill simulate replay {path}")
+        raise violation
+
+    def running(self) -> list[str]:
+        return list(self.world.running())
+
+    def choose(self, picked: list[int]) -> tuple[str, ...]:
+        """Hosts by number; hypothesis shrinks towards the first ones."""
+        keys = list(self.world.hosts)
+        return tuple(dict.fromkeys(keys[number % len(keys)] for number in picked))
+
+    @rule(seconds=moments)
+    def advance(self, seconds: float) -> None:
+        self.do(Run(seconds))
+
+    @rule(picked=some_picks)
+    def crash(self, picked: list[int]) -> None:
+        self.do(Crash(self.choose(picked)))
+
+    @rule(picked=some_picks, new_address=st.booleans())
+    def restart(self, picked: list[int], new_address: bool) -> None:
+        self.do(Restart(self.choose(picked), new_address))
+
+    @rule(picked=picks)
+    def leave(self, picked: int) -> None:
+        self.do(Leave(self.choose([picked])))
+
+    @rule(picked=some_picks)
+    def freeze(self, picked: list[int]) -> None:
+        self.do(Freeze(self.choose(picked)))
+
+    @rule(picked=some_picks)
+    def thaw(self, picked: list[int]) -> None:
+        self.do(Thaw(self.choose(picked)))
+
+    @precondition(lambda self: len(self.world.hosts) < MAX_MEMBERS)
+    @rule(count=st.integers(1, 2))
+    def join(self, count: int) -> None:
+        self.do(Start(count))
+
+    @precondition(lambda self: len(self.world.hosts) < MAX_MEMBERS and "rival" not in self.world.hosts)
+    @rule(picked=picks)
+    def rival(self, picked: int) -> None:
+        (key,) = self.choose([picked])
+        self.do(Rival("rival", self.world.name_of(key)))
+
+    @rule(picked=some_picks)
+    def cut(self, picked: list[int]) -> None:
+        self.do(Cut(self.choose(picked)))
+
+    @rule(here=some_picks, there=some_picks)
+    def cut_one_way(self, here: list[int], there: list[int]) -> None:
+        self.do(CutOneWay(self.choose(here), self.choose(there)))
+
+    @rule(trouble=troubles, here=st.lists(picks, max_size=3), there=st.lists(picks, max_size=3))
+    def degrade(self, trouble: Trouble, here: list[int], there: list[int]) -> None:
+        self.do(Degrade(trouble, self.choose(here), self.choose(there)))
+
+    @rule()
+    def heal(self) -> None:
+        self.do(Heal())
+
+    @rule(picked=some_picks, lag=st.sampled_from([0.0, 0.02, 0.1, 0.4]))
+    def slow(self, picked: list[int], lag: float) -> None:
+        self.do(Slow(self.choose(picked), lag))
+
+    @rule(picked=picks, seconds=st.sampled_from([0.05, 0.15, 1.0, 3600.0, -0.1, -30.0]))
+    def jump_clock(self, picked: int, seconds: float) -> None:
+        self.do(JumpClock(self.choose([picked]), seconds))
+
+    @rule(picked=picks, rate=st.sampled_from([0.0002, -0.0002, 0.002]))
+    def drift_clock(self, picked: int, rate: float) -> None:
+        self.do(DriftClock(self.choose([picked]), rate))
+
+    def teardown(self) -> None:
+        """Put everything right but the dead, leave it alone, and expect one view."""
+        if not hasattr(self, "world"):
+            return
+        everyone = tuple(self.world.hosts)
+        self.do(Heal(), Thaw(everyone), Slow(everyone, 0.0))
+        if self.world.hosts["n0"].node is None:  # the seed: whoever never knew anybody else needs it
+            self.do(Restart(("n0",)))
+        try:
+            self.judge.calm()
+        except Violation as violation:
+            self.fail(violation)
