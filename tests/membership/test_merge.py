@@ -1,0 +1,202 @@
+"""The merge rule is a maximum over a total order, and a table is what its claims make it, in whatever order they came."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rumormill.membership import (
+    Liveness,
+    MemberTable,
+    Readiness,
+    Record,
+    Row,
+    encode_record,
+    merge,
+    precedence,
+    row_of_record_untrusted,
+    tombstone,
+)
+
+
+def record(name: str, key: int, generation: int = 1, incarnation: int = 1, **fields: object) -> Record:
+    plain: dict[str, object] = {
+        "pending": False,
+        "host": "10.0.0.1",
+        "port": 7946,
+        "service": "embed",
+        "url": "http://10.0.0.1:9000",
+        "readiness": Readiness.PASSING,
+    }
+    return Record(name=name, generation=generation, incarnation=incarnation, keys=bytes([key]) * 64, **(plain | fields))  # type: ignore[arg-type]
+
+
+def row(name: str, key: int, **fields: object) -> Row:
+    return row_of_record_untrusted(encode_record(record(name, key, **fields)))  # type: ignore[arg-type]
+
+
+def rows_of(name: str, *, pending: st.SearchStrategy[bool]) -> st.SearchStrategy[Row]:
+    """Lives of one name: a few instances, as several accounts and verdicts of each. An instance stays in one slot."""
+
+    def build(key: int, generation: int, incarnation: int, liveness: Liveness, wait: bool, weight: int) -> Row:
+        account = row(
+            name, key, generation=generation, incarnation=incarnation, pending=wait and key > 2, weight=weight
+        )
+        return account.held(liveness)
+
+    return st.builds(
+        build,
+        st.integers(1, 4),
+        st.integers(1, 2),
+        st.integers(1, 3),
+        st.sampled_from(Liveness),
+        pending,
+        st.sampled_from([1000, 2000]),
+    )
+
+
+one_name = rows_of("w1", pending=st.just(False))
+
+
+@given(one_name, one_name)
+def test_merge_is_commutative(a: Row, b: Row) -> None:
+    assert precedence(merge(a, b)) == precedence(merge(b, a))
+
+
+@given(one_name, one_name, one_name)
+def test_merge_is_associative(a: Row, b: Row, c: Row) -> None:
+    assert precedence(merge(merge(a, b), c)) == precedence(merge(a, merge(b, c)))
+
+
+@given(one_name)
+def test_merge_is_idempotent(a: Row) -> None:
+    assert merge(a, a) is a
+    assert merge(None, a) is a
+
+
+@given(st.lists(one_name, min_size=1, max_size=12), st.randoms(use_true_random=False))
+def test_a_table_is_the_same_in_any_order_of_claims(rows: list[Row], rng: random.Random) -> None:
+    one, other = MemberTable(), MemberTable()
+    for claim in rows:
+        one.apply(claim)
+    shuffled = rows * 2
+    rng.shuffle(shuffled)
+    for claim in shuffled:
+        other.apply(claim)
+    assert [precedence(r) for r in one] == [precedence(r) for r in other]
+    assert (one.digest, one.buckets(), one.order) == (other.digest, other.buckets(), other.order)
+
+
+@given(st.lists(st.sampled_from("abc").flatmap(lambda n: rows_of(n, pending=st.booleans())), max_size=30))
+def test_the_books_agree_with_the_rows(rows: list[Row]) -> None:
+    """Whatever was applied: digest, order, suspects and buried are those of the rows that are held."""
+    table = MemberTable()
+    versions = [table.version]
+    names = {"a": 0, "b": 10, "c": 20}
+    for claim in rows:
+        key = claim.record.keys[0] + names[claim.name] if claim.record else 0
+        own = row(
+            claim.name,
+            key,
+            generation=claim.generation,
+            incarnation=claim.incarnation,
+            pending=claim.pending,
+            weight=claim.record.weight if claim.record else 1000,
+        )
+        changed = table.apply(own.held(claim.liveness))
+        versions.append(table.version)
+        assert (versions[-1] > versions[-2]) == (changed is not None)
+        check_books(table)
+
+
+def check_books(table: MemberTable) -> None:
+    held = list(table)
+    digest = 0
+    for each in held:
+        if each.present:
+            digest ^= each.checksum
+    assert table.digest == digest
+    assert table.order == sorted(r.half for r in held if r.present)
+    assert list(table.suspects) == [h for h in table.suspects if table.get(h) and table.get(h).liveness == 1]  # type: ignore[union-attr]
+    assert set(table.suspects) == {r.half for r in held if r.liveness is Liveness.SUSPECT}
+    assert set(table.buried) == {r.half for r in held if not r.present}
+    assert all(table.get(r.half) is r for r in held)
+
+
+def test_a_verdict_gets_only_worse_until_the_subject_speaks() -> None:
+    table = MemberTable()
+    alive = row("w1", 1)
+    assert table.apply(alive)
+    assert table.apply(alive.held(Liveness.SUSPECT))
+    assert table.apply(alive) is None
+    assert table.apply(alive.held(Liveness.DEAD))
+    assert table.apply(alive.held(Liveness.SUSPECT)) is None
+    refuted = row("w1", 1, incarnation=2)
+    change = table.apply(refuted)
+    assert change is not None
+    assert change.same_life
+    assert table.get(refuted.half) is refuted
+
+
+def test_suspicion_is_not_in_the_digest_and_death_is() -> None:
+    table = MemberTable()
+    alive = row("w1", 1)
+    table.apply(alive)
+    digest, version = table.digest, table.version
+    table.apply(alive.held(Liveness.SUSPECT))
+    assert table.digest == digest
+    assert table.version > version
+    table.apply(alive.held(Liveness.DEAD))
+    assert table.digest == 0
+
+
+def test_a_newcomer_waits_beside_the_incumbent_and_then_takes_its_place() -> None:
+    table = MemberTable()
+    incumbent, newcomer = row("w1", 1), row("w1", 2, generation=2, pending=True)
+    table.apply(incumbent)
+    table.apply(newcomer)
+    assert [r.half for r in table.lives("w1")] == [incumbent.half, newcomer.half]
+    settled = row("w1", 2, generation=2, incarnation=2)
+    table.apply(settled)
+    assert table.lives("w1") == [settled]
+    assert table.apply(newcomer) is None, "its pending account is old news"
+    check_books(table)
+
+
+def test_an_instance_stands_in_one_slot_at_a_time() -> None:
+    """A settled member that has to wait again (somebody else holds the name) leaves the settled slot, and no trace."""
+    table = MemberTable()
+    settled, waiting = row("w1", 3), row("w1", 3, generation=2, incarnation=2, pending=True)
+    table.apply(settled)
+    table.apply(waiting)
+    assert table.lives("w1") == [waiting]
+    assert table.apply(settled) is None
+    check_books(table)
+
+
+def test_a_full_table_turns_newcomers_away_and_keeps_learning_of_those_it_holds() -> None:
+    table = MemberTable(max_members=2)
+    table.apply(row("w1", 1))
+    table.apply(row("w2", 2))
+    assert table.apply(row("w3", 3)) is None
+    assert table.refused == 1
+    assert table.apply(row("w1", 1, incarnation=2))
+
+
+def test_one_instance_under_two_names_is_refused() -> None:
+    table = MemberTable()
+    table.apply(row("w1", 1))
+    assert table.apply(row("w2", 1)) is None
+    check_books(table)
+
+
+def test_a_tombstone_needs_no_record() -> None:
+    table = MemberTable()
+    alive = row("w1", 1)
+    table.apply(alive)
+    assert table.apply(tombstone("w1", 1, alive.instance, 1, Liveness.LEFT))
+    assert table.get(alive.half).liveness is Liveness.LEFT  # type: ignore[union-attr]
+    assert table.forget(alive.half)
+    assert len(table) == 0

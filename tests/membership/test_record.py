@@ -1,0 +1,70 @@
+"""What a peer may claim of itself is bounded before it is believed."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_merge import record
+
+from rumormill.membership import InvalidRecord, encode_record, row_of_record_untrusted
+from rumormill.membership.record import MAX_LIFE, MAX_RECORD_BYTES
+
+
+def test_a_record_survives_its_bytes() -> None:
+    plain = record("wörker-1", 7, tags={"gpu": "a100", "az": "b"})
+    row = row_of_record_untrusted(encode_record(plain))
+    assert row.record == plain
+    assert row.encoded == encode_record(plain)
+    assert row.instance == plain.instance
+    assert row.half == plain.instance[:8]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"host": "localhost"},
+        {"host": "0.0.0.0"},
+        {"host": "224.0.0.1"},
+        {"host": ""},
+        {"port": 0},
+        {"port": 65536},
+        {"url": "ftp://x"},
+        {"url": "javascript:alert(1)"},
+        {"weight": -1},
+        {"weight": 10**9},
+        {"zone": "z" * 65},
+        {"service": "embed\n"},
+        {"tags": {"k": "v" * 600}},
+        {"readiness": 9},
+        {"generation": MAX_LIFE},
+        {"incarnation": MAX_LIFE},
+        {"incarnation": -1},
+    ],
+)
+def test_what_no_member_would_say_is_refused(fields: dict[str, object]) -> None:
+    encoded = msgspec.msgpack.encode(record("w1", 1, **fields))  # type: ignore[arg-type]
+    with pytest.raises(InvalidRecord):
+        row_of_record_untrusted(encoded)
+
+
+@pytest.mark.parametrize("name", ["", "n" * 129, "ü" * 65, "bell\x07", "two\nlines"])
+def test_a_name_is_short_and_printable(name: str) -> None:
+    with pytest.raises(InvalidRecord):
+        row_of_record_untrusted(msgspec.msgpack.encode(record(name, 1)))
+
+
+def test_a_record_fits_one_datagram() -> None:
+    large = record("n" * 128, 1, service="s" * 128, url="http://" + "u" * 249, zone="z" * 64, release="r" * 64)
+    assert len(encode_record(large)) <= MAX_RECORD_BYTES
+    with pytest.raises(InvalidRecord, match="tags"):
+        row_of_record_untrusted(encode_record(record("w", 1, tags={"k" * 300: "v" * 300})))
+
+
+@given(st.binary(max_size=400))
+def test_bytes_from_anywhere_are_a_record_or_refused(data: bytes) -> None:
+    try:
+        row_of_record_untrusted(data)
+    except InvalidRecord as refusal:
+        assert str(refusal)
