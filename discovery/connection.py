@@ -26,6 +26,7 @@ from rumormill.discovery.router import Router
 from rumormill.discovery.turns import Turns
 
 READ: Final = 8192
+LINGER_READS: Final = 64
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 STREAM_HEAD: Final = b"Content-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n\r\n"
 GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError)
@@ -57,11 +58,12 @@ class Endpoint:
 class Connection:
     """One stream of a caller. :meth:`serve` runs until either side closes it, and raises nothing a caller can cause."""
 
-    __slots__ = ("__weakref__", "_endpoint", "_reader", "_scope", "_stream", "deadline")
+    __slots__ = ("_descriptor", "_endpoint", "_reader", "_scope", "_stream", "deadline")
 
     def __init__(self, endpoint: Endpoint, stream: trio.abc.Stream) -> None:
         self._endpoint = endpoint
         self._stream = stream
+        self._descriptor = _descriptor(stream)
         self._reader = RequestReader(endpoint.limits)
         self._scope = trio.CancelScope()
         self.deadline = endpoint.now + endpoint.limits.head_timeout
@@ -78,7 +80,7 @@ class Connection:
             with self._scope:
                 await self._converse()
             if self._scope.cancelled_caught and self._reader.partial:
-                await self._take_leave(TOO_LATE)
+                await self._refuse(TOO_LATE)
         except GONE:
             endpoint.counters["connections_broken"] += 1
         finally:
@@ -104,7 +106,7 @@ class Connection:
                 return
             if reader.refusal is not None:
                 endpoint.counters["requests_refused"] += 1
-                await self._take_leave(reader.refusal)
+                await self._refuse(reader.refusal)
                 return
             if not reader.partial:
                 self.deadline = endpoint.now + limits.idle_timeout
@@ -142,7 +144,7 @@ class Connection:
         endpoint = self._endpoint
         try:
             route, query = endpoint.router.find(request)
-            return await route.handler(endpoint.desk, Call(request, query, self._descriptor()))
+            return await route.handler(endpoint.desk, Call(request, query, self._descriptor))
         except Refused as refused:
             endpoint.counters["requests_refused"] += 1
             return refused.answer
@@ -168,8 +170,18 @@ class Connection:
             await self._send(head)
             return
         await self._send(head + stream.first)
-        with trio.CancelScope() as scope, self._endpoint.desk.hangups.watching(self._descriptor(), scope):
-            await stream.follow(self._send)
+        hangups = self._endpoint.desk.hangups
+        with trio.CancelScope() as scope:
+            hangups.add(self._descriptor, scope)
+            try:
+                await stream.follow(self._send)
+            finally:
+                hangups.remove(self._descriptor)
+
+    async def _refuse(self, answer: Prepared) -> None:
+        """Give the last answer of this connection."""
+        wire = answer.wire(self._endpoint.date, CONNECTION_CLOSE, head_only=False)
+        await take_leave(self._stream, wire, self._endpoint.limits.linger)
 
     async def _send(self, data: bytes) -> None:
         """Send all of it, or be ended by the sweep: a caller that does not take its answer holds nothing for long."""
@@ -177,18 +189,22 @@ class Connection:
         await self._stream.send_all(data)
         self.deadline = math.inf
 
-    async def _take_leave(self, answer: Prepared) -> None:
-        """Say why, and wait a moment for the caller to read it: closing on unread bytes would reset it away."""
-        with trio.move_on_after(self._endpoint.limits.linger):
-            await self._stream.send_all(answer.wire(self._endpoint.date, CONNECTION_CLOSE, head_only=False))
-            if isinstance(self._stream, trio.SocketStream):
-                await self._stream.send_eof()
-                for _ in range(64):
-                    if not await self._stream.receive_some(READ):
-                        break
 
-    def _descriptor(self) -> int | None:
-        stream = self._stream
-        if isinstance(stream, trio.SSLStream):
-            stream = stream.transport_stream
-        return stream.socket.fileno() if isinstance(stream, trio.SocketStream) else None
+async def take_leave(stream: trio.abc.Stream, answer: bytes, linger: float) -> None:
+    """Say why, and wait a moment for the caller to read it: closing on unread bytes would reset the answer away.
+
+    Does not close the stream. Raises what :data:`GONE` lists.
+    """
+    with trio.move_on_after(linger):
+        await stream.send_all(answer)
+        if isinstance(stream, trio.SocketStream):
+            await stream.send_eof()
+            for _ in range(LINGER_READS):
+                if not await stream.receive_some(READ):
+                    break
+
+
+def _descriptor(stream: trio.abc.Stream) -> int | None:
+    if isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    return stream.socket.fileno() if isinstance(stream, trio.SocketStream) else None

@@ -34,7 +34,7 @@ Q_co = TypeVar("Q_co", covariant=True)
 Send = Callable[[bytes], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would cost a microsecond a request
 class Call(Generic[Q_co]):
     """One request, understood."""
 
@@ -133,8 +133,12 @@ class Desk:
         if index != self.index(topic) or not self.counted_here(process) or seconds == 0:
             return
         seconds += self._rng.uniform(0, seconds * JITTER)
-        with trio.move_on_after(seconds) as scope, self.hangups.watching(call.socket, scope):
-            await self.room.moved(topic, index)
+        with trio.move_on_after(seconds) as scope:
+            self.hangups.add(call.socket, scope)
+            try:
+                await self.room.moved(topic, index)
+            finally:
+                self.hangups.remove(call.socket)
 
     def _prepare_members(self) -> Prepared:
         pool = self.require_pool()

@@ -8,8 +8,6 @@ watches the sockets of all of them for the other side's closing, and for nothing
 from __future__ import annotations
 
 import select
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import trio
 
@@ -21,19 +19,16 @@ class HangupWatch:
         self._epoll = select.epoll()
         self._scopes: dict[int, trio.CancelScope] = {}
 
-    @contextmanager
-    def watching(self, fd: int | None, scope: trio.CancelScope) -> Iterator[None]:
-        """Watch one socket while the block runs. With no descriptor (a stream in memory) nothing is watched."""
-        if fd is None:
-            yield
-            return
-        self._scopes[fd] = scope
-        self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR)
-        try:
-            yield
-        finally:
-            if self._scopes.pop(fd, None) is not None:
-                self._epoll.unregister(fd)
+    def add(self, fd: int | None, scope: trio.CancelScope) -> None:
+        """Watch one socket, until it is removed. With no descriptor (a stream in memory) nothing is watched."""
+        if fd is not None:
+            self._scopes[fd] = scope
+            self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR)
+
+    def remove(self, fd: int | None) -> None:
+        """Watch it no longer. To be called before the socket closes, also where it has hung up."""
+        if fd is not None and self._scopes.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
 
     async def run(self) -> None:
         """Cancel scopes as their sockets close. Never returns."""

@@ -37,6 +37,23 @@ class Request:
 class RequestReader:
     """One connection's bytes. After a refusal it is of no further use: answer it and close."""
 
+    __slots__ = (
+        "_body",
+        "_complete",
+        "_header_lines",
+        "_headers",
+        "_in_head",
+        "_limits",
+        "_looks_like_tls",
+        "_old",
+        "_parser",
+        "_target",
+        "_unfinished_bytes",
+        "expects_continue",
+        "partial",
+        "refusal",
+    )
+
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._complete: list[Request] = []
@@ -104,6 +121,7 @@ class RequestReader:
         self._headers: dict[bytes, bytes] = {}
         self._header_lines = 0
         self._body = b""
+        self._old = False
 
     def on_message_begin(self) -> None:
         self.partial = True
@@ -134,8 +152,8 @@ class RequestReader:
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        old = self._parser.get_http_version() == "1.0"
-        if not old and b"host" not in self._headers:
+        self._old = self._parser.get_http_version() == "1.0"
+        if not self._old and b"host" not in self._headers:
             raise refuse(400, "the Host header is missing", "HTTP/1.1 requires one")
         self.expects_continue = self._headers.get(b"expect", b"").lower() == b"100-continue"
 
@@ -146,7 +164,6 @@ class RequestReader:
 
     def on_message_complete(self) -> None:
         parser = self._parser
-        old = parser.get_http_version() == "1.0"
         self._complete.append(
             Request(
                 parser.get_method(),
@@ -154,7 +171,7 @@ class RequestReader:
                 self._headers,
                 self._body,
                 keep_alive=parser.should_keep_alive(),
-                old=old,
+                old=self._old,
             )
         )
         self.partial = False

@@ -25,7 +25,7 @@ import structlog
 import trio
 
 from rumormill.discovery.commands import Commands
-from rumormill.discovery.connection import GONE, Connection, Endpoint
+from rumormill.discovery.connection import GONE, Connection, Endpoint, take_leave
 from rumormill.discovery.desk import Desk
 from rumormill.discovery.limits import Limits
 from rumormill.discovery.openapi import document
@@ -44,6 +44,8 @@ SPARE_FILES: Final = 64
 CLOSE_GRACE: Final = 1.0
 """Seconds for callers to take their last answers."""
 ACCEPT_PAUSE: Final = 0.1
+TURNED_AWAY_AT_ONCE: Final = 64
+"""Newcomers beyond the limit that get a word of explanation."""
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 FULL: Final = prepare_problem(
     503,
@@ -82,6 +84,7 @@ class DiscoveryServer:
         self._endpoint = Endpoint(self._desk, Router(token), limits, Turns(limits.batch))
         self._limits = limits
         self._capacity = limits.connections
+        self._turning_away = 0
         self._unfolded: PoolView | None = None
         self._fold_again = 0.0
         self._storm = trio.Event()
@@ -182,12 +185,16 @@ class DiscoveryServer:
         return False
 
     async def _turn_away(self, stream: trio.abc.Stream) -> None:
-        """Say 503 without reading a byte; no caller can make this take longer than a moment."""
-        with trio.move_on_after(self._limits.linger):
+        """Say 503 without understanding a byte; beyond some at a time, even that is too much."""
+        if self._turning_away < TURNED_AWAY_AT_ONCE:
+            self._turning_away += 1
             try:
-                await stream.send_all(FULL.wire(self._endpoint.date, CONNECTION_CLOSE, head_only=False))
+                answer = FULL.wire(self._endpoint.date, CONNECTION_CLOSE, head_only=False)
+                await take_leave(stream, answer, self._limits.linger)
             except GONE:
                 self._endpoint.counters["connections_broken"] += 1
+            finally:
+                self._turning_away -= 1
         await trio.aclose_forcefully(stream)
 
     async def _sweep(self) -> None:

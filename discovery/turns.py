@@ -15,24 +15,30 @@ class Turns:
 
     def __init__(self, batch: int) -> None:
         self._batch = batch
+        self._low = batch // 2
         self._left = batch
         self._queue = trio.lowlevel.ParkingLot()
-        self._used_up = trio.lowlevel.ParkingLot()
+        self._runs_low = trio.lowlevel.ParkingLot()
 
     async def take(self) -> None:
         """Wait for a turn. Returns at once, without a checkpoint, while there are some."""
-        if self._left > 0 and not self._queue:
+        if self._left > 0:
             self._left -= 1
-            return
-        self._used_up.unpark()
-        await self._queue.park()
+            if self._left == self._low:
+                self._runs_low.unpark()
+        else:
+            await self._queue.park()
 
     async def run(self) -> None:
-        """Hand out the next batch, one round after the last one was used up. Never returns."""
+        """Hand out the next batch in the round after half of one was used. Never returns.
+
+        At half already, so that callers who use less than that in a round never have to queue.
+        """
         while True:
-            if not self._queue:
-                await self._used_up.park()
-            while self._queue:
+            if self._left > self._low:
+                await self._runs_low.park()
+            else:
                 await trio.lowlevel.checkpoint()
-                self._queue.unpark(count=self._batch)
-            self._left = self._batch
+            waiting = len(self._queue)
+            self._queue.unpark(count=self._batch)
+            self._left = max(self._batch - waiting, 0)

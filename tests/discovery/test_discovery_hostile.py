@@ -215,6 +215,7 @@ async def test_beyond_the_limit_with_all_at_work_the_newcomer_is_turned_away():
         await until(lambda: endpoint.server.waiting == 3)
         newcomer = await endpoint.caller()
         async with newcomer.stream:
+            await newcomer.send(GOOD)  # unread, it must not reset the answer away
             got = await newcomer.read_answer()
             assert (got.status, got.headers["retry-after"]) == (503, "1")
             assert await newcomer.read_to_end() == b""
