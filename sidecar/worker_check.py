@@ -114,8 +114,6 @@ class WorkerCheck:
             raise CheckFailed(str(error.__cause__ or "the connection broke")) from None
         except OSError as error:
             raise CheckFailed(_words(error)) from None
-        except httptools.HttpParserError:
-            raise CheckFailed("the answer is not HTTP") from None
         if not 200 <= status <= 299:
             raise CheckFailed(f"answered {status}")
 
@@ -181,8 +179,10 @@ async def _read_status(stream: trio.abc.Stream) -> int:
         read += len(data)
         try:
             answer.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            break
+        except httptools.HttpParserError:
+            if answer.status is None:
+                raise CheckFailed("the answer is not HTTP") from None
+            break  # the status is clear, whatever stands behind it
     if answer.status is None:
         raise CheckFailed(
             "the connection was closed without an answer" if read < MAX_ANSWER_BYTES else "no end of headers"
