@@ -58,7 +58,7 @@ class Endpoint:
 class Connection:
     """One stream of a caller. :meth:`serve` runs until either side closes it, and raises nothing a caller can cause."""
 
-    __slots__ = ("_descriptor", "_endpoint", "_reader", "_scope", "_stream", "deadline")
+    __slots__ = ("_descriptor", "_endpoint", "_overdue", "_reader", "_scope", "_stream", "deadline")
 
     def __init__(self, endpoint: Endpoint, stream: trio.abc.Stream) -> None:
         self._endpoint = endpoint
@@ -66,11 +66,13 @@ class Connection:
         self._descriptor = _descriptor(stream)
         self._reader = RequestReader(endpoint.limits)
         self._scope = trio.CancelScope()
+        self._overdue = False
         self.deadline = endpoint.now + endpoint.limits.head_timeout
         """When the sweep ends this connection, whatever it is doing."""
 
-    def end(self) -> None:
-        """Close it: it is overdue, or its place is needed."""
+    def end(self, *, overdue: bool = False) -> None:
+        """Close it; one that is overdue in the middle of a request is told so, one whose place is needed is not."""
+        self._overdue = overdue
         self._scope.cancel()
 
     async def serve(self) -> None:
@@ -79,7 +81,7 @@ class Connection:
         try:
             with self._scope:
                 await self._converse()
-            if self._scope.cancelled_caught and self._reader.partial:
+            if self._overdue and self._reader.partial:
                 await self._refuse(TOO_LATE)
         except GONE:
             endpoint.counters["connections_broken"] += 1

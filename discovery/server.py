@@ -203,7 +203,7 @@ class DiscoveryServer:
             self._tick()
             now = self._endpoint.now
             for connection in [connection for connection in self._endpoint.open if connection.deadline < now]:
-                connection.end()
+                connection.end(overdue=True)
                 self._endpoint.counters["connections_overdue"] += 1
             await trio.sleep(self._limits.sweep)
 
