@@ -169,7 +169,12 @@ class _Agent:
             on_trouble=lambda seed, why: self.log.warning("join", seed=str(seed), trouble=why),
         )
         self.keeper = SnapshotKeeper(
-            settings.snapshot, settings.name, settings.cluster, lambda: (node.generation, node.addresses()), self._warn
+            settings.snapshot,
+            settings.name,
+            settings.cluster,
+            lambda: (node.generation, node.addresses()),
+            remembered.addresses,
+            self._warn,
         )
 
     def _remembered(self) -> Remembered:

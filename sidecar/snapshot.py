@@ -26,6 +26,10 @@ MAX_ADDRESSES = 256
 """Enough to find any pool again."""
 
 
+Content = tuple[int, list[Address]]
+"""Generation and addresses."""
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """The file's content, as JSON."""
 
@@ -84,9 +88,11 @@ def write_snapshot(path: Path, name: str, cluster: str, generation: int, address
 
 
 class SnapshotKeeper:
-    """Keeps the file as new as a second ago, in a thread, so that a slow disk delays no heartbeat.
+    """Keeps the file as new as a second ago, writing in a thread, so that a slow disk delays no heartbeat.
 
-    ``path`` None keeps nothing. ``warn`` is told of trouble once, until a writing succeeds again.
+    ``path`` None keeps nothing. ``remembered`` stands until other addresses are known: a pool that is gone for a moment
+    must not empty the book. ``warn`` is told of trouble when it begins. Larger ``quiet`` seconds: fewer writings, and an
+    older book after a crash.
     """
 
     def __init__(
@@ -94,15 +100,19 @@ class SnapshotKeeper:
         path: Path | None,
         name: str,
         cluster: str,
-        read: Callable[[], tuple[int, list[Address]]],
+        read: Callable[[], Content],
+        remembered: Sequence[Address],
         warn: Callable[[str], None],
+        quiet: float = QUIET_SECONDS,
     ) -> None:
         self._path = path
         self._name = name
         self._cluster = cluster
         self._read = read
+        self._book = list(remembered)
         self._warn = warn
-        self._written: tuple[int, list[Address]] | None = None
+        self._quiet = quiet
+        self._written: Content | None = None
         self._troubled = False
         self._due = trio.Event()
 
@@ -117,27 +127,35 @@ class SnapshotKeeper:
         while True:
             await self._due.wait()
             self._due = trio.Event()
-            content = self._read()
-            # A pool that is gone for a moment must not empty the address book.
-            if content != self._written and (content[1] or self._written is None or content[0] != self._written[0]):
-                await trio.to_thread.run_sync(self._write, self._path, content)
-            await trio.sleep(QUIET_SECONDS)
+            content = self._content()
+            if content != self._written:
+                self._note(content, await trio.to_thread.run_sync(self._write, self._path, content))
+            await trio.sleep(self._quiet)
 
     def write_last(self) -> None:
         """The last word before the process ends."""
-        content = self._read()
-        if self._path is not None and content[1] and content != self._written:
-            self._write(self._path, content)
+        content = self._content()
+        if self._path is not None and content != self._written:
+            self._note(content, self._write(self._path, content))
 
-    def _write(self, path: Path, content: tuple[int, list[Address]]) -> None:
+    def _content(self) -> Content:
+        generation, addresses = self._read()
+        self._book = addresses or self._book
+        return generation, self._book
+
+    def _write(self, path: Path, content: Content) -> OSError | None:
         try:
             write_snapshot(path, self._name, self._cluster, *content)
         except OSError as error:
-            if not self._troubled:
-                self._warn(f"{path} cannot be written: {error.strerror}")
-            self._troubled = True
-        else:
-            self._written, self._troubled = content, False
+            return error
+        return None
+
+    def _note(self, content: Content, problem: OSError | None) -> None:
+        if problem is None:
+            self._written = content
+        elif not self._troubled:
+            self._warn(f"{self._path} cannot be written: {problem.strerror}")
+        self._troubled = problem is not None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -111,7 +111,7 @@ class WorkerCheck:
         except trio.TooSlowError:
             raise CheckFailed(f"no answer within {self._timeout:g} s") from None
         except trio.BrokenResourceError as error:
-            raise CheckFailed(str(error.__cause__ or "the connection broke")) from None
+            raise CheckFailed(_words(error.__cause__)) from None
         except OSError as error:
             raise CheckFailed(_words(error)) from None
         if not 200 <= status <= 299:
@@ -190,5 +190,9 @@ async def _read_status(stream: trio.abc.Stream) -> int:
     return answer.status
 
 
-def _words(error: OSError) -> str:
-    return (os.strerror(error.errno) if error.errno else str(error)).lower()
+def _words(error: BaseException | None) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not to be trusted: {error.verify_message} (SSL_CERT_FILE names further authorities)"
+    if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
+        return os.strerror(error.errno).lower()
+    return str(error or "the connection broke")

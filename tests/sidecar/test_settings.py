@@ -1,0 +1,244 @@
+"""Settings: who wins, what is filled in, and what is refused with which hint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rumormill.sidecar import Settings, SettingsError, load
+from rumormill.sidecar.secrets import read_key_file, read_token_file
+from rumormill.sidecar.settings import description_of, fields
+from rumormill.sidecar.values import Endpoint, Seconds, WorkerUrl
+
+ENOUGH: dict[str, Any] = {
+    "name": "w1",
+    "cluster": "prod",
+    "service": "embed",
+    "worker": "http://127.0.0.1:9001",
+    "insecure-plaintext": True,
+}
+
+
+def settings(environ: dict[str, str] | None = None, config: Path | None = None, **flags: Any) -> Settings:
+    typed = {**ENOUGH, **{name.replace("_", "-"): value for name, value in flags.items()}}
+    return load({name: value for name, value in typed.items() if value is not None}, environ or {}, config)
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Callable[[str], Path]:
+    def write(text: str) -> Path:
+        path = tmp_path / "agent.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    plain = settings()
+    assert (plain.gossip, plain.http) == ("127.0.0.1:7946", "127.0.0.1:7380")
+    assert plain.advertise == plain.gossip
+    assert plain.worker_url == "http://127.0.0.1:9001"
+    assert (plain.period, plain.worker_check_period, plain.drain_time) == (0.2, 1.0, 1.0)
+    assert (plain.worker_check, plain.weight, plain.join, plain.tag) == ("/health", 1.0, (), {})
+
+
+def test_a_flag_wins_over_a_variable_and_that_over_the_file_and_that_over_the_default(
+    toml: Callable[[str], Path],
+) -> None:
+    config = toml('zone = "file"\nrelease = "file"\nweight = 3\nkey_file = "k"\ninsecure-plaintext = false')
+    environ = {"RUMORMILL_ZONE": "variable", "RUMORMILL_RELEASE": "variable"}
+    found = settings(environ, config, zone="flag", insecure_plaintext=None)
+    assert (found.zone, found.release, found.weight) == ("flag", "variable", 3.0)
+    assert found.key_file == Path("k")
+    assert found.drain_time == 1.0
+    assert settings({"RUMORMILL_CONFIG": str(config)}, zone=None, insecure_plaintext=None).zone == "file"
+
+
+def test_several_values_are_repeated_flags_commas_or_a_list(toml: Callable[[str], Path]) -> None:
+    seeds = ("pool.example:7946", "[::1]:7947")
+    assert settings(join=seeds).join == seeds
+    assert settings({"RUMORMILL_JOIN": "pool.example:7946,[::1]:7947"}).join == seeds
+    assert settings(config=toml('join = ["pool.example:7946", "[::1]:7947"]')).join == seeds
+    assert settings(config=toml('join = "pool.example:7946"')).join == seeds[:1]
+    assert settings(tag=("gpu=a100", "rack=r=7")).tag == {"gpu": "a100", "rack": "r=7"}
+    assert settings({"RUMORMILL_TAG": "gpu=a100,x="}).tag == {"gpu": "a100", "x": ""}
+    assert settings(config=toml("[tag]\ngpu = 'a100'")).tag == {"gpu": "a100"}
+
+
+def test_a_variable_may_be_the_url_that_readers_use() -> None:
+    assert settings({"RUMORMILL_HTTP": "http://127.0.0.1:7381"}).http == "127.0.0.1:7381"
+
+
+def test_kubernetes_service_links_are_nobodys_typo() -> None:
+    links = {
+        "RUMORMILL_SERVICE_HOST": "10.0.0.1",
+        "RUMORMILL_SERVICE_PORT": "7380",
+        "RUMORMILL_SERVICE_PORT_HTTP": "7380",
+        "RUMORMILL_PORT": "tcp://10.0.0.1:7380",
+        "RUMORMILL_PORT_7380_TCP_ADDR": "10.0.0.1",
+        "RUMORMILL_SEEDS_SERVICE_HOST": "10.0.0.2",
+    }
+    assert settings(links).service == "embed"
+
+
+def test_host_names_are_resolved_and_ipv6_is_spelt_one_way() -> None:
+    assert settings(gossip="localhost:7000").gossip in ("127.0.0.1:7000", "[::1]:7000")
+    assert settings(gossip="[0:0:0:0:0:0:0:1]:7000").gossip == "[::1]:7000"
+    found = settings(
+        gossip="[::]:7946", advertise="[fd00::5]:7946", advertise_worker="https://gpu5.example/v1/", http="[::1]:1"
+    )
+    assert found.reached_at.host == "fd00::5"
+    assert found.worker_url == "https://gpu5.example/v1"
+
+
+WRONG: list[tuple[dict[str, Any], str, str]] = [
+    ({"gossip": "0.0.0.0:7946"}, "listens everywhere", "--advertise 10.0.0.5:7946"),
+    ({"gossip": "::1:7946"}, "is ambiguous", "in brackets: [::1]:PORT"),
+    ({"gossip": "[::1:7946"}, "is not an IPv6 address in brackets", "[::1]:7946"),
+    ({"gossip": "127.0.0.1"}, "has no port", "127.0.0.1:PORT"),
+    ({"gossip": ":7946"}, "has no host", "127.0.0.1:7946"),
+    ({"gossip": "127.0.0.1:79460"}, "'79460' is not a port", "up to 65535"),
+    ({"gossip": "127.0.0.1:x"}, "'x' is not a port", "up to 65535"),
+    ({"gossip": "no.such.host.invalid:1"}, "does not resolve", "give an IP address"),
+    ({"gossip": "10.0.0.5:7946"}, "their own loopback", "--advertise-worker http://10.0.0.5:9001"),
+    ({"advertise": "[::1]:7946"}, "two IP families", "IPv4 or IPv6 for both"),
+    ({"advertise": "0.0.0.0:7946"}, "not an address one member can be reached at", "the other sidecars"),
+    ({"advertise": "224.0.0.1:7946"}, "not an address one member can be reached at", "the other sidecars"),
+    ({"worker": "127.0.0.1:9001"}, "is not an http(s) URL", "http://127.0.0.1:9001"),
+    ({"worker": "ftp://x"}, "is not an http(s) URL", "http://127.0.0.1:9001"),
+    ({"worker": "http://u:secret@x"}, "the URL holds a password", "leave user:password@ out"),
+    ({"worker": "http://x:99999"}, "is not a URL", "http://127.0.0.1:9001"),
+    ({"worker": "http://x/?a=b"}, "has a query", "at most a path"),
+    ({"worker": "http://" + "x" * 300}, "more than 256 bytes", "shorter"),
+    ({"worker": "http://0.0.0.0:9001"}, "callers cannot be sent to", "http://127.0.0.1:9001"),
+    ({"worker_check": "health"}, "is not a path", "/health"),
+    ({"worker_check": "/a b"}, "is not a path", "/health"),
+    ({"worker_check_period": "1"}, "'1' is not a duration", "200ms, 1s"),
+    ({"worker_check_period": "0s"}, "out of range", "20ms to 3600s"),
+    ({"period": "-1s"}, "is not a duration", "say the unit"),
+    ({"period": "1h"}, "out of range", "20ms to 10s"),
+    ({"worker_pid": "abc"}, "--worker-pid: expected `int", ""),
+    ({"worker_pid": "0"}, "--worker-pid: expected `int` >= 1", ""),
+    ({"weight": "heavy"}, "--weight: expected `float`, got `str`, and this is 'heavy'", ""),
+    ({"weight": "1001"}, "--weight: expected `float` <= 1000", ""),
+    ({"weight": "0.0001"}, "below a thousandth", "0 for no traffic"),
+    ({"weight": "nan"}, "--weight", ""),
+    ({"name": ""}, "--name: expected `str` of length >= 1", ""),
+    ({"name": "a\nb"}, "name holds characters that cannot be printed", "plain"),
+    ({"name": "ü" * 65}, "name is longer than 128 bytes", "shorter"),
+    ({"tag": ("novalue",)}, "a tag needs a key and a value", "KEY=VALUE"),
+    ({"tag": ("k=" + "v" * 600,)}, "tags take more than 512 bytes", "shorter"),
+    ({"http": "0.0.0.0:7380"}, "would answer anyone on the network", "--http-token-file"),
+    ({"http_tls_cert": "c.pem"}, "go together", "give both"),
+    ({"insecure_plaintext": None}, "there is no key", "rumormill keys generate --out rumormill.key"),
+    ({"key_file": "k"}, "exclude each other", "leave --insecure-plaintext out"),
+    ({"join": ("10.0.0.1:0",)}, "has port 0", "gossips on"),
+    ({"join": ("0.0.0.0:1",)}, "everywhere and nowhere", "one member's address"),
+    ({"name": None, "cluster": None}, "the agent needs --name and --cluster", "for example: rumormill agent"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message", "hint"), WRONG, ids=lambda value: str(value)[:40])
+def test_what_cannot_be_meant_is_refused_in_one_line_with_a_hint(
+    flags: dict[str, Any], message: str, hint: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        settings(**flags)
+    assert message in refused.value.message
+    assert hint in refused.value.hint
+    assert "\n" not in refused.value.message + refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ('nmae = "w1"', "unknown setting 'nmae'", "did you mean 'name'?"),
+        ('worker-check-perod = "1s"', "unknown setting 'worker-check-perod'", "did you mean 'worker-check-period'?"),
+        ("xyzzy = 1", "unknown setting 'xyzzy'", "known are advertise, "),
+        ("name = w1", "is not TOML: invalid value (at line 1", 'cluster = "prod"'),
+        ("zone = 7", "zone in ", ""),
+        ("period = 0.2", "0.2 is not a duration", "say the unit"),
+        ("gossip = 7946", "expected an address in quotes", '"HOST:PORT"'),
+        ("key-file = 5", "5 is not a file name", "in quotes"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_name(toml: Callable[[str], Path], text: str, message: str, hint: str) -> None:
+    config = toml(text)
+    with pytest.raises(SettingsError) as refused:
+        settings(config=config)
+    assert message in refused.value.message
+    assert str(config) in refused.value.message
+    assert hint in refused.value.hint
+
+
+def test_a_file_that_is_not_there_and_a_misspelt_variable(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"cannot read .*: No such file"):
+        settings(config=tmp_path / "none.toml")
+    with pytest.raises(SettingsError, match="unknown variable RUMORMILL_KEYFILE") as refused:
+        settings({"RUMORMILL_KEYFILE": "x"})
+    assert refused.value.hint == "did you mean 'RUMORMILL_KEY_FILE'?"
+    with pytest.raises(SettingsError, match="RUMORMILL_WEIGHT: expected `float`"):
+        settings({"RUMORMILL_WEIGHT": "much"})
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    for field in fields():
+        about, metavar = description_of(field)
+        assert about.endswith(".")
+        assert metavar == metavar.upper()
+
+
+def test_values_print_as_they_are_written() -> None:
+    assert str(Endpoint.parse("[::1]:7946")) == "[::1]:7946"
+    assert (Endpoint("::1", 5).host, Endpoint("h", 5).port) == ("::1", 5)
+    assert [str(Seconds.parse(text)) for text in ("200ms", "1s", "1.5s", ".5m")] == ["200ms", "1s", "1.5s", "30s"]
+    assert WorkerUrl.parse("https://h/a/").endpoint == "h:443"
+
+
+def private(path: Path, text: str | bytes, mode: int = 0o600) -> Path:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    path.chmod(mode)
+    return path
+
+
+def test_a_key_file_is_read(tmp_path: Path) -> None:
+    key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+    ring = read_key_file(private(tmp_path / "k", f"# the old one comes second\n{key}\n{key}\n"))
+    assert ring.keys == (bytes(32), bytes(32))
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "message", "hint"),
+    [
+        ("AAAA", 0o644, "can be read by others (mode 0644)", "chmod 600"),
+        ("AAAA", 0o600, "line 1 holds 3 bytes", "rumormill keys generate --out"),
+        ("!", 0o600, "line 1 is not base64", "rumormill keys generate --out"),
+        ("\n", 0o600, "there is no key in it", "rumormill keys generate --out"),
+        (b"\xff\xfe", 0o600, "is not text", "rumormill keys generate --out"),
+        ("A" * 70_000, 0o600, "is longer than", "rumormill keys generate --out"),
+    ],
+)
+def test_a_key_file_that_will_not_do(tmp_path: Path, text: str | bytes, mode: int, message: str, hint: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        read_key_file(private(tmp_path / "k", text, mode))
+    assert message in refused.value.message
+    assert hint in refused.value.hint
+
+
+def test_a_key_file_that_is_not_there_or_is_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as refused:
+        read_key_file(tmp_path / "k")
+    assert refused.value.hint == f"rumormill keys generate --out {tmp_path / 'k'}"
+    with pytest.raises(SettingsError, match="cannot be read: Is a directory"):
+        read_key_file(tmp_path)
+
+
+def test_a_token_is_one_word(tmp_path: Path) -> None:
+    assert read_token_file(private(tmp_path / "t", "s3cret\n")) == "s3cret"
+    for text in ("", "two words", "ü"):
+        with pytest.raises(SettingsError, match="does not hold one word"):
+            read_token_file(private(tmp_path / "t", text))

@@ -1,0 +1,122 @@
+"""The address book on disk: written whole or not at all, and believed only where it makes sense."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rumormill.membership.record import MAX_LIFE, Address
+from rumormill.sidecar.snapshot import (
+    MAX_ADDRESSES,
+    Remembered,
+    SnapshotIgnored,
+    SnapshotKeeper,
+    read_snapshot_untrusted,
+    write_snapshot,
+)
+
+HERE = ("127.0.0.1", 7946)
+THERE = ("::1", 7947)
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    write_snapshot(path, "w1", "prod", 7, [HERE, THERE])
+    assert read_snapshot_untrusted(path, "w1", "prod") == Remembered(7, (HERE, THERE))
+    assert [file.name for file in tmp_path.iterdir()] == ["s.json"]
+
+
+def test_no_file_is_no_memory(tmp_path: Path) -> None:
+    assert read_snapshot_untrusted(tmp_path / "none", "w1", "prod") == Remembered(0, ())
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "is damaged"),
+        (b"{}", "is damaged"),
+        (b"\xff", "is damaged"),
+        (b"[" * 100_000, "is damaged"),
+        (b'{"version":2,"name":"w1","cluster":"prod","generation":1,"addresses":[]}', "is damaged"),
+        (b'{"version":1,"name":"w1","cluster":"prod","generation":-1,"addresses":[]}', "is damaged"),
+        (b'{"version":1,"name":"w1","cluster":"prod","generation":1,"addresses":[["h",0]]}', "is damaged"),
+        (b'{"version":1,"name":"w2","cluster":"prod","generation":1,"addresses":[]}', "is that of 'w2' in 'prod'"),
+        (b'{"version":1,"name":"w1","cluster":"lab","generation":1,"addresses":[]}', "is that of 'w1' in 'lab'"),
+    ],
+)
+def test_what_cannot_be_used_is_ignored_with_a_reason(tmp_path: Path, content: bytes, why: str) -> None:
+    path = tmp_path / "s.json"
+    path.write_bytes(content)
+    with pytest.raises(SnapshotIgnored, match=why):
+        read_snapshot_untrusted(path, "w1", "prod")
+
+
+def test_a_folder_in_its_place(tmp_path: Path) -> None:
+    with pytest.raises(SnapshotIgnored, match="cannot be read: Is a directory"):
+        read_snapshot_untrusted(tmp_path, "w1", "prod")
+
+
+def test_bounds(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    write_snapshot(path, "w1", "prod", MAX_LIFE - 1, [("10.0.0.1", port) for port in range(1, 1000)])
+    remembered = read_snapshot_untrusted(path, "w1", "prod")
+    assert remembered.generation + 1 < MAX_LIFE
+    assert len(remembered.addresses) == MAX_ADDRESSES
+    saved = json.loads(path.read_text())
+    saved["addresses"] = [["evil.example", 1], ["10.0.0.1", 2]]
+    path.write_text(json.dumps(saved))
+    assert read_snapshot_untrusted(path, "w1", "prod").addresses == (("10.0.0.1", 2),)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.json"
+    path.write_bytes(content)
+    with pytest.raises(SnapshotIgnored):
+        read_snapshot_untrusted(path, "w1", "prod")
+
+
+async def test_the_keeper_writes_what_is_new_and_warns_once(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    held: tuple[int, list[Address]] = (1, [])
+    warnings: list[str] = []
+    keeper = SnapshotKeeper(path, "w1", "prod", lambda: held, [THERE], warnings.append, quiet=0.001)
+    obstacle = tmp_path / "s.json.new"
+    obstacle.mkdir()
+
+    async def until_remembered(content: Remembered) -> None:
+        with trio.fail_after(10):
+            while read_snapshot_untrusted(path, "w1", "prod") != content:
+                keeper.changed()
+                await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.run)
+        with trio.fail_after(10):
+            while not warnings:
+                keeper.changed()
+                await trio.lowlevel.checkpoint()
+        obstacle.rmdir()
+        await until_remembered(Remembered(1, (THERE,)))
+        held = (1, [HERE])
+        await until_remembered(Remembered(1, (HERE,)))
+        nursery.cancel_scope.cancel()
+    assert warnings == [f"{path} cannot be written: Is a directory"]
+    held = (1, [])
+    keeper.write_last()
+    assert read_snapshot_untrusted(path, "w1", "prod").addresses == (HERE,), "an empty moment empties no book"
+    held = (2, [THERE])
+    keeper.write_last()
+    assert read_snapshot_untrusted(path, "w1", "prod") == Remembered(2, (THERE,))
+
+
+async def test_without_a_path_nothing_is_kept() -> None:
+    keeper = SnapshotKeeper(None, "w1", "prod", lambda: (1, [HERE]), (), lambda _: None)
+    keeper.changed()
+    await keeper.run()
+    keeper.write_last()

@@ -1,0 +1,212 @@
+"""The worker check against real servers: what is a pass, what is a miss, and when which readiness follows."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+from certificates import write_certificate
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rumormill.membership.record import Readiness
+from rumormill.sidecar.values import WorkerUrl
+from rumormill.sidecar.worker_check import CheckState, WorkerCheck, open_process
+
+
+@asynccontextmanager
+async def server(answer: bytes | None, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Answers every request with these bytes, or with silence; gives the port."""
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        try:
+            await stream.receive_some(4096)
+            if answer is None:
+                await trio.sleep_forever()
+            await stream.send_all(answer or b"")
+            await stream.aclose()
+        except trio.BrokenResourceError:
+            return  # the caller has seen enough
+
+    async with trio.open_nursery() as nursery:
+        listeners: list[trio.SocketListener | trio.SSLListener[trio.SocketStream]]
+        if context is None:
+            listeners = list(await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1")))
+        else:
+            listeners = list(await nursery.start(partial(trio.serve_ssl_over_tcp, serve, 0, context, host="127.0.0.1")))
+        listener = listeners[0]
+        plain = listener.transport_listener if isinstance(listener, trio.SSLListener) else listener
+        assert isinstance(plain, trio.SocketListener)
+        yield plain.socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+class Watch:
+    """A check that runs, and what it has said."""
+
+    def __init__(self, url: str, path: str = "/health", period: float = 0.02) -> None:
+        self.check = WorkerCheck(WorkerUrl.parse(url), path, period, self._on_change)
+        self.said: list[tuple[Readiness, str]] = []
+        self._news = trio.Event()
+
+    def _on_change(self, readiness: Readiness, why: str) -> None:
+        self.said.append((readiness, why))
+        self._news.set()
+
+    async def news(self) -> tuple[Readiness, str]:
+        with trio.fail_after(15):
+            await self._news.wait()
+        self._news = trio.Event()
+        return self.said[-1]
+
+    async def misses(self, number: int) -> str:
+        """Wait for so many misses, and say why the last one was one."""
+        with trio.fail_after(15):
+            while self.check.state.misses < number:
+                await trio.lowlevel.checkpoint()
+        return self.check.last_miss
+
+
+@asynccontextmanager
+async def running(watch: Watch) -> AsyncIterator[Watch]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch.check.run)
+        yield watch
+        nursery.cancel_scope.cancel()
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        OK,
+        b"HTTP/1.0 204 No Content\r\n\r\n",
+        b"HTTP/1.1 299 Odd\r\n\r\nuntil the end",
+        b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n" + b"x" * 200_000,
+        b"HTTP/1.1 204 No Content\r\n\r\nbut there is",
+    ],
+    ids=["plain", "http/1.0", "no length", "announced", "chunked", "endless", "body where none may be"],
+)
+async def test_a_pass(answer: bytes) -> None:
+    async with server(answer) as port, running(Watch(f"http://127.0.0.1:{port}")) as watch:
+        assert await watch.news() == (Readiness.PASSING, "it answers")
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", "answered 503"),
+        (b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n", "answered 302"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "the answer is not HTTP"),
+        (b"", "the connection was closed without an answer"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X-Padding: y\r\n" * 10_000, "no end of headers"),
+        (None, "no answer within 0.25 s"),
+    ],
+    ids=["503", "redirect", "not http", "closed", "endless head", "silence"],
+)
+async def test_a_miss_says_why(answer: bytes | None, why: str) -> None:
+    async with server(answer) as port, running(Watch(f"http://127.0.0.1:{port}")) as watch:
+        assert why in await watch.misses(1)
+        assert watch.check.state.readiness is Readiness.STARTING
+
+
+async def test_nobody_there_is_a_miss_by_address_and_by_name() -> None:
+    async with server(OK) as port:
+        pass
+    for host in ("127.0.0.1", "localhost"):
+        async with running(Watch(f"http://{host}:{port}")) as watch:
+            assert "refused" in await watch.misses(1) or "all attempts" in watch.check.last_miss
+    async with running(Watch("http://no.such.host.invalid")) as watch:
+        assert await watch.misses(1)
+
+
+async def test_three_misses_in_a_row_are_critical_and_one_pass_ends_that() -> None:
+    answers = [200, 500, 500, 200, 500, 500, 500, 200]
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.receive_some(4096)
+        status = answers.pop(0) if len(answers) > 1 else answers[0]
+        await stream.send_all(b"HTTP/1.1 %d W\r\nContent-Length: 0\r\n\r\n" % status)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        async with running(Watch(f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}")) as watch:
+            for _ in range(3):
+                await watch.news()
+        nursery.cancel_scope.cancel()
+    assert watch.said == [
+        (Readiness.PASSING, "it answers"),
+        (Readiness.CRITICAL, "3 checks missed, the last: answered 500"),
+        (Readiness.PASSING, "it answers"),
+    ]
+
+
+async def test_tls_is_checked_against_the_known_authorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, key = write_certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    async with server(OK, context) as port:
+        async with running(Watch(f"https://127.0.0.1:{port}")) as watch:
+            assert "its certificate is not to be trusted" in await watch.misses(1)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        async with running(Watch(f"https://127.0.0.1:{port}")) as watch:
+            assert await watch.news() == (Readiness.PASSING, "it answers")
+
+
+async def test_the_end_of_the_process_is_critical_at_once_whatever_an_older_check_says() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    release = trio.Event()
+    asked = trio.Event()
+    requests = 0
+
+    async def serve(stream: trio.SocketStream) -> None:
+        nonlocal requests
+        await stream.receive_some(4096)
+        requests += 1
+        asked.set()
+        await release.wait()
+        await stream.send_all(OK)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        watch = Watch(f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}", period=1000)
+        descriptor = open_process(process.pid)
+        nursery.start_soon(watch.check.run)
+        nursery.start_soon(watch.check.watch_process, descriptor)
+        await asked.wait()
+        process.kill()
+        assert await watch.news() == (Readiness.CRITICAL, "its process has ended")
+        assert requests == 1
+        release.set()
+        assert await watch.news() == (Readiness.PASSING, "it answers")
+        assert requests == 2, "what was asked of the former process does not count"
+        nursery.cancel_scope.cancel()
+    process.communicate()
+
+
+@given(st.lists(st.sampled_from(["pass", "miss", "exit"]), max_size=30))
+def test_the_rule_in_all_orders(steps: list[str]) -> None:
+    state = CheckState()
+    for count, step in enumerate(steps, 1):
+        state = {"pass": state.after_pass, "miss": state.after_miss, "exit": state.after_exit}[step]()
+        past = steps[:count]
+        last_good = max((i for i, s in enumerate(past) if s == "pass"), default=-1)
+        since = past[last_good + 1 :]
+        if "exit" in since or (last_good >= 0 and since.count("miss") >= 3):
+            assert state.readiness is Readiness.CRITICAL
+        elif last_good >= 0:
+            assert state.readiness is Readiness.PASSING
+        else:
+            assert state.readiness in (Readiness.STARTING, Readiness.CRITICAL)
+            assert ("exit" in past) == (state.readiness is Readiness.CRITICAL)
