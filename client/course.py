@@ -1,0 +1,131 @@
+"""One request's way through the pool: who has been tried, and what a failure means for it. Pure.
+
+The rules:
+
+- An attempt that failed before anything was sent costs nothing: on to the next worker, whatever the request.
+- One that failed after sending goes on only if the request is replayable; else the caller is told so.
+- The caller's own time limit ends the request, unless another attempt is still running.
+- A replayable request may have up to three attempts running at once (hedges); each worker is tried once at most.
+- Whoever answers first has answered; the others are cancelled.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import httpx
+
+from rumormill.ring.worker import Worker
+
+MAX_RUNNING = 3
+
+
+class Verdict(enum.Enum):
+    """What a failed attempt calls for."""
+
+    NEXT = enum.auto()
+    """Try the next worker now."""
+    WAIT = enum.auto()
+    """Another attempt is running; let it."""
+    NOT_REPLAYABLE = enum.auto()
+    TIMED_OUT = enum.auto()
+    """The caller's own limit: raise the error as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt brought no answer."""
+
+    what: str
+    sent: bool
+    """Whether the worker may have got the request whole."""
+    cause: Exception | None = None
+    by_limit: bool = False
+    """One of the caller's own time limits ran out."""
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One worker asked once. Times on the pool's clock, in seconds."""
+
+    worker: Worker
+    began: float
+    hedge: bool = False
+    """Begun while an earlier attempt was still running."""
+    failure: Failure | None = None
+    running: bool = True
+
+    def __str__(self) -> str:
+        if self.failure is None:
+            return f"{self.worker.name}: {'running' if self.running else 'given up for another'}"
+        return f"{self.worker.name}: {self.failure.what} ({'after' if self.failure.sent else 'before'} it was sent)"
+
+
+class Course:
+    """The state of one request."""
+
+    def __init__(self, title: str, unreplayable: str | None) -> None:
+        """`title` is for people ("POST /v1/embeddings"); `unreplayable` says why it must not be sent twice, if so."""
+        self.title = title
+        self.unreplayable = unreplayable
+        self.attempts: list[Attempt] = []
+        self.tried: set[str] = set()
+        """Instances."""
+        self.no_more_hedges = False
+        """Set when nobody is left to hedge with."""
+
+    @property
+    def running(self) -> int:
+        return sum(attempt.running for attempt in self.attempts)
+
+    @property
+    def may_hedge(self) -> bool:
+        return self.unreplayable is None and not self.no_more_hedges and 0 < self.running < MAX_RUNNING
+
+    def begin(self, worker: Worker, now: float) -> Attempt:
+        """An attempt at this worker begins."""
+        attempt = Attempt(worker, now, hedge=self.running > 0)
+        self.attempts.append(attempt)
+        self.tried.add(worker.instance)
+        return attempt
+
+    def fail(self, attempt: Attempt, failure: Failure) -> Verdict:
+        """An attempt failed: what now?"""
+        attempt.failure, attempt.running = failure, False
+        if failure.by_limit:
+            return Verdict.WAIT if self.running else Verdict.TIMED_OUT
+        if failure.sent and self.unreplayable is not None:
+            return Verdict.NOT_REPLAYABLE
+        return Verdict.NEXT
+
+    def settle(self, winner: Attempt) -> list[Attempt]:
+        """One attempt was answered. Returns those that were still running, which nobody waits for any more."""
+        winner.running = False
+        losers = [attempt for attempt in self.attempts if attempt.running]
+        for loser in losers:
+            loser.running = False
+        return losers
+
+
+def failure_of(error: Exception, *, sent: bool) -> Failure | None:
+    """What an error of the HTTP transport says about the attempt; None if it is no failure of the worker.
+
+    A caller's malformed request and an error out of the caller's own body stream are the caller's, and go back as they
+    are. A connection that broke while nothing had been read is held to have been sent: from here, a worker that died
+    before reading and one that died after acting look the same.
+    """
+    what = str(error) or type(error).__name__
+    match error:
+        case httpx.ConnectTimeout():
+            return Failure("no connection in time", sent=False, cause=error)
+        case httpx.ConnectError() | httpx.PoolTimeout() | httpx.UnsupportedProtocol() | httpx.ProxyError():
+            return Failure(what, sent=False, cause=error)
+        case httpx.TimeoutException():
+            return Failure(f"{type(error).__name__}: the caller's own limit", sent=sent, cause=error, by_limit=True)
+        case httpx.LocalProtocolError():
+            return None
+        case httpx.TransportError():
+            return Failure(what, sent=sent, cause=error)
+        case _:
+            return None

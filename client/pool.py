@@ -1,0 +1,255 @@
+"""The pool as asynchronous callers hold it, on trio or asyncio."""
+
+from __future__ import annotations
+
+import logging
+import random
+import ssl
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import urlsplit
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import httpx
+
+from rumormill.client.dispatch import Dispatcher
+from rumormill.client.exchange import Line
+from rumormill.client.replay import Replay, checked_replay
+from rumormill.client.snapshot import UnusableSnapshot, load_snapshot, save_snapshot
+from rumormill.client.topology import Topology, learn, refreshed
+from rumormill.client.watch import Watch
+from rumormill.ring.worker import Worker
+
+SNAPSHOT_PAUSE = 1.0
+"""Seconds between two writes of the snapshot, at least."""
+
+log = logging.getLogger("rumormill.client")
+
+
+class Pool:
+    """The workers of one service, watched through several sidecars, and the way to them.
+
+    async with Pool(["http://127.0.0.1:7380"], service="embed") as pool:
+        http = httpx.AsyncClient(transport=pool.transport(), base_url="http://embed")
+        await http.post("/v1/embeddings", json=body, headers={"Rumormill-Key": user_id})
+
+    A pool belongs to the event loop it was entered in; threads use :class:`rumormill.client.SyncPool`.
+    """
+
+    def __init__(
+        self,
+        sources: str | Iterable[str],
+        service: str,
+        *,
+        replay: Replay = "idempotent",
+        hedge: bool = True,
+        snapshot: str | Path | None = None,
+        token: str | None = None,
+        verify: ssl.SSLContext | None = None,
+        patience: float = 2.0,
+        rng: random.Random | None = None,
+    ) -> None:
+        """Nothing is asked before the pool is entered.
+
+        `sources` are base URLs of sidecars: more than one keeps the pool's sight when one dies. `replay` says which
+        requests may be sent again (replay.py). `hedge` asks the next owner too when an answer is late. `snapshot` is a
+        file for the last good list. `token` is for the sidecars, `verify` for sidecars and workers that speak https.
+        `patience` is how many seconds entering waits for the first list. Raises ValueError, with a hint.
+        """
+        urls = [sources] if isinstance(sources, str) else list(dict.fromkeys(sources))
+        if not service:
+            raise ValueError('service="" is no service; name the one to call, such as service="embed"')
+        self.service = service
+        self._sources = [_checked_source(url) for url in urls]
+        if not self._sources:
+            raise ValueError('a pool needs a sidecar to ask, such as ["http://127.0.0.1:7380"]')
+        self._replay = checked_replay(replay)
+        self._hedge = hedge
+        self._snapshot = None if snapshot is None else Path(snapshot)
+        self._token = token
+        self._given_tls = verify
+        self._made_tls: ssl.SSLContext | None = None
+        self._patience = patience
+        self._rng = rng or random.Random()
+        self._running: AbstractAsyncContextManager[None] | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._watch: Watch | None = None
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._moved: anyio.Event
+
+    async def __aenter__(self) -> Pool:
+        """Start watching; return when there is a list, or `patience` is over. An empty pool is no error here."""
+        if self._running is not None:
+            raise RuntimeError("this pool has been entered before; make a new one")
+        self._running = self._run()
+        await self._running.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        if self._running is None:
+            return None
+        return await self._running.__aexit__(kind, error, trace)
+
+    @property
+    def topology(self) -> Topology:
+        """What the pool believes now."""
+        return self._open().topology
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        """Alive and suspect workers, in every readiness, sorted by name."""
+        return self.topology.workers
+
+    def owners(self, key: str | bytes, n: int | None = None) -> list[Worker]:
+        """The owners of a key in the ring's order, as every sidecar with the same digest names them."""
+        return self.topology.routing.owners(key, n)
+
+    def transport(self, *, replay: Replay | None = None) -> PoolTransport:
+        """A transport for any httpx.AsyncClient; closing that client leaves the pool open."""
+        return PoolTransport(self, self._replay if replay is None else checked_replay(replay))
+
+    @contextmanager
+    def acquire(self, key: str | bytes | None = None) -> Iterator[Worker]:
+        """A worker for a client of your own, counted as busy until the block ends.
+
+        A connection error (OSError, httpx.TransportError) that leaves the block puts the worker behind the others for
+        a moment. Raises :class:`NoWorkersError`.
+        """
+        with self._open().lease(key) as worker:
+            yield worker
+
+    async def changed(self, known: Topology) -> Topology:
+        """Wait until the pool believes something else than `known`, and return it."""
+        while self.topology == known:
+            await self._moved.wait()
+        return self.topology
+
+    async def send(self, request: httpx.Request, *, replay: Replay | None = None) -> httpx.Response:
+        """Send one request, whose URL's scheme and host do not matter; what the transports do. Raises PoolError.
+
+        The header `Rumormill-Key` chooses the worker. The response's extensions tell `rumormill_worker`, the
+        :class:`Worker` that answered, and `rumormill_attempts`.
+        """
+        return await self._open().send(request, self._replay if replay is None else replay)
+
+    def _open(self) -> Dispatcher:
+        if self._dispatcher is None:
+            raise RuntimeError("this pool is not open; use it inside `async with Pool(...) as pool`")
+        return self._dispatcher
+
+    @asynccontextmanager
+    async def _run(self) -> AsyncIterator[None]:
+        headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
+        https = any(url.startswith("https:") for url in self._sources)
+        error: BaseException | None = None
+        async with httpx.AsyncClient(
+            headers=headers,
+            timeout=None,  # noqa: S113 - each query has its own limit
+            trust_env=False,
+            verify=self._tls() if https else False,
+            limits=httpx.Limits(max_connections=None),
+        ) as http:
+            dispatcher = Dispatcher(
+                self.service, rng=self._rng, tls=self._tls, hedge=self._hedge, now=anyio.current_time()
+            )
+            self._watch = Watch(self._sources, self.service, http=http, rng=self._rng, adopt=self._adopt)
+            self._dispatcher = dispatcher
+            self._moved = anyio.Event()
+            try:
+                async with anyio.create_task_group() as self._tasks:
+                    await self._begin(self._tasks, self._watch)
+                    try:
+                        yield
+                    except (Exception, KeyboardInterrupt, SystemExit) as raised:
+                        # Raised again outside the task group, which would wrap it in an exception group.
+                        error = raised
+                    self._tasks.cancel_scope.cancel()
+            finally:
+                self._dispatcher = self._tasks = None
+                with anyio.CancelScope(shield=True):
+                    for line in dispatcher.take_lines():
+                        await line.aclose()
+        if error is not None:
+            raise error
+
+    async def _begin(self, tasks: anyio.abc.TaskGroup, watch: Watch) -> None:
+        tasks.start_soon(watch.run)
+        with anyio.move_on_after(self._patience):
+            await watch.ready.wait()
+        if self._snapshot is not None:
+            if self.topology.origin == "nobody":
+                self._recall(watch, self._snapshot)
+            tasks.start_soon(self._remember, watch, self._snapshot)
+        if self.topology.origin == "nobody":
+            log.warning("the pool of %r starts without a list: %s", self.service, self.topology.describe(0))
+
+    def _adopt(self, topology: Topology) -> None:
+        if self._dispatcher is None or self._tasks is None:
+            return
+        before = self._dispatcher.topology
+        for line in self._dispatcher.adopt(topology):
+            self._tasks.start_soon(_close, line)
+        if topology != before:
+            self._moved.set()
+            self._moved = anyio.Event()
+
+    def _recall(self, watch: Watch, path: Path) -> None:
+        try:
+            answer, age = load_snapshot(path, self.service, time.time())
+        except UnusableSnapshot as error:
+            log.warning("no list from the snapshot: %s", error)
+            return
+        now = anyio.current_time()
+        topology = learn(watch.topology, answer, source=str(path), origin="snapshot", now=now)
+        watch.believe(answer, refreshed(topology, heard=now - age, troubles=watch.topology.troubles))
+        log.warning("no sidecar answers; using the list of %.0f s ago from %s", age, path)
+
+    async def _remember(self, watch: Watch, path: Path) -> None:
+        """Write what sidecars say to the snapshot, whenever it has changed."""
+        written = None
+        while True:
+            answer, moved = watch.answer, self._moved
+            if answer is not written and self.topology.origin == "sidecar" and answer is not None:
+                try:
+                    await anyio.to_thread.run_sync(save_snapshot, path, answer, time.time())
+                except OSError as error:
+                    log.warning("the list cannot be written to %s (%s); it is kept in memory only", path, error)
+                written = answer
+            await moved.wait()
+            await anyio.sleep(SNAPSHOT_PAUSE)
+
+    def _tls(self) -> ssl.SSLContext:
+        if self._given_tls is not None:
+            return self._given_tls
+        if self._made_tls is None:
+            self._made_tls = httpx.create_ssl_context(trust_env=False)
+        return self._made_tls
+
+
+class PoolTransport(httpx.AsyncBaseTransport):
+    """Sends what an httpx.AsyncClient sends to the workers of a pool."""
+
+    def __init__(self, pool: Pool, replay: Replay) -> None:
+        self._pool = pool
+        self._replay: Replay = replay
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._pool.send(request, replay=self._replay)
+
+
+async def _close(line: Line) -> None:
+    await line.aclose()
+
+
+def _checked_source(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{url!r} is no sidecar's URL; give its HTTP address, such as 'http://127.0.0.1:7380'")
+    return url.rstrip("/")
