@@ -13,6 +13,7 @@ import trio
 
 from rumormill.discovery.desk import Call, Desk, EventStream, Response
 from rumormill.discovery.limits import Limits
+from rumormill.discovery.lines import READ, Switchboard
 from rumormill.discovery.request import Request, RequestReader
 from rumormill.discovery.response import (
     CONNECTION_CLOSE,
@@ -25,7 +26,6 @@ from rumormill.discovery.response import (
 from rumormill.discovery.router import Router
 from rumormill.discovery.turns import Turns
 
-READ: Final = 8192
 LINGER_READS: Final = 64
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 STREAM_HEAD: Final = b"Content-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n\r\n"
@@ -45,6 +45,7 @@ class Endpoint:
     router: Router
     limits: Limits
     turns: Turns
+    board: Switchboard
     now: float = 0.0
     """Seconds, brought up to date at each sweep: exact enough for deadlines, and free to read."""
     date: bytes = b""
@@ -58,12 +59,11 @@ class Endpoint:
 class Connection:
     """One stream of a caller. :meth:`serve` runs until either side closes it, and raises nothing a caller can cause."""
 
-    __slots__ = ("_descriptor", "_endpoint", "_overdue", "_reader", "_scope", "_stream", "deadline")
+    __slots__ = ("_endpoint", "_line", "_overdue", "_reader", "_scope", "deadline")
 
     def __init__(self, endpoint: Endpoint, stream: trio.abc.Stream) -> None:
         self._endpoint = endpoint
-        self._stream = stream
-        self._descriptor = _descriptor(stream)
+        self._line = endpoint.board.connect(stream)
         self._reader = RequestReader(endpoint.limits)
         self._scope = trio.CancelScope()
         self._overdue = False
@@ -91,18 +91,17 @@ class Connection:
             self._reader.close()
             with trio.move_on_after(endpoint.limits.linger):
                 try:
-                    await self._stream.aclose()
+                    await self._line.close()
                 except GONE:
                     endpoint.counters["connections_broken"] += 1
 
     async def _converse(self) -> None:
         endpoint, limits, reader = self._endpoint, self._endpoint.limits, self._reader
         while True:
-            data = await self._stream.receive_some(READ)
+            data = await self._line.receive()
             if not data:
                 return
             fresh = not reader.partial
-            await endpoint.turns.take()
             requests = reader.feed_untrusted(data)
             if requests and not await self._answer_all(requests):
                 return
@@ -115,7 +114,7 @@ class Connection:
             elif fresh or requests:  # and not at each drop, or a dripping caller would never be overdue
                 self.deadline = endpoint.now + limits.head_timeout
             if reader.expects_continue:
-                await self._stream.send_all(CONTINUE)
+                await self._line.send(CONTINUE)
 
     async def _answer_all(self, requests: list[Request]) -> bool:
         """Answer pipelined requests in order, each in its turn; True if the connection may go on."""
@@ -146,7 +145,7 @@ class Connection:
         endpoint = self._endpoint
         try:
             route, query = endpoint.router.find(request)
-            return await route.handler(endpoint.desk, Call(request, query, self._descriptor))
+            return await route.handler(endpoint.desk, Call(request, query, self._line))
         except Refused as refused:
             endpoint.counters["requests_refused"] += 1
             return refused.answer
@@ -172,23 +171,19 @@ class Connection:
             await self._send(head)
             return
         await self._send(head + stream.first)
-        hangups = self._endpoint.desk.hangups
         with trio.CancelScope() as scope:
-            hangups.add(self._descriptor, scope)
-            try:
-                await stream.follow(self._send)
-            finally:
-                hangups.remove(self._descriptor)
+            self._line.hanging_up_ends(scope)
+            await stream.follow(self._send)
 
     async def _refuse(self, answer: Prepared) -> None:
         """Give the last answer of this connection."""
         wire = answer.wire(self._endpoint.date, CONNECTION_CLOSE, head_only=False)
-        await take_leave(self._stream, wire, self._endpoint.limits.linger)
+        await take_leave(self._line.stream, wire, self._endpoint.limits.linger)
 
     async def _send(self, data: bytes) -> None:
         """Send all of it, or be ended by the sweep: a caller that does not take its answer holds nothing for long."""
         self.deadline = self._endpoint.now + self._endpoint.limits.write_timeout
-        await self._stream.send_all(data)
+        await self._line.send(data)
         self.deadline = math.inf
 
 
@@ -204,9 +199,3 @@ async def take_leave(stream: trio.abc.Stream, answer: bytes, linger: float) -> N
             for _ in range(LINGER_READS):
                 if not await stream.receive_some(READ):
                     break
-
-
-def _descriptor(stream: trio.abc.Stream) -> int | None:
-    if isinstance(stream, trio.SSLStream):
-        stream = stream.transport_stream
-    return stream.socket.fileno() if isinstance(stream, trio.SocketStream) else None

@@ -14,8 +14,8 @@ from msgspec import UNSET, UnsetType
 from rumormill.discovery.answers import MemberRow, MembersAnswer
 from rumormill.discovery.commands import Commands
 from rumormill.discovery.events import EventLog
-from rumormill.discovery.hangup import HangupWatch
 from rumormill.discovery.limits import Limits
+from rumormill.discovery.lines import Line
 from rumormill.discovery.query import parse_wait
 from rumormill.discovery.request import Request
 from rumormill.discovery.response import Prepared, prepare_json, refuse
@@ -40,8 +40,8 @@ class Call(Generic[Q_co]):
 
     request: Request
     query: Q_co
-    socket: int | None
-    """The caller's descriptor, for noticing that it hung up; None for a stream in memory."""
+    line: Line
+    """To notice that the caller hangs up while it waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,6 @@ class Desk:
         self.view = RoutingView(process=process, wall_offset=wall_offset)
         self.events = EventLog(process=process, wall_offset=wall_offset)
         self.room = WaitingRoom(self.index, limits.batch)
-        self.hangups = HangupWatch()
         self.members = Costly(self._prepare_members)
         self.status = Costly(lambda: prepare_json(commands.status()))
         self.openapi = openapi
@@ -134,11 +133,11 @@ class Desk:
             return
         seconds += self._rng.uniform(0, seconds * JITTER)
         with trio.move_on_after(seconds) as scope:
-            self.hangups.add(call.socket, scope)
+            call.line.hanging_up_ends(scope)
             try:
                 await self.room.moved(topic, index)
             finally:
-                self.hangups.remove(call.socket)
+                call.line.hanging_up_ends(None)
 
     def _prepare_members(self) -> Prepared:
         pool = self.require_pool()

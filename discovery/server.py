@@ -6,8 +6,8 @@
     await nursery.start(server.serve, listeners)
     server.close()                             # blocked queries are answered, streams end, serve() returns
 
-It shares a loop with gossip, and is built so that gossip keeps its time: requests are answered and waiting callers
-woken in small batches (turns.py, waiting.py), answers are encoded once per change (view.py), and taking in new views
+It shares a loop with gossip, and is built so that gossip keeps its time: callers are heard, answered and woken in
+small batches (lines.py, turns.py, waiting.py), answers are encoded once per change (view.py), and taking in new views
 costs at most a fifth of the loop.
 """
 
@@ -28,6 +28,7 @@ from rumormill.discovery.commands import Commands
 from rumormill.discovery.connection import GONE, Connection, Endpoint, take_leave
 from rumormill.discovery.desk import Desk
 from rumormill.discovery.limits import Limits
+from rumormill.discovery.lines import Switchboard
 from rumormill.discovery.openapi import document
 from rumormill.discovery.response import CONNECTION_CLOSE, prepare, prepare_json, prepare_problem
 from rumormill.discovery.router import Router
@@ -81,7 +82,8 @@ class DiscoveryServer:
             openapi=prepare(document(ROUTES), etag=f'W/"{process}-openapi"'),
             contents=prepare_json(contents(), etag=f'W/"{process}-contents"'),
         )
-        self._endpoint = Endpoint(self._desk, Router(token), limits, Turns(limits.batch))
+        turns = Turns(limits.batch)
+        self._endpoint = Endpoint(self._desk, Router(token), limits, turns, Switchboard(turns, limits.batch))
         self._limits = limits
         self._capacity = limits.connections
         self._turning_away = 0
@@ -135,7 +137,7 @@ class DiscoveryServer:
                 for helper in (
                     self._desk.room.run,
                     self._endpoint.turns.run,
-                    self._desk.hangups.run,
+                    self._endpoint.board.run,
                     self._sweep,
                     self._fold_storms,
                 ):
@@ -143,7 +145,7 @@ class DiscoveryServer:
                 await self._serve_connections(listeners, task_status)
                 helpers.cancel_scope.cancel()
         finally:
-            self._desk.hangups.close()
+            self._endpoint.board.close()
 
     async def _serve_connections(self, listeners: Sequence[Listener], task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as connections:

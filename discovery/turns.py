@@ -1,8 +1,8 @@
-"""Gossip comes first: requests are answered in small batches, with the loop given back in between.
+"""Gossip comes first: what callers have already sent is answered a batch at a time, with the loop given back between.
 
-Trio runs every task that is ready before it looks at the sockets again. With ten thousand callers ready at once, one
-such round would take longer than a heartbeat; so at most a batch of requests is answered in a round, and the others
-wait in a queue for the next ones. A caller that is alone never waits.
+The switchboard (lines.py) wakes few callers in a round of the loop, but one of them may have sent hundreds of requests
+in one piece, or come over TLS, which the switchboard does not read. Each such request takes a turn; those for whom none
+is left queue for the next round. A caller that is alone never waits.
 """
 
 from __future__ import annotations

@@ -226,7 +226,7 @@ async def test_beyond_the_limit_with_all_at_work_the_newcomer_is_turned_away():
 
 
 async def test_a_saturated_endpoint_gives_the_loop_back():
-    """With 200 callers asking without pause, another task runs after every batch, and not after them all."""
+    """With 200 callers asking without pause, another task runs after a few batches, and not after them all."""
     async with serving(limits=Limits(batch=8)) as endpoint:
         callers = [await endpoint.caller() for _ in range(200)]
         for caller in callers:
@@ -237,7 +237,7 @@ async def test_a_saturated_endpoint_gives_the_loop_back():
             await trio.lowlevel.checkpoint()
             now = answered["requests"]
             largest, last = max(largest, now - last), now
-        assert largest <= 2 * 8
+        assert largest <= 3 * 8
         for caller in callers:
             await caller.stream.aclose()
 
