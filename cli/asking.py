@@ -94,7 +94,10 @@ class Sidecar:
         try:
             problem = msgspec.json.decode(response.content, type=Problem)
         except msgspec.DecodeError:
-            problem = Problem(f"it answers {response.status_code} {response.reason_phrase}")
+            problem = Problem(
+                f"it answers {response.status_code} {response.reason_phrase}",
+                hint="is it a sidecar? Name one's own address with --http",
+            )
         hint = problem.hint
         if response.status_code == 401:
             hint = "give --http-token-file (or RUMORMILL_HTTP_TOKEN_FILE) the file the sidecar was started with"

@@ -91,7 +91,7 @@ class SnapshotKeeper:
     """Keeps the file as new as a second ago, writing in a thread, so that a slow disk delays no heartbeat.
 
     ``path`` None keeps nothing. ``remembered`` stands until other addresses are known: a pool that is gone for a moment
-    must not empty the book. ``warn`` is told of trouble when it begins. Larger ``quiet`` seconds: fewer writings, and an
+    must not empty the book. ``warn`` is told when trouble begins. Larger ``quiet`` seconds: fewer writings, and an
     older book after a crash.
     """
 

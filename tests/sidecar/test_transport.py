@@ -1,0 +1,159 @@
+"""The shell around a Node: bytes in, bytes out, one timer, and nothing that goes wrong while sending matters."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import pytest
+import trio
+
+from rumormill.gossip import Node, Profile
+from rumormill.gossip.transport import DRAIN_CAP, GossipTransport, bind_udp, boot_clock
+from rumormill.membership.record import Readiness
+from rumormill.membership.view import Event, PoolView
+
+
+class Peer:
+    """A node on a socket of its own, and what its shell has reported."""
+
+    def __init__(self, name: str, sock: socket.socket) -> None:
+        self.sock = sock
+        self.address = sock.getsockname()[:2]
+        self.node = Node(
+            name=name,
+            address=self.address,
+            cluster="tests",
+            profile=self.profile(Readiness.PASSING),
+            keyring=None,
+            rng=random.Random(name),
+            token_bytes=os.urandom,
+            now=boot_clock(),
+        )
+        self.views: list[PoolView] = []
+        self.events: list[Event] = []
+        self.transport = GossipTransport(self.node, sock, on_view=self._on_view, on_events=self.events.extend)
+        self._news = trio.Event()
+
+    @staticmethod
+    def profile(readiness: Readiness) -> Profile:
+        return Profile(service="embed", url="http://127.0.0.1:9001", readiness=readiness)
+
+    def _on_view(self, view: PoolView) -> None:
+        self.views.append(view)
+        self._news.set()
+        self._news = trio.Event()
+
+    async def until(self, words: dict[str, Readiness]) -> None:
+        """These members, in these states, are what is held."""
+        with trio.fail_after(15):
+            while {m.name: m.readiness for m in self.node.view.members if m.liveness.present} != words:
+                await self._news.wait()
+
+
+@contextmanager
+def bound(host: str = "127.0.0.1") -> Iterator[socket.socket]:
+    with bind_udp((host, 0)) as sock:
+        yield sock
+
+
+@asynccontextmanager
+async def two() -> AsyncIterator[tuple[Peer, Peer, trio.Nursery]]:
+    with bound() as one, bound() as other:
+        a, b = Peer("a", one), Peer("b", other)
+        b.node.set_contacts([a.address])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(a.transport.run)
+            nursery.start_soon(b.transport.run)
+            for peer in (a, b):
+                await peer.until({"a": Readiness.PASSING, "b": Readiness.PASSING})
+            yield a, b, nursery
+            nursery.cancel_scope.cancel()
+
+
+async def test_two_meet_and_what_one_says_reaches_the_other_at_once() -> None:
+    async with two() as (a, b, _):
+        assert a.views[-1] is a.node.view
+        assert [event.kind for event in a.events][:1] == ["joined"]
+        begun = trio.current_time()
+        a.node.update(Peer.profile(Readiness.DRAINING), boot_clock())
+        a.transport.poke()
+        await b.until({"a": Readiness.DRAINING, "b": Readiness.PASSING})
+        assert trio.current_time() - begun < a.node.deadline - boot_clock() + 0.2
+        assert a.transport.lag >= 0
+
+
+async def test_a_poke_is_not_lost_when_it_comes_while_the_shell_is_busy() -> None:
+    async with two() as (a, b, _):
+        on_view = b._on_view
+
+        def answer(view: PoolView) -> None:
+            on_view(view)
+            if any(member.readiness is Readiness.DRAINING for member in view.members if member.name == "a"):
+                b.node.update(Peer.profile(Readiness.WARNING), boot_clock())
+                b.transport.poke()
+
+        b.transport._on_view = answer
+        a.node.update(Peer.profile(Readiness.DRAINING), boot_clock())
+        a.transport.poke()
+        await a.until({"a": Readiness.DRAINING, "b": Readiness.WARNING})
+
+
+async def test_run_returns_when_the_node_has_left() -> None:
+    async with two() as (a, b, nursery):
+        done = trio.Event()
+
+        async def third() -> None:
+            with bound() as sock:
+                c = Peer("c", sock)
+                c.node.set_contacts([a.address])
+                async with trio.open_nursery() as inner:
+                    inner.start_soon(self_run, c)
+                    await c.until(dict.fromkeys("abc", Readiness.PASSING))
+                    c.node.leave(boot_clock())
+                    c.transport.poke()
+            done.set()
+
+        async def self_run(peer: Peer) -> None:
+            await peer.transport.run()
+
+        nursery.start_soon(third)
+        with trio.fail_after(15):
+            await done.wait()
+        await b.until({"a": Readiness.PASSING, "b": Readiness.PASSING})
+
+
+async def test_what_cannot_be_sent_is_counted() -> None:
+    async with two() as (a, b, _):
+        a.node.set_contacts([b.address, ("::1", 9), ("10.255.255.1", 9), ("127.0.0.1", 1)])
+        with trio.fail_after(15):
+            while not any(name.startswith("send_") for name in a.transport.counters):
+                await trio.sleep(0)
+        b.node.update(Peer.profile(Readiness.WARNING), boot_clock())
+        b.transport.poke()
+        await a.until({"a": Readiness.PASSING, "b": Readiness.WARNING})
+
+
+async def test_a_flood_leaves_room_for_other_tasks() -> None:
+    async with two() as (a, b, _):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for _ in range(3):
+                for _ in range(2 * DRAIN_CAP):
+                    sender.sendto(b"x" * 40, a.address)
+                await trio.lowlevel.checkpoint()
+        a.node.update(Peer.profile(Readiness.WARNING), boot_clock())
+        a.transport.poke()
+        await b.until({"a": Readiness.WARNING, "b": Readiness.PASSING})
+
+
+def test_a_socket_has_room_for_a_burst_and_ipv6_is_its_own_family() -> None:
+    with bound() as sock:
+        assert not sock.getblocking()
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >= 200_000
+    with bound("::1") as sock:
+        assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    with bound() as sock, pytest.raises(OSError, match="in use"):
+        bind_udp(sock.getsockname())
