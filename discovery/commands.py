@@ -74,7 +74,7 @@ class Commands(Protocol):
         ...
 
     def undrain(self) -> None:
-        """Put it back as soon as its check passes."""
+        """Put it back as soon as its check passes. Does nothing once leaving has begun."""
         ...
 
     def leave(self) -> None:

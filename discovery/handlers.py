@@ -132,6 +132,8 @@ async def drain(desk: Desk, _call: Call[NoQuery]) -> Response:
 async def undrain(desk: Desk, _call: Call[NoQuery]) -> Response:
     desk.commands.undrain()
     desk.status.forget()
+    if desk.commands.status().draining:
+        raise refuse(409, "this sidecar is leaving the pool, and that is for good", "start it again once it has left")
     return prepare_json(DrainAnswer(draining=False))
 
 

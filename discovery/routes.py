@@ -140,7 +140,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
         query=NoQuery,
         answer=answers.DrainAnswer,
         handler=handlers.undrain,
-        problems=(400, 403),
+        problems=(400, 403, 409),
     ),
     Route(
         method="POST",

@@ -66,7 +66,7 @@ class Sidecar:
         return self.known
 
     def status(self) -> Status:
-        draining = bool(self.told) and self.told[-1] == "drain"
+        draining = self.told[-1:] in (["drain"], ["leave"])
         return Status(
             name="w1",
             cluster="prod",
@@ -96,7 +96,8 @@ class Sidecar:
         self.told.append("drain")
 
     def undrain(self) -> None:
-        self.told.append("undrain")
+        if "leave" not in self.told:
+            self.told.append("undrain")
 
     def leave(self) -> None:
         self.told.append("leave")
