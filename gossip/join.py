@@ -61,6 +61,8 @@ class Joining:
         self._deadline = math.inf
         self.joined = False
         """Whether we have come to hold somebody else's row."""
+        self._introduced = False
+        """Whether we have shown our record in answer to a challenge: our generation is chosen before."""
 
     @property
     def deadline(self) -> float:
@@ -129,8 +131,10 @@ class Joining:
         if contact is None:
             return
         contact.tenant = sender
-        if not self.joined:
+        if not self._introduced:
+            # Not "until joined": a member that asks *us* to let it in, before we asked anyone, makes us joined too.
             self._naming.choose_generation(challenge.lives)
+            self._introduced = True
         hello = Hello(challenge.cookie, msgspec.Raw(self._state.me.encoded))
         self._state.post(source, sender, [encode_message(hello)])
 
@@ -171,13 +175,17 @@ class Joining:
             state.counters["invalid_record"] += 1
             return
         self._claims.hear_record_untrusted(encoded, None)
-        rows = [held for held in state.table.lives(row.name) if held.half != row.half and held.encoded]
+        others = [held for held in state.table.lives(row.name) if held.half != row.half]
+        rows = [held for held in others if held.present]
         rows += [state.me, *state.random_members(3, exclude=(row.half,))]
         chosen = list(dict.fromkeys(r.encoded for r in rows if r.encoded))[:4]
         welcome = Welcome(
             state.table.digest & 0xFFFFFFFF, len(state.table.order), [msgspec.Raw(encoded) for encoded in chosen]
         )
         state.post(source, sender, [encode_message(welcome)])
+        for held in others:
+            if not held.present:  # a bare record would bring the dead life back in the newcomer's eyes
+                self._claims.answer(held, row)
 
     def hear_who(self, who: Who, source: Address) -> None:
         """We are not known there, or somebody else lives there: introduce ourselves."""
