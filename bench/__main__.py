@@ -1,0 +1,37 @@
+"""`python -m bench` runs every bench, `python -m bench NAME ...` those named; `python -m bench --list` lists them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+
+def _benches() -> dict[str, str]:
+    """Name and first line of each; whatever module here has a ``main`` is one."""
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        source = path.read_text()
+        if not path.stem.startswith("_") and "\ndef main(" in source:
+            found[path.stem] = source.partition('"""')[2].partition("\n")[0].removesuffix('"""')
+    return found
+
+
+def main(asked: list[str]) -> int:
+    benches = _benches()
+    if "--list" in asked or "--help" in asked:
+        width = max(map(len, benches))
+        print("\n".join(f"{name:{width}}  {about}" for name, about in benches.items()))
+        return 0
+    unknown = [name for name in asked if name not in benches]
+    if unknown:
+        print(f"error: there is no bench {unknown[0]!r}; there are {', '.join(benches)}", file=sys.stderr)
+        return 2
+    for name in asked or benches:
+        print(f"\n=== {name}: {benches[name]}\n", flush=True)
+        importlib.import_module(f"bench.{name}").main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,161 @@
+"""SIGKILL until every survivor says so, in a pool of own processes: ``python -m bench.detection`` (five minutes).
+
+Each of the pool's sidecars is followed over HTTP (``/v1/watch``) by this process, whose clock times both the kill and
+the answers: what is measured is what callers know. The sidecar is killed before its worker, so no last word helps.
+Besides: how long anybody else was suspected meanwhile, how soon a restarted member is routable everywhere (process
+start included), and how soon nobody is sent to a worker that crashed beside a living sidecar (``--worker-pid``).
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import click
+import trio
+
+from rumormill.cli.demo.ledger import percentile
+from rumormill.cli.demo.processes import LocalPool, LocalPoolSettings
+from rumormill.cli.demo.watch import PoolWatch, everyone_routable, evicted, unroutable
+
+PATIENCE = 30.0
+PERIOD = 0.2
+CALM_SECONDS = 1.0
+"""Between one fault and the next; a random part of a period is added, so that faults fall anywhere in it."""
+
+
+@dataclass
+class Found:
+    """Seconds, one for each fault."""
+
+    evicted: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    back: list[float] = field(default_factory=list)
+    unroutable: list[float] = field(default_factory=list)
+    doubts: list[float] = field(default_factory=list)
+    """How long a member that nothing was done to was suspected, wherever it was."""
+    wrongly_evicted: int = 0
+    stalls: list[float] = field(default_factory=list)
+    """By how much this process's own timer was late at worst, in each fault."""
+
+
+class Bench:
+    """One pool and what is found out about it."""
+
+    def __init__(self, pool: LocalPool, watch: PoolWatch, rng: random.Random) -> None:
+        self.pool = pool
+        self.watch = watch
+        self.rng = rng
+        self.found = Found()
+        self._stall = 0.0
+
+    async def mind_the_clock(self) -> None:
+        """What this machine is late with, the pool cannot be early with."""
+        while True:
+            due = time.monotonic() + 0.01
+            await trio.sleep(0.01)
+            self._stall = max(self._stall, time.monotonic() - due)
+
+    async def settle(self) -> None:
+        await self.watch.until(self.pool.members, everyone_routable(self.pool.members), "one view", PATIENCE)
+        await trio.sleep(CALM_SECONDS + self.rng.uniform(0, PERIOD))
+        self._stall = 0.0
+
+    def victim(self) -> tuple[str, list[str]]:
+        name = self.rng.choice(list(self.pool.members))
+        return name, [other for other in self.pool.members if other != name]
+
+    async def kill(self) -> None:
+        await self.settle()
+        name, others = self.victim()
+        instance = self.watch.instance(name, others)
+        begun = self.pool[name].kill()
+        at = await self.watch.until(others, evicted(instance), f"{name} evicted", PATIENCE)
+        gone = [turn for turn in self.watch.turns if turn.at >= begun and turn.state == "gone"]
+        self.found.evicted.append(at - begun)
+        self.found.first.append(min(turn.at for turn in gone if turn.instance == instance) - begun)
+        self.found.wrongly_evicted += sum(turn.instance != instance and turn.observer in others for turn in gone)
+        self.found.doubts += [doubt.seconds for doubt in self.watch.suspicions(begun, others, but=[name])]
+        self.found.stalls.append(self._stall)
+        await self._restart(name)
+
+    async def kill_worker(self) -> None:
+        await self.settle()
+        name, others = self.victim()
+        instance = self.watch.instance(name, others)
+        begun = time.monotonic()
+        self.pool[name].worker.signal(signal.SIGKILL)
+        at = await self.watch.until(self.pool.members, unroutable(instance), f"{name} unroutable", PATIENCE)
+        self.found.unroutable.append(at - begun)
+        self.pool[name].sidecar.signal(signal.SIGKILL)
+        await self.watch.until(others, evicted(instance), f"{name} evicted", PATIENCE)
+        await self._restart(name)
+
+    async def _restart(self, name: str) -> None:
+        begun = self.pool[name].start()
+        at = await self.watch.until(self.pool.members, everyone_routable(self.pool.members), f"{name} back", PATIENCE)
+        self.found.back.append(at - begun)
+
+
+async def measure(size: int, kills: int, worker_kills: int, seed: int) -> Found:
+    """One pool of so many members, all own processes."""
+    with LocalPool(LocalPoolSettings(size=size, cluster="bench")) as pool:
+        watch = PoolWatch({member.name: member.url for member in pool}, pool.settings.service)
+        bench = Bench(pool, watch, random.Random(seed))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(watch.run)
+            nursery.start_soon(bench.mind_the_clock)
+            pool.start()
+            for _ in range(kills):
+                await bench.kill()
+            for _ in range(worker_kills):
+                await bench.kill_worker()
+            nursery.cancel_scope.cancel()
+    return bench.found
+
+
+def line(title: str, seconds: Sequence[float], target: str = "") -> str:
+    """min / median / p90 / max, in milliseconds."""
+    if not seconds:
+        return f"{title:44} none"
+    ordered = sorted(seconds)
+    marks = [ordered[0], percentile(ordered, 0.5), percentile(ordered, 0.9), ordered[-1]]
+    return f"{title:44}" + "".join(f"{mark * 1000:9.0f}" for mark in marks) + f"   {target}"
+
+
+def report(size: int, found: Found) -> str:
+    return "\n".join(
+        [
+            f"N={size}, {len(found.evicted)} kills, ms{'min':>28}{'median':>9}{'p90':>9}{'max':>9}   promised",
+            line("SIGKILL to the first eviction", found.first),
+            line("SIGKILL to evicted at every survivor", found.evicted, "median 650, max 850"),
+            line("others suspected", found.doubts, "max 200"),
+            line("restart to routable everywhere", found.back, "max 1000"),
+            line("worker crashed to unroutable everywhere", found.unroutable, "max 50"),
+            line("this machine's own timer late", found.stalls),
+            f"others evicted: {found.wrongly_evicted} (promised: 0)",
+            "",
+        ]
+    )
+
+
+@click.command()
+@click.option("--size", "sizes", type=click.IntRange(2, 64), multiple=True, default=(3, 16), show_default=True)
+@click.option("--kills", default=30, show_default=True)
+@click.option("--worker-kills", default=10, show_default=True)
+@click.option("--seed", default=1, show_default=True, help="Chooses victims and moments.")
+def bench(sizes: tuple[int, ...], kills: int, worker_kills: int, seed: int) -> None:
+    """How soon every survivor knows of a death."""
+    for size in sizes:
+        click.echo(report(size, trio.run(measure, size, kills, worker_kills, seed)))
+
+
+def main() -> None:
+    bench(args=[], standalone_mode=False)
+
+
+if __name__ == "__main__":
+    bench()
