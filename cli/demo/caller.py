@@ -113,11 +113,13 @@ class Caller:
             self.in_flight -= 1
         ended = time.monotonic()
         if trouble is None:
-            worker = response.headers.get(ANSWERED_BY)
-            if response.is_success:
-                wrong = self._check(text, _json(response))
-            else:
+            worker = response.extensions["rumormill_worker"].name
+            if not response.is_success:
                 trouble = f"the answer is {response.status_code}: {response.text[:200]}"
+            elif response.headers.get(ANSWERED_BY, worker) != worker:
+                wrong = "another worker answered than the library says"
+            else:
+                wrong = self._check(text, _json(response))
         self._record(Outcome(begun, ended, worker, trouble, wrong, late=max(0.0, begun - due)))
 
 
