@@ -40,7 +40,6 @@ MEMBER_COLUMNS: tuple[Column[MemberRow], ...] = (
     Column("RTT", lambda m: "" if m.rtt is None else f"{m.rtt * 1000:.1f} ms", right=True),
     Column("MISSES", lambda m: str(m.misses) if m.misses else "", right=True),
     Column("ADDRESS", lambda m: m.address),
-    Column("WORKER", lambda m: m.url),
     Column("WHY", lambda m: m.why),
 )
 

@@ -1,22 +1,23 @@
-"""Tables for people: coloured on a terminal, plain aligned columns in a pipe, never cut off there.
+"""Tables for people: coloured on a terminal, plain in a pipe. Nothing is cut off or squeezed: what is wider than the
+terminal runs over its edge, as it does with other tools, and can be searched and copied.
 
 What members say of themselves is text, never markup: a worker called "[red]" is shown as it is called.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 R = TypeVar("R")
-PIPE_WIDTH = 100_000
+WIDTH = 100_000
 
 STYLES = {
     "alive": "green",
@@ -50,10 +51,10 @@ def show_table(columns: Sequence[Column[R]], rows: Iterable[R], empty: str) -> N
         return
     shown = [(column, [column.cell(row) for row in rows]) for column in columns]
     shown = [(column, cells) for column, cells in shown if column.keep or any(cells)]
-    terminal = sys.stdout.isatty()
-    table = Table(box=SIMPLE_HEAD if terminal else None, pad_edge=False, show_edge=False, header_style="bold")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for column, _ in shown:
-        table.add_column(column.title, justify="right" if column.right else "left", no_wrap=not terminal)
+        justify: Literal["left", "right"] = "right" if column.right else "left"
+        table.add_column(column.title, justify=justify, no_wrap=True)
     for cells in zip(*(cells for _, cells in shown), strict=True):
         table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in cells))
     _print(table)
@@ -74,16 +75,21 @@ def show_pairs(pairs: Iterable[tuple[str, str]], title: str = "") -> None:
     _print(grid)
 
 
+_PADDING = re.compile(r"(?:\x1b\[[\d;]*m| )+$")
+
+
 def _print(thing: Table | Text) -> None:
-    terminal = sys.stdout.isatty()
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=not terminal, width=None if terminal else PIPE_WIDTH)
-    if terminal:
-        console.print(thing)
-        return
+    console = Console(file=sys.stdout, highlight=False, width=WIDTH)
     with console.capture() as captured:
         console.print(thing)
-    sys.stdout.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+    for line in captured.get().splitlines():
+        sys.stdout.write(_PADDING.sub(_without_spaces, line) + "\n")
     sys.stdout.flush()
+
+
+def _without_spaces(padding: re.Match[str]) -> str:
+    """What ends a line but spaces, which would run over the edge of a terminal as empty lines."""
+    return padding[0].replace(" ", "")
 
 
 def seconds(value: float | None) -> str:
