@@ -106,11 +106,8 @@ class Evidence:
         hearing = self._hearing[observer].get(half)
         return hearing.last if hearing is not None else None
 
-    def silent_to(self, half: bytes, now: int, lately: int) -> list[str]:
-        """Observers to whom the subject is silent for three misses now, or was until ``lately`` microseconds ago."""
-        return [key for key in self._hearing if self._was_silent(key, half, now, lately)]
-
-    def _was_silent(self, observer: str, half: bytes, now: int, lately: int) -> bool:
+    def was_silent(self, observer: str, half: bytes, now: int, lately: int) -> bool:
+        """Whether the subject is silent to the observer for three misses now, or was until ``lately`` µs ago."""
         hearing = self._hearing[observer].get(half)
         if hearing is None:
             return now - self._born[observer] >= self._silence

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from rumormill.gossip import Node, ProtocolSettings
 from rumormill.membership import Address, Change
 from rumormill.membership.row import Row
+from rumormill.simulations.births import CLUSTER
 from rumormill.simulations.calm import Patience
 from rumormill.simulations.evidence import Evidence
 from rumormill.simulations.host import Host
@@ -36,10 +37,14 @@ from rumormill.simulations.world import World
 
 
 class Judge:
-    """Watches one world of real Nodes from its beginning. ``settings`` are those its members run with."""
+    """Watches one world of real Nodes from its beginning. ``settings`` are those its members run with.
 
-    def __init__(self, world: World, settings: ProtocolSettings | None = None) -> None:
+    Nodes of another ``cluster`` are strangers: the laws are not about them, and nobody may ever hold their rows.
+    """
+
+    def __init__(self, world: World, settings: ProtocolSettings | None = None, cluster: str = CLUSTER) -> None:
         self._world = world
+        self._cluster = cluster
         self._settings = settings or ProtocolSettings()
         silence = self._settings.misses * microseconds(self._settings.period)
         self._evidence = Evidence(silence - silence // 20)
@@ -92,6 +97,8 @@ class Judge:
         node = host.node
         if not isinstance(node, Node):
             raise TypeError(f"the laws are about Node, not {type(node).__name__}")
+        if node._state.cluster != self._cluster:
+            return
         life = Life(host, node, self._world.scheduler.now)
         self._registry.lives[host.key] = life
         self._registry.rewritten(life, node._state.me)

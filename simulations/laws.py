@@ -11,9 +11,11 @@ born                        every instance in a table was once started in this p
 no-resurrection             what is dead comes back only at a higher incarnation; who left never does
 own-row                     a running member never holds itself suspect or dead
 digest-stands               suspicion, and its end, never move the digest
-evidence                    no eviction but after three misses at two members (or one, where the pool knows no other)
+evidence                    no eviction but on two fresh votes of members who truly missed three times (or one's own
+                            such vote, where a death was claimed already or nobody else is there)
 recently-heard              nobody evicts whom it heard within period and grace
 false-eviction              nobody healthy is evicted by anyone who, with everybody else, could hear it throughout
+great-losses                nobody evicts more than half of a pool of four or more within three periods, but alone
 departure                   a member that leaves is never held dead by one who could hear it say so
 bounds                      datagrams, tables, outboxes and events keep to their sizes
 bookkeeping                 digest, buckets, order and suspects are what the rows say
@@ -22,6 +24,7 @@ bookkeeping                 digest, buckets, order and suspects are what the row
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from rumormill.gossip import Node, ProtocolSettings
@@ -52,6 +55,8 @@ class Life:
     born: int
     incarnations: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     """By instance it went by: the latest generation and incarnation it gave itself."""
+    evicted: deque[int] = field(default_factory=deque)
+    """When it evicted somebody, lately. Microseconds."""
 
     @property
     def runs(self) -> bool:
@@ -81,14 +86,18 @@ class Registry:
         self.concluded: set[tuple[bytes, int]] = set()
         """(instance, incarnation) of each death that anybody concluded."""
         self._by_instance: dict[bytes, Life] = {}
+        self._by_half: dict[bytes, Life] = {}
 
     def rewritten(self, life: Life, row: Row) -> None:
         """A subject wrote its own row anew."""
         life.incarnations[row.instance] = (row.generation, row.incarnation)
-        self._by_instance[row.instance] = life
+        self._by_instance[row.instance] = self._by_half[row.half] = life
 
     def life_of(self, instance: bytes) -> Life | None:
         return self._by_instance.get(instance)
+
+    def by_half(self, half: bytes) -> Life | None:
+        return self._by_half.get(half)
 
 
 class RowLaws:
@@ -102,8 +111,9 @@ class RowLaws:
         """Clocks that drift, and rounding."""
         self._fresh = period + microseconds(settings.grace) - tolerance
         self._voting = 6 * period
-        """A vote lives two periods, a death may be held for three, and then it travels."""
+        """A vote lives two periods, a death may be held for three, and news of it travels."""
         self._settled = 20 * period
+        self._at_once = 3 * period
 
     def check(self, life: Life, change: Change, now: int) -> None:
         """Raises :class:`Violation`."""
@@ -146,7 +156,8 @@ class RowLaws:
             return
         if not subject.replaced:  # where another lives at its address, who-answers are misses too, and come faster
             self._recently_heard(life, after, now)
-            self._enough_evidence(life, subject, after, now)
+            self._enough_evidence(life, after, now)
+        self._few_at_once(life, after, now)
         self._registry.concluded.add((after.instance, after.incarnation))
         if subject.healthy and reachable:
             raise Violation("false-eviction", f"{observer} evicted {_tell(after)}, who is well and was in reach")
@@ -161,17 +172,37 @@ class RowLaws:
         if last is not None and not life.host.clock_jumped and now - last < self._fresh:
             raise Violation("recently-heard", f"{observer} evicted {_tell(after)}, heard {now - last} µs ago")
 
-    def _enough_evidence(self, life: Life, subject: Life, after: Row, now: int) -> None:
+    def _enough_evidence(self, life: Life, after: Row, now: int) -> None:
         observer = life.host.key
-        witnesses = [key for key in self._evidence.silent_to(after.half, now, self._voting) if key != subject.host.key]
-        if len(witnesses) >= 2:
+        voters = self._true_voters(life, after, now)
+        if len(voters) >= 2:
             return
         known = (after.instance, after.incarnation) in self._registry.concluded
-        if observer in witnesses and (known or _alone(life.node, after)):
+        if observer in voters and (known or _alone(life.node, after)):
             return
-        raise Violation(
-            "evidence", f"{observer} evicted {_tell(after)}, who was silent only to {witnesses or 'nobody'}"
-        )
+        raise Violation("evidence", f"{observer} evicted {_tell(after)} on true votes of {voters or 'nobody'}")
+
+    def _few_at_once(self, life: Life, after: Row, now: int) -> None:
+        evicted = life.evicted
+        evicted.append(now)
+        while evicted[0] < now - self._at_once:
+            evicted.popleft()
+        pool = len(node_table(life.node).order) + len(evicted)
+        if pool >= 4 and 2 * len(evicted) > pool and not life.node._isolation.alone:
+            raise Violation("great-losses", f"{life.host.key} evicted {len(evicted)} of {pool}, {_tell(after)} last")
+
+    def _true_voters(self, life: Life, after: Row, now: int) -> list[str]:
+        """Whose votes the observer holds, not too old, of those to whom the subject really was silent for so long."""
+        node = life.node
+        found = []
+        for ballot in node._votes.held(after.half):
+            voter = self._registry.by_half(ballot.voter)
+            age = microseconds(node._state.now - ballot.cast)
+            if voter is None or ballot.incarnation != after.incarnation or age > self._voting:
+                continue
+            if self._evidence.was_silent(voter.host.key, after.half, now, self._voting):
+                found.append(voter.host.key)
+        return found
 
     def _reachable(self, life: Life, subject: Life, now: int) -> bool:
         everyone = self._registry.lives
@@ -218,9 +249,10 @@ def check_datagram(host: Host, data: bytes) -> None:
 def check_node(life: Life, max_members: int) -> None:
     """Everything about one member that no single change shows."""
     node, table, key = life.node, node_table(life.node), life.host.key
-    own = [row for row in table if row.instance in life.incarnations]
-    if node.stopped is None and not life.leaving and not any(row.liveness is Liveness.ALIVE for row in own):
-        raise Violation("own-row", f"{key} does not hold itself alive")
+    contested = (holder := table.settled.get(node_name(node))) is not None and holder.instance not in life.incarnations
+    held = any(row.instance in life.incarnations for row in table)
+    if node.stopped is None and not life.leaving and not held and not contested:
+        raise Violation("own-row", f"{key} does not hold its own row")
     if len(table) > 2 * max_members:
         raise Violation("bounds", f"{key} holds {len(table)} rows")
     if node.counters["outbox_full"]:
@@ -247,6 +279,10 @@ def check_bookkeeping(key: str, table: MemberTable) -> None:
 
 def node_table(node: Node) -> MemberTable:
     return node._state.table
+
+
+def node_name(node: Node) -> str:
+    return node._state.me.name
 
 
 def _tell(row: Row | None) -> str:

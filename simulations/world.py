@@ -64,6 +64,8 @@ class World:
         self._addresses = 0
         self._lives: dict[str, int] = {}
         self._names: dict[str, str] = {}
+        self._midwives: dict[str, Midwife] = {}
+        """By key, where it is not the usual one."""
 
     @property
     def now(self) -> float:
@@ -105,12 +107,22 @@ class World:
                 self.run(over / count)
         return keys
 
-    def start_one(self, key: str, *, name: str | None = None, contacts: Iterable[Address] | None = None) -> None:
-        """Start one member on a new host. ``contacts`` are the seeds' addresses unless given."""
+    def start_one(
+        self,
+        key: str,
+        *,
+        name: str | None = None,
+        contacts: Iterable[Address] | None = None,
+        midwife: Midwife | None = None,
+    ) -> None:
+        """Start one member on a new host. ``contacts`` are the seeds' addresses unless given; another ``midwife`` makes
+        another kind of it (a stranger of another pool, an older version)."""
         if key in self.hosts:
             raise ValueError(f"there is a host {key} already; restart() starts it again")
         self._names[key] = name if name is not None else key
         self._new_host(key)
+        if midwife is not None:
+            self._midwives[key] = midwife
         self._boot(key, list(contacts) if contacts is not None else None)
 
     def crash(self, *keys: str) -> None:
@@ -244,7 +256,7 @@ class World:
             token_bytes=self._stream("secrets", key, life).randbytes,
             now=host.local_time(),
         )
-        node = self._midwife(birth)
+        node = self._midwives.get(key, self._midwife)(birth)
         node.set_contacts(contacts if contacts is not None else self._seed_addresses())
         host.boot(node)
         for tell in self.on_birth:
