@@ -13,7 +13,7 @@ import click
 import trio
 from rich.console import Console
 
-from rumormill.cli.demo.caller import Caller, check_exactly, check_shape
+from rumormill.cli.demo.caller import Caller
 from rumormill.cli.demo.embedding import MODEL
 from rumormill.cli.demo.ledger import Ledger
 from rumormill.cli.demo.ports import NoPortsLeft
@@ -50,10 +50,7 @@ class DemoSettings:
     def answered_by(self) -> str:
         """What the screen says about who answers, and what is checked of it."""
         if self.worker_command is None:
-            return (
-                "real embeddings of real text (hashed character n-grams, 256 numbers of length one); "
-                "the caller computes each one too"
-            )
+            return "embeddings of real text (hashed n-grams), each checked by the caller"
         return f"{self.worker_command.split()[0]}, a model server of yours; checked for their shape only"
 
 
@@ -69,6 +66,7 @@ class DemoSettings:
 )
 @click.option(
     "--worker-wait",
+    type=click.FloatRange(1, 3600),
     default=180.0,
     show_default=True,
     metavar="SECONDS",
@@ -166,7 +164,7 @@ class _Performance:
             service=pool.settings.service,
             record=ledger.add,
             rate=settings.rate,
-            check=check_exactly if settings.worker_command is None else check_shape,
+            foreign=settings.worker_command is not None,
             model=settings.model,
             rng=random.Random(),
         )
@@ -192,6 +190,7 @@ class _Performance:
             click.echo(f"Answers: {self.settings.answered_by}.")
             return PlainLog()
         scene = Scene(ledger, watch.answers, doing={}, answered_by=self.settings.answered_by, begun=time.monotonic())
+        scene.slice_seconds *= max(1.0, self.settings.pace)
         self._screen = LiveScreen(scene, self.console)
         return self._screen
 

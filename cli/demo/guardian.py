@@ -25,10 +25,10 @@ def marked(directory: str) -> list[int]:
     """Process ids, but for our own, that carry this directory's mark. Those of other users cannot be read."""
     mark = f"{MARK}={directory}".encode()
     pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208 - a cheap look is wanted
-    return [pid for pid in pids if pid != os.getpid() and mark in _environment(pid)]
+    return [pid for pid in pids if pid != os.getpid() and mark in environment(pid)]
 
 
-def _environment(pid: int) -> list[bytes]:
+def environment(pid: int) -> list[bytes]:
     try:
         return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
@@ -51,7 +51,7 @@ def _kill(pid: int, directory: str) -> None:
     except OSError:
         return
     try:
-        if f"{MARK}={directory}".encode() in _environment(pid):
+        if f"{MARK}={directory}".encode() in environment(pid):
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
     except OSError:
         pass  # it ended by itself

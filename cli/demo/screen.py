@@ -25,10 +25,9 @@ from rumormill.cli.demo.verdict import SYMBOLS, ActReport, Mark, Promise, Verdic
 from rumormill.ring.worker import Worker, WorkersAnswer
 
 REDRAW_SECONDS = 0.25
-SLICE_SECONDS = 0.5
 RECENT_SECONDS = 2.0
 _BLOCKS = "▁▂▃▄▅▆▇█"
-_BAR_WIDTH = 16
+_BAR_WIDTH = 9
 _STYLES: dict[Mark, str] = {"kept": "green", "strained": "yellow", "broken": "bold red"}
 _LIVENESS = {"alive": ("●", "green"), "suspect": ("◐", "yellow"), "gone": ("○", "red"), "silent": ("·", "dim")}
 _DOING = {"running": "green", "killed": "bold red", "frozen": "bold cyan", "draining": "yellow", "left": "dim"}
@@ -47,10 +46,11 @@ class Scene:
     begun: float
     act: Act | None = None
     acts_in_all: int = 6
+    slice_seconds: float = 0.5
+    """Of the time line."""
     marks: list[tuple[float, int]] = field(default_factory=list)
     """When each act began, and its number."""
     said: deque[str] = field(default_factory=lambda: deque(maxlen=7))
-    said_style: str = ""
 
 
 class LiveScreen:
@@ -80,6 +80,7 @@ class LiveScreen:
                 await trio.sleep(REDRAW_SECONDS)
 
     def verdict(self, verdict: Verdict) -> None:
+        self.console.print(Text(f"answers: {self.scene.answered_by}\n", "dim"))
         self.console.print(draw_verdict(verdict))
 
 
@@ -118,7 +119,8 @@ class Silence:
 
 def draw(scene: Scene, now: float) -> RenderableType:
     """The whole screen at one moment."""
-    return Group(_heading(scene, now), Text(), _members(scene, now), Text(), _time_line(scene, now), _said(scene))
+    legend = Text(" " * 18).append("  ".join(f"{sign} {word}" for word, (sign, _) in _LIVENESS.items()), "dim")
+    return Group(_heading(scene, now), _members(scene, now), legend, Text(), _time_line(scene, now), _said(scene))
 
 
 def _heading(scene: Scene, now: float) -> Text:
@@ -128,24 +130,24 @@ def _heading(scene: Scene, now: float) -> Text:
         (f"answers: {scene.answered_by}\n", "dim"),
     )
     if scene.act is None:
-        return title.append("starting …", "bold yellow")
-    return title.append(f"{scene.act.number} of {scene.acts_in_all}  {scene.act.title}", "bold yellow")
+        return title.append("starting …\n", "bold yellow")
+    return title.append(f"{scene.act.number} of {scene.acts_in_all}  {scene.act.title}\n", "bold yellow")
 
 
 def _members(scene: Scene, now: float) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("worker")
     table.add_column("is", min_width=8)
-    table.add_column("seen by " + " ".join(scene.doing), min_width=10 + 3 * len(scene.doing))
+    table.add_column("seen by " + " ".join(scene.doing))
     table.add_column("readiness", min_width=9)
-    table.add_column(f"share of the last {RECENT_SECONDS:g} s", min_width=_BAR_WIDTH + 6)
-    for head in ("p50", "p99", "slowest"):
-        table.add_column(head, justify="right", min_width=8)
+    table.add_column(f"share, {RECENT_SECONDS:g} s", min_width=_BAR_WIDTH + 5)
+    for head in ("p99", "slowest"):
+        table.add_column(head, justify="right", min_width=7)
     recent = scene.ledger.recent(now, RECENT_SECONDS)
     parts = shares(recent)
     for name, doing in scene.doing.items():
         f = figures([outcome for outcome in recent if outcome.worker == name])
-        latencies = [duration(value) if f.requests else "–" for value in (f.p50, f.p99, f.slowest)]
+        latencies = [duration(value) if f.requests else "–" for value in (f.p99, f.slowest)]
         table.add_row(
             Text(name, "bold"),
             Text(doing, _DOING.get(doing, "yellow")),
@@ -158,14 +160,12 @@ def _members(scene: Scene, now: float) -> Table:
 
 
 def _seen_by(scene: Scene, member: str) -> Text:
-    """One sign for each sidecar, in their order; then the word most of them would use."""
-    words = [_word(scene.answers.get(observer), member, scene.doing[observer]) for observer in scene.doing]
+    """One sign for each sidecar, under its name."""
     text = Text("        ")
-    for word in words:
-        sign, style = _LIVENESS[word]
-        text.append(f"{sign}  ", style)
-    heard = [word for word in words if word != "silent"]
-    return text.append(max(heard, key=heard.count) if heard else "")
+    for observer, observer_is in scene.doing.items():
+        sign, style = _LIVENESS[_word(scene.answers.get(observer), member, observer_is)]
+        text.append(f"{sign:{len(observer) + 1}}", style)
+    return text
 
 
 def _word(answer: WorkersAnswer | None, member: str, observer_is: str) -> str:
@@ -193,27 +193,25 @@ def _bar(share: float) -> Text:
 
 
 def _time_line(scene: Scene, now: float) -> Text:
-    """Requests and slowest request of each half second, with the number of the act above where it began."""
+    """Requests and slowest request of each slice, with the number of the act above where it began."""
     begin = scene.marks[0][0] if scene.marks else now
-    buckets = scene.ledger.line(begin, now, SLICE_SECONDS)
+    buckets = scene.ledger.line(begin, now, scene.slice_seconds)
     most = max((bucket.requests for bucket in buckets), default=1)
     acts = [" "] * max(len(buckets), 1)
     for at, number in scene.marks:
-        acts[min(len(acts) - 1, int((at - begin) / SLICE_SECONDS))] = str(number)
-    text = Text("         act  ", "dim").append("".join(acts), "bold yellow")
-    text.append("\n requests/s  ", "dim").append(" ")
+        acts[min(len(acts) - 1, int((at - begin) / scene.slice_seconds))] = str(number)
+    text = Text("     act  ", "dim").append("".join(acts), "bold yellow")
+    text.append("\nrequests  ", "dim")
     for bucket in buckets:
         text.append(*_request_sign(bucket, most))
-    text.append(f"  {most / SLICE_SECONDS:.0f} at most", "dim")
-    text.append("\n    slowest  ", "dim").append(" ")
+    text.append(f"  {most / scene.slice_seconds:.0f}/s at most", "dim")
+    text.append("\n slowest  ", "dim")
     for bucket in buckets:
         text.append(_block(_log_height(bucket.slowest)), "yellow" if bucket.slowest > 0.1 else "blue")
     text.append("  ▁ 1 ms … █ 1 s", "dim")
     f = figures(scene.ledger.outcomes)
-    text.append("\n      total  ", "dim")
-    text.append(
-        f" {f.requests} requests, p50 {duration(f.p50)}, p99 {duration(f.p99)}, slowest {duration(f.slowest)}, "
-    )
+    text.append("\n   total  ", "dim")
+    text.append(f"{f.requests} requests, p50 {duration(f.p50)}, p99 {duration(f.p99)}, max {duration(f.slowest)}, ")
     return text.append(f"{f.failed} failed, {f.wrong} wrong\n", "bold red" if f.failed or f.wrong else "bold green")
 
 

@@ -78,12 +78,12 @@ class Story:
     @property
     def scripts(self) -> Sequence[_Script]:
         return (
-            _Script("calm", "calm: three workers, keyed requests", 3.0, self._calm),
+            _Script("calm", "calm", 3.0, self._calm),
             _Script("kill", "kill -9 of w2 and its sidecar", 4.0, self._kill),
-            _Script("restart", "both start again, same name, same address", 3.0, self._restart),
+            _Script("restart", "both start again", 3.0, self._restart),
             _Script("freeze", "SIGSTOP of w3 and its sidecar", 4.0, self._freeze),
-            _Script("thaw", "SIGCONT: both go on where they stood", 3.0, self._thaw),
-            _Script("drain", "SIGTERM to the sidecar of w1: drain and leave", 4.0, self._drain),
+            _Script("thaw", "SIGCONT: both go on", 3.0, self._thaw),
+            _Script("drain", "SIGTERM: w1 drains and leaves", 4.0, self._drain),
         )
 
     async def open(self) -> None:
@@ -103,9 +103,7 @@ class Story:
         if trouble is not None:
             raise trouble
         self.doing.update(dict.fromkeys(names, "running"))
-        self.audience.notes(
-            f"one view at all three sidecars {duration(at - begun)} after the first process was started"
-        )
+        self.audience.notes(f"one view at all three sidecars {duration(at - begun)} after the first start")
 
     async def _mind_processes(self) -> None:
         while True:
@@ -147,7 +145,7 @@ class Story:
         self.doing["w2"] = "running"
         seen = await self._seen(act, "w2 routable again", begun, ["w1", "w2", "w3"], routable("w2"), self.patience)
         if self.pool.settings.worker_command is None:
-            act.promises.append(TimePromise("routable everywhere, process start included", BACK_WITHIN, seen))
+            act.promises.append(TimePromise("routable everywhere, start-up included", BACK_WITHIN, seen))
 
     async def _freeze(self, act: Act) -> None:
         instance = self.watch.instance("w3", ["w1", "w2"])

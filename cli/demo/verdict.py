@@ -191,6 +191,8 @@ def duration(seconds: float) -> str:
 
 def plain_lines(verdict: Verdict) -> list[str]:
     """The verdict without colours or boxes, for a log file."""
+    if not verdict.requests:
+        return [verdict.sentence]
     rows: list[tuple[str, ...]] = [("", "requests", "failed", "wrong", "p50", "p99", "slowest")]
     rows += [_figures_row(act) for act in verdict.acts]
     lines = _columns(rows, "<>>>>>>")
