@@ -224,7 +224,7 @@ class _Race:
         self._over.set()
 
 
-class _LiveBody(httpx.AsyncByteStream):
+class _LiveBody(httpx.AsyncByteStream, AsyncIterator[bytes]):
     """An answer passed on as it comes; it ends with an error as soon as its worker is lost."""
 
     def __init__(self, stream: httpx.AsyncByteStream, work: Work, dispatcher: Dispatcher) -> None:
@@ -233,9 +233,15 @@ class _LiveBody(httpx.AsyncByteStream):
         self._work = work
         self._dispatcher = dispatcher
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while (chunk := await self._next()) is not None:
-            yield chunk
+    # An iterator and no generator: callers may leave it half read, and trio minds generators that are.
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await self._next()
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
 
     async def _next(self) -> bytes | None:
         try:

@@ -1,0 +1,300 @@
+"""A stage for clients: real HTTP workers and real discovery endpoints on loopback, which do as the test says.
+
+Everything lives in one trio nursery. `stage()` is for tests on trio; `stage_in_thread()` runs the same in a thread of
+its own, for tests on asyncio and on threads.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import h11
+import trio
+import trio.testing
+from anyio.from_thread import start_blocking_portal
+
+from rumormill.discovery import DiscoveryServer
+from rumormill.membership.record import Liveness, Readiness
+from rumormill.membership.view import Member, PoolView
+from rumormill.ring import HashRing
+
+SUSPECT, ALIVE = Liveness.SUSPECT, Liveness.ALIVE
+PASSING, CRITICAL, DRAINING, STARTING = Readiness.PASSING, Readiness.CRITICAL, Readiness.DRAINING, Readiness.STARTING
+
+
+def member(name: str, url: str, **changes: Any) -> Member:
+    """A member that passes its check; `changes` say what is different."""
+    plain = Member(
+        name=name,
+        generation=1,
+        instance=name.encode().ljust(16, b"-")[:16],
+        incarnation=1,
+        address=("127.0.0.1", 7946),
+        service="embed",
+        url=url,
+        zone="a",
+        release="v1",
+        weight=1000,
+        readiness=PASSING,
+        tags={},
+        liveness=ALIVE,
+        pending=False,
+        since=100.0,
+        why="joined",
+    )
+    return replace(plain, **changes)
+
+
+@dataclass
+class Seen:
+    """A request as a worker got it."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Exchange:
+    """One request at a worker, to be answered, half answered, or not at all."""
+
+    def __init__(self, worker: Worker, stream: trio.SocketStream, machine: h11.Connection, seen: Seen) -> None:
+        self.worker = worker
+        self.seen = seen
+        self._stream = stream
+        self._machine = machine
+
+    async def answer(self, body: bytes | None = None, content_type: str = "text/plain") -> None:
+        body = self.worker.name.encode() if body is None else body
+        await self.begin(content_type, len(body))
+        await self.part(body)
+        await self.end()
+
+    async def begin(self, content_type: str, length: int | None = None) -> None:
+        """The head of an answer; chunked where no length is given."""
+        size = ("Transfer-Encoding", "chunked") if length is None else ("Content-Length", str(length))
+        await self._send(h11.Response(status_code=200, headers=[("Content-Type", content_type), size]))
+
+    async def part(self, data: bytes) -> None:
+        await self._send(h11.Data(data=data))
+
+    async def end(self) -> None:
+        await self._send(h11.EndOfMessage())
+
+    async def die(self) -> None:
+        """Break the connection as a killed process does."""
+        self._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await trio.aclose_forcefully(self._stream)
+
+    async def hang(self) -> None:
+        """Say nothing more, until the other side hangs up."""
+        while await self._stream.receive_some(65536):
+            pass
+        self.worker.hung_up.set()
+        raise trio.BrokenResourceError
+
+    async def _send(self, event: h11.Event) -> None:
+        await self._stream.send_all(self._machine.send(event) or b"")
+
+
+Behaviour = Callable[[Exchange], Awaitable[None]]
+
+
+async def answer(exchange: Exchange) -> None:
+    await exchange.answer()
+
+
+async def hang(exchange: Exchange) -> None:
+    await exchange.hang()
+
+
+async def die(exchange: Exchange) -> None:
+    await exchange.die()
+
+
+@dataclass
+class Worker:
+    """An HTTP server that tells which requests it got."""
+
+    name: str
+    port: int = 0
+    behaviour: Behaviour = answer
+    seen: list[Seen] = field(default_factory=list)
+    arrived: trio.Event = field(default_factory=trio.Event)
+    """Set by the first request."""
+    hung_up: trio.Event = field(default_factory=trio.Event)
+    """Set when a caller leaves a request that hangs."""
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def kill(self) -> None:
+        """Close the listener and every connection."""
+        self.scope.cancel()
+
+    async def serve(self, task_status: trio.TaskStatus[None]) -> None:
+        (listener,) = await trio.open_tcp_listeners(self.port, host="127.0.0.1")
+        self.port = listener.socket.getsockname()[1]
+        task_status.started()
+        with self.scope:
+            await trio.serve_listeners(self._connection, [listener])
+
+    async def _connection(self, stream: trio.SocketStream) -> None:
+        machine = h11.Connection(h11.SERVER)
+        async with stream:
+            try:
+                while (seen := await self._receive(stream, machine)) is not None:
+                    self.seen.append(seen)
+                    self.arrived.set()
+                    await self.behaviour(Exchange(self, stream, machine, seen))
+                    machine.start_next_cycle()
+            except (trio.BrokenResourceError, trio.ClosedResourceError, h11.ProtocolError):
+                return
+
+    async def _receive(self, stream: trio.SocketStream, machine: h11.Connection) -> Seen | None:
+        head, body = None, b""
+        while True:
+            match event := machine.next_event():
+                case h11.NEED_DATA:
+                    machine.receive_data(bytes(await stream.receive_some(65536)))
+                case h11.Request():
+                    head = event
+                case h11.Data():
+                    body += bytes(event.data)
+                case h11.EndOfMessage():
+                    assert head is not None
+                    headers = {name.decode(): value.decode() for name, value in head.headers}
+                    return Seen(head.method.decode(), head.target.decode(), headers, body)
+                case _:
+                    return None
+
+
+class Silent:
+    """Commands that nothing on this stage calls."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"a client asked for {name}")
+
+
+class Sidecar:
+    """A discovery endpoint that says what the test publishes."""
+
+    def __init__(self, process: str, token: str | None) -> None:
+        self.process = process
+        self.port = 0
+        self.server = DiscoveryServer(commands=Silent(), process=process, wall_offset=0.0, token=token)  # type: ignore
+        self.scope = trio.CancelScope()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def serve(self, task_status: trio.TaskStatus[None]) -> None:
+        listeners = await trio.open_tcp_listeners(self.port, host="127.0.0.1")
+        self.port = listeners[0].socket.getsockname()[1]
+        with self.scope:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.server.serve, listeners)
+                task_status.started()
+
+    def kill(self) -> None:
+        self.scope.cancel()
+
+
+class Stage:
+    """Workers w0, w1, … and sidecars that know them."""
+
+    def __init__(self, nursery: trio.Nursery, token: str | None) -> None:
+        self._nursery = nursery
+        self._token = token
+        self._processes = itertools.count()
+        self.workers: dict[str, Worker] = {}
+        self.sidecars: list[Sidecar] = []
+        self.members: dict[str, Member] = {}
+
+    @property
+    def urls(self) -> list[str]:
+        return [sidecar.url for sidecar in self.sidecars]
+
+    async def add_worker(self, name: str, port: int = 0) -> Worker:
+        worker = self.workers[name] = Worker(name, port)
+        await self._nursery.start(worker.serve)
+        self.members[name] = member(name, worker.url)
+        return worker
+
+    async def add_sidecar(self, port: int = 0) -> Sidecar:
+        sidecar = Sidecar(f"p{next(self._processes)}", self._token)
+        sidecar.port = port
+        self.sidecars.append(sidecar)
+        self.publish(sidecar)
+        await self._nursery.start(sidecar.serve)
+        return sidecar
+
+    def change(self, name: str, **changes: Any) -> None:
+        """Every sidecar learns that a member is different now."""
+        self.members[name] = replace(self.members[name], **changes)
+        self.publish()
+
+    def evict(self, name: str) -> None:
+        """Every sidecar learns that a member is dead."""
+        self.change(name, liveness=Liveness.DEAD)
+
+    def publish(self, *sidecars: Sidecar, members: list[Member] | None = None, isolated: bool = False) -> None:
+        """These sidecars (all, if none are named) now hold these members (the stage's, if none are given)."""
+        rows = sorted(self.members.values() if members is None else members, key=lambda one: one.name)
+        for sidecar in sidecars or self.sidecars:
+            sidecar.server.publish(PoolView("prod", "w0", isolated, tuple(rows)))
+
+    def owners(self, key: str) -> list[Worker]:
+        """The workers in the ring's order for a key."""
+        return [self.workers[name] for name in HashRing(dict.fromkeys(self.workers, 1.0)).owners(key, 99)]
+
+
+async def until_true(condition: Callable[[], bool]) -> None:
+    """Return when something another task or thread brings about has come about."""
+    while not condition():
+        await trio.testing.wait_all_tasks_blocked(0.001)
+
+
+@asynccontextmanager
+async def stage(workers: int = 3, sidecars: int = 1, token: str | None = None) -> AsyncIterator[Stage]:
+    """The stage set; everything on it is gone when the block ends."""
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            scene = Stage(nursery, token)
+            for index in range(workers):
+                await scene.add_worker(f"w{index}")
+            for _ in range(sidecars):
+                await scene.add_sidecar()
+            yield scene
+            nursery.cancel_scope.cancel()
+
+
+class StageInThread:
+    """The stage as another thread uses it."""
+
+    def __init__(self, portal: Any, scene: Stage) -> None:
+        self._portal = portal
+        self.scene = scene
+
+    def do(self, step: Callable[..., Any], *args: Any) -> Any:
+        """Call (or await) this in the stage's loop."""
+        return self._portal.call(step, *args)
+
+
+@contextmanager
+def stage_in_thread(workers: int = 3, sidecars: int = 1) -> Iterator[StageInThread]:
+    """The stage set, on trio in a thread of its own."""
+    with (
+        start_blocking_portal("trio") as portal,
+        portal.wrap_async_context_manager(stage(workers, sidecars)) as scene,
+    ):
+        yield StageInThread(portal, scene)
