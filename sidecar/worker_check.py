@@ -86,6 +86,12 @@ class WorkerCheck:
         self.ended.set()
         self._move(self.state.after_exit(), "its process has ended")
 
+    async def wait_gone(self) -> None:
+        """Until the process has ended, and nothing has answered in its place since."""
+        await self.ended.wait()
+        if self.state.readiness is Readiness.PASSING:
+            await trio.sleep_forever()
+
     async def _check_once(self) -> None:
         ended = self.ended.is_set()
         try:

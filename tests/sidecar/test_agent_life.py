@@ -26,6 +26,14 @@ async def test_three_find_each_other_and_agree_on_every_owner() -> None:
             assert len({json.dumps([owner["name"] for owner in answer["owners"]]) for answer in answers}) == 1
 
 
+async def test_an_idle_sidecar_of_three_is_small() -> None:
+    async with pool(3) as (agents, _):
+        for agent in agents:
+            status = Path(f"/proc/{agent.process.pid}/status").read_text()
+            resident = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+            assert resident < 60 * 1024, "kB"
+
+
 async def test_sigterm_drains_then_leaves_and_looks_like_no_failure() -> None:
     async with pool(2, "--drain-time", EIGHT_SECONDS) as ([w1, w2], _):
         w2.signal(signal.SIGTERM)
@@ -47,7 +55,7 @@ async def test_a_second_signal_ends_it_at_once() -> None:
         w1.signal(signal.SIGTERM)
         await w1.until(has("w1", readiness="draining"))
         w1.signal(signal.SIGINT)
-        assert await w1.ended() == -signal.SIGINT
+        assert await w1.ended() == 128 + signal.SIGINT
 
 
 async def test_leave_over_http_is_like_a_signal() -> None:
