@@ -57,6 +57,7 @@ class Host:
         "_wake",
         "address",
         "arrive",
+        "booted_at",
         "clock_jumped",
         "index",
         "key",
@@ -88,6 +89,8 @@ class Host:
         self.index = index
         self.address = address
         self.node: Participant | None = None
+        self.booted_at = 0
+        """When the present process started, in microseconds of the world."""
         self.leaving = False
         self.left_at = 0
         """When it was asked to leave, in microseconds of the world."""
@@ -124,6 +127,7 @@ class Host:
     def boot(self, node: Participant) -> None:
         """A fresh process takes its first step now; it sees nothing that was sent to its predecessor's socket."""
         self.node = node
+        self.booted_at = self._scheduler.now
         self.leaving = False
         self.mistreated = bool(self._lag or self._drift)
         self.clock_jumped = False
@@ -138,6 +142,13 @@ class Host:
         self._inbox.clear()
         self._buffered = 0
         self._wake = self._late_at = NEVER
+
+    @property
+    def hindrance(self) -> str:
+        """What keeps the process from taking its steps in time, in a word; empty for a healthy host."""
+        if self._hindrance & _OFF:
+            return "off"
+        return "frozen" if self._hindrance & _FROZEN else "slow" if self._hindrance & _SLOW else ""
 
     @property
     def frozen(self) -> bool:

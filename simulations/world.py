@@ -59,6 +59,8 @@ class World:
         self.history = history if history is not None else History()
         self.on_birth: list[Callable[[Host], None]] = []
         """Told of each process that starts, before its first step."""
+        self.on_conclusions: list[Callable[[Host, Sequence[Event]], None]] = []
+        """Told of what each process concludes, as it does."""
         self._midwife: Midwife = midwife if midwife is not None else RumormillMidwife()
         self._seeds = seeds
         self._addresses = 0
@@ -208,6 +210,10 @@ class World:
     def name_of(self, key: str) -> str:
         return self._names[key]
 
+    def called(self, name: str) -> list[Host]:
+        """The hosts whose members go by a name: usually one."""
+        return [self.hosts[key] for key, known in self._names.items() if known == name]
+
     def views(self) -> Mapping[str, PoolView]:
         """What every running member sees, by key."""
         return {key: node.view for key, node in self.running().items()}
@@ -278,6 +284,8 @@ class World:
 
     def _on_events(self, host: Host, events: Sequence[Event]) -> None:
         self.history.add(self.scheduler.now, host.key, events)
+        for tell in self.on_conclusions:
+            tell(host, events)
 
 
 def _call(act: Callable[[], None], _: None) -> None:

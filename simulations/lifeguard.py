@@ -1,0 +1,60 @@
+"""Lifeguard's anomaly grid (Dadgar, Phillips, Currey, DSN 2018): C of 128 members blocked in lock-step.
+
+Every member of the chosen C is frozen at the same moments: for D milliseconds, then free for I milliseconds, again and
+again. The paper runs each combination for minutes and counts who was declared dead; here a cell is 60 virtual seconds.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rumormill.simulations.operations import AnyOperation, Freeze, Run, Start, Story, Thaw
+
+NODES = 128
+CONCURRENT = (1, 4, 8, 12, 16, 20, 24, 28, 32)
+DURATIONS_MS = (128, 512, 2048, 8192, 16384, 32768)
+INTERVALS_MS = (1, 4, 16, 64, 256, 1024, 4096, 16384)
+SETTLE = 3.0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cell:
+    """One combination: how many, how long blocked, how long free in between."""
+
+    concurrent: int
+    duration_ms: int
+    interval_ms: int
+
+    @property
+    def name(self) -> str:
+        return f"C={self.concurrent} D={self.duration_ms} I={self.interval_ms}"
+
+    def story(self, seed: int, *, nodes: int = NODES, seconds: float = 60.0) -> Story:
+        """Blocks until ``seconds`` have passed; the last one is cut short."""
+        rng = random.Random(f"lifeguard/{self.name}/{seed}")
+        blocked = tuple(f"n{number}" for number in sorted(rng.sample(range(1, nodes), self.concurrent)))
+        operations: list[AnyOperation] = [Start(nodes), Run(SETTLE)]
+        left_ms = round(seconds * 1000)
+        while left_ms > 0:
+            block = min(self.duration_ms, left_ms)
+            operations += [Freeze(blocked), Run(block / 1000), Thaw(blocked), Run(self.interval_ms / 1000)]
+            left_ms -= block + self.interval_ms
+        return Story(seed, (*operations, Run(1.0)), title=f"lifeguard {self.name}")
+
+
+def grid() -> Iterator[Cell]:
+    """Every cell."""
+    for concurrent in CONCURRENT:
+        for duration in DURATIONS_MS:
+            for interval in INTERVALS_MS:
+                yield Cell(concurrent, duration, interval)
+
+
+def sub_grid() -> Iterator[Cell]:
+    """A coarse part of it, for more seeds."""
+    for concurrent in (4, 16, 32):
+        for duration in (128, 2048, 16384):
+            for interval in (4, 256, 4096):
+                yield Cell(concurrent, duration, interval)

@@ -1,0 +1,205 @@
+"""Scenarios as data: each makes the story of one kind of trouble for any number of nodes.
+
+Every scenario starts all its members at once, gives them a few seconds, does what its name says, and ends with the
+trouble over. Times are virtual seconds.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rumormill.simulations.network import Burst, Trouble
+from rumormill.simulations.operations import (
+    AnyOperation,
+    Crash,
+    Cut,
+    CutOneWay,
+    Degrade,
+    Freeze,
+    Heal,
+    Leave,
+    Restart,
+    Run,
+    Slow,
+    Start,
+    Story,
+    Thaw,
+)
+
+Operations = list[AnyOperation]
+SETTLE = 5.0
+
+
+class UnknownScenario(LookupError):
+    """No scenario of that name; says which there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A name, a sentence, how many nodes it is usually played with, and how its story is made."""
+
+    name: str
+    about: str
+    nodes: int
+    make: Callable[[int, random.Random], Operations]
+    least: int = 2
+    """Nodes below which it makes no sense."""
+
+    def story(self, *, nodes: int, seed: int, loss: float = 0.0) -> Story:
+        """The story for so many nodes; ``loss`` on every link besides, from the end of the start on.
+
+        Raises ValueError for too few nodes.
+        """
+        if nodes < self.least:
+            raise ValueError(f"scenario {self.name} needs at least {self.least} nodes, not {nodes}")
+        operations: Operations = [Start(nodes), Run(SETTLE)]
+        everywhere = Degrade(Trouble(loss=loss))
+        for operation in [everywhere, *self.make(nodes, random.Random(f"{self.name}/{nodes}/{seed}"))]:
+            operations.append(operation)
+            if isinstance(operation, Heal):
+                operations.append(everywhere)
+        if not loss:
+            operations = [operation for operation in operations if operation is not everywhere]
+        return Story(seed, tuple(operations), title=self.name)
+
+
+def _names(first: int, last: int) -> tuple[str, ...]:
+    """``n<first>`` up to but not with ``n<last>``."""
+    return tuple(f"n{number}" for number in range(first, last))
+
+
+def _some(count: int, nodes: int, rng: random.Random) -> tuple[str, ...]:
+    """So many members at random, never the seed."""
+    return tuple(f"n{number}" for number in sorted(rng.sample(range(1, nodes), count)))
+
+
+def _quiet(_nodes: int, _rng: random.Random) -> Operations:
+    return [Run(30.0)]
+
+
+def _bootstrap(_nodes: int, _rng: random.Random) -> Operations:
+    return [Run(5.0)]
+
+
+def _crash(nodes: int, rng: random.Random) -> Operations:
+    """Ten deaths (as many as there are members to spare), one after the other, each at another phase."""
+    operations: Operations = []
+    for key in _some(min(10, nodes // 2), nodes, rng):
+        operations += [Crash((key,)), Run(3.0 + rng.random()), Restart((key,)), Run(4.0)]
+    return operations
+
+
+def _freeze(nodes: int, rng: random.Random) -> Operations:
+    operations: Operations = []
+    for key in _some(min(10, nodes // 2), nodes, rng):
+        operations += [Freeze((key,)), Run(3.0 + rng.random()), Thaw((key,)), Run(3.0)]
+    return operations
+
+
+def _rack(nodes: int, rng: random.Random) -> Operations:
+    return [Crash(_some(max(1, nodes // 10), nodes, rng)), Run(10.0)]
+
+
+def _even_split(nodes: int, _rng: random.Random) -> Operations:
+    return [Cut(_names(0, nodes // 2)), Run(60.0), Heal(), Run(5.0)]
+
+
+def _three_way_split(nodes: int, _rng: random.Random) -> Operations:
+    third = nodes // 3
+    return [Cut(_names(0, third)), Cut(_names(third, 2 * third)), Run(60.0), Heal(), Run(5.0)]
+
+
+def _small_split(nodes: int, _rng: random.Random) -> Operations:
+    return [Cut(_names(0, max(1, nodes // 8))), Run(30.0), Heal(), Run(5.0)]
+
+
+def _rolling_restart(nodes: int, _rng: random.Random) -> Operations:
+    operations: Operations = []
+    for key in _names(0, nodes):
+        operations += [Restart((key,)), Run(2.0)]
+    return operations
+
+
+def _rolling_upgrade(nodes: int, _rng: random.Random) -> Operations:
+    """As an orchestrator does it: leave, then start on another address."""
+    operations: Operations = []
+    for key in _names(1, nodes):
+        operations += [Leave((key,)), Run(1.0), Restart((key,), new_address=True), Run(1.0)]
+    return operations
+
+
+def _all_addresses(nodes: int, _rng: random.Random) -> Operations:
+    return [Restart(_names(0, nodes), new_address=True), Run(10.0)]
+
+
+def _one_slow(nodes: int, rng: random.Random) -> Operations:
+    slow = _some(1, nodes, rng)
+    return [Slow(slow, 0.15), Run(60.0), Slow(slow, 0.0), Run(3.0)]
+
+
+def _flapping(nodes: int, rng: random.Random) -> Operations:
+    """One member's links come and go, each time for longer."""
+    (key,) = _some(1, nodes, rng)
+    operations: Operations = []
+    for turn in range(20):
+        operations += [Cut((key,)), Run(0.1 * (1 + turn)), Heal(), Run(1.0)]
+    return operations
+
+
+def _one_way_in(nodes: int, rng: random.Random) -> Operations:
+    """Rapid, figure 9: one per cent hear nothing any more, on and off every 20 s."""
+    deaf = _some(max(1, nodes // 100), nodes, rng)
+    operations: Operations = []
+    for _ in range(3):
+        operations += [CutOneWay((), deaf), Run(20.0), Heal(), Run(20.0)]
+    return operations
+
+
+def _heavy_loss_of_few(nodes: int, rng: random.Random) -> Operations:
+    """Rapid, figure 10: one per cent lose 80 % of what they send."""
+    lossy = _some(max(1, nodes // 100), nodes, rng)
+    return [Degrade(Trouble(loss=0.8), sources=lossy), Run(60.0), Heal(), Run(5.0)]
+
+
+def _wan(_nodes: int, _rng: random.Random) -> Operations:
+    """Bursty loss: every link bad for half a second a minute, on 80 ms of delay with jitter."""
+    trouble = Trouble(burst=Burst(60.0, 0.5), delay=0.08, jitter=0.02)
+    return [Degrade(trouble), Run(120.0), Heal(), Run(5.0)]
+
+
+def _lossy(_nodes: int, _rng: random.Random) -> Operations:
+    return [Degrade(Trouble(loss=0.1)), Run(120.0), Heal(), Run(3.0)]
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario("quiet", "nothing happens for half a minute", 128, _quiet),
+        Scenario("bootstrap", "all start at once on one seed", 128, _bootstrap),
+        Scenario("crash", "members crash, one after the other", 128, _crash, least=3),
+        Scenario("freeze", "members freeze (SIGSTOP) for some seconds each", 128, _freeze, least=3),
+        Scenario("rack", "a tenth of all crashes at once", 128, _rack, least=4),
+        Scenario("even-split", "two halves are apart for a minute", 128, _even_split, least=4),
+        Scenario("three-way-split", "three thirds are apart for a minute", 128, _three_way_split, least=6),
+        Scenario("small-split", "an eighth is apart from the rest for half a minute", 128, _small_split, least=8),
+        Scenario("rolling-restart", "each is restarted in place, one every two seconds", 16, _rolling_restart),
+        Scenario("rolling-upgrade", "each leaves and comes back at a new address", 16, _rolling_upgrade, least=3),
+        Scenario("all-addresses", "all are restarted at new addresses at once", 32, _all_addresses),
+        Scenario("one-slow", "one is starved of CPU: each step 150 ms late", 32, _one_slow, least=3),
+        Scenario("flapping", "one member's links come and go", 32, _flapping, least=3),
+        Scenario("one-way-in", "one per cent hear nothing, on and off (Rapid)", 128, _one_way_in, least=4),
+        Scenario("heavy-loss", "one per cent lose 80 % of what they send (Rapid)", 128, _heavy_loss_of_few, least=4),
+        Scenario("lossy", "every link loses one datagram in ten", 64, _lossy),
+        Scenario("wan", "bursty loss on links of 80 ms with jitter", 64, _wan),
+    )
+}
+
+
+def scenario_named(name: str) -> Scenario:
+    """Raises :class:`UnknownScenario`."""
+    try:
+        return SCENARIOS[name]
+    except KeyError:
+        raise UnknownScenario(f"there is no scenario {name!r}; there are {', '.join(SCENARIOS)}") from None
