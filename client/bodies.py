@@ -21,7 +21,29 @@ LIMIT = 8 * 2**20
 """Bytes. More keeps longer bodies replayable, and costs that much memory for each request under way."""
 
 
-class OneShot(httpx.AsyncByteStream):
+class Kept(httpx.AsyncByteStream):
+    """A body in memory, that can be sent as often as need be."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _OneChunk(self._data)
+
+
+class _OneChunk(AsyncIterator[bytes]):
+    # An iterator and no generator: a connection that breaks leaves it half read, and trio minds generators that are.
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def __anext__(self) -> bytes:
+        if not self._data:
+            raise StopAsyncIteration
+        data, self._data = self._data, b""
+        return data
+
+
+class OneShot(httpx.AsyncByteStream, AsyncIterator[bytes]):
     """A body too long to keep: what was read of it, then the rest, once."""
 
     def __init__(self, beginning: bytes, rest: AsyncIterator[bytes]) -> None:
@@ -29,21 +51,28 @@ class OneShot(httpx.AsyncByteStream):
         self._rest = rest
         self._used = False
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
         if self._used:
             raise httpx.StreamConsumed
         self._used = True
-        yield self._beginning
-        async for chunk in self._rest:
-            yield chunk
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._beginning:
+            beginning, self._beginning = self._beginning, b""
+            return beginning
+        return await anext(self._rest)
 
 
-async def prepare_request_body(stream: AsyncIterable[bytes]) -> httpx.ByteStream | OneShot:
+Body = Kept | OneShot
+
+
+async def prepare_request_body(stream: AsyncIterable[bytes]) -> Body:
     """The body in a form that says whether it can be sent twice."""
-    if isinstance(stream, (httpx.ByteStream, OneShot)):
+    if isinstance(stream, (Kept, OneShot)):
         return stream
     beginning, rest = await _read(aiter(stream))
-    return httpx.ByteStream(beginning) if rest is None else OneShot(beginning, rest)
+    return Kept(beginning) if rest is None else OneShot(beginning, rest)
 
 
 async def read_response(response: httpx.Response) -> httpx.Response:
@@ -79,18 +108,12 @@ def whole_or_nothing(response: httpx.Response) -> bool:
     return content_type == "application/json" or content_type.endswith("+json")
 
 
-class _Resumed(httpx.AsyncByteStream):
+class _Resumed(OneShot):
     """An answer that proved too long to be kept: what was read of it, then the rest as it comes."""
 
     def __init__(self, beginning: bytes, rest: AsyncIterator[bytes], stream: httpx.AsyncByteStream) -> None:
-        self._beginning = beginning
-        self._rest = rest
+        super().__init__(beginning, rest)
         self._stream = stream
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield self._beginning
-        async for chunk in self._rest:
-            yield chunk
 
     async def aclose(self) -> None:
         await self._stream.aclose()

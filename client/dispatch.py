@@ -14,7 +14,7 @@ import anyio
 import anyio.abc
 import httpx
 
-from rumormill.client.bodies import OneShot, prepare_request_body
+from rumormill.client.bodies import Body, OneShot, prepare_request_body
 from rumormill.client.course import Attempt, Course, Failure, Verdict, failure_of
 from rumormill.client.errors import PoolError, no_workers, not_replayable, response_interrupted
 from rumormill.client.exchange import Line, Progress
@@ -89,9 +89,7 @@ class Dispatcher:
         if not isinstance(request.stream, httpx.AsyncByteStream):
             raise TypeError("this transport is for httpx.AsyncClient; httpx.Client takes that of a SyncPool")
         body = await prepare_request_body(request.stream)
-        unreplayable = why_not_replayable(
-            replay, request.method, request.headers, one_shot=not isinstance(body, httpx.ByteStream)
-        )
+        unreplayable = why_not_replayable(replay, request.method, request.headers, one_shot=isinstance(body, OneShot))
         course = Course(f"{request.method} {request.url.path}", unreplayable)
         self.budget.earn(anyio.current_time())
         race = _Race(self, request, body, course)
@@ -101,9 +99,7 @@ class Dispatcher:
 class _Race:
     """One request, and the attempts at it."""
 
-    def __init__(
-        self, dispatcher: Dispatcher, request: httpx.Request, body: httpx.ByteStream | OneShot, course: Course
-    ) -> None:
+    def __init__(self, dispatcher: Dispatcher, request: httpx.Request, body: Body, course: Course) -> None:
         self._dispatcher = dispatcher
         self._standings = dispatcher.standings
         self._request = request

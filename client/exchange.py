@@ -13,7 +13,7 @@ from typing import Any
 import httpcore
 import httpx
 
-from rumormill.client.bodies import OneShot, read_response
+from rumormill.client.bodies import Body, read_response
 
 CONNECT_LIMIT = 1.0
 """Seconds for a connection. Moving on without one is always safe, so this is shorter than a caller would choose."""
@@ -70,13 +70,11 @@ class Line:
         self.in_use = 0
         """Requests under way, streams not yet closed included."""
 
-    async def send(
-        self, request: httpx.Request, body: httpx.ByteStream | OneShot, progress: Progress
-    ) -> httpx.Response:
+    async def send(self, request: httpx.Request, body: Body, progress: Progress) -> httpx.Response:
         """The answer, whole where bodies.py says so. Raises what httpx raises; `progress` knows what was sent."""
         return await read_response(await self._transport.handle_async_request(self._address(request, body, progress)))
 
-    def _address(self, request: httpx.Request, body: httpx.ByteStream | OneShot, progress: Progress) -> httpx.Request:
+    def _address(self, request: httpx.Request, body: Body, progress: Progress) -> httpx.Request:
         """The request to this worker: its scheme, host and port, and its path before the request's."""
         headers = request.headers.copy()
         headers["Host"] = self._base.netloc.decode("ascii")

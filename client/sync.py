@@ -20,7 +20,7 @@ import anyio.to_thread
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from rumormill.client.bodies import LIMIT, OneShot
+from rumormill.client.bodies import LIMIT, Body, Kept, OneShot
 from rumormill.client.pool import Pool
 from rumormill.client.replay import Replay, checked_replay
 from rumormill.client.topology import Topology
@@ -191,11 +191,9 @@ class _BlockingBody(httpx.SyncByteStream):
         self._pool.call(self._stream.aclose)
 
 
-def _kept(request: httpx.Request) -> httpx.ByteStream | OneShot:
+def _kept(request: httpx.Request) -> Body:
     """The request's body, read here in the caller's thread as far as it is kept at all."""
     stream = request.stream
-    if isinstance(stream, httpx.ByteStream):
-        return stream
     if not isinstance(stream, httpx.SyncByteStream):
         raise TypeError("this transport is for httpx.Client; httpx.AsyncClient takes that of a Pool")
     rest = iter(stream)
@@ -204,7 +202,7 @@ def _kept(request: httpx.Request) -> httpx.ByteStream | OneShot:
         beginning += chunk
         if len(beginning) > LIMIT:
             return OneShot(bytes(beginning), _from_thread(rest))
-    return httpx.ByteStream(bytes(beginning))
+    return Kept(bytes(beginning))
 
 
 async def _from_thread(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
