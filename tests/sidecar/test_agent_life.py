@@ -81,9 +81,7 @@ async def test_killed_and_started_again_in_its_place() -> None:
         await w2.ended()
         again = await Agent.start(nursery, "w2", worker, "--join", w1.gossip, "--gossip", w2.gossip)
         await w1.until(
-            lambda answer: any(
-                w.generation > former.generation and w.routable for w in answer.workers if w.name == "w2"
-            )
+            lambda answer: any(w.instance != former.instance and w.routable for w in answer.workers if w.name == "w2")
         )
         again.process.kill()
 
