@@ -32,6 +32,7 @@ VERBS = {
     "undrain": Verb("commanding:undrain", "Put a drained worker back to work."),
     "leave": Verb("commanding:leave", "Make a sidecar drain, leave the pool and end."),
     "keys": Verb("keys:keys", "Make the keys that seal gossip."),
+    "simulate": Verb("simulate:simulate", "Put a pool through trouble in virtual time: scenarios, sweeps, reports."),
     "demo": Verb("demo.command:demo", "See a pool live through a kill, a freeze, a restart and a drain."),
 }
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from rumormill.simulations.raster import Raster
+
 
 class Detection(msgspec.Struct, frozen=True):
     """One death, and when each survivor had evicted the member. Seconds after the crash, sorted."""
@@ -82,6 +84,8 @@ class Outcome(msgspec.Struct, frozen=True):
     steady: tuple[float, float]
     """Datagrams and bytes a second and node, median over the seconds in which nothing happened."""
     trace: str
+    raster: Raster | None = None
+    """Who believed what, when; for small pools only."""
 
     @property
     def detection_delays(self) -> list[float]:

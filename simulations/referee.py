@@ -16,6 +16,7 @@ from rumormill.simulations.network import LAN, Latency
 from rumormill.simulations.operations import AnyOperation, Crash, Freeze, Heal, Names, Restart, Run, Start, Story, Thaw
 from rumormill.simulations.outcome import Block, Detection, Outcome, Traffic, Wrong, median
 from rumormill.simulations.participant import Midwife
+from rumormill.simulations.raster import Camera
 from rumormill.simulations.scheduler import SECOND
 from rumormill.simulations.world import World
 
@@ -62,6 +63,7 @@ class Referee:
         self._disturbed = 0.0
         self._sent: dict[int, tuple[int, int]] = {}
         self._quiet: set[float] = set()
+        self._camera = Camera(world)
         world.on_conclusions.append(self._concluded)
         world.scheduler.push(SECOND, self._each_second)
 
@@ -103,6 +105,7 @@ class Referee:
                 round(median(t.bytes / t.members for t in quiet) or 0.0, 1),
             ),
             trace=self.world.trace.digest(),
+            raster=self._camera.develop(),
         )
 
     # -- The story's operations

@@ -173,6 +173,10 @@ def _lossy(_nodes: int, _rng: random.Random) -> Operations:
     return [Degrade(Trouble(loss=0.1)), Run(120.0), Heal(), Run(3.0)]
 
 
+def _lossy_hour(_nodes: int, _rng: random.Random) -> Operations:
+    return [Run(60.0)] * 60
+
+
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
@@ -192,6 +196,7 @@ SCENARIOS = {
         Scenario("one-way-in", "one per cent hear nothing, on and off (Rapid)", 128, _one_way_in, least=4),
         Scenario("heavy-loss", "one per cent lose 80 % of what they send (Rapid)", 128, _heavy_loss_of_few, least=4),
         Scenario("lossy", "every link loses one datagram in ten", 64, _lossy),
+        Scenario("lossy-hour", "an hour passes, with --loss on every link", 16, _lossy_hour),
         Scenario("wan", "bursty loss on links of 80 ms with jitter", 64, _wan),
     )
 }

@@ -1,0 +1,198 @@
+"""Plans: the lists of runs behind the figures of docs/simulation.md, as data that worker processes can be handed.
+
+A :class:`Job` says everything one run needs, has a key that names it, and is independent of all others: a plan can be
+played on any number of cores, stopped, and taken up again where it was.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import msgspec
+
+from rumormill.gossip import ProtocolSettings
+from rumormill.simulations.births import RumormillMidwife
+from rumormill.simulations.lifeguard import Cell, grid, sub_grid
+from rumormill.simulations.network import LAN, WAN
+from rumormill.simulations.operations import Story
+from rumormill.simulations.outcome import Outcome
+from rumormill.simulations.participant import Midwife
+from rumormill.simulations.referee import play
+from rumormill.simulations.scenarios import scenario_named
+from rumormill.simulations.swim import SwimMidwife, SwimSettings
+from rumormill.simulations.world import World
+
+ProtocolName = Literal["rumormill", "swim-tuned", "swim-paper"]
+LatencyName = Literal["lan", "wan"]
+LATENCIES = {"lan": LAN, "wan": WAN}
+TUNED = SwimSettings(period=0.2, timeout=0.1, suspicion_mult=0.6)
+"""The baseline at our detection time: at 128 members a crash is known everywhere after about as long."""
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One run."""
+
+    scenario: str
+    """A scenario's name, or ``lifeguard C=.. D=.. I=..``."""
+    nodes: int
+    seed: int
+    protocol: ProtocolName = "rumormill"
+    loss: float = 0.0
+    latency: LatencyName = "lan"
+    period: float = 0.2
+
+    @property
+    def key(self) -> str:
+        """Names the run in a file of outcomes."""
+        return (
+            f"{self.scenario}/{self.protocol}/n={self.nodes}/seed={self.seed}/loss={self.loss:g}"
+            f"/{self.latency}/period={self.period:g}"
+        )
+
+    @property
+    def cost(self) -> float:
+        """About how many node-seconds it takes, for a progress bar."""
+        return self.nodes * sum(getattr(operation, "seconds", 0.0) for operation in self.story().operations)
+
+    def story(self) -> Story:
+        """Raises UnknownScenario, or ValueError for too few nodes."""
+        if self.scenario.startswith("lifeguard "):
+            return _cell_named(self.scenario.removeprefix("lifeguard ")).story(self.seed, nodes=self.nodes)
+        return scenario_named(self.scenario).story(nodes=self.nodes, seed=self.seed, loss=self.loss)
+
+    def midwife(self) -> Midwife:
+        match self.protocol:
+            case "rumormill":
+                return RumormillMidwife(settings=ProtocolSettings(period=self.period))
+            case "swim-tuned":
+                return SwimMidwife(TUNED)
+            case "swim-paper":
+                return SwimMidwife(SwimSettings())
+
+    def run(
+        self,
+        *,
+        on_world: Callable[[World], None] | None = None,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Outcome:
+        """Play it. ``on_world`` sees the world before it begins, ``on_progress`` its time as it goes."""
+        return play(
+            self.story(),
+            midwife=self.midwife(),
+            protocol=self.protocol,
+            latency=LATENCIES[self.latency],
+            calm=60.0 if self.protocol == "rumormill" else 10.0,
+            on_world=on_world,
+            on_progress=on_progress,
+        )
+
+
+class Done(msgspec.Struct, frozen=True):
+    """A job and what it came to: one line of a file of outcomes."""
+
+    job: Job
+    outcome: Outcome
+
+
+class UnknownPlan(LookupError):
+    """No plan of that name; says which there are."""
+
+
+def _cell_named(name: str) -> Cell:
+    match = re.fullmatch(r"C=(\d+) D=(\d+) I=(\d+)", name)
+    if match is None:
+        raise ValueError(f"a Lifeguard cell is named like 'C=4 D=2048 I=64', not {name!r}")
+    return Cell(*map(int, match.groups()))
+
+
+PROTOCOLS: tuple[ProtocolName, ...] = ("rumormill", "swim-tuned", "swim-paper")
+
+
+def _scale(seeds: int) -> Iterator[Job]:
+    """Detection, spread, traffic and bootstrap, by number of nodes."""
+    for nodes in (3, 8, 16, 32, 64, 128, 256, 512, 1000, 2000):
+        for seed in range(max(1, min(seeds, 2000 // nodes))):
+            for scenario in ("bootstrap", "crash"):
+                yield Job(scenario, nodes, seed)
+
+
+def _detection(seeds: int) -> Iterator[Job]:
+    """Crashes at the sizes the anchors speak of, for all protocols."""
+    for nodes in (3, 16, 64, 128):
+        for seed in range(seeds):
+            for protocol in PROTOCOLS:
+                yield Job("crash", nodes, seed, protocol)
+
+
+def _bootstrap(seeds: int) -> Iterator[Job]:
+    for seed in range(seeds):
+        yield Job("bootstrap", 1000, seed)
+
+
+def _split(seeds: int) -> Iterator[Job]:
+    for seed in range(seeds):
+        yield Job("even-split", 128, seed)
+
+
+def _loss(seeds: int) -> Iterator[Job]:
+    """Long quiet runs under independent loss: an hour of 16 nodes is 16 node-hours."""
+    for seed in range(seeds):
+        yield Job("lossy-hour", 16, seed, loss=0.1)
+        yield Job("lossy-hour", 16, seed, loss=0.3)
+
+
+def _anomalies(seeds: int) -> Iterator[Job]:
+    """Every scenario at its usual size, ours and the baseline."""
+    for scenario in (
+        *("rack", "freeze", "even-split", "three-way-split", "small-split", "rolling-restart", "rolling-upgrade"),
+        *("all-addresses", "one-slow", "flapping", "one-way-in", "heavy-loss", "lossy", "wan"),
+    ):
+        for seed in range(seeds):
+            for protocol in ("rumormill", "swim-tuned"):
+                yield Job(scenario, scenario_named(scenario).nodes, seed, protocol)
+
+
+def _lifeguard(seeds: int) -> Iterator[Job]:
+    """The whole grid with one seed, ours; the sub-grid with as many as asked for."""
+    for cell in grid():
+        yield Job(f"lifeguard {cell.name}", 128, 0)
+    yield from (job for job in _sub_grid(seeds, ("rumormill",)) if job.seed)
+
+
+def _lifeguard_baseline(seeds: int) -> Iterator[Job]:
+    yield from _sub_grid(min(seeds, 1), ("swim-tuned", "swim-paper"))
+
+
+def _sub_grid(seeds: int, protocols: tuple[ProtocolName, ...]) -> Iterator[Job]:
+    for cell in sub_grid():
+        for seed in range(seeds):
+            for protocol in protocols:
+                yield Job(f"lifeguard {cell.name}", 128, seed, protocol)
+
+
+def _pictures(_seeds: int) -> Iterator[Job]:
+    """Small pools, whose rasters go into the report."""
+    for scenario in ("even-split", "rack", "flapping", "rolling-restart"):
+        yield Job(scenario, 24, 1)
+
+
+PLANS: dict[str, tuple[str, Callable[[int], Iterator[Job]]]] = {
+    "detection": ("crashes at 3, 16, 64 and 128 nodes, all protocols", _detection),
+    "scale": ("crashes and bootstraps from 3 to 2000 nodes", _scale),
+    "bootstrap": ("1000 nodes started at once on one seed node", _bootstrap),
+    "split": ("128 nodes split evenly for a minute, and healed", _split),
+    "loss": ("hours of 10 % and 30 % loss at 16 nodes", _loss),
+    "anomalies": ("every scenario at its usual size, ours and the baseline", _anomalies),
+    "lifeguard": ("Lifeguard's anomaly grid, and its sub-grid with more seeds", _lifeguard),
+    "lifeguard-baseline": ("the sub-grid for plain SWIM, tuned and at the paper's settings", _lifeguard_baseline),
+    "pictures": ("small pools whose pictures go into a report", _pictures),
+}
+
+
+def plan(name: str, seeds: int) -> list[Job]:
+    """The jobs of a plan. Raises :class:`UnknownPlan`."""
+    if name not in PLANS:
+        raise UnknownPlan(f"there is no plan {name!r}; there are {', '.join(PLANS)}")
+    return list(PLANS[name][1](seeds))

@@ -1,0 +1,151 @@
+"""Pictures as inline SVG: lines, distributions, rasters. Pure functions of numbers to text; no script in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from itertools import groupby
+
+from rumormill.simulations.raster import Raster
+
+Point = tuple[float, float]
+WIDTH, HEIGHT = 640, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 44
+COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#65a30d", "#475569", "#b45309")
+
+BELIEFS = {
+    ".": ("#86c7a3", "right about everyone"),
+    "g": ("#fbbf24", "a dead member not yet detected"),
+    "s": ("#fde68a", "suspects somebody"),
+    "i": ("#93c5fd", "isolated: view frozen, evicts nobody"),
+    "x": ("#ef4444", "lacks a member that runs, or holds it dead"),
+    "z": ("#94a3b8", "frozen"),
+    "-": ("#e2e8f0", "not running"),
+}
+
+
+class Axis:
+    """Maps values to one side of the picture. ``log`` needs values above zero."""
+
+    def __init__(self, values: Sequence[float], start: float, end: float, *, log: bool = False, zero: bool = True):
+        self.log = log
+        low, high = (min(values), max(values)) if values else (0.0, 1.0)
+        if log:
+            self.low, self.high = math.log10(low), math.log10(high)
+        else:
+            self.low, self.high = (min(0.0, low) if zero else low), high
+        if self.high <= self.low:
+            self.high = self.low + 1
+        self._start, self._span = start, end - start
+
+    def place(self, value: float) -> float:
+        scaled = math.log10(value) if self.log else value
+        return round(self._start + self._span * (scaled - self.low) / (self.high - self.low), 1)
+
+    def ticks(self) -> list[float]:
+        """Round numbers along the axis."""
+        if self.log:
+            decades = range(math.floor(self.low), math.ceil(self.high) + 1)
+            marks = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
+            return [mark for mark in marks if self.low - 1e-9 <= math.log10(mark) <= self.high + 1e-9]
+        step = 10 ** math.floor(math.log10((self.high - self.low) / 2))
+        step *= next((f for f in (1, 2, 5) if (self.high - self.low) / (step * f) <= 7), 10)
+        first = math.ceil(self.low / step - 1e-9)
+        return [n * step for n in range(first, math.floor(self.high / step + 1e-9) + 1)]
+
+
+def line_chart(
+    series: Mapping[str, Sequence[Point]], x_label: str, y_label: str, *, log_x: bool = False, dots: bool = True
+) -> str:
+    """One line a series, with its legend. Points in order of x."""
+    points = [point for line in series.values() for point in line]
+    if not points:
+        return "<p>No data.</p>"
+    x = Axis([p[0] for p in points], _LEFT, WIDTH - _RIGHT, log=log_x, zero=not log_x)
+    y = Axis([p[1] for p in points], HEIGHT - _BOTTOM, _TOP)
+    parts = [_frame(x, y, x_label, y_label)]
+    for (name, line), colour in zip(series.items(), COLOURS * 9, strict=False):
+        places = [(x.place(a), y.place(b)) for a, b in line]
+        path = " ".join(f"{a},{b}" for a, b in places)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        if dots:
+            parts += [
+                f'<circle cx="{a}" cy="{b}" r="3" fill="{colour}"><title>{escape(name)}: {_say(p[0])}, {_say(p[1])}'
+                f"</title></circle>"
+                for (a, b), p in zip(places, line, strict=True)
+            ]
+    return f"{_legend(series)}{_svg(parts)}"
+
+
+def distribution(series: Mapping[str, Sequence[float]], x_label: str) -> str:
+    """Cumulative shares: how many of the values lie below each."""
+    lines: dict[str, list[Point]] = {}
+    for name, values in series.items():
+        ordered = sorted(values)
+        count = len(ordered)
+        keep = max(1, count // 400)
+        points = [(value, 100 * (n + 1) / count) for n, value in enumerate(ordered) if n % keep == 0 or n == count - 1]
+        lines[name] = [(points[0][0], 0.0), *points] if points else []
+    return line_chart(lines, x_label, "share of survivors, %", dots=False)
+
+
+def raster(picture: Raster) -> str:
+    """One row a member, one colour a belief."""
+    cell = 8
+    steps = max(map(len, picture.rows), default=1)
+    scale = (WIDTH - _LEFT - _RIGHT) / steps
+    parts = []
+    for number, (member, row) in enumerate(zip(picture.members, picture.rows, strict=True)):
+        top = _TOP + number * cell
+        parts.append(f'<text x="{_LEFT - 6}" y="{top + cell - 1}" class="t r">{escape(member)}</text>')
+        at = 0
+        for belief, run in groupby(row):
+            length = len(list(run))
+            parts.append(
+                f'<rect x="{_LEFT + at * scale:.1f}" y="{top}" width="{length * scale:.2f}" height="{cell - 1}" '
+                f'fill="{BELIEFS[belief][0]}"/>'
+            )
+            at += length
+    bottom = _TOP + len(picture.rows) * cell
+    axis = Axis([0, steps * picture.step], _LEFT, WIDTH - _RIGHT)
+    parts += [f'<text x="{axis.place(t)}" y="{bottom + 14}" class="t m">{_say(t)} s</text>' for t in axis.ticks()]
+    seen = set("".join(picture.rows))
+    legend = "".join(
+        f'<span class="k"><i style="background:{colour}"></i>{escape(meaning)}</span>'
+        for belief, (colour, meaning) in BELIEFS.items()
+        if belief in seen
+    )
+    return f'<p class="legend">{legend}</p>{_svg(parts, bottom + 22)}'
+
+
+def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
+    bottom = HEIGHT - _BOTTOM
+    parts = [f'<line x1="{_LEFT}" y1="{bottom}" x2="{WIDTH - _RIGHT}" y2="{bottom}" class="a"/>']
+    parts += [f'<text x="{x.place(tick)}" y="{bottom + 16}" class="t m">{_say(tick)}</text>' for tick in x.ticks()]
+    for tick in y.ticks():
+        place = y.place(tick)
+        parts.append(f'<line x1="{_LEFT}" y1="{place}" x2="{WIDTH - _RIGHT}" y2="{place}" class="g"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{place + 4}" class="t r">{_say(tick)}</text>')
+    middle = (_LEFT + WIDTH - _RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 8}" class="t m">{escape(x_label)}</text>')
+    parts.append(
+        f'<text x="14" y="{bottom / 2}" class="t m" transform="rotate(-90 14 {bottom / 2})">{escape(y_label)}</text>'
+    )
+    return "".join(parts)
+
+
+def _legend(series: Mapping[str, object]) -> str:
+    keys = (
+        f'<span class="k"><i style="background:{colour}"></i>{escape(name)}</span>'
+        for name, colour in zip(series, COLOURS * 9, strict=False)
+    )
+    return f'<p class="legend">{"".join(keys)}</p>'
+
+
+def _svg(parts: Sequence[str], height: float = HEIGHT) -> str:
+    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img">{"".join(parts)}</svg>'
+
+
+def _say(value: float) -> str:
+    return f"{value:.6g}"
