@@ -4,7 +4,8 @@ The rules:
 
 - An attempt that failed before anything was sent costs nothing: on to the next worker, whatever the request.
 - One that failed after sending goes on only if the request is replayable; else the caller is told so.
-- The caller's own time limit ends the request, unless another attempt is still running.
+- The caller's own time limit ends the request, unless another attempt is still running; so does a request that our
+  own side twice refuses to send, which is then malformed.
 - A replayable request may have up to three attempts running at once (hedges); each worker is tried once at most.
 - Whoever answers first has answered; the others are cancelled.
 """
@@ -29,8 +30,8 @@ class Verdict(enum.Enum):
     WAIT = enum.auto()
     """Another attempt is running; let it."""
     NOT_REPLAYABLE = enum.auto()
-    TIMED_OUT = enum.auto()
-    """The caller's own limit: raise the error as it is."""
+    AS_IT_IS = enum.auto()
+    """The caller's own limit or mistake: raise the error as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Failure:
     cause: Exception | None = None
     by_limit: bool = False
     """One of the caller's own time limits ran out."""
+    refused_here: bool = False
+    """Our own side would not send it: the request is malformed, or this one connection is in no state to."""
 
 
 @dataclass(slots=True, eq=False)
@@ -94,10 +97,19 @@ class Course:
         """An attempt failed: what now?"""
         attempt.failure, attempt.running = failure, False
         if failure.by_limit:
-            return Verdict.WAIT if self.running else Verdict.TIMED_OUT
+            return Verdict.WAIT if self.running else Verdict.AS_IT_IS
+        refusals = sum(a.failure is not None and a.failure.refused_here for a in self.attempts)
+        if failure.refused_here and (failure.sent or refusals > 1):
+            return Verdict.AS_IT_IS
         if failure.sent and self.unreplayable is not None:
             return Verdict.NOT_REPLAYABLE
         return Verdict.NEXT
+
+    @property
+    def mistake(self) -> Exception | None:
+        """The error that says what is wrong with the request itself, if that is how it ended."""
+        last = self.attempts[-1].failure if self.attempts else None
+        return last.cause if last is not None and last.refused_here else None
 
     def settle(self, winner: Attempt) -> list[Attempt]:
         """One attempt was answered. Returns those that were still running, which nobody waits for any more."""
@@ -111,9 +123,9 @@ class Course:
 def failure_of(error: Exception, *, sent: bool) -> Failure | None:
     """What an error of the HTTP transport says about the attempt; None if it is no failure of the worker.
 
-    A caller's malformed request and an error out of the caller's own body stream are the caller's, and go back as they
-    are. A connection that broke while nothing had been read is held to have been sent: from here, a worker that died
-    before reading and one that died after acting look the same.
+    An error out of the caller's own body stream is the caller's, and goes back as it is. A connection that broke while
+    nothing had been read is held to have been sent: from here, a worker that died before reading and one that died
+    after acting look the same.
     """
     what = str(error) or type(error).__name__
     match error:
@@ -124,7 +136,7 @@ def failure_of(error: Exception, *, sent: bool) -> Failure | None:
         case httpx.TimeoutException():
             return Failure(f"{type(error).__name__}: the caller's own limit", sent=sent, cause=error, by_limit=True)
         case httpx.LocalProtocolError():
-            return None
+            return Failure(what, sent=sent, cause=error, refused_here=True)
         case httpx.TransportError():
             return Failure(what, sent=sent, cause=error)
         case _:

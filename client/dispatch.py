@@ -141,7 +141,7 @@ class _Race:
         if worker is not None:
             self._start(worker, tasks)
         elif not self._course.running:
-            self._end(no_workers(self._course, self._standings.topology, now))
+            self._end(self._course.mistake or no_workers(self._course, self._standings.topology, now))
 
     def _start(self, worker: Worker, tasks: anyio.abc.TaskGroup) -> None:
         attempt = self._course.begin(worker, anyio.current_time())
@@ -203,14 +203,14 @@ class _Race:
         now = anyio.current_time()
         if failure.by_limit:
             self._standings.overtaken(attempt.worker, attempt.began, now)
-        else:
+        elif not failure.refused_here:
             self._standings.failed(attempt.worker, now)
         match self._course.fail(attempt, failure):
             case Verdict.NEXT:
                 self._try_next(tasks)
             case Verdict.NOT_REPLAYABLE:
                 self._end(not_replayable(self._course, attempt, failure, self._standings.topology, now))
-            case Verdict.TIMED_OUT:
+            case Verdict.AS_IT_IS:
                 self._end(failure.cause or RuntimeError(failure.what))
             case Verdict.WAIT:
                 pass

@@ -27,6 +27,9 @@ IDLE_CONNECTIONS = 64
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
+_NOT_WRITTEN = (httpcore.WriteError, httpcore.LocalProtocolError)
+
+
 class Progress:
     """How far one attempt got, told by httpcore's trace; the caller's own trace, if there is one, is told too."""
 
@@ -39,7 +42,7 @@ class Progress:
         """An httpcore trace callback."""
         if event == "http11.send_request_headers.started":
             self.sent = True
-        elif event == "http11.send_request_headers.failed" and isinstance(info["exception"], httpcore.WriteError):
+        elif event == "http11.send_request_headers.failed" and isinstance(info["exception"], _NOT_WRITTEN):
             # The head goes out in one write, and that write did not complete: nobody has seen the head's end.
             self.sent = False
         if self._callers_trace is not None:

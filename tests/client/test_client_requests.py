@@ -374,8 +374,12 @@ async def test_an_error_out_of_the_callers_own_body_goes_back_to_the_caller():
     async with stage() as scene, calling(scene) as (_, http):
         with pytest.raises(KeyError, match="mine"):
             await http.post("/", content=broken(), headers=KEYED)
-        with pytest.raises(httpx.LocalProtocolError):
+        with pytest.raises(httpx.LocalProtocolError, match="Illegal header"):
             await http.get("/", headers=KEYED | {"X-Bad": "a\x00b"})
+    async with stage(workers=1) as scene, calling(scene) as (_, http):
+        with pytest.raises(httpx.LocalProtocolError, match="Illegal header"):
+            await http.get("/", headers={"X-Bad": "a\x00b"})
+        assert not scene.workers["w0"].seen
 
 
 async def test_a_worker_whose_url_is_of_no_use_is_passed_over():

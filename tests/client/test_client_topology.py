@@ -1,0 +1,160 @@
+"""Which source is believed, what is kept of the departed, and where work in flight is lost: pure."""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rumormill.client.topology import (
+    DEPARTED_KEPT,
+    MAX_DEPARTED,
+    NEWBORN,
+    Source,
+    believed_source,
+    learn,
+    lost_places,
+    nothing_known,
+    stale_voters,
+)
+from rumormill.ring import Policy, Routing, Worker, WorkersAnswer
+
+NOTHING = nothing_known("embed")
+
+
+def worker(name: str, **changes: object) -> Worker:
+    plain = Worker(
+        name, 1, name.ljust(32, "0"), "embed", f"http://{name}", "", "", 1.0, "alive", "passing", None, {}, ""
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+def answer(*names: str, isolated: bool = False, process: str = "p", index: int = 1) -> WorkersAnswer:
+    workers = [worker(name) for name in names]
+    digest = Routing("embed", workers).digest
+    return WorkersAnswer("prod", "embed", index, process, digest, isolated, Policy(), workers)
+
+
+def source(url: str, said: WorkersAnswer | None, changed: float = 0.0, answering: bool = True) -> Source:
+    return Source(url, said, answering, changed=changed, confirmed=changed)
+
+
+def believing(*names: str, now: float = 0.0, before=NOTHING):
+    return learn(before, answer(*names), source="http://s", origin="sidecar", now=now)
+
+
+def test_the_digest_most_share_is_believed_however_new_another_is():
+    sources = [source("a", answer("w1"), 9), source("b", answer("w2"), 1), source("c", answer("w2"), 2)]
+    assert believed_source(sources, NOTHING, 10) is sources[2]
+
+
+def test_at_equal_votes_the_newest_change_is_believed():
+    frozen, live = source("frozen", answer("w1", "w2"), 1), source("live", answer("w2"), 2)
+    assert believed_source([frozen, live], NOTHING, 10) is live
+    assert believed_source([live, frozen], NOTHING, 10) is live
+
+
+def test_who_does_not_answer_has_no_vote_and_when_nobody_does_nothing_changes():
+    silent = [source("a", answer("w1"), answering=False), source("b", answer("w1"), answering=False)]
+    alone = source("c", answer("w2"))
+    assert believed_source([*silent, alone], NOTHING, 10) is alone
+    assert believed_source(silent, NOTHING, 10) is None
+    assert believed_source([source("new", None)], NOTHING, 10) is None
+
+
+sources_drawn = st.lists(
+    st.builds(
+        lambda names, isolated, changed, answering: source(
+            f"s{changed}", answer(*sorted(names), isolated=isolated), changed, answering
+        ),
+        st.sets(st.sampled_from(["w1", "w2", "w3"])),
+        st.booleans(),
+        st.integers(0, 100),
+        st.booleans(),
+    ),
+    max_size=5,
+    unique_by=lambda drawn: drawn.changed,
+)
+
+
+@given(sources_drawn, st.randoms(use_true_random=False))
+def test_whoever_is_believed_is_one_source_whatever_their_order_and_not_isolated_if_another_is_not(drawn, rng):
+    chosen = believed_source(drawn, NOTHING, 0)
+    shuffled = list(drawn)
+    rng.shuffle(shuffled)
+    assert believed_source(shuffled, NOTHING, 0) is chosen
+    answering = [one for one in drawn if one.answering]
+    assert (chosen is None) == (not answering)
+    if chosen is not None and chosen.answer.isolated:
+        assert all(one.answer.isolated for one in answering)
+
+
+def test_a_restarted_source_waits_while_it_is_new_and_knows_less_than_half():
+    known = believing("w1", "w2", "w3")
+    restarted = source("a", answer("w1", "w2", "w3", process="old"))
+    assert restarted.take(answer("w1", process="new"), 100.0)
+    assert restarted.newborn(100.0 + NEWBORN - 0.1)
+    assert believed_source([restarted], known, 101.0) is None
+    assert believed_source([restarted], known, 100.0 + NEWBORN) is restarted
+    restarted.take(answer("w1", "w2", process="new", index=2), 101.0)
+    assert believed_source([restarted], known, 101.0) is restarted
+
+
+def test_an_answer_with_the_same_index_of_the_same_process_is_no_change():
+    one = Source("a")
+    assert one.take(answer("w1"), 1.0)
+    assert not one.take(answer("w1"), 2.0)
+    assert (one.changed, one.confirmed) == (1.0, 2.0)
+    one.fail("gone")
+    assert one.take(answer("w1"), 3.0)
+    assert (one.changed, one.answering) == (1.0, True)
+
+
+def test_those_who_contradict_the_newest_answer_without_a_later_word_are_doubted():
+    frozen, live = source("frozen", answer("w1", "w2"), 1), source("live", answer("w2"), 2)
+    assert stale_voters([frozen, live]) == [frozen]
+    frozen.confirmed = 3.0
+    assert stale_voters([frozen, live]) == []
+    assert stale_voters([]) == []
+
+
+def test_the_evicted_are_remembered_for_a_while_and_those_who_left_while_draining_are_not():
+    topology = believing("w1", "w2", "w3")
+    draining = msgspec.structs.replace(topology.workers[2], readiness="draining")
+    said = msgspec.structs.replace(answer("w1", "w2"), workers=[*topology.workers[:2], draining])
+    topology = learn(topology, said, source="s", origin="sidecar", now=1.0)
+    topology = believing("w1", now=2.0, before=topology)
+    assert [w.name for _, w in topology.departed] == ["w2"]
+    assert believing("w1", now=2.0 + DEPARTED_KEPT, before=topology).departed == ()
+    assert believing("w1", "w2", now=3.0, before=topology).departed == ()
+    many = believing(*(f"w{i:03}" for i in range(100)))
+    assert len(believing(now=1.0, before=many).departed) == MAX_DEPARTED
+
+
+def test_work_is_lost_where_a_worker_is_gone_or_became_critical():
+    before = believing("gone", "ill", "drains", "moved", "suspected", "restarted", "stays")
+    after = {w.name: w for w in before.workers}
+    del after["gone"]
+    for name, changes in {
+        "ill": {"readiness": "critical"},
+        "drains": {"readiness": "draining"},
+        "moved": {"url": "http://elsewhere"},
+        "suspected": {"liveness": "suspect"},
+        "restarted": {"instance": "f" * 32, "generation": 2, "readiness": "starting"},
+    }.items():
+        after[name] = msgspec.structs.replace(after[name], **changes)
+    said = msgspec.structs.replace(answer(), workers=list(after.values()))
+    later = learn(before, said, source="s", origin="sidecar", now=1.0)
+    assert {name for name, _ in lost_places(before, later)} == {"gone", "ill", "moved"}
+    # Each loss is told once, and a draining worker that goes takes nothing with it.
+    gone = learn(later, answer("stays"), source="s", origin="sidecar", now=2.0)
+    assert {name for name, _ in lost_places(later, gone)} == {"ill", "moved", "suspected", "restarted"}
+    assert lost_places(gone, gone) == {}
+
+
+def test_a_topology_describes_itself_in_a_line():
+    assert "nothing is known of service 'embed'" in NOTHING.describe(0)
+    text = believing(*(f"w{i}" for i in range(20)), now=5.0).describe(6.5)
+    assert "20 of service 'embed' known (w0 alive/passing http://w0" in text
+    assert "and 12 more" in text
+    assert "heard 1.5 s ago from http://s" in text
