@@ -144,23 +144,12 @@ class _Agent:
     def _wire(self, remembered: Remembered) -> None:
         settings = self.settings
         rng = random.Random(secrets.randbits(128))
-        self.node = node = Node(
-            name=settings.name,
-            address=(settings.reached_at.host, settings.reached_at.port),
-            cluster=settings.cluster,
-            profile=profile_of(settings, Readiness.STARTING),
-            keyring=self.keyring,
-            rng=rng,
-            token_bytes=os.urandom,
-            now=boot_clock(),
-            settings=ProtocolSettings(period=settings.period),
-            generation=remembered.generation + 1,
-        )
-        self.transport = GossipTransport(node, self.sock, on_view=self._on_view, on_events=self._on_events)
         process = secrets.token_hex(8)
+        self.node = self._new_node(rng, remembered.generation + 1)
+        self.transport = GossipTransport(self.node, self.sock, on_view=self._on_view, on_events=self._on_events)
         self.companion = Companion(
             settings,
-            node=node,
+            node=self.node,
             transport=self.transport,
             keyring=self.keyring,
             process=process,
@@ -174,6 +163,25 @@ class _Agent:
         self.check = WorkerCheck(
             settings.worker, settings.worker_check, settings.worker_check_period, self.companion.worker_is
         )
+        self._wire_memory(rng, remembered)
+
+    def _new_node(self, rng: random.Random, generation: int) -> Node:
+        settings = self.settings
+        return Node(
+            name=settings.name,
+            address=(settings.reached_at.host, settings.reached_at.port),
+            cluster=settings.cluster,
+            profile=profile_of(settings, Readiness.STARTING),
+            keyring=self.keyring,
+            rng=rng,
+            token_bytes=os.urandom,
+            now=boot_clock(),
+            settings=ProtocolSettings(period=settings.period),
+            generation=generation,
+        )
+
+    def _wire_memory(self, rng: random.Random, remembered: Remembered) -> None:
+        settings, node = self.settings, self.node
         self.contacts = Contacts(
             settings.join,
             remembered.addresses,
