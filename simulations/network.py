@@ -56,6 +56,10 @@ class Burst:
     loss: float = 1.0
     """While bad."""
 
+    def __str__(self) -> str:
+        lossy = f" of {self.loss:.0%}" if self.loss < 1 else ""
+        return f"bursts{lossy} of {self.mean_bad:g} s every {self.mean_good:g} s"
+
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
@@ -77,7 +81,7 @@ class Trouble:
         words = {
             "cut": self.cut,
             f"loss {self.loss:.0%}": self.loss,
-            f"bursts {self.burst}": self.burst,
+            str(self.burst): self.burst,
             f"delay {self.delay:g} s": self.delay,
             f"jitter {self.jitter:g} s": self.jitter,
             f"duplicates {self.duplicate:.0%}": self.duplicate,

@@ -1,0 +1,100 @@
+"""``rumormill simulate``, as an operator types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from rumormill.cli.simulate import simulate
+from rumormill.simulations.operations import Crash, Run, Start, Story
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(simulate, [str(argument) for argument in arguments], prog_name="simulate")
+
+
+def test_run_says_what_became_of_it() -> None:
+    result = call("run", "crash", "--nodes", 4, "--story")
+    assert result.exit_code == 0, result.output
+    assert "start 4 members" in result.output
+    assert "evicted everywhere, s" in result.output
+
+
+def test_run_in_json_is_reproducible() -> None:
+    first, second = (call("run", "rack", "--nodes", 8, "--seed", 3, "-o", "json", "--judge") for _ in range(2))
+    assert first.exit_code == 0, first.output
+    assert first.output == second.output
+    assert json.loads(first.output)["detections"][0]["survivors"] == 7
+
+
+def test_compare_sets_two_side_by_side() -> None:
+    result = call("compare", "crash", "--nodes", 6, "--seeds", 1, "-o", "json")
+    assert result.exit_code == 0, result.output
+    sides = json.loads(result.output)
+    assert list(sides) == ["rumormill, 0.2 s", "swim-tuned"]
+    assert sides["rumormill, 0.2 s"]["wrong evictions"] == 0
+    slower = json.loads(call("compare", "crash", "--nodes", 6, "--seeds", 1, "--other-period", 1, "-o", "json").output)
+    assert slower["rumormill, 1 s"]["first eviction, s"] > 2
+
+
+def test_sweep_takes_up_where_it_was_and_report_makes_one_page(tmp_path: Path) -> None:
+    out, page, real = tmp_path / "lab.jsonl", tmp_path / "lab.html", tmp_path / "real.json"
+    sweep = ("sweep", "detection", "--seeds", 1, "--max-nodes", 16, "--jobs", 2, "--out", out)
+    first = call(*sweep)
+    assert first.exit_code == 0, first.output
+    lines = out.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 6
+    out.write_bytes(b"".join(lines[:4]) + lines[4][:30])  # as after a crash
+    second = call(*sweep)
+    assert "6 runs, 4 of them" in second.output
+    assert sorted(out.read_bytes().splitlines()) == sorted(line.rstrip() for line in lines)
+    real.write_text('{"3": [0.5, 0.6], "16": [0.55]}')
+    assert call("report", out, "--real", real, "--out", page).exit_code == 0
+    html = page.read_text()
+    assert html.count("<svg") >= 1
+    assert "memberlist HEAD" in html
+    assert "The lab and the real network" in html
+    assert "http" not in html.replace("http-equiv", "")
+
+
+def test_replay_plays_a_saved_story(tmp_path: Path) -> None:
+    file = tmp_path / "story.json"
+    assert call("run", "flapping", "--nodes", 5, "--save", file).exit_code == 0
+    result = call("replay", file, "--events", 3)
+    assert result.exit_code == 0, result.output
+    assert "No law was broken" in result.output
+    assert "trace " in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("run", "craash"), "there is no scenario 'craash'"),
+        (("run", "rack", "--nodes", "3"), "needs at least 4 nodes"),
+        (("run", "lifeguard C=4"), "a Lifeguard cell is named like"),
+        (("run", "crash", "--judge", "--protocol", "swim-tuned"), "the laws are rumormill's own"),
+        (("run", "crash", "--nodes", "3", "--save", "/nowhere/story"), "cannot write /nowhere/story"),
+        (("sweep", "everything"), "there is no plan 'everything'"),
+        (("replay", "/nowhere/story"), "cannot read /nowhere/story"),
+        (("report", "/nowhere/lab"), "there is no outcome in these files"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line_with_a_hint(arguments: tuple[str, ...], complaint: str) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert complaint in result.output
+    assert "hint: " in result.output
+    assert "Traceback" not in result.output
+
+
+def test_stories_and_outcomes_that_are_none_are_refused(tmp_path: Path) -> None:
+    bad = tmp_path / "bad"
+    bad.write_text("{}\n{}\n")
+    assert "is no story" in call("replay", bad).output
+    assert "is no outcome" in call("report", bad).output
+    nobody = tmp_path / "nobody.json"
+    nobody.write_bytes(Story(1, (Start(2), Run(1.0), Crash(("n7",)))).to_json())
+    assert "operation 3 (crash n7): there is no host 'n7'" in call("replay", nobody).output

@@ -1,0 +1,109 @@
+"""Stories are data: they print as stories, survive JSON, and replay to the byte."""
+
+from __future__ import annotations
+
+import pytest
+
+from rumormill.simulations import Burst, Trouble, World
+from rumormill.simulations.operations import (
+    AnyOperation,
+    Crash,
+    Cut,
+    CutOneWay,
+    Degrade,
+    DriftClock,
+    Freeze,
+    Heal,
+    InvalidStory,
+    JumpClock,
+    Leave,
+    Restart,
+    Rival,
+    Run,
+    Slow,
+    Start,
+    Story,
+    Thaw,
+)
+
+EVERYTHING: tuple[AnyOperation, ...] = (
+    Start(5, over=0.5),
+    Run(1.0),
+    Cut(("n0", "n1")),
+    Cut(("n2",), ("n3",)),
+    CutOneWay((), ("n4",)),
+    Degrade(Trouble(loss=0.25, burst=Burst(5.0, 0.5), duplicate=0.1, delay=0.01, jitter=0.02, mtu=1300)),
+    Run(2.0),
+    Heal(),
+    Crash(("n1",)),
+    Freeze(("n2",)),
+    Slow(("n3",), 0.1),
+    JumpClock(("n4",), 3600.0),
+    DriftClock(("n0",), 0.001),
+    Rival("rival", "n3"),
+    Run(3.0),
+    Thaw(("n2",)),
+    Restart(("n1",), new_address=True),
+    Leave(("n4",)),
+    Run(2.0),
+)
+
+
+def test_a_story_prints_as_one() -> None:
+    assert str(Story(7, EVERYTHING, title="all of it")) == (
+        "all of it (seed 7)\n"
+        "  start 5 members, one after the other over 0.5 s\n"
+        "  run 1 s\n"
+        "  cut n0, n1 off from everyone else\n"
+        "  cut n2 off from n3\n"
+        "  let nothing through from everyone to n4\n"
+        "  trouble from everyone to everyone: loss 25%, bursts of 0.5 s every 5 s, delay 0.01 s, jitter 0.02 s, "
+        "duplicates 10%, mtu 1300\n"
+        "  run 2 s\n"
+        "  heal the network\n"
+        "  crash n1\n"
+        "  freeze n2\n"
+        "  slow n3: every step about 0.1 s late\n"
+        "  jump the clock of n4 by +3600 s\n"
+        "  let the clock of n0 gain 0.001 s a second\n"
+        "  start rival, which also calls itself n3\n"
+        "  run 3 s\n"
+        "  thaw n2\n"
+        "  restart n1 at a new address\n"
+        "  let n4 leave\n"
+        "  run 2 s"
+    )
+
+
+def test_a_story_survives_json_and_replays_to_the_byte() -> None:
+    story = Story(7, EVERYTHING)
+    again = Story.from_json(story.to_json())
+    assert again == story
+    traces = []
+    for told in (story, again):
+        world = World(seed=told.seed)
+        told.play(world)
+        traces.append((world.now, world.trace.digest(), world.history.tail(1000)))
+    assert traces[0] == traces[1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"not json",
+        b"\xff",
+        b'{"seed": 1}',
+        b'{"seed": 1, "operations": [{"do": "fly"}]}',
+        b'{"seed": 1, "operations": [{"do": "run", "seconds": -1}]}',
+        b'{"seed": 1, "operations": [], "more": 1}',
+    ],
+)
+def test_what_is_no_story_is_refused(text: bytes) -> None:
+    with pytest.raises(InvalidStory):
+        Story.from_json(text)
+
+
+def test_a_story_about_nobody_says_where() -> None:
+    with pytest.raises(InvalidStory, match=r"operation 2 \(crash n9\): there is no host 'n9'"):
+        Story(1, (Start(2), Crash(("n9",)))).play(World(seed=1))
