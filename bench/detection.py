@@ -1,4 +1,4 @@
-"""SIGKILL until every survivor says so, in a pool of own processes: ``python -m bench.detection`` (five minutes).
+"""SIGKILL until every survivor says so, in a pool of own processes: ``python -m bench.detection`` (three minutes).
 
 Each of the pool's sidecars is followed over HTTP (``/v1/watch``) by this process, whose clock times both the kill and
 the answers: what is measured is what callers know. The sidecar is killed before its worker, so no last word helps.

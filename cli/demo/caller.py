@@ -81,10 +81,16 @@ class Caller:
         self._foreign = foreign
         self._model = model
         self._rng = rng
-        self.in_flight = 0
+        self._ending = trio.Event()
+        self._ended = trio.Event()
+
+    async def finish(self) -> None:
+        """Send nothing more, and wait until every request has its outcome: none is left out of the figures."""
+        self._ending.set()
+        await self._ended.wait()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Started once the library has its first list of workers."""
+        """Started once the library has its first list of workers; ends after :meth:`finish`."""
         async with (
             Pool(self._urls, service=self._service, replay=self._replay) as pool,
             httpx.AsyncClient(
@@ -94,10 +100,11 @@ class Caller:
         ):
             task_status.started()
             due = time.monotonic()
-            while True:
-                await trio.sleep(due - time.monotonic() if due > time.monotonic() else 0)
+            while not self._ending.is_set():
+                await trio.sleep(max(0.0, due - time.monotonic()))
                 nursery.start_soon(self._request, http, due)
                 due += 1 / self._rate
+        self._ended.set()
 
     async def _request(self, http: httpx.AsyncClient, due: float) -> None:
         text = " ".join(self._rng.sample(SENTENCES, 2))
@@ -105,13 +112,10 @@ class Caller:
         body = json.dumps({"input": text, "model": self._model})
         begun = time.monotonic()
         worker = trouble = wrong = None
-        self.in_flight += 1
         try:
             response = await http.post("/v1/embeddings", content=body, headers=headers)
         except Exception as error:  # whatever a caller is met with is a failed request, and is counted
             trouble = f"{type(error).__name__}: {error}"
-        finally:
-            self.in_flight -= 1
         ended = time.monotonic()
         if trouble is None:
             worker = response.extensions["rumormill_worker"].name

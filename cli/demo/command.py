@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import signal
@@ -18,7 +19,7 @@ from rumormill.cli.demo.embedding import MODEL
 from rumormill.cli.demo.ledger import Ledger
 from rumormill.cli.demo.ports import NoPortsLeft
 from rumormill.cli.demo.processes import BadWorkerCommand, LocalPool, LocalPoolSettings, ProcessEnded
-from rumormill.cli.demo.screen import LiveScreen, PlainLog, Scene, Silence
+from rumormill.cli.demo.screen import LiveScreen, PlainLog, Scene, Silence, say
 from rumormill.cli.demo.story import Story
 from rumormill.cli.demo.verdict import Verdict, plain_lines
 from rumormill.cli.demo.watch import NotSeen, PoolWatch
@@ -127,8 +128,11 @@ class _Performance:
     def __init__(self, settings: DemoSettings, *, plain: bool, as_json: bool) -> None:
         self.settings = settings
         self.as_json = as_json
+        # Signs that a terminal of another encoding lacks are shown as question marks, and end nothing.
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")
         self.console = Console()
-        self.live = self.console.is_terminal and not plain and not as_json
+        self.live = self.console.is_terminal and not self.console.is_dumb_terminal and not plain and not as_json
         self.verdict = Verdict()
         self.exit_code = BROKEN
         self._screen: LiveScreen | None = None
@@ -176,7 +180,7 @@ class _Performance:
             try:
                 await story.open()
                 await nursery.start(caller.run)
-                await story.play()
+                await story.play(caller.finish)
             except (NotSeen, ProcessEnded) as error:
                 self.verdict.interrupted = str(error)
             nursery.cancel_scope.cancel()
@@ -187,7 +191,7 @@ class _Performance:
         if self.as_json:
             return Silence()
         if not self.live:
-            click.echo(f"Answers: {self.settings.answered_by}.")
+            say(f"Answers: {self.settings.answered_by}.")
             return PlainLog()
         scene = Scene(ledger, watch.answers, doing={}, answered_by=self.settings.answered_by, begun=time.monotonic())
         scene.slice_seconds *= max(1.0, self.settings.pace)
@@ -197,8 +201,8 @@ class _Performance:
     def conclude(self) -> None:
         """Say what came of it."""
         if self.as_json:
-            click.echo(json.dumps(self.verdict.as_json(), indent=2))
+            say(json.dumps(self.verdict.as_json(), indent=2))
         elif self._screen is not None:
             self._screen.verdict(self.verdict)
         else:
-            click.echo("\n" + "\n".join(plain_lines(self.verdict)))
+            say("\n" + "\n".join(plain_lines(self.verdict)))

@@ -297,11 +297,13 @@ class LocalPool:
 
     def close(self) -> None:
         """Kill every process, remove the directory, let the ports go. A second time does nothing."""
-        for program in self.programs:
-            program.signal(signal.SIGKILL)
-        for program in self.programs:
-            program.wait()
-        self._stack.close()
+        try:
+            for program in self.programs:
+                program.signal(signal.SIGKILL)
+            for program in self.programs:
+                program.wait()
+        finally:
+            self._stack.close()
 
     def __enter__(self) -> LocalPool:
         return self

@@ -7,6 +7,8 @@ late that makes the caller is part of the figures.
 from __future__ import annotations
 
 import math
+import os
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -104,7 +106,15 @@ class PlainLog:
         )
 
     def _say(self, text: str) -> None:
-        click.echo(f"{time.monotonic() - self._begun:5.1f} s  {text}")
+        say(f"{time.monotonic() - self._begun:5.1f} s  {text}")
+
+
+def say(text: str) -> None:
+    """A line on standard output; where the reader has gone away (``| head``), the demo goes on unheard."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Silence:

@@ -57,7 +57,11 @@ def test_a_model_server_of_ones_own_is_checked_for_shape_and_the_demo_says_so() 
         (["--rate", "0"], 2, "Invalid value for '--rate'"),
         (["--worker-command", "/nowhere/serve {port}"], 1, "cannot be started: /nowhere/serve: No such file"),
         (["--worker-command", "false {port}"], 1, "the worker of w1 has ended with code 1"),
-        (["--worker-command", "sleep 60{port}", "--worker-wait", "1"], 1, "w1 (says w1 alive starting"),
+        (
+            ["--worker-command", "sleep 60{port}", "--worker-wait", "1"],
+            1,
+            "one view of three workers: not seen within 1 s at w1",
+        ),
     ],
 )
 def test_what_cannot_run_is_said_in_words(flags: list[str], code: int, words: str) -> None:
@@ -106,6 +110,22 @@ def test_nothing_is_left_when_it_is_stopped(number: signal.Signals, code: int) -
         assert not directory.exists()
         if number is not signal.SIGKILL:
             assert f"Not seen to its end: {number.name} ended it." in said
+
+
+def test_a_reader_that_goes_away_and_an_old_terminal_are_no_trouble() -> None:
+    with subprocess.Popen(
+        [*DEMO, "--plain", "--pace", "0.1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "ascii"},
+    ) as demo:
+        assert demo.stdout is not None
+        assert demo.stderr is not None
+        assert demo.stdout.readline().startswith("Answers: ")
+        demo.stdout.close()
+        assert demo.stderr.read() == ""
+        assert demo.wait(60) == 0
 
 
 def test_answers_are_checked() -> None:
