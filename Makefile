@@ -1,5 +1,5 @@
 # The front door. Every target prepares what it needs in .venv first; nothing is installed outside this folder.
-.PHONY: demo test lint check bench format clean
+.PHONY: demo test soak lab lab-full lint check bench format clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -14,6 +14,31 @@ demo: .venv/ready  ## three workers, three sidecars, a caller; a kill, a freeze,
 
 test: .venv/dev-ready  ## every test that finishes in minutes
 	$(BIN)/pytest -m "not slow"
+
+SOAK ?= 5000
+soak: .venv/dev-ready  ## thousands of fresh stories against the laws; what fails is saved and tried first next time
+	RUMORMILL_SOAK=$(SOAK) $(BIN)/pytest -q tests/simulations/test_machine.py
+
+lab: .venv/ready  ## the figures of docs/simulation.md, within an hour on two cores; can be stopped and taken up again
+	$(BIN)/rumormill simulate sweep pictures --out lab.jsonl
+	$(BIN)/rumormill simulate sweep detection --seeds 5 --out lab.jsonl
+	$(BIN)/rumormill simulate sweep scale --seeds 2 --max-nodes 1000 --out lab.jsonl
+	$(BIN)/rumormill simulate sweep anomalies --seeds 1 --out lab.jsonl
+	$(BIN)/rumormill simulate sweep split --seeds 10 --out lab.jsonl
+	$(BIN)/rumormill simulate sweep loss --seeds 3 --out lab.jsonl
+	$(BIN)/rumormill simulate sweep lifeguard --seeds 10 --out lab.jsonl
+	$(BIN)/rumormill simulate report lab.jsonl --out lab.html
+
+lab-full: .venv/ready  ## the same with every seed the claims speak of, and the baseline's grid: overnight
+	$(BIN)/rumormill simulate sweep detection --seeds 20 --out lab.jsonl
+	$(BIN)/rumormill simulate sweep scale --seeds 5 --out lab.jsonl
+	$(BIN)/rumormill simulate sweep split --seeds 200 --out lab.jsonl
+	$(BIN)/rumormill simulate sweep bootstrap --seeds 20 --out lab.jsonl
+	$(BIN)/rumormill simulate sweep loss --seeds 63 --out lab.jsonl
+	$(BIN)/rumormill simulate sweep anomalies --seeds 10 --out lab.jsonl
+	$(BIN)/rumormill simulate sweep lifeguard --seeds 30 --out lab.jsonl
+	$(BIN)/rumormill simulate sweep lifeguard-baseline --seeds 1 --out lab.jsonl
+	$(BIN)/rumormill simulate report lab.jsonl --out lab.html
 
 lint: .venv/dev-ready  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -25,7 +25,7 @@ RESTARTED = 2.0
 LOOK = 0.01
 """Seconds between two looks whether there is one view."""
 QUIET = 2.0
-"""Seconds after an operation in which traffic does not count as steady."""
+"""Seconds after an operation in which traffic does not count as steady; nor does any under a fault of some links."""
 
 
 @dataclass(slots=True)
@@ -213,7 +213,8 @@ class Referee:
             most = max(most, host.sent - before[0])
             members += host.runs
         self.traffic.append(Traffic(self.world.now, members, datagrams, total, most))
-        if self.world.now - self._disturbed > QUIET and not self.world.network.faults:
+        everywhere = all(f.sources is None and f.targets is None for f in self.world.network.faults)
+        if self.world.now - self._disturbed > QUIET and everywhere:
             self._quiet.add(self.world.now)
         self.world.scheduler.push(self.world.scheduler.now + SECOND, self._each_second)
 
