@@ -127,7 +127,7 @@ def failure_of(error: Exception, *, sent: bool) -> Failure | None:
     nothing had been read is held to have been sent: from here, a worker that died before reading and one that died
     after acting look the same.
     """
-    what = str(error) or type(error).__name__
+    what = str(error).rstrip(".") or type(error).__name__
     match error:
         case httpx.ConnectTimeout():
             return Failure("no connection in time", sent=False, cause=error)

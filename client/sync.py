@@ -1,7 +1,7 @@
 """The same pool for threads: the asynchronous one runs in a thread of its own, and callers wait for it.
 
 One loop serves every thread, so balance, hedging and what is known of workers are shared by all of them, and there is
-one implementation of each. Handing a request over and back costs some 100 µs.
+one implementation of each. Handing a request over and back costs about half a millisecond.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Callable, Sequence
 
 import anyio
@@ -35,6 +36,8 @@ LONGEST_PAUSE = 2.0
 """Seconds between tries of a sidecar that does not answer, doubling from the first to the longest, jittered."""
 PACE = 0.01
 """Seconds between two answers of one sidecar, at least: a storm of changes is seen at this rate."""
+SHARE = 0.2
+"""Of the loop's time, at most, for taking in what one sidecar says: a ring of a thousand workers takes its time."""
 CONVERGENCE = 0.3
 """Seconds sidecars are given to agree by themselves before those that lag are asked again."""
 MAX_ANSWER = 32 * 2**20
@@ -91,6 +94,7 @@ class Watch:
     async def _follow(self, source: Source) -> None:
         failures = 0
         while True:
+            pace = PACE
             with anyio.CancelScope() as self._queries[source.url]:
                 try:
                     answer = await self._ask(source, self._wait(source))
@@ -100,8 +104,10 @@ class Watch:
                 else:
                     failures = 0
                     source.take(answer, anyio.current_time())
+                began = time.perf_counter()
                 self._consider()
-            await anyio.sleep(self._pause(failures))
+                pace = max((time.perf_counter() - began) / SHARE, pace)
+            await anyio.sleep(self._pause(failures) if failures else pace)
 
     def _wait(self, source: Source) -> float:
         """Seconds the next query may be blocked: none for a source that has yet to show that it is there."""
@@ -111,8 +117,7 @@ class Watch:
         return NEWBORN_WAIT if source.newborn(anyio.current_time()) else WAIT
 
     def _pause(self, failures: int) -> float:
-        if not failures:
-            return PACE
+        """Seconds until a sidecar that has failed so often is tried again."""
         return min(FIRST_PAUSE * 2.0 ** min(failures - 1, 10), LONGEST_PAUSE) * self._rng.uniform(0.5, 1.5)
 
     async def _ask(self, source: Source, wait: float) -> WorkersAnswer:

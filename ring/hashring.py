@@ -28,8 +28,8 @@ from types import MappingProxyType
 import mmh3
 
 DEFAULT_POINTS = 256
-"""Points of a member of weight 1. More even out the load (the busiest of 100 equal members has about 1.15 times its
-share with 256, 1.2 with 128) and cost as much more memory and building time. Every sidecar and client of a pool must
+"""Points of a member of weight 1. More even out the load (the busiest of 100 equal members has about 1.2 times its
+share with 256, 1.25 with 128) and cost as much more memory and building time. Every sidecar and client of a pool must
 use the same number; it is part of the routing digest's version."""
 
 _SLOT_BITS = 16
