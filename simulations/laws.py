@@ -200,7 +200,8 @@ class RowLaws:
             age = microseconds(node._state.now - ballot.cast)
             if voter is None or ballot.incarnation != after.incarnation or age > self._voting:
                 continue
-            if self._evidence.was_silent(voter.host.key, after.half, now, self._voting):
+            misled = voter.host.clock_jumped  # by less than a period, which nobody can notice
+            if misled or self._evidence.was_silent(voter.host.key, after.half, now, self._voting):
                 found.append(voter.host.key)
         return found
 

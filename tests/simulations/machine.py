@@ -159,7 +159,7 @@ class PoolMachine(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         everyone = tuple(self.world.hosts)
-        self.do(Heal(), Thaw(everyone), Slow(everyone, 0.0))
+        self.do(Heal(), Thaw(everyone), Slow(everyone, 0.0), Run(1.0))
         if self.world.hosts["n0"].node is None:  # the seed: whoever never knew anybody else needs it
             self.do(Restart(("n0",)))
         try:
