@@ -10,10 +10,10 @@ import os
 import random
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -144,13 +144,13 @@ class SyncPool:
 
     def call(self, step: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
         """Do this in the pool's loop and wait for it; whatever ends the waiting ends the step too."""
-        future = self._open().start_task_soon(step, *args)
+        loop, doing = self._open(), _Doing(step, args)
         try:
-            result: T = future.result()
+            return loop.start_task_soon(doing.run).result()
         except BaseException:
-            future.cancel()
+            # An interrupt may strike before there is anything to cancel, so what is under way cancels itself.
+            doing.give_up(loop)
             raise
-        return result
 
     def _open(self) -> BlockingPortal:
         if self._portal is None:
@@ -158,6 +158,38 @@ class SyncPool:
         if self._process != os.getpid():
             raise RuntimeError("this pool was opened before the process forked; open one in each process instead")
         return self._portal
+
+
+class _Doing(Generic[T]):
+    """One step in the pool's loop, which the waiting thread can give up at any moment."""
+
+    def __init__(self, step: Callable[..., Coroutine[Any, Any, T]], args: tuple[object, ...]) -> None:
+        self._step = step
+        self._args = args
+        self._given_up = False
+        self._over = False
+        self._scope: anyio.CancelScope | None = None
+
+    async def run(self) -> T:
+        with anyio.CancelScope() as self._scope:
+            if self._given_up:
+                self._scope.cancel()
+            try:
+                return await self._step(*self._args)
+            finally:
+                self._over = True
+        raise RuntimeError("given up by the thread that waited for it")
+
+    def give_up(self, loop: BlockingPortal) -> None:
+        """Cancel it, from the thread that waited. Nothing is left to do where it is over, or the loop is."""
+        self._given_up = True
+        if not self._over:
+            with suppress(RuntimeError):
+                loop.start_task_soon(self._cancel)
+
+    async def _cancel(self) -> None:
+        if self._scope is not None:
+            self._scope.cancel()
 
 
 class SyncPoolTransport(httpx.BaseTransport):
