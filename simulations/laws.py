@@ -163,8 +163,12 @@ class RowLaws:
             raise Violation("false-eviction", f"{observer} evicted {_tell(after)}, who is well and was in reach")
 
     def _was_settled(self, subject: Life) -> bool:
-        """Whether a leaver had been a member for long enough that everyone knew it when it left."""
-        return not subject.host.mistreated and subject.host.left_at - subject.born > self._settled
+        """Whether a leaver had been a member for long enough that everyone knew it, and was let say that it leaves."""
+        return (
+            subject.node.has_left
+            and not subject.host.mistreated
+            and subject.host.left_at - subject.born > self._settled
+        )
 
     def _recently_heard(self, life: Life, after: Row, now: int) -> None:
         observer = life.host.key
