@@ -20,7 +20,7 @@ from rumormill.gossip.isolation import Isolation
 from rumormill.gossip.spread import Spread
 from rumormill.gossip.state import State
 from rumormill.gossip.votes import Ballot, VoteBook
-from rumormill.gossip.wire import Death, Left, Suspect, Tombstone, Vote, Want
+from rumormill.gossip.wire import Death, Left, Suspect, Tombstone, Vote, Want, encode_message
 from rumormill.membership.monitors import monitors_of
 from rumormill.membership.record import InvalidRecord, Liveness
 from rumormill.membership.row import Row, row_of_record_untrusted, tombstone
@@ -40,12 +40,14 @@ class Claims:
         spread: Spread,
         isolation: Isolation,
         on_change: Callable[[Change], None],
+        on_clone: Callable[[], None],
     ) -> None:
         self._state = state
         self._votes = votes
         self._spread = spread
         self._isolation = isolation
         self._on_change = on_change
+        self._on_clone = on_clone
         self.leaving = False
         self.doubted: dict[bytes, float] = {}
         """Deaths without valid votes, and when to verify them ourselves if nobody has refuted."""
@@ -81,9 +83,10 @@ class Claims:
                 self.apply(row.held(Liveness.SUSPECT), f"three misses seen by {sender.name}")
             self.conclude(row.half)
 
-    def hear_death(self, death: Death, sender: Row) -> None:
+    def hear_death(self, death: Death, sender: Row, *, stale: bool = False) -> None:
+        """``stale`` for what lay in the socket while we were paused: its votes are older than they say."""
         if row := self._subject(death.subject, death.incarnation, sender, wide=True):
-            for vote in death.votes:
+            for vote in [] if stale else death.votes:
                 if vote.voter != self._state.me.half:
                     self._votes.cast(row.half, Ballot(vote.voter, death.incarnation, self._state.now - vote.age / 1000))
             if not self.conclude(row.half):
@@ -272,10 +275,14 @@ class Claims:
         if self._state.once(half, "want", self._state.settings.period):
             self._state.send(peer, Want([half]))
 
-    def answer(self, row: Row, peer: Row) -> None:
-        """Tell a peer what we know of a member, once a period for each member and peer."""
+    def answer(self, row: Row, peer: Row, *, by_name: bool = False) -> None:
+        """Tell a peer what we know of a member, once a period for each member and peer.
+
+        ``by_name`` says of a dead one no more than a peer understands that never held its row.
+        """
         if self._state.once(row.half + peer.half, "answer", self._state.settings.period):
-            self._state.send_encoded(peer, [self._spread.news_of(row)])
+            news = encode_message(self._spread.tombstone(row)) if by_name else self._spread.news_of(row)
+            self._state.send_encoded(peer, [news])
 
     def _accused(self, incarnation: int, sender: Row, *, wide: bool) -> None:
         """Somebody doubts us: raise our incarnation above theirs, which voids what was said; or show it is old."""
@@ -291,7 +298,9 @@ class Claims:
 
     def _hear_of_ourselves(self, row: Row) -> None:
         state = self._state
-        if row.incarnation > state.me.incarnation and row.address == state.me.address:
+        if row.address != state.me.address:
+            self._on_clone()
+        elif row.incarnation > state.me.incarnation:
             state.raise_incarnation(row.incarnation)
             self._spread.announce(state.me.half)
 
@@ -317,7 +326,11 @@ class Claims:
             return True
         if not ballots or ballots[0].voter != self._state.me.half:
             return False
-        return self._isolation.alone or self._standing.get(row.half) == row.incarnation or self._in_pool_of_two()
+        return (
+            self._isolation.alone
+            or self._standing.get(row.half) == row.incarnation
+            or (not row.pending and self._in_pool_of_two())
+        )
 
     def _in_pool_of_two(self) -> bool:
         """We and the subject are all there is (a newcomer to the subject's name aside)."""

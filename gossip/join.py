@@ -61,8 +61,6 @@ class Joining:
         self._deadline = math.inf
         self.joined = False
         """Whether we have come to hold somebody else's row."""
-        self._introduced = False
-        """Whether we have shown our record in answer to a challenge: our generation is chosen before."""
 
     @property
     def deadline(self) -> float:
@@ -84,10 +82,16 @@ class Joining:
         self._rearm()
 
     def try_address(self, address: Address) -> None:
-        """Somebody of our pool seems to live there: ask a few times."""
-        if address in self._contacts or address in self._ourselves or len(self._contacts) >= MAX_TRANSIENT:
+        """Somebody there does not know us, or is not who we thought: ask now, whatever we asked there before."""
+        if address in self._ourselves:
             return
-        self._contacts[address] = Contact(self._state.now, 3)
+        contact = self._contacts.get(address)
+        if contact is not None:
+            contact.due = min(contact.due, self._state.now + FIRST_WAIT)
+            contact.wait = FIRST_WAIT
+            contact.tenant = NOBODY
+        elif len(self._contacts) < MAX_TRANSIENT:
+            self._contacts[address] = Contact(self._state.now, 3)
         self._rearm()
 
     def tick(self) -> None:
@@ -131,10 +135,7 @@ class Joining:
         if contact is None:
             return
         contact.tenant = sender
-        if not self._introduced:
-            # Not "until joined": a member that asks *us* to let it in, before we asked anyone, makes us joined too.
-            self._naming.choose_generation(challenge.lives)
-            self._introduced = True
+        self._naming.introduce(challenge.lives)
         hello = Hello(challenge.cookie, msgspec.Raw(self._state.me.encoded))
         self._state.post(source, sender, [encode_message(hello)])
 
@@ -185,7 +186,7 @@ class Joining:
         state.post(source, sender, [encode_message(welcome)])
         for held in others:
             if not held.present:  # a bare record would bring the dead life back in the newcomer's eyes
-                self._claims.answer(held, row)
+                self._claims.answer(held, row, by_name=True)
 
     def hear_who(self, who: Who, source: Address) -> None:
         """We are not known there, or somebody else lives there: introduce ourselves."""

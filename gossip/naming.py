@@ -33,6 +33,8 @@ class Naming:
         self._pings = pings
         self._on_rewrite = on_rewrite
         self._contested_since = math.inf
+        self._introduced = False
+        """Whether our record was shown to somebody who asked for it: until then we may still choose our life."""
         self.stopped: str | None = None
 
     @property
@@ -41,9 +43,12 @@ class Naming:
             return math.inf
         return self._contested_since + 3 * self._state.settings.period
 
-    def choose_generation(self, lives: list[KnownLife]) -> None:
-        """Before our record is first shown: be the latest life of the name, pending if it is in use."""
+    def introduce(self, lives: list[KnownLife]) -> None:
+        """Our record is about to be shown. The first time, be the latest life of the name, pending if it is in use."""
         state = self._state
+        if self._introduced:
+            return
+        self._introduced = True
         others = [life for life in lives if life.instance != state.me.instance]
         highest = max((life.generation for life in others), default=0)
         if highest >= state.identity.generation and highest + 1 < MAX_LIFE:
@@ -107,6 +112,8 @@ class Naming:
         state = self._state
         if not holder.present:
             self._become(holder.generation + 1, pending=False)
+        elif not self._introduced:
+            self._become(holder.generation + 1, pending=True)
         elif holder.life > state.me.life:
             if self._contested_since == math.inf:
                 self._contested_since = state.now

@@ -116,7 +116,7 @@ class Node:
         self._votes = VoteBook(state)
         self._spread = Spread(state, self._votes)
         self._isolation = Isolation(state)
-        self._claims = Claims(state, self._votes, self._spread, self._isolation, self._changed)
+        self._claims = Claims(state, self._votes, self._spread, self._isolation, self._changed, self._cloned)
         self._pings = Pings(state, self._spread)
         self._detector = Detector(state, self._votes, self._spread, self._claims, self._isolation, self._pings)
         self._naming = Naming(state, self._spread, self._pings, self._rewritten)
@@ -370,6 +370,11 @@ class Node:
         elif after.pending and (incumbent := state.table.settled.get(after.name)) and incumbent.present:
             self._detector.verify_soon(incumbent)
 
+    def _cloned(self) -> None:
+        """Somebody else goes by our instance: a copy of this process or machine."""
+        self._state.counters["clones"] += 1
+        self._naming.rekey()
+
     def _rewritten(self) -> None:
         self._detector.stale = True
         self._sync.table_changed()
@@ -474,7 +479,7 @@ class Node:
             RowMessage: self._hear_row,
             Suspect: lambda claim, sender, _: claims.hear_suspect(claim, sender),
             Vote: self._hear_vote,
-            Death: lambda death, sender, _: claims.hear_death(death, sender),
+            Death: lambda death, sender, _: claims.hear_death(death, sender, stale=self._waking),
             Left: lambda claim, sender, _: claims.hear_left(claim, sender),
             Tombstone: lambda stone, sender, _: claims.hear_tombstone(stone, sender),
             Taken: lambda taken, _sender, _source: self._naming.hear_taken(taken),
