@@ -26,6 +26,9 @@ from rumormill.client.work import Register, Work, WorkerLost
 from rumormill.ring.worker import Worker
 
 KEY_HEADER = "Rumormill-Key"
+OWN_PAUSE = 0.010
+"""Seconds that the hedging timer may come late before the delay is held to be this process's own."""
+
 _KEY_HEADER = KEY_HEADER.lower().encode()
 
 
@@ -113,21 +116,35 @@ class _Race:
     async def run(self) -> httpx.Response:
         async with anyio.create_task_group() as tasks:
             self._try_next(tasks)
-            while not self._over.is_set():
-                with anyio.move_on_after(self._hedge_delay()):
-                    await self._over.wait()
-                if not self._over.is_set():
-                    self._hedge(tasks)
+            await self._hedge_while_late(tasks)
+            await self._over.wait()
             tasks.cancel_scope.cancel()
         if self._response is None:
             raise self._error or RuntimeError("a race ended without an outcome")
         return self._response
 
-    def _hedge_delay(self) -> float | None:
-        return self._dispatcher.pace.delay if self._dispatcher.hedges and self._course.may_hedge else None
+    async def _hedge_while_late(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Ask one more worker each time an answer is late, until there is one or nobody to ask; then return."""
+        since = 0.0
+        while self._dispatcher.hedges and self._course.may_hedge:
+            newest = self._course.attempts[-1]
+            due = max(newest.began, since) + self._dispatcher.pace.delay
+            if await self._over_by(due):
+                return
+            since = anyio.current_time()
+            # Held up ourselves? Then the answer may be there and only wait to be read.
+            if since - due > OWN_PAUSE and await self._over_by(since + (since - due)):
+                return
+            if self._course.attempts[-1] is newest:
+                self._hedge(tasks)
+
+    async def _over_by(self, deadline: float) -> bool:
+        with anyio.CancelScope(deadline=deadline):
+            await self._over.wait()
+        return self._over.is_set()
 
     def _hedge(self, tasks: anyio.abc.TaskGroup) -> None:
-        """The answer is late: ask the next worker as well, if there is one to spare."""
+        """Ask the next worker as well, if there is one to spare."""
         now = anyio.current_time()
         worker = self._standings.pick(self._key, self._course.tried, now, last_resort=False)
         if worker is None:
