@@ -64,7 +64,9 @@ def test_pure_rooms_know_no_clock_no_socket_and_no_chance(place: str) -> None:
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "random":
                 assert node.attr == "Random", f"{path}:{node.lineno} draws from the module's own generator"
             if isinstance(node, ast.Attribute):
-                assert node.attr not in ("now", "utcnow", "today") or ast.unparse(node.value).endswith(("state", "self")), path
+                assert node.attr not in ("now", "utcnow", "today") or ast.unparse(node.value).endswith(
+                    ("state", "self")
+                ), path
 
 
 def test_every_room_says_what_it_is_for() -> None:
