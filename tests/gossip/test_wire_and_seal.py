@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 import pytest
@@ -79,10 +80,8 @@ def test_a_quiet_heartbeat_is_at_most_120_bytes_with_its_ip_header() -> None:
 
 @given(st.binary(max_size=1500))
 def test_no_bytes_raise_out_of_the_decoder(data: bytes) -> None:
-    try:
+    with contextlib.suppress(UndecodablePayload):
         decode_untrusted(data)
-    except UndecodablePayload as refusal:
-        assert str(refusal)
 
 
 def recorded(world: World, seconds: float) -> list[bytes]:

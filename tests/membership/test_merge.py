@@ -1,4 +1,4 @@
-"""The merge rule is a maximum over a total order, and a table is what its claims make it, in whatever order they came."""
+"""The merge rule is a maximum over a total order, and a table is what its claims make it, in whatever order."""
 
 from __future__ import annotations
 

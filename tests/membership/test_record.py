@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -64,7 +66,5 @@ def test_a_record_fits_one_datagram() -> None:
 
 @given(st.binary(max_size=400))
 def test_bytes_from_anywhere_are_a_record_or_refused(data: bytes) -> None:
-    try:
+    with contextlib.suppress(InvalidRecord):
         row_of_record_untrusted(data)
-    except InvalidRecord as refusal:
-        assert str(refusal)

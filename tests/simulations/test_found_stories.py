@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from rumormill.simulations import World
 from rumormill.simulations.judge import Judge
 from rumormill.simulations.operations import Story
