@@ -21,6 +21,7 @@ detector   heartbeats and misses                   (detector.py)
 naming     our own name                              (naming.py)
 joining    getting in, letting in                      (join.py)
 sync       making two tables one                       (sync.py)
+reception  what each datagram sets off            (reception.py)
 =========  =====================================================
 """
 
@@ -28,7 +29,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import msgspec
 
@@ -39,41 +39,16 @@ from rumormill.gossip.join import Joining
 from rumormill.gossip.naming import Naming
 from rumormill.gossip.pings import Pings
 from rumormill.gossip.portrait import Portrait, member_details
-from rumormill.gossip.seal import NOBODY, KeyRing, Unopened
+from rumormill.gossip.reception import Reception
+from rumormill.gossip.seal import KeyRing
 from rumormill.gossip.settings import ProtocolSettings
 from rumormill.gossip.spread import Spread
 from rumormill.gossip.state import Identity, Profile, State, new_keys
 from rumormill.gossip.sync import Sync
 from rumormill.gossip.votes import VoteBook
-from rumormill.gossip.wire import (
-    Ack,
-    AnyMessage,
-    Busy,
-    Challenge,
-    Death,
-    Have,
-    Heard,
-    Heartbeat,
-    Hello,
-    Join,
-    Left,
-    Payload,
-    Ping,
-    PingRequest,
-    Sum,
-    Suspect,
-    Taken,
-    Tombstone,
-    UndecodablePayload,
-    Vote,
-    Want,
-    Welcome,
-    Who,
-    decode_untrusted,
-)
+from rumormill.gossip.wire import Left
 from rumormill.gossip.wire import Row as RowMessage
 from rumormill.membership.record import Address, Liveness
-from rumormill.membership.row import Row
 from rumormill.membership.table import Change, MemberTable
 from rumormill.membership.view import Event, MemberDetail, PoolView
 
@@ -127,8 +102,17 @@ class Node:
         self._next_dead_retry = now + state.settings.dead_retry
         self._portrait = Portrait(state)
         self._due = now
-        self._waking = False
-        self._handle = self._handlers()
+        self._reception = Reception(
+            state=state,
+            claims=self._claims,
+            isolation=self._isolation,
+            pings=self._pings,
+            detector=self._detector,
+            naming=self._naming,
+            joining=self._joining,
+            sync=self._sync,
+            on_reunited=self._reunited,
+        )
 
     # --- verbs
 
@@ -142,24 +126,7 @@ class Node:
         if self._quiet:
             return
         self._step_to(now)
-        state = self._state
-        state.counters["received"] += 1
-        try:
-            sender, receiver = state.seal.parties(data)
-            if receiver not in (state.me.half, NOBODY):
-                self._misdirected(data, sender, receiver, source)
-                return
-            payload = decode_untrusted(state.seal.open(data, sender))
-        except Unopened as refusal:
-            state.counters["dropped_" + refusal.reason] += 1
-            return
-        except UndecodablePayload:
-            state.counters["dropped_payload"] += 1
-            return
-        if sender == state.me.half:
-            self._hear_ourselves(payload, sender, source)
-        else:
-            self._hear(payload, sender, receiver, source)
+        self._reception.datagram_untrusted(data, source)
         self._end_step()
 
     def handle_timer(self, now: float) -> None:
@@ -167,10 +134,10 @@ class Node:
 
         Costs nothing before then.
         """
-        if self._quiet or (now < self._due and not self._waking):
+        if self._quiet or (now < self._due and not self._reception.waking):
             return
         self._step_to(now)
-        self._waking = False
+        self._reception.waking = False
         state = self._state
         if state.isolated and self._isolation.alone:
             self._detector.stale = True
@@ -325,11 +292,11 @@ class Node:
     def _paused(self, now: float) -> None:
         """We did not run for a while: nothing we counted or were about to say can be trusted."""
         state = self._state
-        late = now - self._due
-        state.now = now
+        late = max(0.0, now - self._due)
+        state.now = self._due = now
         state.counters["pauses"] += 1
         state.tell("paused", state.me.name, f"{state.me.name} was itself paused for about {late:.1f} s")
-        self._waking = True
+        self._reception.waking = True
         state.drop_outbox()
         state.heard_anyone = now
         self._votes.void_all()
@@ -378,130 +345,6 @@ class Node:
     def _rewritten(self) -> None:
         self._detector.stale = True
         self._sync.table_changed()
-
-    # --- receiving
-
-    def _misdirected(self, data: bytes, sender: bytes, receiver: bytes, source: Address) -> None:
-        """For another instance: an ack we hand back, or meant for whoever lived here before us."""
-        state = self._state
-        if self._pings.hand_back(sender, receiver, data):
-            return
-        try:
-            state.seal.open(data, sender)
-        except Unopened as refusal:
-            state.counters["dropped_" + refusal.reason] += 1
-            return
-        state.counters["dropped_receiver"] += 1
-        self._joining.ask_who(receiver, sender, source)
-
-    def _hear_ourselves(self, payload: Payload, sender: bytes, source: Address) -> None:
-        """Our own instance speaks from elsewhere: our join come back to us, or a clone of this machine."""
-        for message in payload.messages:
-            if isinstance(message, Join):
-                self._joining.hear_join(message, sender, source)
-                return
-        self._state.counters["dropped_own"] += 1
-
-    def _hear(self, payload: Payload, sender: bytes, receiver: bytes, source: Address) -> None:
-        state = self._state
-        row = state.table.get(sender)
-        if row is None:
-            self._hear_stranger(payload, sender, receiver, source)
-            return
-        self._note_life(payload, row)
-        for message in payload.messages:
-            self._handle[type(message)](message, state.table.get(sender) or row, source)
-        self._settle_doubts(payload, sender)
-
-    def _note_life(self, payload: Payload, row: Row) -> None:
-        """Any authentic datagram but a stale heartbeat is a sign of life."""
-        state = self._state
-        beat = next((message for message in payload.messages if isinstance(message, Heartbeat)), None)
-        if beat is not None:
-            if not self._detector.heartbeat(row, beat):
-                state.counters["stale_heartbeats"] += 1
-                return
-            self._sync.compare(row, beat.digest)
-        else:
-            self._detector.alive(row.half, state.now)
-        state.heard_anyone = state.now
-        if self._isolation.sign_of_life(row.half):
-            self._reunited()
-
-    def _settle_doubts(self, payload: Payload, sender: bytes) -> None:
-        """A sender that knows more of itself than we do is asked; one we hold for worse than it is, is told."""
-        row = self._state.table.get(sender)
-        if row is None:
-            return
-        if payload.incarnation > row.incarnation:
-            self._claims.ask(sender, row)
-        elif row.liveness is not Liveness.ALIVE:
-            self._claims.answer(row, row)
-        self._naming.heard_from(row)
-
-    def _hear_stranger(self, payload: Payload, sender: bytes, receiver: bytes, source: Address) -> None:
-        """Somebody whose row we lack: the steps of a join, or a question back."""
-        for message in payload.messages:
-            match message:
-                case Join() | Challenge() | Hello() | Welcome() | Who():
-                    self._hear_joining(message, sender, source)
-                case Taken():
-                    self._naming.hear_taken(message)
-                case _ if self._state.table.get(sender) is None:
-                    self._joining.ask_who(receiver, sender, source)
-                    return
-
-    def _hear_joining(self, message: AnyMessage, sender: bytes, source: Address) -> None:
-        match message:
-            case Join():
-                self._joining.hear_join(message, sender, source)
-            case Challenge():
-                self._joining.hear_challenge(message, sender, source)
-            case Hello():
-                self._joining.hear_hello_untrusted(message, sender, source)
-            case Welcome():
-                self._joining.hear_welcome(message, sender)
-            case Who():
-                asked = self._state.table.get(message.asked)
-                if asked is not None and asked.half != sender and asked.address == source:
-                    self._detector.refused(message.asked)
-                self._joining.hear_who(message, source)
-
-    def _handlers(self) -> dict[type, Callable[[Any, Row, Address], object]]:
-        """Which part takes a member's message, by its type. Heartbeats have done their work as a sign of life."""
-        claims, sync, pings = self._claims, self._sync, self._pings
-        return {
-            Heartbeat: lambda _message, _sender, _source: None,
-            Ping: pings.answer,
-            Ack: lambda ack, sender, _: pings.acked(ack, sender),
-            PingRequest: lambda request, sender, _: pings.help(request, sender),
-            Heard: lambda heard, _sender, _source: self._detector.heard_of(heard),
-            RowMessage: self._hear_row,
-            Suspect: lambda claim, sender, _: claims.hear_suspect(claim, sender),
-            Vote: self._hear_vote,
-            Death: lambda death, sender, _: claims.hear_death(death, sender, stale=self._waking),
-            Left: lambda claim, sender, _: claims.hear_left(claim, sender),
-            Tombstone: lambda stone, sender, _: claims.hear_tombstone(stone, sender),
-            Taken: lambda taken, _sender, _source: self._naming.hear_taken(taken),
-            Sum: lambda opening, sender, _: sync.hear_sum(opening, sender),
-            Have: lambda have, sender, _: sync.hear_have(have, sender),
-            Want: lambda want, sender, _: sync.hear_want(want, sender),
-            Busy: lambda _message, sender, _: sync.hear_busy(sender),
-            **dict.fromkeys((Join, Challenge, Hello, Welcome, Who), self._hear_joining_member),
-        }
-
-    def _hear_row(self, message: RowMessage, sender: Row, _source: Address) -> None:
-        asked_for = self._sync.expects(sender)
-        if row := self._claims.hear_record_untrusted(bytes(message.record), sender, quietly=asked_for):
-            self._sync.row_arrived(row, sender)
-
-    def _hear_vote(self, vote: Vote, sender: Row, _source: Address) -> None:
-        """What is drained after a pause of our own holds no valid vote."""
-        if not self._waking:
-            self._claims.hear_vote(vote, sender)
-
-    def _hear_joining_member(self, message: AnyMessage, sender: Row, source: Address) -> None:
-        self._hear_joining(message, sender.half, source)
 
     # --- now and then
 
