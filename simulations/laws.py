@@ -58,6 +58,12 @@ class Life:
     evicted: deque[int] = field(default_factory=deque)
     """When it evicted somebody, lately. Microseconds."""
 
+    def reached(self, instance: bytes) -> tuple[int, int]:
+        """The latest generation and incarnation it gave itself under an instance."""
+        me = self.node._state.me
+        present = (me.generation, me.incarnation) if me.instance == instance else (0, 0)
+        return max(present, self.incarnations[instance])
+
     @property
     def runs(self) -> bool:
         return self.host.node is self.node
@@ -138,7 +144,7 @@ class RowLaws:
         subject = self._registry.life_of(after.instance)
         if subject is None:
             raise Violation("born", f"{life.host.key} holds {_tell(after)}, which nobody ever was")
-        reached = subject.incarnations[after.instance]
+        reached = subject.reached(after.instance)
         if subject is not life and (after.generation, after.incarnation) > reached:
             raise Violation("own-incarnation", f"{life.host.key} holds {_tell(after)}, who is at {reached} itself")
         return subject
