@@ -298,6 +298,8 @@ class Claims:
 
     def _hear_of_ourselves(self, row: Row) -> None:
         state = self._state
+        if self.leaving:
+            return
         if row.address != state.me.address:
             self._on_clone()
         elif row.incarnation > state.me.incarnation:

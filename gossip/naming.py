@@ -33,20 +33,25 @@ class Naming:
         self._pings = pings
         self._on_rewrite = on_rewrite
         self._contested_since = math.inf
+        self._pending_since = math.inf
         self._introduced = False
         """Whether our record was shown to somebody who asked for it: until then we may still choose our life."""
         self.stopped: str | None = None
 
     @property
     def deadline(self) -> float:
-        if self._contested_since == math.inf or self.stopped:
+        if self.stopped:
             return math.inf
-        return self._contested_since + 3 * self._state.settings.period
+        waiting = self._pending_since if self._state.identity.pending else self._contested_since
+        return waiting + 3 * self._state.settings.period
 
     def introduce(self, lives: list[KnownLife]) -> None:
-        """Our record is about to be shown. The first time, be the latest life of the name, pending if it is in use."""
+        """Our record is about to be shown: be the latest life of the name, pending if it is in use.
+
+        This is chosen the first time, and again where nobody there would take our record beside what they hold.
+        """
         state = self._state
-        if self._introduced:
+        if self._introduced and not self._outlived(lives):
             return
         self._introduced = True
         others = [life for life in lives if life.instance != state.me.instance]
@@ -54,6 +59,19 @@ class Naming:
         if highest >= state.identity.generation and highest + 1 < MAX_LIFE:
             incumbent = any(life.liveness.present and not life.pending for life in others)
             self._become(highest + 1, pending=incumbent)
+
+    def _outlived(self, lives: list[KnownLife]) -> bool:
+        """Whether a life above ours ended there, or is the incumbent's while we are pending.
+
+        Two that both live and are settled contest the name instead.
+        """
+        me = self._state.me
+        return any(
+            life.instance != me.instance
+            and (life.generation, life.instance) > me.life
+            and (not life.liveness.present or (me.pending and not life.pending))
+            for life in lives
+        )
 
     def review(self) -> None:
         """Rows of our name changed: settle, warn a rival, or defend ourselves."""
@@ -74,8 +92,15 @@ class Naming:
             self._warn(rival)
 
     def tick(self) -> None:
-        """A contested name: three periods of silence decide."""
-        if self._state.now >= self.deadline:
+        """A contested name: three periods of silence decide. While pending, look again every three periods."""
+        if self._state.now < self.deadline:
+            return
+        if self._state.identity.pending:
+            self._pending_since = self._state.now
+            self.review()
+            if self._state.identity.pending and (holder := self._state.table.settled.get(self._state.me.name)):
+                self._pings.ping(holder)  # if it lives, it tells us that the name is taken
+        else:
             holder = self._state.table.settled.get(self._state.me.name)
             self._contested_since = math.inf
             if holder is not None and holder.instance != self._state.me.instance:
@@ -84,7 +109,11 @@ class Naming:
     def heard_from(self, row: Row) -> None:
         """A member of our own name, but not us, shows a sign of life."""
         state = self._state
-        if row.name != state.me.name or row.pending or row.half == state.me.half:
+        if row.name != state.me.name or row.half == state.me.half:
+            return
+        if row.pending:
+            if not state.identity.pending:
+                self._warn(row)
             return
         if not state.identity.pending and row.life > state.me.life and self._contested_since < math.inf:
             self._stop(row.instance)
@@ -125,13 +154,16 @@ class Naming:
             state.send(rival, Taken(state.me.name, state.me.instance))
 
     def _become(self, generation: int, *, pending: bool) -> None:
-        """Write ourselves anew in this generation, and say so to everyone."""
+        """Write ourselves anew in this generation, or above lives of the name that ended, and say so to everyone."""
         state = self._state
+        lives = (row for row in state.table.lives(state.me.name) if row.instance != state.me.instance)
+        generation = max([generation, *(row.generation + 1 for row in lives if not row.present)])
         if generation >= MAX_LIFE:
             self._stop(b"")
             return
         state.identity.generation = generation
         state.identity.pending = pending
+        self._pending_since = state.now
         state.raise_incarnation()
         self._contested_since = math.inf
         self._spread.announce(state.me.half, wide=True)

@@ -145,7 +145,8 @@ class Node:
         self._isolation.tick()
         if was_isolated and not state.isolated:
             self._reunited()
-        self._naming.tick()
+        if not self._claims.leaving:
+            self._naming.tick()
         self._detector.tick()
         self._pings.tick()
         self._claims.release_held()
@@ -176,7 +177,7 @@ class Node:
     def update(self, profile: Profile, now: float) -> None:
         """Say something new of our worker. A change of readiness is pushed wide, anything else to three."""
         state = self._state
-        if self._quiet or profile == state.identity.profile:
+        if self._quiet or self._claims.leaving or profile == state.identity.profile:
             return
         self._step_to(now)
         wide = profile.readiness != state.identity.profile.readiness
@@ -284,7 +285,7 @@ class Node:
             self._isolation.deadline,
             self._joining.deadline,
             self._sync.deadline,
-            self._naming.deadline,
+            float("inf") if self._claims.leaving else self._naming.deadline,
             self._next_dead_retry,
             self._leave_done if self._claims.leaving else self._next_housekeeping,
         )
@@ -333,7 +334,8 @@ class Node:
         if after is None:
             return
         if after.name == state.me.name:
-            self._naming.review()
+            if not self._claims.leaving:
+                self._naming.review()
         elif after.pending and (incumbent := state.table.settled.get(after.name)) and incumbent.present:
             self._detector.verify_soon(incumbent)
 

@@ -165,6 +165,8 @@ class Reception:
                     return
 
     def _hear_joining(self, message: AnyMessage, sender: bytes, source: Address) -> None:
+        if self._claims.leaving:
+            return  # whoever says goodbye lets nobody in, and introduces itself to nobody
         match message:
             case Join():
                 self._joining.hear_join(message, sender, source)
