@@ -10,12 +10,14 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from rumormill.gossip.seal import NOBODY
 from rumormill.membership.record import HALF_BYTES
 from rumormill.simulations.host import Host
 from rumormill.simulations.network import Fault
 
 _SENDER = slice(10, 10 + HALF_BYTES)
-"""Where the header of a datagram names its sender (gossip/seal.py)."""
+_RECEIVER = slice(18, 18 + HALF_BYTES)
+"""Where the header of a datagram names its sender and its receiver (gossip/seal.py)."""
 _REMEMBER = 30_000_000
 """Microseconds for which the moment a datagram was first sent is remembered."""
 
@@ -83,10 +85,11 @@ class Evidence:
         while order[0][0] < now - _REMEMBER:
             del self._sent[order.popleft()[1]]
 
-    def taken_in(self, observer: str, now: int, data: bytes) -> None:
-        """A process was handed a datagram."""
+    def taken_in(self, observer: str, half: bytes, now: int, data: bytes) -> None:
+        """A process of that half was handed a datagram. One that only passes through it to somebody else, who asked it
+        for help, is not for its ears."""
         sent = self._sent.get(data)
-        if sent is None:
+        if sent is None or data[_RECEIVER] not in (half, NOBODY):
             return
         hearings = self._hearing[observer]
         hearing = hearings.get(data[_SENDER])

@@ -142,7 +142,8 @@ class Judge:
         self._evidence.sent(self._world.scheduler.now, data)
 
     def _taken_in(self, host: Host, data: bytes) -> None:
-        self._evidence.taken_in(host.key, self._world.scheduler.now, data)
+        half = self._registry.lives[host.key].node._state.me.half
+        self._evidence.taken_in(host.key, half, self._world.scheduler.now, data)
 
     def _faults_changed(self) -> None:
         self._evidence.faults_changed(self._world.scheduler.now, self._world.network.faults)

@@ -20,7 +20,7 @@ from rumormill.gossip.claims import Claims
 from rumormill.gossip.isolation import Isolation
 from rumormill.gossip.seal import Seal
 from rumormill.gossip.state import State
-from rumormill.gossip.votes import VoteBook
+from rumormill.gossip.votes import Ballot, VoteBook
 from rumormill.membership import Address, Liveness, MemberTable, merge, table
 from rumormill.membership.row import Row
 from rumormill.simulations import RumormillMidwife, Trouble, World
@@ -203,6 +203,10 @@ def suspect_louder(self: Claims, claim: Any, sender: Row) -> None:
         self.apply(msgspec.structs.replace(row, liveness=Liveness.SUSPECT, incarnation=row.incarnation + 1))
 
 
+def one_vote(self: Claims, row: Row, ballots: list[Ballot]) -> bool:
+    return len(ballots) >= 1
+
+
 def believe_death(self: Claims, row: Row, sender: Row) -> None:
     self.apply(row.held(Liveness.DEAD))
 
@@ -288,7 +292,7 @@ SABOTAGES = [
     Sabotage("digest-stands", "let suspicion move the digest", patch(MemberTable, "_count", count_liveness), crash),
     Sabotage("bookkeeping", "leave suspects out of sums", patch(MemberTable, "_count", miscount), long_absence),
     Sabotage("evidence", "evict on two misses", nothing, crash, hasty),
-    Sabotage("evidence", "drop the second vote", patch(Claims, "_enough", lambda *_: True), heavy_loss),
+    Sabotage("evidence", "drop the second vote", patch(Claims, "_enough", one_vote), heavy_loss),
     Sabotage("evidence", "merge deaths literally", patch(Claims, "_doubt", believe_death), cut_off_at_a_death),
     Sabotage("evidence", "let votes never expire", patch(VoteBook, "_counts", lambda *_: True), cut_off_at_a_death),
     Sabotage(
