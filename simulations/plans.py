@@ -123,8 +123,9 @@ def _detection(seeds: int) -> Iterator[Job]:
     """Crashes at the sizes the anchors speak of, for all protocols."""
     for nodes in (3, 16, 64, 128):
         for seed in range(seeds):
-            for protocol in PROTOCOLS:
-                yield Job("crash", nodes, seed, protocol)
+            yield Job("crash", nodes, seed)
+            yield Job("crash", nodes, seed, "swim-tuned")
+            yield Job("slow-crash", nodes, seed, "swim-paper")
 
 
 def _bootstrap(seeds: int) -> Iterator[Job]:

@@ -164,7 +164,7 @@ def _accuracy(done: Sequence[Done]) -> str | None:
     """Wrong evictions and healing, by scenario and protocol."""
     groups: dict[tuple[str, int, float, str], list[Outcome]] = defaultdict(list)
     for d in done:
-        if not d.job.scenario.startswith("lifeguard") and d.job.scenario not in ("crash", "bootstrap"):
+        if not d.job.scenario.startswith("lifeguard") and d.job.scenario not in ("crash", "slow-crash", "bootstrap"):
             groups[(d.job.scenario, d.job.nodes, d.job.loss, d.job.protocol)].append(d.outcome)
     rows = []
     for (scenario, nodes, loss, protocol), runs in sorted(groups.items()):
@@ -273,6 +273,8 @@ def _traffic(done: Sequence[Done]) -> str | None:
 
 def _of(done: Iterable[Done], scenario: str, protocol: str) -> list[Done]:
     """Plain runs: on the LAN, at the usual period, without loss."""
+    if (scenario, protocol) == ("crash", "swim-paper"):
+        scenario = "slow-crash"
     return [
         d
         for d in done

@@ -91,6 +91,14 @@ def _crash(nodes: int, rng: random.Random) -> Operations:
     return operations
 
 
+def _slow_crash(nodes: int, rng: random.Random) -> Operations:
+    """The same with time for detectors that take their time."""
+    operations: Operations = []
+    for key in _some(min(5, nodes // 2), nodes, rng):
+        operations += [Crash((key,)), Run(30.0 + rng.random()), Restart((key,)), Run(10.0)]
+    return operations
+
+
 def _freeze(nodes: int, rng: random.Random) -> Operations:
     operations: Operations = []
     for key in _some(min(10, nodes // 2), nodes, rng):
@@ -183,6 +191,7 @@ SCENARIOS = {
         Scenario("quiet", "nothing happens for half a minute", 128, _quiet),
         Scenario("bootstrap", "all start at once on one seed", 128, _bootstrap),
         Scenario("crash", "members crash, one after the other", 128, _crash, least=3),
+        Scenario("slow-crash", "the same, with half a minute for each", 128, _slow_crash, least=3),
         Scenario("freeze", "members freeze (SIGSTOP) for some seconds each", 128, _freeze, least=3),
         Scenario("rack", "a tenth of all crashes at once", 128, _rack, least=4),
         Scenario("even-split", "two halves are apart for a minute", 128, _even_split, least=4),
