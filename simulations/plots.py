@@ -92,13 +92,13 @@ def distribution(series: Mapping[str, Sequence[float]], x_label: str) -> str:
 
 def raster(picture: Raster) -> str:
     """One row a member, one colour a belief."""
-    cell = 8
+    cell = 12
     steps = max(map(len, picture.rows), default=1)
     scale = (WIDTH - _LEFT - _RIGHT) / steps
     parts = []
     for number, (member, row) in enumerate(zip(picture.members, picture.rows, strict=True)):
         top = _TOP + number * cell
-        parts.append(f'<text x="{_LEFT - 6}" y="{top + cell - 1}" class="t r">{escape(member)}</text>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{top + cell - 3}" class="t r">{escape(member)}</text>')
         at = 0
         for belief, run in groupby(row):
             length = len(list(run))
