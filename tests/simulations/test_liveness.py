@@ -1,0 +1,121 @@
+"""What must happen, and how soon. Bounds come from the settings (rumormill.simulations.calm), not from what was seen."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from rumormill.gossip import ProtocolSettings
+from rumormill.gossip.wire import Ping, decode_untrusted
+from rumormill.membership import Address, Liveness
+from rumormill.simulations import RumormillMidwife, World
+from rumormill.simulations.calm import Patience
+from rumormill.simulations.host import Host
+from rumormill.simulations.judge import Judge
+
+
+def patience(nodes: int, period: float = 0.2) -> Patience:
+    return Patience(ProtocolSettings(period=period), nodes, nodes)
+
+
+def settled(nodes: int, seed: int, period: float = 0.2) -> tuple[World, Judge]:
+    settings = ProtocolSettings(period=period)
+    world = World(seed=seed, midwife=RumormillMidwife(settings=settings))
+    judge = Judge(world, settings)
+    world.start(nodes)
+    assert world.run_until(world.one_view, within=3.0) is not None
+    world.run(1.0 + 0.037 * seed)
+    return world, judge
+
+
+def known_dead_after(world: World, key: str, bound: float) -> float | None:
+    """Seconds until everyone holds a member dead; None if that takes longer than the bound."""
+
+    def known() -> bool:
+        return all(held is Liveness.DEAD for held in world.observers_of(key).values())
+
+    return world.run_until(known, within=bound)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "period"), [(2, 0.2), (3, 0.2), (5, 0.2), (16, 0.2), (48, 0.2), (16, 0.1), (16, 1.0)]
+)
+def test_a_crash_is_known_everywhere_within_the_bound(nodes: int, period: float) -> None:
+    for seed in range(4):
+        world, _ = settled(nodes, seed, period)
+        world.crash("n1")
+        bound = patience(nodes, period).detection
+        assert known_dead_after(world, "n1", bound) is not None, f"seed {seed}"
+
+
+def test_a_member_that_dies_with_all_its_monitors_is_found_too() -> None:
+    for seed in range(4):
+        world, _ = settled(24, seed)
+        details = world.node("n1").view
+        instance = next(m.instance for m in details.members if m.name == "n1")
+        node = world.node("n2")
+        monitors = node.details(0.0)[instance].monitors  # type: ignore[attr-defined]
+        world.crash("n1", *monitors)
+        bound = patience(24).unwatched_detection
+        assert known_dead_after(world, "n1", bound) is not None, f"seed {seed}"
+
+
+def test_pauses_shorter_than_two_periods_are_never_an_eviction() -> None:
+    for seed in range(3):
+        world, _ = settled(8, seed)
+        for number, turn in itertools.product(range(1, 8), range(4)):
+            world.freeze(f"n{number}")
+            world.run(0.39)
+            world.thaw(f"n{number}")
+            world.run(0.31 + 0.05 * turn)
+        assert world.history.of("evicted") == []
+
+
+def test_all_are_back_in_one_view_after_everyone_was_alone() -> None:
+    for seed in range(3):
+        world, judge = settled(9, seed)
+        for key in world.hosts:
+            world.cut({key})
+        world.run(20.0)
+        world.heal()
+        assert judge.calm() <= 3.0
+
+
+def test_a_one_way_link_settles() -> None:
+    world, _ = settled(8, 1)
+    world.cut_one_way({"n1"}, {"n2"})
+    world.cut_one_way({"n3"}, {"n1"})
+    world.run(60.0)
+    assert world.history.of("evicted") == []
+    late = [c for c in world.history if c.at > world.now - 30.0]
+    assert len(late) < 30, "it flaps"
+
+
+def test_everybody_is_probed_each_pass() -> None:
+    world, _ = settled(6, 1)
+    pinged: set[tuple[str, str]] = set()
+    openers = {key: world.node(key) for key in world.hosts}
+    seal = next(iter(openers.values()))._state.seal  # type: ignore[attr-defined]
+
+    def notice(host: Host, to: Address, data: bytes) -> None:
+        target = world.network.host_at(to)
+        if target is not None and data[18:26] != bytes(8):
+            payload = decode_untrusted(seal.open(data, data[10:18]))
+            if any(isinstance(message, Ping) for message in payload.messages):
+                pinged.add((host.key, target.key))
+
+    world.network.on_send = notice
+    world.run(2 * 6 * ProtocolSettings().slow_probe * 1.1)
+    assert pinged == set(itertools.permutations(world.hosts, 2))
+
+
+def test_leaving_never_looks_like_failure() -> None:
+    for seed in range(4):
+        world, judge = settled(12, seed)
+        for number in range(1, 12, 2):
+            world.leave(f"n{number}")
+            world.run(0.4)
+        judge.calm()
+        assert world.history.of("evicted") == []
+        assert world.history.of("suspected") == []
