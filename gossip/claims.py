@@ -251,7 +251,11 @@ class Claims:
     def _tell(self, change: Change, after: Row, why: str) -> None:
         if kind := event_kind(change):
             suffix = f": {why}" if why else ""
-            self._state.tell(kind, after.name, f"{after.name} {_SENTENCES[kind]}{suffix}")
+            if after.pending:  # not the holder of the name, and nobody should read it as news of the holder
+                text = f"a newcomer that waits for the name {after.name} {_SENTENCES[kind]}{suffix}"
+                self._state.tell("newcomer", after.name, text)
+            else:
+                self._state.tell(kind, after.name, f"{after.name} {_SENTENCES[kind]}{suffix}")
 
     # --- helpers of the above
 

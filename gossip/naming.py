@@ -20,7 +20,7 @@ from rumormill.gossip.pings import Pings
 from rumormill.gossip.spread import Spread
 from rumormill.gossip.state import State, new_keys
 from rumormill.gossip.wire import KnownLife, Taken
-from rumormill.membership.record import MAX_LIFE
+from rumormill.membership.record import HALF_BYTES, MAX_LIFE, Address
 from rumormill.membership.row import Row
 
 
@@ -116,12 +116,12 @@ class Naming:
                 self._warn(row)
             return
         if not state.identity.pending and row.life > state.me.life and self._contested_since < math.inf:
-            self._stop(row.instance)
+            self._stop(row.instance, row.address)
 
-    def hear_taken(self, taken: Taken) -> None:
+    def hear_taken(self, taken: Taken, source: Address) -> None:
         """The holder of our name says so. Only a pending newcomer gives way to mere words."""
-        if self._state.identity.pending and taken.name == self._state.me.name:
-            self._stop(taken.instance)
+        if self._state.identity.pending and taken.name == self._state.me.name and self.stopped is None:
+            self._stop(taken.instance, source)
 
     def rekey(self) -> None:
         """Somebody else goes by our very instance (a cloned machine): take new keys, in a new life."""
@@ -159,7 +159,7 @@ class Naming:
         lives = (row for row in state.table.lives(state.me.name) if row.instance != state.me.instance)
         generation = max([generation, *(row.generation + 1 for row in lives if not row.present)])
         if generation >= MAX_LIFE:
-            self._stop(b"")
+            self._stop(b"", None)
             return
         state.identity.generation = generation
         state.identity.pending = pending
@@ -169,10 +169,11 @@ class Naming:
         self._spread.announce(state.me.half, wide=True)
         self._on_rewrite()
 
-    def _stop(self, holder: bytes) -> None:
+    def _stop(self, holder: bytes, address: Address | None) -> None:
+        """Give the name up, and say goodbye so that nobody has to miss us first."""
         state = self._state
-        row = next((row for row in state.table.lives(state.me.name) if row.instance == holder), None)
-        where = f" at {row.address[0]}:{row.address[1]}" if row is not None and row.address else ""
+        where = f" at {address[0]}:{address[1]}" if address else ""
+        self._spread.say_goodbye((address, holder[:HALF_BYTES]) if address else None)
         self.stopped = (
             f"the name {state.me.name!r} is taken by a live member{where}"
             f" (instance {holder.hex()}): give this one another --name, or stop that one first"

@@ -30,8 +30,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping
 
-import msgspec
-
 from rumormill.gossip.claims import Claims
 from rumormill.gossip.detector import Detector
 from rumormill.gossip.isolation import Isolation
@@ -46,8 +44,6 @@ from rumormill.gossip.spread import Spread
 from rumormill.gossip.state import Identity, Profile, State, new_keys
 from rumormill.gossip.sync import Sync
 from rumormill.gossip.votes import VoteBook
-from rumormill.gossip.wire import Left
-from rumormill.gossip.wire import Row as RowMessage
 from rumormill.membership.record import Address, Liveness
 from rumormill.membership.table import Change, MemberTable
 from rumormill.membership.view import Event, MemberDetail, PoolView
@@ -192,10 +188,7 @@ class Node:
             return
         self._step_to(now)
         state = self._state
-        state.raise_incarnation()
-        farewell = Left(state.me.half, state.me.incarnation)
-        for row in state.random_members(self._spread.wide_fanout() + 3):
-            state.send(row, RowMessage(msgspec.Raw(state.me.encoded)), farewell)
+        self._spread.say_goodbye()
         self._claims.leaving = True
         self._leave_done = state.now + LEAVE_SECONDS
         state.tell("left", state.me.name, f"{state.me.name} left")

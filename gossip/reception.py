@@ -159,7 +159,7 @@ class Reception:
                 case Join() | Challenge() | Hello() | Welcome() | Who():
                     self._hear_joining(message, sender, source)
                 case Taken():
-                    self._naming.hear_taken(message)
+                    self._naming.hear_taken(message, source)
                 case _ if self._state.table.get(sender) is None:
                     self._joining.ask_who(receiver, sender, source)
                     return
@@ -197,7 +197,7 @@ class Reception:
             Death: lambda death, sender, _: claims.hear_death(death, sender, stale=self.waking),
             Left: lambda claim, sender, _: claims.hear_left(claim, sender),
             Tombstone: lambda stone, sender, _: claims.hear_tombstone(stone, sender),
-            Taken: lambda taken, _sender, _source: self._naming.hear_taken(taken),
+            Taken: lambda taken, _sender, source: self._naming.hear_taken(taken, source),
             Sum: lambda opening, sender, _: sync.hear_sum(opening, sender),
             Have: lambda have, sender, _: sync.hear_have(have, sender),
             Want: lambda want, sender, _: sync.hear_want(want, sender),

@@ -17,7 +17,7 @@ import math
 from rumormill.gossip.state import ROOM, State
 from rumormill.gossip.votes import VoteBook
 from rumormill.gossip.wire import CastVote, Death, Left, Suspect, Tombstone, encode_message
-from rumormill.membership.record import Liveness
+from rumormill.membership.record import Address, Liveness
 from rumormill.membership.row import Row
 
 FANOUT = 3
@@ -128,6 +128,19 @@ class Spread:
             liveness=3 if row.liveness is Liveness.LEFT else 2,
             age=max(0, int(age)),
         )
+
+    def say_goodbye(self, stranger: tuple[Address, bytes] | None = None) -> None:
+        """Tell many at once that we leave, with the record the departure speaks of.
+
+        ``stranger`` is told too: the address and half of somebody whose row we may not hold.
+        """
+        state = self._state
+        state.raise_incarnation()
+        farewell = encode_message(Left(state.me.half, state.me.incarnation))
+        for row in state.random_members(self.wide_fanout() + FANOUT):
+            state.send_encoded(row, [self.record_of(state.me), farewell])
+        if stranger is not None:
+            state.post(*stranger, [self.record_of(state.me), farewell])
 
     def restart(self) -> None:
         """After a pause of our own: what waits may no longer be so, and bursts count from now."""

@@ -61,14 +61,17 @@ def test_a_restart_in_a_pool_of_two() -> None:
     assert world.run_until(world.one_view, within=1.0) is not None, world.history.tail()
 
 
-def test_a_second_live_node_of_a_name_is_told_who_holds_it() -> None:
+@pytest.mark.parametrize("asked", ["n0", "n2"])
+def test_a_second_live_node_of_a_name_is_told_who_holds_it(asked: str) -> None:
     world = pool(4)
-    world.start_one("intruder", name="n2")
+    world.start_one("intruder", name="n2", contacts=[world.hosts[asked].address])
     world.run(2.0)
     (refused,) = [c.text for c in world.history.of("taken") if c.observer == "intruder"]
     assert "'n2' is taken" in refused
     assert f"{world.hosts['n2'].address[0]}:7946" in refused
     assert node(world, "n2").stopped is None
+    assert {c.kind for c in world.history if c.observer != "intruder"} == {"newcomer"}, "no news of the holder itself"
+    assert world.history.of("newcomer")[-1].text.endswith("left: said so itself"), "it said goodbye and was not missed"
     world.run(3.0)
     assert [m.name for m in node(world, "n0").view.members if m.liveness is Liveness.ALIVE] == ["n0", "n1", "n2", "n3"]
 
