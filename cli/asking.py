@@ -94,6 +94,8 @@ class Sidecar:
         try:
             problem = msgspec.json.decode(response.content, type=Problem)
         except msgspec.DecodeError:
+            problem = Problem()
+        if not (problem.detail or problem.title):
             problem = Problem(
                 f"it answers {response.status_code} {response.reason_phrase}",
                 hint="is it a sidecar? Name one's own address with --http",

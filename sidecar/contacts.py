@@ -16,6 +16,8 @@ import trio
 from rumormill.membership.record import Address
 from rumormill.sidecar.values import Endpoint
 
+SILENCE = 5.0
+"""Seconds after which a start without any answer is worth a line in the log."""
 RESOLVE_SOON = 0.5
 RESOLVE_LATER = 30.0
 MAX_ADDRESSES = 64
@@ -52,9 +54,19 @@ class Contacts:
     async def run(self) -> None:
         """Resolve every name, again and again; never returns while there is a name among the seeds."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._notice_silence)
             for seed in self._found:
                 if not _literal(seed):
                     nursery.start_soon(self._follow, seed)
+
+    async def _notice_silence(self) -> None:
+        """Starting alone is fine; a seed that drops what we seal looks just the same, so say it once."""
+        await trio.sleep(SILENCE)
+        if self._found and not self._joined():
+            seed = next(iter(self._found))
+            self._on_trouble(
+                seed, "no seed has answered yet: is one up, with this --cluster and a key of this --key-file?"
+            )
 
     async def _follow(self, seed: Endpoint) -> None:
         delay, trouble = RESOLVE_SOON, ""
