@@ -1,4 +1,4 @@
-"""What must happen, and how soon. Bounds come from the settings (rumormill.simulations.calm), not from what was seen."""
+"""What must happen, and how soon. Bounds come from the settings (rumormill.simulations.calm), not from experience."""
 
 from __future__ import annotations
 
