@@ -34,11 +34,11 @@ from rumormill.gossip.claims import Claims
 from rumormill.gossip.detector import Detector
 from rumormill.gossip.isolation import Isolation
 from rumormill.gossip.join import Joining
+from rumormill.gossip.keyring import KeyRing
 from rumormill.gossip.naming import Naming
 from rumormill.gossip.pings import Pings
 from rumormill.gossip.portrait import Portrait, member_details
 from rumormill.gossip.reception import Reception
-from rumormill.gossip.seal import KeyRing
 from rumormill.gossip.settings import ProtocolSettings
 from rumormill.gossip.spread import Spread
 from rumormill.gossip.state import Identity, Profile, State, new_keys

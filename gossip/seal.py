@@ -12,17 +12,16 @@ on its way to someone else. A header with another label belongs to another pool 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
 import hashlib
 import struct
-from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from rumormill.gossip.keyring import KeyRing, key_id_of
 
 HEADER = struct.Struct("!BB8s8s8sQ")
 TAG_BYTES = 16
@@ -40,45 +39,6 @@ class Unopened(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-class InvalidKey(ValueError):
-    """A key file's content that cannot be used; says which line and what a good one looks like."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRing:
-    """Group keys, 32 bytes each: all of them open, the first one seals."""
-
-    keys: tuple[bytes, ...]
-
-    def __post_init__(self) -> None:
-        if not self.keys or any(len(key) != 32 for key in self.keys):
-            raise InvalidKey("a key ring holds at least one key, each of 32 bytes")
-
-    @classmethod
-    def from_text(cls, text: str) -> KeyRing:
-        """Read the content of a key file: one base64 key a line, blank lines and ``#`` comments aside."""
-        keys = []
-        for number, line in enumerate(text.splitlines(), 1):
-            if not (word := line.split("#", 1)[0].strip()):
-                continue
-            try:
-                key = base64.b64decode(word, validate=True)
-            except (binascii.Error, ValueError):
-                raise InvalidKey(f"line {number} is not base64") from None
-            if len(key) != 32:
-                raise InvalidKey(f"line {number} holds {len(key)} bytes; a key has 32")
-            keys.append(key)
-        if not keys:
-            raise InvalidKey("there is no key in it")
-        return cls(tuple(keys))
-
-
-@functools.cache
-def key_id_of(key: bytes) -> int:
-    """One byte that tells group keys apart on the wire; a rare collision costs a second attempt to open."""
-    return hashlib.sha256(b"rumormill key id" + key).digest()[0]
 
 
 def label_hash(cluster: str) -> bytes:

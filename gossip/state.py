@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from rumormill.gossip.seal import NOBODY, OVERHEAD, KeyRing, Seal
+from rumormill.gossip.keyring import KeyRing
+from rumormill.gossip.seal import NOBODY, OVERHEAD, Seal
 from rumormill.gossip.settings import ProtocolSettings
 from rumormill.gossip.wire import MAX_DATAGRAM, Message, assemble, encode_message, payload_prefix
 from rumormill.membership.record import (

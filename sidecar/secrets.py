@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from rumormill.gossip.seal import InvalidKey, KeyRing
+from rumormill.gossip.keyring import InvalidKey, KeyRing
 from rumormill.sidecar.errors import SettingsError
 
 MAX_BYTES = 1 << 16

@@ -206,9 +206,9 @@ def private(path: Path, text: str | bytes, mode: int = 0o600) -> Path:
 
 
 def test_a_key_file_is_read(tmp_path: Path) -> None:
-    key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
-    ring = read_key_file(private(tmp_path / "k", f"# the old one comes second\n{key}\n{key}\n"))
-    assert ring.keys == (bytes(32), bytes(32))
+    new, old = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+    ring = read_key_file(private(tmp_path / "k", f"# the old one comes second\n{new}\n{old}  # and goes soon\n{new}\n"))
+    assert ring.keys == (b"\1" * 32, bytes(32))
 
 
 @pytest.mark.parametrize(
