@@ -63,15 +63,20 @@ class Seal:
     def __init__(self, keyring: KeyRing | None, cluster: str, half: bytes) -> None:
         self.label = label_hash(cluster)
         self.half = half
-        self._keys_by_id: dict[int, list[bytes]] = {}
-        for key in keyring.keys if keyring else ():
-            self._keys_by_id.setdefault(key_id_of(key), []).append(key)
         self._counter = 0
         self._pack = HEADER.pack
         self._unpack = HEADER.unpack_from
+        self.use(keyring)
+
+    def use(self, keyring: KeyRing | None) -> None:
+        """From now on: all these keys open, the primary seals. What was sealed before stays as it is."""
+        self.keyring = keyring
+        self._keys_by_id: dict[int, list[bytes]] = {}
+        for key in keyring.keys if keyring else ():
+            self._keys_by_id.setdefault(key_id_of(key), []).append(key)
         self._kind = _SEALED if keyring else _PLAIN
-        self._key_id = key_id_of(keyring.keys[0]) if keyring else 0
-        self._own = _cipher(keyring.keys[0], self.label, half) if keyring else None
+        self._key_id = key_id_of(keyring.primary) if keyring else 0
+        self._own = _cipher(keyring.primary, self.label, self.half) if keyring else None
 
     def seal(self, receiver: bytes, payload: bytes) -> bytes:
         """Payload to datagram, for the member of that half (or :data:`NOBODY` known)."""
@@ -102,7 +107,9 @@ class Seal:
             return data[HEADER.size :]
         nonce = b"\0\0\0\0" + header[26:]
         body = data[HEADER.size :]
-        for key in self._keys_by_id.get(header[1], ()):
+        if (keys := self._keys_by_id.get(header[1])) is None:
+            raise Unopened("unknown_key")
+        for key in keys:
             try:
                 return _cipher(key, self.label, sender).decrypt(nonce, body, header)
             except InvalidTag:

@@ -118,7 +118,6 @@ class State:
         """How a present verdict came about, in words."""
         self.dead_since: dict[bytes, float] = {}
         self._identity = identity
-        self._keyring = keyring
         self._outbox: list[tuple[Address, bytes]] = []
         self._last_time: dict[tuple[bytes, str], float] = {}
         self.seal = Seal(keyring, cluster, half_of(identity.keys))
@@ -136,7 +135,7 @@ class State:
         validate_record(record)
         self.me = row_of_record_untrusted(encode_record(record))
         if self.seal.half != self.me.half:
-            self.seal = Seal(self._keyring, self.cluster, self.me.half)
+            self.seal = Seal(self.seal.keyring, self.cluster, self.me.half)
         self._prefix = payload_prefix(self.me.generation, self.me.incarnation)
         self.table.apply(self.me)
 

@@ -34,7 +34,7 @@ def test_what_is_sealed_opens_for_holders_of_the_key_and_nobody_else() -> None:
     assert bob.open(datagram, ALICE) == b"hello"
     assert b"hello" not in datagram
     assert len(datagram) == len(b"hello") + OVERHEAD
-    with pytest.raises(Unopened, match="key"):
+    with pytest.raises(Unopened, match="unknown_key"):
         Seal(TWO, "prod", BOB).open(datagram, ALICE)
     with pytest.raises(Unopened, match="label"):
         Seal(ONE, "test", BOB).parties(datagram)
@@ -70,6 +70,18 @@ def test_every_key_of_the_ring_opens_and_the_first_seals() -> None:
 def test_a_key_file_that_will_not_do_says_why(text: str) -> None:
     with pytest.raises(InvalidKey):
         KeyRing.from_text(text)
+
+
+def test_a_key_ring_is_replaced_without_losing_a_datagram() -> None:
+    alice, bob = Seal(ONE, "prod", ALICE), Seal(ONE, "prod", BOB)
+    under_way = alice.seal(BOB, b"old")
+    bob.use(ONE.with_key(TWO.primary))
+    alice.use(TWO)
+    assert bob.open(under_way, ALICE) == b"old"
+    assert bob.open(alice.seal(BOB, b"new"), ALICE) == b"new"
+    bob.use(TWO)
+    with pytest.raises(Unopened, match="unknown_key"):
+        bob.open(under_way, ALICE)
 
 
 def test_a_quiet_heartbeat_is_at_most_120_bytes_with_its_ip_header() -> None:
