@@ -217,7 +217,7 @@ class Detector:
         watch.misses += 1
         if watch.misses == 1:
             watch.began = state.now
-        watch.due = state.now + min(max(self._period, self._pings.rtt(watch.half)), 3 * self._period)
+        watch.due = state.now + self._until_next_miss(watch)
         if watch.misses >= 2:
             self._claims.suspect(row)
         row = state.table.get(watch.half) or row
@@ -227,6 +227,12 @@ class Detector:
             self._pings.ping(row)
         if watch.misses >= state.settings.misses and self._may_judge(watch):
             self._claims.vote(row)
+
+    def _until_next_miss(self, watch: Watch) -> float:
+        """An answer has a round trip's time to come. Once we vote, the next miss only renews the vote, in its life."""
+        if watch.misses >= self._state.settings.misses:
+            return self._period
+        return min(max(self._period, self._pings.rtt(watch.half)), 3 * self._period)
 
     def _may_judge(self, watch: Watch) -> bool:
         """Whether the fault is likelier theirs than ours: we heard somebody since the misses began.

@@ -324,6 +324,8 @@ class Node:
             self._joining.joined = True
             state.heard_anyone = state.now
             self._sync.begin_bootstrap()
+        if change.before is not None and not change.same_life:
+            self._pings.forget(change.before.half)
         if after is None:
             return
         if after.name == state.me.name:

@@ -28,6 +28,8 @@ class Pings:
         self._state = state
         self._spread = spread
         self._outstanding: dict[bytes, tuple[bytes, float, bool]] = {}
+        self._latest: dict[bytes, bytes] = {}
+        """The nonce of the last direct ping to each member that has not been answered."""
         self._relays: dict[tuple[bytes, bytes], tuple[float, Address]] = {}
         self._repeats: list[tuple[float, bytes]] = []
         self._rtt: dict[bytes, float] = {}
@@ -37,7 +39,7 @@ class Pings:
         return self._repeats[0][0] if self._repeats else math.inf
 
     def rtt(self, half: bytes) -> float:
-        """Smoothed round-trip time to a member in seconds; 0 until one is known."""
+        """Round-trip time to a member in seconds, smoothed; 0 until one is known."""
         return self._rtt.get(half, 0.0)
 
     def ping(self, row: Row) -> None:
@@ -83,12 +85,17 @@ class Pings:
         known = self._outstanding.pop(ack.nonce, None)
         if known is None or known[0] != sender.half:
             return False
-        _, sent, direct = known
-        if direct:
-            sample = self._state.now - sent
-            smoothed = self._rtt.get(sender.half, sample)
-            self._rtt[sender.half] = smoothed + (sample - smoothed) / 8
+        if known[2] and self._latest.get(sender.half) == ack.nonce:
+            del self._latest[sender.half]
+            self._sample(sender.half, self._state.now - known[1])
         return True
+
+    def _sample(self, half: bytes, seconds: float) -> None:
+        """Take a round trip into account. Only the latest ping's counts (Karn, Partridge, 1987): a member that was
+        frozen answers all that were sent meanwhile, and the earlier ones tell how long it slept. For the same reason a
+        shorter one counts at once (nothing makes a round trip look shorter than it is), a longer one by an eighth."""
+        smoothed = self._rtt.get(half, seconds)
+        self._rtt[half] = seconds if seconds < smoothed else smoothed + (seconds - smoothed) / 8
 
     def answered_by_another(self, half: bytes) -> bool:
         """Somebody else lives at a member's address: true (once) if a direct ping to it was outstanding."""
@@ -122,10 +129,12 @@ class Pings:
 
     def forget(self, half: bytes) -> None:
         self._rtt.pop(half, None)
+        self._latest.pop(half, None)
 
     def restart(self) -> None:
         """After a pause of our own nothing outstanding means anything."""
         self._outstanding.clear()
+        self._latest.clear()
         self._repeats.clear()
 
     def _nonce(self, half: bytes, *, direct: bool) -> bytes:
@@ -133,4 +142,6 @@ class Pings:
         if len(self._outstanding) >= MAX_OUTSTANDING:
             del self._outstanding[next(iter(self._outstanding))]
         self._outstanding[nonce] = (half, self._state.now, direct)
+        if direct:
+            self._latest[half] = nonce
         return nonce

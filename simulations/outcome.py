@@ -30,13 +30,20 @@ class Detection(msgspec.Struct, frozen=True):
 
 
 class Block(msgspec.Struct, frozen=True):
-    """One freeze of one member: by how many it was evicted for it, and how long after its end all had it back."""
+    """One freeze of one member: who evicted it for that, and how long after its end all had it back."""
 
     member: str
     seconds: float
     evicted_by: int
+    """Observers that evicted it, from its beginning to the next one's."""
+    evictions: int
+    """By all of them together: more than ``evicted_by`` if one did so twice."""
+    free: float
+    """Seconds that it ran before the next freeze or the end of the run; 0 if it was never thawed."""
     back_after: float | None
-    """None if it was not evicted, or not back by the end of the run."""
+    """Seconds after its end; None if nobody missed it, or not everybody had it back while it was free."""
+    missing: int
+    """Observers that still lacked it when it was frozen again, or at the end of the run."""
 
 
 class Wrong(msgspec.Struct, frozen=True):

@@ -40,9 +40,13 @@ class _Death:
 class _Block:
     key: str
     began: float
+    missing: dict[str, None]
+    """Who lacks the member now; some may since an earlier block."""
     ended: float | None = None
+    over: float | None = None
+    """When the next one began."""
     evicted_by: dict[str, None] = field(default_factory=dict)
-    missing: dict[str, None] = field(default_factory=dict)
+    evictions: int = 0
     back: float | None = None
 
 
@@ -92,7 +96,7 @@ class Referee:
             seed=story.seed,
             seconds=round(self.world.now, 6),
             detections=tuple(_detection(death) for death in (*self._closed, *self._deaths.values())),
-            blocks=tuple(_block(block) for block in (*self._past_blocks, *self._blocks.values())),
+            blocks=tuple(_block(block, self.world.now) for block in (*self._past_blocks, *self._blocks.values())),
             wrong=tuple(self.wrong),
             evictions=history.counts["evicted"],
             suspicions=history.counts["suspected"],
@@ -138,9 +142,12 @@ class Referee:
 
     def _froze(self, keys: Names) -> None:
         for key in keys:
+            missing: dict[str, None] = {}
             if (former := self._blocks.pop(key, None)) is not None:
+                former.over = self.world.now
                 self._past_blocks.append(former)
-            self._blocks[key] = _Block(key, self.world.now)
+                missing = dict(former.missing)
+            self._blocks[key] = _Block(key, self.world.now, missing)
 
     def _thawed(self, keys: Names) -> None:
         for key in keys:
@@ -182,6 +189,7 @@ class Referee:
             block = self._blocks.get(host.key)
             if block is not None and (host.frozen or block.ended is not None):
                 block.evicted_by[observer.key] = block.missing[observer.key] = None
+                block.evictions += 1
             if self._is_well(host, observer) and (block is None or block.ended is None or now - block.ended > 1.0):
                 self.wrong.append(Wrong(round(now, 6), observer.key, host.key, observer.hindrance == ""))
 
@@ -225,9 +233,18 @@ def _detection(death: _Death) -> Detection:
     )
 
 
-def _block(block: _Block) -> Block:
-    seconds = (block.ended or block.began) - block.began
-    return Block(block.key, round(seconds, 6), len(block.evicted_by), block.back and round(block.back, 6))
+def _block(block: _Block, end: float) -> Block:
+    over = end if block.over is None else block.over
+    ended = over if block.ended is None else block.ended
+    return Block(
+        member=block.key,
+        seconds=round(ended - block.began, 6),
+        evicted_by=len(block.evicted_by),
+        evictions=block.evictions,
+        free=round(over - ended, 6),
+        back_after=None if block.back is None else round(block.back, 6),
+        missing=len(block.missing),
+    )
 
 
 def play(

@@ -49,6 +49,18 @@ def test_a_crash_is_known_everywhere_within_the_bound(nodes: int, period: float)
         assert known_dead_after(world, "n1", bound) is not None, f"seed {seed}"
 
 
+def test_a_member_that_was_frozen_before_is_missed_as_soon_as_the_first_time() -> None:
+    """The pings it answers on waking tell how long it slept, and nothing about the way to it."""
+    for seed in range(4):
+        world, _ = settled(16, seed)
+        for _ in range(5):
+            world.freeze("n3")
+            assert known_dead_after(world, "n3", patience(16).detection) is not None, f"seed {seed}"
+            world.run(1.0)
+            world.thaw("n3")
+            world.run(1.0)
+
+
 def test_a_member_that_dies_with_all_its_monitors_is_found_too() -> None:
     for seed in range(4):
         world, _ = settled(24, seed)
