@@ -206,7 +206,7 @@ def compare(title: str, unit: str, ours: list[float], bare: list[float]) -> None
 
 
 def main() -> None:
-    ask = b"GET /v1/workers?service=embed%s HTTP/1.1\r\nHost: bench\r\n%s\r\n"
+    ask = b"GET /v1/workers?service=embed%s HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
     plain = ask % (b"", b"")
     sides = {"ours": Server("ours"), "bare": Server("bare")}
     try:

@@ -15,7 +15,9 @@ import msgspec
 from rumormill.cli.exit_codes import BadRequest, Refused, Unreachable
 
 DEFAULT_URL = "http://127.0.0.1:7380"
+UNIX = "unix:"
 TIMEOUT = 10.0
+OWN_FILE = "give the file that the sidecar was started with"
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -31,13 +33,15 @@ class Problem(msgspec.Struct):
 class Sidecar:
     """One sidecar's discovery endpoint. What goes wrong is raised as a kind of Trouble (exit_codes.py)."""
 
-    def __init__(self, url: str, token_file: Path | None, ca: Path | None) -> None:
-        self.url = _checked_url(url)
+    def __init__(self, url: str, token_file: Path | None, ca: Path | None, cert: Path | None, key: Path | None) -> None:
         headers = {"Authorization": f"Bearer {_read_token(token_file)}"} if token_file else {}
-        # The environment's proxies are for the world outside; a sidecar is a neighbour.
-        self._http = httpx.Client(
-            base_url=self.url, headers=headers, verify=_trust(ca), timeout=TIMEOUT, trust_env=False
-        )
+        if url.startswith(UNIX):
+            self.url, base, transport = url, "http://localhost", httpx.HTTPTransport(uds=url.removeprefix(UNIX))
+        else:
+            self.url = base = _checked_url(url)
+            transport = httpx.HTTPTransport(verify=_trust(ca, cert, key))
+        # With a transport of its own the client asks no proxy of the environment: a sidecar is a neighbour.
+        self._http = httpx.Client(base_url=base, headers=headers, timeout=TIMEOUT, transport=transport)
 
     def get(self, path: str, params: Mapping[str, Any], answer: type[T]) -> tuple[T, bytes]:
         """The answer of a GET, read and as it came. Parameters that are None are left out."""
@@ -102,7 +106,7 @@ class Sidecar:
             )
         hint = problem.hint
         if response.status_code == 401:
-            hint = "give --http-token-file (or RUMORMILL_HTTP_TOKEN_FILE) the file the sidecar was started with"
+            hint = "give --http-token-file (or RUMORMILL_HTTP_TOKEN_FILE) the file this sidecar was started with"
         raise Refused(f"the sidecar at {self.url} refuses: {problem.detail or problem.title}", hint)
 
 
@@ -123,17 +127,26 @@ def _read_token(path: Path) -> str:
         token = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-        raise BadRequest(f"token file {path} cannot be read: {reason}", "it must be the sidecar's own") from None
+        raise BadRequest(f"token file {path} cannot be read: {reason}", OWN_FILE) from None
     if not token or not token.isascii() or not token.isprintable():
-        raise BadRequest(f"token file {path} does not hold one word", "it must be the sidecar's own")
+        raise BadRequest(f"token file {path} does not hold one word", OWN_FILE)
     return token
 
 
-def _trust(ca: Path | None) -> ssl.SSLContext:
+def _trust(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
     try:
-        return ssl.create_default_context(cafile=ca)
+        context = ssl.create_default_context(cafile=ca)
     except OSError as error:
         raise BadRequest(f"--http-ca {ca} cannot be used: {error.strerror or error}", "give it a PEM file") from None
+    if cert is not None:
+        try:
+            context.load_cert_chain(cert, key)
+        except OSError as error:  # ssl.SSLError is one
+            raise BadRequest(
+                f"--http-cert {cert} cannot be used: {getattr(error, 'reason', None) or error.strerror}",
+                "give it your certificate and --http-key its key, both PEM",
+            ) from None
+    return context
 
 
 def _reason(error: httpx.TransportError) -> str:
@@ -144,38 +157,40 @@ def _reason(error: httpx.TransportError) -> str:
 def asking(command: Command) -> Command:
     """Adds the options that say which sidecar is asked, and hands the command a :class:`Sidecar` first."""
 
-    def with_sidecar(http: str, http_token_file: Path | None, http_ca: Path | None, **others: Any) -> Any:
-        return command(Sidecar(http, http_token_file, http_ca), **others)
+    def with_sidecar(
+        http: str,
+        http_token_file: Path | None,
+        http_ca: Path | None,
+        http_cert: Path | None,
+        http_key: Path | None,
+        **others: Any,
+    ) -> Any:
+        return command(Sidecar(http, http_token_file, http_ca, http_cert, http_key), **others)
 
     with_sidecar.__doc__ = command.__doc__
     with_sidecar.__name__ = command.__name__
     with_sidecar.__dict__.update(command.__dict__)
     for option in (
-        click.option(
-            "--http-ca",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            envvar="RUMORMILL_HTTP_CA",
-            help="PEM certificates to trust, for https.",
-        ),
-        click.option(
-            "--http-token-file",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            envvar="RUMORMILL_HTTP_TOKEN_FILE",
-            help="The token the sidecar asks for.",
-        ),
+        _file_option("--http-key", "The key of --http-cert."),
+        _file_option("--http-cert", "Your own certificate (PEM), where the sidecar asks for one."),
+        _file_option("--http-ca", "PEM certificates to trust, for https."),
+        _file_option("--http-token-file", "The token the sidecar asks for; changes may need another than reading."),
         click.option(
             "--http",
             metavar="URL",
             envvar="RUMORMILL_HTTP",
             default=DEFAULT_URL,
             show_default=True,
-            help="The sidecar to ask, or RUMORMILL_HTTP.",
+            help="The sidecar to ask (unix:PATH for its socket), or RUMORMILL_HTTP.",
         ),
     ):
         with_sidecar = option(with_sidecar)
     return with_sidecar  # type: ignore[return-value]
+
+
+def _file_option(flag: str, about: str) -> Callable[[Command], Command]:
+    variable = f"RUMORMILL_{flag.removeprefix('--').replace('-', '_').upper()}"
+    return click.option(flag, type=click.Path(path_type=Path), metavar="FILE", envvar=variable, help=about)
 
 
 def output_option(command: Command) -> Command:

@@ -25,6 +25,8 @@ from rumormill.client.topology import Topology, learn, refreshed
 from rumormill.client.watch import Watch
 from rumormill.ring.worker import Worker
 
+UNIX = "unix:"
+"""Begins the address of a sidecar that answers on a socket in the file system."""
 SNAPSHOT_PAUSE = 1.0
 """Seconds between two writes of the snapshot, at least."""
 
@@ -56,10 +58,10 @@ class Pool:
     ) -> None:
         """Nothing is asked before the pool is entered.
 
-        `sources` are base URLs of sidecars: more than one keeps the pool's sight when one dies. `replay` says which
-        requests may be sent again (replay.py). `hedge` asks the next owner too when an answer is late. `snapshot` is a
-        file for the last good list. `token` is for the sidecars, `verify` for sidecars and workers that speak https.
-        `patience` is how many seconds entering waits for the first list. Raises ValueError, with a hint.
+        `sources` are base URLs of sidecars, or unix:PATH: more than one keeps the pool's sight when one dies. `replay`
+        says which requests may be sent again (replay.py). `hedge` asks the next owner too when an answer is late.
+        `snapshot` is a file for the last good list. `token` is for the sidecars, `verify` for sidecars and workers that
+        speak https. `patience` is how many seconds entering waits for the first list. Raises ValueError, with a hint.
         """
         urls = [sources] if isinstance(sources, str) else list(dict.fromkeys(sources))
         if not service:
@@ -148,6 +150,7 @@ class Pool:
     async def _run(self) -> AsyncIterator[None]:
         headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
         https = any(url.startswith("https:") for url in self._sources)
+        bases = {url: f"http://{n}.localhost" for n, url in enumerate(self._sources) if url.startswith(UNIX)}
         error: BaseException | None = None
         async with httpx.AsyncClient(
             headers=headers,
@@ -155,11 +158,15 @@ class Pool:
             trust_env=False,
             verify=self._tls() if https else False,
             limits=httpx.Limits(max_connections=None),
+            mounts={
+                f"all://{base.removeprefix('http://')}": httpx.AsyncHTTPTransport(uds=url.removeprefix(UNIX))
+                for url, base in bases.items()
+            },
         ) as http:
             dispatcher = Dispatcher(
                 self.service, rng=self._rng, tls=self._tls, hedge=self._hedge, now=anyio.current_time()
             )
-            self._watch = Watch(self._sources, self.service, http=http, rng=self._rng, adopt=self._adopt)
+            self._watch = Watch(self._sources, self.service, http=http, bases=bases, rng=self._rng, adopt=self._adopt)
             self._dispatcher = dispatcher
             self._moved = anyio.Event()
             try:
@@ -249,6 +256,8 @@ async def _close(line: Line) -> None:
 
 
 def _checked_source(url: str) -> str:
+    if url.startswith(f"{UNIX}/"):
+        return url
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is no sidecar's URL; give its HTTP address, such as 'http://127.0.0.1:7380'")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import anyio
 import httpx
@@ -60,10 +60,11 @@ class Watch:
         service: str,
         *,
         http: httpx.AsyncClient,
+        bases: Mapping[str, str],
         rng: random.Random,
         adopt: Callable[[Topology], None],
     ) -> None:
-        """`adopt` is called with every new topology, in order."""
+        """`adopt` is called with every new topology, in order; `bases` has the base URLs of sources that are none."""
         self.sources = [Source(url) for url in sources]
         self.topology = nothing_known(service)
         self.answer: WorkersAnswer | None = None
@@ -71,6 +72,7 @@ class Watch:
         self.ready = anyio.Event()
         """Set once something is believed, or all have been asked in vain."""
         self._http = http
+        self._bases = bases
         self._rng = rng
         self._adopt = adopt
         self._queries: dict[str, anyio.CancelScope] = {}
@@ -128,7 +130,9 @@ class Watch:
             query |= {"index": str(source.answer.index), "process": source.answer.process, "wait": f"{wait:.0f}s"}
         # The server adds up to a sixteenth to a wait, so that callers do not come back together.
         with anyio.fail_after(wait * 17 / 16 + LATE):
-            async with self._http.stream("GET", f"{source.url}/v1/workers", params=query) as response:
+            async with self._http.stream(
+                "GET", f"{self._bases.get(source.url, source.url)}/v1/workers", params=query
+            ) as response:
                 body = bytearray()
                 async for chunk in response.aiter_bytes():
                     body += chunk

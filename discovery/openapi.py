@@ -32,8 +32,8 @@ def document(routes: Iterable[Route[Any]]) -> bytes:
                 "title": "rumormill discovery",
                 "version": version("rumormill"),
                 "description": "Who is in the pool, and who serves which key. GET routes answer HEAD too; errors are "
-                "RFC 9457 problems with a hint. Where the sidecar was started with a token, every route but the "
-                "health ones needs it.",
+                "RFC 9457 problems with a hint. Where the sidecar was started with a token for reading, every route "
+                "but the health ones needs it; what is not a GET needs the token for changes.",
             },
             "paths": paths,
             "security": [{}, {"token": []}],
@@ -87,7 +87,7 @@ def _responses(route: Route[Any]) -> Json:
         responses["304"] = {"description": "Not changed"}
     if route.unhealthy:
         responses["503"] = {**_success(route), "description": "Not ok, and why"}
-    for status in (*route.problems, *(() if route.public else (401,))):
+    for status in (*route.problems, *(() if route.public else (401, 403, 421))):
         responses[str(status)] = {
             "description": HTTPStatus(status).phrase,
             "content": {PROBLEM_JSON: {"schema": {"$ref": REF.format(name="Problem")}}},

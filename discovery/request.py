@@ -13,7 +13,9 @@ import httptools
 from rumormill.discovery.limits import Limits
 from rumormill.discovery.response import Prepared, Refused, refuse
 
-KEPT_HEADERS: Final = frozenset({b"host", b"authorization", b"if-none-match", b"origin", b"sec-fetch-site", b"expect"})
+KEPT_HEADERS: Final = frozenset(
+    {b"host", b"authorization", b"if-none-match", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"expect"}
+)
 METHODS: Final = frozenset({b"GET", b"HEAD", b"PUT", b"POST", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"})
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import hmac
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
 
+from rumormill.discovery.access import Gate
 from rumormill.discovery.query import AnyQuery, parse_query_untrusted
 from rumormill.discovery.request import Request
 from rumormill.discovery.response import Refused, refuse
@@ -22,17 +22,17 @@ REMEMBERED_LENGTH: Final = 256
 
 
 class Router:
-    """Matches requests against the table. With a token, all but the health routes need it."""
+    """Matches requests against the table, and callers against the gate; the health routes are for everyone."""
 
-    def __init__(self, token: str | None) -> None:
-        self._bearer = None if token is None else token.encode()
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
         self._by_path: dict[str, dict[str, Route[Any]]] = {}
         for route in ROUTES:
             self._by_path.setdefault(route.path, {})[route.method] = route
         self._remembered: dict[tuple[bytes, bytes], Found] = {}
 
     def find(self, request: Request) -> Found:
-        """The route and its parameters. Raises :class:`Refused`: 400, 401, 403, 404, 405."""
+        """The route and its parameters. Raises :class:`Refused`: 400, 401, 403, 404, 405, 421."""
         key = (request.method, request.target)
         found = self._remembered.get(key)
         if found is None:
@@ -41,9 +41,9 @@ class Router:
                 if len(self._remembered) >= REMEMBERED:
                     self._remembered.clear()
                 self._remembered[key] = found
-        elif self._bearer is None and not found[0].command:
-            return found
-        self._check_caller(found[0], request)
+        route = found[0]
+        if not route.public:
+            self._gate.check(request, command=route.command)
         return found
 
     def _find(self, request: Request) -> Found:
@@ -66,23 +66,6 @@ class Router:
         allowed = [name for known in methods for name in ([known, "HEAD"] if known == "GET" else [known])]
         allow = ", ".join(allowed)
         return refuse(405, f"{path} does not answer {method}", f"use {allow}", headers=(("Allow", allow),))
-
-    def _check_caller(self, route: Route[Any], request: Request) -> None:
-        headers = request.headers
-        if self._bearer is not None and not route.public:
-            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-            if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._bearer):
-                raise refuse(
-                    401,
-                    "the token is missing or wrong",
-                    "send 'Authorization: Bearer TOKEN' with the token this sidecar was started with",
-                    headers=(("WWW-Authenticate", 'Bearer realm="rumormill"'),),
-                )
-        elif route.command and (b"origin" in headers or headers.get(b"sec-fetch-site", b"none") != b"none"):
-            # Any page in a browser on this host can send such a request; none can send a token it does not know.
-            raise refuse(
-                403, "a web page may not change this sidecar", "use the command line, or start it with a token"
-            )
 
 
 def _split_untrusted(target: bytes) -> tuple[str, str]:

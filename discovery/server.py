@@ -1,6 +1,6 @@
 """The discovery endpoint. The sidecar feeds it views and events; callers read it over HTTP.
 
-    server = DiscoveryServer(commands=sidecar, process=process, wall_offset=offset, token=None)
+    server = DiscoveryServer(commands=sidecar, process=process, wall_offset=offset, access=Access())
     server.publish(node.view)                  # at each change; cheap, synchronous, at any time
     server.publish_events(node.take_events())
     await nursery.start(server.serve, listeners)
@@ -24,6 +24,7 @@ from typing import Any, Final
 import structlog
 import trio
 
+from rumormill.discovery.access import Access, Gate
 from rumormill.discovery.commands import Commands
 from rumormill.discovery.connection import GONE, Connection, Endpoint, take_leave
 from rumormill.discovery.desk import Desk
@@ -67,7 +68,7 @@ class DiscoveryServer:
         commands: Commands,
         process: str,
         wall_offset: float,
-        token: str | None = None,
+        access: Access | None = None,
         limits: Limits | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -83,7 +84,9 @@ class DiscoveryServer:
             contents=prepare_json(contents(), etag=f'W/"{process}-contents"'),
         )
         turns = Turns(limits.batch)
-        self._endpoint = Endpoint(self._desk, Router(token), limits, turns, Switchboard(turns, limits.batch))
+        self._endpoint = Endpoint(
+            self._desk, Router(Gate(access or Access())), limits, turns, Switchboard(turns, limits.batch)
+        )
         self._limits = limits
         self._capacity = limits.connections
         self._turning_away = 0

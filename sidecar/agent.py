@@ -20,7 +20,7 @@ from typing import NoReturn
 import msgspec
 import trio
 
-from rumormill.discovery import DiscoveryServer
+from rumormill.discovery import Access, DiscoveryServer
 from rumormill.gossip import KeyRing, Node, ProtocolSettings
 from rumormill.gossip.transport import GossipTransport, boot_clock
 from rumormill.membership.record import Readiness
@@ -47,7 +47,7 @@ def run(settings: Settings) -> None:
         signal.signal(number, _end_now)
     log = open_log(member=settings.name)
     keyring = read_key_file(settings.key_file) if settings.key_file else None
-    token = read_token_file(settings.http_token_file) if settings.http_token_file else None
+    access = _access(settings)
     worker = _open_worker(settings.worker_pid)
     sock = open_gossip_socket(settings.gossip)
     try:
@@ -58,7 +58,7 @@ def run(settings: Settings) -> None:
             gossip=str(Endpoint(*sock.getsockname()[:2])),
             advertise=str(settings.reached_at),
         )
-        trio.run(_Agent(settings, sock, keyring, token, worker, log).main)
+        trio.run(_Agent(settings, sock, keyring, access, worker, log).main)
     finally:
         sock.close()
         if worker is not None:
@@ -71,6 +71,25 @@ def _end_now(number: int, _frame: object) -> NoReturn:
     The kernel's own default would not do: it spares the first process of a container.
     """
     os._exit(128 + number)
+
+
+def _access(settings: Settings) -> Access:
+    """What callers of the endpoint must show. Raises :class:`SettingsError` for a token file that will not do."""
+    reading, changing = (
+        read_token_file(path) if path else None for path in (settings.http_token_file, settings.http_change_token_file)
+    )
+    if reading is not None and reading == changing:
+        raise SettingsError(
+            "--http-token-file and --http-change-token-file hold the same token",
+            "every caller holds the first: give changes another",
+        )
+    return Access(
+        reading=reading,
+        changing=changing,
+        local=settings.http.local,
+        certified=settings.http_ca is not None,
+        named=settings.http.path is None,
+    )
 
 
 def _told(settings: Settings, sock: socket.socket) -> Settings:
@@ -99,14 +118,14 @@ class _Agent:
         settings: Settings,
         sock: socket.socket,
         keyring: KeyRing | None,
-        token: str | None,
+        access: Access,
         worker: int | None,
         log: Log,
     ) -> None:
         self.settings = settings
         self.sock = sock
         self.keyring = keyring
-        self.token = token
+        self.access = access
         self.worker = worker
         self.log = log
         self.silent = trio.Event()
@@ -158,7 +177,11 @@ class _Agent:
             http_counters=lambda: self.server.counters,
         )
         self.server = DiscoveryServer(
-            commands=self.companion, process=process, wall_offset=time.time() - boot_clock(), token=self.token, rng=rng
+            commands=self.companion,
+            process=process,
+            wall_offset=time.time() - boot_clock(),
+            access=self.access,
+            rng=rng,
         )
         self.check = WorkerCheck(
             settings.worker, settings.worker_check, settings.worker_check_period, self.companion.worker_is
@@ -258,3 +281,5 @@ class _Agent:
         self.server.close()
         with trio.move_on_after(GOODBYE_SECONDS):
             await self.served.wait()
+        if (path := self.settings.http.path) is not None:
+            path.unlink(missing_ok=True)

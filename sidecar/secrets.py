@@ -24,11 +24,10 @@ def read_key_file(path: Path) -> KeyRing:
 
 def read_token_file(path: Path) -> str:
     """The bearer token callers of the discovery endpoint must send: the file's one line."""
-    token = _read_private(path, "token file", f"(umask 077; openssl rand -hex 32 > {path})").strip()
+    generate = f"any long random word will do, and so does a key: rumormill keys generate --out {path}"
+    token = _read_private(path, "token file", generate).strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise SettingsError(
-            f"token file {path} does not hold one word of plain characters", f"openssl rand -hex 32 > {path}"
-        )
+        raise SettingsError(f"token file {path} does not hold one word of plain characters", generate)
     return token
 
 

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from rumormill.membership.record import MAX_NAME_BYTES
-from rumormill.sidecar.values import Endpoint, Seconds, WorkerUrl
+from rumormill.sidecar.values import Endpoint, HttpAddress, Seconds, WorkerUrl
 
 Label = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_BYTES)]
 
@@ -30,7 +30,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     service: Annotated[Label, _about("What callers ask the pool for.", "NAME")]
     worker: Annotated[WorkerUrl, _about("Where this sidecar reaches its worker.", "URL")]
     gossip: Annotated[Endpoint, _about("UDP address to gossip on.", "HOST:PORT")] = Endpoint("127.0.0.1", 7946)
-    http: Annotated[Endpoint, _about("Address of the discovery endpoint.", "HOST:PORT")] = Endpoint("127.0.0.1", 7380)
+    http: Annotated[
+        HttpAddress, _about("Address of the discovery endpoint; unix:PATH for a socket of mode 0600.", "HOST:PORT")
+    ] = HttpAddress("127.0.0.1", 7380)
     join: Annotated[
         tuple[Endpoint, ...],
         _about(
@@ -62,9 +64,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     ] = Seconds(1)
     period: Annotated[Seconds, _about("Heartbeat period; equal throughout the pool.", "TIME")] = Seconds(0.2)
     snapshot: Annotated[Path | None, _about("Remembers addresses and generation across restarts.", "FILE")] = None
-    http_token_file: Annotated[Path | None, _about("Callers must send this bearer token; mode 0600.", "FILE")] = None
-    http_tls_cert: Annotated[Path | None, _about("Certificate chain (PEM) of the discovery endpoint.", "FILE")] = None
-    http_tls_key: Annotated[Path | None, _about("Its private key (PEM).", "FILE")] = None
+    http_token_file: Annotated[
+        Path | None, _about("Callers must send this bearer token, and may then read; mode 0600.", "FILE")
+    ] = None
+    http_change_token_file: Annotated[
+        Path | None, _about("The token that may drain, leave and steer as well; mode 0600.", "FILE")
+    ] = None
+    http_cert: Annotated[Path | None, _about("Certificate chain (PEM) of the discovery endpoint.", "FILE")] = None
+    http_key: Annotated[Path | None, _about("Its private key (PEM).", "FILE")] = None
+    http_ca: Annotated[
+        Path | None, _about("Mutual TLS: callers must show a certificate of these authorities (PEM).", "FILE")
+    ] = None
+    http_insecure: Annotated[bool, _about("Let anyone on the network read here.")] = False
 
     @property
     def reached_at(self) -> Endpoint:

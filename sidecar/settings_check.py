@@ -95,13 +95,21 @@ def _advertise_worker_hint(settings: Settings, told: WorkerUrl) -> str:
 
 
 def _check_http(settings: Settings) -> None:
-    if (settings.http_tls_cert is None) != (settings.http_tls_key is None):
-        raise SettingsError("--http-tls-cert and --http-tls-key go together", "give both, or neither")
-    if not (settings.http.loopback or settings.http_tls_cert or settings.http_token_file):
+    tls = (settings.http_cert, settings.http_key)
+    if None in tls and tls != (None, None):
+        raise SettingsError("--http-cert and --http-key go together", "give both, or neither")
+    if settings.http_ca and not settings.http_cert:
+        raise SettingsError("--http-ca asks callers for certificates over TLS", "add --http-cert and --http-key")
+    if settings.http.path and settings.http_cert:
+        raise SettingsError("a unix socket needs no TLS: its file's permissions say who may connect", "leave TLS out")
+    protected = settings.http_ca or settings.http_token_file
+    if not (settings.http.local or protected or settings.http_insecure):
         raise SettingsError(
             f"--http {settings.http} would answer anyone on the network",
-            "add --http-tls-cert and --http-tls-key, or --http-token-file; or stay on 127.0.0.1",
+            "add --http-token-file; or --http-cert, --http-key and --http-ca; or --http-insecure; or stay on 127.0.0.1",
         )
+    if settings.http_insecure and protected:
+        raise SettingsError("--http-insecure and what protects the endpoint exclude each other", "leave one out")
 
 
 def _check_sealing(settings: Settings) -> None:
@@ -148,7 +156,12 @@ def _check_record(settings: Settings) -> None:
             )
         )
     except InvalidRecord as error:
-        raise SettingsError(str(error), "every member carries it in its memory: make it shorter and plain") from None
+        hint = (
+            "leave out line breaks, tabs and other control characters"
+            if "printed" in str(error)
+            else "every member carries it in its memory: make it shorter"
+        )
+        raise SettingsError(str(error), hint) from None
     if settings.weight and not round(settings.weight * 1000):
         raise SettingsError(
             f"--weight {settings.weight} is below a thousandth", "give at least .001, or 0 for no traffic"

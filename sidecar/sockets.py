@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import ssl
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import trio
 from rumormill.gossip.transport import bind_udp
 from rumormill.sidecar.errors import BindError, SettingsError
 from rumormill.sidecar.settings import Settings
-from rumormill.sidecar.values import Endpoint
+from rumormill.sidecar.values import Endpoint, HttpAddress
 
 BACKLOG = 1024
 """Callers that may wait to be accepted: after a stall of the loop they all come at once."""
@@ -33,7 +34,9 @@ def open_gossip_socket(endpoint: Endpoint) -> socket.socket:
 async def open_http_listeners(settings: Settings) -> list[Listener]:
     """Listeners of the discovery endpoint, with TLS where a certificate is given. Raises :class:`BindError`."""
     endpoint = settings.http
-    context = _tls_context(settings.http_tls_cert, settings.http_tls_key)
+    if endpoint.path is not None:
+        return [open_unix_listener(endpoint.path)]
+    context = _tls_context(settings)
     try:
         listeners = await trio.open_tcp_listeners(endpoint.port, host=endpoint.host, backlog=BACKLOG)
     except OSError as error:
@@ -43,12 +46,59 @@ async def open_http_listeners(settings: Settings) -> list[Listener]:
     return [trio.SSLListener(listener, context, https_compatible=True) for listener in listeners]
 
 
+def open_unix_listener(path: Path) -> trio.SocketListener:
+    """A socket in the file system, for its owner alone (mode 0600). Raises :class:`BindError`.
+
+    What a sidecar that was killed has left behind is replaced; what somebody still listens on is not.
+    """
+    _clear_away(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    mask = os.umask(0o177)  # bound with its final permissions: there is no moment at which others may connect
+    try:
+        sock.bind(str(path))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise _unix_refused(path, error) from None
+    finally:
+        os.umask(mask)
+    return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+
+def _clear_away(path: Path) -> None:
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise BindError(f"--http unix:{path} is there already, and is no socket", "choose another path")
+    except OSError:
+        return  # not there, or not to be looked at: binding will say which
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+        except OSError:
+            return
+        else:
+            raise BindError(f"--http unix:{path}: somebody listens there", "stop that one, or choose another path")
+
+
+def _unix_refused(path: Path, error: OSError) -> BindError:
+    hints = {
+        errno.EADDRINUSE: "somebody else's socket is there: choose another path",
+        errno.ENOENT: f"make its folder first: mkdir -p {path.parent}",
+        errno.EACCES: "choose a folder you may write to",
+    }
+    reason = os.strerror(error.errno or 0).lower()
+    return BindError(f"cannot listen on --http unix:{path}: {reason}", hints.get(error.errno or 0, ""))
+
+
 def bound_endpoint(listener: Listener) -> Endpoint:
     """Where a listener of :func:`open_http_listeners` really listens."""
     plain = listener.transport_listener if isinstance(listener, trio.SSLListener) else listener
     assert isinstance(plain, trio.SocketListener)  # noqa: S101  for the type checker: we opened it
-    host, port = plain.socket.getsockname()[:2]
-    return Endpoint(host, port)
+    name = plain.socket.getsockname()
+    return HttpAddress.parse(f"unix:{name}") if isinstance(name, str) else Endpoint(*name[:2])
 
 
 def _refused(flag: str, endpoint: Endpoint, error: OSError, who: str) -> BindError:
@@ -61,11 +111,21 @@ def _refused(flag: str, endpoint: Endpoint, error: OSError, who: str) -> BindErr
     return BindError(f"cannot listen on {flag} {endpoint}: {reason}", hints.get(error.errno or 0, ""))
 
 
-def _tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+def _tls_context(settings: Settings) -> ssl.SSLContext | None:
+    cert, key, authorities = settings.http_cert, settings.http_key, settings.http_ca
     if cert is None or key is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    for flag, path in (("--http-tls-cert", cert), ("--http-tls-key", key)):
+    if authorities is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        try:
+            context.load_verify_locations(authorities)
+        except OSError as error:  # ssl.SSLError is one
+            reason = error.strerror if error.errno and not isinstance(error, ssl.SSLError) else "no certificate in it"
+            raise SettingsError(
+                f"--http-ca {authorities} cannot be used: {reason}", "give the PEM file of your authority"
+            ) from None
+    for flag, path in (("--http-cert", cert), ("--http-key", key)):
         try:
             path.open("rb").close()
         except OSError as error:
@@ -77,7 +137,7 @@ def _tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
     except (ssl.SSLError, ValueError) as error:
         reason = getattr(error, "reason", None) or str(error)
         raise SettingsError(
-            f"--http-tls-cert {cert} and --http-tls-key {key} are not a pair: {reason}",
+            f"--http-cert {cert} and --http-key {key} are not a pair: {reason}",
             "both must be PEM, the key unencrypted and the certificate's own",
         ) from None
     return context

@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import inspect
 
 from rumormill.sidecar.errors import SettingsError
-from rumormill.sidecar.settings import Settings, fields
+from rumormill.sidecar.settings import Settings, description_of, fields
 from rumormill.sidecar.settings_check import checked
-from rumormill.sidecar.values import BadValue, Endpoint, Seconds, WorkerUrl
+from rumormill.sidecar.values import BadValue, Endpoint, HttpAddress, Seconds, WorkerUrl
 
 PREFIX = "RUMORMILL_"
 MAX_CONFIG_BYTES = 1 << 20
-READERS_VARIABLES = ("RUMORMILL_CONFIG", "RUMORMILL_HTTP_CA")
-"""Known, but no settings of an agent: where its settings are, and what the reading verbs take."""
+READERS_VARIABLES = ("RUMORMILL_CONFIG",)
+"""Known, but no settings of an agent: where its settings are."""
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str], config: Path | None = None) -> Settings:
@@ -67,13 +68,48 @@ def _convert(field: msgspec.structs.FieldInfo, given: Any, origin: str) -> Any:
         raise SettingsError(f"{origin}: {error}", error.hint) from None
     except msgspec.ValidationError as error:
         cause = error.__cause__
-        hint = cause.hint if isinstance(cause, BadValue) else ""
-        reason = str(cause) if isinstance(cause, BadValue) else f"{_lower(str(error))}, and this is {given!r}"
-        raise SettingsError(f"{origin}: {reason}", hint) from None
+        trouble = cause if isinstance(cause, BadValue) else _in_words(field, given)
+        raise SettingsError(f"{origin}: {trouble}", trouble.hint) from None
+
+
+def _in_words(field: msgspec.structs.FieldInfo, given: Any) -> BadValue:
+    """What is wrong with a value of a plain kind, as a person would say it."""
+    kind = _kind_of(field)
+    match kind:
+        case inspect.FloatType():
+            return BadValue(f"{given!r} is not a number from {kind.ge:g} to {kind.le:g}", "write it as 1 or 0.5")
+        case inspect.IntType():
+            return BadValue(
+                f"{given!r} is not a whole number above 0", f"give --{field.encode_name} a number like 4711"
+            )
+        case inspect.BoolType():
+            return BadValue(f"{given!r} is neither true nor false", "write true or false, without quotes in TOML")
+        case inspect.StrType() if given == "":
+            return BadValue("it is empty", f"give it a {description_of(field)[1].lower()}, or leave it out")
+        case inspect.StrType() if isinstance(given, str):
+            return BadValue(f"it is longer than {kind.max_length} characters", "make it shorter")
+        case inspect.DictType():
+            return BadValue(
+                "a tag is a word and a text", 'write them as KEY=VALUE; in TOML as key = "value" below [tag]'
+            )
+        case inspect.VarTupleType():
+            return BadValue(f"{given!r} is not a list", 'write it as ["HOST:PORT", "HOST:PORT"]')
+    return BadValue(f"{given!r} is not text", "put it in quotes")
+
+
+def _kind_of(field: msgspec.structs.FieldInfo) -> inspect.Type:
+    """The kind of a setting, whether or not it may be left out."""
+    kind = inspect.type_info(field.type)
+    while isinstance(kind, inspect.Metadata | inspect.UnionType):
+        if isinstance(kind, inspect.Metadata):
+            kind = kind.type
+        else:
+            kind = next(one for one in kind.types if not isinstance(one, inspect.NoneType))
+    return kind
 
 
 def _parse(kind: type, given: Any) -> Any:
-    if kind in (Endpoint, Seconds, WorkerUrl):
+    if kind in (Endpoint, HttpAddress, Seconds, WorkerUrl):
         return kind.parse(given)
     if issubclass(kind, Path) and isinstance(given, str) and given:
         return Path(given).expanduser()
@@ -116,6 +152,10 @@ def read_config(path: Path) -> dict[str, Any]:
     known = [field.encode_name for field in fields()]
     settings = {key.replace("_", "-"): value for key, value in toml.items()}
     for key in settings:
+        if key not in known and isinstance(settings[key], dict):
+            raise SettingsError(
+                f"{path} has a table [{key}], and its settings stand in no table", f"delete the line [{key}]"
+            )
         if key not in known:
             raise SettingsError(f"unknown setting {key!r} in {path}", _nearest(key, known))
     return settings

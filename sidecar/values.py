@@ -8,10 +8,14 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
 from rumormill.membership.record import MAX_URL_BYTES
+
+MAX_SOCKET_PATH_BYTES = 107
+"""What the kernel takes (unix(7))."""
 
 
 class BadValue(ValueError):
@@ -99,6 +103,40 @@ class Endpoint(str):
                 "give an IP address, or fix the name",
             ) from None
         return type(self)(str(found[0][4][0]), self.port)
+
+
+class HttpAddress(Endpoint):
+    """Where the discovery endpoint answers: ``HOST:PORT``, or ``unix:PATH`` for a socket in the file system."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """Raises :class:`BadValue`."""
+        if not isinstance(text, str) or not text.strip().startswith("unix:"):
+            return super().parse(text)
+        path = text.strip().removeprefix("unix:")
+        path = "/" + path.lstrip("/") if path.startswith("/") else path
+        if not path.startswith("/") or not path.isprintable() or path.endswith("/"):
+            raise BadValue(f"{text!r} has no absolute path", "write it as unix:/run/rumormill/w1.sock")
+        if len(path.encode()) > MAX_SOCKET_PATH_BYTES:
+            raise BadValue(
+                f"{text!r} is longer than the {MAX_SOCKET_PATH_BYTES} bytes of a socket's path", "shorten it"
+            )
+        return str.__new__(cls, f"unix:{path}")
+
+    @property
+    def path(self) -> Path | None:
+        """The socket's path, None for an address of a host."""
+        return Path(self.removeprefix("unix:")) if self.startswith("unix:") else None
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can connect."""
+        return self.path is not None or self.loopback
+
+    def resolved(self) -> Self:
+        return self if self.path is not None else super().resolved()
 
 
 def _is_ipv6(host: str) -> bool:

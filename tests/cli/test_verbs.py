@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import trio
 from agents import COMMAND, Agent, environment, has, pool, rumormill
-from certificates import write_certificate
 
 VERBS = ("agent", "members", "workers", "lookup", "events", "status", "watch", "drain", "undrain", "leave", "keys")
 READERS = (("members",), ("workers",), ("lookup", "k"), ("events",), ("status",))
@@ -225,27 +224,6 @@ async def test_keys_are_made_once_private_and_good(tmp_path: Path) -> None:
         assert (status["seal"], status["keys"]) == ("aes-256-gcm", 1)
 
 
-async def test_an_endpoint_with_tls_and_a_token(tmp_path: Path) -> None:
-    certificate, key = write_certificate(tmp_path)
-    token = tmp_path / "token"
-    token.write_text("s3cret\n")
-    token.chmod(0o600)
-    tls = ("--http-tls-cert", str(certificate), "--http-tls-key", str(key))
-    async with trio.open_nursery() as nursery:
-        w1 = await Agent.start(nursery, "w1", "http://127.0.0.1:1", *tls, "--http-token-file", str(token))
-        url = w1.http.replace("http://", "https://")
-        ask = ("status", "--http", url)
-        trusted = ("--http-ca", str(certificate))
-        assert (await rumormill(*ask, *trusted, "--http-token-file", str(token))).returncode == 0
-        untrusted = await rumormill(*ask, "--http-token-file", str(token))
-        assert untrusted.returncode == 3
-        assert "certificate" in untrusted.stderr
-        refused = await rumormill(*ask, *trusted)
-        assert refused.returncode == 4
-        assert "RUMORMILL_HTTP_TOKEN_FILE" in refused.stderr
-        w1.process.kill()
-
-
 async def test_an_agent_that_cannot_start_says_so_in_two_lines(tmp_path: Path) -> None:
     needed = ("--name", "w1", "--cluster", "c", "--service", "s", "--worker", "http://127.0.0.1:1")
     unsealed = (*needed, "--insecure-plaintext")
@@ -260,7 +238,7 @@ async def test_an_agent_that_cannot_start_says_so_in_two_lines(tmp_path: Path) -
         ((*needed, "--key-file", str(tmp_path)), 2, "cannot be read"),
         ((*needed, "--config", str(toml)), 2, "unknown setting 'clutser'"),
         ((*unsealed, "--worker-pid", "4194304"), 2, "no such process"),
-        ((*unsealed, "--http-tls-cert", str(not_pem), "--http-tls-key", str(not_pem)), 2, "are not a pair"),
+        ((*unsealed, "--http-cert", str(not_pem), "--http-key", str(not_pem)), 2, "are not a pair"),
         ((*unsealed, "--gossip", "127.0.0.1:0", "--http", "192.0.2.1:1", "--http-token-file", str(toml)), 2, "others"),
         ((*unsealed, "--gossip", "192.0.2.1:0", "--advertise-worker", "http://192.0.2.1:1"), 5, "cannot assign"),
     ):

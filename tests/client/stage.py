@@ -19,7 +19,7 @@ import trio
 import trio.testing
 from anyio.from_thread import start_blocking_portal
 
-from rumormill.discovery import DiscoveryServer
+from rumormill.discovery import Access, DiscoveryServer
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import Member, PoolView
 from rumormill.ring import HashRing
@@ -190,7 +190,7 @@ class Sidecar:
     def __init__(self, process: str, token: str | None) -> None:
         self.process = process
         self.port = 0
-        self.server = DiscoveryServer(commands=Silent(), process=process, wall_offset=0.0, token=token)  # type: ignore
+        self.server = DiscoveryServer(commands=Silent(), process=process, wall_offset=0.0, access=Access(reading=token))  # type: ignore
         self.scope = trio.CancelScope()
 
     @property

@@ -13,7 +13,7 @@ import msgspec
 import trio
 import trio.testing
 
-from rumormill.discovery import DiscoveryServer, Limits, Status
+from rumormill.discovery import Access, DiscoveryServer, Limits, Status
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import Member, MemberDetail, PoolView
 
@@ -129,7 +129,7 @@ class Caller:
 
     async def ask(self, method: str, target: str, **headers: str) -> Answer:
         """One request and its answer; `If_None_Match=` becomes `If-None-Match:`."""
-        lines = [("Host", "here"), *((name.replace("_", "-"), value) for name, value in headers.items())]
+        lines = [(name.replace("_", "-"), value) for name, value in {"Host": "localhost", **headers}.items()]
         request = h11.Request(method=method, target=target, headers=lines)
         await self.send((self._h11.send(request) or b"") + (self._h11.send(h11.EndOfMessage()) or b""))
         answer = await self.read_answer()
@@ -180,7 +180,7 @@ class Stream:
 
     async def open(self, target: str = "/v1/watch?service=embed") -> bytes:
         """Ask, and return the head of the answer."""
-        await self._caller.send(f"GET {target} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+        await self._caller.send(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         return await self._until(b"\r\n\r\n")
 
     async def next(self) -> tuple[str, str, Any]:
@@ -226,11 +226,11 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    first: PoolView | None = THREE, *, token: str | None = None, limits: Limits | None = None
+    first: PoolView | None = THREE, *, access: Access | None = None, limits: Limits | None = None
 ) -> AsyncIterator[Serving]:
     """An endpoint on an ephemeral port; it is closed, and all its tasks are gone, when the block ends."""
     sidecar = Sidecar()
-    server = DiscoveryServer(commands=sidecar, process=PROCESS, wall_offset=WALL_OFFSET, token=token, limits=limits)
+    server = DiscoveryServer(commands=sidecar, process=PROCESS, wall_offset=WALL_OFFSET, access=access, limits=limits)
     if first is not None:
         server.publish(first)
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")

@@ -15,7 +15,7 @@ BLOCKED = f"/v1/workers?service=embed&index=1&process={PROCESS}&wait=5m"
 
 
 def request(target: str) -> bytes:
-    return f"GET {target} HTTP/1.1\r\nHost: here\r\n\r\n".encode()
+    return f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
 async def test_a_blocked_query_is_answered_by_the_change():

@@ -13,7 +13,7 @@ from serving import PROCESS, Serving, member, pool, serving, until
 from rumormill.discovery import Limits
 from rumormill.discovery.request import RequestReader
 
-GOOD = b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n"
+GOOD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 async def is_well(endpoint: Serving) -> bool:
@@ -27,28 +27,32 @@ async def is_well(endpoint: Serving) -> bool:
         (b"\x16\x03\x01\x02\x00\x01\x00", 400, "http://"),
         (b"GET /livez HTTP/1.1\r\n\r\n", 400, "Host"),
         (b"GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "two Host"),
-        (b"GET /livez HTTP/7.3\r\nHost: a\r\n\r\n", 400, "version"),
-        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414, "target"),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 20000, 431, "head"),
-        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431, "headers"),
-        (b"PUT /v1/drain HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n", 413, "body"),
-        (b"PUT /v1/drain HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999999999\r\n\r\n", 413, "body"),
-        (b"PUT /v1/drain HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\n", 400, "Content-Length"),
-        (b"PUT /v1/drain HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400, "Content-Length"),
+        (b"GET /livez HTTP/7.3\r\nHost: localhost\r\n\r\n", 400, "version"),
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414, "target"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 20000, 431, "head"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431, "headers"),
+        (b"PUT /v1/drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n", 413, "body"),
+        (b"PUT /v1/drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999999999\r\n\r\n", 413, "body"),
         (
-            b"PUT /v1/drain HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"PUT /v1/drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\n",
+            400,
+            "Content-Length",
+        ),
+        (b"PUT /v1/drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", 400, "Content-Length"),
+        (
+            b"PUT /v1/drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
             400,
             "Transfer-Encoding",
         ),
-        (b"PUT /v1/drain HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "chunk"),
+        (b"PUT /v1/drain HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "chunk"),
         (
-            b"PUT /v1/drain HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"PUT /v1/drain HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
             + (b"4000\r\n" + b"a" * 0x4000 + b"\r\n") * 5,
             413,
             "body",
         ),
-        (b"GET / HTTP/1.1\r\nHost: a\r\n folded: b\r\n\r\n", 400, ""),
-        (b"GET http://[::1 HTTP/1.1\r\nHost: a\r\n\r\n", 400, ""),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n folded: b\r\n\r\n", 400, ""),
+        (b"GET http://[::1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, ""),
     ],
     ids=lambda value: value[:24] if isinstance(value, bytes) else "",
 )
@@ -83,7 +87,7 @@ async def test_many_pipelined_requests_are_answered_in_order():
         caller = await endpoint.caller()
         keys = [f"k{n}" for n in range(500)]
         requests = b"".join(
-            f"GET /v1/lookup?service=embed&key={key} HTTP/1.1\r\nHost: here\r\n\r\n".encode() for key in keys
+            f"GET /v1/lookup?service=embed&key={key} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() for key in keys
         )
         async with caller.stream, trio.open_nursery() as nursery:
             nursery.start_soon(caller.send, requests)
@@ -105,7 +109,7 @@ async def test_a_body_is_read_over_and_the_connection_goes_on():
     async with serving() as endpoint:
         caller = await endpoint.caller()
         async with caller.stream:
-            await caller.send(b"PUT /v1/drain HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello" + GOOD)
+            await caller.send(b"PUT /v1/drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello" + GOOD)
             assert (await caller.read_answer()).json == {"draining": True}
             caller.next_cycle()
             assert (await caller.read_answer()).status == 200
@@ -115,7 +119,9 @@ async def test_a_caller_that_holds_its_body_back_is_told_to_go_on():
     async with serving() as endpoint:
         caller = await endpoint.caller()
         async with caller.stream:
-            await caller.send(b"PUT /v1/drain HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+            await caller.send(
+                b"PUT /v1/drain HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+            )
             assert (await caller.stream.receive_some()).startswith(b"HTTP/1.1 100 ")
             await caller.send(b"ok")
             assert (await caller.read_answer()).status == 200
@@ -126,9 +132,9 @@ async def test_a_caller_that_holds_its_body_back_is_told_to_go_on():
     [
         (b"HTTP/1.0\r\n", False),
         (b"HTTP/1.0\r\nConnection: keep-alive\r\n", True),
-        (b"HTTP/1.1\r\nHost: a\r\n", True),
-        (b"HTTP/1.1\r\nHost: a\r\nConnection: close\r\n", False),
-        (b"HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n", False),
+        (b"HTTP/1.1\r\nHost: localhost\r\n", True),
+        (b"HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n", False),
+        (b"HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n", False),
     ],
 )
 async def test_who_closes(head, kept):
@@ -147,7 +153,7 @@ async def test_slowloris_is_cut_off_however_it_drips():
     async with serving(limits=Limits(head_timeout=0.2, sweep=0.05)) as endpoint:
         caller, silent = await endpoint.caller(), await endpoint.caller()
         async with caller.stream, silent.stream:
-            await caller.send(b"GET /livez HTTP/1.1\r\nHost: a\r\n")
+            await caller.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n")
             begin = trio.current_time()
             got = b""
             async with trio.open_nursery() as nursery:
@@ -172,7 +178,7 @@ async def test_an_idle_connection_is_closed_and_a_waiting_one_is_not():
         idle, waiting = await endpoint.caller(), await endpoint.caller()
         async with idle.stream, waiting.stream:
             await waiting.send(
-                f"GET /v1/workers?index=1&process={PROCESS}&wait=1m HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+                f"GET /v1/workers?index=1&process={PROCESS}&wait=1m HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
             )
             assert (await idle.get("/livez")).status == 200
             assert await idle.read_to_end() == b""
@@ -187,7 +193,7 @@ async def test_a_caller_that_never_reads_is_cut_off():
         caller = await endpoint.caller()
         async with caller.stream:
             with trio.move_on_after(10):
-                await caller.send(b"GET /v1/workers HTTP/1.1\r\nHost: a\r\n\r\n" * 50)
+                await caller.send(b"GET /v1/workers HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50)
             await until(lambda: endpoint.server.counters["connections_overdue"] == 1)
         await until(lambda: endpoint.server.connections == 0)
         assert await is_well(endpoint)
@@ -211,7 +217,7 @@ async def test_beyond_the_limit_with_all_at_work_the_newcomer_is_turned_away():
     async with serving(limits=Limits(connections=3)) as endpoint:
         callers = [await endpoint.caller() for _ in range(3)]
         for caller in callers:
-            await caller.send(b"GET /v1/workers?index=1&wait=5m HTTP/1.1\r\nHost: a\r\n\r\n")
+            await caller.send(b"GET /v1/workers?index=1&wait=5m HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await until(lambda: endpoint.server.waiting == 3)
         newcomer = await endpoint.caller()
         async with newcomer.stream:

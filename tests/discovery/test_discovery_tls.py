@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import ssl
-from pathlib import Path
 
 import httpx
-import pytest
 import trio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+import trustme
 from serving import PROCESS, THREE, Sidecar, member, pool, until
 
 from rumormill.discovery import DiscoveryServer
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "here")])
-    now = datetime.datetime.now(datetime.UTC)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "here.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(private + signed.public_bytes(serialization.Encoding.PEM))
-    return path
-
-
-async def test_queries_block_and_hang_up_over_tls_and_plain_callers_do_no_harm(certificate):
+async def test_queries_block_and_hang_up_over_tls_and_plain_callers_do_no_harm():
+    authority = trustme.CA()
     accepting = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    accepting.load_cert_chain(certificate)
-    trusting = ssl.create_default_context(cafile=str(certificate))
+    authority.issue_cert("127.0.0.1").configure_cert(accepting)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
     server = DiscoveryServer(commands=Sidecar(), process=PROCESS, wall_offset=0.0)
     server.publish(THREE)
     listeners = await trio.open_ssl_over_tcp_listeners(0, accepting, host="127.0.0.1")
@@ -67,11 +39,11 @@ async def test_queries_block_and_hang_up_over_tls_and_plain_callers_do_no_harm(c
                 assert answers[0].json()["index"] == 2
             plain = await trio.open_tcp_stream("127.0.0.1", port)
             async with plain:
-                await plain.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                await plain.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 while await plain.receive_some(65536):
                     pass
             impatient = await trio.open_ssl_over_tcp_stream("127.0.0.1", port, ssl_context=trusting)
-            await impatient.send_all(b"GET /v1/watch HTTP/1.1\r\nHost: a\r\n\r\n")
+            await impatient.send_all(b"GET /v1/watch HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await until(lambda: server.waiting == 1)
             await trio.aclose_forcefully(impatient)
             await until(lambda: server.connections == 0)

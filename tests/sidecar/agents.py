@@ -80,7 +80,8 @@ class Agent:
         agent = cls(name, await run_agent(name, worker, *flags))
         nursery.start_soon(agent._read)
         agent.gossip = (await agent.logged("bound"))["gossip"]
-        agent.http = "http://" + (await agent.logged("serving"))["http"]
+        serving = (await agent.logged("serving"))["http"]
+        agent.http = serving if serving.startswith("unix:") else f"http://{serving}"
         return agent
 
     async def _read(self) -> None:

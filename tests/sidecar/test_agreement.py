@@ -28,7 +28,7 @@ async def lookups(http: str, keys: list[str]) -> dict[str, tuple[str, list[objec
         data = b""
         for start in range(0, len(keys), BATCH):
             batch = keys[start : start + BATCH]
-            lines = (f"GET /v1/lookup?service=embed&key={key}&n=3 HTTP/1.1\r\nHost: x\r\n\r\n" for key in batch)
+            lines = (f"GET /v1/lookup?service=embed&key={key}&n=3 HTTP/1.1\r\nHost: localhost\r\n\r\n" for key in batch)
             await stream.send_all("".join(lines).encode())
             for _ in batch:
                 while b"\r\n\r\n" not in data:

@@ -85,6 +85,13 @@ def test_kubernetes_service_links_are_nobodys_typo() -> None:
     assert settings(links).service == "embed"
 
 
+def test_the_endpoint_may_be_a_unix_socket() -> None:
+    found = settings(http="unix:/run/rumormill/w1.sock").http
+    assert (found, found.path, found.local) == ("unix:/run/rumormill/w1.sock", Path("/run/rumormill/w1.sock"), True)
+    assert settings(http="unix:///run/w1.sock").http == "unix:/run/w1.sock"
+    assert settings(http="0.0.0.0:7380", http_insecure=True).http.path is None
+
+
 def test_host_names_are_resolved_and_ipv6_is_spelt_one_way() -> None:
     assert settings(gossip="localhost:7000").gossip in ("127.0.0.1:7000", "[::1]:7000")
     assert settings(gossip="[0:0:0:0:0:0:0:1]:7000").gossip == "[::1]:7000"
@@ -121,19 +128,30 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"worker_check_period": "0s"}, "out of range", "20ms to 3600s"),
     ({"period": "-1s"}, "is not a duration", "say the unit"),
     ({"period": "1h"}, "out of range", "20ms to 10s"),
-    ({"worker_pid": "abc"}, "--worker-pid: expected `int", ""),
-    ({"worker_pid": "0"}, "--worker-pid: expected `int` >= 1", ""),
-    ({"weight": "heavy"}, "--weight: expected `float`, got `str`, and this is 'heavy'", ""),
-    ({"weight": "1001"}, "--weight: expected `float` <= 1000", ""),
+    ({"worker_pid": "1abc"}, "--worker-pid: '1abc' is not a whole number above 0", "a number like 4711"),
+    ({"worker_pid": "0"}, "--worker-pid: '0' is not a whole number above 0", "a number like 4711"),
+    ({"weight": "heavy"}, "--weight: 'heavy' is not a number from 0 to 1000", "1 or 0.5"),
+    ({"weight": "1001"}, "--weight: '1001' is not a number from 0 to 1000", "1 or 0.5"),
     ({"weight": "0.0001"}, "below a thousandth", "0 for no traffic"),
-    ({"weight": "nan"}, "--weight", ""),
-    ({"name": ""}, "--name: expected `str` of length >= 1", ""),
-    ({"name": "a\nb"}, "name holds characters that cannot be printed", "plain"),
+    ({"weight": "nan"}, "--weight: 'nan' is not a number from 0 to 1000", "1 or 0.5"),
+    ({"weight": "inf"}, "--weight: 'inf' is not a number from 0 to 1000", "1 or 0.5"),
+    ({"name": ""}, "--name: it is empty", "give it a name"),
+    ({"name": "x" * 129}, "--name: it is longer than 128 characters", "shorter"),
+    ({"name": "a\nb"}, "name holds characters that cannot be printed", "line breaks, tabs"),
     ({"name": "ü" * 65}, "name is longer than 128 bytes", "shorter"),
     ({"tag": ("novalue",)}, "a tag needs a key and a value", "KEY=VALUE"),
     ({"tag": ("k=" + "v" * 600,)}, "tags take more than 512 bytes", "shorter"),
     ({"http": "0.0.0.0:7380"}, "would answer anyone on the network", "--http-token-file"),
-    ({"http_tls_cert": "c.pem"}, "go together", "give both"),
+    ({"http": "0.0.0.0:7380"}, "would answer anyone on the network", "--http-insecure"),
+    ({"http": "0.0.0.0:7380", "http_cert": "c", "http_key": "k"}, "would answer anyone", "--http-ca"),
+    ({"http": "0.0.0.0:7380", "http_change_token_file": "t"}, "would answer anyone", "--http-token-file"),
+    ({"http_cert": "c.pem"}, "go together", "give both"),
+    ({"http_ca": "ca.pem"}, "asks callers for certificates", "--http-cert and --http-key"),
+    ({"http_token_file": "t", "http_insecure": True}, "exclude each other", "leave one out"),
+    ({"http": "unix:rumormill.sock"}, "has no absolute path", "unix:/run/rumormill"),
+    ({"http": "unix:/run/"}, "has no absolute path", "unix:/run/rumormill"),
+    ({"http": "unix:/" + "x" * 107}, "is longer than the 107 bytes", "shorten it"),
+    ({"http": "unix:/s", "http_cert": "c", "http_key": "k"}, "needs no TLS", "leave TLS out"),
     ({"insecure_plaintext": None}, "there is no key", "rumormill keys generate --out rumormill.key"),
     ({"key_file": "k"}, "exclude each other", "leave --insecure-plaintext out"),
     ({"join": ("10.0.0.1:0",)}, "has port 0", "gossips on"),
@@ -160,7 +178,14 @@ def test_what_cannot_be_meant_is_refused_in_one_line_with_a_hint(
         ('worker-check-perod = "1s"', "unknown setting 'worker-check-perod'", "did you mean 'worker-check-period'?"),
         ("xyzzy = 1", "unknown setting 'xyzzy'", "known are advertise, "),
         ("name = w1", "is not TOML: invalid value (at line 1", 'cluster = "prod"'),
-        ("zone = 7", "zone in ", ""),
+        ("zone = 7", "7 is not text", "put it in quotes"),
+        ("weight = nan", "nan is not a number from 0 to 1000", "1 or 0.5"),
+        ("weight = true", "True is not a number from 0 to 1000", "1 or 0.5"),
+        ("worker-pid = 1.5", "1.5 is not a whole number above 0", "a number like 4711"),
+        ('http-insecure = "maybe"', "'maybe' is neither true nor false", "without quotes in TOML"),
+        ("join = 7", "7 is not a list", '["HOST:PORT", "HOST:PORT"]'),
+        ("[tag]\ngpu = 1", "a tag is a word and a text", 'key = "value" below [tag]'),
+        ('[agent]\nname = "w1"', "has a table [agent]", "delete the line [agent]"),
         ("period = 0.2", "0.2 is not a duration", "say the unit"),
         ("gossip = 7946", "expected an address in quotes", '"HOST:PORT"'),
         ("key-file = 5", "5 is not a file name", "in quotes"),
@@ -181,7 +206,7 @@ def test_a_file_that_is_not_there_and_a_misspelt_variable(tmp_path: Path) -> Non
     with pytest.raises(SettingsError, match="unknown variable RUMORMILL_KEYFILE") as refused:
         settings({"RUMORMILL_KEYFILE": "x"})
     assert refused.value.hint == "did you mean 'RUMORMILL_KEY_FILE'?"
-    with pytest.raises(SettingsError, match="RUMORMILL_WEIGHT: expected `float`"):
+    with pytest.raises(SettingsError, match="RUMORMILL_WEIGHT: 'much' is not a number"):
         settings({"RUMORMILL_WEIGHT": "much"})
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from certificates import write_certificate
+from certificates import Authority
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -153,13 +153,14 @@ async def test_three_misses_in_a_row_are_critical_and_one_pass_ends_that() -> No
 
 
 async def test_tls_is_checked_against_the_known_authorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    certificate, key = write_certificate(tmp_path)
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
     async with server(OK, context) as port:
         async with running(Watch(f"https://127.0.0.1:{port}")) as watch:
             assert "its certificate is not to be trusted" in await watch.misses(1)
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
         async with running(Watch(f"https://127.0.0.1:{port}")) as watch:
             assert await watch.news() == (Readiness.PASSING, "it answers")
 
