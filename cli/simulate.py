@@ -24,6 +24,7 @@ from rumormill.simulations.laws import Violation
 from rumormill.simulations.operations import InvalidStory, Story
 from rumormill.simulations.outcome import Outcome, median, quantile
 from rumormill.simulations.plans import LATENCIES, PLANS, PROTOCOLS, Done, Job, ProtocolName, UnknownPlan, plan
+from rumormill.simulations.promises import promises
 from rumormill.simulations.report import render_report
 from rumormill.simulations.scenarios import SCENARIOS, UnknownScenario, scenario_named
 from rumormill.simulations.world import World
@@ -227,6 +228,9 @@ def report(files: Sequence[Path], out: Path, real: Path | None) -> None:
         except msgspec.DecodeError as error:
             raise BadRequest(f"{real}: {error}", 'write it as {"3": [0.55, 0.61], "16": [0.57]}') from None
     _write(out, render_report(done, measured).encode())
+    columns = [Column(title, itemgetter(n)) for n, title in enumerate(("PROMISE", "BOUND", "FOUND", "", "SEEN IN"))]
+    rows = [(p.says, p.bound, p.found, "kept" if p.kept else "BROKEN", p.evidence) for p in promises(done, measured)]
+    show_table(columns, rows, "")
     show_line(f"Wrote {out}: {len(done)} runs.")
 
 

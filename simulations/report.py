@@ -13,6 +13,7 @@ from rumormill.simulations.lifeguard import Cell
 from rumormill.simulations.outcome import Detection, Outcome, median, quantile
 from rumormill.simulations.plans import Done
 from rumormill.simulations.plots import distribution, line_chart, raster
+from rumormill.simulations.promises import promises
 
 OTHERS = {
     "memberlist HEAD, LAN defaults": {3: "5.05 / 5.62 / 6.74", 16: "6.09 / 7.26 / 8.70", 64: "9.3", 128: "13.6"},
@@ -42,6 +43,7 @@ font-size:.88rem}
 def render_report(done: Sequence[Done], measured: Mapping[int, Sequence[float]]) -> str:
     """The whole page. ``measured`` maps numbers of nodes to detection delays found on real sockets, in seconds."""
     sections: list[tuple[str, Callable[[], str | None]]] = [
+        ("What is promised, and what these runs say", lambda: _promises(done, measured)),
         ("Detection", lambda: _detection(done)),
         ("Beside other people's figures", lambda: _beside_others(done, measured)),
         ("The lab and the real network", lambda: _beside_reality(done, measured)),
@@ -64,6 +66,11 @@ def render_report(done: Sequence[Done], measured: Mapping[int, Sequence[float]])
         "Each run is reproduced by its seed.</p>"
         f"{''.join(parts)}</body></html>\n"
     )
+
+
+def _promises(done: Sequence[Done], measured: Mapping[int, Sequence[float]]) -> str | None:
+    rows = [(p.says, [p.bound, p.found, "kept" if p.kept else "BROKEN", p.evidence]) for p in promises(done, measured)]
+    return _table(["", "promised", "found", "", "seen in"], rows) if rows else None
 
 
 def _detection(done: Sequence[Done]) -> str | None:
@@ -327,7 +334,7 @@ def _table(
     head = "".join(f"<th>{escape(title)}</th>" for title in heads)
     body = "".join(
         f"<tr{' class=us' if ours(name) else ''}><td>{escape(name)}</td>"
-        + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        + "".join(f"<td{' class=bad' if cell == 'BROKEN' else ''}>{escape(cell)}</td>" for cell in cells)
         + "</tr>"
         for name, cells in rows
     )

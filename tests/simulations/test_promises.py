@@ -1,0 +1,110 @@
+"""The report's first table: each promise is kept by a good outcome and broken by a bad one."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from rumormill.simulations.outcome import Block, Detection, Outcome, Wrong
+from rumormill.simulations.plans import Done, Job
+from rumormill.simulations.promises import Promise, promises
+
+CELL = "lifeguard C=1 D=512 I=1024"
+
+
+def outcome(nodes: int, **measured: object) -> Outcome:
+    quiet = Outcome(
+        scenario="made up",
+        protocol="rumormill",
+        nodes=nodes,
+        seed=0,
+        seconds=60.0,
+        detections=(),
+        blocks=(),
+        wrong=(),
+        evictions=0,
+        suspicions=0,
+        joined_after=0.5,
+        heals=(),
+        one_view_after=0.0,
+        traffic=(),
+        steady=(17.0, 1400.0),
+        trace="",
+    )
+    return replace(quiet, **measured)
+
+
+def crash(nodes: int, delay: float, *, survivors: int = 2) -> Done:
+    detection = Detection("n1", 5.0, survivors, (delay, delay))
+    return Done(Job("crash", nodes, 0), outcome(nodes, detections=(detection,)))
+
+
+def cell(*blocks: Block, wrong: tuple[Wrong, ...] = ()) -> Done:
+    return Done(Job(CELL, 128, 0), outcome(128, blocks=blocks, wrong=wrong))
+
+
+def verdict(says: str, *done: Done) -> bool:
+    (promise,) = (p for p in promises(done) if says in p.says)
+    return promise.kept
+
+
+def test_real_runs_keep_what_they_speak_of() -> None:
+    done = [Done(job, job.run()) for job in (Job("crash", 8, 1), Job("crash", 16, 1), Job("crash", 24, 1))]
+    kept: list[Promise] = promises(done)
+    assert len(kept) == 5
+    assert all(promise.kept for promise in kept), kept
+
+
+def test_the_lab_is_held_against_the_real_network() -> None:
+    assert promises([crash(16, 0.6)], {16: [0.55, 0.58, 0.6]})[-1].kept
+    assert not promises([crash(16, 0.6)], {16: [0.45, 0.5, 0.51]})[-1].kept
+
+
+def test_a_late_survivor_and_one_that_never_learns_break_the_promise_of_detection() -> None:
+    assert verdict("a crash", crash(16, 0.6))
+    assert not verdict("a crash", crash(16, 0.9))
+    assert not verdict("a crash", crash(16, 0.6, survivors=3))
+
+
+def test_detection_that_grows_with_the_pool_breaks_the_promise_of_flatness() -> None:
+    assert verdict("as soon in large", crash(16, 0.6), crash(128, 0.7))
+    assert not verdict("as soon in large", crash(16, 0.5), crash(128, 0.7))
+
+
+def test_one_wrong_eviction_in_an_hour_of_light_loss_is_too_many_and_of_heavy_loss_is_not() -> None:
+    wrong = (Wrong(1.0, "n1", "n2", observer_well=True),)
+    light = Done(Job("lossy-hour", 16, 0, loss=0.1), outcome(16, seconds=3600.0, wrong=wrong))
+    heavy = Done(Job("lossy-hour", 16, 0, loss=0.3), outcome(16, seconds=3600.0, wrong=wrong))
+    worse = Done(Job("lossy-hour", 16, 0, loss=0.3), outcome(16, seconds=3600.0, wrong=wrong * 2))
+    assert not verdict("10%", light)
+    assert verdict("30%", heavy)
+    assert not verdict("30%", worse)
+
+
+def test_a_heal_or_a_start_that_takes_too_long_is_seen() -> None:
+    def split(heal: float | None) -> Done:
+        return Done(Job("even-split", 128, 0), outcome(128, heals=(heal,)))
+
+    def start(joined: float | None, evictions: int = 0) -> Done:
+        return Done(Job("bootstrap", 1000, 0), outcome(1000, joined_after=joined, evictions=evictions))
+
+    assert verdict("two halves", split(0.8))
+    assert not verdict("two halves", split(0.8), split(None))
+    assert verdict("1000 started", start(1.4))
+    assert not verdict("1000 started", start(3.1))
+    assert not verdict("1000 started", start(1.4, evictions=1))
+
+
+def test_what_becomes_of_the_paused_and_of_the_healthy_is_seen() -> None:
+    short = Block("n1", 0.128, evicted_by=0, evictions=0, free=1.0, back_after=None, missing=0)
+    long = Block("n1", 2.0, evicted_by=7, evictions=7, free=1.0, back_after=0.1, missing=0)
+    assert verdict("under .4 s", cell(short))
+    assert not verdict("under .4 s", cell(replace(short, evicted_by=1, evictions=1)))
+    assert verdict("one eviction at most", cell(long))
+    assert not verdict("one eviction at most", cell(replace(long, evictions=8)))
+    assert verdict("is back", cell(long))
+    assert not verdict("is back", cell(replace(long, back_after=0.31)))
+    assert not verdict("is back", cell(replace(long, back_after=None, missing=1)))
+    assert verdict("is back", cell(replace(long, free=0.1, back_after=None, missing=7), long))
+    assert not verdict(
+        "nobody healthy is evicted, by anyone", cell(long, wrong=(Wrong(1.0, "n1", "n2", observer_well=True),))
+    )
