@@ -1,5 +1,9 @@
 """Where the keys of one service go, and the digest by which two computations of it are compared.
 
+A key's way: the gate chooses the release (gate.py), that release's ring the order of its workers (hashring.py), and
+where a zone is preferred, those in it come first for as many keys as it should keep (zones.py). Behind the workers of
+the release come those of the others, so that the order holds every routable worker.
+
 The digest covers exactly what decides: the routable workers and the policy. Liveness (a suspect is still in the ring),
 utilization, tags and `since` are not in it, so a suspicion or a load figure never makes a caller think that keys moved.
 docs/ring.md gives the canonical bytes with test vectors.
@@ -8,15 +12,18 @@ docs/ring.md gives the canonical bytes with test vectors.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 import msgspec
 
-from rumormill.ring.hashring import HashRing, Key
+from rumormill.ring.gate import Gate, Group, basis_points
+from rumormill.ring.hashring import EmptyRing, HashRing, Key, thousandths
 from rumormill.ring.worker import Policy, Worker
+from rumormill.ring.zones import capacities, kept_basis_points, zone_slot
 
-_FORMAT = "rumormill-routing/1"
-"""Names the ring's rules too (hash, points a member, order of ties): other rules need another word here."""
+_FORMAT = "rumormill-routing/2"
+"""Names the ring's rules too (hash, points a member, order of ties, gate, zones): other rules need another word."""
 _REBUILD_BEYOND = 16
 """Where more than one worker in this many changed, a new ring is quicker than one change after another."""
 
@@ -26,15 +33,16 @@ _encode = msgspec.json.Encoder().encode
 def canonical_routing(service: str, workers: Iterable[Worker], policy: Policy) -> bytes:
     """The bytes the routing digest is taken over: compact JSON in UTF-8, equal wherever routing is equal.
 
-    ``["rumormill-routing/1", service, [[name, generation, instance, url, zone, release, thousandths], ...],
-    [[release, basis points], ...], zone]``, the lists sorted by name and by release (by code point). Weights are
-    integer thousandths and shares integer basis points, because floats print differently from language to language.
+    ``["rumormill-routing/2", service, [[name, generation, instance, url, zone, release, thousandths], ...],
+    [[release, basis points], ...], zone]``, the workers sorted by name (by code point), the shares in the policy's
+    order. Weights are integer thousandths and shares integer basis points, because floats print differently from
+    language to language.
     """
     rows = [
-        (w.name, w.generation, w.instance, w.url, w.zone, w.release, round(w.weight * 1000))
+        (w.name, w.generation, w.instance, w.url, w.zone, w.release, thousandths(w.weight))
         for w in _routable(workers).values()
     ]
-    shares = sorted((canary.release, round(canary.share * 10_000)) for canary in policy.canary)
+    shares = [(canary.release, basis_points(canary.share)) for canary in policy.canary]
     return _encode((_FORMAT, service, rows, shares, policy.zone))
 
 
@@ -49,60 +57,125 @@ def routing_digest(service: str, workers: Iterable[Worker], policy: Policy) -> s
 class Routing:
     """The owners of every key of one service, for one set of workers and one policy. Immutable.
 
-    Suspects stand where the ring puts them: trying them last is the caller's step.
+    Suspects stand where the ring puts them: trying them last is the caller's step, as are load and slow start
+    (steps.py). A `zone` is the caller's own; a caller that names none has the policy's, and "" asks for no preference.
     """
 
-    __slots__ = ("_by_name", "_ring", "digest", "policy", "service")
+    __slots__ = ("_by_name", "_kept", "_rings", "_zones", "digest", "gate", "policy", "service")
 
     def __init__(self, service: str, workers: Iterable[Worker], policy: Policy | None = None) -> None:
         """`workers` may hold any; only the routable are in the ring."""
         self._take(service, _routable(workers), policy or Policy())
-        self._ring = HashRing(_weights(self._by_name))
+        self.gate = Gate(self.policy.canary)
+        self._rings = {group: HashRing(weights) for group, weights in self._weights().items()}
 
     def _take(self, service: str, by_name: dict[str, Worker], policy: Policy) -> None:
         self.service = service
         self.policy = policy
         self._by_name = by_name
+        self._kept: dict[tuple[str, Group], int] = {}
+        self._zones = len({worker.zone for worker in by_name.values()})
         self.digest = routing_digest(service, by_name.values(), policy)
+
+    def _weights(self) -> dict[Group, dict[str, float]]:
+        """Name to weight of the workers of each group that has any."""
+        groups: dict[Group, dict[str, float]] = {}
+        for name, worker in self._by_name.items():
+            groups.setdefault(self.gate.group(worker.release), {})[name] = worker.weight
+        return groups
 
     @property
     def workers(self) -> tuple[Worker, ...]:
         """The routable workers, sorted by name."""
         return tuple(self._by_name.values())
 
-    def owners(self, key: Key, n: int | None = None) -> list[Worker]:
+    @property
+    def rings(self) -> Mapping[Group, HashRing]:
+        """The ring of each candidate release, and under None that of the rest; none where a group has no workers."""
+        return MappingProxyType(self._rings)
+
+    def worker(self, name: str) -> Worker:
+        """A routable worker by name. Raises KeyError."""
+        return self._by_name[name]
+
+    def owners(self, key: Key, n: int | None = None, *, zone: str | None = None) -> list[Worker]:
         """The first `n` distinct owners of `key` in order of preference; all of them without `n`; none if none are."""
         by_name = self._by_name
-        if n is None:
-            return list(self.walk(key))
-        return [by_name[name] for name in self._ring.owners(key, n)]
+        if n is not None and not (self.policy.zone if zone is None else zone):
+            names: list[str] = []
+            for group in self.groups(key):
+                names += self._rings[group].owners(key, n - len(names))
+                if len(names) >= n:
+                    break
+            return [by_name[name] for name in names]
+        walk = self.walk(key, zone=zone)
+        return list(walk) if n is None else [worker for worker, _ in zip(walk, range(n), strict=False)]
 
-    def walk(self, key: Key) -> Iterator[Worker]:
+    def walk(self, key: Key, *, zone: str | None = None) -> Iterator[Worker]:
         """Every routable worker once, in order of preference for `key`, found as it is asked for."""
         by_name = self._by_name
-        return (by_name[name] for name in self._ring.walk(key))
+        preferred = self.policy.zone if zone is None else zone
+        for group in self.groups(key):
+            workers = (by_name[name] for name in self._rings[group].walk(key))
+            if preferred:
+                yield from _parted(workers, preferred, stays=zone_slot(key) < self.kept(preferred, group))
+            else:
+                yield from workers
 
     def owners_many(self, keys: Iterable[Key]) -> list[Worker]:
         """The first owner of each key. Raises :class:`rumormill.ring.EmptyRing` where no worker is routable."""
-        by_name = self._by_name
-        return [by_name[name] for name in self._ring.owners_many(keys)]
+        by_name, rings = self._by_name, self._rings
+        if not rings:
+            raise EmptyRing("no worker is routable, so no key has an owner")
+        if self.policy.zone:
+            return [next(self.walk(key)) for key in keys]
+        if len(rings) == 1:
+            (ring,) = rings.values()
+            return [by_name[name] for name in ring.owners_many(keys)]
+        choose = self.gate.choose
+        return [by_name[rings[choose(key, rings)].owner(key)] for key in keys]
+
+    def groups(self, key: Key) -> Iterator[Group]:
+        """The releases for a key, in order of preference, of those with routable workers; None is the rest."""
+        return self.gate.order(key, self._rings) if len(self._rings) > 1 else iter(self._rings)
+
+    def kept(self, zone: str, group: Group) -> int:
+        """Of 10 000 keys of a caller in `zone` that are for `group`, how many stay in the zone."""
+        kept = self._kept.get((zone, group))
+        if kept is None:
+            held = (self._by_name[name] for name in self._rings[group].weights)
+            here = capacities((worker.zone, thousandths(worker.weight)) for worker in held)
+            kept = self._kept[zone, group] = kept_basis_points(zone, here, self._zones)
+        return kept
 
     def evolve(self, workers: Iterable[Worker], policy: Policy | None = None) -> Routing:
-        """The same as a new Routing of `workers`, made from this one's ring where few of them have changed."""
+        """The same as a new Routing of `workers`, made from this one's rings where few of them have changed."""
         routing = Routing.__new__(Routing)
         routing._take(self.service, _routable(workers), policy or Policy())
-        routing._ring = _evolve_ring(self._ring, _weights(routing._by_name))
+        same = list(self.gate.canary) == routing.policy.canary
+        routing.gate = self.gate if same else Gate(routing.policy.canary)
+        routing._rings = {
+            group: _evolve_ring(self._rings[group], weights) if group in self._rings else HashRing(weights)
+            for group, weights in routing._weights().items()
+        }
         return routing
+
+
+def _parted(workers: Iterator[Worker], zone: str, *, stays: bool) -> Iterator[Worker]:
+    """Those of the zone first and then the others, or the other way about where the key does not stay."""
+    later = []
+    for worker in workers:
+        if (worker.zone == zone) == stays:
+            yield worker
+        else:
+            later.append(worker)
+    yield from later
 
 
 def _routable(workers: Iterable[Worker]) -> dict[str, Worker]:
     """By name, in name order. Of two lives of one name, which no sidecar should ever offer, the later one counts."""
     routable = sorted((w for w in workers if w.routable), key=lambda w: (w.name, w.generation, w.instance))
     return {worker.name: worker for worker in routable}
-
-
-def _weights(by_name: dict[str, Worker]) -> dict[str, float]:
-    return {name: worker.weight for name, worker in by_name.items()}
 
 
 def _evolve_ring(ring: HashRing, weights: dict[str, float]) -> HashRing:

@@ -41,8 +41,11 @@ class Worker(msgspec.Struct, frozen=True):
 
 
 class CanaryShare(msgspec.Struct, frozen=True):
+    """A release that gets a share of the keys of its own, whatever its workers weigh."""
+
     release: str
     share: float
+    """0 to 1, four decimals. At 0 it gets none, which is not the same as being no candidate."""
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -50,7 +53,10 @@ class Policy(msgspec.Struct, frozen=True):
 
     index: int = 0
     canary: list[CanaryShare] = []
+    """In the order in which they became candidates: a new one belongs at the end, and one that is changed or set to 0
+    stays where it is, so that nobody else's keys move (gate.py)."""
     zone: str = ""
+    """The zone preferred by callers that name none of their own."""
 
 
 class WorkersAnswer(msgspec.Struct, frozen=True):

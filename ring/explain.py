@@ -1,0 +1,193 @@
+"""Why a key goes where it goes: each stage of the choice, and every worker in the order of preference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from rumormill.ring.hashring import Key, key_position
+from rumormill.ring.routing import Routing
+from rumormill.ring.steps import part_by_age, part_by_utilization, place_of, utilization_bound
+from rumormill.ring.worker import LivenessWord, Worker
+from rumormill.ring.zones import zone_slot
+
+CIRCLE: Final = 2**32
+SLOTS: Final = 10_000
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """One worker in a key's order."""
+
+    name: str
+    release: str
+    zone: str
+    weight: float
+    liveness: LivenessWord
+    utilization: float | None
+    point: int
+    """Where the walk around its release's ring meets it first, 0 to 2**32 - 1."""
+    admits: float
+    """The part of its keys it admits now, by slow start and load."""
+    objection: str
+    """What makes a caller go on to the next; empty where nothing does."""
+    why: str
+    """Why it stands here, in words."""
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """One key's way through the gate, the zones, the ring and the caller's steps."""
+
+    service: str
+    key: str
+    routing_digest: str
+    position: int
+    """The key's own hash on the ring, 0 to 2**32 - 1."""
+    gate_slot: int
+    """Of 10 000."""
+    release: str | None
+    """The candidate release whose slot it is and which serves it; None is the rest, or nobody."""
+    gate: str
+    """What the gate did, in words."""
+    zone: str
+    """The zone preferred; empty for none."""
+    zone_slot: int
+    """Of 10 000."""
+    zone_kept: int
+    """Basis points of that zone's keys which stay in it; 10 000 where none is preferred."""
+    zoned: str
+    """What the zone did, in words."""
+    place: float
+    """Where the key stands between 0 and 1 for slow start and load."""
+    chosen: str | None
+    """Whom a caller would ask now: the first without an objection, or else the first of those with the least."""
+    candidates: list[Candidate]
+
+
+def explain(
+    routing: Routing,
+    key: Key,
+    *,
+    zone: str | None = None,
+    utilization: Mapping[str, float] | None = None,
+    ages: Mapping[str, float] | None = None,
+    liveness: Mapping[str, LivenessWord] | None = None,
+) -> Explanation:
+    """Explain a key. `zone` is the caller's, as for :meth:`Routing.walk`.
+
+    By name, where known: `utilization` (0 to 1) and `liveness` as they are now, which a routing may be too old to know,
+    and `ages`, the seconds since each worker became routable; one without an age counts as warm.
+    """
+    preferred = routing.policy.zone if zone is None else zone
+    group = next(routing.groups(key), None)
+    kept = routing.kept(preferred, group) if preferred and routing.rings else SLOTS
+    candidates = _Candidates(routing, key, utilization or {}, ages or {}, liveness or {}).all(zone)
+    best = min(candidates, key=lambda candidate: _RANKS.index(candidate.objection.partition(":")[0]), default=None)
+    return Explanation(
+        service=routing.service,
+        key=key if isinstance(key, str) else key.decode(errors="replace"),
+        routing_digest=routing.digest,
+        position=key_position(key),
+        gate_slot=routing.gate.slot(key),
+        release=group,
+        gate=_gate_in_words(routing, key),
+        zone=preferred,
+        zone_slot=zone_slot(key),
+        zone_kept=kept,
+        zoned=_zone_in_words(preferred, zone_slot(key), kept),
+        place=round(place_of(key), 4),
+        chosen=best.name if best else None,
+        candidates=candidates,
+    )
+
+
+_RANKS = ["", "slow start", "load", "suspect"]
+"""Objections from the least to the greatest."""
+
+
+class _Candidates:
+    """The workers in order, each with what speaks against it."""
+
+    def __init__(
+        self,
+        routing: Routing,
+        key: Key,
+        utilization: Mapping[str, float],
+        ages: Mapping[str, float],
+        liveness: Mapping[str, LivenessWord],
+    ) -> None:
+        self._routing = routing
+        self._key = key
+        self._place = place_of(key)
+        self._utilization = utilization
+        self._ages = ages
+        self._liveness = liveness
+        known = [utilization[worker.name] for worker in routing.workers if worker.name in utilization]
+        self._bound = utilization_bound(sum(known) / len(known)) if known else 1.0
+
+    def all(self, zone: str | None) -> list[Candidate]:
+        points: dict[str, int] = {}
+        for ring in self._routing.rings.values():
+            points.update((name, position) for position, name in ring.trace(self._key))
+        turns: dict[str | None, int] = {}
+        found = []
+        for worker in self._routing.walk(self._key, zone=zone):
+            group = self._routing.gate.group(worker.release)
+            turns[group] = turns.get(group, 0) + 1
+            found.append(self._candidate(worker, points[worker.name], _turn_in_words(group, turns[group], len(turns))))
+        return found
+
+    def _candidate(self, worker: Worker, point: int, why: str) -> Candidate:
+        by_age = part_by_age(self._ages.get(worker.name, float("inf")))
+        busy = self._utilization.get(worker.name)
+        by_load = 1.0 if busy is None else part_by_utilization(1.0, busy, self._bound)
+        liveness = self._liveness.get(worker.name, worker.liveness)
+        objection = ""
+        if liveness == "suspect":
+            objection = "suspect: tried last"
+        elif self._place >= by_load:
+            objection = f"load: {busy:.2f} is over the bound of {self._bound:.2f}, it admits {by_load:.0%} of its keys"
+        elif self._place >= by_age:
+            objection = f"slow start: it has just come and admits {by_age:.0%} of its keys"
+        return Candidate(
+            name=worker.name,
+            release=worker.release,
+            zone=worker.zone,
+            weight=worker.weight,
+            liveness=liveness,
+            utilization=busy,
+            point=point,
+            admits=round(min(by_age, by_load), 4),
+            objection=objection,
+            why=why,
+        )
+
+
+def _turn_in_words(group: str | None, turn: int, groups: int) -> str:
+    whose = "the ring" if group is None else f"the ring of {group}"
+    return f"{turn}. on {whose}" if groups == 1 else f"{turn}. on {whose}, in case the releases before it fail"
+
+
+def _gate_in_words(routing: Routing, key: Key) -> str:
+    gate = routing.gate
+    if not gate.canary:
+        return "no release has a share of its own: all workers are on one ring"
+    if not routing.rings:
+        return "no worker is routable"
+    held, chosen = gate.holder(gate.slot(key)), next(routing.groups(key))
+    slot = f"slot {gate.slot(key)} of {SLOTS} belongs to {_named(held)} ({gate.shares[held] / 100:g} %)"
+    return slot if held == chosen else f"{slot}, which has no workers: drawn again for {_named(chosen)}"
+
+
+def _named(group: str | None) -> str:
+    return "the rest" if group is None else group
+
+
+def _zone_in_words(zone: str, slot: int, kept: int) -> str:
+    if not zone:
+        return "no zone is preferred"
+    if kept >= SLOTS:
+        return f"{zone} has its part of the capacity and keeps all of its keys"
+    goes = "this one stays" if slot < kept else "this one goes elsewhere"
+    return f"{zone} keeps {kept / 100:g} % of its keys for want of capacity; by its slot {slot} {goes}"
