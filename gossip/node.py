@@ -21,6 +21,7 @@ detector   heartbeats and misses                   (detector.py)
 naming     our own name                              (naming.py)
 joining    getting in, letting in                      (join.py)
 sync       making two tables one                       (sync.py)
+rotation   changing the group keys                 (rotation.py)
 reception  what each datagram sets off            (reception.py)
 =========  =====================================================
 """
@@ -39,6 +40,7 @@ from rumormill.gossip.naming import Naming
 from rumormill.gossip.pings import Pings
 from rumormill.gossip.portrait import Portrait, member_details
 from rumormill.gossip.reception import Reception
+from rumormill.gossip.rotation import KeyAudit, Rotation
 from rumormill.gossip.settings import ProtocolSettings
 from rumormill.gossip.spread import Spread
 from rumormill.gossip.state import Identity, Profile, State, new_keys
@@ -73,6 +75,7 @@ class Node:
         now: float,
         settings: ProtocolSettings | None = None,
         generation: int = 1,
+        key_version: int = 0,
     ) -> None:
         identity = Identity(name, address, profile, generation, 1, False, new_keys(token_bytes))
         self._state = state = State(
@@ -93,6 +96,7 @@ class Node:
         self._naming = Naming(state, self._spread, self._pings, self._rewritten)
         self._joining = Joining(state, self._claims, self._naming)
         self._sync = Sync(state, self._claims, self._spread, self._pings)
+        self._rotation = Rotation(state, self._spread, keyring, key_version)
         self._leave_done = float("inf")
         self._next_housekeeping = now + HOUSEKEEPING_SECONDS
         self._next_dead_retry = now + state.settings.dead_retry
@@ -107,6 +111,7 @@ class Node:
             naming=self._naming,
             joining=self._joining,
             sync=self._sync,
+            rotation=self._rotation,
             on_reunited=self._reunited,
         )
 
@@ -148,6 +153,7 @@ class Node:
         self._claims.release_held()
         self._joining.tick()
         self._sync.tick()
+        self._rotation.tick()
         if state.now >= self._next_dead_retry:
             self._retry_dead()
         if state.now >= self._next_housekeeping:
@@ -194,6 +200,22 @@ class Node:
         state.tell("left", state.me.name, f"{state.me.name} left")
         self._end_step()
 
+    def change_keys(self, ring: KeyRing, now: float) -> None:
+        """Make this key ring everyone's, over any that was before. Promote or remove a key only once
+        :meth:`audit_keys` has settled, or whoever lags is cut off until it is taught. Does nothing in plaintext."""
+        if self._quiet or self._claims.leaving or self._rotation.ring is None:
+            return
+        self._step_to(now)
+        self._rotation.change(ring)
+        self._end_step()
+
+    def audit_keys(self, now: float) -> KeyAudit:
+        """Ask every present member which key ring it holds, or go on asking; what has been heard so far."""
+        self._step_to(now)
+        audit = self._rotation.audit()
+        self._end_step()
+        return audit
+
     # --- conclusions
 
     @property
@@ -223,6 +245,21 @@ class Node:
     @property
     def instance(self) -> bytes:
         return self._state.me.instance
+
+    @property
+    def keyring(self) -> KeyRing | None:
+        """The keys accepted now, the primary first; None in plaintext."""
+        return self._rotation.ring
+
+    @property
+    def key_version(self) -> int:
+        """How often the pool's key ring has been changed; 0 while it is as the key files had it."""
+        return self._rotation.version
+
+    @property
+    def seal_trouble(self) -> str:
+        """What an address we tried says of our seal, in words; unauthenticated, and empty when nothing."""
+        return self._rotation.trouble
 
     @property
     def table_digest(self) -> int:
@@ -278,6 +315,7 @@ class Node:
             self._isolation.deadline,
             self._joining.deadline,
             self._sync.deadline,
+            self._rotation.deadline,
             float("inf") if self._claims.leaving else self._naming.deadline,
             self._next_dead_retry,
             self._leave_done if self._claims.leaving else self._next_housekeeping,

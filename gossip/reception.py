@@ -16,6 +16,7 @@ from rumormill.gossip.isolation import Isolation
 from rumormill.gossip.join import Joining
 from rumormill.gossip.naming import Naming
 from rumormill.gossip.pings import Pings
+from rumormill.gossip.rotation import Rotation
 from rumormill.gossip.seal import NOBODY, Unopened
 from rumormill.gossip.state import State
 from rumormill.gossip.sync import Sync
@@ -30,6 +31,8 @@ from rumormill.gossip.wire import (
     Heartbeat,
     Hello,
     Join,
+    Keys,
+    KeysHeld,
     Left,
     Payload,
     Ping,
@@ -64,6 +67,7 @@ class Reception:
         naming: Naming,
         joining: Joining,
         sync: Sync,
+        rotation: Rotation,
         on_reunited: Callable[[], None],
     ) -> None:
         self._state = state
@@ -74,6 +78,7 @@ class Reception:
         self._naming = naming
         self._joining = joining
         self._sync = sync
+        self._rotation = rotation
         self._reunited = on_reunited
         self._handle = self._handlers()
         self.waking = False
@@ -90,13 +95,21 @@ class Reception:
             payload = decode_untrusted(state.seal.open(data, sender))
         except Unopened as refusal:
             state.counters["dropped_" + refusal.reason] += 1
+            self._rotation.unopened(refusal.reason, data, source)
         except UndecodablePayload:
             state.counters["dropped_payload"] += 1
         else:
-            if sender == state.me.half:
-                self._hear_ourselves(payload, sender, source)
+            if data[1] == self._rotation.primary_id:
+                self._take(payload, sender, receiver, source)
             else:
-                self._hear(payload, sender, receiver, source)
+                with self._rotation.answering(data[1], state.table.get(sender)):
+                    self._take(payload, sender, receiver, source)
+
+    def _take(self, payload: Payload, sender: bytes, receiver: bytes, source: Address) -> None:
+        if sender == self._state.me.half:
+            self._hear_ourselves(payload, sender, source)
+        else:
+            self._hear(payload, sender, receiver, source)
 
     def _misdirected(self, data: bytes, sender: bytes, receiver: bytes, source: Address) -> None:
         """For another instance: an ack we hand back, or meant for whoever lived here before us. Raises Unopened."""
@@ -105,7 +118,8 @@ class Reception:
             return
         state.seal.open(data, sender)
         state.counters["dropped_receiver"] += 1
-        self._joining.ask_who(receiver, sender, source)
+        with self._rotation.answering(data[1], None):
+            self._joining.ask_who(receiver, sender, source)
 
     def _hear_ourselves(self, payload: Payload, sender: bytes, source: Address) -> None:
         """Our own instance speaks from elsewhere: our join come back to us, or a clone of this machine."""
@@ -174,6 +188,8 @@ class Reception:
                 self._joining.hear_challenge(message, sender, source)
             case Hello():
                 self._joining.hear_hello_untrusted(message, sender, source)
+                if (row := self._state.table.get(sender)) is not None:
+                    self._rotation.teach(row)
             case Welcome():
                 self._joining.hear_welcome(message, sender)
             case Who():
@@ -202,6 +218,8 @@ class Reception:
             Have: lambda have, sender, _: sync.hear_have(have, sender),
             Want: lambda want, sender, _: sync.hear_want(want, sender),
             Busy: lambda _message, sender, _: sync.hear_busy(sender),
+            Keys: lambda message, sender, _: self._rotation.hear_keys(message, sender),
+            KeysHeld: lambda held, sender, _: self._rotation.hear_held(held, sender),
             **dict.fromkeys((Join, Challenge, Hello, Welcome, Who), self._hear_joining_member),
         }
 

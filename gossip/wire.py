@@ -24,6 +24,8 @@ Half = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
 Instance = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Cookie = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Nonce = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
+GroupKey = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+KeyName = Annotated[bytes, msgspec.Meta(min_length=4, max_length=4)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Digest = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
@@ -190,6 +192,23 @@ class Busy(Message, tag=51):
     """Too many syncs at once here; ask somebody else."""
 
 
+class Keys(Message, tag=80):
+    """The whole key ring, the primary first. Only ever sealed, and for a member whose row is held."""
+
+    version: Life
+    keys: Annotated[list[GroupKey], msgspec.Meta(min_length=1, max_length=8)]
+
+
+class KeysHeld(Message, tag=81):
+    """Which ring the sender holds, without a key of it."""
+
+    version: Life
+    digest: Nonce
+    names: Annotated[list[KeyName], msgspec.Meta(max_length=8)]
+    ask: bool
+    """Whether the same is wanted of the receiver."""
+
+
 AnyMessage = (
     Heartbeat
     | Ping
@@ -212,6 +231,8 @@ AnyMessage = (
     | Have
     | Want
     | Busy
+    | Keys
+    | KeysHeld
 )
 
 

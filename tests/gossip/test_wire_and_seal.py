@@ -137,7 +137,7 @@ def test_ten_thousand_hostile_datagrams_cost_no_member() -> None:
         assert world.one_view(), f"lost somebody in batch {batch}"
     after = sum(v for k, v in node(world, "n0").counters.items() if k.startswith("dropped"))
     assert after - dropped >= 9_900
-    assert {c.kind for c in world.history} <= {"joined"}, world.history.tail()
+    assert {c.kind for c in world.history} <= {"joined", "refused"}, world.history.tail()
 
 
 def test_hostile_payloads_under_the_right_key_cost_no_member() -> None:

@@ -1,0 +1,349 @@
+"""The group keys change while the pool runs: install a key everywhere, make it the primary, remove the old one.
+
+What spreads is the whole ring with a version. The greatest (version, digest) holds, so a key that was removed is not
+brought back by whoever still has an older ring, and two operators at once end with one ring, not with a mixture. A ring
+travels sealed, and only to members whose row is held. The keys of a file that no change has touched yet are version 0,
+and are never spread.
+
+No datagram is lost on the way:
+
+* a key becomes the primary, or goes, only after everyone present has been heard to hold the present ring: the *audit*,
+  which hands whoever is behind what it lacks (the caller of :meth:`Rotation.change` sees to that order);
+* what was sealed under a key just removed still opens for two seconds: it may have been on its way;
+* whoever speaks under another key than our primary, one we still accept, is answered under that key, our ring first.
+  So a member that slept, or starts with an old file, is back with its first exchange if it holds any key still good.
+
+Whoever holds none of them is told so by a *notice*: a bare header, since there is no key to seal it with. Anybody could
+have sent one, so it changes nothing but what we say to our own operator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rumormill.gossip.keyring import MAX_KEYS, KeyRing, key_id_of, key_name_of
+from rumormill.gossip.seal import HEADER
+from rumormill.gossip.spread import Spread
+from rumormill.gossip.state import State
+from rumormill.gossip.wire import Keys, KeysHeld, encode_message
+from rumormill.membership.record import Address
+from rumormill.membership.row import Row
+
+LINGER = 2.0
+"""Seconds for which a removed key still opens what was under way. Larger: a stolen key is good for longer."""
+COMPARE_EVERY = 10.0
+"""One member is told our version each so many seconds: finds those who missed a removal. Larger: found later."""
+ASK_EVERY, ASKED_AT_ONCE, ASK_AGAIN = 0.02, 32, 0.2
+"""Pace of an audit: its steps, members asked in each, and when one that has not answered is asked again."""
+AUDIT_SECONDS = 15.0
+"""An audit nobody looks at any more ends."""
+MAX_AHEAD = 2**20
+"""A version further above ours than this is no rotation; it is refused and counted."""
+NOTICES_PER_SECOND = 10
+NOTICE_AFTER = 1.0
+"""Seconds for which what we cannot open must have kept coming before we say so."""
+TROUBLE_LASTS = 30.0
+TELL_EVERY = 10.0
+"""Seconds between two lines about the same kind of trouble."""
+NEVER = -math.inf
+NOTICE_SEALED, NOTICE_PLAIN = 0x1E, 0x1F
+"""Kinds of header, in wire version 1: "this cannot be opened here, where all is sealed (or nothing is)"."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyAudit:
+    """Who holds which ring, as far as has been heard."""
+
+    version: int
+    primary: str
+    holders: dict[str, int]
+    """Key id to how many present members hold it, ourselves included; every key anybody holds."""
+    members: int
+    unanswered: tuple[str, ...]
+    """Names of present members not heard from yet."""
+    behind: tuple[str, ...]
+    """Names of those that hold another ring than ours."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether everyone present holds our ring."""
+        return not self.unanswered and not self.behind
+
+
+class Rotation:
+    """Our ring, what others hold, and how the two come together."""
+
+    def __init__(self, state: State, spread: Spread, ring: KeyRing | None, version: int) -> None:
+        self._state = state
+        self._spread = spread
+        self.ring = ring
+        """The keys we accept, the primary first; None in plaintext."""
+        self.version = version
+        self._lingering: dict[bytes, float] = {}
+        self._next_compare = state.now + COMPARE_EVERY if version else math.inf
+        self._audit: dict[bytes, KeysHeld] = {}
+        self._asked: dict[bytes, float] = {}
+        self._audit_until = NEVER
+        self._next_ask = math.inf
+        self._notices = float(NOTICES_PER_SECOND)
+        self._notices_at = state.now
+        self._told_at = NEVER
+        self._unopened_first = self._unopened_last = NEVER
+        self._trouble, self._trouble_at = "", NEVER
+
+    @property
+    def trouble(self) -> str:
+        """What somebody we tried to reach lately says of our seal, unauthenticated; empty when nothing."""
+        return self._trouble if self._state.now - self._trouble_at < TROUBLE_LASTS else ""
+
+    @property
+    def primary_id(self) -> int:
+        """The key id in the headers of those who hold the same primary."""
+        return key_id_of(self.ring.primary) if self.ring else 0
+
+    @property
+    def deadline(self) -> float:
+        return min(self._next_compare, self._next_ask, *self._lingering.values())
+
+    def tick(self) -> None:
+        state = self._state
+        if any(until <= state.now for until in self._lingering.values()):
+            self._lingering = {key: until for key, until in self._lingering.items() if until > state.now}
+            self._use()
+        if state.now >= self._next_ask:
+            self._ask()
+        if state.now >= self._next_compare:
+            self._next_compare = state.now + COMPARE_EVERY * (0.75 + 0.5 * state.rng.random())
+            for peer in state.random_members(1):
+                state.send(peer, self._held(ask=False))
+
+    # --- changing
+
+    def change(self, ring: KeyRing) -> None:
+        """Make this ring everyone's. Whoever calls has audited before, where a key is promoted or removed."""
+        self._adopt(self.version + 1, ring, "by its own sidecar")
+
+    def hear_keys(self, message: Keys, sender: Row) -> None:
+        """Somebody's ring: the greater one holds."""
+        state = self._state
+        if self.ring is None or message.version > self.version + MAX_AHEAD:
+            state.counters["keys_refused"] += 1
+            return
+        theirs = (message.version, _digest(message.version, message.keys))
+        if theirs > self._stamp and len(set(message.keys)) == len(message.keys):
+            self._adopt(message.version, KeyRing(tuple(message.keys)), f"by way of {sender.name}")
+            state.send(sender, self._held(ask=False))
+        elif theirs < self._stamp:
+            self.teach(sender)
+
+    def hear_held(self, held: KeysHeld, sender: Row) -> None:
+        """Which ring somebody holds. Who is behind gets ours; who is ahead is shown that we are behind."""
+        state = self._state
+        if self.ring is None:
+            return
+        if sender.half in self._asked:
+            self._audit[sender.half] = held
+        theirs = (held.version, held.digest)
+        if theirs < self._stamp:
+            self.teach(sender)
+        if held.ask or (theirs > self._stamp and held.version <= self.version + MAX_AHEAD):
+            state.send(sender, self._held(ask=False))
+
+    def teach(self, peer: Row) -> None:
+        """Send our ring, half a period after the last time at the earliest. Keys as they came from a file stay here."""
+        state = self._state
+        if self.version and state.once(peer.half, "keys", state.settings.period / 2):
+            state.send(peer, self._keys())
+
+    def _adopt(self, version: int, ring: KeyRing, how: str) -> None:
+        state, before = self._state, self.ring
+        for key in before.keys if before else ():
+            if key not in ring.keys:
+                self._lingering[key] = state.now + LINGER
+        for key in ring.keys:
+            self._lingering.pop(key, None)
+        self.version = version
+        self.ring = ring
+        self._next_compare = state.now + COMPARE_EVERY
+        self._use()
+        state.tell("keys", state.me.name, f"{state.me.name} holds key ring {version} ({', '.join(ring.names)}), {how}")
+        news = encode_message(self._keys())
+        for peer in state.random_members(self._spread.wide_fanout()):
+            state.send_encoded(peer, [news])
+
+    def _use(self) -> None:
+        """Open with the ring and what lingers; seal with the primary."""
+        ring = self.ring
+        if ring is not None:
+            spare = MAX_KEYS - len(ring.keys)
+            lingering = list(self._lingering)[-spare:] if spare else []
+            self._state.seal.use(KeyRing((*ring.keys, *lingering)))
+
+    # --- who speaks under which key
+
+    @contextmanager
+    def answering(self, key_id: int, row: Row | None) -> Iterator[None]:
+        """While a datagram of this key id is being handled: where that is an older key of ours, answer under it."""
+        ring = self.ring
+        older = next((key for key in ring.keys if key_id_of(key) == key_id), None) if ring else None
+        if ring is None or older is None or older == ring.primary:
+            yield  # in plaintext, as ever, or under a key that lingers, which nobody else may still accept
+            return
+        self._state.seal.use(ring.with_primary(older))
+        if row is not None:
+            self.teach(row)
+        try:
+            yield
+        finally:
+            self._use()
+
+    # --- who holds what
+
+    def audit(self) -> KeyAudit:
+        """Begin to ask everyone, or go on; what is known so far."""
+        state = self._state
+        if self.ring is None:
+            return KeyAudit(0, "", {}, 0, (), ())
+        if state.now >= self._audit_until:
+            self._audit.clear()
+            self._asked.clear()
+            self._next_ask = state.now
+        self._audit_until = state.now + AUDIT_SECONDS
+        return self._report(self.ring)
+
+    def _others(self) -> list[Row]:
+        table, me = self._state.table, self._state.me
+        return [row for half in table.order if half != me.half and (row := table.get(half)) is not None]
+
+    def _report(self, ring: KeyRing) -> KeyAudit:
+        holders = dict.fromkeys(ring.names, 1)
+        unanswered, behind = [], []
+        others = self._others()
+        for row in others:
+            held = self._audit.get(row.half)
+            if held is None:
+                unanswered.append(row.name)
+                continue
+            for name in dict.fromkeys(held.names):
+                holders[name.hex()] = holders.get(name.hex(), 0) + 1
+            if (held.version, held.digest) != self._stamp:
+                behind.append(row.name)
+        members = len(others) + 1
+        return KeyAudit(self.version, key_name_of(ring.primary), holders, members, tuple(unanswered), tuple(behind))
+
+    def _ask(self) -> None:
+        state = self._state
+        if state.now >= self._audit_until:
+            self._next_ask = math.inf
+            return
+        self._next_ask = state.now + ASK_EVERY
+        room = ASKED_AT_ONCE
+        for row in self._others():
+            held = self._audit.get(row.half)
+            if held is not None and (held.version, held.digest) == self._stamp:
+                continue
+            if state.now - self._asked.get(row.half, NEVER) < ASK_AGAIN:
+                continue
+            self._asked[row.half] = state.now
+            state.send(row, self._held(ask=True))
+            room -= 1
+            if not room:
+                return
+
+    # --- what cannot be opened
+
+    def unopened(self, reason: str, data: bytes, source: Address) -> None:
+        """A datagram of our pool that we have no key for, or that is sealed where we are not: say so, to both sides."""
+        if len(data) < HEADER.size:
+            return
+        kind, key_id, label, sender, receiver, _ = HEADER.unpack_from(data)
+        if label != self._state.seal.label:
+            return
+        if kind in (NOTICE_PLAIN, NOTICE_SEALED):
+            if receiver == self._state.me.half and len(data) == HEADER.size:
+                self._hear_notice(kind, key_id, source)
+            return
+        if reason not in _UNOPENED or not self._persists() or not self._may_notice():
+            return
+        ring = self.ring
+        notice = NOTICE_SEALED if ring else NOTICE_PLAIN
+        ours = key_id_of(ring.primary) if ring else 0
+        self._state.post_raw(source, HEADER.pack(notice, ours, label, self._state.me.half, sender, 0))
+        self._tell(_UNOPENED[reason].format(where=_where(source), key=f"{key_id:02x}"))
+
+    def _persists(self) -> bool:
+        """Whether such datagrams keep coming: old ones, found in the socket after a sleep of ours, mean nothing."""
+        now = self._state.now
+        if now - self._unopened_last > TELL_EVERY:
+            self._unopened_first = now
+        self._unopened_last = now
+        return now - self._unopened_first >= NOTICE_AFTER
+
+    def _may_notice(self) -> bool:
+        now = self._state.now
+        self._notices = min(NOTICES_PER_SECOND, self._notices + (now - self._notices_at) * NOTICES_PER_SECOND)
+        self._notices_at = now
+        if self._notices < 1:
+            return False
+        self._notices -= 1
+        return True
+
+    def _hear_notice(self, kind: int, key_id: int, source: Address) -> None:
+        self._state.counters["notices"] += 1
+        where, ring = _where(source), self.ring
+        if kind == NOTICE_PLAIN and ring is None:
+            return
+        if kind == NOTICE_PLAIN:
+            trouble = (
+                f"{where} gossips in plaintext, and this member is sealed: start that one with the pool's --key-file"
+            )
+        elif ring is None:
+            trouble = f"{where} is sealed, and this member gossips in plaintext: start it with the pool's --key-file"
+        else:
+            trouble = (
+                f"{where} does not accept the key this member seals with; its own begins with {key_id:02x}, here are "
+                f"{', '.join(ring.names)}: give --key-file a key the pool still accepts"
+            )
+        self._trouble, self._trouble_at = trouble, self._state.now
+        self._tell(trouble)
+
+    def _tell(self, text: str) -> None:
+        if self._state.now - self._told_at >= TELL_EVERY:
+            self._told_at = self._state.now
+            self._state.tell("refused", self._state.me.name, text)
+
+    # --- our ring in messages
+
+    @property
+    def _stamp(self) -> tuple[int, bytes]:
+        ring = self.ring
+        return (self.version, _digest(self.version, ring.keys) if ring else b"")
+
+    def _keys(self) -> Keys:
+        ring = self.ring
+        return Keys(self.version, list(ring.keys) if ring else [])
+
+    def _held(self, *, ask: bool) -> KeysHeld:
+        ring = self.ring
+        names = [bytes.fromhex(name) for name in ring.names] if ring else []
+        return KeysHeld(*self._stamp, names, ask)
+
+
+_UNOPENED = {
+    "unknown_key": "{where} seals with a key this member does not accept (it begins with {key})",
+    "sealed": "{where} is sealed, and this member gossips in plaintext",
+    "plaintext": "{where} gossips in plaintext, and this pool is sealed: nothing it says is heard",
+}
+
+
+def _digest(version: int, keys: tuple[bytes, ...] | list[bytes]) -> bytes:
+    return hashlib.sha256(b"rumormill key ring" + version.to_bytes(8, "big") + b"".join(keys)).digest()[:8]
+
+
+def _where(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

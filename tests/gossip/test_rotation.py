@@ -1,0 +1,213 @@
+"""Keys change while the pool runs, in virtual time: nobody is lost, who slept is back, who cannot be is told."""
+
+from __future__ import annotations
+
+import pytest
+from pools import everyone_holds, node, pool
+
+from rumormill.gossip import KeyRing
+from rumormill.gossip.keyring import key_name_of
+from rumormill.gossip.rotation import COMPARE_EVERY, LINGER, MAX_AHEAD, KeyAudit
+from rumormill.gossip.wire import Keys, encode_message
+from rumormill.membership import Liveness
+from rumormill.simulations import World
+from rumormill.simulations.births import KEYS, RumormillMidwife
+
+
+def key(number: int) -> bytes:
+    return number.to_bytes(1, "big") * 32
+
+
+def change(world: World, at: str, ring: KeyRing) -> None:
+    host = world.hosts[at]
+    node(world, at).change_keys(ring, host.local_time())
+    host.poke()
+
+
+def ring_of(world: World, at: str) -> KeyRing:
+    ring = node(world, at).keyring
+    assert ring is not None
+    return ring
+
+
+def audit(world: World, at: str) -> KeyAudit:
+    """Ask everyone until all hold one ring, for three seconds at most."""
+
+    def look() -> KeyAudit:
+        found = node(world, at).audit_keys(world.hosts[at].local_time())
+        world.hosts[at].poke()
+        return found
+
+    world.run_until(lambda: look().settled, within=3.0)
+    return look()
+
+
+def rotate(world: World, at: str, new: bytes, keep: int = 2) -> None:
+    """What an operator does: install, use, remove the oldest; each step once everyone present holds the former."""
+    change(world, at, ring_of(world, at).with_key(new))
+    assert audit(world, at).settled
+    change(world, at, ring_of(world, at).with_primary(new))
+    assert audit(world, at).settled
+    for old in ring_of(world, at).keys[keep:]:
+        change(world, at, ring_of(world, at).without_key(old))
+        assert audit(world, at).settled
+
+
+def refused(world: World, at: str) -> int:
+    counters = node(world, at).counters
+    return counters["dropped_unknown_key"] + counters["dropped_key"]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_three_rounds_in_a_pool_of_eight_one_asleep_during_each_lose_nobody_and_no_datagram(seed: int) -> None:
+    world = pool(8, seed=seed)
+    names = list(world.running())
+    for turn in range(1, 4):
+        sleeper = names[turn]
+        world.freeze(sleeper)
+        assert world.run_until(lambda s=sleeper: everyone_holds(world, s, Liveness.DEAD), within=3.0)
+        rotate(world, names[0], key(turn))
+        world.run(LINGER + 1)
+        world.thaw(sleeper)
+        assert world.run_until(world.one_view, within=3.0), world.history.tail()
+        world.run(2.0)
+        assert {ring_of(world, name) for name in names} == {ring_of(world, names[0])}
+    assert not world.history.of("refused"), world.history.tail()
+    awake = [name for name in names if name not in names[1:4]]
+    assert {name: refused(world, name) for name in awake} == dict.fromkeys(awake, 0)
+    evicted = {event.member for event in world.history if event.kind == "evicted"}
+    assert evicted <= {world.name_of(sleeper) for sleeper in names[1:4]}
+
+
+def test_a_change_at_one_member_is_everyones_at_once() -> None:
+    world = pool(16, seed=4)
+    change(world, "n3", KEYS.with_key(key(1)))
+    assert world.run_until(lambda: all(len(ring_of(world, n).keys) == 2 for n in world.running()), within=1.0)
+    found = audit(world, "n9")
+    assert (found.version, found.members, found.unanswered, found.behind) == (1, 16, (), ())
+    assert found.holders == {KEYS.names[0]: 16, key_name_of(key(1)): 16}
+    assert found.primary == KEYS.names[0]
+
+
+def test_two_changes_at_once_end_with_one_ring() -> None:
+    world = pool(8, seed=5)
+    change(world, "n1", KEYS.with_key(key(1)))
+    change(world, "n6", KEYS.with_key(key(2)))
+    world.run(0.5)
+    assert len({ring_of(world, name) for name in world.running()}) == 1
+    assert audit(world, "n0").settled
+
+
+def test_a_removed_key_is_not_brought_back_by_who_missed_its_removal() -> None:
+    """The sleeper's primary was never the removed key: no header betrays that it is behind."""
+    world = pool(5, seed=6)
+    rotate(world, "n0", key(1))
+    world.freeze("n4")
+    change(world, "n0", ring_of(world, "n0").without_key(KEYS.primary))
+    world.run(3.0)
+    world.thaw("n4")
+    world.run(COMPARE_EVERY * 3)
+    assert {ring_of(world, name).keys for name in world.running()} == {(key(1),)}
+    assert node(world, "n4").key_version == node(world, "n0").key_version
+
+
+def test_who_starts_with_an_old_file_gets_in_by_a_key_still_accepted_and_is_brought_up_to_date() -> None:
+    world = pool(4, seed=7)
+    rotate(world, "n0", key(1))
+    world.start_one("late")
+    assert world.run_until(world.one_view, within=3.0), world.history.tail()
+    world.run(1.0)
+    assert ring_of(world, "late").keys == (key(1), KEYS.primary)
+    assert sum(refused(world, name) for name in world.running() if name != "late") == 0
+
+
+def test_who_holds_no_key_still_accepted_is_told_and_so_is_the_pool() -> None:
+    world = pool(4, seed=8)
+    rotate(world, "n0", key(1), keep=1)
+    world.run(LINGER + 1)
+    world.start_one("late")
+    world.run(5.0)
+    assert not node(world, "late").joined
+    assert "does not accept the key this member seals with" in node(world, "late").seal_trouble
+    assert key_name_of(key(1))[:2] in node(world, "late").seal_trouble
+    told = [event.text for event in world.history if event.kind == "refused"]
+    assert any("seals with a key this member does not accept" in text for text in told)
+    assert len(told) <= 8
+    for name in ("n0", "n1", "n2", "n3"):
+        assert world.holds(name, "late") is None
+
+
+def test_a_plaintext_member_does_not_get_into_a_sealed_pool_and_both_are_told() -> None:
+    world = pool(3, seed=9)
+    world.start_one("open", midwife=RumormillMidwife(keyring=None))
+    world.run(5.0)
+    assert not node(world, "open").joined
+    assert "is sealed, and this member gossips in plaintext" in node(world, "open").seal_trouble
+    assert all(world.holds(name, "open") is None for name in ("n0", "n1", "n2"))
+    told = [event.text for event in world.history if event.kind == "refused"]
+    assert any("gossips in plaintext, and this pool is sealed" in text for text in told)
+
+
+def test_a_notice_is_never_longer_than_the_question_and_never_answered() -> None:
+    world = pool(3, seed=10)
+    sent: list[tuple[tuple[str, int], bytes]] = []
+    victim = node(world, "n0")
+    stranger = ("198.51.100.7", 666)
+    question = bytes([0x10, 0xEE]) + victim._state.seal.label + b"stranger" + victim.instance[:8] + bytes(8) + bytes(16)
+    for _ in range(40):
+        for _ in range(25):
+            victim.receive_datagram(question, stranger, world.hosts["n0"].local_time())
+        sent += [(to, data) for to, data in victim.datagrams_to_send() if to == stranger]
+        world.run(0.05)
+    assert 0 < len(sent) <= 20
+    assert all(len(data) <= 34 < len(question) for _, data in sent)
+    node(world, "n1").receive_datagram(sent[0][1], stranger, world.hosts["n1"].local_time())
+    assert not [to for to, _ in node(world, "n1").datagrams_to_send() if to == stranger]
+
+
+def test_a_version_far_ahead_is_refused_and_plaintext_takes_no_keys() -> None:
+    world = pool(3, seed=11)
+    sender, victim = node(world, "n1"), node(world, "n0")
+    row = sender._state.table.get(victim.instance[:8])
+    assert row is not None
+    sender._state.send_encoded(row, [encode_message(Keys(MAX_AHEAD + 1, [key(9)]))])
+    world.hosts["n1"].poke()
+    world.run(0.1)
+    assert victim.counters["keys_refused"] == 1
+    assert ring_of(world, "n0") == KEYS
+    plain = World(seed=12, midwife=RumormillMidwife(keyring=None))
+    plain.start(2)
+    assert plain.run_until(plain.one_view, within=3.0)
+    change(plain, "n0", KEYS)
+    assert node(plain, "n0").keyring is None
+    assert node(plain, "n0").audit_keys(plain.hosts["n0"].local_time()).members == 0
+
+
+def test_an_audit_names_who_does_not_answer() -> None:
+    world = pool(4, seed=13)
+    world.freeze("n2")
+    found = audit(world, "n0")
+    assert found.unanswered in ((world.name_of("n2"),), ())
+    assert found.members in (3, 4)
+
+
+def test_what_is_under_way_when_its_key_goes_still_opens() -> None:
+    world = pool(3, seed=14)
+    rotate(world, "n0", key(1))
+    late = node(world, "n1")._state
+    old = late.seal.keyring
+    assert old is not None
+    late.seal.use(old.with_primary(KEYS.primary))
+    row = late.table.get(node(world, "n0").instance[:8])
+    assert row is not None
+    datagram = late.sealed_for(row, Keys(0, [key(1)]))
+    late.seal.use(old)
+    change(world, "n0", KeyRing((key(1),)))
+    world.run(0.5)
+    before = refused(world, "n0")
+    world.inject(datagram, "n0", source=world.hosts["n1"].address)
+    world.run(LINGER)
+    assert refused(world, "n0") == before
+    world.inject(datagram, "n0", source=world.hosts["n1"].address)
+    world.run(0.1)
+    assert refused(world, "n0") == before + 1
