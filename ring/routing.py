@@ -24,8 +24,6 @@ from rumormill.ring.zones import capacities, kept_basis_points, zone_slot
 
 _FORMAT = "rumormill-routing/2"
 """Names the ring's rules too (hash, points a member, order of ties, gate, zones): other rules need another word."""
-_REBUILD_BEYOND = 16
-"""Where more than one worker in this many changed, a new ring is quicker than one change after another."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -126,7 +124,7 @@ class Routing:
         """The first owner of each key. Raises :class:`rumormill.ring.EmptyRing` where no worker is routable."""
         by_name, rings = self._by_name, self._rings
         if not rings:
-            raise EmptyRing("no worker is routable, so no key has an owner")
+            raise EmptyRing
         if self.policy.zone:
             return [next(self.walk(key)) for key in keys]
         if len(rings) == 1:
@@ -155,7 +153,7 @@ class Routing:
         same = list(self.gate.canary) == routing.policy.canary
         routing.gate = self.gate if same else Gate(routing.policy.canary)
         routing._rings = {
-            group: _evolve_ring(self._rings[group], weights) if group in self._rings else HashRing(weights)
+            group: self._rings[group].with_weights(weights) if group in self._rings else HashRing(weights)
             for group, weights in routing._weights().items()
         }
         return routing
@@ -176,16 +174,3 @@ def _routable(workers: Iterable[Worker]) -> dict[str, Worker]:
     """By name, in name order. Of two lives of one name, which no sidecar should ever offer, the later one counts."""
     routable = sorted((w for w in workers if w.routable), key=lambda w: (w.name, w.generation, w.instance))
     return {worker.name: worker for worker in routable}
-
-
-def _evolve_ring(ring: HashRing, weights: dict[str, float]) -> HashRing:
-    held = ring.weights
-    gone = [name for name in held if name not in weights]
-    changed = [name for name, weight in weights.items() if held.get(name) != weight]
-    if len(gone) + len(changed) > len(held) // _REBUILD_BEYOND + 1:
-        return HashRing(weights)
-    for name in gone:
-        ring = ring.without_member(name)
-    for name in changed:
-        ring = ring.with_member(name, weights[name])
-    return ring
