@@ -47,13 +47,17 @@ class Sidecar:
         """The answer of a GET, read and as it came. Parameters that are None are left out."""
         return self._ask("GET", path, {key: value for key, value in params.items() if value is not None}, answer)
 
-    def command(self, method: str, path: str, answer: type[T]) -> tuple[T, bytes]:
-        """Make the sidecar do something."""
-        return self._ask(method, path, {}, answer)
+    def command(
+        self, method: str, path: str, answer: type[T], params: Mapping[str, Any] | None = None, body: Any = None
+    ) -> tuple[T, bytes]:
+        """Make the sidecar do something; ``body`` goes as JSON."""
+        return self._ask(method, path, params or {}, answer, body)
 
-    def _ask(self, method: str, path: str, params: Mapping[str, Any], answer: type[T]) -> tuple[T, bytes]:
+    def _ask(
+        self, method: str, path: str, params: Mapping[str, Any], answer: type[T], body: Any = None
+    ) -> tuple[T, bytes]:
         with self._troubles():
-            response = self._http.request(method, path, params=params)
+            response = self._http.request(method, path, params=params, json=body)
             self._check(response)
         return self.read(response.content, answer), response.content
 

@@ -1,23 +1,40 @@
-"""``rumormill keys``: the group keys that seal gossip."""
+"""``rumormill keys``: the group keys that seal gossip, made here and changed while the pool runs."""
 
 from __future__ import annotations
 
 import base64
 import os
+import re
 import secrets
 from pathlib import Path
 
 import click
 
+from rumormill.cli.asking import Command, Sidecar, asking, output_option
 from rumormill.cli.exit_codes import EPILOG, BadRequest
+from rumormill.cli.reading import write_json
+from rumormill.cli.tables import Column, show_line, show_table
+from rumormill.discovery.commands import KeyRow, KeysAnswer
+from rumormill.gossip.keyring import key_name_of
+from rumormill.sidecar import SettingsError
+from rumormill.sidecar.keyfile import read_key_file
 
 
 @click.group(epilog=EPILOG)
 def keys() -> None:
-    """Make the keys that seal gossip.
+    """Make the keys that seal gossip, and change them while the pool runs.
 
     A key file holds one base64 key a line. All of them open what others sealed, the first one seals. Every member of a
     pool needs the same; whoever has it is a member.
+
+    \b
+    To change keys without losing a datagram, at any one sidecar:
+      rumormill keys generate --out new.key
+      rumormill keys install new.key      # every member accepts it
+      rumormill keys use new.key          # every member seals with it
+      rumormill keys remove OLD-ID        # once nobody sleeps: nobody accepts the old one
+    Each step reaches every member by gossip, and is refused while somebody
+    present could be cut off by it. Every sidecar writes its own key file anew.
     """
 
 
@@ -36,6 +53,88 @@ def generate(out: str) -> None:
         return
     _write_new(Path(out), line)
     click.echo(f"Wrote a new key to {out}. Copy it to every member, mode 0600, and start them with --key-file {out}.")
+
+
+def _force(command: Command) -> Command:
+    return click.option("--force", is_flag=True, help="Even where that cuts members off for a moment.")(command)
+
+
+@keys.command("list", epilog=EPILOG)
+@asking
+@output_option
+def list_keys(sidecar: Sidecar, output: str) -> None:
+    """Show the keys by id, who seals with which, and how many members hold each."""
+    _show(*sidecar.get("/v1/keys", {}, KeysAnswer), output)
+
+
+@keys.command(epilog=EPILOG)
+@click.argument("file", type=click.Path(path_type=Path))
+@_force
+@asking
+@output_option
+def install(sidecar: Sidecar, output: str, file: Path, force: bool) -> None:
+    """Make every member accept the (first) key of FILE as well."""
+    body = {"key": base64.b64encode(_read_key(file)).decode()}
+    _show(*sidecar.command("POST", "/v1/keys", KeysAnswer, _forced(force), body), output)
+
+
+@keys.command(epilog=EPILOG)
+@click.argument("key")
+@_force
+@asking
+@output_option
+def use(sidecar: Sidecar, output: str, key: str, force: bool) -> None:
+    """Make every member seal with KEY: an id of `rumormill keys list`, or a file that holds it."""
+    _show(*sidecar.command("PUT", "/v1/keys", KeysAnswer, {"id": _id_of(key), **_forced(force)}), output)
+
+
+@keys.command(epilog=EPILOG)
+@click.argument("key")
+@_force
+@asking
+@output_option
+def remove(sidecar: Sidecar, output: str, key: str, force: bool) -> None:
+    """Let no member accept KEY any longer: an id of `rumormill keys list`, or a file that holds it.
+
+    A member that sleeps meanwhile, and holds no other key, is not let in again without a new key file.
+    """
+    _show(*sidecar.command("DELETE", "/v1/keys", KeysAnswer, {"id": _id_of(key), **_forced(force)}), output)
+
+
+def _forced(force: bool) -> dict[str, str]:
+    return {"force": "true"} if force else {}
+
+
+def _id_of(given: str) -> str:
+    if re.fullmatch("[0-9a-f]{8}", given):
+        return given
+    if Path(given).exists():
+        return key_name_of(_read_key(Path(given)))
+    raise BadRequest(f"{given!r} is neither a key's id nor a key file", "rumormill keys list shows the ids")
+
+
+def _read_key(path: Path) -> bytes:
+    try:
+        return read_key_file(path).ring.primary
+    except SettingsError as error:
+        raise BadRequest(error.message, error.hint) from None
+
+
+def _show(answer: KeysAnswer, body: bytes, output: str) -> None:
+    if output == "json":
+        write_json(body)
+        return
+    columns: list[Column[KeyRow]] = [
+        Column("key", lambda key: key.id),
+        Column("here", lambda key: "seals" if key.primary else "opens" if key.accepted else "unknown"),
+        Column("held by", lambda key: f"{key.members} of {answer.members}"),
+    ]
+    show_table(columns, answer.keys, "This pool gossips in plaintext: there are no keys.")
+    for names, what in ((answer.unanswered, "said nothing yet"), (answer.behind, "hold another ring")):
+        if names:
+            show_line(f"{len(names)} member(s) {what}: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}")
+    if answer.file:
+        show_line(f"Trouble: {answer.file}")
 
 
 def _write_new(path: Path, text: str) -> None:

@@ -31,7 +31,7 @@ VERBS = {
     "drain": Verb("commanding:drain", "Take a worker out of new work; what it has begun, it ends."),
     "undrain": Verb("commanding:undrain", "Put a drained worker back to work."),
     "leave": Verb("commanding:leave", "Make a sidecar drain, leave the pool and end."),
-    "keys": Verb("keys:keys", "Make the keys that seal gossip."),
+    "keys": Verb("keys:keys", "Make the keys that seal gossip, and change them while the pool runs."),
     "simulate": Verb("simulate:simulate", "Put a pool through trouble in virtual time: scenarios, sweeps, reports."),
     "demo": Verb("demo.command:demo", "See a pool live through a kill, a freeze, a restart and a drain."),
 }

@@ -185,6 +185,7 @@ def _portrait(status: Status) -> list[tuple[str, str]]:
         ("gossip", status.gossip),
         ("pool", _company(status)),
         ("seal", sealed),
+        *([("seal trouble", status.seal_trouble)] if status.seal_trouble else []),
         ("generation", str(status.generation)),
         ("instance", status.instance),
         ("table digest", status.table_digest),

@@ -38,6 +38,8 @@ class Access:
     """Whether only this machine can connect: loopback, or a unix socket."""
     certified: bool = False
     """Whether every caller has shown a certificate (mutual TLS)."""
+    encrypted: bool = False
+    """Whether the endpoint speaks TLS."""
     named: bool = True
     """Whether callers reach it by host and port at all, so that their Host header means something."""
 

@@ -46,12 +46,54 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """``aes-256-gcm`` or ``plaintext``."""
     keys: int
     """Keys that open what others seal; 0 in plaintext."""
+    seal_trouble: str
+    """What an address this sidecar tried lately says of its seal (unauthenticated); empty when nothing."""
     loop_lag: float
     """Seconds the loop came late to its last deadline."""
     counters: dict[str, int]
     """Datagrams sent, received, dropped by reason, and so on, since the start."""
     settings: dict[str, SettingValue]
     """What is in force, wherever it came from; paths in place of what is secret."""
+
+
+class KeyRow(msgspec.Struct, frozen=True):
+    """One group key, by what it is called. The key itself is told nobody."""
+
+    id: str
+    """Eight hexadecimal digits."""
+    primary: bool
+    """Whether this sidecar seals with it."""
+    accepted: bool
+    """Whether this sidecar opens what others seal with it."""
+    members: int
+    """How many present members hold it, this one included."""
+
+
+class KeysAnswer(msgspec.Struct, frozen=True):
+    """The answer of the routes at ``/v1/keys``: the pool's key ring, as far as this sidecar has heard."""
+
+    version: int
+    """How often the ring has been changed; 0 while it is as the key files had it."""
+    keys: list[KeyRow]
+    members: int
+    """Present members, this one included."""
+    unanswered: list[str]
+    """Those that have not said which keys they hold."""
+    behind: list[str]
+    """Those that hold another ring than this sidecar."""
+    settled: bool
+    """Whether everyone present holds the same: then the next step of a rotation loses nobody."""
+    file: str
+    """Why this sidecar's own key file does not hold the ring; empty when it does."""
+
+
+class Impossible(Exception):
+    """A command that cannot be carried out as things stand; nothing has changed."""
+
+    def __init__(self, detail: str, hint: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.hint = hint
 
 
 class Commands(Protocol):
@@ -75,6 +117,22 @@ class Commands(Protocol):
 
     def undrain(self) -> None:
         """Put it back as soon as its check passes. Does nothing once leaving has begun."""
+        ...
+
+    def keys(self) -> KeysAnswer:
+        """Ask everyone which keys it holds, or go on asking; what has been heard so far."""
+        ...
+
+    def install_key(self, text: str) -> None:
+        """Accept one more key, everywhere. Raises :class:`Impossible`; never shows the key."""
+        ...
+
+    def use_key(self, key_id: str) -> None:
+        """Seal with this key from now on, everywhere. Raises :class:`Impossible`."""
+        ...
+
+    def remove_key(self, key_id: str) -> None:
+        """Accept this key no longer, anywhere. Raises :class:`Impossible`."""
         ...
 
     def leave(self) -> None:

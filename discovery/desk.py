@@ -93,8 +93,11 @@ class Desk:
         rng: random.Random,
         openapi: Prepared,
         contents: Prepared,
+        confidential: bool = True,
     ) -> None:
         """`openapi` and `contents` tell of the routes; those know this module, so they are made elsewhere."""
+        self.confidential = confidential
+        """Whether what callers send here crosses no network in the clear."""
         self.commands = commands
         self.process = process
         self.limits = limits

@@ -20,7 +20,7 @@ REF: Final = "#/components/schemas/{name}"
 def document(routes: Iterable[Route[Any]]) -> bytes:
     """OpenAPI 3.1, as JSON."""
     routes = tuple(routes)
-    structs = [route.answer for route in routes if route.answer is not None]
+    structs = [kind for route in routes for kind in (route.answer, route.body) if kind is not None]
     _, components = msgspec.json.schema_components([*structs, WorkersAnswer, Problem], ref_template=REF)
     paths: dict[str, Json] = {}
     for route in routes:
@@ -51,8 +51,16 @@ def _operation(route: Route[Any]) -> Json:
         "operationId": f"{route.method.lower()}{route.path.replace('/', '_').replace('.', '_')}",
         "parameters": [*_parameters(route.query), *_conditional(route)],
         "responses": _responses(route),
+        **_body(route),
         **({"security": [{}]} if route.public else {}),
     }
+
+
+def _body(route: Route[Any]) -> Json:
+    if route.body is None:
+        return {}
+    schema = {"$ref": REF.format(name=route.body.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def _parameters(query: type[msgspec.Struct]) -> list[Json]:

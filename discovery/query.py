@@ -46,6 +46,18 @@ class AnyQuery(msgspec.Struct, frozen=True):
     """Health routes take no parameters and mind none: probes bring their own (`?verbose`)."""
 
 
+Force = Annotated[bool, msgspec.Meta(description="Do it even where that may cut members off for a moment.")]
+KeyId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{8}$", description="Which key: eight hexadecimal digits.")]
+
+
+class ForceQuery(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    force: Force = False
+
+
+class KeyQuery(ForceQuery, frozen=True, kw_only=True):
+    id: KeyId
+
+
 class ServiceQuery(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     service: Service = ""
 

@@ -10,13 +10,15 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from rumormill.discovery import answers, handlers
+from rumormill.discovery import answers, handlers, keys
 from rumormill.discovery.answers import IndexAnswer, RouteRow
-from rumormill.discovery.commands import Status
+from rumormill.discovery.commands import KeysAnswer, Status
 from rumormill.discovery.desk import Call, Desk, Response
 from rumormill.discovery.query import (
     AnyQuery,
     EventsQuery,
+    ForceQuery,
+    KeyQuery,
     LookupQuery,
     NoQuery,
     PoolQuery,
@@ -40,6 +42,8 @@ class Route(Generic[Q]):
     """The JSON of a success; None where it is none of ours."""
     handler: Callable[[Desk, Call[Q]], Awaitable[Response]]
     status: int = 200
+    body: type[msgspec.Struct] | None = None
+    """The JSON it takes."""
     problems: tuple[int, ...] = ()
     """Statuses of the refusals particular to it."""
     media: str = "application/json"
@@ -151,6 +155,43 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
         handler=handlers.leave,
         status=202,
         problems=(400, 403),
+    ),
+    Route(
+        method="GET",
+        path="/v1/keys",
+        summary="The group keys by id, and how many members hold each",
+        query=NoQuery,
+        answer=KeysAnswer,
+        handler=keys.keys,
+        problems=(400,),
+    ),
+    Route(
+        method="POST",
+        path="/v1/keys",
+        summary="Install one more group key at every member",
+        query=ForceQuery,
+        body=keys.KeyBody,
+        answer=KeysAnswer,
+        handler=keys.install,
+        problems=(400, 403, 409),
+    ),
+    Route(
+        method="PUT",
+        path="/v1/keys",
+        summary="Make a group key the one that everyone seals with",
+        query=KeyQuery,
+        answer=KeysAnswer,
+        handler=keys.use,
+        problems=(400, 403, 409),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/keys",
+        summary="Remove a group key at every member",
+        query=KeyQuery,
+        answer=KeysAnswer,
+        handler=keys.remove,
+        problems=(400, 403, 409),
     ),
     Route(
         method="GET",

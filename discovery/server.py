@@ -69,11 +69,14 @@ class DiscoveryServer:
         process: str,
         wall_offset: float,
         access: Access | None = None,
+        sealed: bool = True,
         limits: Limits | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """`process` names this run in headers (letters, digits, '-', '.'); ValueError if it cannot."""
-        limits = limits or Limits()
+        """`process` names this run in headers (letters, digits, '-', '.'); ValueError if it cannot. Where gossip is not
+        `sealed`, every answer says so."""
+        limits, access = limits or Limits(), access or Access()
+        self._always = b"" if sealed else b"X-Rumormill-Seal: plaintext\r\n"
         self._desk = Desk(
             commands=commands,
             process=process,
@@ -82,11 +85,10 @@ class DiscoveryServer:
             rng=rng or random.Random(),
             openapi=prepare(document(ROUTES), etag=f'W/"{process}-openapi"'),
             contents=prepare_json(contents(), etag=f'W/"{process}-contents"'),
+            confidential=access.local or access.encrypted,
         )
         turns = Turns(limits.batch)
-        self._endpoint = Endpoint(
-            self._desk, Router(Gate(access or Access())), limits, turns, Switchboard(turns, limits.batch)
-        )
+        self._endpoint = Endpoint(self._desk, Router(Gate(access)), limits, turns, Switchboard(turns, limits.batch))
         self._limits = limits
         self._capacity = limits.connections
         self._turning_away = 0
@@ -214,7 +216,7 @@ class DiscoveryServer:
 
     def _tick(self) -> None:
         self._endpoint.now = time.monotonic()
-        self._endpoint.date = f"Date: {formatdate(usegmt=True)}\r\n".encode()
+        self._endpoint.date = f"Date: {formatdate(usegmt=True)}\r\n".encode() + self._always
 
     async def _fold_storms(self) -> None:
         """Take in the newest view of a storm, each time its share of the loop has come round again."""

@@ -11,6 +11,7 @@ import base64
 import binascii
 import functools
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 KEY_BYTES = 32
@@ -35,6 +36,11 @@ def key_id_of(key: bytes) -> int:
 def key_name_of(key: bytes) -> str:
     """What people call a key: eight hexadecimal digits, the first two of them its id on the wire."""
     return _fingerprint(key)[:4].hex()
+
+
+def ring_digest(version: int, keys: Sequence[bytes]) -> bytes:
+    """Eight bytes that stand for a ring at a version: rings of one version are ordered by them."""
+    return hashlib.sha256(b"rumormill key ring" + version.to_bytes(8, "big") + b"".join(keys)).digest()[:8]
 
 
 def parse_key(word: str) -> bytes:

@@ -19,13 +19,12 @@ have sent one, so it changes nothing but what we say to our own operator.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from rumormill.gossip.keyring import MAX_KEYS, KeyRing, key_id_of, key_name_of
+from rumormill.gossip.keyring import MAX_KEYS, KeyRing, key_id_of, key_name_of, ring_digest
 from rumormill.gossip.seal import HEADER
 from rumormill.gossip.spread import Spread
 from rumormill.gossip.state import State
@@ -133,7 +132,7 @@ class Rotation:
         if self.ring is None or message.version > self.version + MAX_AHEAD:
             state.counters["keys_refused"] += 1
             return
-        theirs = (message.version, _digest(message.version, message.keys))
+        theirs = (message.version, ring_digest(message.version, message.keys))
         if theirs > self._stamp and len(set(message.keys)) == len(message.keys):
             self._adopt(message.version, KeyRing(tuple(message.keys)), f"by way of {sender.name}")
             state.send(sender, self._held(ask=False))
@@ -321,7 +320,7 @@ class Rotation:
     @property
     def _stamp(self) -> tuple[int, bytes]:
         ring = self.ring
-        return (self.version, _digest(self.version, ring.keys) if ring else b"")
+        return (self.version, ring_digest(self.version, ring.keys) if ring else b"")
 
     def _keys(self) -> Keys:
         ring = self.ring
@@ -338,10 +337,6 @@ _UNOPENED = {
     "sealed": "{where} is sealed, and this member gossips in plaintext",
     "plaintext": "{where} gossips in plaintext, and this pool is sealed: nothing it says is heard",
 }
-
-
-def _digest(version: int, keys: tuple[bytes, ...] | list[bytes]) -> bytes:
-    return hashlib.sha256(b"rumormill key ring" + version.to_bytes(8, "big") + b"".join(keys)).digest()[:8]
 
 
 def _where(address: Address) -> str:

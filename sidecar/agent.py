@@ -21,15 +21,16 @@ import msgspec
 import trio
 
 from rumormill.discovery import Access, DiscoveryServer
-from rumormill.gossip import KeyRing, Node, ProtocolSettings
+from rumormill.gossip import Node, ProtocolSettings
 from rumormill.gossip.transport import GossipTransport, boot_clock
 from rumormill.membership.record import Readiness
 from rumormill.membership.view import Event, PoolView
 from rumormill.sidecar.companion import Companion, profile_of
 from rumormill.sidecar.contacts import Contacts
 from rumormill.sidecar.errors import NameTaken, SettingsError
+from rumormill.sidecar.keyfile import KeyFile, KeyFileKeeper, read_key_file
 from rumormill.sidecar.log import Log, monotonic, open_log
-from rumormill.sidecar.secrets import read_key_file, read_token_file
+from rumormill.sidecar.secrets import read_token_file
 from rumormill.sidecar.settings import Settings
 from rumormill.sidecar.snapshot import Remembered, SnapshotIgnored, SnapshotKeeper, read_snapshot_untrusted
 from rumormill.sidecar.sockets import Listener, bound_endpoint, open_gossip_socket, open_http_listeners
@@ -46,7 +47,7 @@ def run(settings: Settings) -> None:
     for number in GOING_SIGNALS:
         signal.signal(number, _end_now)
     log = open_log(member=settings.name)
-    keyring = read_key_file(settings.key_file) if settings.key_file else None
+    keys = read_key_file(settings.key_file) if settings.key_file else None
     access = _access(settings)
     worker = _open_worker(settings.worker_pid)
     sock = open_gossip_socket(settings.gossip)
@@ -58,7 +59,7 @@ def run(settings: Settings) -> None:
             gossip=str(Endpoint(*sock.getsockname()[:2])),
             advertise=str(settings.reached_at),
         )
-        trio.run(_Agent(settings, sock, keyring, access, worker, log).main)
+        trio.run(_Agent(settings, sock, keys, access, worker, log).main)
     finally:
         sock.close()
         if worker is not None:
@@ -88,6 +89,7 @@ def _access(settings: Settings) -> Access:
         changing=changing,
         local=settings.http.local,
         certified=settings.http_ca is not None,
+        encrypted=settings.http_cert is not None,
         named=settings.http.path is None,
     )
 
@@ -117,14 +119,14 @@ class _Agent:
         self,
         settings: Settings,
         sock: socket.socket,
-        keyring: KeyRing | None,
+        keys: KeyFile | None,
         access: Access,
         worker: int | None,
         log: Log,
     ) -> None:
         self.settings = settings
         self.sock = sock
-        self.keyring = keyring
+        self.keys = keys
         self.access = access
         self.worker = worker
         self.log = log
@@ -136,6 +138,8 @@ class _Agent:
         self.hearing = trio.CancelScope()
 
     async def main(self) -> None:
+        if self.keys is None:
+            self.log.warning("plaintext", text="gossip is not sealed: anyone on the network can read and forge it")
         listeners = await open_http_listeners(self.settings)
         remembered = self._remembered()
         self._wire(remembered)
@@ -143,7 +147,7 @@ class _Agent:
         # of milliseconds, in which no heartbeat leaves, each time the collector goes over everything.
         gc.freeze()
         async with trio.open_nursery() as nursery:
-            for task in (self._gossip, self.contacts.run, self.check.run, self.keeper.run):
+            for task in (self._gossip, self.contacts.run, self.check.run, self.keeper.run, self.key_keeper.run):
                 nursery.start_soon(task)
             if self.worker is not None:
                 nursery.start_soon(self.check.watch_process, self.worker)
@@ -170,7 +174,7 @@ class _Agent:
             settings,
             node=self.node,
             transport=self.transport,
-            keyring=self.keyring,
+            key_file_trouble=lambda: self.key_keeper.trouble,
             process=process,
             log=self.log,
             going=self.going,
@@ -181,6 +185,7 @@ class _Agent:
             process=process,
             wall_offset=time.time() - boot_clock(),
             access=self.access,
+            sealed=self.keys is not None,
             rng=rng,
         )
         self.check = WorkerCheck(
@@ -195,7 +200,8 @@ class _Agent:
             address=(settings.reached_at.host, settings.reached_at.port),
             cluster=settings.cluster,
             profile=profile_of(settings, Readiness.STARTING),
-            keyring=self.keyring,
+            keyring=self.keys.ring if self.keys else None,
+            key_version=self.keys.version if self.keys else 0,
             rng=rng,
             token_bytes=os.urandom,
             now=boot_clock(),
@@ -222,6 +228,7 @@ class _Agent:
             remembered.addresses,
             self._warn,
         )
+        self.key_keeper = KeyFileKeeper(settings.key_file, self._key_content, self._warn_of_keys)
 
     def _remembered(self) -> Remembered:
         settings = self.settings
@@ -233,6 +240,13 @@ class _Agent:
             self._warn(f"{settings.snapshot} {error}; starting without it")
             return Remembered()
 
+    def _key_content(self) -> KeyFile | None:
+        ring = self.node.keyring
+        return KeyFile(ring, self.node.key_version) if ring else None
+
+    def _warn_of_keys(self, trouble: str) -> None:
+        self.log.error("key file", trouble=trouble)
+
     def _warn(self, trouble: str) -> None:
         self.log.warning("snapshot", trouble=trouble)
 
@@ -242,6 +256,7 @@ class _Agent:
 
     def _on_events(self, events: Sequence[Event]) -> None:
         self.server.publish_events(events)
+        self.key_keeper.changed()
         for event in events:
             self.log.info(event.kind, who=event.member, text=event.text)
 

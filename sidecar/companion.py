@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 import trio
 
-from rumormill.discovery.commands import SettingValue, Status
-from rumormill.gossip import KeyRing, Node, Profile
+from rumormill.discovery.commands import Impossible, KeyRow, KeysAnswer, SettingValue, Status
+from rumormill.gossip import InvalidKey, KeyRing, Node, Profile
+from rumormill.gossip.keyring import key_id_of, parse_key
 from rumormill.gossip.transport import GossipTransport, boot_clock
 from rumormill.membership.record import Readiness
 from rumormill.membership.view import MemberDetail
@@ -53,7 +54,7 @@ class Companion:
         *,
         node: Node,
         transport: GossipTransport,
-        keyring: KeyRing | None,
+        key_file_trouble: Callable[[], str],
         process: str,
         log: Log,
         going: trio.Event,
@@ -62,7 +63,7 @@ class Companion:
         self._settings = settings
         self._node = node
         self._transport = transport
-        self._keys = len(keyring.keys) if keyring else 0
+        self._key_file_trouble = key_file_trouble
         self._process = process
         self._log = log
         self._going = going
@@ -101,6 +102,67 @@ class Companion:
     def leave(self) -> None:
         """Begin to leave the pool for good: drains first, as a SIGTERM does."""
         self._going.set()
+
+    def keys(self) -> KeysAnswer:
+        """Who holds which key, as far as has been heard; goes on asking."""
+        audit = self._node.audit_keys(boot_clock())
+        self._transport.poke()
+        ours = self._node.keyring.names if self._node.keyring else ()
+        names = [*ours, *sorted(name for name in audit.holders if name not in ours)]
+        return KeysAnswer(
+            version=audit.version,
+            keys=[KeyRow(name, name == audit.primary, name in ours, audit.holders[name]) for name in names],
+            members=audit.members,
+            unanswered=list(audit.unanswered),
+            behind=list(audit.behind),
+            settled=audit.settled,
+            file=self._key_file_trouble(),
+        )
+
+    def install_key(self, text: str) -> None:
+        """Accept one more key, everywhere."""
+        ring = self._ring()
+        try:
+            key = parse_key(text.strip())
+        except InvalidKey as error:
+            raise Impossible(f"the key {error}", "rumormill keys generate makes one") from None
+        if key not in ring.keys and key_id_of(key) in map(key_id_of, ring.keys):
+            raise Impossible("the key looks on the wire like one that is in use", "generate another")
+        try:
+            self._change(ring, ring.with_key(key))
+        except InvalidKey as error:
+            raise Impossible(str(error), "remove one that is no longer used: rumormill keys list") from None
+
+    def use_key(self, key_id: str) -> None:
+        """Seal with this key from now on, everywhere."""
+        ring = self._ring()
+        self._change(ring, ring.with_primary(self._key(ring, key_id)))
+
+    def remove_key(self, key_id: str) -> None:
+        """Accept this key no longer, anywhere."""
+        ring = self._ring()
+        try:
+            self._change(ring, ring.without_key(self._key(ring, key_id)))
+        except InvalidKey as error:
+            raise Impossible(str(error), "rumormill keys use OTHER first") from None
+
+    def _ring(self) -> KeyRing:
+        ring = self._node.keyring
+        if ring is None:
+            raise Impossible("this pool gossips in plaintext", "start every member with --key-file to seal it")
+        return ring
+
+    def _key(self, ring: KeyRing, key_id: str) -> bytes:
+        key = ring.key_named(key_id)
+        if key is None:
+            raise Impossible(f"there is no key {key_id} here", f"there are {', '.join(ring.names)}")
+        return key
+
+    def _change(self, before: KeyRing, after: KeyRing) -> None:
+        """A step that changes nothing still makes the ring everyone's where it had come from files alone."""
+        if after != before or not self._node.key_version:
+            self._node.change_keys(after, boot_clock())
+            self._transport.poke()
 
     def _tell(self) -> None:
         self._node.update(profile_of(self._settings, self.readiness), boot_clock())
@@ -145,8 +207,9 @@ class Companion:
             stopped=node.stopped,
             peers=sum(m.liveness.present and m.instance != node.instance for m in node.view.members),
             table_digest=f"{node.table_digest:016x}",
-            seal="aes-256-gcm" if self._keys else "plaintext",
-            keys=self._keys,
+            seal="aes-256-gcm" if node.keyring else "plaintext",
+            keys=len(node.keyring.keys) if node.keyring else 0,
+            seal_trouble=node.seal_trouble,
             loop_lag=round(self._transport.lag, 4),
             counters={**node.counters, **self._transport.counters, **_prefixed("http_", self._http_counters())},
             settings=shown(settings),

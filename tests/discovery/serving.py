@@ -14,6 +14,7 @@ import trio
 import trio.testing
 
 from rumormill.discovery import Access, DiscoveryServer, Limits, Status
+from rumormill.discovery.commands import Impossible, KeyRow, KeysAnswer
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import Member, MemberDetail, PoolView
 
@@ -51,6 +52,9 @@ def pool(*members: Member, isolated: bool = False) -> PoolView:
 THREE = pool(member("w1"), member("w2"), member("w3"))
 
 
+ONE_KEY = KeysAnswer(1, [KeyRow("3c45ae74", True, True, 3)], 3, [], [], True, "")
+
+
 @dataclass
 class Sidecar:
     """The commands of a sidecar that remembers what it was told."""
@@ -59,6 +63,7 @@ class Sidecar:
     reason: str | None = None
     known: dict[bytes, MemberDetail] = field(default_factory=dict)
     broken: bool = False
+    ring: KeysAnswer = field(default_factory=lambda: ONE_KEY)
 
     def details(self) -> dict[bytes, MemberDetail]:
         if self.broken:
@@ -84,10 +89,25 @@ class Sidecar:
             table_digest="0123456789abcdef",
             seal="plaintext",
             keys=0,
+            seal_trouble="",
             loop_lag=0.001,
             counters={"sent": 12},
             settings={"period": 0.2, "join": ["127.0.0.1:7947"], "zone": None},
         )
+
+    def keys(self) -> KeysAnswer:
+        return self.ring
+
+    def install_key(self, text: str) -> None:
+        if text == "bad":
+            raise Impossible("the key cannot be installed: it is bad", "make another")
+        self.told.append("install")
+
+    def use_key(self, key_id: str) -> None:
+        self.told.append(f"use {key_id}")
+
+    def remove_key(self, key_id: str) -> None:
+        self.told.append(f"remove {key_id}")
 
     def unready(self) -> str | None:
         return self.reason
@@ -127,11 +147,13 @@ class Caller:
     async def get(self, target: str, **headers: str) -> Answer:
         return await self.ask("GET", target, **headers)
 
-    async def ask(self, method: str, target: str, **headers: str) -> Answer:
+    async def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> Answer:
         """One request and its answer; `If_None_Match=` becomes `If-None-Match:`."""
+        headers |= {"Content_Length": str(len(body))} if body else {}
         lines = [(name.replace("_", "-"), value) for name, value in {"Host": "localhost", **headers}.items()]
         request = h11.Request(method=method, target=target, headers=lines)
-        await self.send((self._h11.send(request) or b"") + (self._h11.send(h11.EndOfMessage()) or b""))
+        events = (request, h11.Data(data=body), h11.EndOfMessage()) if body else (request, h11.EndOfMessage())
+        await self.send(b"".join(self._h11.send(event) or b"" for event in events))
         answer = await self.read_answer()
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
             self._h11.start_next_cycle()
@@ -218,19 +240,25 @@ class Serving:
     async def get(self, target: str, **headers: str) -> Answer:
         return await self.ask("GET", target, **headers)
 
-    async def ask(self, method: str, target: str, **headers: str) -> Answer:
+    async def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> Answer:
         caller = await self.caller()
         async with caller.stream:
-            return await caller.ask(method, target, **headers)
+            return await caller.ask(method, target, body, **headers)
 
 
 @asynccontextmanager
 async def serving(
-    first: PoolView | None = THREE, *, access: Access | None = None, limits: Limits | None = None
+    first: PoolView | None = THREE,
+    *,
+    access: Access | None = None,
+    limits: Limits | None = None,
+    sealed: bool = True,
 ) -> AsyncIterator[Serving]:
     """An endpoint on an ephemeral port; it is closed, and all its tasks are gone, when the block ends."""
     sidecar = Sidecar()
-    server = DiscoveryServer(commands=sidecar, process=PROCESS, wall_offset=WALL_OFFSET, access=access, limits=limits)
+    server = DiscoveryServer(
+        commands=sidecar, process=PROCESS, wall_offset=WALL_OFFSET, access=access, sealed=sealed, limits=limits
+    )
     if first is not None:
         server.publish(first)
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")

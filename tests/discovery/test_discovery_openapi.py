@@ -17,9 +17,12 @@ from rumormill.discovery.routes import ROUTES
 from rumormill.membership.view import Event
 
 ASKED = {
-    "/v1/lookup": "/v1/lookup?key=a",
-    "/v1/watch": None,  # has no end
+    "GET /v1/lookup": "/v1/lookup?key=a",
+    "GET /v1/watch": None,  # has no end
+    "PUT /v1/keys": "/v1/keys?id=3c45ae74",
+    "DELETE /v1/keys": "/v1/keys?id=3c45ae74",
 }
+BODIES = {"POST /v1/keys": b'{"key": "bm8gc3VjaCBrZXk="}'}
 
 
 async def test_every_route_and_every_parameter_stands_in_the_document():
@@ -59,12 +62,17 @@ def _references(node: Any) -> Any:
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 async def test_an_answer_is_of_the_type_that_the_document_was_made_from(route):
-    target = ASKED.get(route.path, route.path)
+    asked = f"{route.method} {route.path}"
+    target = ASKED.get(asked, route.path)
     if target is None or route.answer is None:
         target = "/openapi.json"
     async with serving() as endpoint:
         endpoint.server.publish_events([Event(1.0, "joined", "w1", "w1 joined")])
-        got = await endpoint.ask(route.method, target) if target != "/openapi.json" else await endpoint.get(target)
+        got = (
+            await endpoint.ask(route.method, target, BODIES.get(asked, b""))
+            if target != "/openapi.json"
+            else await endpoint.get(target)
+        )
         if route.answer is not None:
             assert got.status == route.status
             read = msgspec.json.decode(got.body, type=route.answer, strict=True)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from rumormill.sidecar import Settings, SettingsError, load
-from rumormill.sidecar.secrets import read_key_file, read_token_file
+from rumormill.sidecar.keyfile import read_key_file
+from rumormill.sidecar.secrets import read_token_file
 from rumormill.sidecar.settings import description_of, fields
 from rumormill.sidecar.values import Endpoint, Seconds, WorkerUrl
 
@@ -233,7 +234,7 @@ def private(path: Path, text: str | bytes, mode: int = 0o600) -> Path:
 def test_a_key_file_is_read(tmp_path: Path) -> None:
     new, old = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
     ring = read_key_file(private(tmp_path / "k", f"# the old one comes second\n{new}\n{old}  # and goes soon\n{new}\n"))
-    assert ring.keys == (b"\1" * 32, bytes(32))
+    assert (ring.ring.keys, ring.version) == ((b"\1" * 32, bytes(32)), 0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,184 @@
+"""Keys change in a pool of real agents, by the verbs: everywhere, in the files too, and nobody is lost."""
+
+from __future__ import annotations
+
+import base64
+import stat
+from pathlib import Path
+
+import pytest
+import trio
+from agents import Agent, Worker, all_routable, pool, rumormill
+
+from rumormill.gossip.keyring import KeyRing, key_name_of
+from rumormill.sidecar import SettingsError
+from rumormill.sidecar.keyfile import KeyFile, KeyFileKeeper, parse_key_file, read_key_file, write_key_file
+
+A, B, C = (letter * 32 for letter in (b"a", b"b", b"c"))
+KA, KB, KC = map(key_name_of, (A, B, C))
+
+
+def key_file(path: Path, *keys: bytes) -> Path:
+    path.write_text(KeyRing(keys).to_text())
+    path.chmod(0o600)
+    return path
+
+
+def encoded(key: bytes) -> str:
+    return base64.b64encode(key).decode()
+
+
+async def succeeds(*arguments: str) -> str:
+    done = await rumormill(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+async def written(path: Path, *keys: bytes) -> None:
+    with trio.fail_after(5):
+        while read_key_file(path).ring.keys != keys:
+            await trio.sleep(0.02)
+
+
+async def test_install_use_and_remove_reach_every_member_and_its_file(tmp_path: Path) -> None:
+    files = [key_file(tmp_path / f"w{n}.key", A) for n in (1, 2, 3)]
+    new = key_file(tmp_path / "new.key", B)
+    async with trio.open_nursery() as nursery:
+        worker = await Worker.start(nursery)
+        w1 = await Agent.start(nursery, "w1", worker, "--key-file", str(files[0]))
+        w2 = await Agent.start(nursery, "w2", worker, "--key-file", str(files[1]), "--join", w1.gossip)
+        w3 = await Agent.start(nursery, "w3", worker, "--key-file", str(files[2]), "--join", w1.gossip)
+        agents = (w1, w2, w3)
+        for agent in agents:
+            await agent.until(all_routable("w1", "w2", "w3"))
+        said = await succeeds("keys", "install", str(new), "--http", w2.http)
+        assert f"{KB}  opens  3 of 3" in said
+        for path in files:
+            await written(path, A, B)
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        await succeeds("keys", "use", str(new), "--http", w3.http)
+        early = await rumormill("keys", "remove", KB, "--http", w1.http)
+        assert early.returncode == 4
+        assert "the key that seals cannot be removed" in early.stderr
+        await succeeds("keys", "remove", KA, "--http", w1.http)
+        for path in files:
+            await written(path, B)
+        ring = await w2.ask("/v1/keys")
+        assert (ring["version"], ring["settled"], ring["members"]) == (3, True, 3)
+        assert ring["keys"] == [{"id": KB, "primary": True, "accepted": True, "members": 3}]
+        for agent in agents:
+            await agent.until(all_routable("w1", "w2", "w3"))
+            status = await agent.ask("/v1/status")
+            assert (status["keys"], status["seal_trouble"]) == (1, "")
+            assert not {"dropped_unknown_key", "dropped_key"} & status["counters"].keys()
+            kinds = {line["event"] for line in agent.lines}
+            assert not {"suspected", "evicted", "refused"} & kinds
+            told = [*map(str, agent.lines), *agent.other, str(await agent.ask("/v1/events")), str(status), said]
+            assert not [text for text in told for key in (A, B) if encoded(key) in text or key.hex() in text]
+            assert encoded(A)[:20] not in Path(f"/proc/{agent.process.pid}/cmdline").read_text()
+        # A restart knows from its file which ring is the newer: a file put back by mistake is brought up to date.
+        key_file(files[2], B, A)
+        w3.process.kill()
+        await w3.ended()
+        again = await Agent.start(nursery, "w3", worker, "--key-file", str(files[2]), "--join", w1.gossip)
+        await again.until(all_routable("w1", "w2", "w3"))
+        await written(files[2], B)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_file_that_cannot_be_written_stops_nothing_and_is_said(tmp_path: Path) -> None:
+    """Its folder has gone: what a full disk or a read-only mount look like to the sidecar."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    path = key_file(folder / "pool.key", A)
+    async with trio.open_nursery() as nursery:
+        w1 = await Agent.start(nursery, "w1", "http://127.0.0.1:1", "--key-file", str(path))
+        path.unlink()
+        folder.rmdir()
+        await succeeds("keys", "install", str(key_file(tmp_path / "new.key", B)), "--http", w1.http)
+        line = await w1.logged("key file", level="error")
+        assert "cannot be written: No such file" in line["trouble"]
+        assert "Trouble:" in await succeeds("keys", "list", "--http", w1.http)
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_verbs_refuse_in_words(tmp_path: Path) -> None:
+    new = key_file(tmp_path / "new.key", B)
+    async with pool(2) as ([w1, _], _worker):
+        assert "plaintext" in await succeeds("keys", "list", "--http", w1.http)
+        for arguments, words in (
+            (("install", str(new)), "this pool gossips in plaintext"),
+            (("use", "3c45ae7"), "is neither a key's id nor a key file"),
+            (("install", str(tmp_path / "none")), "does not exist"),
+        ):
+            done = await rumormill("keys", *arguments, "--http", w1.http)
+            assert done.returncode in (2, 4)
+            assert words in done.stderr
+        new.chmod(0o644)
+        done = await rumormill("keys", "install", str(new), "--http", w1.http)
+        assert "can be read by others" in done.stderr
+
+
+async def test_plaintext_says_so_in_the_log_in_status_and_in_every_answer() -> None:
+    async with pool(1) as ([w1], _worker):
+        assert "anyone on the network" in (await w1.logged("plaintext", level="warning"))["text"]
+        assert (await w1.ask("/v1/status"))["seal"] == "plaintext"
+        assert "anyone can read and forge" in await succeeds("status", "--http", w1.http)
+
+
+async def test_a_plaintext_agent_stays_outside_a_sealed_pool_and_says_why(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        key = key_file(tmp_path / "k", A)
+        w1 = await Agent.start(nursery, "w1", "http://127.0.0.1:1", "--key-file", str(key))
+        w2 = await Agent.start(nursery, "w2", "http://127.0.0.1:1", "--join", w1.gossip)
+        told = await w2.logged("refused")
+        assert told["text"].startswith(f"{w1.gossip} is sealed, and this member gossips in plaintext: start it with")
+        assert "gossips in plaintext" in (await w1.logged("refused"))["text"]
+        assert (await w2.ask("/v1/status"))["seal_trouble"] == told["text"]
+        assert (await w2.ask("/v1/status"))["joined"] is False
+        assert [member["name"] for member in (await w1.ask("/v1/members"))["members"]] == ["w1"]
+        nursery.cancel_scope.cancel()
+
+
+def test_a_key_file_knows_its_version_until_somebody_edits_it(tmp_path: Path) -> None:
+    path = key_file(tmp_path / "k", A)
+    write_key_file(path, KeyFile(KeyRing((B, A)), 7))
+    assert read_key_file(path) == KeyFile(KeyRing((B, A)), 7)
+    write_key_file(path, KeyFile(KeyRing((C,)), 6))
+    assert read_key_file(path).version == 7, "a slower neighbour that shares the file has not put an older ring back"
+    text = path.read_text()
+    assert parse_key_file(text.replace(encoded(A), encoded(C))) == KeyFile(KeyRing((B, C)), 0)
+    for mark in ("#: ring x y", "#: ring 99999999999999999999 00", "#: ring 7", "#: ring -1 00", "#: ring"):
+        assert parse_key_file(f"{mark}\n{encoded(A)}\n") == KeyFile(KeyRing((A,)), 0)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_to_a_key_file_stays_one(tmp_path: Path) -> None:
+    real, link = key_file(tmp_path / "real", A), tmp_path / "link"
+    link.symlink_to(real)
+    write_key_file(link, KeyFile(KeyRing((B,)), 1))
+    assert link.is_symlink()
+    assert read_key_file(real).ring.keys == (B,)
+
+
+async def test_a_file_is_tried_again_until_it_can_be_written(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    folder = tmp_path / "later"
+    wanted, warnings = KeyFile(KeyRing((A,))), []
+    keeper = KeyFileKeeper(folder / "k", lambda: wanted, warnings.append)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.run)
+        wanted = KeyFile(KeyRing((A, B)), 1)
+        keeper.changed()
+        with trio.fail_after(1e6):
+            while len(warnings) < 2:
+                await trio.sleep(1)
+            assert keeper.trouble
+            folder.mkdir()
+            while keeper.trouble:
+                await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert read_key_file(folder / "k") == wanted
+    with pytest.raises(SettingsError):
+        read_key_file(tmp_path / "none")

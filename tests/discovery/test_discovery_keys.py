@@ -1,0 +1,105 @@
+"""The key ring over HTTP: the order of steps is kept, a key goes in and never out, and plaintext is said everywhere."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+from serving import ONE_KEY, PROCESS, Sidecar, serving
+
+from rumormill.discovery import Access, DiscoveryServer
+
+KEY = "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE="
+LAGGING = msgspec.structs.replace(ONE_KEY, unanswered=["w2"], settled=False)
+BEHIND = msgspec.structs.replace(ONE_KEY, behind=["w3"], settled=False)
+
+
+async def test_each_step_is_one_request():
+    async with serving() as endpoint:
+        assert (await endpoint.get("/v1/keys")).json["keys"][0]["id"] == "3c45ae74"
+        assert (await endpoint.ask("POST", "/v1/keys", msgspec.json.encode({"key": KEY}))).status == 200
+        assert (await endpoint.ask("PUT", "/v1/keys?id=fa4b85b6")).status == 200
+        assert (await endpoint.ask("DELETE", "/v1/keys?id=3c45ae74")).status == 200
+        assert endpoint.sidecar.told == ["install", "use fa4b85b6", "remove 3c45ae74"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'{"key": 7}', b'{"kye": "x"}', b"\xff", KEY.encode(), b'{"key": "x", "more": 1}']
+)
+async def test_a_body_that_will_not_do_is_refused_and_never_quoted(body):
+    async with serving() as endpoint:
+        got = await endpoint.ask("POST", "/v1/keys", body)
+        assert got.status == 400
+        assert KEY not in got.body.decode()
+        assert endpoint.sidecar.told == []
+
+
+async def test_a_key_that_will_not_do_is_refused_with_what_to_do():
+    async with serving() as endpoint:
+        got = await endpoint.ask("POST", "/v1/keys", b'{"key": "bad"}')
+        assert (got.status, got.json["hint"]) == (409, "make another")
+
+
+async def test_an_id_is_eight_digits():
+    async with serving() as endpoint:
+        for query in ("", "?id=3c", "?id=3C45AE74", "?key=3c45ae74"):
+            assert (await endpoint.ask("PUT", f"/v1/keys{query}")).status == 400
+
+
+@pytest.mark.parametrize("ring", [LAGGING, BEHIND])
+async def test_while_somebody_could_be_cut_off_nothing_changes_unless_forced(ring, autojump_clock):
+    """In virtual time, over a stream in memory: the wait for those who lag is over at once."""
+    sidecar = Sidecar(ring=ring)
+    server = DiscoveryServer(commands=sidecar, process=PROCESS, wall_offset=0.0)
+    there, here = trio.testing.memory_stream_pair()
+
+    class Once(trio.abc.Listener[trio.abc.Stream]):
+        def __init__(self) -> None:
+            self._streams = [there]
+
+        async def accept(self) -> trio.abc.Stream:
+            if not self._streams:
+                await trio.sleep_forever()
+            return self._streams.pop()
+
+        async def aclose(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve, [Once()])
+        for query, status in (("id=fa4b85b6", b"409"), ("id=fa4b85b6&force=true", b"200")):
+            await here.send_all(f"PUT /v1/keys?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            answer = bytes(await here.receive_some())
+            assert answer.startswith(b"HTTP/1.1 " + status)
+            if status == b"409":
+                assert (*ring.unanswered, *ring.behind)[0].encode() in answer
+                assert sidecar.told == []
+        assert sidecar.told == ["use fa4b85b6"]
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("access", "status"),
+    [
+        (Access(changing="open-wide", local=False), 403),
+        (Access(changing="open-wide", local=False, encrypted=True), 200),
+        (Access(changing="open-wide"), 200),
+    ],
+    ids=["in the clear", "TLS", "loopback"],
+)
+async def test_a_key_does_not_cross_a_network_in_the_clear(access, status):
+    async with serving(access=access) as endpoint:
+        got = await endpoint.ask(
+            "POST", "/v1/keys", msgspec.json.encode({"key": KEY}), Authorization="Bearer open-wide"
+        )
+        assert got.status == status
+        assert (await endpoint.ask("PUT", "/v1/keys?id=fa4b85b6", Authorization="Bearer open-wide")).status == 200
+
+
+async def test_where_gossip_is_plaintext_every_answer_says_so():
+    async with serving(sealed=False) as endpoint:
+        for path in ("/", "/v1/workers", "/livez", "/nowhere"):
+            assert (await endpoint.get(path)).headers["x-rumormill-seal"] == "plaintext"
+    async with serving() as endpoint:
+        assert "x-rumormill-seal" not in (await endpoint.get("/")).headers
