@@ -1,5 +1,5 @@
 # The front door. Every target prepares what it needs in .venv first; nothing is installed outside this folder.
-.PHONY: demo test soak lab lab-full lint check bench format clean
+.PHONY: demo test soak fuzz audit lab lab-full lint check bench format clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -16,8 +16,19 @@ test: .venv/dev-ready  ## every test that finishes in minutes
 	$(BIN)/pytest -m "not slow"
 
 SOAK ?= 5000
-soak: .venv/dev-ready  ## thousands of fresh stories against the laws; what fails is saved and tried first next time
+soak: .venv/fuzz-ready  ## thousands of fresh stories against the laws, a million hostile datagrams, two hours of fuzzing
 	RUMORMILL_SOAK=$(SOAK) $(BIN)/pytest -q tests/simulations/test_machine.py
+	RUMORMILL_FLOOD=1000000 $(BIN)/pytest -q -s tests/hostile
+	$(BIN)/python tests/fuzz/run.py 7200
+
+FUZZ ?= 60
+fuzz: .venv/fuzz-ready  ## a minute (FUZZ=3600: an hour) of atheris at every door at which strangers' bytes come in
+	$(BIN)/python tests/fuzz/run.py $(FUZZ)
+
+audit: .venv/ready  ## known vulnerabilities of what we depend on; needs the network's advisory service
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[audit]'
+	@$(BIN)/pip freeze --exclude-editable > .venv/frozen.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement .venv/frozen.txt
 
 lab: .venv/ready  ## the figures of docs/simulation.md, within an hour on two cores; can be stopped and taken up again
 	$(BIN)/rumormill simulate sweep pictures --out lab.jsonl
@@ -77,3 +88,7 @@ clean:  ## remove what these targets made
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@mkdir -p .venv/rooms && ln -sfn ../.. .venv/rooms/rumormill
 	@touch .venv/ready $@
+
+.venv/fuzz-ready: .venv/dev-ready
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	@touch $@

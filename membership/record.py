@@ -143,12 +143,22 @@ def validate_record(record: Record) -> None:
         if not text.isprintable():
             raise InvalidRecord(f"{field} holds characters that cannot be printed")
     _validate_address(record)
-    if record.url and urlsplit(record.url).scheme not in ("http", "https"):
-        raise InvalidRecord(f"url {record.url!r} is neither http nor https")
+    if record.url:
+        _validate_url(record.url)
     if sum(len(k.encode()) + len(v.encode()) + 2 for k, v in record.tags.items()) > MAX_TAGS_BYTES:
         raise InvalidRecord(f"tags take more than {MAX_TAGS_BYTES} bytes")
     if len(encode_record(record)) > MAX_RECORD_BYTES:
         raise InvalidRecord(f"the whole record is longer than {MAX_RECORD_BYTES} bytes")
+
+
+def _validate_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  reading it is what checks it
+    except ValueError as error:
+        raise InvalidRecord(f"url {url!r} is not a URL: {error}") from None
+    if parts.scheme not in ("http", "https"):
+        raise InvalidRecord(f"url {url!r} is neither http nor https")
 
 
 def _validate_address(record: Record) -> None:

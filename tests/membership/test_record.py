@@ -34,6 +34,9 @@ def test_a_record_survives_its_bytes() -> None:
         {"port": 65536},
         {"url": "ftp://x"},
         {"url": "javascript:alert(1)"},
+        {"url": "http://127.0.0.1:9[01"},
+        {"url": "http://127.0.0.1:99999"},
+        {"url": "http://\u2100/"},
         {"weight": -1},
         {"weight": 10**9},
         {"zone": "z" * 65},
@@ -62,6 +65,12 @@ def test_a_record_fits_one_datagram() -> None:
     assert len(encode_record(large)) <= MAX_RECORD_BYTES
     with pytest.raises(InvalidRecord, match="tags"):
         row_of_record_untrusted(encode_record(record("w", 1, tags={"k" * 300: "v" * 300})))
+
+
+@given(st.text(max_size=40), st.sampled_from(["http://", "https://", "http://[", ""]))
+def test_any_text_for_a_url_is_taken_or_refused(text: str, scheme: str) -> None:
+    with contextlib.suppress(InvalidRecord):
+        row_of_record_untrusted(msgspec.msgpack.encode(record("w1", 1, url=scheme + text)))
 
 
 @given(st.binary(max_size=400))

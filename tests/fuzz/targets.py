@@ -1,0 +1,134 @@
+"""What is fuzzed: each target takes any bytes, and may raise nothing.
+
+What a target documents as its refusal (an exception, a counter) it handles itself, so that whatever comes out of one is
+a finding. They are the doors at which bytes of strangers come in: a datagram, what stands inside a good seal, a message
+of a sync, an HTTP request, a TOML file, a key file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from rumormill.discovery import Access, Limits
+from rumormill.discovery.access import Gate
+from rumormill.discovery.request import RequestReader
+from rumormill.discovery.response import Refused
+from rumormill.discovery.router import Router
+from rumormill.gossip import InvalidKey, Node
+from rumormill.gossip.wire import UndecodablePayload, decode_untrusted
+from rumormill.membership.record import InvalidRecord, decode_record_untrusted
+from rumormill.sidecar import SettingsError
+from rumormill.sidecar.keyfile import parse_key_file
+from rumormill.sidecar.sources import load
+from rumormill.simulations import World
+
+Target = Callable[[bytes], None]
+FRESH_EVERY = 2000
+"""Inputs after which a target that remembers what came before begins anew."""
+STRANGER = ("198.51.100.1", 666)
+
+
+class Pool:
+    """Two members that know each other, in virtual time; whatever n1 says to n0 is sealed as n1 seals."""
+
+    def __init__(self) -> None:
+        self._left = 0
+
+    def _node(self, key: str) -> Node:
+        running = self._world.node(key)
+        assert isinstance(running, Node)
+        return running
+
+    def _begin(self) -> None:
+        if self._left:
+            self._left -= 1
+            return
+        self._left = FRESH_EVERY
+        self._world = World(seed=1)
+        self._world.start(2)
+        assert self._world.run_until(self._world.one_view, within=3.0) is not None
+        self.victim, self.peer = self._node("n0"), self._node("n1")
+        self._now = self._world.hosts["n0"].local_time()
+
+    def _receive(self, data: bytes, source: tuple[str, int]) -> None:
+        self._now += 0.001
+        self.victim.receive_datagram(data, source, self._now)
+        self.victim.handle_timer(self._now)
+        self.victim.datagrams_to_send()
+        self.victim.take_events()
+        _ = self.victim.view
+
+    def datagram(self, data: bytes) -> None:
+        """From outside, without a key. Half of them with a header that fits."""
+        self._begin()
+        if data[:1] > b"\x7f":
+            state = self.victim._state
+            halves = self.peer.instance[:8] + state.me.half
+            data = bytes([data[0] & 0x1F]) + data[1:2] + state.seal.label + halves + data[2:]
+        self._receive(data, STRANGER)
+
+    def messages(self, data: bytes) -> None:
+        """From inside: a member whose seal is good says this."""
+        self._begin()
+        peer = self.peer._state
+        row = peer.table.get(self.victim.instance[:8])
+        assert row is not None
+        peer.send_encoded(row, [data])
+        for _, datagram in self.peer.datagrams_to_send():
+            self._receive(datagram, self._world.hosts["n1"].address)
+
+
+def payload(data: bytes) -> None:
+    with contextlib.suppress(UndecodablePayload):
+        decode_untrusted(data)
+    with contextlib.suppress(InvalidRecord):
+        decode_record_untrusted(data)
+
+
+_router = Router(Gate(Access()))
+
+
+def http(data: bytes) -> None:
+    """The whole way of a request up to its handler, cut in two somewhere: what is understood must not depend on it."""
+    whole, cut = RequestReader(Limits()), RequestReader(Limits())
+    requests = whole.feed_untrusted(data)
+    middle = len(data) // 2
+    pieces = [*cut.feed_untrusted(data[:middle])]
+    if cut.refusal is None and not any(not request.keep_alive for request in pieces):
+        cut.feed_untrusted(data[middle:])
+    for request in requests:
+        with contextlib.suppress(Refused):
+            _router.find(request)
+    whole.close()
+    cut.close()
+
+
+_needed = {"name": "w", "cluster": "c", "service": "s", "worker": "http://127.0.0.1:1", "insecure-plaintext": True}
+_folder = Path(tempfile.mkdtemp(prefix="rumormill-fuzz-"))
+
+
+def toml(data: bytes) -> None:
+    path = _folder / "agent.toml"
+    path.write_bytes(data)
+    if b"gossip" in data or b"http" in data or b"advertise" in data:
+        return  # names would be asked of a name server
+    with contextlib.suppress(SettingsError):
+        load(_needed, {}, path)
+
+
+def key_file(data: bytes) -> None:
+    with contextlib.suppress(InvalidKey):
+        parse_key_file(data.decode("latin-1"))
+
+
+TARGETS: dict[str, Target] = {
+    "datagram": Pool().datagram,
+    "messages": Pool().messages,
+    "payload": payload,
+    "http": http,
+    "toml": toml,
+    "key_file": key_file,
+}
