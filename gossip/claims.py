@@ -158,7 +158,7 @@ class Claims:
             return True
         if not row.present:
             return True
-        if state.heard_within(half, settings.period + settings.grace):
+        if state.heard_lately(half):
             return False
         ballots = self._votes.valid(half)
         if not self._enough(row, ballots):
@@ -167,7 +167,8 @@ class Claims:
             self.apply(row.held(Liveness.SUSPECT), "missing with many others")
             return not state.isolated
         voters = ", ".join(state.name_of(ballot.voter) for ballot in ballots)
-        self.apply(row.held(Liveness.DEAD), f"{settings.misses} misses seen by {voters}")
+        refused = ", its host refuses" if state.refused_since_heard(half) else ""
+        self.apply(row.held(Liveness.DEAD), f"{settings.misses} misses seen by {voters}{refused}")
         return True
 
     def release_held(self) -> None:
@@ -234,7 +235,7 @@ class Claims:
         state = self._state
         self._votes.clear(half)
         self._isolation.cleared(half)
-        for memory in (state.heard, state.alive_since, state.why, state.dead_since, self.doubted, self._standing):
+        for memory in (*state.memories(), self.doubted, self._standing):
             memory.pop(half, None)
 
     def _spread_change(self, change: Change, after: Row) -> None:

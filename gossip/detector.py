@@ -4,7 +4,8 @@ Every period a member sends one heartbeat to each of its monitors. A miss falls 
 plus grace, then each period after. At the first miss the monitor verifies at once: a direct ping, and three others are
 asked to ping too. At the second it verifies again and says *suspect*, to the subject first, so that it can refute. At
 the third it votes. Any sign of life sets the count to zero and takes the vote back. An eviction therefore needs three
-consecutive misses, a failed second path and no lone accuser (rumormill.gossip.claims decides it).
+consecutive misses, a failed second path and no lone accuser (rumormill.gossip.claims decides it). Where a kernel says
+that the process is gone, misses follow within milliseconds (refusals.py).
 
 Underneath, one member a second is probed in turn (SWIM, section 4.3): it keeps round-trip times, and finds a member
 whose monitors all died with it; a failed probe makes the prober one of its monitors for a while.
@@ -35,7 +36,7 @@ FULL_EFFORT = 5
 class Watch:
     """What a monitor keeps of one subject. Times in seconds."""
 
-    __slots__ = ("began", "due", "half", "last", "lateness", "misses", "until")
+    __slots__ = ("began", "due", "half", "last", "lateness", "misses", "refused", "until")
 
     def __init__(self, half: bytes, now: float, due: float, until: float = math.inf) -> None:
         self.half = half
@@ -47,6 +48,8 @@ class Watch:
         self.until = until
         """A watch we keep for a special reason ends here; a regular one ends when the subject has other monitors."""
         self.lateness = Lateness()
+        self.refused = -math.inf
+        """When the latest ping that was refused had been sent: what was said before it is no sign of life."""
 
 
 class Detector:
@@ -156,7 +159,7 @@ class Detector:
         if at > state.heard.get(half, -math.inf):
             state.heard[half] = at
         watch = self.watches.get(half)
-        if watch is None or at < watch.last:
+        if watch is None or at < watch.last or at < watch.refused:
             return
         if watch.misses >= state.settings.misses:
             self._votes.withdraw(half)
@@ -185,6 +188,26 @@ class Detector:
             self._rearm()
         else:
             self.verify(row)
+
+    def refused_ping(self, row: Row, sent: float) -> None:
+        """A ping of ours, sent at ``sent``, met a kernel without the member's process: a miss (see refusals.py).
+
+        It shows that our own network works, so we may judge. Whether by then enough votes are there or not, the member
+        is told what is thought of it.
+        """
+        state = self._state
+        self.watch_for(row, 5 * self._period)
+        watch = self.watches[row.half]
+        watch.refused = sent
+        watch.misses += 1
+        if watch.misses == 1:
+            watch.began = state.now
+        watch.due = state.now + self._period
+        if watch.misses >= state.settings.misses and not self._claims.conclude(row.half):
+            self._claims.suspect(row)
+            self._claims.vote(state.table.get(row.half) or row)
+            self._pings.ping(state.table.get(row.half) or row)
+        self._rearm()
 
     def verify_soon(self, row: Row) -> None:
         """Something casts doubt on a member: if we are its monitor, ping it now."""

@@ -4,6 +4,7 @@ A :class:`Node` does no I/O, reads no clock and draws no randomness of its own. 
 drive the very same object with the very same sealed bytes:
 
 * :meth:`Node.receive_datagram` for each datagram, as soon as it is read;
+* :meth:`Node.receive_refusal` for each datagram of ours that a kernel refused, before what can be read;
 * :meth:`Node.handle_timer` when :attr:`Node.deadline` has come, after everything that can be read has been;
 * :meth:`Node.datagrams_to_send` after either, to empty the outbox;
 * :attr:`Node.view` and :meth:`Node.take_events` for what it concluded.
@@ -18,6 +19,7 @@ isolation  whether we may judge                   (isolation.py)
 claims     verdicts, and whether to believe them     (claims.py)
 pings      pings, acks, and by way of others          (pings.py)
 detector   heartbeats and misses                   (detector.py)
+refusals   misses that a kernel tells of           (refusals.py)
 naming     our own name                              (naming.py)
 joining    getting in, letting in                      (join.py)
 sync       making two tables one                       (sync.py)
@@ -40,6 +42,7 @@ from rumormill.gossip.naming import Naming
 from rumormill.gossip.pings import Pings
 from rumormill.gossip.portrait import Portrait, member_details
 from rumormill.gossip.reception import Reception
+from rumormill.gossip.refusals import Refusals
 from rumormill.gossip.rotation import KeyAudit, Rotation
 from rumormill.gossip.settings import ProtocolSettings
 from rumormill.gossip.spread import Spread
@@ -93,6 +96,7 @@ class Node:
         self._claims = Claims(state, self._votes, self._spread, self._isolation, self._changed, self._cloned)
         self._pings = Pings(state, self._spread)
         self._detector = Detector(state, self._votes, self._spread, self._claims, self._isolation, self._pings)
+        self._refusals = Refusals(state, self._pings, self._detector)
         self._naming = Naming(state, self._spread, self._pings, self._rewritten)
         self._joining = Joining(state, self._claims, self._naming)
         self._sync = Sync(state, self._claims, self._spread, self._pings)
@@ -108,6 +112,7 @@ class Node:
             isolation=self._isolation,
             pings=self._pings,
             detector=self._detector,
+            refusals=self._refusals,
             naming=self._naming,
             joining=self._joining,
             sync=self._sync,
@@ -130,12 +135,20 @@ class Node:
         self._reception.datagram_untrusted(data, source)
         self._end_step()
 
+    def receive_refusal(self, datagram: bytes, address: Address, now: float) -> None:
+        """A kernel at ``address`` said that no process is there for what it quotes of us. Never raises."""
+        if self._quiet:
+            return
+        self._step_to(now)
+        self._refusals.refused_untrusted(datagram, address)
+        self._end_step()
+
     def handle_timer(self, now: float) -> None:
         """Do what is due. To be called after each draining of the socket, and once :attr:`deadline` has come.
 
         Costs nothing before then.
         """
-        if self._quiet or (now < self._due and not self._reception.waking):
+        if self._quiet or (self._state.now <= now < self._due and not self._reception.waking):
             return
         self._step_to(now)
         self._reception.waking = False
@@ -149,6 +162,7 @@ class Node:
         if not self._claims.leaving:
             self._naming.tick()
         self._detector.tick()
+        self._refusals.tick()
         self._pings.tick()
         self._claims.release_held()
         self._joining.tick()
@@ -312,6 +326,7 @@ class Node:
             self._detector.deadline,
             self._spread.deadline,
             self._pings.deadline,
+            self._refusals.deadline,
             self._isolation.deadline,
             self._joining.deadline,
             self._sync.deadline,
@@ -335,11 +350,14 @@ class Node:
         self._isolation.void()
         self._spread.restart()
         self._pings.restart()
+        self._refusals.restart()
         self._sync.restart()
         self._joining.restart()
         self._detector.restart()
         self._next_dead_retry = now + state.settings.dead_retry
         self._next_housekeeping = now + HOUSEKEEPING_SECONDS
+        if self._claims.leaving:
+            self._leave_done = now + LEAVE_SECONDS
 
     def _reunited(self) -> None:
         """Our isolation is over: like waking, and the suspicions we never spread are withdrawn."""
@@ -400,7 +418,7 @@ class Node:
             if state.now - state.dead_since.get(half, state.now) < state.settings.tombstone_life:
                 continue
             state.table.forget(half)
-            for memory in (state.heard, state.alive_since, state.why, state.dead_since):
+            for memory in state.memories():
                 memory.pop(half, None)
             self._votes.clear(half)
             self._pings.forget(half)

@@ -51,6 +51,13 @@ class Pings:
         room = ROOM - len(message) - sum(map(len, greeting))
         self._state.send_encoded(row, [*greeting, message, *self._spread.ride(room)])
 
+    def bare_ping(self, row: Row) -> bytes:
+        """A ping that carries nothing else, so that whoever refuses it can quote it whole; returns the datagram."""
+        datagram = self._state.sealed_for(row, Ping(self._nonce(row.half, direct=True)))
+        if row.address is not None:
+            self._state.post_raw(row.address, datagram)
+        return datagram
+
     def ask(self, helper: Row, subject: Row) -> None:
         """Ask a third member to ping the subject."""
         sealed = self._state.sealed_for(subject, Ping(self._nonce(subject.half, direct=False)))

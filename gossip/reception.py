@@ -16,6 +16,7 @@ from rumormill.gossip.isolation import Isolation
 from rumormill.gossip.join import Joining
 from rumormill.gossip.naming import Naming
 from rumormill.gossip.pings import Pings
+from rumormill.gossip.refusals import Refusals
 from rumormill.gossip.rotation import Rotation
 from rumormill.gossip.seal import NOBODY, Unopened
 from rumormill.gossip.state import State
@@ -64,6 +65,7 @@ class Reception:
         isolation: Isolation,
         pings: Pings,
         detector: Detector,
+        refusals: Refusals,
         naming: Naming,
         joining: Joining,
         sync: Sync,
@@ -75,6 +77,7 @@ class Reception:
         self._isolation = isolation
         self._pings = pings
         self._detector = detector
+        self._refusals = refusals
         self._naming = naming
         self._joining = joining
         self._sync = sync
@@ -210,7 +213,7 @@ class Reception:
             RowMessage: self._hear_row,
             Suspect: lambda claim, sender, _: claims.hear_suspect(claim, sender),
             Vote: self._hear_vote,
-            Death: lambda death, sender, _: claims.hear_death(death, sender, stale=self.waking),
+            Death: self._hear_death,
             Left: lambda claim, sender, _: claims.hear_left(claim, sender),
             Tombstone: lambda stone, sender, _: claims.hear_tombstone(stone, sender),
             Taken: lambda taken, _sender, source: self._naming.hear_taken(taken, source),
@@ -232,6 +235,11 @@ class Reception:
         """What is drained after a pause of our own holds no valid vote."""
         if not self.waking:
             self._claims.hear_vote(vote, sender)
+            self._refusals.heard_vote(vote.subject)
+
+    def _hear_death(self, death: Death, sender: Row, _source: Address) -> None:
+        self._claims.hear_death(death, sender, stale=self.waking)
+        self._refusals.heard_death(death.subject)
 
     def _hear_joining_member(self, message: AnyMessage, sender: Row, source: Address) -> None:
         self._hear_joining(message, sender.half, source)

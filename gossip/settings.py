@@ -30,5 +30,7 @@ class ProtocolSettings:
     """Round-robin probe of anyone, for completeness and round-trip times. Larger: slower cover of odd failures."""
     dead_retry: float = 2.0
     """One dead member is tried again each. Larger: a healed partition finds itself later."""
+    icmp_evidence: bool = True
+    """Whether refused datagrams count (gossip/refusals.py). Off: a dead process is found as late as a silent host."""
     max_members: int = 10_000
     """Rows held at most; further newcomers are refused and counted."""

@@ -3,10 +3,12 @@
 News is always *about a member*, and what is said about it is made from its row at the moment of sending, so a push can
 never carry an account that its sender has already improved on.
 
-A push leaves at once; what comes within the next 20 ms waits and leaves together, to the same peers. Deaths, departures
-and changes of readiness go to ceil(ln n) + 3 members (a fixed fan-out of 4 leaves someone uninformed in 98 % of runs at
-n = 256), everything else to 3, and whoever hears it for the first time pushes it on. After that it rides on heartbeats,
-pings and acks, lambda * ln n times (SWIM, section 4.1), least-sent and newest first. Whatever both miss is found by the
+A push leaves at once; what comes within the next 20 ms waits and leaves together, to the same peers. What goes wide
+waits only for what went wide before it: where a host refuses, a death follows its suspicion at once. Deaths,
+departures and changes of readiness go to ceil(ln n) + 3 members (a fixed fan-out of 4 leaves someone uninformed in 98 %
+of runs at n = 256), everything else to 3, and whoever hears it for the first time pushes it on. After that it rides on
+heartbeats, pings and acks, lambda * ln n times (SWIM, section 4.1), least-sent and newest first.
+Whatever both miss is found by the
 digest every heartbeat carries.
 """
 
@@ -39,11 +41,11 @@ class Spread:
         self._fresh: dict[bytes, bool] = {}
         self._fresh_records = 0
         self._riding: dict[bytes, int] = {}
-        self._next_burst = state.now
+        self._next_burst = self._next_wide = state.now
 
     @property
     def deadline(self) -> float:
-        return self._next_burst if self._fresh else math.inf
+        return self._due() if self._fresh else math.inf
 
     def announce(self, half: bytes, *, wide: bool = False) -> None:
         """Something about this member is news here."""
@@ -60,10 +62,12 @@ class Spread:
     def flush(self) -> None:
         """Push what is fresh, if a burst may leave now. Called once at the end of every step."""
         state = self._state
-        if not self._fresh or state.now < self._next_burst:
+        if not self._fresh or state.now < self._due():
             return
         fresh, self._fresh, self._fresh_records = self._fresh, {}, 0
         self._next_burst = state.now + state.settings.burst
+        if any(fresh.values()):
+            self._next_wide = self._next_burst
         wide = [message for half, far in fresh.items() if far and (message := self.news(half))]
         near = [message for half, far in fresh.items() if not far and (message := self.news(half))]
         peers = state.random_members(self.wide_fanout() if wide else FANOUT)
@@ -146,7 +150,11 @@ class Spread:
         """After a pause of our own: what waits may no longer be so, and bursts count from now."""
         self._fresh.clear()
         self._fresh_records = 0
-        self._next_burst = self._state.now
+        self._next_burst = self._next_wide = self._state.now
+
+    def _due(self) -> float:
+        """When what is fresh may leave."""
+        return min(self._next_wide, self._next_burst) if any(self._fresh.values()) else self._next_burst
 
     def _death(self, row: Row) -> bytes:
         now = self._state.now

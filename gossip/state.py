@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -112,6 +113,8 @@ class State:
         self.heard: dict[bytes, float] = {}
         """When each member last showed a sign of life."""
         self.heard_anyone = now
+        self.refused: dict[bytes, float] = {}
+        """When the last of the pings was sent whose refusals convinced us: what was heard before it is void."""
         self.alive_since: dict[bytes, float] = {}
         """When members that had been suspect or dead were last cleared: votes they cast before do not count."""
         self.why: dict[bytes, str] = {}
@@ -162,6 +165,19 @@ class State:
 
     def heard_within(self, half: bytes, seconds: float) -> bool:
         return self.now - self.heard.get(half, -1e9) < seconds
+
+    def heard_lately(self, half: bytes) -> bool:
+        """Whether a member was heard within period and grace, and its kernel has not refused us since."""
+        within = self.settings.period + self.settings.grace
+        return self.heard_within(half, within) and not self.refused_since_heard(half)
+
+    def refused_since_heard(self, half: bytes) -> bool:
+        """Whether refusals convinced us that a member's process is gone, and nothing was heard of it since."""
+        return self.refused.get(half, -1e9) > self.heard.get(half, -1e9)
+
+    def memories(self) -> tuple[dict[bytes, Any], ...]:
+        """All that is remembered of single members, by half: what goes when a member is forgotten."""
+        return self.heard, self.refused, self.alive_since, self.why, self.dead_since
 
     def name_of(self, half: bytes) -> str:
         row = self.table.get(half)

@@ -6,7 +6,8 @@ timer, and sends what the Node wants sent. What changed is handed on; what went 
 no decision about the protocol in this file.
 
 The socket is a plain non-blocking one, and trio only says when it is readable: a fifth of the cost of awaiting each
-datagram.
+datagram. Where it was opened to hear of refusals, the queue of errors is drained before the datagrams; and since one
+refused datagram makes the *next* send raise, whomever that is for, a send that raises is tried once more.
 """
 
 from __future__ import annotations
@@ -20,6 +21,14 @@ from typing import Protocol
 
 import trio
 
+from rumormill.gossip.error_queue import (
+    CONTROL_BYTES,
+    IP_RECVERR,
+    IPV6_RECVERR,
+    LONGEST_QUOTE,
+    MSG_ERRQUEUE,
+    refused_by_its_host,
+)
 from rumormill.membership.record import Address
 from rumormill.membership.view import Event, PoolView
 
@@ -30,6 +39,12 @@ DRAIN_CAP = 256
 LONGEST_DATAGRAM = 2048
 """More than any member sends: what is longer is cut off here, and fails to open."""
 WAKE_FLOOR = 0.001
+
+
+_RECVERR = {
+    socket.AF_INET: (socket.IPPROTO_IP, IP_RECVERR),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, IPV6_RECVERR),
+}
 
 
 class Core(Protocol):
@@ -44,6 +59,7 @@ class Core(Protocol):
     @property
     def has_left(self) -> bool: ...
     def receive_datagram(self, data: bytes, source: Address, now: float) -> None: ...
+    def receive_refusal(self, datagram: bytes, address: Address, now: float) -> None: ...
     def handle_timer(self, now: float) -> None: ...
     def datagrams_to_send(self) -> list[tuple[Address, bytes]]: ...
     def take_events(self) -> list[Event]: ...
@@ -54,14 +70,19 @@ def boot_clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def bind_udp(address: Address) -> socket.socket:
-    """A non-blocking UDP socket bound to the address, with room for a burst. Raises OSError."""
+def bind_udp(address: Address, *, refusals: bool = True) -> socket.socket:
+    """A non-blocking UDP socket bound to the address, with room for a burst. Raises OSError.
+
+    ``refusals`` asks the kernel to keep what ICMP says of our datagrams (IP_RECVERR).
+    """
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if refusals:
+            sock.setsockopt(*_RECVERR[family], 1)
         sock.bind(address)
     except BaseException:
         sock.close()
@@ -86,6 +107,7 @@ class GossipTransport:
         self._on_view = on_view
         self._on_events = on_events
         self._clock = clock
+        self._hears_refusals = bool(sock.getsockopt(*_RECVERR[sock.family]))
         self._sleep: trio.CancelScope | None = None
         self._poked = False
         self._seen: PoolView | None = None
@@ -110,6 +132,8 @@ class GossipTransport:
 
     def _turn(self) -> None:
         self._poked = False
+        if self._hears_refusals:
+            self._drain_errors()
         self._drain()
         self._node.handle_timer(self._clock())
         self._send()
@@ -138,12 +162,31 @@ class GossipTransport:
                 return
             node.receive_datagram(data, source[:2], clock())
 
+    def _drain_errors(self) -> None:
+        for _ in range(DRAIN_CAP):
+            try:
+                datagram, ancillary, _, address = self._sock.recvmsg(LONGEST_QUOTE, CONTROL_BYTES, MSG_ERRQUEUE)
+            except OSError:  # empty; whatever else it may be, reading the datagrams will tell
+                return
+            if address and refused_by_its_host(ancillary, address[:2]):
+                self._node.receive_refusal(datagram, address[:2], self._clock())
+            else:
+                self.counters["network_errors"] += 1
+
     def _send(self) -> None:
+        sendto = self._sock.sendto
         for address, data in self._node.datagrams_to_send():
             try:
-                self._sock.sendto(data, address)
-            except (OSError, OverflowError, UnicodeError) as error:
-                self.counters[f"send_{_name_of(error)}"] += 1
+                sendto(data, address)
+            except (OSError, OverflowError, UnicodeError):
+                self._send_again(data, address)
+
+    def _send_again(self, data: bytes, address: Address) -> None:
+        """The error may have been about a datagram before this one."""
+        try:
+            self._sock.sendto(data, address)
+        except (OSError, OverflowError, UnicodeError) as error:
+            self.counters[f"send_{_name_of(error)}"] += 1
 
     def _report(self) -> None:
         if (view := self._node.view) is not self._seen:

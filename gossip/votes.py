@@ -2,7 +2,8 @@
 
 A vote is good for two periods and is renewed by each further miss. It is void when its voter hears the subject again,
 when the subject raises its incarnation, and for an observer that does not hold the voter alive, or has held it
-otherwise since the vote was cast: a frozen member that wakes has nothing to say about what happened meanwhile.
+otherwise since the vote was cast: a frozen member that wakes has nothing to say about what happened meanwhile. Nor does
+a newcomer count that still waits for its name, while anybody is there who need not wait.
 """
 
 from __future__ import annotations
@@ -77,6 +78,12 @@ class VoteBook:
         if ballot.voter == state.me.half:
             return True
         voter = state.table.get(ballot.voter)
-        if voter is None or voter.liveness is not Liveness.ALIVE or voter.pending:
+        if voter is None or voter.liveness is not Liveness.ALIVE or (voter.pending and self._any_settled()):
             return False
         return state.alive_since.get(ballot.voter, -1e9) <= ballot.cast
+
+    def _any_settled(self) -> bool:
+        """Whether anybody alive holds a name. Where all wait for names of the dead, who else should bury them?"""
+        table = self._state.table
+        rows = (table.get(half) for half in table.order if half not in table.suspects)
+        return any(row is not None and not row.pending for row in rows)

@@ -50,7 +50,7 @@ def run(settings: Settings) -> None:
     keys = read_key_file(settings.key_file) if settings.key_file else None
     access = _access(settings)
     worker = _open_worker(settings.worker_pid)
-    sock = open_gossip_socket(settings.gossip)
+    sock = open_gossip_socket(settings.gossip, refusals=not settings.no_icmp_evidence)
     try:
         settings = _told(settings, sock)
         log.info(
@@ -205,7 +205,7 @@ class _Agent:
             rng=rng,
             token_bytes=os.urandom,
             now=boot_clock(),
-            settings=ProtocolSettings(period=settings.period),
+            settings=ProtocolSettings(period=settings.period, icmp_evidence=not settings.no_icmp_evidence),
             generation=generation,
         )
 

@@ -63,6 +63,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         Seconds, _about("How long a SIGTERM lets callers finish before this member leaves.", "TIME")
     ] = Seconds(1)
     period: Annotated[Seconds, _about("Heartbeat period; equal throughout the pool.", "TIME")] = Seconds(0.2)
+    no_icmp_evidence: Annotated[
+        bool, _about("Do not let ICMP refusals speed up detection: every death takes three missed heartbeats.")
+    ] = False
     snapshot: Annotated[Path | None, _about("Remembers addresses and generation across restarts.", "FILE")] = None
     http_token_file: Annotated[
         Path | None, _about("Callers must send this bearer token, and may then read; mode 0600.", "FILE")

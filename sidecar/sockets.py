@@ -23,10 +23,10 @@ BACKLOG = 1024
 Listener = trio.SocketListener | trio.SSLListener[Any]
 
 
-def open_gossip_socket(endpoint: Endpoint) -> socket.socket:
-    """Raises :class:`BindError`."""
+def open_gossip_socket(endpoint: Endpoint, *, refusals: bool) -> socket.socket:
+    """The one UDP socket; ``refusals`` as for :func:`bind_udp`. Raises :class:`BindError`."""
     try:
-        return bind_udp((endpoint.host, endpoint.port))
+        return bind_udp((endpoint.host, endpoint.port), refusals=refusals)
     except OSError as error:
         raise _refused("--gossip", endpoint, error, "ss -ulpn") from None
 

@@ -18,6 +18,8 @@ from rumormill.simulations.network import Fault
 _SENDER = slice(10, 10 + HALF_BYTES)
 _RECEIVER = slice(18, 18 + HALF_BYTES)
 """Where the header of a datagram names its sender and its receiver (gossip/seal.py)."""
+_PROOF = 3
+"""Misses, each a period of silence or a true refusal since the last sign of life."""
 _REMEMBER = 30_000_000
 """Microseconds for which the moment a datagram was first sent is remembered."""
 
@@ -65,6 +67,8 @@ class Evidence:
         self._sent: dict[bytes, int] = {}
         self._order: deque[tuple[int, bytes]] = deque()
         self._hearing: dict[str, dict[bytes, Hearing]] = {}
+        self._refused: dict[str, dict[bytes, deque[int]]] = {}
+        """When the latest refusals of what an observer had sent to a subject came in."""
         self._born: dict[str, int] = {}
         self.epochs = [Epoch(0, ())]
 
@@ -74,6 +78,7 @@ class Evidence:
         """A process started: it has heard nobody yet."""
         self._born[host.key] = now
         self._hearing[host.key] = {}
+        self._refused[host.key] = {}
 
     def sent(self, now: int, data: bytes) -> None:
         """A datagram left for the first time, or was handed on."""
@@ -99,6 +104,12 @@ class Evidence:
             hearing.gap_ended = now
         hearing.last = max(hearing.last, sent)
 
+    def refused(self, observer: str, half: bytes, now: int, data: bytes) -> None:
+        """A process of that half was told that a datagram of its own met a kernel without the process it was for."""
+        if data[_SENDER] == half:
+            times = self._refused[observer].setdefault(data[_RECEIVER], deque(maxlen=_PROOF))
+            times.append(now)
+
     def faults_changed(self, now: int, faults: Iterable[Fault]) -> None:
         self.epochs.append(Epoch(now, tuple(faults)))
 
@@ -110,11 +121,23 @@ class Evidence:
         return hearing.last if hearing is not None else None
 
     def was_silent(self, observer: str, half: bytes, now: int, lately: int) -> bool:
-        """Whether the subject is silent to the observer for three misses now, or was until ``lately`` µs ago."""
+        """Whether an observer has three misses of a subject now, by silence or by refusal, or had until ``lately`` µs
+        ago."""
         hearing = self._hearing[observer].get(half)
-        if hearing is None:
-            return now - self._born[observer] >= self._silence
-        return now - hearing.last >= self._silence or hearing.gap_ended >= now - lately
+        if hearing is not None and hearing.gap_ended >= now - lately:
+            return True
+        last = hearing.last if hearing is not None else self._born[observer]
+        missed = (now - last) * _PROOF // self._silence
+        return missed + self._refusals_since(observer, half, last) >= _PROOF
+
+    def was_refused(self, observer: str, half: bytes) -> bool:
+        """Whether what an observer sent to a subject was truly refused thrice after the last sign it had of it."""
+        hearing = self._hearing[observer].get(half)
+        last = hearing.last if hearing is not None else self._born[observer]
+        return self._refusals_since(observer, half, last) >= _PROOF
+
+    def _refusals_since(self, observer: str, half: bytes, last: int) -> int:
+        return sum(at > last for at in self._refused[observer].get(half, ()))
 
     def heard_throughout(self, subject: str, observer: str, everyone: Iterable[str], since: int, settled: int) -> bool:
         """Whether nothing in the network can excuse ``observer`` for thinking ``subject`` dead, from ``since`` on.

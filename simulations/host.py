@@ -42,6 +42,7 @@ class Host:
         "_anchor",
         "_buffered",
         "_drift",
+        "_errors",
         "_floor",
         "_hindrance",
         "_inbox",
@@ -59,6 +60,7 @@ class Host:
         "arrive",
         "booted_at",
         "clock_jumped",
+        "deceived",
         "index",
         "key",
         "leaving",
@@ -69,6 +71,8 @@ class Host:
         "received",
         "received_bytes",
         "receives_from",
+        "refusal_tap",
+        "refused",
         "sends_into",
         "sent",
         "sent_bytes",
@@ -101,9 +105,14 @@ class Host:
         self.sent = self.sent_bytes = self.received = self.received_bytes = self.overflowed = 0
         self.tap: Callable[[Host, bytes], None] | None = None
         """Called with each datagram before the process takes it in."""
+        self.refusal_tap: Callable[[Host, bytes], None] | None = None
+        """Called with each datagram of its own that was truly refused, as the refusal comes in."""
         self.watch: Callable[[Host], None] | None = None
         """Called after each step, once everything it did has been sent."""
         self.arrive: Action = self._deliver
+        self.refused: Action = self._hear_refusal
+        self.deceived: Action = self._take_refusal
+        """A refusal arrives, a true one or a forged one."""
         self._tick: Action = self._on_tick
         self._late: Action = self._step_late
         self._network = network
@@ -111,6 +120,7 @@ class Host:
         self._on_events = on_events
         self._rng = rng
         self._inbox: deque[tuple[bytes, Address]] = deque()
+        self._errors: deque[tuple[bytes, Address]] = deque(maxlen=DRAIN)
         self._buffered = 0
         self._hindrance = _OFF
         self._lag = 0
@@ -140,6 +150,7 @@ class Host:
         self.node = None
         self._hindrance = _OFF
         self._inbox.clear()
+        self._errors.clear()
         self._buffered = 0
         self._wake = self._late_at = NEVER
 
@@ -246,6 +257,25 @@ class Host:
         node.handle_timer(now)
         self._finish_step(node)
 
+    def _hear_refusal(self, data: bytes, by: Address) -> None:
+        if self.refusal_tap is not None:
+            self.refusal_tap(self, data)
+        self._take_refusal(data, by)
+
+    def _take_refusal(self, data: bytes, by: Address) -> None:
+        """Into the socket's queue of errors, which is drained before the datagrams."""
+        node = self.node
+        if node is None:
+            return
+        if self._hindrance:
+            self._errors.append((data, by))
+            self._step_soon()
+            return
+        now = self.local_time()
+        node.receive_refusal(data, by, now)
+        node.handle_timer(now)
+        self._finish_step(node)
+
     def _on_tick(self, pushed_for: int, _: None) -> None:
         node = self.node
         if pushed_for != self._wake or node is None:
@@ -295,8 +325,9 @@ class Host:
     # -- Steps of a host that is not well
 
     def _queue(self, data: bytes, source: Address) -> None:
-        """Into the socket buffer, which drops the newest when it is full; nobody's socket drops all."""
+        """Into the socket buffer, which drops the newest when it is full. Where no process is, the kernel refuses."""
         if self._hindrance & _OFF:
+            self._network.refuse(self, data, source)
             return
         size = len(data) + BUFFER_OVERHEAD
         if self._buffered + size > BUFFER_BYTES:
@@ -325,6 +356,8 @@ class Host:
             return
         self._late_at = NEVER
         now = self.local_time()
+        while self._errors:
+            node.receive_refusal(*self._errors.popleft(), now)
         drained = min(DRAIN, len(self._inbox))
         for _unused in range(drained):
             data, source = self._inbox.popleft()

@@ -105,6 +105,7 @@ class Judge:
         self._evidence.born(host, self._world.scheduler.now)
         self._routing.born(host.key)
         host.tap = self._taken_in
+        host.refusal_tap = self._refused
         self._witness(life)
 
     def _witness(self, life: Life) -> None:
@@ -144,6 +145,10 @@ class Judge:
     def _taken_in(self, host: Host, data: bytes) -> None:
         half = self._registry.lives[host.key].node._state.me.half
         self._evidence.taken_in(host.key, half, self._world.scheduler.now, data)
+
+    def _refused(self, host: Host, data: bytes) -> None:
+        if isinstance(host.node, Node):
+            self._evidence.refused(host.key, host.node._state.me.half, self._world.scheduler.now, data)
 
     def _faults_changed(self) -> None:
         self._evidence.faults_changed(self._world.scheduler.now, self._world.network.faults)

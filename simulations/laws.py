@@ -11,9 +11,10 @@ born                        every instance in a table was once started in this p
 no-resurrection             what is dead comes back only at a higher incarnation; who left never does
 own-row                     a running member never holds itself suspect or dead
 digest-stands               suspicion, and its end, never move the digest
-evidence                    no eviction but on two fresh votes of members who truly missed three times (or one's own
-                            such vote, where a death was claimed already or nobody else is there)
-recently-heard              nobody evicts whom it heard within period and grace
+evidence                    no eviction but on two fresh votes of members who truly missed three times, by silence or
+                            by refusal (or one's own such vote, where a death was claimed already or nobody else is
+                            there)
+recently-heard              nobody evicts whom it heard within period and grace, but who was truly refused thrice since
 false-eviction              nobody healthy is evicted by anyone who, with everybody else, could hear it throughout
 great-losses                nobody evicts more than half of a pool of four or more within three periods, but alone
 departure                   a member that leaves is never held dead by one who could hear it say so
@@ -163,7 +164,7 @@ class RowLaws:
         if not subject.replaced:  # where another lives at its address, who-answers are misses too, and come faster
             self._recently_heard(life, after, now)
             self._enough_evidence(life, after, now)
-        self._few_at_once(life, after, now)
+            self._few_at_once(life, after, now)
         self._registry.concluded.add((after.instance, after.incarnation))
         if subject.healthy and reachable:
             raise Violation("false-eviction", f"{observer} evicted {_tell(after)}, who is well and was in reach")
@@ -179,6 +180,8 @@ class RowLaws:
     def _recently_heard(self, life: Life, after: Row, now: int) -> None:
         observer = life.host.key
         last = self._evidence.last_sign(observer, after.half)
+        if self._evidence.was_refused(observer, after.half):
+            return
         if last is not None and not life.host.clock_jumped and now - last < self._fresh:
             raise Violation("recently-heard", f"{observer} evicted {_tell(after)}, heard {now - last} µs ago")
 
@@ -193,12 +196,14 @@ class RowLaws:
         raise Violation("evidence", f"{observer} evicted {_tell(after)} on true votes of {voters or 'nobody'}")
 
     def _few_at_once(self, life: Life, after: Row, now: int) -> None:
+        if life.node._isolation.alone:
+            return
         evicted = life.evicted
         evicted.append(now)
         while evicted[0] < now - self._at_once:
             evicted.popleft()
         pool = len(node_table(life.node).order) + len(evicted)
-        if pool >= 4 and 2 * len(evicted) > pool and not life.node._isolation.alone:
+        if pool >= 4 and 2 * len(evicted) > pool:
             raise Violation("great-losses", f"{life.host.key} evicted {len(evicted)} of {pool}, {_tell(after)} last")
 
     def _true_voters(self, life: Life, after: Row, now: int) -> list[str]:
@@ -211,7 +216,8 @@ class RowLaws:
             if voter is None or ballot.incarnation != after.incarnation or age > self._voting:
                 continue
             misled = voter.host.clock_jumped  # by less than a period, which nobody can notice
-            if misled or self._evidence.was_silent(voter.host.key, after.half, now, self._voting):
+            gone = self._registry.lives[voter.host.key] is not voter  # and what it heard with it
+            if misled or gone or self._evidence.was_silent(voter.host.key, after.half, now, self._voting):
                 found.append(voter.host.key)
         return found
 

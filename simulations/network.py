@@ -18,8 +18,9 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rumormill.gossip.seal import HEADER
 from rumormill.membership.record import Address
-from rumormill.simulations.scheduler import SECOND, Scheduler, microseconds
+from rumormill.simulations.scheduler import SECOND, Action, Scheduler, microseconds
 from rumormill.simulations.trace import Trace
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Trouble:
     """Seconds, the mean of an exponential added to each on its own: reorders."""
     duplicate: float = 0.0
     """Probability of a second copy, with a delay of its own."""
+    forged: bool = False
+    """Somebody answers each datagram with a refusal that fits its header; what is sealed in it he cannot quote."""
     mtu: int = 0
     """Bytes with IP and UDP headers; what is longer vanishes, as behind a firewall that eats ICMP. 0 is no limit."""
 
@@ -85,6 +88,7 @@ class Trouble:
             f"delay {self.delay:g} s": self.delay,
             f"jitter {self.jitter:g} s": self.jitter,
             f"duplicates {self.duplicate:.0%}": self.duplicate,
+            "forged refusals": self.forged,
             f"mtu {self.mtu}": self.mtu,
         }
         return ", ".join(word for word, there in words.items() if there) or "nothing"
@@ -112,6 +116,8 @@ class Network:
         """Told of every datagram a host sends, before anything happens to it."""
         self.on_faults: Callable[[], None] | None = None
         """Told each time faults came or went."""
+        self.refuses = False
+        """Whether hosts without a process refuse what is sent to them; otherwise they are silent."""
         self.lost = 0
         self._hosts: dict[Address, Host] = {}
         self._quantiles = latency.quantiles()
@@ -163,6 +169,23 @@ class Network:
         self.trace.add(scheduler.now, source.index, target.index, arrival, data)
         heapq.heappush(scheduler.heap, (arrival, scheduler.next_order(), target.arrive, data, source.address))
 
+    def refuse(self, host: Host, data: bytes, to: Address) -> None:
+        """A host's kernel has nobody to give a datagram to, and says so, if this network lets it."""
+        source = self._hosts.get(to)
+        if not self.refuses or source is None:
+            return
+        met = host.sends_into & source.receives_from
+        if any(fault.bit & met and self._loses(fault, host, source, data) for fault in self.faults):
+            return
+        self._answer(host, source, data, source.refused)
+
+    def _answer(self, by: Host, source: Host, quoted: bytes, action: Action) -> None:
+        """A refusal, true or forged, on its way back to whoever sent the datagram that it quotes."""
+        now = self.scheduler.now
+        arrival = now + self._quantiles[self._getrandbits(_QUANTILE_BITS)]
+        self.trace.add(now, by.index, source.index, arrival, quoted)
+        self.scheduler.push(arrival, action, quoted, by.address)
+
     def _send_through(self, met: int, source: Host, target: Host, data: bytes) -> None:
         now = self.scheduler.now
         delay, copies = 0, 1
@@ -174,6 +197,8 @@ class Network:
                 self.trace.add(now, source.index, target.index, -1, data)
                 return
             trouble = fault.trouble
+            if trouble.forged:
+                self._answer(target, source, data[: HEADER.size].ljust(len(data), b"\0"), source.deceived)
             delay += microseconds(trouble.delay)
             if trouble.duplicate and self.rng.random() < trouble.duplicate:
                 copies += 1

@@ -194,6 +194,18 @@ class Heal(Operation, frozen=True):
         return "heal the network"
 
 
+class Refuse(Operation, frozen=True):
+    """Hosts without a process refuse datagrams, or are silent (as they are at first)."""
+
+    refuses: bool = True
+
+    def apply(self, world: World) -> None:
+        world.refuse(self.refuses)
+
+    def __str__(self) -> str:
+        return f"hosts without a process {'refuse what is sent to them' if self.refuses else 'are silent'}"
+
+
 AnyOperation = (
     Start
     | Rival
@@ -210,6 +222,7 @@ AnyOperation = (
     | CutOneWay
     | Degrade
     | Heal
+    | Refuse
 )
 
 

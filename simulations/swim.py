@@ -150,6 +150,9 @@ class SwimNode:
             case 3:
                 self._send_table(source)
 
+    def receive_refusal(self, datagram: bytes, address: Address, now: float) -> None:
+        """Refusals are no part of SWIM."""
+
     def handle_timer(self, now: float) -> None:
         self._now = now
         if now >= self._next_join:

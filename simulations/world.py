@@ -182,6 +182,10 @@ class World:
         """Put trouble on links one way; None is everybody."""
         return [self.network.add(trouble, sources, targets)]
 
+    def refuse(self, refuses: bool = True) -> None:
+        """From now on hosts without a process refuse what is sent to them (ICMP), or are silent again."""
+        self.network.refuses = refuses
+
     def heal(self, faults: Iterable[Fault] | None = None) -> None:
         """Take these faults off the network, or all of them."""
         self.network.remove(list(self.network.faults if faults is None else faults))

@@ -138,3 +138,11 @@ def test_a_clock_that_falls_back_or_leaps_costs_nobody_its_place() -> None:
     world.run(3.0)
     assert world.history.of("evicted") == [], world.history.tail()
     assert world.one_view()
+
+
+def test_a_clock_that_falls_back_does_not_hold_up_a_goodbye() -> None:
+    world = pool(3)
+    world.leave("n1")
+    world.run(0.02)
+    world.jump_clock(-30.0, "n1")
+    assert world.run_until(lambda: "n1" not in world.running(), within=0.3) is not None

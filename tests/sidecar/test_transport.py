@@ -157,3 +157,47 @@ def test_a_socket_has_room_for_a_burst_and_ipv6_is_its_own_family() -> None:
         assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
     with bound() as sock, pytest.raises(OSError, match="in use"):
         bind_udp(sock.getsockname())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_a_process_that_ends_is_found_by_its_kernels_refusal(host: str) -> None:
+    """Sockets of the real kernel: the queue of errors, its control messages, and the send that raises for another."""
+    with bound(host) as one, bound(host) as other, bound(host) as third:
+        a, b, c = Peer("a", one), Peer("b", other), Peer("c", third)
+        life = trio.CancelScope()
+        async with trio.open_nursery() as nursery:
+            for peer in (b, c):
+                peer.node.set_contacts([a.address])
+            nursery.start_soon(a.transport.run)
+            nursery.start_soon(b.transport.run)
+            nursery.start_soon(_run_within, life, c)
+            for peer in (a, b, c):
+                await peer.until(dict.fromkeys("abc", Readiness.PASSING))
+            life.cancel()
+            await trio.lowlevel.checkpoint()
+            third.close()
+            begun = trio.current_time()
+            for peer in (a, b):
+                await peer.until(dict.fromkeys("ab", Readiness.PASSING))
+            took = trio.current_time() - begun
+            nursery.cancel_scope.cancel()
+    assert {event.member for peer in (a, b) for event in peer.events if event.kind == "evicted"} == {"c"}
+    assert all(peer.node.counters["refusals"] >= 3 for peer in (a, b))
+    assert not any(name.startswith("send_") for peer in (a, b) for name in peer.transport.counters)
+    assert took < 0.4, "sooner than two missed heartbeats"
+
+
+async def _run_within(scope: trio.CancelScope, peer: Peer) -> None:
+    with scope:
+        await peer.transport.run()
+
+
+async def test_without_refusals_nothing_is_heard_of_them() -> None:
+    with bind_udp(("127.0.0.1", 0), refusals=False) as sock:
+        a = Peer("a", sock)
+        a.node.set_contacts([("127.0.0.1", 1)])
+        with trio.move_on_after(0.3):
+            await a.transport.run()
+        assert a.node.counters["sent"] > 0
+        assert a.node.counters["refusals"] == 0
+        assert not a.transport.counters

@@ -28,6 +28,7 @@ from rumormill.simulations.operations import (
     Heal,
     JumpClock,
     Leave,
+    Refuse,
     Restart,
     Rival,
     Run,
@@ -50,6 +51,7 @@ troubles = st.sampled_from(
         Trouble(duplicate=0.3, jitter=0.05),
         Trouble(delay=0.15, jitter=0.05),
         Trouble(burst=Burst(5.0, 0.5)),
+        Trouble(forged=True),
     ]
 )
 
@@ -141,6 +143,11 @@ class PoolMachine(RuleBasedStateMachine):
     @rule()
     def heal(self) -> None:
         self.do(Heal())
+
+    @rule(refuses=st.booleans())
+    def refuse(self, refuses: bool) -> None:
+        """Kernels without a process answer from now on, or are silent again."""
+        self.do(Refuse(refuses))
 
     @rule(picked=some_picks, lag=st.sampled_from([0.0, 0.02, 0.1, 0.4]))
     def slow(self, picked: list[int], lag: float) -> None:

@@ -18,6 +18,7 @@ from rumormill.discovery.view import RoutingView, ServiceView
 from rumormill.gossip import Node, ProtocolSettings, sync
 from rumormill.gossip.claims import Claims
 from rumormill.gossip.isolation import Isolation
+from rumormill.gossip.refusals import Refusals
 from rumormill.gossip.seal import Seal
 from rumormill.gossip.state import State
 from rumormill.gossip.votes import Ballot, VoteBook
@@ -151,6 +152,15 @@ def stutter(world: World) -> None:
         world.run(0.60 + 0.002 * turn)
         world.thaw("n3")
         world.run(1.0)
+    world.heal()
+
+
+def forgery(world: World) -> None:
+    """Somebody answers whatever is sent with refusals that he makes up, where much gets lost besides."""
+    settle(world)
+    world.refuse()
+    world.degrade(Trouble(forged=True, loss=0.4))
+    world.run(30.0)
     world.heal()
 
 
@@ -298,6 +308,7 @@ SABOTAGES = [
     Sabotage(
         "recently-heard", "believe the death of whom one hears", patch(State, "heard_within", never_recently), stutter
     ),
+    Sabotage("recently-heard", "count any refusal", patch(Refusals, "_quotes", lambda *_: True), forgery),
     Sabotage("false-eviction", "fall silent without noticing", patch(State, "post_raw", fall_silent), crash),
     Sabotage("departure", "leave without a word", patch(Node, "leave", leave_silently), departure),
     Sabotage("bounds", "pack without looking", patch(sync, "batches", lambda rows, _: [rows]), latecomer),

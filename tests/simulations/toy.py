@@ -22,6 +22,7 @@ class Toy:
         self.joined = True
         self.table_digest = 0
         self.heard: list[tuple[float, bytes, Address]] = []
+        self.refused: list[tuple[bytes, Address]] = []
         self.timers: list[float] = []
         self._contacts: list[Address] = []
         self._outbox: list[tuple[Address, bytes]] = []
@@ -49,6 +50,9 @@ class Toy:
         self.heard.append((now, data, source))
         if source not in self._contacts:
             self._contacts.append(source)
+
+    def receive_refusal(self, datagram: bytes, address: Address, now: float) -> None:
+        self.refused.append((datagram, address))
 
     def handle_timer(self, now: float) -> None:
         self.timers.append(now)

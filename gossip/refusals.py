@@ -1,0 +1,180 @@
+"""Hard evidence: a datagram that was refused (ICMP port unreachable) met a kernel without our process.
+
+A refusal of anything we sent to a member starts a verification at once: pings that carry nothing else, each a few
+milliseconds (or a round trip, if that is more) after the one before was refused. Only a refusal that quotes such a ping
+whole counts as a miss. Nobody who has not seen the ping can make one up: its nonce is random, and under a seal all of
+it. A ping is sealed for one instance, so a refusal never speaks of a later life at the same address.
+
+Three such misses make a vote, like any others, and may be held against what was heard *before* the pings: whoever heard
+the member within the last period need not wait, but must have been refused itself. A monitor that is told of a vote
+verifies at once, so two votes stand some 20 ms after the first refusal; refutation is as ever.
+
+Where a refusal has lied (a firewall that answers in a host's name), the member is heard again. From then on nobody who
+was deceived believes a refusal of that instance for a minute.
+"""
+
+from __future__ import annotations
+
+import math
+
+from rumormill.gossip.detector import Detector
+from rumormill.gossip.pings import Pings
+from rumormill.gossip.seal import Unopened
+from rumormill.gossip.state import State
+from rumormill.membership.record import Address
+from rumormill.membership.row import Row
+
+GAP = 0.003
+"""Seconds between a refusal and the next ping: a process that binds its port anew gets a chance to."""
+PATIENCE_PERIODS = 2
+"""A ping that is neither answered nor refused for so long, and two round trips, ends the verification."""
+DISTRUST = 60.0
+MAX_VERIFYING = 64
+MAX_REMEMBERED = 256
+
+
+class Verification:
+    """One member's pings, one after the other. Times in seconds."""
+
+    __slots__ = ("began", "count", "datagram", "due", "half", "sent")
+
+    def __init__(self, half: bytes, now: float) -> None:
+        self.half = half
+        self.began = self.due = now
+        """When the next ping leaves; infinite while one is out."""
+        self.sent = now
+        self.count = 0
+        """Pings refused so far."""
+        self.datagram = b""
+
+
+class Refusals:
+    """Hears refusals, verifies, and counts what deserves to be counted."""
+
+    def __init__(self, state: State, pings: Pings, detector: Detector) -> None:
+        self._state = state
+        self._pings = pings
+        self._detector = detector
+        self._verifying: dict[bytes, Verification] = {}
+        self._convinced: dict[bytes, float] = {}
+        """When we last held a member's refusals for proof."""
+        self._distrusted: dict[bytes, float] = {}
+        """Members whose refusals have lied, and until when we remember it."""
+
+    @property
+    def deadline(self) -> float:
+        return min((v.due for v in self._verifying.values()), default=math.inf)
+
+    def refused_untrusted(self, datagram: bytes, address: Address) -> None:
+        """A kernel at ``address`` refused what it quotes as a datagram of ours."""
+        state = self._state
+        state.counters["refusals"] += 1
+        row = self._addressee_untrusted(datagram, address)
+        if row is None or not state.settings.icmp_evidence:
+            state.counters["refusals_unmatched"] += 1
+            return
+        verification = self._verifying.get(row.half)
+        if verification is None or self._over(verification):
+            self.verify(row)
+        elif self._quotes(datagram, verification):
+            self._count(row, verification)
+
+    def verify(self, row: Row) -> None:
+        """Something says that a member's process is gone: ask its kernel, once a period at most."""
+        state = self._state
+        if not state.settings.icmp_evidence or not row.present or self._is_settled(row.half):
+            return
+        known = self._verifying.get(row.half)
+        if known is not None and not self._over(known):
+            return
+        if len(self._verifying) >= MAX_VERIFYING or not state.once(row.half, "refused", state.settings.period):
+            return
+        self._verifying[row.half] = verification = Verification(row.half, state.now)
+        self._ping(row, verification)
+
+    def heard_vote(self, subject: bytes) -> None:
+        """Somebody votes against a member we watch: see for ourselves now."""
+        if subject in self._detector.watches and (row := self._state.table.get(subject)):
+            self.verify(row)
+
+    def heard_death(self, subject: bytes) -> None:
+        """Somebody claims a death that we do not believe because we have just heard the member."""
+        row = self._state.table.get(subject)
+        if row is not None and self._state.heard_lately(subject):
+            self.verify(row)
+
+    def tick(self) -> None:
+        """Send the pings that are due, and give up those that nothing came back for."""
+        state = self._state
+        for verification in list(self._verifying.values()):
+            row = state.table.get(verification.half)
+            if row is None or not row.present or self._over(verification):
+                del self._verifying[verification.half]
+            elif state.now >= verification.due:
+                self._ping(row, verification)
+
+    def restart(self) -> None:
+        """After a pause of our own a refusal may be as old as the pause: begin anew."""
+        self._verifying.clear()
+
+    # --- steps
+
+    def _addressee_untrusted(self, datagram: bytes, address: Address) -> Row | None:
+        """The member a quoted datagram was for, if it is one of ours and the member lives at that address."""
+        seal = self._state.seal
+        try:
+            sender, receiver = seal.parties(datagram)
+        except Unopened:
+            return None
+        row = self._state.table.get(receiver)
+        if sender != seal.half or row is None or not row.present or row.address != address:
+            return None
+        return row
+
+    def _ping(self, row: Row, verification: Verification) -> None:
+        verification.sent = self._state.now
+        verification.due = math.inf
+        verification.datagram = self._pings.bare_ping(row)
+
+    def _quotes(self, datagram: bytes, verification: Verification) -> bool:
+        return datagram == verification.datagram
+
+    def _count(self, row: Row, verification: Verification) -> None:
+        """One of the pings was refused: a miss. After the last that is needed there are no more."""
+        state = self._state
+        verification.count += 1
+        verification.datagram = b""
+        if verification.count < state.settings.misses:
+            verification.due = state.now + max(GAP, 1.5 * self._pings.rtt(row.half))
+        else:
+            del self._verifying[row.half]
+            self._convinced[row.half] = state.now
+            _bound(self._convinced)
+            state.refused[row.half] = verification.sent
+        self._detector.refused_ping(row, verification.sent)
+
+    def _over(self, verification: Verification) -> bool:
+        """The member has shown itself since, or nothing comes back at all."""
+        state = self._state
+        if state.heard.get(verification.half, -math.inf) >= verification.began:
+            return True
+        patience = PATIENCE_PERIODS * state.settings.period + 2 * self._pings.rtt(verification.half)
+        return verification.due == math.inf and state.now - verification.sent > patience
+
+    def _is_settled(self, half: bytes) -> bool:
+        """Whether asking would tell us nothing: the refusals have convinced us just now, or lied to us once."""
+        state = self._state
+        convinced = self._convinced.get(half)
+        if convinced is not None and state.heard.get(half, -math.inf) > convinced:
+            del self._convinced[half]
+            self._distrusted[half] = state.now + DISTRUST
+            _bound(self._distrusted)
+            state.counters["refusals_false"] += 1
+        elif convinced is not None and state.now - convinced < PATIENCE_PERIODS * state.settings.period:
+            return True
+        return state.now < self._distrusted.get(half, -math.inf)
+
+
+def _bound(memory: dict[bytes, float]) -> None:
+    while len(memory) > MAX_REMEMBERED:
+        del memory[next(iter(memory))]

@@ -1,0 +1,167 @@
+"""A refused datagram is evidence, if it is a true one: the dead of a living kernel are out in a tenth of a second."""
+
+from __future__ import annotations
+
+import pytest
+from pools import everyone_holds, held, node, pool
+
+from rumormill.gossip import ProtocolSettings
+from rumormill.membership import Liveness
+from rumormill.simulations import RumormillMidwife, Trouble, World
+from rumormill.simulations.judge import Judge
+from rumormill.simulations.network import WAN
+
+
+def judged_pool(count: int, seed: int = 1, **options: object) -> World:
+    world = World(seed=seed, **options)  # type: ignore[arg-type]  # latency or midwife, as World has them
+    Judge(world)
+    world.refuse()
+    world.start(count)
+    assert world.run_until(world.one_view, within=5.0) is not None, world.history.tail()
+    world.run(2.0 + 0.037 * seed)
+    return world
+
+
+def doubted(world: World) -> set[str]:
+    return {c.member for c in world.history if c.kind in ("suspected", "evicted")}
+
+
+@pytest.mark.parametrize("count", [2, 3, 16, 64])
+def test_a_crash_is_known_everywhere_at_the_next_heartbeats_refusal(count: int) -> None:
+    took = []
+    for seed in range(9):
+        world = judged_pool(count, seed)
+        world.crash("n1")
+        seconds = world.run_until(lambda w=world: everyone_holds(w, "n1", Liveness.DEAD), within=1.0)  # type: ignore[misc]
+        assert seconds is not None, world.history.tail()
+        assert doubted(world) == {"n1"}
+        took.append(seconds)
+    assert max(took) <= 0.3
+    assert sorted(took)[4] <= 0.12
+
+
+def test_it_takes_a_round_trip_a_ping_on_a_wide_network() -> None:
+    world = judged_pool(8, latency=WAN)
+    world.crash("n1")
+    seconds = world.run_until(lambda: everyone_holds(world, "n1", Liveness.DEAD), within=2.0)
+    assert seconds is not None
+    assert 0.4 < seconds < 0.95
+    assert doubted(world) == {"n1"}
+
+
+def test_it_can_be_turned_off() -> None:
+    midwife = RumormillMidwife(settings=ProtocolSettings(icmp_evidence=False))
+    world = judged_pool(8, midwife=midwife)
+    world.crash("n1")
+    seconds = world.run_until(lambda: everyone_holds(world, "n1", Liveness.DEAD), within=2.0)
+    assert seconds is not None
+    assert seconds > 0.4
+
+
+def test_where_refusals_get_lost_misses_do_as_before() -> None:
+    world = judged_pool(8)
+    world.cut_one_way({"n1"}, None)  # of the dead host nothing comes back
+    world.crash("n1")
+    seconds = world.run_until(lambda: everyone_holds(world, "n1", Liveness.DEAD), within=1.0)
+    assert seconds is not None
+    assert seconds > 0.4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_forged_refusals_evict_nobody_and_cost_little(seed: int) -> None:
+    world = judged_pool(8, seed)
+    world.degrade(Trouble(forged=True))
+    before = {key: node(world, key).counters["sent"] for key in world.running()}
+    world.run(20.0)
+    assert doubted(world) == set(), world.history.tail()
+    for key, count in before.items():
+        assert node(world, key).counters["refusals"] > 100
+        assert (node(world, key).counters["sent"] - count) / 20.0 < 60.0
+
+
+def test_forged_refusals_and_loss_evict_nobody() -> None:
+    world = judged_pool(12)
+    world.degrade(Trouble(forged=True, loss=0.2))
+    world.run(60.0)
+    assert world.history.of("evicted") == [], world.history.tail()
+
+
+@pytest.mark.parametrize("away", [0.0, 0.02, 0.08, 0.15, 0.3, 0.5])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_restart_in_place_harms_nobody_and_not_the_new_life(away: float, seed: int) -> None:
+    world = judged_pool(8, seed)
+    former = node(world, "n3").instance
+    world.crash("n3")
+    world.run(away)
+    world.restart("n3")
+    reborn = node(world, "n3").instance
+    assert world.run_until(world.one_view, within=1.0) is not None, world.history.tail()
+    world.run(5.0)
+    assert {c.member for c in world.history.of("evicted")} <= {"n3"}
+    for key in world.running():
+        (row,) = [m for m in node(world, key).view.members if m.name == "n3"]
+        assert (row.instance, row.liveness) == (reborn, Liveness.ALIVE)
+    assert reborn != former
+    last = max((c.at for c in world.history.of("evicted")), default=0.0)
+    assert last < world.now - 4.5, "what was said of the former life was over at once"
+
+
+def test_a_refusal_that_names_a_former_life_says_nothing_of_the_present_one() -> None:
+    world = judged_pool(5)
+    recorded: list[bytes] = []
+    n0, target = world.hosts["n0"], world.hosts["n3"].address
+    world.network.on_send = lambda host, to, data: recorded.append(data) if (host, to) == (n0, target) else None
+    world.run(3.0)
+    world.network.on_send = None
+    world.restart("n3")
+    world.run(2.0)
+    begun = len(world.history)
+    unmatched = node(world, "n0").counters["refusals_unmatched"]
+    for data in recorded:
+        n0.deceived(data, target)
+    world.run(1.0)
+    assert len(recorded) > 3
+    assert node(world, "n0").counters["refusals_unmatched"] - unmatched == len(recorded)
+    assert list(world.history)[begun:] == []
+
+
+def test_a_firewall_that_refuses_in_a_hosts_name_is_believed_once() -> None:
+    """n0 and n1 are refused by n3's firewall, and hear it all the same; the others reach it."""
+    world = judged_pool(3)
+    n3 = "n2"
+    address = world.hosts[n3].address
+
+    def reject(host: object, to: object, data: bytes) -> None:
+        if to == address:
+            world.scheduler.push(world.scheduler.now + 300, host.refused, data, address)  # type: ignore[attr-defined]
+
+    world.cut_one_way({"n0", "n1"}, {n3})
+    world.network.on_send = reject  # type: ignore[assignment]
+    world.run(30.0)
+    assert len(world.history.of("evicted")) <= 4, world.history.tail()
+    assert all(node(world, key).counters["refusals_false"] <= 2 for key in ("n0", "n1"))
+
+
+def test_what_no_member_of_ours_could_have_been_sent_is_counted_and_dropped() -> None:
+    world = judged_pool(3)
+    n0 = node(world, "n0")
+    now = world.hosts["n0"].local_time()
+    sent = n0.counters["sent"]
+    for junk in (b"", b"x", bytes(34), bytes(1400)):
+        n0.receive_refusal(junk, world.hosts["n1"].address, now)
+    n0.receive_refusal(b"", ("192.0.2.1", 1), now)
+    n0.datagrams_to_send()
+    assert n0.counters["refusals_unmatched"] == 5
+    assert n0.counters["sent"] == sent
+
+
+def test_the_frozen_are_not_refused() -> None:
+    """A stopped process still has its socket: there is no hard evidence against it, and .38 s are no death."""
+    world = pool(8)
+    world.refuse()
+    world.freeze("n3")
+    world.run(0.38)
+    world.thaw("n3")
+    world.run(2.0)
+    assert world.history.of("evicted") == []
+    assert held(world, "n3") == {Liveness.ALIVE}
