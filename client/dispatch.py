@@ -5,7 +5,6 @@ What a failure means, who is next and when a hedge is due is decided in course.p
 
 from __future__ import annotations
 
-import random
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -35,10 +34,8 @@ _KEY_HEADER = KEY_HEADER.lower().encode()
 class Dispatcher:
     """Sends requests to the workers of one topology, which may be replaced at any time."""
 
-    def __init__(
-        self, service: str, *, rng: random.Random, tls: Callable[[], ssl.SSLContext], hedge: bool, now: float
-    ) -> None:
-        self.standings = Standings(service, rng)
+    def __init__(self, standings: Standings, *, tls: Callable[[], ssl.SSLContext], hedge: bool, now: float) -> None:
+        self.standings = standings
         self.pace = Pace()
         self.hedges = hedge
         self.budget = Budget(now)
@@ -53,7 +50,7 @@ class Dispatcher:
     def adopt(self, topology: Topology) -> list[Line]:
         """Send to these workers from now on, and end the work at those that are lost. Returns lines to close."""
         lost = lost_places(self.topology, topology)
-        self.standings.adopt(topology)
+        self.standings.adopt(topology, anyio.current_time())
         self.register.lose(lost)
         wanted = {worker.url for worker in topology.workers} | {worker.url for _, worker in topology.departed}
         idle = [url for url, line in self._lines.items() if url not in wanted and not line.in_use]
@@ -69,7 +66,7 @@ class Dispatcher:
         line = self._lines.get(worker.url)
         if line is None:
             line = self._lines[worker.url] = Line(worker.url, self._tls)
-        return self.register.begin(worker, line, self.standings.of(worker))
+        return self.register.begin(worker, line, self.standings)
 
     @contextmanager
     def lease(self, key: str | bytes | None) -> Iterator[Worker]:
@@ -77,15 +74,14 @@ class Dispatcher:
         worker = self.standings.pick(key, (), anyio.current_time())
         if worker is None:
             raise no_workers(None, self.topology, anyio.current_time())
-        standing = self.standings.of(worker)
-        standing.in_flight += 1
+        self.standings.begin(worker)
         try:
             yield worker
         except (httpx.TransportError, OSError):
             self.standings.failed(worker, anyio.current_time())
             raise
         finally:
-            standing.in_flight -= 1
+            self.standings.end(worker)
 
     async def send(self, request: httpx.Request, replay: Replay) -> httpx.Response:
         """The answer of the first worker that gives one. Raises PoolError, and what is the caller's own doing."""

@@ -21,6 +21,7 @@ from rumormill.client.dispatch import Dispatcher
 from rumormill.client.exchange import Line
 from rumormill.client.replay import Replay, checked_replay
 from rumormill.client.snapshot import UnusableSnapshot, load_snapshot, save_snapshot
+from rumormill.client.standing import Standings
 from rumormill.client.topology import Topology, learn, refreshed
 from rumormill.client.watch import Watch
 from rumormill.ring.worker import Worker
@@ -50,6 +51,8 @@ class Pool:
         *,
         replay: Replay = "idempotent",
         hedge: bool = True,
+        zone: str | None = None,
+        bounded_load: bool = True,
         snapshot: str | Path | None = None,
         token: str | None = None,
         verify: ssl.SSLContext | None = None,
@@ -60,6 +63,8 @@ class Pool:
 
         `sources` are base URLs of sidecars, or unix:PATH: more than one keeps the pool's sight when one dies. `replay`
         says which requests may be sent again (replay.py). `hedge` asks the next owner too when an answer is late.
+        `zone` is the caller's own, whose workers it prefers; None takes the pool's policy, and "" no zone.
+        `bounded_load=False` keeps every key at its first owner, however busy that is.
         `snapshot` is a file for the last good list. `token` is for the sidecars, `verify` for sidecars and workers that
         speak https. `patience` is how many seconds entering waits for the first list. Raises ValueError, with a hint.
         """
@@ -72,6 +77,8 @@ class Pool:
             raise ValueError('a pool needs a sidecar to ask, such as ["http://127.0.0.1:7380"]')
         self._replay = checked_replay(replay)
         self._hedge = hedge
+        self._zone = zone
+        self._bounded_load = bounded_load
         self._snapshot = None if snapshot is None else Path(snapshot)
         self._token = token
         self._given_tls = verify
@@ -110,8 +117,8 @@ class Pool:
         return self.topology.workers
 
     def owners(self, key: str | bytes, n: int | None = None) -> list[Worker]:
-        """The owners of a key in the ring's order, as every sidecar with the same digest names them."""
-        return self.topology.routing.owners(key, n)
+        """The owners of a key in order of preference; without a zone, as all sidecars of the same digest name them."""
+        return self._open().standings.owners(key, n)
 
     def transport(self, *, replay: Replay | None = None) -> PoolTransport:
         """A transport for any httpx.AsyncClient; closing that client leaves the pool open."""
@@ -163,9 +170,8 @@ class Pool:
                 for url, base in bases.items()
             },
         ) as http:
-            dispatcher = Dispatcher(
-                self.service, rng=self._rng, tls=self._tls, hedge=self._hedge, now=anyio.current_time()
-            )
+            standings = Standings(self.service, self._rng, zone=self._zone, bounded=self._bounded_load)
+            dispatcher = Dispatcher(standings, tls=self._tls, hedge=self._hedge, now=anyio.current_time())
             self._watch = Watch(self._sources, self.service, http=http, bases=bases, rng=self._rng, adopt=self._adopt)
             self._dispatcher = dispatcher
             self._moved = anyio.Event()

@@ -43,6 +43,8 @@ class SyncPool:
         *,
         replay: Replay = "idempotent",
         hedge: bool = True,
+        zone: str | None = None,
+        bounded_load: bool = True,
         snapshot: str | Path | None = None,
         token: str | None = None,
         verify: ssl.SSLContext | None = None,
@@ -55,6 +57,8 @@ class SyncPool:
             service,
             replay=replay,
             hedge=hedge,
+            zone=zone,
+            bounded_load=bounded_load,
             snapshot=snapshot,
             token=token,
             verify=verify,
@@ -92,7 +96,7 @@ class SyncPool:
         return self.topology.workers
 
     def owners(self, key: str | bytes, n: int | None = None) -> list[Worker]:
-        """The owners of a key in the ring's order, as every sidecar with the same digest names them."""
+        """The owners of a key in order of preference; without a zone, as all sidecars of the same digest name them."""
         return self._pool.owners(key, n)
 
     def transport(self, *, replay: Replay | None = None) -> SyncPoolTransport:

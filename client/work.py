@@ -8,7 +8,7 @@ from typing import TypeVar
 import anyio
 
 from rumormill.client.exchange import Line
-from rumormill.client.standing import Standing
+from rumormill.client.standing import Standings
 from rumormill.client.topology import Place, place
 from rumormill.ring.worker import Worker
 
@@ -26,16 +26,16 @@ class WorkerLost(Exception):
 class Work:
     """Something one worker is doing for us, from the first byte sent until the answer is closed."""
 
-    def __init__(self, register: Register, worker: Worker, line: Line, standing: Standing) -> None:
+    def __init__(self, register: Register, worker: Worker, line: Line, standings: Standings) -> None:
         self.worker = worker
         self.line = line
         self._register = register
-        self._standing = standing
+        self._standings = standings
         self._scope: anyio.CancelScope | None = None
         self._lost: str | None = None
         self._open = True
         line.in_use += 1
-        standing.in_flight += 1
+        standings.begin(worker)
 
     async def run(self, step: Callable[[], Awaitable[T]]) -> T:
         """Do a step of the work. Raises :class:`WorkerLost` as soon as the worker is, and what the step raises."""
@@ -56,7 +56,7 @@ class Work:
         if self._open:
             self._open = False
             self.line.in_use -= 1
-            self._standing.in_flight -= 1
+            self._standings.end(self.worker)
             self._register.forget(self)
 
 
@@ -66,8 +66,8 @@ class Register:
     def __init__(self) -> None:
         self._at: dict[Place, set[Work]] = {}
 
-    def begin(self, worker: Worker, line: Line, standing: Standing) -> Work:
-        work = Work(self, worker, line, standing)
+    def begin(self, worker: Worker, line: Line, standings: Standings) -> Work:
+        work = Work(self, worker, line, standings)
         self._at.setdefault(place(worker), set()).add(work)
         return work
 

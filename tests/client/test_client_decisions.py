@@ -45,7 +45,7 @@ def topology_of(*workers: Worker, before=None, now: float = 0.0):
 
 def standings_of(*workers: Worker, seed: int = 0) -> Standings:
     standings = Standings("embed", random.Random(seed))
-    standings.adopt(topology_of(*workers))
+    standings.adopt(topology_of(*workers), 0.0)
     return standings
 
 
@@ -79,7 +79,7 @@ def test_failed_suspect_unready_and_evicted_workers_come_in_that_order_behind_th
     unready = [worker(name, readiness=name) for name in ("critical", "starting", "draining")]
     before = topology_of(worker("evicted"), *ready.values())
     standings = Standings("embed", random.Random(0))
-    standings.adopt(topology_of(*ready.values(), *unready, worker("idle", weight=0.0), before=before))
+    standings.adopt(topology_of(*ready.values(), *unready, worker("idle", weight=0.0), before=before), 0.0)
     standings.failed(ready[failed], 0.0)
     standings.failed(ready[both], 0.0)
     last = ["idle", "draining", "starting", "critical", "evicted"]
@@ -98,7 +98,7 @@ def test_unkeyed_requests_follow_weights_and_avoid_the_busy():
     assert picks["heavy"] > 3 * picks["light"] > 100
     standings = standings_of(*(worker(f"w{i}") for i in range(10)))
     for _ in range(1000):
-        standings.of(standings.pick(None, (), 0.0)).in_flight += 1
+        standings.begin(standings.pick(None, (), 0.0))
     loads = [standings.of(w).in_flight for w in standings.topology.workers]
     assert max(loads) - min(loads) <= 10
 
@@ -118,9 +118,9 @@ def test_a_hedge_overtaking_a_worker_counts_against_it_only_if_it_is_silent():
 def test_what_was_seen_of_a_worker_is_forgotten_with_it_but_not_while_it_works():
     standings = standings_of(worker("a"), worker("b"))
     standings.failed(worker("a"), 0.0)
-    standings.of(worker("b")).in_flight = 1
-    standings.adopt(nothing_known("embed"))
-    standings.adopt(nothing_known("embed"))
+    standings.begin(worker("b"))
+    standings.adopt(nothing_known("embed"), 0.0)
+    standings.adopt(nothing_known("embed"), 0.0)
     assert list(standings._by_instance) == [worker("b").instance]
     assert standings.pick(None, (), 0.0) is None
 

@@ -52,7 +52,7 @@ async def three_events(exchange: Exchange) -> None:
 
 
 def test_threads_share_one_pool(scene):
-    with SyncPool(scene.scene.urls, "embed") as pool, ThreadPoolExecutor(8) as threads:
+    with SyncPool(scene.scene.urls, "embed", bounded_load=False) as pool, ThreadPoolExecutor(8) as threads:
 
         def ask(index: int) -> bool:
             key = f"user-{index}"

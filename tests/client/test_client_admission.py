@@ -1,0 +1,240 @@
+"""The steps a caller takes along the ring's order: zones, canaries without keys, bounded load, slow start."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from itertools import accumulate
+from typing import Any
+
+import msgspec
+import pytest
+
+from rumormill.client.admission import READ_AGAIN
+from rumormill.client.standing import Standings
+from rumormill.client.topology import Topology, learn, nothing_known
+from rumormill.ring import CanaryShare, Policy, Routing, Worker, WorkersAnswer
+from rumormill.ring.steps import FREE_PLACES, LEAST_PART, SLOW_START, part_by_utilization, places, utilization_bound
+
+USERS = [f"user-{i}" for i in range(4000)]
+
+
+def worker(name: str, **changes: Any) -> Worker:
+    instance = name.encode().hex().ljust(32, "0")
+    plain = Worker(name, 1, instance, "embed", f"http://{name}", "a", "v1", 1.0, "alive", "passing", None, {}, "")
+    return msgspec.structs.replace(plain, **changes)
+
+
+def pool(count: int, **changes: Any) -> list[Worker]:
+    return [worker(f"w{i}", **changes) for i in range(count)]
+
+
+def heard(before: Topology, workers: list[Worker], policy: Policy | None = None, now: float = 0.0) -> Topology:
+    policy = policy or Policy()
+    answer = WorkersAnswer("prod", "embed", 1, "p", Routing("embed", workers).digest, False, policy, workers)
+    return learn(before, answer, source="s", origin="sidecar", now=now)
+
+
+class Caller:
+    """Standings, told of one list after another."""
+
+    def __init__(self, workers: list[Worker], policy: Policy | None = None, **settings: Any) -> None:
+        self.standings = Standings("embed", random.Random(0), **settings)
+        self.policy = policy
+        self.standings.adopt(heard(nothing_known("embed"), workers, policy), 0.0)
+
+    def hear(self, workers: list[Worker], now: float) -> None:
+        self.standings.adopt(heard(self.standings.topology, workers, self.policy, now), now)
+
+    def names(self, now: float, keys: list[str] | list[None] = USERS) -> list[str]:
+        """Who is picked for each key, one request at a time."""
+        picked = [self.standings.pick(key, (), now) for key in keys]
+        return [worker.name for worker in picked if worker is not None]
+
+
+def first_owners(workers: list[Worker]) -> list[str]:
+    return [owner.name for owner in Routing("embed", workers).owners_many(USERS)]
+
+
+# Bounded load by own requests.
+
+
+def zipf(count: int, requests: int, **settings: Any) -> tuple[float, float]:
+    """Hot keys, 20 requests under way for each worker: the busiest over the mean, and the part at its first owner."""
+    rng = random.Random(7)
+    standings = Caller(pool(count), **settings).standings
+    popularity = list(accumulate(rank**-1.1 for rank in range(1, 100_001)))
+    under_way: list[Worker] = []
+    served: Counter[str] = Counter()
+    first = 0
+    for number in rng.choices(range(100_000), cum_weights=popularity, k=requests):
+        if len(under_way) >= 20 * count:
+            ended = rng.randrange(len(under_way))
+            under_way[ended], under_way[-1] = under_way[-1], under_way[ended]
+            standings.end(under_way.pop())
+        chosen = standings.pick(f"session-{number}", (), 0.0)
+        assert chosen is not None
+        standings.begin(chosen)
+        under_way.append(chosen)
+        served[chosen.name] += 1
+        first += chosen is standings.owners(f"session-{number}", 1)[0]
+    return max(served.values()) * count / requests, first / requests
+
+
+def test_hot_keys_are_bounded_and_most_requests_stay_at_their_first_owner() -> None:
+    busiest, first = zipf(50, 40_000)
+    assert busiest <= 1.3
+    assert first >= 0.7
+    unbounded, all_of_them = zipf(50, 40_000, bounded=False)
+    assert unbounded >= 5
+    assert all_of_them == 1.0
+
+
+@pytest.mark.parametrize("total", [0, 1, 7, 50, 1000])
+@pytest.mark.parametrize("first", [True, False])
+def test_somebody_always_has_a_place(total: int, first: bool) -> None:
+    weights = [0.001, 0.5, 1.0, 1.0, 3.0]
+    assert sum(places(total, weight, sum(weights), first=first) for weight in weights) > total
+
+
+def test_a_few_requests_at_once_stay_with_their_key_and_its_owner_is_asked_again_when_one_ends() -> None:
+    caller = Caller(pool(20))
+    (owner, second) = caller.standings.owners("k", 2)
+    for _ in range(FREE_PLACES):
+        assert caller.standings.pick("k", (), 0.0) is owner
+        caller.standings.begin(owner)
+    assert caller.standings.pick("k", (), 0.0) is second
+    caller.standings.end(owner)
+    assert caller.standings.pick("k", (), 0.0) is owner
+
+
+def test_a_canary_keeps_its_share_under_load_however_few_its_workers_are() -> None:
+    workers = [*pool(19), worker("canary", release="v2")]
+    standings = Caller(workers, Policy(canary=[CanaryShare("v2", 0.25)])).standings
+    served = Counter()
+    for key in USERS[:1000]:
+        chosen = standings.pick(key, (), 0.0)
+        assert chosen is not None
+        standings.begin(chosen)
+        served[chosen.release] += 1
+    assert served["v2"] == sum(o.release == "v2" for o in standings.topology.routing.owners_many(USERS[:1000]))
+    assert served["v2"] / 1000 == pytest.approx(0.25, rel=0.1)
+
+
+# Bounded load by gossiped utilization.
+
+
+def test_utilization_over_the_bound_sends_a_part_of_the_keys_on_and_the_same_ones_each_time() -> None:
+    busy = [worker("w0", utilization=0.9), *(worker(f"w{i}", utilization=0.3) for i in range(1, 10))]
+    caller = Caller(busy)
+    first = first_owners(busy)
+    bound = utilization_bound(0.36)
+    once = caller.names(0.0)
+    kept = [name for name, owner in zip(once, first, strict=True) if owner == "w0"]
+    assert kept.count("w0") / len(kept) == pytest.approx(bound / 0.9, abs=0.06)
+    assert all(name == owner for name, owner in zip(once, first, strict=True) if owner != "w0")
+    assert caller.names(0.0) == once
+    # The same figure in another list at once is no news; a second later it says that the part is still too large.
+    caller.hear(busy, READ_AGAIN / 2)
+    assert caller.names(READ_AGAIN / 2) == once
+    caller.hear(busy, READ_AGAIN)
+    less = caller.names(READ_AGAIN)
+    assert {o for o, a, b in zip(first, once, less, strict=True) if a != b} == {"w0"}
+    assert less.count("w0") < 0.8 * once.count("w0")
+    calm = [msgspec.structs.replace(one, utilization=0.3) for one in busy]
+    for second in range(2, 8):
+        caller.hear(calm, second * READ_AGAIN)
+    assert caller.names(8 * READ_AGAIN) == first
+
+
+@pytest.mark.parametrize("work", [0.4, 1.0, 3.0])
+def test_the_part_settles_where_the_load_is_at_the_bound(work: float) -> None:
+    part = 1.0
+    for _ in range(50):
+        part = part_by_utilization(part, work * part, 0.5)
+    assert work * part == pytest.approx(min(0.5, work), rel=0.01)
+    assert part_by_utilization(LEAST_PART, 1.0, 0.01) == LEAST_PART
+
+
+def test_a_pool_that_idles_evens_out_nothing() -> None:
+    idle = [worker("w0", utilization=0.1), *(worker(f"w{i}", utilization=0.01) for i in range(1, 10))]
+    assert Caller(idle).names(0.0) == first_owners(idle)
+
+
+def test_own_requests_do_not_count_where_utilization_is_known_and_nothing_does_when_asked() -> None:
+    known = pool(5, utilization=0.5)
+    caller = Caller(known)
+    unbounded = Caller([worker("w0", utilization=0.99), *pool(5)[1:]], bounded=False)
+    for standings in (caller.standings, unbounded.standings):
+        for _ in range(100):
+            standings.begin(standings.owners("k", 1)[0])
+        assert standings.pick("k", (), 0.0) is standings.owners("k", 1)[0]
+    assert unbounded.names(0.0) == first_owners(known)
+
+
+# Slow start.
+
+
+def test_a_worker_that_comes_takes_over_its_keys_over_half_a_minute_and_gives_none_back() -> None:
+    old, new = pool(9), pool(10)
+    caller = Caller(old)
+    before, after = first_owners(old), first_owners(new)
+    caller.hear(new, 100.0)
+    own = after.count("w9")
+    taken: set[int] = set()
+    for age, part in [(0.0, 0.1), (3.0, 0.1), (15.0, 0.5), (27.0, 0.9), (SLOW_START, 1.0)]:
+        now = caller.names(100.0 + age)
+        assert all(name in (a, b) for name, a, b in zip(now, before, after, strict=True))
+        has = {index for index, name in enumerate(now) if name == "w9"}
+        assert taken <= has
+        assert len(has) / own == pytest.approx(part, abs=0.06)
+        taken = has
+    assert now == after
+
+
+def test_nobody_starts_slowly_in_the_first_list_nor_beside_a_sidecar_that_restarted() -> None:
+    workers = pool(5)
+    caller = Caller(workers)
+    assert caller.names(0.0) == first_owners(workers)
+    restarted = [worker("w0", instance="f" * 32, generation=2), *workers[1:]]
+    caller.hear(restarted, 10.0)
+    assert caller.names(10.0) == first_owners(workers)
+
+
+def test_one_that_was_unready_starts_slowly_and_a_pool_of_newcomers_only_is_still_asked() -> None:
+    workers = pool(5)
+    caller = Caller(workers)
+    caller.hear([msgspec.structs.replace(workers[0], readiness="critical"), *workers[1:]], 10.0)
+    caller.hear(workers, 20.0)
+    assert 0 < caller.names(20.0).count("w0") < 0.2 * first_owners(workers).count("w0")
+    others = [worker(f"x{i}") for i in range(5)]
+    caller.hear(others, 60.0)
+    assert set(caller.names(60.0)) == {other.name for other in others}
+    unkeyed = Caller(pool(4))
+    unkeyed.hear(pool(5), 100.0)
+    nobody: list[None] = [None] * 2000
+    assert 0 < unkeyed.names(100.0, nobody).count("w4") < 100 < 300 < unkeyed.names(130.0, nobody).count("w4")
+
+
+# Zones and releases, with and without a key.
+
+
+@pytest.mark.parametrize("keys", [USERS, [None] * 4000], ids=["keyed", "unkeyed"])
+def test_a_caller_prefers_its_zone_and_spills_in_proportion(keys: Any) -> None:
+    workers = [worker(f"{zone}{i}", zone=zone) for zone in "ab" for i in range(4)]
+    assert {name[0] for name in Caller(workers, zone="b").names(0.0, keys)} == {"b"}
+    assert {name[0] for name in Caller(workers, Policy(zone="a")).names(0.0, keys)} == {"a"}
+    assert {name[0] for name in Caller(workers, Policy(zone="a"), zone="").names(0.0, keys)} == {"a", "b"}
+    lost = Counter(name[0] for name in Caller(workers[2:], zone="a").names(0.0, keys))
+    # Two of a should-be three: 1.25 * 2/3 of the keys.
+    assert lost["a"] / lost.total() == pytest.approx(1.25 * 2 / 3, abs=0.03)
+    assert {name[0] for name in Caller(workers, zone="elsewhere").names(0.0, keys)} == {"a", "b"}
+
+
+@pytest.mark.parametrize("keys", [USERS, [None] * 4000], ids=["keyed", "unkeyed"])
+def test_a_canary_gets_its_share_of_requests(keys: Any) -> None:
+    workers = [*pool(9), worker("canary", release="v2")]
+    served = Caller(workers, Policy(canary=[CanaryShare("v2", 0.3)])).names(0.0, keys)
+    assert served.count("canary") / len(served) == pytest.approx(0.3, rel=0.1)
+    alone = Caller(workers[:9], Policy(canary=[CanaryShare("v2", 0.3)])).names(0.0, keys)
+    assert len(set(alone)) == 9
