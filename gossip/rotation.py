@@ -127,9 +127,10 @@ class Rotation:
         self._adopt(self.version + 1, ring, "by its own sidecar")
 
     def hear_keys(self, message: Keys, sender: Row) -> None:
-        """Somebody's ring: the greater one holds."""
-        state = self._state
-        if self.ring is None or message.version > self.version + MAX_AHEAD:
+        """Somebody's ring: the greater one holds. One that has no key in common with ours is none of this pool's."""
+        state, ring = self._state, self.ring
+        too_far = message.version > self.version + MAX_AHEAD
+        if ring is None or not message.version or too_far or not set(message.keys) & set(ring.keys):
             state.counters["keys_refused"] += 1
             return
         theirs = (message.version, ring_digest(message.version, message.keys))
@@ -168,11 +169,11 @@ class Rotation:
         self.version = version
         self.ring = ring
         self._next_compare = state.now + COMPARE_EVERY
-        self._use()
         state.tell("keys", state.me.name, f"{state.me.name} holds key ring {version} ({', '.join(ring.names)}), {how}")
         news = encode_message(self._keys())
         for peer in state.random_members(self._spread.wide_fanout()):
-            state.send_encoded(peer, [news])
+            state.send_encoded(peer, [news])  # still under the former primary, which they are sure to hold
+        self._use()
 
     def _use(self) -> None:
         """Open with the ring and what lingers; seal with the primary."""

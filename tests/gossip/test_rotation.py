@@ -167,11 +167,8 @@ def test_a_notice_is_never_longer_than_the_question_and_never_answered() -> None
 
 def test_a_version_far_ahead_is_refused_and_plaintext_takes_no_keys() -> None:
     world = pool(3, seed=11)
-    sender, victim = node(world, "n1"), node(world, "n0")
-    row = sender._state.table.get(victim.instance[:8])
-    assert row is not None
-    sender._state.send_encoded(row, [encode_message(Keys(MAX_AHEAD + 1, [key(9)]))])
-    world.hosts["n1"].poke()
+    victim = node(world, "n0")
+    tell_keys(world, "n0", Keys(MAX_AHEAD + 1, [KEYS.primary]))
     world.run(0.1)
     assert victim.counters["keys_refused"] == 1
     assert ring_of(world, "n0") == KEYS
@@ -181,6 +178,36 @@ def test_a_version_far_ahead_is_refused_and_plaintext_takes_no_keys() -> None:
     change(plain, "n0", KEYS)
     assert node(plain, "n0").keyring is None
     assert node(plain, "n0").audit_keys(plain.hosts["n0"].local_time()).members == 0
+
+
+def tell_keys(world: World, victim: str, ring: Keys) -> None:
+    """A member says this to another, under its own good seal."""
+    liar = node(world, "n1")._state
+    row = liar.table.get(node(world, victim).instance[:8])
+    assert row is not None
+    liar.send_encoded(row, [encode_message(ring)])
+    world.hosts["n1"].poke()
+
+
+@pytest.mark.parametrize("ring", [Keys(0, [key(9)]), Keys(0, [KEYS.primary, key(9)]), Keys(5, [key(9)])])
+def test_a_ring_of_version_0_or_without_any_key_of_ours_is_refused(ring: Keys) -> None:
+    """Found by the flood: taken in, it cut its receiver off from the pool."""
+    world = pool(4, seed=15)
+    tell_keys(world, "n0", ring)
+    world.run(1.0)
+    assert node(world, "n0").counters["keys_refused"] == 1
+    assert ring_of(world, "n0") == KEYS
+    assert world.one_view()
+
+
+def test_one_member_given_a_ring_that_others_lack_is_not_silenced_but_teaches_them() -> None:
+    """Whoever is in can change the keys, and cannot use that to cut a single member off."""
+    world = pool(6, seed=16)
+    tell_keys(world, "n0", Keys(3, [key(9), KEYS.primary]))
+    world.run(3.0)
+    assert world.one_view()
+    assert not world.history.of("evicted"), world.history.tail()
+    assert {ring_of(world, name).keys for name in world.running()} == {(key(9), KEYS.primary)}
 
 
 def test_an_audit_names_who_does_not_answer() -> None:
