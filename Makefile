@@ -1,5 +1,5 @@
 # The front door. Every target prepares what it needs in .venv first; nothing is installed outside this folder.
-.PHONY: demo test soak fuzz audit lab lab-full lint check bench format clean
+.PHONY: demo test test-net soak fuzz audit lab lab-full lint check bench bench-peers format clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -13,7 +13,10 @@ demo: .venv/ready  ## three workers, three sidecars, a caller; a kill, a freeze,
 	@$(BIN)/rumormill demo
 
 test: .venv/dev-ready  ## every test that finishes in minutes
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not net"
+
+test-net: .venv/dev-ready  ## real sidecars on packets that really get lost: network namespaces and nft, as root
+	@if why=$$($(BIN)/python -m bench.bed); then $(BIN)/pytest -m net; else echo "test-net is skipped: $$why"; fi
 
 SOAK ?= 5000
 soak: .venv/fuzz-ready  ## thousands of fresh stories against the laws, a million hostile datagrams, two hours of fuzzing
@@ -60,6 +63,11 @@ check: lint test  ## lint and test
 
 bench: .venv/dev-ready  ## the figures of docs/benchmarks.md, from this machine
 	$(BIN)/python -m bench
+
+PEERS_NEED := golang-go golang-github-hashicorp-memberlist-dev iproute2 nftables stress-ng
+bench-peers: .venv/dev-ready  ## beside memberlist and kinship, half an hour; as root, installs Debian's golang-go and more
+	@dpkg -s $(PEERS_NEED) > /dev/null 2>&1 || { apt-get update -q && apt-get install -y -q $(PEERS_NEED); }
+	$(BIN)/python -m bench.peers $(SCENARIOS)
 
 format: .venv/dev-ready  ## rewrite the sources the way `make lint` wants them
 	$(BIN)/ruff format .

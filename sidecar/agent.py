@@ -258,7 +258,7 @@ class _Agent:
         self.server.publish_events(events)
         self.key_keeper.changed()
         for event in events:
-            self.log.info(event.kind, who=event.member, text=event.text)
+            self.log.info(event.kind, monotonic=monotonic(), who=event.member, text=event.text)
 
     async def _gossip(self) -> None:
         await self.transport.run()

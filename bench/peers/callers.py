@@ -1,0 +1,74 @@
+"""A partition as callers know it: one on each side, through its own sidecar, before, during and after."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from bench.bed import Bed, Host
+from bench.peers import measures
+from bench.peers.rumormill import WORKER_PORT
+from bench.peers.stage import Stage
+
+RATE = 50.0
+BEFORE_SECONDS = 3.0
+
+
+class CallerOn:
+    """A caller's process on a host. Its outcomes are read once it has been told to end."""
+
+    def __init__(self, bed: Bed, host: Host, folder: Path) -> None:
+        self._file = (folder / f"{host.number}").open("w+b")
+        argv = [sys.executable, "-m", "bench.peers.nodes.caller", "http://127.0.0.1:7380", str(RATE)]
+        self._process = subprocess.Popen(bed.command(host, argv), stdin=subprocess.PIPE, stdout=self._file)
+
+    def finish(self) -> list[dict[str, Any]]:
+        self._process.communicate(b".")
+        self._file.seek(0)
+        return [json.loads(line) for line in self._file]
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._file.close()
+
+
+def partition(stage: Stage, seconds: float) -> None:
+    """:func:`measures.partition` with real workers, and a caller on either side."""
+    (pool,) = stage.pools
+    sheet = stage.sheets[pool.name]
+    with ExitStack() as stack:
+        for member in pool.members:
+            stack.callback(_end, _start_worker(stage.bed, member.host, member.name))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        sides = [stage.bed[0], stage.bed[len(stage.bed) // 2]]
+        callers = [CallerOn(stage.bed, host, folder) for host in sides]
+        for caller in callers:
+            stack.callback(caller.close)
+        time.sleep(BEFORE_SECONDS)
+        begun = time.monotonic()
+        measures.partition(stage, seconds)
+        time.sleep(1.0)
+        outcomes = [outcome for caller in callers for outcome in caller.finish() if outcome["ended"] >= begun]
+    sheet.samples["requests"] = [outcome["ended"] - outcome["begun"] for outcome in outcomes]
+    failed = [outcome["trouble"] or outcome["wrong"] for outcome in outcomes if outcome["trouble"] or outcome["wrong"]]
+    sheet.numbers["requests sent"] = len(outcomes)
+    sheet.numbers["requests failed"] = len(failed)
+    if failed:
+        stage.say(f"failed, for example: {failed[0]}")
+
+
+def _start_worker(bed: Bed, host: Host, name: str) -> subprocess.Popen[bytes]:
+    own = ["-m", "rumormill.cli.demo.worker", "--name", name, "--host", host.ip, "--port", str(WORKER_PORT)]
+    return subprocess.Popen(bed.command(host, [sys.executable, *own, "--think", "3"]))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()

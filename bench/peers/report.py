@@ -1,0 +1,126 @@
+"""Figures to JSON and back, and to a table that says which promises are kept."""
+
+from __future__ import annotations
+
+import datetime
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from bench.peers.scenarios import Promise, Scenario
+from bench.peers.stage import Sheet
+
+
+class Figures(msgspec.Struct):
+    """One system's, in one scenario. Samples in seconds."""
+
+    version: str
+    samples: dict[str, list[float]]
+    numbers: dict[str, float]
+
+
+class Verdict(msgspec.Struct):
+    """One promise and what became of it."""
+
+    what: str
+    statistic: str
+    at_most: float
+    figure: float | None
+
+    @property
+    def kept(self) -> bool:
+        return self.figure is not None and self.figure <= self.at_most
+
+
+class Result(msgspec.Struct):
+    """Everything of one run of one scenario: what its file holds."""
+
+    scenario: str
+    about: str
+    at: str
+    machine: str
+    brief: bool
+    systems: dict[str, Figures]
+    verdicts: list[Verdict]
+
+
+def result_of(
+    scenario: Scenario,
+    sheets: dict[str, Sheet],
+    versions: dict[str, str],
+    machine: str,
+    at: datetime.datetime,
+    brief: bool,
+) -> Result:
+    own = sheets.get("rumormill")
+    return Result(
+        scenario=scenario.name,
+        about=scenario.about,
+        at=at.isoformat(timespec="seconds"),
+        machine=machine,
+        brief=brief,
+        systems={
+            name: Figures(
+                versions[name], {k: [round(v, 6) for v in vs] for k, vs in sheet.samples.items()}, sheet.numbers
+            )
+            for name, sheet in sheets.items()
+        },
+        verdicts=[_verdict(promise, own) for promise in scenario.promises] if own else [],
+    )
+
+
+def _verdict(promise: Promise, sheet: Sheet) -> Verdict:
+    return Verdict(promise.what, promise.statistic, promise.at_most, promise.figure(sheet))
+
+
+def read_results(folder: Path, names: Iterable[str]) -> list[Result]:
+    """Of the scenarios that have figures there, in this order."""
+    files = [folder / f"{name}.json" for name in names]
+    return [msgspec.json.decode(file.read_bytes(), type=Result) for file in files if file.exists()]
+
+
+def table(results: Sequence[Result]) -> str:
+    """One table a scenario: a line for each figure, a column for each system, then what was promised."""
+    return "\n".join(_table(result) for result in results)
+
+
+def _table(result: Result) -> str:
+    figures = result.systems.values()
+    samples = list(dict.fromkeys(what for each in figures for what in each.samples if each.samples[what]))
+    numbers = list(dict.fromkeys(what for each in figures for what in each.numbers))
+    names = [f"{name} {each.version}" for name, each in result.systems.items()]
+    brief = " (brief: no figures)" if result.brief else ""
+    lines = [f"### {result.scenario}: {result.about}{brief}", "", *_row(["", *names]), "|---" * (len(names) + 1) + "|"]
+    for what in samples:
+        lines += _row([f"{what}, ms", *(_spread(each.samples.get(what, [])) for each in figures)])
+    for what in numbers:
+        lines += _row([what, *(_number(each.numbers.get(what)) for each in figures)])
+    lines += [""] + [_promise(verdict) for verdict in result.verdicts]
+    return "\n".join([*lines, ""])
+
+
+def _row(cells: Iterable[str]) -> list[str]:
+    return [f"| {' | '.join(cells)} |"]
+
+
+def _spread(samples: Sequence[float]) -> str:
+    """Least / median / most, in milliseconds, and of how many."""
+    if not samples:
+        return "–"
+    marks = (min(samples), statistics.median(samples), max(samples))
+    return " / ".join(f"{mark * 1000:.{1 if max(samples) < 0.1 else 0}f}" for mark in marks) + f" ({len(samples)})"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _promise(verdict: Verdict) -> str:
+    """What was promised, and whether it was kept."""
+    scale, unit = (1, "") if verdict.statistic == "number" else (1000, " ms")
+    statistic = "" if verdict.statistic == "number" else f", {verdict.statistic}"
+    found = "not measured" if verdict.figure is None else f"{verdict.figure * scale:.4g}{unit}"
+    word = "kept" if verdict.kept else "NOT KEPT"
+    return f"- {word}: {verdict.what}{statistic} at most {verdict.at_most * scale:g}{unit}: {found}"

@@ -1,0 +1,210 @@
+"""What is measured, as data: each scenario is one figure of docs/benchmarks.md, with what rumormill promises of it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bench.peers import callers, measures
+from bench.peers.stage import Sheet
+from bench.peers.systems import Conditions
+
+Statistic = Literal["median", "max", "number"]
+EVERYBODY = ("rumormill", "memberlist", "kinship")
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What rumormill's figure is to be at most."""
+
+    what: str
+    statistic: Statistic
+    at_most: float
+
+    def figure(self, sheet: Sheet) -> float | None:
+        """None where it was not measured."""
+        if self.statistic == "number":
+            return sheet.numbers.get(self.what)
+        samples = sheet.samples.get(self.what)
+        if not samples:
+            return None
+        return max(samples) if self.statistic == "max" else statistics.median(samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """What to do (a measure and its parameters) to which systems, how many of each."""
+
+    name: str
+    about: str
+    minutes: float
+    """How long it takes, about."""
+    measure: Callable[..., None]
+    size: int = 16
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    brief: Mapping[str, Any] = field(default_factory=dict)
+    """What of the parameters is otherwise with ``--brief``, which shows that it works and is no figure."""
+    systems: tuple[str, ...] = EVERYBODY
+    conditions: Conditions = field(default_factory=Conditions)
+    bed: bool = True
+    promises: tuple[Promise, ...] = ()
+
+
+def _none(what: str) -> Promise:
+    return Promise(what, "number", 0)
+
+
+def _crashes(size: int, minutes: float) -> Scenario:
+    promises = (
+        Promise("silent host, all", "median", 0.6),
+        Promise("silent host, all", "max", 0.8),
+        Promise("live kernel, all", "median", 0.12),
+        Promise("live kernel, all", "max", 0.35),
+        _none(measures.WRONGLY),
+    )
+    return Scenario(
+        name=f"crash-{size}",
+        about=f"SIGKILL until all survivors know, N={size}",
+        minutes=minutes,
+        measure=measures.crashes,
+        size=size,
+        parameters={"times": 20},
+        brief={"times": 2},
+        promises=promises,
+    )
+
+
+def _idle(size: int, minutes: float) -> Scenario:
+    promises = (
+        Promise("packets sent /s/node", "number", 20),
+        Promise("bytes sent /s/node", "number", 2500),
+        Promise("CPU beside memberlist's", "number", 2),
+        Promise("RSS MB, median", "number", 60),
+    )
+    return Scenario(
+        name=f"idle-{size}",
+        about=f"what doing nothing costs, N={size}",
+        minutes=minutes,
+        measure=measures.idle,
+        size=size,
+        parameters={"seconds": 60},
+        brief={"seconds": 10},
+        promises=promises,
+    )
+
+
+def _crowd(count: int, within: float, minutes: float) -> Scenario:
+    return Scenario(
+        name=f"crowd-{count}",
+        about=f"{count} nodes in one process join one at once",
+        minutes=minutes,
+        measure=measures.crowds,
+        size=0,
+        bed=False,
+        parameters={"times": 20, "count": count, "limit": 8.0},
+        brief={"times": 1},
+        systems=("rumormill", "memberlist"),
+        promises=(
+            Promise("joined to one view", "max", within),
+            _none("no view a second after it, or none in 8 s"),
+            _none(measures.WRONGLY),
+        ),
+    )
+
+
+def _loss(percent: int, seconds: float) -> Scenario:
+    return Scenario(
+        name=f"loss-{percent}",
+        about=f"{percent} % of everything lost on its way in, {seconds / 60:g} minutes, no pings over TCP, N=16",
+        minutes=seconds / 60 + 0.3,
+        measure=measures.lossy,
+        parameters={"seconds": seconds, "share": percent / 100},
+        brief={"seconds": 10},
+        conditions=Conditions(udp_only=True),
+        promises=(_none(measures.WRONGLY),),
+    )
+
+
+SCENARIOS = (
+    _crashes(3, 2.2),
+    _crashes(16, 2.5),
+    _crashes(64, 3.5),
+    Scenario(
+        name="leave",
+        about="SIGTERM until all others know it has left, N=16",
+        minutes=1.2,
+        measure=measures.leaves,
+        parameters={"times": 20},
+        brief={"times": 2},
+        promises=(Promise("leave, all", "median", 0.05), _none(measures.WRONGLY)),
+    ),
+    Scenario(
+        name="worker-crash",
+        about="the worker killed beside its sidecar (--worker-pid) until all others know, N=16",
+        minutes=1.4,
+        measure=measures.worker_crashes,
+        parameters={"times": 20},
+        brief={"times": 2},
+        systems=("rumormill",),
+        promises=(Promise("worker crash, all", "median", 0.015),),
+    ),
+    _idle(16, 1.3),
+    _idle(64, 1.9),
+    _loss(10, 300.0),
+    _loss(30, 120.0),
+    Scenario(
+        name="one-way-cut",
+        about="nothing from one member reaches one other, two minutes, N=16",
+        minutes=2.2,
+        measure=measures.one_way,
+        parameters={"seconds": 120.0},
+        brief={"seconds": 10.0},
+        promises=(_none(measures.WRONGLY),),
+    ),
+    Scenario(
+        name="stops",
+        about="one of 16 stopped for .3 to 1.5 s again and again, one minute",
+        minutes=1.3,
+        measure=measures.stops,
+        parameters={"seconds": 60.0},
+        brief={"seconds": 10.0},
+        promises=(
+            _none(measures.WRONGLY),
+            _none("evicted though stopped for less than .4 s"),
+            Promise("stopped to out everywhere", "max", 0.7),
+            Promise("resumed to back everywhere", "max", 0.3),
+        ),
+    ),
+    Scenario(
+        name="starved",
+        about="four of 16 pinned to one processor with stress-ng, at the lowest priority, one minute",
+        minutes=1.3,
+        measure=measures.starved,
+        parameters={"seconds": 60.0, "count": 4},
+        brief={"seconds": 10.0},
+        promises=(_none(measures.WRONGLY),),
+    ),
+    Scenario(
+        name="partition",
+        about="8 + 8 that do not hear each other for 30 s, healed",
+        minutes=0.9,
+        measure=measures.partition,
+        parameters={"seconds": 30.0},
+        brief={"seconds": 10.0},
+        promises=(Promise("healed to one view", "max", 2.0),),
+    ),
+    Scenario(
+        name="partition-callers",
+        about="the same under 2 x 50 requests a second from either side",
+        minutes=0.9,
+        measure=callers.partition,
+        parameters={"seconds": 30.0},
+        brief={"seconds": 10.0},
+        systems=("rumormill",),
+        promises=(_none("requests failed"), Promise("healed to one view", "max", 2.0)),
+    ),
+    _crowd(64, 1.0, 2.5),
+    _crowd(128, 3.0, 4.0),
+)

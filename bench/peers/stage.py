@@ -1,0 +1,118 @@
+"""What a measurement stands on: a bed, a pool of each system on it, and the sheet its figures go on."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.bed import Bed
+from bench.peers.pool import Pool, PoolTrouble
+from bench.peers.rumormill import WORKER_PORT
+from bench.peers.systems import ROOT, Conditions, System
+
+OURS = "rumormill"
+Say = Callable[[str], None]
+
+
+@dataclass
+class Sheet:
+    """One system's figures: samples (seconds, one for each time it was done) and single numbers, by what they are."""
+
+    samples: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    numbers: dict[str, float] = field(default_factory=dict)
+
+    def add(self, what: str, by: float = 1) -> None:
+        self.numbers[what] = self.numbers.get(what, 0) + by
+
+
+class Stage:
+    """A context manager: the bed and, on it, one pool of each system, with one view each."""
+
+    def __init__(
+        self,
+        systems: Sequence[System],
+        size: int,
+        conditions: Conditions,
+        rng: random.Random,
+        say: Say,
+        *,
+        delay: float = 0.0,
+        jitter: float = 0.0,
+    ) -> None:
+        self.systems = systems
+        self.size = size
+        self.rng = rng
+        self.say = say
+        self.sheets = {system.name: Sheet() for system in systems}
+        self.pools: list[Pool] = []
+        self._conditions = conditions
+        self._delay, self._jitter = delay, jitter
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Stage:
+        with ExitStack() as stack:
+            ports = [system.port for system in self.systems]
+            self.bed = stack.enter_context(Bed(self.size, ports=ports, delay=self._delay, jitter=self._jitter))
+            self._start_workers(stack)
+            for system in self.systems:
+                self._start_pool(stack.enter_context(Pool(system, self.bed, self._conditions, self.rng)))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _start_pool(self, pool: Pool) -> None:
+        """A peer that does not even find together is left out, and that is on its sheet; for ours it is an error."""
+        begun = time.monotonic()
+        try:
+            pool.start_all(self.bed.hosts)
+        except PoolTrouble as trouble:
+            if pool.name == OURS:
+                raise
+            self.say(f"left out: {trouble}")
+            self.sheets[pool.name].add("no one view to begin with")
+            pool.close()
+        else:
+            self.say(f"{self.size} x {pool.name}: one view after {time.monotonic() - begun:.1f} s")
+            self.pools.append(pool)
+
+    def _start_workers(self, stack: ExitStack) -> None:
+        argv = [sys.executable, "-m", "bench.peers.workers", str(WORKER_PORT)]
+        argv += [host.namespace for host in self.bed.hosts]
+        workers = subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=ROOT)
+        stack.callback(workers.communicate)
+        stack.callback(workers.kill)
+        assert workers.stdout is not None
+        workers.stdout.readline()
+
+
+class Lateness:
+    """By how much this process's own timer was late at worst: what the machine is late with, nobody on it is early."""
+
+    def __init__(self) -> None:
+        self._due = time.monotonic()
+        self.worst = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep in small steps, and note the worst of them."""
+        until = time.monotonic() + seconds
+        while (now := time.monotonic()) < until:
+            step = min(0.05, until - now)
+            time.sleep(step)
+            self.worst = max(self.worst, time.monotonic() - now - step)
+
+
+def pin(pids: Sequence[int], processor: int) -> None:
+    """Let these processes, with all their threads, run on one processor only."""
+    for pid in pids:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), {processor})

@@ -1,0 +1,80 @@
+"""What the benches make of their figures: a promise is kept or it is not, and what was measured is in the picture."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bench.peers.plot import detection_plot
+from bench.peers.report import Result, read_results, result_of, table
+from bench.peers.scenarios import SCENARIOS, Scenario
+from bench.peers.stage import Sheet
+
+VERSIONS = {"rumormill": "1", "memberlist": "2"}
+
+
+def scenario(name: str) -> Scenario:
+    return next(each for each in SCENARIOS if each.name == name)
+
+
+def result(name: str, **sheets: Sheet) -> Result:
+    at = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    return result_of(scenario(name), sheets, VERSIONS, "a machine", at, False)
+
+
+def crashes(*seconds: float, wrong: float = 0) -> Sheet:
+    samples = {"silent host, all": list(seconds), "live kernel, all": [one / 10 for one in seconds]}
+    return Sheet(samples=samples, numbers={"healthy members evicted": wrong})
+
+
+def verdicts(found: Result) -> list[str]:
+    return re.findall(r"^- (kept|NOT KEPT)", table([found]), re.MULTILINE)
+
+
+def test_a_promise_is_kept_by_what_was_measured_and_by_nothing_else() -> None:
+    assert verdicts(result("crash-16", rumormill=crashes(0.5, 0.6, 0.7))) == ["kept"] * 5
+    assert verdicts(result("crash-16", rumormill=crashes(0.5, 0.6, 0.9))) == [
+        "kept",
+        "NOT KEPT",
+        "kept",
+        "kept",
+        "kept",
+    ]
+    assert verdicts(result("crash-16", rumormill=crashes(0.5, wrong=1)))[-1] == "NOT KEPT"
+    assert verdicts(result("crash-16", rumormill=Sheet())) == ["NOT KEPT"] * 5, "what was not measured is not kept"
+
+
+def test_a_peer_makes_no_promises() -> None:
+    assert verdicts(result("crash-16", memberlist=crashes(0.5))) == []
+
+
+def test_figures_come_back_from_their_file_in_the_scenarios_order(tmp_path: Path) -> None:
+    written = [result(name, rumormill=crashes(0.5), memberlist=crashes(1.25)) for name in ("crash-16", "crash-3")]
+    for each in written:
+        (tmp_path / f"{each.scenario}.json").write_bytes(msgspec.json.encode(each))
+    assert read_results(tmp_path, ["crash-3", "crash-16", "crash-64"]) == written[::-1]
+    assert "500 / 500 / 500 (1) | 1250 / 1250 / 1250 (1)" in table(written)
+
+
+@pytest.mark.parametrize("slowest", [0.7, 12.0])
+def test_every_kill_is_a_dot_in_the_picture(slowest: float) -> None:
+    found = result("crash-3", rumormill=crashes(0.45, 0.5, 0.6), memberlist=crashes(0.9, slowest))
+    picture = ET.fromstring(detection_plot([found]))
+    dots = picture.findall("{*}circle")
+    assert len(dots) == 2 * (3 + 2)
+    width = float(picture.get("width", 0))
+    assert all(0 < float(dot.get("cx", 0)) < width for dot in dots)
+
+
+def test_with_nothing_measured_the_picture_says_so() -> None:
+    assert "nothing measured yet" in detection_plot([])
+
+
+def test_every_scenario_has_a_name_of_its_own_and_fits_half_an_hour() -> None:
+    assert len({each.name for each in SCENARIOS}) == len(SCENARIOS)
+    assert sum(each.minutes for each in SCENARIOS) < 35

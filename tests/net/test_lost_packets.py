@@ -1,0 +1,89 @@
+"""Real sidecars on hosts of their own, and packets that really get lost. What must not come is awaited for a while."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from bench.bed import Bed
+from bench.peers.pool import Pool, Sighting
+from bench.peers.rumormill import Rumormill
+from bench.peers.stage import Stage
+from bench.peers.systems import Conditions
+
+pytestmark = pytest.mark.net
+
+A_WHILE = 6.0
+PATIENCE = 15.0
+
+
+@contextmanager
+def pool(size: int, **bed: float) -> Iterator[tuple[Pool, Bed]]:
+    """Sidecars with one view."""
+    system = Rumormill()
+    system.prepare()
+    with Stage([system], size, Conditions(), random.Random(1), lambda _: None, **bed) as stage:
+        yield stage.pools[0], stage.bed
+
+
+def evictions(pool: Pool) -> list[Sighting]:
+    return [said for said in pool.sightings if said.event == "gone"]
+
+
+def nobody_is_evicted(pool: Pool) -> bool:
+    """For a while."""
+    return not pool.until(lambda: bool(evictions(pool)), A_WHILE)
+
+
+def test_a_host_that_falls_silent_is_evicted_everywhere() -> None:
+    with pool(5) as (members, bed):
+        victim = members.members[2]
+        bed.silence(victim.host)
+        begun = members.kill(victim)
+        members.settle()
+        assert {said.who for said in evictions(members)} == {victim.name}
+        assert max(said.at for said in evictions(members)) - begun < 2.0
+
+
+def test_a_tenth_of_everything_lost_evicts_nobody() -> None:
+    with pool(8) as (members, bed):
+        bed.lose(0.1)
+        assert nobody_is_evicted(members)
+
+
+def test_a_cut_of_one_direction_evicts_nobody() -> None:
+    with pool(6) as (members, bed):
+        bed.cut(bed[1], bed[4])
+        assert nobody_is_evicted(members)
+        assert members.one_view()
+
+
+def test_two_halves_go_their_own_ways_and_find_together_again() -> None:
+    with pool(6) as (members, bed):
+        halves = bed.hosts[:3], bed.hosts[3:]
+        names = [{member.name for member in members.members if member.host in half} for half in halves]
+        bed.split(*halves)
+        parted = lambda: all(m.view | {m.name} in names for m in members.members)  # noqa: E731
+        members.until(parted, PATIENCE, "each half on its own")
+        bed.mend()
+        members.until(members.one_view, PATIENCE, "one view again")
+
+
+def test_a_newcomer_gets_in_through_heavy_loss() -> None:
+    with pool(4) as (members, bed):
+        bed.lose(0.3)
+        members.kill(members.members[3])
+        members.start(bed[3])
+        members.settle()
+
+
+def test_long_ways_are_no_reason_to_evict_and_a_crash_over_them_is() -> None:
+    with pool(4, delay=0.05, jitter=0.02) as (members, _):
+        assert nobody_is_evicted(members)
+        victim = members.members[0]
+        members.kill(victim)
+        members.settle()
+        assert {said.who for said in evictions(members)} == {victim.name}
