@@ -66,7 +66,8 @@ def partition(stage: Stage, seconds: float) -> None:
 
 def _start_worker(bed: Bed, host: Host, name: str) -> subprocess.Popen[bytes]:
     own = ["-m", "rumormill.cli.demo.worker", "--name", name, "--host", host.ip, "--port", str(WORKER_PORT)]
-    return subprocess.Popen(bed.command(host, [sys.executable, *own, "--think", "3"]))
+    argv = bed.command(host, [sys.executable, *own, "--think", "3"])
+    return subprocess.Popen(argv, stdout=subprocess.DEVNULL)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -19,6 +19,7 @@ PERIOD = 0.2
 CALM = 0.5
 """Seconds of peace before a fault; a random part of a period is added, so that faults fall anywhere in it."""
 PATIENCE = 30.0
+HEALING_SECONDS = 15.0
 WRONGLY = "healthy members evicted"
 
 
@@ -206,11 +207,11 @@ def _await_one_view(stage: Stage, begun: float, what: str) -> None:
     """Each system's time from then until its last member holds all others, by the members' own stamps."""
     for pool in stage.pools:
         sheet = stage.sheets[pool.name]
-        if pool.until(pool.one_view, PATIENCE):
+        if pool.until(pool.one_view, HEALING_SECONDS):
             joins = [s.at for s in pool.sightings if s.event in ("joined", "refuted") and s.at > begun]
             sheet.samples[what].append(max(joins, default=begun) - begun)
         else:
-            sheet.add(f"{what}: none in {PATIENCE:g} s")
+            sheet.add(f"{what}: none in {HEALING_SECONDS:g} s")
 
 
 def partition(stage: Stage, seconds: float) -> None:
@@ -246,6 +247,7 @@ def stops(stage: Stage, seconds: float) -> None:
 
 def _note_stops(stage: Stage, pool: Pool, victim: Member, episodes: Sequence[tuple[float, float]]) -> None:
     sheet = stage.sheets[pool.name]
+    sheet.add("evicted though stopped for less than .4 s", 0)
     about = [s for s in pool.sightings if s.who == victim.name and s.observer != victim.name]
     for number, (begun, ended) in enumerate(episodes):
         following = episodes[number + 1][0] if number + 1 < len(episodes) else float("inf")
@@ -253,6 +255,7 @@ def _note_stops(stage: Stage, pool: Pool, victim: Member, episodes: Sequence[tup
         out = _firsts(s for s in here if s.event == "gone")
         back = _firsts(s for s in here if s.event == "joined" and s.at > ended)
         if ended - begun < 0.4:
+            sheet.add("stops of less than .4 s")
             sheet.add("evicted though stopped for less than .4 s", len(out))
         elif ended - begun >= 0.8:
             whole = len(out) == len(pool.members) - 1
