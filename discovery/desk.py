@@ -16,6 +16,7 @@ from rumormill.discovery.commands import Commands
 from rumormill.discovery.events import EventLog
 from rumormill.discovery.limits import Limits
 from rumormill.discovery.lines import Line
+from rumormill.discovery.metrics import prepare_metrics
 from rumormill.discovery.query import parse_wait
 from rumormill.discovery.request import Request
 from rumormill.discovery.response import Prepared, prepare_json, refuse
@@ -106,6 +107,7 @@ class Desk:
         self.room = WaitingRoom(self.index, limits.batch)
         self.members = Costly(self._prepare_members)
         self.status = Costly(lambda: prepare_json(commands.status()))
+        self.metrics = Costly(lambda: prepare_metrics(commands.status()))
         self.openapi = openapi
         self.contents = contents
         self.ring_building: dict[str, trio.Event] = {}

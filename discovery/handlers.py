@@ -117,6 +117,10 @@ async def status(desk: Desk, _call: Call[NoQuery]) -> Response:
     return desk.status.get()
 
 
+async def metrics(desk: Desk, _call: Call[AnyQuery]) -> Response:
+    return desk.metrics.get()
+
+
 async def events(desk: Desk, call: Call[EventsQuery]) -> Response:
     query = call.query
     await desk.block(call, EVENTS, index=query.since, process=query.process, wait=query.wait)

@@ -109,7 +109,7 @@ def _success(route: Route[Any]) -> Json:
     elif route.media == "text/event-stream":
         schema = {"type": "string", "description": "The data of each event is a WorkersAnswer; its id is the index."}
     else:
-        schema = {"type": "object"}
+        schema = {"type": "string" if route.media.startswith("text/") else "object"}
     response: Json = {"description": HTTPStatus(route.status).phrase, "content": {route.media: {"schema": schema}}}
     if route.conditional:
         response["headers"] = {"ETag": {"schema": {"type": "string"}}}

@@ -223,6 +223,15 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
     ),
     Route(
         method="GET",
+        path="/metrics",
+        summary="The figures of /v1/status, for Prometheus",
+        query=AnyQuery,
+        answer=None,
+        handler=handlers.metrics,
+        media="text/plain",
+    ),
+    Route(
+        method="GET",
         path="/openapi.json",
         summary="This interface, as OpenAPI 3.1",
         query=NoQuery,

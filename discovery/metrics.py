@@ -1,0 +1,44 @@
+"""``/metrics``: what ``/v1/status`` says, in the text that Prometheus reads; made anew at each asking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from rumormill.discovery.commands import Status
+from rumormill.discovery.response import Prepared, prepare
+
+
+class _Collected(Collector):
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    def collect(self) -> Iterable[Metric]:
+        status = self._status
+        about = GaugeMetricFamily("rumormill_info", "Who this is.", labels=("name", "cluster", "service", "seal"))
+        about.add_metric((status.name, status.cluster, status.service, status.seal), 1)
+        yield about
+        for name, text, value in (
+            ("sealed", "1 where gossip is sealed, 0 in plaintext.", status.seal != "plaintext"),
+            ("keys", "Group keys accepted.", status.keys),
+            ("peers", "Other members held alive.", status.peers),
+            ("joined", "1 where any other member is known.", status.joined),
+            ("isolated", "1 while too few of the others are heard to conclude anything about them.", status.isolated),
+            ("draining", "1 while the worker takes no new work.", status.draining),
+            ("loop_lag_seconds", "By how much the loop lately woke late: a maximum that decays.", status.loop_lag),
+        ):
+            yield GaugeMetricFamily(f"rumormill_{name}", text, value=float(value))
+        happened = CounterMetricFamily(
+            "rumormill_happened", "Datagrams, requests and happenings since the start.", labels=("what",)
+        )
+        for what, count in sorted(status.counters.items()):
+            happened.add_metric((what,), count)
+        yield happened
+
+
+def prepare_metrics(status: Status) -> Prepared:
+    """The answer of ``GET /metrics``."""
+    return prepare(generate_latest(_Collected(status)), media=CONTENT_TYPE_LATEST)
