@@ -1,0 +1,91 @@
+"""Eight real agents change keys three times round, one of them stopped each time."""
+
+from __future__ import annotations
+
+import base64
+import signal
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from agents import PATIENCE, Agent, Worker, all_routable, has
+
+from rumormill.gossip import KeyRing
+from rumormill.gossip.keyring import key_name_of
+
+NAMES = [f"w{number}" for number in range(1, 9)]
+
+
+async def step(agent: Agent, method: str, body: Any = None, **query: str) -> dict[str, Any]:
+    """One step of a rotation, at one sidecar; tried again while it is refused for the sake of somebody who sleeps."""
+    async with httpx.AsyncClient(base_url=agent.http, timeout=PATIENCE, trust_env=False) as client:
+        with trio.fail_after(2 * PATIENCE):
+            while True:
+                answer = await client.request(method, "/v1/keys", params=query, json=body)
+                if answer.status_code == 200 and answer.json()["settled"]:
+                    found: dict[str, Any] = answer.json()
+                    return found
+                assert answer.status_code in (200, 409), answer.text
+
+
+async def callers(agents: list[Agent], asked: list[int]) -> None:
+    """Callers at every sidecar, the whole time."""
+    async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False) as client:
+        for number in count():
+            agent = agents[number % len(agents)]
+            answer = await client.get(f"{agent.http}/v1/lookup", params={"service": "embed", "key": str(number)})
+            assert answer.status_code == 200
+            asked[0] += 1
+            await trio.sleep(0.01)
+
+
+async def refused(agent: Agent) -> int:
+    counters = (await agent.ask("/v1/status"))["counters"]
+    return int(counters.get("dropped_unknown_key", 0) + counters.get("dropped_key", 0))
+
+
+@pytest.mark.slow
+async def test_eight_agents_three_rounds_one_asleep_during_each(tmp_path: Path) -> None:
+    keys = [bytes([number]) * 32 for number in range(4)]
+    asked = [0]
+    async with trio.open_nursery() as nursery:
+        worker = await Worker.start(nursery)
+        agents: list[Agent] = []
+        for name in NAMES:
+            path = tmp_path / f"{name}.key"
+            path.write_text(KeyRing((keys[0],)).to_text())
+            path.chmod(0o600)
+            join = ("--join", agents[0].gossip) if agents else ()
+            agents.append(await Agent.start(nursery, name, worker, "--key-file", str(path), *join))
+        for agent in agents:
+            await agent.until(all_routable(*NAMES))
+        operator, sleepers = agents[0], agents[1:4]
+        awake = [agent for agent in agents if agent not in sleepers]
+        nursery.start_soon(callers, awake, asked)
+        marks = [len(agent.lines) for agent in agents]
+        for turn, sleeper in enumerate(sleepers, 1):
+            sleeper.signal(signal.SIGSTOP)
+            await operator.logged("evicted", who=sleeper.name)
+            await step(operator, "POST", {"key": base64.b64encode(keys[turn]).decode()})
+            await step(operator, "PUT", id=key_name_of(keys[turn]))
+            if turn > 1:
+                await step(operator, "DELETE", id=key_name_of(keys[turn - 2]))
+            sleeper.signal(signal.SIGCONT)
+            for agent in awake:
+                await agent.until(has(sleeper.name, liveness="alive"))
+            await step(operator, "PUT", id=key_name_of(keys[turn]))  # settled: the sleeper has the ring too
+        for agent in agents:
+            await agent.until(all_routable(*NAMES))
+        evicted = {
+            (line["who"])
+            for agent, mark in zip(agents, marks, strict=True)
+            for line in agent.lines[mark:]
+            if line["event"] == "evicted"
+        }
+        assert evicted == {sleeper.name for sleeper in sleepers}
+        assert {agent.name: await refused(agent) for agent in awake} == {agent.name: 0 for agent in awake}
+        print(f"\n{asked[0]} lookups; refused at the sleepers: {[await refused(agent) for agent in sleepers]}")
+        nursery.cancel_scope.cancel()
