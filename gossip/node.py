@@ -312,9 +312,13 @@ class Node:
         return self._naming.stopped is not None
 
     def _step_to(self, now: float) -> None:
-        """Begin a step; notice that we were paused (a timer a period late), or that the clock fell back."""
+        """Begin a step; notice that we were paused (a timer a period late), or that the clock fell back.
+
+        Noticed once: until the timer has been handled, deadlines may still be those of before the pause.
+        """
         state = self._state
-        if now < state.now or now - self._due > state.settings.period:
+        due = state.now if self._reception.waking else self._due
+        if now < state.now or now - due > state.settings.period:
             self._paused(now)
         state.now = now
 

@@ -63,7 +63,7 @@ class Refusals:
 
     @property
     def deadline(self) -> float:
-        return min((v.due for v in self._verifying.values()), default=math.inf)
+        return min(v.due for v in self._verifying.values()) if self._verifying else math.inf
 
     def refused_untrusted(self, datagram: bytes, address: Address) -> None:
         """A kernel at ``address`` refused what it quotes as a datagram of ours."""

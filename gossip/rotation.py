@@ -106,7 +106,8 @@ class Rotation:
 
     @property
     def deadline(self) -> float:
-        return min(self._next_compare, self._next_ask, *self._lingering.values())
+        due = min(self._next_compare, self._next_ask)
+        return min(due, *self._lingering.values()) if self._lingering else due
 
     def tick(self) -> None:
         state = self._state
@@ -262,6 +263,10 @@ class Rotation:
             return
         kind, key_id, label, sender, receiver, _ = HEADER.unpack_from(data)
         if label != self._state.seal.label:
+            if reason == "label":
+                self._tell(
+                    f"{_where(source)} is of another pool: give it this one's --cluster, or other seeds to --join"
+                )
             return
         if kind in (NOTICE_PLAIN, NOTICE_SEALED):
             if receiver == self._state.me.half and len(data) == HEADER.size:

@@ -6,8 +6,8 @@ timer, and sends what the Node wants sent. What changed is handed on; what went 
 no decision about the protocol in this file.
 
 The socket is a plain non-blocking one, and trio only says when it is readable: a fifth of the cost of awaiting each
-datagram. Where it was opened to hear of refusals, the queue of errors is drained before the datagrams; and since one
-refused datagram makes the *next* send raise, whomever that is for, a send that raises is tried once more.
+datagram. Where it was opened to hear of refusals, one refused datagram makes the *next* read or send raise, whomever
+that is for: then the queue of errors is drained before the datagrams, and a send that raised is tried once more.
 """
 
 from __future__ import annotations
@@ -107,9 +107,9 @@ class GossipTransport:
         self._on_view = on_view
         self._on_events = on_events
         self._clock = clock
-        self._hears_refusals = bool(sock.getsockopt(*_RECVERR[sock.family]))
+        self._refused = False
+        """Whether the queue of errors may hold something: the kernel makes the next read or send raise then."""
         self._sleep: trio.CancelScope | None = None
-        self._poked = False
         self._seen: PoolView | None = None
         self.counters: Counter[str] = Counter()
         """Socket errors by name (``send_ENETUNREACH``): a datagram that could not be sent is lost like any other."""
@@ -118,37 +118,42 @@ class GossipTransport:
 
     def poke(self) -> None:
         """Something was said to the Node from outside: send it now instead of at the next deadline."""
-        self._poked = True
         if self._sleep is not None:
             self._sleep.cancel()
 
     async def run(self) -> None:
         """Drive the Node until it has left or has stopped; returns then."""
-        node = self._node
-        while not (node.has_left or node.stopped):
-            self._turn()
-            await self._wait()
+        while not self._ended:
+            # One scope serves until its alarm goes off. A scope for each sleep costs a third of each waking.
+            with trio.CancelScope() as self._sleep:
+                await self._work(self._sleep)
+            self._note_lag(self._sleep)
+        self._sleep = None
+
+    @property
+    def _ended(self) -> bool:
+        return self._node.has_left or self._node.stopped is not None
+
+    async def _work(self, sleep: trio.CancelScope) -> None:
+        """Turn after turn, each at a datagram, until a poke or the deadline. Lets other tasks run in any case."""
         self._turn()
+        while not self._ended:
+            sleep.deadline = trio.current_time() + max(self._node.deadline - self._clock(), WAKE_FLOOR)
+            await trio.lowlevel.wait_readable(self._sock)
+            self._turn()
+
+    def _note_lag(self, sleep: trio.CancelScope) -> None:
+        late = trio.current_time() - sleep.deadline
+        if sleep.cancelled_caught and late >= 0:  # else it was a poke
+            self.lag = max(late, self.lag * 0.99)
 
     def _turn(self) -> None:
-        self._poked = False
-        if self._hears_refusals:
+        if self._refused:
             self._drain_errors()
         self._drain()
         self._node.handle_timer(self._clock())
         self._send()
         self._report()
-
-    async def _wait(self) -> None:
-        """Until a datagram, a poke, or the deadline. Lets other tasks run in any case."""
-        now = self._clock()
-        delay = 0.0 if self._poked else max(self._node.deadline - now, WAKE_FLOOR)
-        with trio.move_on_after(delay) as self._sleep:
-            await trio.lowlevel.wait_readable(self._sock)
-        if self._sleep.cancelled_caught and not self._poked:
-            late = self._clock() - now - delay
-            self.lag = max(late, self.lag * 0.99)
-        self._sleep = None
 
     def _drain(self) -> None:
         receive, clock, node = self._sock.recvfrom, self._clock, self._node
@@ -158,20 +163,26 @@ class GossipTransport:
             except BlockingIOError:
                 return
             except OSError as error:
-                self.counters[f"receive_{_name_of(error)}"] += 1
-                return
+                if not self._drain_errors():
+                    self.counters[f"receive_{_name_of(error)}"] += 1
+                    return
+                continue
             node.receive_datagram(data, source[:2], clock())
 
-    def _drain_errors(self) -> None:
+    def _drain_errors(self) -> bool:
+        """Empty the queue of errors; False if there was nothing in it."""
+        self._refused = found = False
         for _ in range(DRAIN_CAP):
             try:
                 datagram, ancillary, _, address = self._sock.recvmsg(LONGEST_QUOTE, CONTROL_BYTES, MSG_ERRQUEUE)
             except OSError:  # empty; whatever else it may be, reading the datagrams will tell
-                return
+                return found
+            found = True
             if address and refused_by_its_host(ancillary, address[:2]):
                 self._node.receive_refusal(datagram, address[:2], self._clock())
             else:
                 self.counters["network_errors"] += 1
+        return found
 
     def _send(self) -> None:
         sendto = self._sock.sendto
@@ -183,6 +194,7 @@ class GossipTransport:
 
     def _send_again(self, data: bytes, address: Address) -> None:
         """The error may have been about a datagram before this one."""
+        self._refused = True
         try:
             self._sock.sendto(data, address)
         except (OSError, OverflowError, UnicodeError) as error:

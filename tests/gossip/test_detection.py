@@ -6,7 +6,7 @@ import pytest
 from pools import everyone_holds, held, node, pool, sent
 
 from rumormill.membership import Liveness
-from rumormill.simulations import Trouble
+from rumormill.simulations import Trouble, World
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 16, 64])
@@ -75,6 +75,19 @@ def test_a_long_freeze_is_an_eviction_of_one_and_it_is_back_at_once() -> None:
     world.thaw("n3")
     assert world.run_until(world.one_view, within=0.3) is not None, world.history.tail()
     assert {c.member for c in world.history.of("evicted")} == {"n3"}, "the sleeper condemned nobody on waking"
+
+
+@pytest.mark.parametrize("joining", [0.05, 0.1, 0.15, 2.0])
+def test_a_pause_is_noticed_once(joining: float) -> None:
+    """Every datagram found in the socket would otherwise drop the answers to those before it."""
+    world = World(seed=1)
+    world.start(16)
+    world.run(joining)
+    world.freeze("n3", "n4")
+    world.run(1.0)
+    world.thaw("n3", "n4")
+    world.run(1.0)
+    assert [node(world, key).counters["pauses"] for key in ("n3", "n4")] == [1, 1]
 
 
 def test_starved_members_condemn_nobody() -> None:
