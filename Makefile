@@ -20,6 +20,7 @@ test-net: .venv/dev-ready  ## real sidecars on packets that really get lost: net
 
 SOAK ?= 5000
 soak: .venv/fuzz-ready  ## thousands of fresh stories against the laws, a million hostile datagrams, two hours of fuzzing
+	$(BIN)/pytest -q -m slow
 	RUMORMILL_SOAK=$(SOAK) $(BIN)/pytest -q tests/simulations/test_machine.py
 	RUMORMILL_FLOOD=1000000 $(BIN)/pytest -q -s tests/hostile
 	$(BIN)/python tests/fuzz/run.py 7200

@@ -1,105 +1,165 @@
-"""The ring beside `uhashring`, interleaved on this machine: ``python -m bench.ring`` (some ten seconds).
+"""The ring beside other rings, interleaved, to bench-ring.json too: ``python -m bench.ring`` (two minutes).
 
-Ratios are what to read: both sides take turns within each round, and the median of the rounds counts.
+Ratios are what to read: all take turns within each round, and the median of the rounds' ratios to uhashring counts.
+RUMORMILL_BENCH_ROUNDS sets how many rounds (7); 1 takes half a minute and says little.
 """
 
 from __future__ import annotations
 
+import gc
+import json
+import os
+import platform
 import statistics
 import time
+import tracemalloc
 import uuid
-from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from rumormill.ring import HashRing
+from bench.ring_peers import Peer, peers, uhashring
+from rumormill.ring import DEFAULT_POINTS, HashRing
 
-POINTS = 128
-ROUNDS = 5
-KEYS = [str(uuid.uuid4()) for _ in range(20_000)]
+ROUNDS = int(os.environ.get("RUMORMILL_BENCH_ROUNDS", "7"))
+SIZES = (10, 100, 1000)
+KEYS = [str(uuid.UUID(int=number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128)) for number in range(20_000)]
+BASE = "uhashring"
+
+Step = Callable[[], object]
 
 
-def rate(work: Callable[[], object], count: int) -> float:
-    """Thousands a second."""
+def seconds(step: Step) -> float:
     begin = time.perf_counter()
-    work()
-    return count / (time.perf_counter() - begin) / 1e3
+    step()
+    return time.perf_counter() - begin
 
 
-def interleaved(ours: Callable[[], object], theirs: Callable[[], object], count: int, their_count: int) -> str:
-    """Medians of both sides, in thousands a second, and of the rounds' ratios."""
-    rounds = [(rate(ours, count), rate(theirs, their_count)) for _ in range(ROUNDS)]
-    our_rate, their_rate = (statistics.median(side) for side in zip(*rounds, strict=True))
-    ratio = statistics.median(one / other for one, other in rounds)
-    return f"{our_rate:9.1f} {their_rate:9.1f} {ratio:8.1f}x"
+def interleaved(steps: dict[str, tuple[Step, int]]) -> dict[str, dict[str, float]]:
+    """For each step, how many of its operations a second, in thousands, and that beside the base's; medians."""
+    rounds = [{name: count / seconds(step) / 1e3 for name, (step, count) in steps.items()} for _ in range(ROUNDS)]
+    return {
+        name: {
+            "kops": statistics.median(one[name] for one in rounds),
+            "ratio": statistics.median(one[name] / one[BASE] for one in rounds),
+        }
+        for name in steps
+    }
 
 
-def spread(owned: list[str], members: int) -> float:
-    """The busiest member's load over the mean."""
-    return max(Counter(owned).values()) * members / len(owned)
+def each(lookup: Callable[[str], object], keys: list[str]) -> Step:
+    def step() -> None:
+        for key in keys:
+            lookup(key)
+
+    return step
 
 
-def compare(members: int) -> None:
-    from uhashring import HashRing as TheirRing
-
-    names = [f"w{i}" for i in range(members)]
-    ours, theirs = HashRing(dict.fromkeys(names, 1.0), points=POINTS), TheirRing(names, vnodes=POINTS)
-    few = KEYS[: 200_000 // members]
-
-    def their_three() -> None:
-        for key in few:
-            list(theirs.range(key, 3, unique=True))
-
-    def three() -> None:
-        for key in KEYS:
-            ours.owners(key, 3)
-
-    def ours_one() -> None:
-        for key in KEYS:
-            ours.owner(key)
-
-    def theirs_one() -> None:
-        for key in KEYS:
-            theirs.get_node(key)
-
-    many = interleaved(lambda: ours.owners_many(KEYS), theirs_one, len(KEYS), len(KEYS))
-    print(f"{members:5}  one owner         {interleaved(ours_one, theirs_one, len(KEYS), len(KEYS))}")
-    print(f"{members:5}  owners_many       {many}")
-    print(f"{members:5}  three owners      {interleaved(three, their_three, len(KEYS), len(few))}")
-    users = [f"user-{i}" for i in range(max(60_000, 300 * members))]
-    even = spread(ours.owners_many(users), members)
-    theirs_even = spread([theirs.get_node(user) for user in users], members)
-    print(f"{members:5}  max/mean load     {even:9.2f} {theirs_even:9.2f}")
+def lookups(size: int) -> dict[str, Any]:
+    """One owner, three owners, and many at once, where a ring without that verb is asked in a loop."""
+    rings = list(peers([f"w{number}" for number in range(size)]))
+    slow = {"uhashring", "hashring"}
+    few = KEYS[: max(20, 20_000 // size)]
+    one = {ring.name: (each(ring.one, KEYS), len(KEYS)) for ring in rings}
+    three = {}
+    for ring in rings:
+        if ring.three is not None:
+            keys = few if ring.name in slow else KEYS
+            three[ring.name] = (each(ring.three, keys), len(keys))
+    many = {ring.name: (_batch(ring), len(KEYS)) for ring in rings}
+    return {"one": interleaved(one), "three": interleaved(three), "many": interleaved(many)}
 
 
-def splice(members: int = 1000, points: int = 400) -> None:
-    """How long a member takes to come and to go, in milliseconds."""
-    ring = HashRing({f"w{i}": 1.0 for i in range(members)}, points=points)
-    joins, leaves, builds = [], [], []
-    for _ in range(ROUNDS):
-        begin = time.perf_counter()
-        larger = ring.with_member("another")
-        middle = time.perf_counter()
-        larger.without_member("another")
-        joins.append(middle - begin)
-        leaves.append(time.perf_counter() - middle)
-        begin = time.perf_counter()
-        HashRing(ring.weights, points=points)
-        builds.append(time.perf_counter() - begin)
-    joined, left, built = (statistics.median(times) * 1e3 for times in (joins, leaves, builds))
-    print(
-        f"{members} x {points} points: a member comes in {joined:.1f} ms, goes in {left:.1f} ms; a build {built:.0f} ms"
-    )
+def _batch(ring: Peer) -> Step:
+    batch = ring.many
+    return each(ring.one, KEYS) if batch is None else lambda: batch(KEYS)
+
+
+def changes(size: int = 1000) -> dict[str, float]:
+    """Milliseconds: a member comes, goes, many change at once, and a ring is built."""
+    ring = HashRing({f"w{number}": 1.0 for number in range(size)})
+    half = {f"w{number}" if number % 2 else f"new{number}": 1.0 for number in range(size)}
+    tenth = {f"w{number}" if number % 10 else f"new{number}": 1.0 for number in range(size)}
+    larger = ring.with_member("another")
+    steps: dict[str, Step] = {
+        "one in": lambda: ring.with_member("another"),
+        "one out": lambda: larger.without_member("another"),
+        "a tenth replaced": lambda: ring.with_weights(tenth),
+        "half replaced": lambda: ring.with_weights(half),
+        "built": lambda: HashRing(ring.weights),
+    }
+    rounds = [{name: seconds(step) * 1e3 for name, step in steps.items()} for _ in range(ROUNDS)]
+    return {name: statistics.median(one[name] for one in rounds) for name in steps}
+
+
+def megabytes(build: Callable[[], object]) -> float:
+    """What it keeps, as Python counts it."""
+    gc.collect()
+    tracemalloc.start()
+    kept = build()
+    gc.collect()
+    size = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    del kept
+    return size / 1e6
+
+
+def memory(size: int) -> dict[str, float]:
+    names = [f"w{number}" for number in range(size)]
+
+    def indexed() -> HashRing:
+        ring = HashRing(dict.fromkeys(names, 1.0))
+        ring.build_index()
+        return ring
+
+    return {
+        "rumormill": megabytes(lambda: HashRing(dict.fromkeys(names, 1.0))),
+        "rumormill+index": megabytes(indexed),
+        BASE: megabytes(lambda: uhashring(names)),
+    }
+
+
+def balance(size: int = 100, sets: int = 20) -> float:
+    """The busiest of equal members over the mean; the median of sets of names."""
+    rings = [HashRing({f"set{number}-{i}": 1.0 for i in range(size)}) for number in range(sets)]
+    return statistics.median(max(ring.shares().values()) * size for ring in rings)
+
+
+def show(results: dict[str, Any]) -> None:
+    titles = {"one": "one owner", "three": "three distinct owners", "many": "many keys at once"}
+    for verb, title in titles.items():
+        rings = list(results["lookups"]["10"][verb])
+        print(f"\n{title}, thousands a second (x {BASE})")
+        print(f"{'members':>8}" + "".join(f"{name:>22}" for name in rings))
+        for size, measured in results["lookups"].items():
+            cells = [f"{measured[verb][name]['kops']:12.1f} ({measured[verb][name]['ratio']:6.1f})" for name in rings]
+            print(f"{size:>8}" + "".join(f"{cell:>22}" for cell in cells))
+    print("\nmemory, MB")
+    for size, kept in results["memory"].items():
+        print(f"{size:>8}  " + ", ".join(f"{name} {mb:.2f}" for name, mb in kept.items()))
+    print(f"\n1000 members x {DEFAULT_POINTS} points, milliseconds")
+    print("          " + ", ".join(f"{name} {ms:.1f}" for name, ms in results["changes"].items()))
+    print(f"\nmax/mean of 100 members, median of 20 sets of names: {results['balance']:.3f}")
 
 
 def main() -> None:
     try:
+        import hashring  # noqa: F401
+        import jump  # noqa: F401
         import uhashring  # noqa: F401
-    except ImportError:
-        raise SystemExit("bench.ring compares with uhashring; get it with: .venv/bin/pip install uhashring") from None
-    print(f"{POINTS} points a member, thousands a second, uuid keys     rumormill uhashring    ratio")
-    for members in (10, 100, 1000):
-        compare(members)
-    splice()
+    except ImportError as missing:
+        raise SystemExit(f"bench.ring compares with {missing.name}; get it with: make .venv/dev-ready") from None
+    results = {
+        "python": platform.python_version(),
+        "rounds": ROUNDS,
+        "lookups": {str(size): lookups(size) for size in SIZES},
+        "memory": {str(size): memory(size) for size in SIZES},
+        "changes": changes(),
+        "balance": balance(),
+    }
+    show(results)
+    Path("bench-ring.json").write_text(json.dumps(results, indent=1) + "\n")
+    print("\nwritten to bench-ring.json")
 
 
 if __name__ == "__main__":

@@ -265,9 +265,11 @@ async def until_true(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def stage(workers: int = 3, sidecars: int = 1, token: str | None = None) -> AsyncIterator[Stage]:
-    """The stage set; everything on it is gone when the block ends."""
-    with trio.fail_after(30):
+async def stage(
+    workers: int = 3, sidecars: int = 1, token: str | None = None, *, limit: float = 30
+) -> AsyncIterator[Stage]:
+    """The stage set; everything on it is gone when the block ends, which must be within `limit` seconds."""
+    with trio.fail_after(limit):
         async with trio.open_nursery() as nursery:
             scene = Stage(nursery, token)
             for index in range(workers):

@@ -1,0 +1,91 @@
+"""Canaries and zones over real HTTP: the policy at the endpoint decides which workers get the requests."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import httpx
+import pytest
+import trio
+from stage import Stage, stage, stage_in_thread
+
+from rumormill.client import Pool, SyncPool
+from rumormill.ring import CanaryShare, Policy
+
+TASKS = 20
+
+
+def key(number: int) -> str:
+    return f"tenant/user-{number}"
+
+
+async def steered(scene: Stage, policy: Policy) -> None:
+    """w2 and w3 run v2, and an endpoint that nobody has asked yet has this policy."""
+    for name in ("w2", "w3"):
+        scene.change(name, release="v2")
+    sidecar = await scene.add_sidecar()
+    sidecar.server._desk.view.service("embed").policy = policy
+
+
+async def ask_many(pool: Pool, requests: int, *, keyed: bool) -> dict[str, int]:
+    served: dict[str, int] = {}
+    async with httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http:
+
+        async def ask(task: int) -> None:
+            for number in range(task, requests, TASKS):
+                headers = {"Rumormill-Key": key(number)} if keyed else {}
+                name = (await http.get("/", headers=headers)).text
+                served[name] = served.get(name, 0) + 1
+
+        async with trio.open_nursery() as nursery:
+            for task in range(TASKS):
+                nursery.start_soon(ask, task)
+    return served
+
+
+@pytest.mark.parametrize(
+    ("share", "requests", "within", "keyed"),
+    [
+        # So few have a standard error of 4 %.
+        (0.25, 2_000, 0.16, True),
+        (0.25, 2_000, 0.16, False),
+        pytest.param(0.05, 20_000, 0.05, True, marks=pytest.mark.slow),
+        pytest.param(0.25, 20_000, 0.05, True, marks=pytest.mark.slow),
+        pytest.param(0.25, 20_000, 0.05, False, marks=pytest.mark.slow),
+    ],
+)
+async def test_a_canary_gets_its_share_of_real_requests(
+    share: float, requests: int, within: float, keyed: bool
+) -> None:
+    async with stage(workers=6, sidecars=0, limit=300) as scene:
+        await steered(scene, Policy(index=1, canary=[CanaryShare("v2", share)]))
+        async with Pool(scene.urls, "embed") as pool:
+            assert pool.topology.policy.canary == [CanaryShare("v2", share)]
+            served = await ask_many(pool, requests, keyed=keyed)
+            owners = pool.topology.routing.owners_many(map(key, range(requests)))
+    assert sum(served.values()) == requests
+    assert served["w2"] + served["w3"] == pytest.approx(share * requests, rel=within)
+    if keyed:
+        assert served["w2"] + served["w3"] == sum(owner.release == "v2" for owner in owners)
+
+
+def test_threads_share_a_zone_and_leave_it_when_it_has_lost_its_workers() -> None:
+    with stage_in_thread(workers=4) as scene:
+        for name in ("w0", "w1"):
+            scene.do(partial(scene.scene.change, name, zone="b"))
+        with (
+            SyncPool(scene.scene.urls, "embed", zone="b") as pool,
+            httpx.Client(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
+        ):
+            keys = [key(number) for number in range(40)]
+
+            def asked() -> set[str]:
+                return {http.get("/", headers={"Rumormill-Key": one}).text for one in keys}
+
+            assert asked() == {"w0", "w1"}
+            assert {pool.owners(one, 1)[0].zone for one in keys} == {"b"}
+            for name in ("w0", "w1"):
+                scene.do(scene.scene.evict, name)
+            while {worker.name for worker in pool.workers} & {"w0", "w1"}:
+                pool.call(pool._pool.changed, pool.topology)
+            assert asked() == {"w2", "w3"}
