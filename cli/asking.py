@@ -48,16 +48,28 @@ class Sidecar:
         return self._ask("GET", path, {key: value for key, value in params.items() if value is not None}, answer)
 
     def command(
-        self, method: str, path: str, answer: type[T], params: Mapping[str, Any] | None = None, body: Any = None
+        self,
+        method: str,
+        target: str,
+        answer: type[T],
+        content: bytes = b"",
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[T, bytes]:
-        """Make the sidecar do something; ``body`` goes as JSON."""
-        return self._ask(method, path, params or {}, answer, body)
+        """Make the sidecar do something. ``target`` is path and query, as they are sent."""
+        return self._ask(method, target, {}, answer, content, headers)
 
     def _ask(
-        self, method: str, path: str, params: Mapping[str, Any], answer: type[T], body: Any = None
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Any],
+        answer: type[T],
+        content: bytes = b"",
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[T, bytes]:
         with self._troubles():
-            response = self._http.request(method, path, params=params, json=body)
+            # Without parameters the target is left as it is written, a query in it included.
+            response = self._http.request(method, path, params=params or None, content=content, headers=headers)
             self._check(response)
         return self.read(response.content, answer), response.content
 

@@ -7,15 +7,18 @@ import os
 import re
 import secrets
 from pathlib import Path
+from urllib.parse import urlencode
 
 import click
+import msgspec
 
 from rumormill.cli.asking import Command, Sidecar, asking, output_option
 from rumormill.cli.exit_codes import EPILOG, BadRequest
 from rumormill.cli.reading import write_json
 from rumormill.cli.tables import Column, show_line, show_table
 from rumormill.discovery.commands import KeyRow, KeysAnswer
-from rumormill.gossip.keyring import key_name_of
+from rumormill.discovery.keys import proof_text
+from rumormill.gossip.keyring import key_name_of, proof_of
 from rumormill.sidecar import SettingsError
 from rumormill.sidecar.keyfile import read_key_file
 
@@ -29,6 +32,7 @@ def keys() -> None:
 
     \b
     To change keys without losing a datagram, at any one sidecar:
+      export RUMORMILL_KEY_FILE=pool.key  # who changes keys must hold one
       rumormill keys generate --out new.key
       rumormill keys install new.key      # every member accepts it
       rumormill keys use new.key          # every member seals with it
@@ -55,8 +59,31 @@ def generate(out: str) -> None:
     click.echo(f"Wrote a new key to {out}. Copy it to every member, mode 0600, and start them with --key-file {out}.")
 
 
-def _force(command: Command) -> Command:
-    return click.option("--force", is_flag=True, help="Even where that cuts members off for a moment.")(command)
+def _changing(command: Command) -> Command:
+    """Adds what the three steps of a rotation take beside their key."""
+    for option in (
+        click.option("--force", is_flag=True, help="Even where that cuts members off for a moment."),
+        click.option(
+            "--key-file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            envvar="RUMORMILL_KEY_FILE",
+            required=True,
+            help="The pool's own key file: who changes keys must hold one.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _change(
+    sidecar: Sidecar, method: str, query: dict[str, str], key_file: Path, output: str, body: bytes = b""
+) -> None:
+    """One step, with the proof that whoever asks for it holds a key of the pool."""
+    now, _ = sidecar.get("/v1/keys", {}, KeysAnswer)
+    target = "/v1/keys" + ("?" + urlencode(query) if query else "")
+    proof = proof_of(_read_key(key_file), proof_text(now.process, method, target, body))
+    _show(*sidecar.command(method, target, KeysAnswer, body, {"Rumormill-Key-Proof": proof.hex()}), output)
 
 
 @keys.command("list", epilog=EPILOG)
@@ -69,36 +96,36 @@ def list_keys(sidecar: Sidecar, output: str) -> None:
 
 @keys.command(epilog=EPILOG)
 @click.argument("file", type=click.Path(path_type=Path))
-@_force
+@_changing
 @asking
 @output_option
-def install(sidecar: Sidecar, output: str, file: Path, force: bool) -> None:
+def install(sidecar: Sidecar, output: str, file: Path, key_file: Path, force: bool) -> None:
     """Make every member accept the (first) key of FILE as well."""
-    body = {"key": base64.b64encode(_read_key(file)).decode()}
-    _show(*sidecar.command("POST", "/v1/keys", KeysAnswer, _forced(force), body), output)
+    body = msgspec.json.encode({"key": base64.b64encode(_read_key(file)).decode()})
+    _change(sidecar, "POST", _forced(force), key_file, output, body)
 
 
 @keys.command(epilog=EPILOG)
 @click.argument("key")
-@_force
+@_changing
 @asking
 @output_option
-def use(sidecar: Sidecar, output: str, key: str, force: bool) -> None:
+def use(sidecar: Sidecar, output: str, key: str, key_file: Path, force: bool) -> None:
     """Make every member seal with KEY: an id of `rumormill keys list`, or a file that holds it."""
-    _show(*sidecar.command("PUT", "/v1/keys", KeysAnswer, {"id": _id_of(key), **_forced(force)}), output)
+    _change(sidecar, "PUT", {"id": _id_of(key), **_forced(force)}, key_file, output)
 
 
 @keys.command(epilog=EPILOG)
 @click.argument("key")
-@_force
+@_changing
 @asking
 @output_option
-def remove(sidecar: Sidecar, output: str, key: str, force: bool) -> None:
+def remove(sidecar: Sidecar, output: str, key: str, key_file: Path, force: bool) -> None:
     """Let no member accept KEY any longer: an id of `rumormill keys list`, or a file that holds it.
 
     A member that sleeps meanwhile, and holds no other key, is not let in again without a new key file.
     """
-    _show(*sidecar.command("DELETE", "/v1/keys", KeysAnswer, {"id": _id_of(key), **_forced(force)}), output)
+    _change(sidecar, "DELETE", {"id": _id_of(key), **_forced(force)}, key_file, output)
 
 
 def _forced(force: bool) -> dict[str, str]:

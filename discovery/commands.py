@@ -72,6 +72,8 @@ class KeyRow(msgspec.Struct, frozen=True):
 class KeysAnswer(msgspec.Struct, frozen=True):
     """The answer of the routes at ``/v1/keys``: the pool's key ring, as far as this sidecar has heard."""
 
+    process: str
+    """Which run of the sidecar answers; goes into the proof that a change needs."""
     version: int
     """How often the ring has been changed; 0 while it is as the key files had it."""
     keys: list[KeyRow]
@@ -121,6 +123,10 @@ class Commands(Protocol):
 
     def keys(self) -> KeysAnswer:
         """Ask everyone which keys it holds, or go on asking; what has been heard so far."""
+        ...
+
+    def proves_key(self, proof: bytes, text: bytes) -> bool:
+        """Whether whoever said this text holds one of the pool's keys (gossip.keyring.proof_of)."""
         ...
 
     def install_key(self, text: str) -> None:

@@ -1,5 +1,9 @@
 """The key ring over HTTP: which keys there are and who holds them, by id; and the three steps of a rotation.
 
+Who changes keys must hold one of them. The right to change anything else is not enough: a local program could install a
+key of its own, and be a member from then on. The header ``Rumormill-Key-Proof`` shows it, over this run of the sidecar
+and the whole request (:func:`proof_text`).
+
 A step waits until everyone present has been heard to hold the ring as it is, takes effect, and waits again until all
 hold the new one. So each answer says whether the next step may be taken. A key itself comes in (to be installed) and
 never goes out.
@@ -7,7 +11,10 @@ never goes out.
 
 from __future__ import annotations
 
+import binascii
+import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import trio
@@ -34,7 +41,29 @@ async def keys(desk: Desk, call: Call[NoQuery]) -> Response:
     return prepare_json(await _settled(desk))
 
 
+def proof_text(process: str, method: str, target: str, body: bytes) -> bytes:
+    """What a proof is over."""
+    return b"\n".join((process.encode(), method.encode(), target.encode(), hashlib.sha256(body).digest()))
+
+
+def _check_proof(desk: Desk, call: Call[Any]) -> None:
+    request = call.request
+    target = request.target.decode("latin-1")
+    text = proof_text(desk.process, request.method.decode("ascii"), target, request.body)
+    try:
+        proof = binascii.unhexlify(request.headers.get(b"rumormill-key-proof", b""))
+    except binascii.Error:
+        proof = b""
+    if not desk.commands.proves_key(proof, text):
+        raise refuse(
+            403,
+            "who changes keys must hold one that this pool accepts",
+            "rumormill keys … --key-file FILE, as its user: FILE is the sidecar's own key file",
+        )
+
+
 async def install(desk: Desk, call: Call[ForceQuery]) -> Response:
+    _check_proof(desk, call)
     if not desk.confidential:
         raise refuse(
             403, "a key would cross the network in the clear", "ask over TLS, on loopback or over a unix socket"
@@ -48,10 +77,12 @@ async def install(desk: Desk, call: Call[ForceQuery]) -> Response:
 
 
 async def use(desk: Desk, call: Call[KeyQuery]) -> Response:
+    _check_proof(desk, call)
     return await _step(desk, lambda: desk.commands.use_key(call.query.id), force=call.query.force)
 
 
 async def remove(desk: Desk, call: Call[KeyQuery]) -> Response:
+    _check_proof(desk, call)
     return await _step(desk, lambda: desk.commands.remove_key(call.query.id), force=call.query.force)
 
 

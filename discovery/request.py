@@ -14,7 +14,16 @@ from rumormill.discovery.limits import Limits
 from rumormill.discovery.response import Prepared, Refused, refuse
 
 KEPT_HEADERS: Final = frozenset(
-    {b"host", b"authorization", b"if-none-match", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"expect"}
+    {
+        b"host",
+        b"authorization",
+        b"if-none-match",
+        b"origin",
+        b"sec-fetch-site",
+        b"sec-fetch-mode",
+        b"expect",
+        b"rumormill-key-proof",
+    }
 )
 METHODS: Final = frozenset({b"GET", b"HEAD", b"PUT", b"POST", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"})
 

@@ -168,7 +168,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
     Route(
         method="POST",
         path="/v1/keys",
-        summary="Install one more group key at every member",
+        summary="Install one more group key at every member; needs Rumormill-Key-Proof",
         query=ForceQuery,
         body=keys.KeyBody,
         answer=KeysAnswer,
@@ -178,7 +178,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
     Route(
         method="PUT",
         path="/v1/keys",
-        summary="Make a group key the one that everyone seals with",
+        summary="Make a group key the one that everyone seals with; needs Rumormill-Key-Proof",
         query=KeyQuery,
         answer=KeysAnswer,
         handler=keys.use,
@@ -187,7 +187,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
     Route(
         method="DELETE",
         path="/v1/keys",
-        summary="Remove a group key at every member",
+        summary="Remove a group key at every member; needs Rumormill-Key-Proof",
         query=KeyQuery,
         answer=KeysAnswer,
         handler=keys.remove,

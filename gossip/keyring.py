@@ -11,6 +11,7 @@ import base64
 import binascii
 import functools
 import hashlib
+import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,11 @@ def key_name_of(key: bytes) -> str:
 def ring_digest(version: int, keys: Sequence[bytes]) -> bytes:
     """Eight bytes that stand for a ring at a version: rings of one version are ordered by them."""
     return hashlib.sha256(b"rumormill key ring" + version.to_bytes(8, "big") + b"".join(keys)).digest()[:8]
+
+
+def proof_of(key: bytes, text: bytes) -> bytes:
+    """Shows that whoever said this holds the key, without showing the key: HMAC-SHA256 under one derived from it."""
+    return hmac.digest(hashlib.sha256(b"rumormill key proof" + key).digest(), text, "sha256")
 
 
 def parse_key(word: str) -> bytes:
@@ -103,6 +109,11 @@ class KeyRing:
     def key_named(self, name: str) -> bytes | None:
         """The key of an id, or None."""
         return next((key for key in self.keys if key_name_of(key) == name), None)
+
+    def proves(self, proof: bytes, text: bytes) -> bool:
+        """Whether this is :func:`proof_of` the text by any of these keys. In constant time."""
+        found = [hmac.compare_digest(proof, proof_of(key, text)) for key in self.keys]
+        return any(found)
 
     def with_key(self, key: bytes) -> KeyRing:
         """One key more, the last; the same ring if it is in already."""

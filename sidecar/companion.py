@@ -110,6 +110,7 @@ class Companion:
         ours = self._node.keyring.names if self._node.keyring else ()
         names = [*ours, *sorted(name for name in audit.holders if name not in ours)]
         return KeysAnswer(
+            process=self._process,
             version=audit.version,
             keys=[KeyRow(name, name == audit.primary, name in ours, audit.holders[name]) for name in names],
             members=audit.members,
@@ -118,6 +119,11 @@ class Companion:
             settled=audit.settled,
             file=self._key_file_trouble(),
         )
+
+    def proves_key(self, proof: bytes, text: bytes) -> bool:
+        """Whether whoever said this holds one of our keys. In plaintext there is none, and nothing to protect."""
+        ring = self._node.keyring
+        return ring is None or ring.proves(proof, text)
 
     def install_key(self, text: str) -> None:
         """Accept one more key, everywhere."""

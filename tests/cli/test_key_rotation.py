@@ -51,16 +51,20 @@ async def test_install_use_and_remove_reach_every_member_and_its_file(tmp_path: 
         agents = (w1, w2, w3)
         for agent in agents:
             await agent.until(all_routable("w1", "w2", "w3"))
-        said = await succeeds("keys", "install", str(new), "--http", w2.http)
+        said = await succeeds("keys", "install", str(new), "--http", w2.http, "--key-file", str(files[1]))
         assert f"{KB}  opens  3 of 3" in said
         for path in files:
             await written(path, A, B)
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        await succeeds("keys", "use", str(new), "--http", w3.http)
-        early = await rumormill("keys", "remove", KB, "--http", w1.http)
+        await succeeds("keys", "use", str(new), "--http", w3.http, "--key-file", str(files[1]))
+        early = await rumormill("keys", "remove", KB, "--http", w1.http, "--key-file", str(new))
+        stranger = str(key_file(tmp_path / "other.key", C))
+        refused = await rumormill("keys", "remove", KA, "--http", w1.http, "--key-file", stranger)
+        assert refused.returncode == 4
+        assert "must hold one that this pool accepts" in refused.stderr
         assert early.returncode == 4
         assert "the key that seals cannot be removed" in early.stderr
-        await succeeds("keys", "remove", KA, "--http", w1.http)
+        await succeeds("keys", "remove", KA, "--http", w1.http, "--key-file", str(new))
         for path in files:
             await written(path, B)
         ring = await w2.ask("/v1/keys")
@@ -95,7 +99,8 @@ async def test_a_file_that_cannot_be_written_stops_nothing_and_is_said(tmp_path:
         w1 = await Agent.start(nursery, "w1", "http://127.0.0.1:1", "--key-file", str(path))
         path.unlink()
         folder.rmdir()
-        await succeeds("keys", "install", str(key_file(tmp_path / "new.key", B)), "--http", w1.http)
+        held, new = key_file(tmp_path / "held.key", A), key_file(tmp_path / "new.key", B)
+        await succeeds("keys", "install", str(new), "--http", w1.http, "--key-file", str(held))
         line = await w1.logged("key file", level="error")
         assert "cannot be written: No such file" in line["trouble"]
         assert "Trouble:" in await succeeds("keys", "list", "--http", w1.http)
@@ -103,7 +108,7 @@ async def test_a_file_that_cannot_be_written_stops_nothing_and_is_said(tmp_path:
 
 
 async def test_the_verbs_refuse_in_words(tmp_path: Path) -> None:
-    new = key_file(tmp_path / "new.key", B)
+    held, new = key_file(tmp_path / "held.key", A), key_file(tmp_path / "new.key", B)
     async with pool(2) as ([w1, _], _worker):
         assert "plaintext" in await succeeds("keys", "list", "--http", w1.http)
         for arguments, words in (
@@ -111,11 +116,14 @@ async def test_the_verbs_refuse_in_words(tmp_path: Path) -> None:
             (("use", "3c45ae7"), "is neither a key's id nor a key file"),
             (("install", str(tmp_path / "none")), "does not exist"),
         ):
-            done = await rumormill("keys", *arguments, "--http", w1.http)
+            done = await rumormill("keys", *arguments, "--http", w1.http, "--key-file", str(held))
             assert done.returncode in (2, 4)
             assert words in done.stderr
+        unproven = await rumormill("keys", "use", KA, "--http", w1.http)
+        assert unproven.returncode == 2
+        assert "--key-file" in unproven.stderr
         new.chmod(0o644)
-        done = await rumormill("keys", "install", str(new), "--http", w1.http)
+        done = await rumormill("keys", "install", str(new), "--http", w1.http, "--key-file", str(held))
         assert "can be read by others" in done.stderr
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,8 @@ import trio.testing
 
 from rumormill.discovery import Access, DiscoveryServer, Limits, Status
 from rumormill.discovery.commands import Impossible, KeyRow, KeysAnswer
+from rumormill.discovery.keys import proof_text
+from rumormill.gossip.keyring import proof_of
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import Member, MemberDetail, PoolView
 
@@ -52,7 +55,14 @@ def pool(*members: Member, isolated: bool = False) -> PoolView:
 THREE = pool(member("w1"), member("w2"), member("w3"))
 
 
-ONE_KEY = KeysAnswer(1, [KeyRow("3c45ae74", True, True, 3)], 3, [], [], True, "")
+HELD = b"h" * 32
+"""The group key that a caller must hold to change keys."""
+ONE_KEY = KeysAnswer(PROCESS, 1, [KeyRow("3c45ae74", True, True, 3)], 3, [], [], True, "")
+
+
+def proven(method: str, target: str, body: bytes = b"", key: bytes = HELD) -> dict[str, str]:
+    """The header of a caller that holds a key."""
+    return {"Rumormill_Key_Proof": proof_of(key, proof_text(PROCESS, method, target, body)).hex()}
 
 
 @dataclass
@@ -97,6 +107,9 @@ class Sidecar:
 
     def keys(self) -> KeysAnswer:
         return self.ring
+
+    def proves_key(self, proof: bytes, text: bytes) -> bool:
+        return hmac.compare_digest(proof, proof_of(HELD, text))
 
     def install_key(self, text: str) -> None:
         if text == "bad":

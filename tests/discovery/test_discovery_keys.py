@@ -6,7 +6,7 @@ import msgspec
 import pytest
 import trio
 import trio.testing
-from serving import ONE_KEY, PROCESS, Sidecar, serving
+from serving import ONE_KEY, PROCESS, Answer, Serving, Sidecar, proven, serving
 
 from rumormill.discovery import Access, DiscoveryServer
 
@@ -15,12 +15,42 @@ LAGGING = msgspec.structs.replace(ONE_KEY, unanswered=["w2"], settled=False)
 BEHIND = msgspec.structs.replace(ONE_KEY, behind=["w3"], settled=False)
 
 
+INSTALL = msgspec.json.encode({"key": KEY})
+
+
+async def ask(endpoint: Serving, method: str, target: str, body: bytes = b"", **headers: str) -> Answer:
+    """As a caller that holds a key of the pool."""
+    return await endpoint.ask(method, target, body, **proven(method, target, body), **headers)
+
+
+async def test_who_changes_keys_must_hold_one_whatever_else_it_may_do():
+    """Or any program on the machine could install a key of its own, and be a member from then on."""
+    async with serving(access=Access(changing="open-wide")) as endpoint:
+        right = {"Authorization": "Bearer open-wide"}
+        target = "/v1/keys?id=fa4b85b6"
+        for proof in (
+            {},
+            {"Rumormill_Key_Proof": "not hexadecimal"},
+            proven("PUT", target, key=b"x" * 32),
+            proven("DELETE", target),
+            proven("PUT", "/v1/keys?id=3c45ae74"),
+            proven("PUT", target, b"body"),
+        ):
+            got = await endpoint.ask("PUT", target, **proof, **right)
+            assert got.status == 403
+            assert "--key-file" in got.json["hint"]
+        assert (await endpoint.ask("PUT", target, **proven("PUT", target))).status == 401
+        assert (await endpoint.ask("POST", "/v1/keys", INSTALL, **right)).status == 403
+        assert endpoint.sidecar.told == []
+        assert (await endpoint.ask("PUT", target, **proven("PUT", target), **right)).status == 200
+
+
 async def test_each_step_is_one_request():
     async with serving() as endpoint:
         assert (await endpoint.get("/v1/keys")).json["keys"][0]["id"] == "3c45ae74"
-        assert (await endpoint.ask("POST", "/v1/keys", msgspec.json.encode({"key": KEY}))).status == 200
-        assert (await endpoint.ask("PUT", "/v1/keys?id=fa4b85b6")).status == 200
-        assert (await endpoint.ask("DELETE", "/v1/keys?id=3c45ae74")).status == 200
+        assert (await ask(endpoint, "POST", "/v1/keys", INSTALL)).status == 200
+        assert (await ask(endpoint, "PUT", "/v1/keys?id=fa4b85b6")).status == 200
+        assert (await ask(endpoint, "DELETE", "/v1/keys?id=3c45ae74")).status == 200
         assert endpoint.sidecar.told == ["install", "use fa4b85b6", "remove 3c45ae74"]
 
 
@@ -29,7 +59,7 @@ async def test_each_step_is_one_request():
 )
 async def test_a_body_that_will_not_do_is_refused_and_never_quoted(body):
     async with serving() as endpoint:
-        got = await endpoint.ask("POST", "/v1/keys", body)
+        got = await ask(endpoint, "POST", "/v1/keys", body)
         assert got.status == 400
         assert KEY not in got.body.decode()
         assert endpoint.sidecar.told == []
@@ -37,7 +67,7 @@ async def test_a_body_that_will_not_do_is_refused_and_never_quoted(body):
 
 async def test_a_key_that_will_not_do_is_refused_with_what_to_do():
     async with serving() as endpoint:
-        got = await endpoint.ask("POST", "/v1/keys", b'{"key": "bad"}')
+        got = await ask(endpoint, "POST", "/v1/keys", b'{"key": "bad"}')
         assert (got.status, got.json["hint"]) == (409, "make another")
 
 
@@ -69,7 +99,9 @@ async def test_while_somebody_could_be_cut_off_nothing_changes_unless_forced(rin
     async with trio.open_nursery() as nursery:
         await nursery.start(server.serve, [Once()])
         for query, status in (("id=fa4b85b6", b"409"), ("id=fa4b85b6&force=true", b"200")):
-            await here.send_all(f"PUT /v1/keys?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            proof = proven("PUT", f"/v1/keys?{query}")["Rumormill_Key_Proof"]
+            head = f"PUT /v1/keys?{query} HTTP/1.1\r\nHost: localhost\r\nRumormill-Key-Proof: {proof}\r\n\r\n"
+            await here.send_all(head.encode())
             answer = bytes(await here.receive_some())
             assert answer.startswith(b"HTTP/1.1 " + status)
             if status == b"409":
@@ -90,11 +122,9 @@ async def test_while_somebody_could_be_cut_off_nothing_changes_unless_forced(rin
 )
 async def test_a_key_does_not_cross_a_network_in_the_clear(access, status):
     async with serving(access=access) as endpoint:
-        got = await endpoint.ask(
-            "POST", "/v1/keys", msgspec.json.encode({"key": KEY}), Authorization="Bearer open-wide"
-        )
-        assert got.status == status
-        assert (await endpoint.ask("PUT", "/v1/keys?id=fa4b85b6", Authorization="Bearer open-wide")).status == 200
+        right = {"Authorization": "Bearer open-wide"}
+        assert (await ask(endpoint, "POST", "/v1/keys", INSTALL, **right)).status == status
+        assert (await ask(endpoint, "PUT", "/v1/keys?id=fa4b85b6", **right)).status == 200
 
 
 async def test_where_gossip_is_plaintext_every_answer_says_so():

@@ -13,18 +13,22 @@ import pytest
 import trio
 from agents import PATIENCE, Agent, Worker, all_routable, has
 
+from rumormill.discovery.keys import proof_text
 from rumormill.gossip import KeyRing
-from rumormill.gossip.keyring import key_name_of
+from rumormill.gossip.keyring import key_name_of, proof_of
 
 NAMES = [f"w{number}" for number in range(1, 9)]
 
 
-async def step(agent: Agent, method: str, body: Any = None, **query: str) -> dict[str, Any]:
+async def step(agent: Agent, held: bytes, method: str, body: bytes = b"", key: bytes = b"") -> dict[str, Any]:
     """One step of a rotation, at one sidecar; tried again while it is refused for the sake of somebody who sleeps."""
+    process = (await agent.ask("/v1/status"))["process"]
+    target = f"/v1/keys?id={key_name_of(key)}" if key else "/v1/keys"
+    proof = {"Rumormill-Key-Proof": proof_of(held, proof_text(process, method, target, body)).hex()}
     async with httpx.AsyncClient(base_url=agent.http, timeout=PATIENCE, trust_env=False) as client:
         with trio.fail_after(2 * PATIENCE):
             while True:
-                answer = await client.request(method, "/v1/keys", params=query, json=body)
+                answer = await client.request(method, target, content=body, headers=proof)
                 if answer.status_code == 200 and answer.json()["settled"]:
                     found: dict[str, Any] = answer.json()
                     return found
@@ -69,14 +73,15 @@ async def test_eight_agents_three_rounds_one_asleep_during_each(tmp_path: Path) 
         for turn, sleeper in enumerate(sleepers, 1):
             sleeper.signal(signal.SIGSTOP)
             await operator.logged("evicted", who=sleeper.name)
-            await step(operator, "POST", {"key": base64.b64encode(keys[turn]).decode()})
-            await step(operator, "PUT", id=key_name_of(keys[turn]))
+            before, after = keys[turn - 1], keys[turn]
+            await step(operator, before, "POST", b'{"key": "%s"}' % base64.b64encode(after))
+            await step(operator, before, "PUT", key=after)
             if turn > 1:
-                await step(operator, "DELETE", id=key_name_of(keys[turn - 2]))
+                await step(operator, after, "DELETE", key=keys[turn - 2])
             sleeper.signal(signal.SIGCONT)
             for agent in awake:
                 await agent.until(has(sleeper.name, liveness="alive"))
-            await step(operator, "PUT", id=key_name_of(keys[turn]))  # settled: the sleeper has the ring too
+            await step(operator, after, "PUT", key=after)  # settled: the sleeper has the ring too
         for agent in agents:
             await agent.until(all_routable(*NAMES))
         evicted = {
