@@ -21,7 +21,7 @@ from bench.bed import why_not
 from bench.peers.kinship import Kinship
 from bench.peers.memberlist import Memberlist
 from bench.peers.plot import detection_plot
-from bench.peers.report import read_results, result_of, table
+from bench.peers.report import comparisons, read_results, result_of, table
 from bench.peers.rumormill import Rumormill
 from bench.peers.scenarios import SCENARIOS, Scenario
 from bench.peers.stage import Sheet, Stage
@@ -105,7 +105,7 @@ def main(
 def write_report(out: Path) -> None:
     """Table and plot of everything measured so far."""
     results = read_results(out, [scenario.name for scenario in SCENARIOS])
-    (out / "table.md").write_text(table(results))
+    (out / "table.md").write_text(f"{table(results)}\n{comparisons(results)}")
     (out / "detection.svg").write_text(detection_plot(results))
     say(f"{out}/table.md, {out}/detection.svg, and the raw figures beside them")
 

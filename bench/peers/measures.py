@@ -16,7 +16,7 @@ from bench.peers.pool import Member, Pool, PoolTrouble, Sighting
 from bench.peers.stage import OURS, Lateness, Stage, pin
 
 PERIOD = 0.2
-CALM = 0.5
+CALM = 0.4
 """Seconds of peace before a fault; a random part of a period is added, so that faults fall anywhere in it."""
 PATIENCE = 30.0
 HEALING_SECONDS = 15.0
@@ -29,12 +29,12 @@ WRONGLY = "healthy members evicted"
 def crashes(stage: Stage, times: int) -> None:
     """SIGKILL, in turn at each system: on a host that stays silent, then on one whose kernel refuses.
 
-    Those that make nothing of a refusal have every second turn there.
+    Those that make nothing of a refusal have every fourth turn there.
     """
     for turn in range(times):
         for mode in ("silent host", "live kernel"):
             for pool in stage.pools:
-                if (mode == "silent host" or pool.name == OURS or turn % 2 == 0) and _found_together(stage, pool):
+                if (mode == "silent host" or pool.name == OURS or turn % 4 == 0) and _found_together(stage, pool):
                     _crash(stage, pool, mode)
         stage.say(f"{turn + 1} of {times}: " + _latest(stage, "silent host, all", "live kernel, all"))
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from html import escape
 
 from bench.peers.report import Result
+from bench.peers.scenarios import MODES
 
-MODES = ("silent host, all", "live kernel, all")
 COLOURS = {"rumormill": "#2563eb", "memberlist": "#d97706", "kinship": "#059669"}
-WIDTH, LEFT, RIGHT, TOP, ROW = 860, 210, 24, 64, 20
+WIDTH, LEFT, RIGHT, TOP, ROW = 860, 190, 24, 84, 20
 TICKS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 1.0, 2.0, 5.0, 10.0)
 FLOOR = (0.4, 0.6)
 """Seconds: three missed heartbeats of 200 ms, wherever in the period the crash falls."""

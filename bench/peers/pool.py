@@ -23,7 +23,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SEEDS = 3
 PATIENCE = 40.0
-START_SECONDS = 2.0
+START_SECONDS = 1.0
 """More patience for each member that starts."""
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from bench.peers.scenarios import Promise, Scenario
-from bench.peers.stage import Sheet
+from bench.peers.scenarios import GROWTH, MODES, Promise, Scenario
+from bench.peers.stage import OURS, Sheet
 
 
 class Figures(msgspec.Struct):
@@ -54,7 +54,7 @@ def result_of(
     at: datetime.datetime,
     brief: bool,
 ) -> Result:
-    own = sheets.get("rumormill")
+    own = sheets.get(OURS)
     return Result(
         scenario=scenario.name,
         about=scenario.about,
@@ -84,6 +84,35 @@ def read_results(folder: Path, names: Iterable[str]) -> list[Result]:
 def table(results: Sequence[Result]) -> str:
     """One table a scenario: a line for each figure, a column for each system, then what was promised."""
     return "\n".join(_table(result) for result in results)
+
+
+def comparisons(results: Sequence[Result]) -> str:
+    """What takes two figures: growth with the pool, and how much slower each peer was in the same run."""
+    by_name = {result.scenario: result for result in results}
+    lines = []
+    for growth in GROWTH:
+        pair = [_typical(by_name.get(name), OURS, growth.what) for name in (growth.larger, growth.smaller)]
+        if pair[0] and pair[1]:
+            ratio = pair[0] / pair[1]
+            word = "kept" if ratio <= growth.at_most else "NOT KEPT"
+            told = f"{growth.what}: {growth.larger} beside {growth.smaller}"
+            lines.append(f"- {word}: {told} at most {growth.at_most:g} times: {ratio:.2f}")
+    for result in results:
+        for peer in result.systems.keys() - {OURS}:
+            for mode in MODES:
+                pair = [_typical(result, name, mode) for name in (peer, OURS)]
+                if pair[0] and pair[1]:
+                    lines.append(f"- {result.scenario}, {mode}: {peer} took {pair[0] / pair[1]:.2f} times as long")
+    return "\n".join(["### Beside one another", "", *sorted(lines), ""]) if lines else ""
+
+
+def _typical(result: Result | None, system: str, what: str) -> float | None:
+    """The median, or the number."""
+    figures = result.systems.get(system) if result else None
+    if figures is None:
+        return None
+    samples = figures.samples.get(what)
+    return statistics.median(samples) if samples else figures.numbers.get(what)
 
 
 def _table(result: Result) -> str:

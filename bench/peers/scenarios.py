@@ -11,6 +11,7 @@ from bench.peers import callers, measures
 from bench.peers.stage import Sheet
 from bench.peers.systems import Conditions
 
+MODES = ("silent host, all", "live kernel, all")
 Statistic = Literal["median", "max", "number"]
 EVERYBODY = ("rumormill", "memberlist", "kinship")
 
@@ -207,4 +208,20 @@ SCENARIOS = (
     ),
     _crowd(64, 1.0, 2.5),
     _crowd(128, 3.0, 4.0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How rumormill's figure in a larger pool compares with that in a smaller one; the ratio is to be at most this."""
+
+    what: str
+    larger: str
+    smaller: str
+    at_most: float
+
+
+GROWTH = (
+    Growth("silent host, all", "crash-64", "crash-3", 1.1),
+    Growth("packets sent /s/node", "idle-64", "idle-16", 1.1),
 )

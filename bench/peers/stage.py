@@ -82,6 +82,9 @@ class Stage:
             self.sheets[pool.name].add("no one view to begin with")
             pool.close()
         else:
+            up = max(said.at for said in pool.sightings if said.event == "up")
+            joined = max((said.at for said in pool.sightings if said.event == "joined"), default=up)
+            self.sheets[pool.name].samples["last member up to one view"].append(max(0.0, joined - up))
             self.say(f"{self.size} x {pool.name}: one view after {time.monotonic() - begun:.1f} s")
             self.pools.append(pool)
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from bench.peers.plot import detection_plot
-from bench.peers.report import Result, read_results, result_of, table
+from bench.peers.report import Result, comparisons, read_results, result_of, table
 from bench.peers.scenarios import SCENARIOS, Scenario
 from bench.peers.stage import Sheet
 
@@ -59,6 +59,15 @@ def test_figures_come_back_from_their_file_in_the_scenarios_order(tmp_path: Path
         (tmp_path / f"{each.scenario}.json").write_bytes(msgspec.json.encode(each))
     assert read_results(tmp_path, ["crash-3", "crash-16", "crash-64"]) == written[::-1]
     assert "500 / 500 / 500 (1) | 1250 / 1250 / 1250 (1)" in table(written)
+
+
+def test_a_larger_pool_is_held_beside_the_smaller_and_a_peer_beside_us() -> None:
+    small = result("crash-3", rumormill=crashes(0.5), memberlist=crashes(1.0))
+    assert "silent host, all: memberlist took 2.00 times as long" in comparisons([small])
+    assert "- kept: silent host, all: crash-64 beside crash-3" in comparisons(
+        [small, result("crash-64", rumormill=crashes(0.54))]
+    )
+    assert "- NOT KEPT: silent host, all: crash-64" in comparisons([small, result("crash-64", rumormill=crashes(0.56))])
 
 
 @pytest.mark.parametrize("slowest", [0.7, 12.0])
