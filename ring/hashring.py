@@ -21,6 +21,7 @@ that is asked often has an index (index.py).
 from __future__ import annotations
 
 import math
+import sys
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
@@ -103,7 +104,7 @@ class HashRing:
         for name, slot in self._slots.items():
             packed += self._packed(name, slot, self._weights[name])
         packed.sort()
-        self._close(array("d", packed), array("H", [int(point) & MAX_MEMBERS for point in packed]))
+        self._close(array("d", packed), _slots_of(packed))
 
     @property
     def weights(self) -> Mapping[str, float]:
@@ -243,14 +244,16 @@ class HashRing:
         edits: list[Edit] = []
         for name in gone:
             held = self._packed(name, self._slots[name], ring._weights.pop(name))
-            edits += [take_out(points, packed) for packed in held]
+            for packed in set(held):
+                edits += take_out(points, packed)
             ring._free.append(ring._slots.pop(name))
         for name, weight in changed.items():
             slot = ring._slot_for(name)
-            before = self._packed(name, slot, self._weights[name]) if name in self._weights else set()
-            after = self._packed(name, slot, weight)
+            before = set(self._packed(name, slot, self._weights[name])) if name in self._weights else set()
+            after = set(self._packed(name, slot, weight))
             ring._weights[name] = weight
-            edits += [take_out(points, packed) for packed in before - after]
+            for packed in before - after:
+                edits += take_out(points, packed)
             edits += [put_in(points, holders, names, packed, name) for packed in after - before]
         ring._close(*spliced(points, holders, edits))
         return ring
@@ -271,13 +274,13 @@ class HashRing:
         self._slots[name] = slot
         return slot
 
-    def _packed(self, name: str, slot: int, weight: float) -> set[float]:
-        """The member's points. A hash that comes up twice is one point."""
+    def _packed(self, name: str, slot: int, weight: float) -> list[float]:
+        """The member's points. A hash that comes up twice may stand in the ring twice; that decides nothing."""
         count = _point_count(name, weight, self._per_weight)
         while len(_numerals) < count:
             _numerals.append(b"%d" % len(_numerals))
         prefix = name.encode() + b"#"
-        return {_hash_bytes(prefix + numeral) * _SCALE + slot for numeral in islice(_numerals, count)}
+        return [_hash_bytes(prefix + numeral) * _SCALE + slot for numeral in _numerals[:count]]
 
     def _close(self, points: array[float], holders: array[int]) -> None:
         """Repeat the first point behind the last, so that bisection past the end needs no special case."""
@@ -288,6 +291,15 @@ class HashRing:
         self._index = None
         self._shift = 0
         self._asked = len(points) // _HOT + 1
+
+
+def _slots_of(packed: list[float]) -> array[int]:
+    """The slots of packed points: with 2**52 added, a double's whole part stands in the low bits of its memory.
+
+    Three times as fast as taking each number apart, which would be a quarter of building a ring.
+    """
+    words = memoryview(array("d", map((2.0**52).__add__, packed))).cast("B").cast("H")
+    return array("H", words[0 if sys.byteorder == "little" else 3 :: 4].tobytes())
 
 
 def _point_count(name: str, weight: float, points: int) -> int:

@@ -27,12 +27,16 @@ def put_in(points: array[float], holders: array[int], names: Sequence[str], pack
     return (at, False, position, name, packed)
 
 
-def take_out(points: array[float], packed: float) -> Edit:
-    """The point that is packed so; it must be there. Among points of one position slots are in no order."""
-    at = bisect_left(points, packed // _SCALE * _SCALE)
-    while points[at] != packed:
+def take_out(points: array[float], packed: float) -> list[Edit]:
+    """Every point that is packed so. Among points of one position slots are in no order."""
+    position = packed // _SCALE
+    at = bisect_left(points, position * _SCALE)
+    edits: list[Edit] = []
+    while at < len(points) and points[at] // _SCALE == position:
+        if points[at] == packed:
+            edits.append((at, True, 0.0, "", packed))
         at += 1
-    return (at, True, 0.0, "", packed)
+    return edits
 
 
 def spliced(points: array[float], holders: array[int], edits: Iterable[Edit]) -> tuple[array[float], array[int]]:
@@ -41,9 +45,10 @@ def spliced(points: array[float], holders: array[int], edits: Iterable[Edit]) ->
     done = 0
     # At one place additions sort before the removal, which then skips the old point behind them.
     for at, removal, _, _, packed in sorted(edits):
-        new_points += points[done:at]
-        new_holders += holders[done:at]
-        done = at
+        if done < at:
+            new_points += points[done:at]
+            new_holders += holders[done:at]
+            done = at
         if removal:
             done += 1
         else:

@@ -209,3 +209,16 @@ def test_the_busiest_of_a_hundred_has_little_more_than_its_share():
     worst = [max(HashRing({f"set{s}-{i}": 1.0 for i in range(100)}).shares().values()) * 100 for s in range(20)]
     assert statistics.median(worst) <= 1.15
     assert max(worst) < 1.25
+
+
+def test_a_hash_that_comes_up_twice_for_one_member_goes_with_it():
+    twice = next(name for name in (f"w{i}" for i in range(50)) if _collides(name, 80_000))
+    pool = {twice: 1.0, "other": 0.001}
+    ring = HashRing(pool, points=80_000)
+    assert {name for _, name in ring.without_member(twice).points()} == {"other"}
+    assert set(ring.with_member(twice, 0.5).points()) == set(HashRing({**pool, twice: 0.5}, points=80_000).points())
+
+
+def _collides(name: str, points: int) -> bool:
+    positions = [position for position, _ in HashRing({name: 1.0}, points=points).points()]
+    return len(set(positions)) < len(positions)
