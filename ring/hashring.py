@@ -31,17 +31,17 @@ from typing import Final
 
 import mmh3
 
-from rumormill.ring.index import empty_index, look_up
+from rumormill.ring.index import FIRST_SLOT, empty_index, fill
 from rumormill.ring.splice import Edit, put_in, spliced, take_out
 
 DEFAULT_POINTS: Final = 400
 """Points of a member of weight 1. More even out the load (the busiest of 100 equal members has about 1.13 times its
 share, 1.17 with 256, 1.25 with 128) and cost as much more memory and building time. Every sidecar and client of a pool
 must use the same number; it is part of the routing digest's version."""
-MAX_MEMBERS: Final = 0xFFFF
+MAX_MEMBERS: Final = 0xFFFF + 1 - FIRST_SLOT
 
 _SCALE: Final = 65536.0
-"""A packed point is its position times this, plus the slot, which counts from 1."""
+"""A packed point is its position times this, plus the slot."""
 _CIRCLE: Final = 2**32
 _FEW: Final = 16
 """Up to this many distinct owners a scan of a short list is quicker than a set."""
@@ -88,7 +88,7 @@ class HashRing:
     def __init__(self, weights: Mapping[str, float], *, points: int = DEFAULT_POINTS) -> None:
         """`weights` maps names to relative weights, 1.0 being normal, three decimals; `points` are those of weight 1.
 
-        Raises ValueError for a weight that is not a number above zero, and for more than 65 535 members.
+        Raises ValueError for a weight that is not a number above zero, and for more than 65 534 members.
         """
         if points < 1:
             raise ValueError(f"a ring needs at least one point a member, not {points}")
@@ -96,8 +96,8 @@ class HashRing:
             raise ValueError(f"a ring holds at most {MAX_MEMBERS} members, not {len(weights)}")
         self._per_weight = points
         self._weights = {name: weights[name] for name in sorted(weights)}
-        self._names = ["", *self._weights]
-        self._slots = {name: slot for slot, name in enumerate(self._weights, start=1)}
+        self._names = [*[""] * FIRST_SLOT, *self._weights]
+        self._slots = {name: slot for slot, name in enumerate(self._weights, start=FIRST_SLOT)}
         self._free: list[int] = []
         # Slots are in name order here, so sorting the packed points also settles ties by name.
         packed: list[float] = []
@@ -121,8 +121,7 @@ class HashRing:
         """The member that owns `key`. Raises :class:`EmptyRing`."""
         position = _hash(key, 0, False)
         if self._index is not None:
-            slot = self._index[position >> self._shift]
-            return self._names[slot] if slot else self._look_up(position)
+            return self._names[self._index[position >> self._shift]] or self._look_up(position)
         self._asked -= 1
         if not self._asked:
             self.build_index()
@@ -204,15 +203,20 @@ class HashRing:
     def build_index(self) -> array[int]:
         """Have an index from now on, as a ring that is asked often enough has of itself (index.py)."""
         if self._index is None:
-            index, self._shift = empty_index(len(self._points), len(self._names))
+            index, self._shift = empty_index(len(self._points), len(self._names) - FIRST_SLOT)
             self._index = index
         return self._index
 
     def _look_up(self, position: int) -> str:
-        if not self._weights:
-            raise EmptyRing
-        index, points, holders = self.build_index(), self._points, self._holders
-        return self._names[look_up(index, self._shift, points, holders, position)]
+        """The owner of a position of which the index does not tell, and have it tell what it can from now on."""
+        try:
+            slot = self._holders[bisect_left(self._points, position * _SCALE)]
+        except IndexError:
+            raise EmptyRing from None
+        index = self.build_index()
+        if not index[position >> self._shift]:
+            fill(index, self._shift, self._points, slot, position)
+        return self._names[slot]
 
     def with_member(self, name: str, weight: float = 1.0) -> HashRing:
         """A ring in which `name` has `weight`: a new member, or the same one lighter or heavier."""
@@ -268,7 +272,7 @@ class HashRing:
             self._names[slot] = name
         else:
             slot = len(self._names)
-            if slot > MAX_MEMBERS:
+            if slot > MAX_MEMBERS + FIRST_SLOT - 1:
                 raise ValueError(f"a ring holds at most {MAX_MEMBERS} members")
             self._names.append(name)
         self._slots[name] = slot
