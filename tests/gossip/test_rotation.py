@@ -12,6 +12,7 @@ from rumormill.gossip.wire import Keys, encode_message
 from rumormill.membership import Liveness
 from rumormill.simulations import World
 from rumormill.simulations.births import KEYS, RumormillMidwife
+from rumormill.simulations.network import Trouble
 
 
 def key(number: int) -> bytes:
@@ -77,6 +78,26 @@ def test_three_rounds_in_a_pool_of_eight_one_asleep_during_each_lose_nobody_and_
     assert {name: refused(world, name) for name in awake} == dict.fromkeys(awake, 0)
     evicted = {event.member for event in world.history if event.kind == "evicted"}
     assert evicted <= {world.name_of(sleeper) for sleeper in names[1:4]}
+
+
+def test_rounds_over_a_network_that_loses_delays_and_reorders_refuse_no_datagram_either() -> None:
+    world = pool(8, seed=20)
+    world.degrade(Trouble(loss=0.1, jitter=0.05, duplicate=0.05))
+    for turn in range(1, 6):
+        rotate(world, f"n{turn}", key(turn))
+    world.run(2.0)
+    assert {ring_of(world, name).keys for name in world.running()} == {(key(5), key(4))}
+    assert {name: refused(world, name) for name in world.running()} == dict.fromkeys(world.running(), 0)
+
+
+def test_without_the_audits_datagrams_are_refused() -> None:
+    """So the two tests above would have noticed."""
+    world = pool(8, seed=20)
+    world.degrade(Trouble(loss=0.3, jitter=0.1))
+    for turn in range(1, 9):
+        change(world, "n0", KeyRing((key(turn), *ring_of(world, "n0").keys[:1])))
+        world.run(1.0)
+    assert sum(refused(world, name) for name in world.running()) > 0
 
 
 def test_a_change_at_one_member_is_everyones_at_once() -> None:
