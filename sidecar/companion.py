@@ -20,7 +20,7 @@ from rumormill.gossip.transport import GossipTransport, boot_clock
 from rumormill.membership.record import Readiness
 from rumormill.membership.view import MemberDetail
 from rumormill.ring.worker import ReadinessWord
-from rumormill.sidecar.log import Log
+from rumormill.sidecar.log import Log, monotonic
 from rumormill.sidecar.settings import Settings
 
 _WORDS: Mapping[Readiness, ReadinessWord] = {
@@ -82,7 +82,7 @@ class Companion:
         self._worker = readiness
         self._why = f"the worker is {readiness.word}: {why}"
         log = self._log.warning if readiness is Readiness.CRITICAL else self._log.info
-        log("worker", readiness=readiness.word, why=why)
+        log("worker", monotonic=monotonic(), readiness=readiness.word, why=why)
         self._tell()
 
     def drain(self) -> None:

@@ -6,8 +6,7 @@
         bed.cut(bed[0], bed[1])          # nothing from the first reaches the second; the other way is open
         bed.mend()
 
-Every drop is on the input side, so no sender is told (a drop on the way out answers ``sendto`` with an error). The one
-exception is the kernel's own refusals: a silent host drops them where they are made.
+Every drop is on the input side, so no sender is told (a drop on the way out answers ``sendto`` with an error).
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ table inet bed {
   {counters}
   chain faults {
   }
+  chain silence {
+  }
   chain input {
     type filter hook input priority 0
     iifname != "eth0" accept
+    jump silence
     jump faults
-  }
-  chain silence {
   }
   chain output {
     type filter hook output priority 0
-    jump silence
     oifname != "eth0" accept
     {counting}
   }
@@ -47,11 +46,7 @@ COUNTER = "counter port{port} {{\n  }}"
 COUNTING = (
     "meta l4proto {{ tcp, udp }} th sport {port} counter name port{port}\n    tcp dport {port} counter name port{port}"
 )
-SILENCE = """
-add rule inet bed silence icmp type destination-unreachable drop
-add rule inet bed silence icmpv6 type destination-unreachable drop
-add rule inet bed silence tcp flags & rst == rst drop
-"""
+SILENCE = "add rule inet bed silence drop\n"
 NOISE = "flush chain inet bed silence\n"
 
 
@@ -133,11 +128,14 @@ class Bed:
         self._rule(dict.fromkeys(self.hosts, "flush chain inet bed faults\n"))
 
     def silence(self, host: Host) -> None:
-        """The host's kernel refuses nothing any more: what is sent to a dead port there is never answered."""
+        """Nothing reaches the host any more, so that its kernel refuses nothing that is sent to a dead port there.
+
+        (Dropping the refusals instead would use up what the kernel allows itself of them: icmp_ratelimit.)
+        """
         self._rule({host: SILENCE})
 
     def voice(self, host: Host) -> None:
-        """The host's kernel refuses again what is sent to dead ports."""
+        """What is sent to the host arrives again, and is refused where nobody listens."""
         self._rule({host: NOISE})
 
     def sent(self, port: int) -> dict[Host, tuple[int, int]]:

@@ -127,8 +127,7 @@ def worker_crashes(stage: Stage, times: int) -> None:
             pool.kill(victim)
             victim = pool.start(victim.host, "--worker-pid", str(worker.pid))
             pool.settle()
-            # the last that is said of a newcomer: its worker has passed its first check
-            pool.until(_updated(pool, mark, victim, others), PATIENCE, "the newcomer's worker passing")
+            pool.until(_worker_seen(pool, mark, victim), PATIENCE, "the newcomer's worker passing")
             time.sleep(CALM + stage.rng.uniform(0, PERIOD))
             mark = pool.mark()
             begun = time.monotonic()
@@ -138,6 +137,11 @@ def worker_crashes(stage: Stage, times: int) -> None:
             sheet.samples["worker crash, first"].append(min(known.values()) - begun)
             sheet.samples["worker crash, all"].append(max(known.values()) - begun)
             stage.say(f"{turn + 1} of {times}: {sheet.samples['worker crash, all'][-1]:.4f}")
+
+
+def _worker_seen(pool: Pool, mark: int, victim: Member) -> Callable[[], bool]:
+    """The sidecar itself has said something of its worker."""
+    return lambda: any(s.event == "worker" and s.observer == victim.name for s in pool.sightings[mark:])
 
 
 def _updated(pool: Pool, mark: int, victim: Member, others: Sequence[Member]) -> Callable[[], bool]:

@@ -82,7 +82,7 @@ class Pool:
         self.sightings: list[Sighting] = []
         self._rng = rng
         self._lives: dict[int, int] = {}
-        self._going: list[subprocess.Popen[bytes]] = []
+        self._going: dict[Host, subprocess.Popen[bytes]] = {}
         self._news = threading.Condition()
         self._selector = selectors.DefaultSelector()
         self._wake, self._poke = os.pipe()
@@ -106,7 +106,7 @@ class Pool:
             return
         for member in list(self.members):
             self.kill(member)
-        for process in self._going:
+        for process in self._going.values():
             process.kill()
             process.wait()
         os.write(self._poke, b".")
@@ -119,6 +119,8 @@ class Pool:
 
     def start(self, host: Host, *flags: str) -> Member:
         """A new life on the host, which joins by way of a few that run."""
+        if host in self._going:  # its port is not free before
+            self._going.pop(host).wait(PATIENCE)
         number = self._lives[host.number] = self._lives.get(host.number, 0) + 1
         others = [member.host for member in self.members if member.host is not host]
         seeds = tuple(self._rng.sample(others, min(SEEDS, len(others))))
@@ -159,7 +161,7 @@ class Pool:
     def forget(self, member: Member) -> None:
         """The member has been told to end: from now on it is not waited for, nor heard."""
         self.members.remove(member)
-        self._going = [process for process in self._going if process.poll() is None] + [member.process]
+        self._going[member.host] = member.process
 
     # --- what they say
 

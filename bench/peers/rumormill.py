@@ -13,7 +13,7 @@ from bench.peers.systems import PLACE, Conditions, Life, Said, read_json
 
 WORKER_PORT = 9000
 WORDS = {
-    "bound": "up",
+    "serving": "up",
     "joined": "joined",
     "returned": "joined",
     "restarted": "joined",
@@ -23,6 +23,7 @@ WORDS = {
     "refuted": "refuted",
     "updated": "updated",
     "paused": "paused",
+    "worker": "worker",
 }
 
 

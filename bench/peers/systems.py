@@ -36,7 +36,8 @@ class Life:
 class Said:
     """One line of a node: at this time (seconds, CLOCK_MONOTONIC) it concluded this of that member.
 
-    Words: up (of itself), joined, suspected, refuted, gone, left, updated (its readiness, say), paused (itself).
+    Words: up (of itself), joined, suspected, refuted, gone, left, updated (what it says of its worker), paused
+    (itself), worker (its own has another readiness).
     """
 
     at: float
