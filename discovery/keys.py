@@ -35,6 +35,10 @@ class KeyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str
     """Base64 of 32 bytes, as in a key file."""
 
+    def __repr__(self) -> str:
+        """Without the key."""
+        return "KeyBody()"
+
 
 async def keys(desk: Desk, call: Call[NoQuery]) -> Response:
     del call

@@ -198,6 +198,10 @@ class Keys(Message, tag=80):
     version: Life
     keys: Annotated[list[GroupKey], msgspec.Meta(min_length=1, max_length=8)]
 
+    def __repr__(self) -> str:
+        """Without the keys: whatever prints a message must not print them."""
+        return f"Keys({self.version}, {len(self.keys)} key(s))"
+
 
 class KeysHeld(Message, tag=81):
     """Which ring the sender holds, without a key of it."""

@@ -6,6 +6,7 @@ import base64
 import stat
 from pathlib import Path
 
+import httpx
 import pytest
 import trio
 from agents import Agent, Worker, all_routable, pool, rumormill
@@ -77,6 +78,9 @@ async def test_install_use_and_remove_reach_every_member_and_its_file(tmp_path: 
             assert not {"dropped_unknown_key", "dropped_key"} & status["counters"].keys()
             kinds = {line["event"] for line in agent.lines}
             assert not {"suspected", "evicted", "refused"} & kinds
+            async with httpx.AsyncClient(trust_env=False) as client:
+                status["metrics"] = (await client.get(f"{agent.http}/metrics")).text
+            assert "rumormill_sealed 1.0" in status["metrics"]
             told = [*map(str, agent.lines), *agent.other, str(await agent.ask("/v1/events")), str(status), said]
             assert not [text for text in told for key in (A, B) if encoded(key) in text or key.hex() in text]
             assert encoded(A)[:20] not in Path(f"/proc/{agent.process.pid}/cmdline").read_text()
