@@ -18,8 +18,11 @@ from rumormill.cli.reading import write_json
 from rumormill.cli.tables import Column, show_line, show_table
 from rumormill.discovery.commands import KeyRow, KeysAnswer
 from rumormill.discovery.keys import proof_text
+from rumormill.gossip.credentials import Issuer
 from rumormill.gossip.keyring import key_name_of, proof_of
+from rumormill.membership.record import MAX_NAME_BYTES
 from rumormill.sidecar import SettingsError
+from rumormill.sidecar.identity import read_issuer
 from rumormill.sidecar.keyfile import read_key_file
 
 
@@ -57,6 +60,45 @@ def generate(out: str) -> None:
         return
     _write_new(Path(out), line)
     click.echo(f"Wrote a new key to {out}. Copy it to every member, mode 0600, and start them with --key-file {out}.")
+
+
+@keys.command(epilog=EPILOG)
+@click.option("--out", required=True, metavar="FILE", help="Where to write the private key, mode 0600.")
+def ca(out: str) -> None:
+    """Make an authority: from then on only names it issues can be members.
+
+    Writes its private key to FILE, which belongs on no member, and its public key to FILE.pub, which every member is
+    given with --ca-file.
+
+    \b
+      rumormill keys ca --out pool.ca
+      rumormill keys issue w1 --ca pool.ca --out w1.identity
+      rumormill agent --name w1 ... --ca-file pool.ca.pub --identity-file w1.identity
+    """
+    issuer = Issuer(secrets.token_bytes(32))
+    _write_new(Path(out), issuer.to_text())
+    _write_new(Path(f"{out}.pub"), issuer.authority.to_text())
+    click.echo(
+        f"Wrote an authority's private key to {out}, and its public key to {out}.pub. Keep the first off the pool."
+    )
+
+
+@keys.command(epilog=EPILOG)
+@click.argument("name")
+@click.option(
+    "--ca", "authority", required=True, type=click.Path(path_type=Path), metavar="FILE", help="Its private key."
+)
+@click.option("--out", required=True, metavar="FILE", help="Where to write the identity, mode 0600.")
+def issue(name: str, authority: Path, out: str) -> None:
+    """Issue NAME: write the identity with which a member may go by it.
+
+    An identity is good for as long as its authority is in use; to take one back, make a new authority.
+    """
+    if not 1 <= len(name.encode()) <= MAX_NAME_BYTES or not name.isprintable() or name != name.strip() or "#" in name:
+        raise BadRequest(f"{name!r} cannot be a member's name", f"1 to {MAX_NAME_BYTES} printable bytes, without #")
+    credential = read_issuer(authority).issue(name, secrets.token_bytes)
+    _write_new(Path(out), credential.to_text())
+    click.echo(f"Issued {name} in {out}. Start it with --identity-file {out} and the authority's --ca-file.")
 
 
 def _changing(command: Command) -> Command:

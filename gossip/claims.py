@@ -14,20 +14,23 @@ answered with what is known better, once a period and peer, so that no two membe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from rumormill.gossip.isolation import Isolation
 from rumormill.gossip.spread import Spread
 from rumormill.gossip.state import State
 from rumormill.gossip.votes import Ballot, VoteBook
-from rumormill.gossip.wire import Death, Left, Suspect, Tombstone, Vote, Want, encode_message
+from rumormill.gossip.wire import CastVote, Death, Left, Suspect, Tombstone, Vote, Want, encode_message
 from rumormill.membership.monitors import monitors_of
 from rumormill.membership.record import InvalidRecord, Liveness
-from rumormill.membership.row import Row, row_of_record_untrusted, tombstone
+from rumormill.membership.row import Row, merge, row_of_record_untrusted, tombstone
 from rumormill.membership.table import Change
 
 MAX_DOUBTED = 256
 """Deaths without valid votes that wait for a refutation; more are dropped, and found again by sync."""
+MAX_CLAIMANTS = 256
+MAX_LEAP = 1 << 20
+"""By how much a tombstone may put a life above the one that stands: generations must not be run out."""
 
 
 class Claims:
@@ -41,6 +44,7 @@ class Claims:
         isolation: Isolation,
         on_change: Callable[[Change], None],
         on_clone: Callable[[], None],
+        on_rival: Callable[[Row, Row | None], bool],
     ) -> None:
         self._state = state
         self._votes = votes
@@ -48,31 +52,88 @@ class Claims:
         self._isolation = isolation
         self._on_change = on_change
         self._on_clone = on_clone
+        """Another process has our keys: a copy of this machine, or this one as it was set back."""
+        self._on_rival = on_rival
+        """Another life of our name is said to hold it: True if we give way."""
+        self.claimants: dict[str, Row] = {}
+        """Settled lives of names whose holders are present here: they wait."""
+        self._suspect_since: dict[bytes, float] = {}
         self.leaving = False
         self.doubted: dict[bytes, float] = {}
         """Deaths without valid votes, and when to verify them ourselves if nobody has refuted."""
         self._standing: dict[bytes, int] = {}
         """Incarnations at which somebody claimed a death we verify: their claim is the second vote."""
 
+    def _stands(self, holder: Row) -> bool:
+        """Whether a name's holder is present, and not suspect for so long that it would have refuted."""
+        if not holder.present:
+            return False
+        since = self._suspect_since.get(holder.half)
+        return since is None or self._state.now - since < 3 * self._state.settings.period
+
+    def admit_claimants(self) -> None:
+        """Let those have a name whose holder has fallen silent, though nobody may call it dead."""
+        for name, claimant in list(self.claimants.items()):
+            held = self._state.table.settled.get(name)
+            if held is None or not self._stands(held):
+                del self.claimants[name]
+                self.apply(claimant)
+
     # --- what others say
 
-    def hear_record_untrusted(self, encoded: bytes, sender: Row | None, *, quietly: bool = False) -> Row | None:
+    def hear_record_untrusted(
+        self, encoded: bytes, signature: bytes, bearer: Hashable, sender: Row | None = None, *, quietly: bool = False
+    ) -> Row | None:
         """Merge a record; returns the row it describes, or None if it was no valid record.
 
-        ``quietly`` learns it without passing it on: what a sync or a welcome brings is news to us alone.
+        ``bearer`` is who brought it (a half, or a stranger's address), ``sender`` the member that did, if it was one.
+        ``quietly`` learns it without passing it on: what a sync or a welcome brings is news to us alone. Its signature
+        is checked where it would change anything.
         """
+        state = self._state
         try:
-            row = row_of_record_untrusted(encoded)
+            row = row_of_record_untrusted(encoded, signature)
         except InvalidRecord:
-            self._state.counters["invalid_record"] += 1
+            state.counters["invalid_record"] += 1
             return None
-        if row is self._state.table.get(row.half):
+        if row is state.table.get(row.half):
             return row  # by far the most: what everyone passes on, we heard before
-        if row.half == self._state.me.half:
-            self._hear_of_ourselves(row)
-        elif not self.apply(row, quietly=quietly) and sender is not None:
+        rival = row.name == state.me.name and row.half != state.me.half and not row.pending
+        if not rival and not self._is_news(row):
+            if sender is not None and row.half != state.me.half:
+                self._correct(row, sender)
+        elif not state.signatures.of_record(row, bearer, state.now):
+            return None
+        elif row.half == state.me.half:
+            self._on_clone()
+        elif rival and not self._on_rival(row, sender):
+            self.answer(state.me, sender or row)
+        elif not self._held_aside(row) and not self.apply(row, quietly=quietly) and sender is not None:
             self._correct(row, sender)
         return row
+
+    def _is_news(self, row: Row) -> bool:
+        """Whether a record, if it is genuine, tells us anything: of our own instance, what we have not written."""
+        me = self._state.me
+        if row.half == me.half:
+            return not self.leaving and (row.incarnation > me.incarnation or row.address != me.address)
+        return self._state.table.would_change(row)
+
+    def _held_aside(self, row: Row) -> bool:
+        """Keep a settled life waiting while the holder of its name is present here, and show it that holder.
+
+        Nobody takes a name by saying so: the holder must be found dead, or leave, or give way (naming.py).
+        """
+        held = self._state.table.settled.get(row.name)
+        if row.pending or held is None or held.half == row.half or held.life >= row.life or not self._stands(held):
+            return False
+        known = self.claimants.get(row.name)
+        if known is None and len(self.claimants) >= MAX_CLAIMANTS:
+            return True
+        self.claimants[row.name] = row if known is None else merge(known, row)
+        self._state.counters["names_contested"] += 1
+        self.answer(held, row)
+        return True
 
     def hear_suspect(self, claim: Suspect, sender: Row) -> None:
         if row := self._subject(claim.subject, claim.incarnation, sender):
@@ -80,7 +141,8 @@ class Claims:
 
     def hear_vote(self, vote: Vote, sender: Row) -> None:
         if row := self._subject(vote.subject, vote.incarnation, sender):
-            self._votes.cast(row.half, Ballot(sender.half, vote.incarnation, self._state.now - vote.age / 1000))
+            if vote.vote.voter != sender.half or not self._take_vote(row, vote.vote, sender):
+                return
             if row.liveness is Liveness.ALIVE:
                 self.apply(row.held(Liveness.SUSPECT), f"three misses seen by {sender.name}")
             self.conclude(row.half)
@@ -89,8 +151,7 @@ class Claims:
         """``stale`` for what lay in the socket while we were paused: its votes are older than they say."""
         if row := self._subject(death.subject, death.incarnation, sender, wide=True):
             for vote in [] if stale else death.votes:
-                if vote.voter != self._state.me.half:
-                    self._votes.cast(row.half, Ballot(vote.voter, death.incarnation, self._state.now - vote.age / 1000))
+                self._take_vote(row, vote, sender)
             if not self.conclude(row.half):
                 self._doubt(row, sender)
 
@@ -100,9 +161,12 @@ class Claims:
             self._accused(claim.incarnation, sender, wide=True)
             return
         row = state.table.get(claim.subject)
-        if row is not None and row.incarnation <= claim.incarnation:
-            self.apply(row.departed(claim.incarnation), "said so itself")
-        elif row is not None and row.present:
+        if row is None or row.liveness is Liveness.LEFT:
+            return
+        if row.incarnation <= claim.incarnation:
+            if state.signatures.of_farewell(row, claim.incarnation, claim.signature, sender.half, state.now):
+                self.apply(row.departed(claim.incarnation, claim.signature), "said so itself")
+        elif row.present:
             self.answer(row, sender)
 
     def hear_tombstone(self, stone: Tombstone, sender: Row) -> None:
@@ -116,17 +180,28 @@ class Claims:
             return
         held = state.table.get(dead.half)
         if held is not None and held.instance == dead.instance:
-            if dead.liveness is Liveness.LEFT:
-                self.hear_left(Left(dead.half, dead.incarnation), sender)
+            if dead.liveness is Liveness.LEFT and stone.farewell:
+                self.hear_left(Left(dead.half, dead.incarnation, stone.farewell), sender)
             elif held.present and held.incarnation <= dead.incarnation:
                 self._doubt(held, sender)
             elif held.present:
                 self.answer(held, sender)
             return
+        if self._presumes(dead):
+            return
         # Of the name's other life, the later one counts; a tombstone of ours in its second half hour is not passed on.
         state.dead_since.setdefault(dead.half, state.now - stone.age)
         if not self.apply(dead, "heard of after the event"):
             state.dead_since.pop(dead.half, None)
+
+    def _presumes(self, dead: Row) -> bool:
+        """Whether a tombstone would bury a life that is present under another's name, or run out its generations."""
+        holder = self._state.table.settled.get(dead.name)
+        if holder is None:
+            return False
+        if holder.half != self._state.me.half:
+            return holder.present
+        return dead.generation > holder.generation + MAX_LEAP
 
     # --- what we conclude ourselves
 
@@ -141,13 +216,16 @@ class Claims:
         state = self._state
         if self._isolation.silent:
             return
-        self._votes.cast(row.half, Ballot(state.me.half, row.incarnation, state.now))
+        stamp = int(state.now * 1000) % 2**32
+        signature = state.sign_vote(row, stamp)
+        self._votes.cast(row.half, Ballot(state.me.half, row.incarnation, state.now, stamp, signature))
+        ballot = Vote(row.half, row.incarnation, CastVote(state.me.half, stamp, 0, signature))
         count = state.settings.monitors
         others = [h for h in monitors_of(row.half, state.table, count) if h != state.me.half]
         jury = [other for h in others if (other := state.table.get(h))]
         jury += state.random_members(3, exclude=(row.half, *others))
         for member in jury:
-            state.send(member, Vote(row.half, row.incarnation, 0))
+            state.send(member, ballot)
         self.conclude(row.half)
 
     def conclude(self, half: bytes) -> bool:
@@ -206,6 +284,7 @@ class Claims:
     def consequences(self, change: Change, why: str, *, quietly: bool = False) -> None:
         state, before, after = self._state, change.before, change.after
         if after is not None:
+            state.known_since.setdefault(after.half, state.now)
             if before is not None and before.instance != after.instance:
                 self._forget(before.half)
             state.why[after.half] = why
@@ -214,9 +293,17 @@ class Claims:
                 self._spread_change(change, after)
             self._tell(change, after, why)
         self._on_change(change)
+        if after is not None and not after.present and not after.pending:
+            claimant = self.claimants.pop(after.name, None)
+            if claimant is not None and claimant.half != after.half:
+                self.apply(claimant)
 
     def _note_liveness(self, change: Change, after: Row) -> None:
         state, before = self._state, change.before
+        if after.liveness is Liveness.SUSPECT:
+            self._suspect_since.setdefault(after.half, state.now)
+        else:
+            self._suspect_since.pop(after.half, None)
         if after.liveness is Liveness.ALIVE:
             state.dead_since.pop(after.half, None)
             self._votes.clear(after.half)
@@ -235,7 +322,8 @@ class Claims:
         state = self._state
         self._votes.clear(half)
         self._isolation.cleared(half)
-        for memory in (*state.memories(), self.doubted, self._standing):
+        state.seal.forget(half)
+        for memory in (*state.memories(), self.doubted, self._standing, self._suspect_since):
             memory.pop(half, None)
 
     def _spread_change(self, change: Change, after: Row) -> None:
@@ -291,27 +379,34 @@ class Claims:
             news = encode_message(self._spread.tombstone(row)) if by_name else self._spread.news_of(row)
             self._state.send_encoded(peer, [news])
 
+    def _take_vote(self, subject: Row, vote: CastVote, sender: Row) -> bool:
+        """Hold a vote, if its voter cast it; True if it is held after the call."""
+        state, incarnation = self._state, subject.incarnation
+        if vote.voter == state.me.half:
+            return False
+        if self._votes.knows(subject.half, vote.voter, incarnation, vote.stamp):
+            return True
+        voter = state.table.get(vote.voter)
+        if voter is None or not state.signatures.of_vote(voter, subject, incarnation, vote, sender.half, state.now):
+            return False
+        cast = state.now - vote.age / 1000
+        self._votes.cast(subject.half, Ballot(vote.voter, incarnation, cast, vote.stamp, vote.signature))
+        return True
+
     def _accused(self, incarnation: int, sender: Row, *, wide: bool) -> None:
-        """Somebody doubts us: raise our incarnation above theirs, which voids what was said; or show it is old."""
+        """Somebody doubts us: raise our incarnation, which voids what was said; or show it is old.
+
+        At an incarnation above ours there is nothing to refute: nobody can hold what we have not signed.
+        """
         state = self._state
         if self.leaving:
             return
-        if incarnation >= state.me.incarnation:
-            state.raise_incarnation(incarnation)
+        if incarnation == state.me.incarnation:
+            state.raise_incarnation()
             state.counters["refutations"] += 1
             state.tell("refuted", state.me.name, f"{state.me.name} refuted a claim passed on by {sender.name}")
             self._spread.announce(state.me.half, wide=wide)
         self.answer(state.me, sender)
-
-    def _hear_of_ourselves(self, row: Row) -> None:
-        state = self._state
-        if self.leaving:
-            return
-        if row.address != state.me.address:
-            self._on_clone()
-        elif row.incarnation > state.me.incarnation:
-            state.raise_incarnation(row.incarnation)
-            self._spread.announce(state.me.half)
 
     def _correct(self, heard: Row, sender: Row) -> None:
         """A record that changed nothing: if ours is a verdict or a later account, its sender ought to know."""
@@ -332,7 +427,8 @@ class Claims:
 
     def _enough(self, row: Row, ballots: list[Ballot]) -> bool:
         if len(ballots) >= 2:
-            return True
+            voters = [ballot.voter for ballot in ballots]
+            return self._state.me.half in voters or self._state.outweigh(voters)
         if not ballots or ballots[0].voter != self._state.me.half:
             return False
         return (

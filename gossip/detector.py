@@ -32,16 +32,21 @@ MAX_VERIFYING = 8
 FULL_EFFORT = 5
 """Misses up to which each is verified in full; after that, one ping each so many periods."""
 
+HEARSAY_PERIODS = 5
+"""Longer: a liar delays an eviction by as much. Shorter: more evictions of those whose links to us are bad."""
+
 
 class Watch:
     """What a monitor keeps of one subject. Times in seconds."""
 
-    __slots__ = ("began", "due", "half", "last", "lateness", "misses", "refused", "until")
+    __slots__ = ("began", "due", "half", "last", "lateness", "misses", "proven", "refused", "until")
 
     def __init__(self, half: bytes, now: float, due: float, until: float = math.inf) -> None:
         self.half = half
         self.misses = 0
         self.last = now
+        self.proven = now
+        """When the subject itself was last heard, not somebody else of it."""
         self.due = due
         self.began = now
         """When the present run of misses began."""
@@ -159,20 +164,37 @@ class Detector:
         if at > state.heard.get(half, -math.inf):
             state.heard[half] = at
         watch = self.watches.get(half)
-        if watch is None or at < watch.last or at < watch.refused:
+        if watch is not None:
+            watch.proven = max(watch.proven, at)
+            self._revive(watch, at)
+
+    def heard_of(self, heard: Heard) -> None:
+        """A helper heard the subject itself, a little while ago.
+
+        It is believed for five periods beyond what we heard ourselves, so that saying so keeps no dead member alive.
+        """
+        now = self._state.now
+        if self._probe is not None and self._probe[0] == heard.subject:
+            self._probe = None
+        watch = self.watches.get(heard.subject)
+        if watch is None or now - watch.proven > HEARSAY_PERIODS * self._period:
+            self._state.counters["hearsay_ignored"] += 1
+        else:
+            self._revive(watch, now - min(heard.age / 1000, 1e6))
+
+    def _revive(self, watch: Watch, at: float) -> None:
+        """A subject of ours was alive at that time: its misses are void, and our vote."""
+        state = self._state
+        if at < watch.last or at < watch.refused:
             return
         if watch.misses >= state.settings.misses:
-            self._votes.withdraw(half)
+            self._votes.withdraw(watch.half)
         was_next = watch.due <= self._next_due
         watch.misses = 0
         watch.last = at
         watch.due = max(self._due_after(watch), state.now + state.settings.grace)
         if was_next:
             self._rearm()
-
-    def heard_of(self, heard: Heard) -> None:
-        """A helper heard the subject itself, a little while ago."""
-        self.alive(heard.subject, self._state.now - min(heard.age / 1000, 1e6))
 
     def refused(self, half: bytes) -> None:
         """The address of a member is inhabited by somebody else: each ping so answered is a miss.

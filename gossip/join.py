@@ -4,13 +4,17 @@ Anyone answers a join, joined or not, with a stateless cookie and what it holds 
 for a stranger until it has shown the cookie from the address it claims. The welcome holds a few rows and never the
 table (full tables cost the one seed of 1000 nodes 167 MB, this 3.4): the newcomer then syncs with members at random.
 
+None of the four can be an old one played again. The newcomer's nonce comes back in the challenge and the welcome, each
+taken once; a cookie is good for one hello, and for no longer than its secret, which is replaced every ten seconds and
+forgotten with the next (also when our clock falls back). A *who* quotes the end of the datagram it answers. So what a
+stranger's word makes us send goes to somebody who receives there, is no longer than what he sent, or both.
+
 Seeds are addresses that are tried for as long as nobody there is a member we hold: starting alone is fine, and so is
 everyone starting at once, or a seed that comes back in another life long after.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import math
 from collections.abc import Iterable
@@ -18,12 +22,13 @@ from collections.abc import Iterable
 import msgspec
 
 from rumormill.gossip.claims import Claims
+from rumormill.gossip.limits import Rate
 from rumormill.gossip.naming import Naming
-from rumormill.gossip.seal import NOBODY
-from rumormill.gossip.state import State
-from rumormill.gossip.wire import Challenge, Hello, Join, KnownLife, Welcome, Who, encode_message
+from rumormill.gossip.seal import NOBODY, OVERHEAD
+from rumormill.gossip.state import MARK_BYTES, ROOM, State
+from rumormill.gossip.wire import Challenge, Hello, Join, KnownLife, SignedRecord, Welcome, Who
 from rumormill.membership.record import Address, InvalidRecord
-from rumormill.membership.row import row_of_record_untrusted
+from rumormill.membership.row import Row, row_of_record_untrusted
 
 FIRST_JITTER = 0.1
 FIRST_WAIT, LAST_WAIT, JOINED_WAIT = 0.06, 0.5, 2.0
@@ -31,17 +36,26 @@ COOKIE_SECONDS = 10
 JOIN_BYTES = 128
 MAX_TRANSIENT = 64
 WHO_PER_SECOND = 100
+WHO_BYTES = OVERHEAD + 16
+"""Exactly: no longer than a ping, the shortest thing it answers."""
+MAX_SPENT = 16384
+WELCOME_BYTES, SIGNED_RECORD_BYTES = 32, 67
+"""What a welcome, and each record in it, takes beside the records."""
 
 
 class Contact:
     """An address we ask to let us in. ``tries`` are those left; seeds have no end."""
 
-    __slots__ = ("due", "tenant", "tries", "wait")
+    __slots__ = ("due", "nonce", "shown", "tenant", "tries", "wait")
 
     def __init__(self, due: float, tries: float) -> None:
         self.due = due
         self.wait = FIRST_WAIT
         self.tries = tries
+        self.nonce = b""
+        """Of the join we wait for an answer to; empty once it was answered."""
+        self.shown = b""
+        """Of the hello we wait for an answer to."""
         self.tenant = NOBODY
         """Half of the member that last answered from there."""
 
@@ -53,11 +67,13 @@ class Joining:
         self._state = state
         self._claims = claims
         self._naming = naming
-        self._secret = state.token_bytes(32)
+        self._secrets = (state.token_bytes(32), state.token_bytes(32))
+        self._secret_at = state.now
+        self._spent: tuple[set[bytes], set[bytes]] = (set(), set())
+        """Cookies that have been shown, by the secrets they were made with."""
         self._contacts: dict[Address, Contact] = {}
         self._ourselves: set[Address] = {state.me.address} if state.me.address else set()
-        self._who_budget = float(WHO_PER_SECOND)
-        self._who_at = state.now
+        self._whos = Rate(WHO_PER_SECOND / 2, WHO_PER_SECOND)
         self._deadline = math.inf
         self.joined = False
         """Whether we have come to hold somebody else's row."""
@@ -124,7 +140,8 @@ class Joining:
     def _ask(self, address: Address) -> None:
         name = self._state.me.name
         padding = bytes(max(0, JOIN_BYTES - len(name.encode())))
-        self._state.post_stranger(address, Join(name, padding))
+        nonce = self._contacts[address].nonce = self._state.token_bytes(8)
+        self._state.post_stranger(address, NOBODY, Join(name, nonce, padding))
 
     def _rearm(self) -> None:
         self._deadline = min((contact.due for contact in self._contacts.values()), default=math.inf)
@@ -132,17 +149,24 @@ class Joining:
     def hear_challenge(self, challenge: Challenge, sender: bytes, source: Address) -> None:
         """Show the cookie and our record, in a generation that fits what is already known of our name."""
         contact = self._contacts.get(source)
-        if contact is None:
+        if contact is None or contact.nonce != challenge.nonce:
+            self._state.counters["stale_challenges"] += 1
             return
         contact.tenant = sender
+        contact.shown, contact.nonce = contact.nonce, b""
         self._naming.introduce(challenge.lives)
-        hello = Hello(challenge.cookie, msgspec.Raw(self._state.me.encoded))
-        self._state.post(source, sender, [encode_message(hello)])
+        me = self._state.me
+        hello = Hello(challenge.nonce, challenge.cookie, msgspec.Raw(me.encoded), me.signature)
+        self._state.post_stranger(source, sender, hello)
 
-    def hear_welcome(self, welcome: Welcome, sender: bytes) -> None:
-        del sender
-        for raw in welcome.records:
-            self._claims.hear_record_untrusted(bytes(raw), None, quietly=True)
+    def hear_welcome(self, welcome: Welcome, source: Address) -> None:
+        contact = self._contacts.get(source)
+        if contact is None or contact.shown != welcome.nonce:
+            self._state.counters["stale_welcomes"] += 1
+            return
+        contact.shown = b""
+        for signed in welcome.records:
+            self._claims.hear_record_untrusted(bytes(signed.record), signed.signature, source, quietly=True)
 
     # --- answering
 
@@ -158,55 +182,94 @@ class Joining:
         if len(join.padding) + len(join.name.encode()) < JOIN_BYTES:
             state.counters["short_join"] += 1
             return
-        state.post(source, sender, [encode_message(Challenge(self._cookie(source, sender, 0), lives))])
+        cookie = self._cookie(self._fresh_secrets()[0], source, sender, join.nonce)
+        state.post_stranger(source, sender, Challenge(join.nonce, cookie, lives))
 
     def hear_hello_untrusted(self, hello: Hello, sender: bytes, source: Address) -> None:
         """Admit a newcomer that proved its address, and hand it a few rows to start from."""
         state = self._state
-        if not any(hmac.compare_digest(hello.cookie, self._cookie(source, sender, age)) for age in (0, 1)):
+        if not self._spend_cookie(hello, sender, source):
             state.counters["bad_cookie"] += 1
             return
-        encoded = bytes(hello.record)
         try:
-            row = row_of_record_untrusted(encoded)
+            row = row_of_record_untrusted(bytes(hello.record), hello.signature)
         except InvalidRecord:
             state.counters["invalid_record"] += 1
             return
-        if row.half != sender:
+        if row.half != sender or not state.signatures.of_record(row, source, state.now):
             state.counters["invalid_record"] += 1
             return
-        self._claims.hear_record_untrusted(encoded, None)
-        others = [held for held in state.table.lives(row.name) if held.half != row.half]
-        rows = [held for held in others if held.present]
-        rows += [state.me, *state.random_members(3, exclude=(row.half,))]
-        chosen = list(dict.fromkeys(r.encoded for r in rows if r.encoded))[:4]
-        welcome = Welcome(
-            state.table.digest & 0xFFFFFFFF, len(state.table.order), [msgspec.Raw(encoded) for encoded in chosen]
-        )
-        state.post(source, sender, [encode_message(welcome)])
-        for held in others:
-            if not held.present:  # a bare record would bring the dead life back in the newcomer's eyes
-                self._claims.answer(held, row, by_name=True)
+        self._claims.hear_record_untrusted(row.encoded, row.signature, source)
+        if state.table.get(row.half) is not None:
+            state.seal.meet(row.record.keys if row.record else b"")
+        self._welcome(row, hello.nonce, source)
 
-    def hear_who(self, who: Who, source: Address) -> None:
-        """We are not known there, or somebody else lives there: introduce ourselves."""
-        del who
-        self.try_address(source)
-
-    def ask_who(self, asked: bytes, sender: bytes, source: Address) -> None:
-        """Answer a datagram we can do nothing with, at most 100 times a second."""
+    def _welcome(self, row: Row, nonce: bytes, source: Address) -> None:
         state = self._state
-        self._who_budget = min(WHO_PER_SECOND, self._who_budget + (state.now - self._who_at) * WHO_PER_SECOND)
-        self._who_at = state.now
-        if self._who_budget < 1:
+        held = state.table.lives(row.name)
+        rows = [other for other in held if other.present and other.half != row.half]
+        rows += [state.me, *state.random_members(3, exclude=(row.half,))]
+        chosen = list({r.half: r for r in rows if r.encoded}.values())[:4]
+        signed: list[SignedRecord] = []
+        room = ROOM - WELCOME_BYTES
+        for other in chosen:
+            room -= len(other.encoded) + SIGNED_RECORD_BYTES
+            if room >= 0:
+                signed.append(SignedRecord(msgspec.Raw(other.encoded), other.signature))
+        digest, members = state.table.digest & 0xFFFFFFFF, len(state.table.order)
+        state.post_stranger(source, row.half, Welcome(nonce, digest, members, signed))
+        for other in held:
+            if not other.present:  # a bare record would bring the dead life back in the newcomer's eyes
+                self._claims.answer(other, row, by_name=True)
+            elif other.half != row.half:  # sealed for it, so that it knows who says so
+                self._claims.answer(other, row)
+
+    def hear_who(self, who: Who, source: Address) -> Row | None:
+        """We are not known there, or somebody else lives there: introduce ourselves.
+
+        Returns whom the datagram that is so answered was for, if it was for a member that says to live there.
+        """
+        sent = self._state.take_mark(who.mark)
+        if sent is None or sent[0] != source:
+            self._state.counters["stale_who"] += 1
+            return None
+        self.try_address(source)
+        asked = self._state.table.get(sent[1])
+        return asked if asked is not None and asked.address == source else None
+
+    def ask_who(self, datagram: bytes, sender: bytes, source: Address) -> None:
+        """Answer a datagram we can do nothing with, at most 100 times a second, and never at greater length."""
+        state = self._state
+        if len(datagram) < WHO_BYTES or not self._whos.allows(source[0], state.now):
             state.counters["who_suppressed"] += 1
             return
-        self._who_budget -= 1
-        if asked != NOBODY:
-            state.post(source, sender, [encode_message(Who(asked))])
+        state.post_stranger(source, sender, Who(datagram[-MARK_BYTES:]))
 
-    def _cookie(self, source: Address, sender: bytes, age: int) -> bytes:
+    def clock_fell_back(self) -> None:
+        """No cookie of before is good any more."""
+        self._secrets = (self._state.token_bytes(32), self._state.token_bytes(32))
+        self._secret_at = self._state.now
+        self._spent = (set(), set())
+
+    def _fresh_secrets(self) -> tuple[bytes, bytes]:
+        now = self._state.now
+        if now - self._secret_at >= COOKIE_SECONDS:
+            old = now - self._secret_at >= 2 * COOKIE_SECONDS
+            self._secrets = (self._state.token_bytes(32), self._state.token_bytes(32) if old else self._secrets[0])
+            self._spent = (set(), set() if old else self._spent[0])
+            self._secret_at = now
+        return self._secrets
+
+    def _spend_cookie(self, hello: Hello, sender: bytes, source: Address) -> bool:
+        """Whether a hello shows a cookie of ours, for the first time."""
+        for secret, spent in zip(self._fresh_secrets(), self._spent, strict=True):
+            if hmac.compare_digest(hello.cookie, self._cookie(secret, source, sender, hello.nonce)):
+                if hello.cookie in spent or len(spent) >= MAX_SPENT:
+                    return False
+                spent.add(hello.cookie)
+                return True
+        return False
+
+    def _cookie(self, secret: bytes, source: Address, sender: bytes, nonce: bytes) -> bytes:
         """Proof that somebody receives at an address, good for 10 to 20 seconds, without any memory of them."""
-        slot = int(self._state.now / COOKIE_SECONDS) - age
-        text = b"|".join((repr(source).encode(), sender, str(slot).encode()))
-        return hmac.new(self._secret, text, hashlib.sha256).digest()[:16]
+        return hmac.digest(secret, b"|".join((repr(source).encode(), sender, nonce)), "sha256")[:16]

@@ -5,10 +5,11 @@ A newcomer's generation is one above the highest known of its name. If a live in
 monitors look after it at once, so a restart does not wait out three periods; a live incumbent tells the rival that the
 name is taken, and by whom, and the rival stops.
 
-Two settled lives of one name meet where a split heals or a theft took place. The lower one pings the higher: if that
-instance answers, the lower stops with a clear error; if it is dead, the lower goes one generation higher; if it stays
-silent for three periods, one higher and pending. (Without this, names were lost in most of 90 runs of restarts, splits
-and thefts; with it one winner and one view in 88.)
+Two settled lives of one name meet where a split heals, where a frozen incumbent wakes, or where somebody lies. Members
+keep the one they hold while it is present, whatever the other says of itself, and show it to the other. So each of the
+two learns from members which life they hold. It asks those it knows, and gives way where most hold the other (or half
+of them, if the other is the later life): it goes one higher, pending, and then is told that the name is taken, or
+settles when the other turns out to be dead. One liar, or a few that have just come in, take no name from anybody.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from collections.abc import Callable
 
 from rumormill.gossip.pings import Pings
 from rumormill.gossip.spread import Spread
-from rumormill.gossip.state import State, new_keys
+from rumormill.gossip.state import State
 from rumormill.gossip.wire import KnownLife, Taken
-from rumormill.membership.record import HALF_BYTES, MAX_LIFE, Address
+from rumormill.membership.record import MAX_LIFE
 from rumormill.membership.row import Row
+
+JURY_SECONDS = 5.0
+MAX_JURY = 33
 
 
 class Naming:
@@ -32,7 +36,12 @@ class Naming:
         self._spread = spread
         self._pings = pings
         self._on_rewrite = on_rewrite
-        self._contested_since = math.inf
+        self._jury: dict[bytes, float] = {}
+        """Whom we asked which life of our name they hold, and when."""
+        self._against: dict[bytes, float] = {}
+        """Who holds another, and when it said so."""
+        self._predecessors: dict[bytes, int] = {}
+        """Lives that had ended when we took their name, and the incarnation in which they had."""
         self._pending_since = math.inf
         self._introduced = False
         """Whether our record was shown to somebody who asked for it: until then we may still choose our life."""
@@ -40,10 +49,9 @@ class Naming:
 
     @property
     def deadline(self) -> float:
-        if self.stopped:
+        if self.stopped or not self._state.identity.pending:
             return math.inf
-        waiting = self._pending_since if self._state.identity.pending else self._contested_since
-        return waiting + 3 * self._state.settings.period
+        return self._pending_since + 3 * self._state.settings.period
 
     def introduce(self, lives: list[KnownLife]) -> None:
         """Our record is about to be shown: be the latest life of the name, pending if it is in use.
@@ -85,68 +93,92 @@ class Naming:
                 self._settle(settled)
             return
         if settled is not None and settled.instance != state.me.instance:
-            self._contest(settled)
+            self._become(settled.generation + 1, pending=settled.present)
             return
-        self._contested_since = math.inf
         if rival is not None and rival.present and rival.instance != state.me.instance:
             self._warn(rival)
 
     def tick(self) -> None:
-        """A contested name: three periods of silence decide. While pending, look again every three periods."""
+        """While pending, look again every three periods."""
         if self._state.now < self.deadline:
             return
-        if self._state.identity.pending:
-            self._pending_since = self._state.now
-            self.review()
-            if self._state.identity.pending and (holder := self._state.table.settled.get(self._state.me.name)):
-                self._pings.ping(holder)  # if it lives, it tells us that the name is taken
-        else:
-            holder = self._state.table.settled.get(self._state.me.name)
-            self._contested_since = math.inf
-            if holder is not None and holder.instance != self._state.me.instance:
-                self._become(holder.generation + 1, pending=True)
+        self._pending_since = self._state.now
+        self.review()
+        if self._state.identity.pending and (holder := self._state.table.settled.get(self._state.me.name)):
+            self._pings.ping(holder)  # if it lives, it tells us that the name is taken
+
+    def gives_way(self, rival: Row, witness: Row | None) -> bool:
+        """A settled record of our name, not ours, from a member that holds it: True if it is to be believed."""
+        state = self._state
+        if self.stopped or state.identity.pending or not self._introduced:
+            return True
+        if rival.incarnation <= self._predecessors.get(rival.half, -1):
+            return False  # the witness has not heard yet
+        self._hear_witness(witness)
+        later = rival.life > state.me.life
+        against = sum(1 for half in self._jury if half in self._against)
+        if 2 * against < len(self._jury) or (2 * against == len(self._jury) and not later):
+            return False
+        self._jury.clear()
+        self._against.clear()
+        self._become(max(rival.generation, state.me.generation) + 1, pending=True)
+        return True
+
+    def _hear_witness(self, witness: Row | None) -> None:
+        """Note who holds another life than ours, and ask others; what was said long ago does not count any more."""
+        state = self._state
+        for memory in (self._jury, self._against):
+            for half in [h for h, at in memory.items() if state.now - at > JURY_SECONDS or not self._may_judge(h)]:
+                del memory[half]
+        ask = state.once(state.me.half, "jury", JURY_SECONDS / 5)
+        known = [h for h in state.table.order if self._may_judge(h)] if len(state.table.order) <= MAX_JURY else []
+        rows = state.random_members(MAX_JURY) if not known else [r for h in known if (r := state.table.get(h))]
+        chosen = {row.half: row for row in rows if self._may_judge(row.half)}
+        for half in state.seasoned(chosen):
+            self._jury.setdefault(half, state.now)
+            if ask and half not in self._against:
+                self._pings.ping(chosen[half])
+        if witness is not None and self._may_judge(witness.half) and state.seasoned([witness.half]):
+            self._jury[witness.half] = self._against[witness.half] = state.now
+
+    def _may_judge(self, half: bytes) -> bool:
+        row = self._state.table.get(half)
+        return row is not None and row.present and not row.pending and row.name != self._state.me.name
 
     def heard_from(self, row: Row) -> None:
         """A member of our own name, but not us, shows a sign of life."""
-        state = self._state
-        if row.name != state.me.name or row.half == state.me.half:
-            return
-        if row.pending:
-            if not state.identity.pending:
-                self._warn(row)
-            return
-        if not state.identity.pending and row.life > state.me.life and self._contested_since < math.inf:
-            self._stop(row.instance, row.address)
+        me = self._state.me
+        if row.name == me.name and row.half != me.half and row.pending and not me.pending:
+            self._warn(row)
 
-    def hear_taken(self, taken: Taken, source: Address) -> None:
-        """The holder of our name says so. Only a pending newcomer gives way to mere words."""
-        if self._state.identity.pending and taken.name == self._state.me.name and self.stopped is None:
-            self._stop(taken.instance, source)
+    def hear_taken(self, taken: Taken, sender: Row) -> None:
+        """The holder of our name says so, itself. Only a pending newcomer gives way to mere words."""
+        state = self._state
+        if self.stopped is not None or not state.identity.pending or taken.name != state.me.name:
+            return
+        holder = state.table.settled.get(state.me.name)
+        if holder is not None and holder.half == sender.half and taken.instance == sender.instance:
+            self._stop(sender)
+
+    def renew(self) -> None:
+        """Our keys have sealed enough: end this life in good order, and begin another."""
+        self._spread.say_goodbye()
+        self.rekey()
 
     def rekey(self) -> None:
         """Somebody else goes by our very instance (a cloned machine): take new keys, in a new life."""
         state = self._state
-        state.identity.keys = new_keys(state.token_bytes)
+        state.take_new_keys()
         self._become(state.identity.generation + 1, pending=False)
 
     def _settle(self, predecessor: Row | None) -> None:
         state = self._state
         generation = state.identity.generation
-        if predecessor is not None and predecessor.generation >= generation:
-            generation = predecessor.generation + 1
+        if predecessor is not None:
+            self._predecessors[predecessor.half] = predecessor.incarnation
+            generation = max(generation, predecessor.generation + 1)
         self._become(generation, pending=False)
         state.tell("settled", state.me.name, f"{state.me.name} took its name over from a life that ended")
-
-    def _contest(self, holder: Row) -> None:
-        state = self._state
-        if not holder.present:
-            self._become(holder.generation + 1, pending=False)
-        elif not self._introduced:
-            self._become(holder.generation + 1, pending=True)
-        elif holder.life > state.me.life:
-            if self._contested_since == math.inf:
-                self._contested_since = state.now
-            self._pings.ping(holder)
 
     def _warn(self, rival: Row) -> None:
         state = self._state
@@ -159,23 +191,23 @@ class Naming:
         lives = (row for row in state.table.lives(state.me.name) if row.instance != state.me.instance)
         generation = max([generation, *(row.generation + 1 for row in lives if not row.present)])
         if generation >= MAX_LIFE:
-            self._stop(b"", None)
+            self._stop(None)
             return
         state.identity.generation = generation
         state.identity.pending = pending
         self._pending_since = state.now
         state.raise_incarnation()
-        self._contested_since = math.inf
         self._spread.announce(state.me.half, wide=True)
         self._on_rewrite()
 
-    def _stop(self, holder: bytes, address: Address | None) -> None:
+    def _stop(self, holder: Row | None) -> None:
         """Give the name up, and say goodbye so that nobody has to miss us first."""
         state = self._state
-        where = f" at {address[0]}:{address[1]}" if address else ""
-        self._spread.say_goodbye((address, holder[:HALF_BYTES]) if address else None)
+        self._spread.say_goodbye(also=holder)
+        who = "by a live member" if holder is not None else "for good: its generations have run out"
+        if holder is not None and holder.address is not None:
+            who += f" at {holder.address[0]}:{holder.address[1]} (instance {holder.instance.hex()})"
         self.stopped = (
-            f"the name {state.me.name!r} is taken by a live member{where}"
-            f" (instance {holder.hex()}): give this one another --name, or stop that one first"
+            f"the name {state.me.name!r} is taken {who}: give this one another --name, or stop that one first"
         )
         state.tell("taken", state.me.name, self.stopped)

@@ -34,6 +34,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 
 from rumormill.gossip.claims import Claims
+from rumormill.gossip.credentials import Authority, Credential, MemberKeys
 from rumormill.gossip.detector import Detector
 from rumormill.gossip.isolation import Isolation
 from rumormill.gossip.join import Joining
@@ -44,12 +45,15 @@ from rumormill.gossip.portrait import Portrait, member_details
 from rumormill.gossip.reception import Reception
 from rumormill.gossip.refusals import Refusals
 from rumormill.gossip.rotation import KeyAudit, Rotation
+from rumormill.gossip.seal import RENEW_COUNTER
 from rumormill.gossip.settings import ProtocolSettings
+from rumormill.gossip.signatures import STRETCH
 from rumormill.gossip.spread import Spread
-from rumormill.gossip.state import Identity, Profile, State, new_keys
+from rumormill.gossip.state import Identity, Profile, State
 from rumormill.gossip.sync import Sync
 from rumormill.gossip.votes import VoteBook
 from rumormill.membership.record import Address, Liveness
+from rumormill.membership.row import Row
 from rumormill.membership.table import Change, MemberTable
 from rumormill.membership.view import Event, MemberDetail, PoolView
 
@@ -62,7 +66,8 @@ class Node:
     """One member of the pool.
 
     ``now`` is in seconds on a clock that also counts suspended time (CLOCK_BOOTTIME on Linux). ``rng`` makes protocol
-    choices, ``token_bytes`` makes keys and secrets. ``keyring`` None sends plaintext.
+    choices, ``token_bytes`` makes keys and secrets. ``keyring`` None sends plaintext. With an ``authority`` only those
+    whose names it issued are let in, and ``credential`` is what it issued to this one.
     """
 
     def __init__(
@@ -73,6 +78,8 @@ class Node:
         cluster: str,
         profile: Profile,
         keyring: KeyRing | None,
+        authority: Authority | None = None,
+        credential: Credential | None = None,
         rng: random.Random,
         token_bytes: Callable[[int], bytes],
         now: float,
@@ -80,11 +87,13 @@ class Node:
         generation: int = 1,
         key_version: int = 0,
     ) -> None:
-        identity = Identity(name, address, profile, generation, 1, False, new_keys(token_bytes))
+        keys = MemberKeys.fresh(token_bytes, credential)
+        identity = Identity(name, address, profile, generation, 1, False, keys, credential)
         self._state = state = State(
             identity=identity,
             cluster=cluster,
             keyring=keyring,
+            authority=authority,
             rng=rng,
             token_bytes=token_bytes,
             settings=settings or ProtocolSettings(),
@@ -93,7 +102,9 @@ class Node:
         self._votes = VoteBook(state)
         self._spread = Spread(state, self._votes)
         self._isolation = Isolation(state)
-        self._claims = Claims(state, self._votes, self._spread, self._isolation, self._changed, self._cloned)
+        self._claims = Claims(
+            state, self._votes, self._spread, self._isolation, self._changed, self._cloned, self._rivalled
+        )
         self._pings = Pings(state, self._spread)
         self._detector = Detector(state, self._votes, self._spread, self._claims, self._isolation, self._pings)
         self._refusals = Refusals(state, self._pings, self._detector)
@@ -148,10 +159,12 @@ class Node:
 
         Costs nothing before then.
         """
+        self._state.signatures.left = STRETCH
         if self._quiet or (self._state.now <= now < self._due and not self._reception.waking):
             return
         self._step_to(now)
         self._reception.waking = False
+        self._reception.go_on()
         state = self._state
         if state.isolated and self._isolation.alone:
             self._detector.stale = True
@@ -165,6 +178,8 @@ class Node:
         self._refusals.tick()
         self._pings.tick()
         self._claims.release_held()
+        if self._claims.claimants:
+            self._claims.admit_claimants()
         self._joining.tick()
         self._sync.tick()
         self._rotation.tick()
@@ -317,6 +332,8 @@ class Node:
         Noticed once: until the timer has been handled, deadlines may still be those of before the pause.
         """
         state = self._state
+        if now < state.now:
+            self._joining.clock_fell_back()
         due = state.now if self._reception.waking else self._due
         if now < state.now or now - due > state.settings.period:
             self._paused(now)
@@ -339,6 +356,8 @@ class Node:
             self._next_dead_retry,
             self._leave_done if self._claims.leaving else self._next_housekeeping,
         )
+        if self._reception.backlog:
+            self._due = self._state.now
 
     def _paused(self, now: float) -> None:
         """We did not run for a while: nothing we counted or were about to say can be trusted."""
@@ -399,6 +418,10 @@ class Node:
         self._state.counters["clones"] += 1
         self._naming.rekey()
 
+    def _rivalled(self, rival: Row, witness: Row | None) -> bool:
+        """Somebody holds another life of our name: whether we give way."""
+        return self._naming.gives_way(rival, witness)
+
     def _rewritten(self) -> None:
         self._detector.stale = True
         self._sync.table_changed()
@@ -415,13 +438,17 @@ class Node:
             self._pings.ping(state.rng.choice(dead))
 
     def _keep_house(self) -> None:
-        """Forget tombstones that have served their time, and what is remembered of them."""
+        """Forget tombstones that have served their time, and what is remembered of them; take new keys before the old
+        ones have sealed too much."""
         state = self._state
+        if state.seal.counter >= RENEW_COUNTER:
+            self._naming.renew()
         self._next_housekeeping = state.now + HOUSEKEEPING_SECONDS
         for half in list(state.table.buried):
             if state.now - state.dead_since.get(half, state.now) < state.settings.tombstone_life:
                 continue
             state.table.forget(half)
+            state.seal.forget(half)
             for memory in state.memories():
                 memory.pop(half, None)
             self._votes.clear(half)

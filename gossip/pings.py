@@ -85,7 +85,7 @@ class Pings:
     def answer(self, ping: Ping, sender: Row, source: Address) -> None:
         """Ack a ping to where it came from: directly, or by way of the helper that handed it on."""
         message = encode_message(Ack(ping.nonce))
-        self._state.post(source, sender.half, [message, *self._spread.ride(ROOM - len(message))])
+        self._state.post(source, sender, [message, *self._spread.ride(ROOM - len(message))])
 
     def acked(self, ack: Ack, sender: Row) -> bool:
         """True if the ack answers a ping of ours to its sender."""
@@ -118,7 +118,8 @@ class Pings:
         row = state.table.get(request.subject)
         if row is None or row.address is None or sender.address is None:
             return
-        if state.heard_within(row.half, state.settings.period):
+        period = state.settings.period  # hearsay is believed for five of them: asked again, we hand the ping on
+        if state.heard_within(row.half, period) and state.once(sender.half + row.half, "hearsay", 4 * period):
             state.send(sender, Heard(row.half, max(0, int((state.now - state.heard[row.half]) * 1000))))
         else:
             self._relays[(row.half, sender.half)] = (state.now + RELAY_SECONDS, sender.address)

@@ -1,27 +1,33 @@
 """What a datagram sets off: a sign of life first, then each message to the part it concerns.
 
-A member's messages go to the parts by their type. A stranger's are the steps of a join; anything else it says is
-answered with *who*. What is addressed to another instance is an ack that we hand back, or meant for whoever lived at
-our address before us.
+A member's messages go to the parts by their type. Between strangers only the steps of a join count, and *who*; what we
+cannot open for want of its sender's row is answered with *who*. What is addressed to another instance is an ack that we
+hand back, or meant for whoever lived at our address before us.
+
+Messages that carry signatures wait, in their order, once as many have been checked as may be at a stretch; the timers
+come first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from rumormill.gossip.claims import Claims
 from rumormill.gossip.detector import Detector
 from rumormill.gossip.isolation import Isolation
 from rumormill.gossip.join import Joining
+from rumormill.gossip.limits import Rate
 from rumormill.gossip.naming import Naming
 from rumormill.gossip.pings import Pings
 from rumormill.gossip.refusals import Refusals
 from rumormill.gossip.rotation import Rotation
-from rumormill.gossip.seal import NOBODY, Unopened
+from rumormill.gossip.seal import HEADER, NOBODY, Unopened
 from rumormill.gossip.state import State
 from rumormill.gossip.sync import Sync
 from rumormill.gossip.wire import (
+    JOINING,
     Ack,
     AnyMessage,
     Busy,
@@ -53,6 +59,10 @@ from rumormill.gossip.wire import Row as RowMessage
 from rumormill.membership.record import Address, Liveness
 from rumormill.membership.row import Row
 
+SIGNED = frozenset((RowMessage, Left, Vote, Death, Tombstone, Hello, Welcome))
+"""Messages that have signatures to be checked."""
+MAX_WAITING = 1024
+
 
 class Reception:
     """Opens, decodes and hands on what arrives. ``waking`` while we drain what came during a pause of our own."""
@@ -83,65 +93,112 @@ class Reception:
         self._sync = sync
         self._rotation = rotation
         self._reunited = on_reunited
+        self._joins, self._hellos = Rate(100, 2000), Rate(100, 2000)
+        self._asked, self._syncs, self._wants = Rate(50, 2500), Rate(10, 250), Rate(100, 2000)
+        """Pings and pings by way of us; openings of a sync; rows asked for."""
         self._handle = self._handlers()
+        self._waiting: deque[tuple[AnyMessage, bytes, Address]] = deque()
         self.waking = False
+
+    @property
+    def backlog(self) -> bool:
+        """Whether something waits for its signatures to be checked: as soon as the timers have been served."""
+        return bool(self._waiting)
 
     def datagram_untrusted(self, data: bytes, source: Address) -> None:
         """Take in one datagram; what cannot be used is counted and dropped."""
         state = self._state
         state.counters["received"] += 1
         try:
-            sender, receiver = state.seal.parties(data)
-            if receiver not in (state.me.half, NOBODY):
-                self._misdirected(data, sender, receiver, source)
-                return
-            payload = decode_untrusted(state.seal.open(data, sender))
+            self._take_in(data, source)
         except Unopened as refusal:
             state.counters["dropped_" + refusal.reason] += 1
             self._rotation.unopened(refusal.reason, data, source)
         except UndecodablePayload:
             state.counters["dropped_payload"] += 1
-        else:
-            if data[1] == self._rotation.primary_id:
-                self._take(payload, sender, receiver, source)
-            else:
-                with self._rotation.answering(data[1], state.table.get(sender)):
-                    self._take(payload, sender, receiver, source)
 
-    def _take(self, payload: Payload, sender: bytes, receiver: bytes, source: Address) -> None:
-        if sender == self._state.me.half:
-            self._hear_ourselves(payload, sender, source)
+    def go_on(self) -> None:
+        """A new stretch: hear what had to wait for it."""
+        state, waiting = self._state, self._waiting
+        while waiting and state.signatures.left > 0:
+            message, sender, source = waiting.popleft()
+            if isinstance(message, JOINING):
+                self._step_of_join(message, sender, source)
+            elif (row := state.table.get(sender)) is not None:
+                self._handle[type(message)](message, row, source)
+
+    def _take_in(self, data: bytes, source: Address) -> None:
+        """Raises Unopened and UndecodablePayload."""
+        state, seal = self._state, self._state.seal
+        sender, receiver = seal.parties(data)
+        if receiver != state.me.half and receiver != NOBODY:
+            self._misdirected(data, sender, receiver, source)
+        elif seal.for_stranger(data):
+            self._hear_stranger(decode_untrusted(seal.open_from_stranger(data, sender)), data, sender, source)
+        elif sender == state.me.half:
+            state.counters["dropped_own"] += 1
+        elif sender not in seal.peers and not state.knows(sender):
+            self._open_unknown(data, sender, source)
         else:
-            self._hear(payload, sender, receiver, source)
+            self._hear(decode_untrusted(seal.open(data, sender)), data, sender, source)
+
+    def _open_unknown(self, data: bytes, sender: bytes, source: Address) -> None:
+        """From somebody whose keys we lack. Unsealed, it may still be a step of a join."""
+        if self._state.seal.keyring is None:
+            payload = decode_untrusted(data[HEADER.size :])
+            if any(isinstance(message, JOINING) for message in payload.messages):
+                self._hear_stranger(payload, data, sender, source)
+                return
+        self._state.counters["dropped_stranger"] += 1
+        with self._rotation.answering(data[1], None):
+            self._joining.ask_who(data, sender, source)
 
     def _misdirected(self, data: bytes, sender: bytes, receiver: bytes, source: Address) -> None:
-        """For another instance: an ack we hand back, or meant for whoever lived here before us. Raises Unopened."""
-        state = self._state
+        """For another instance: an ack we hand back, or meant for whoever lived here before us."""
         if self._pings.hand_back(sender, receiver, data):
             return
-        state.seal.open(data, sender)
-        state.counters["dropped_receiver"] += 1
-        with self._rotation.answering(data[1], None):
-            self._joining.ask_who(receiver, sender, source)
+        self._state.counters["dropped_receiver"] += 1
+        if not self._state.seal.for_stranger(data):
+            with self._rotation.answering(data[1], None):
+                self._joining.ask_who(data, sender, source)
 
-    def _hear_ourselves(self, payload: Payload, sender: bytes, source: Address) -> None:
-        """Our own instance speaks from elsewhere: our join come back to us, or a clone of this machine."""
-        for message in payload.messages:
-            if isinstance(message, Join):
-                self._joining.hear_join(message, sender, source)
-                return
-        self._state.counters["dropped_own"] += 1
+    def _hear_stranger(self, payload: Payload, data: bytes, sender: bytes, source: Address) -> None:
+        """Somebody who holds the group key and need not know us."""
+        with self._rotation.answering(data[1], self._state.table.get(sender)):
+            for message in payload.messages:
+                if isinstance(message, JOINING):
+                    self._hear_joining(message, sender, source)
+                else:
+                    self._state.counters["dropped_unsealed"] += 1
 
-    def _hear(self, payload: Payload, sender: bytes, receiver: bytes, source: Address) -> None:
-        state = self._state
-        row = state.table.get(sender)
+    def _hear(self, payload: Payload, data: bytes, sender: bytes, source: Address) -> None:
+        row = self._state.table.get(sender)
         if row is None:
-            self._hear_stranger(payload, sender, receiver, source)
-            return
+            self._joining.ask_who(data, sender, source)
+        elif data[1] == self._rotation.primary_id:
+            self._hear_member(payload, row, source)
+        else:
+            with self._rotation.answering(data[1], row):
+                self._hear_member(payload, row, source)
+
+    def _hear_member(self, payload: Payload, row: Row, source: Address) -> None:
+        state, sender = self._state, row.half
         self._note_life(payload, row)
         for message in payload.messages:
-            self._handle[type(message)](message, state.table.get(sender) or row, source)
+            kind = type(message)
+            if kind not in SIGNED or not self._waits(message, sender, source):
+                self._handle[kind](message, state.table.get(sender) or row, source)
         self._settle_doubts(payload, sender)
+
+    def _waits(self, message: AnyMessage, sender: bytes, source: Address) -> bool:
+        """Whether a message with signatures must wait for a new stretch, or was dropped because too many do."""
+        if not self._waiting and self._state.signatures.left > 0:
+            return False
+        if len(self._waiting) >= MAX_WAITING:
+            self._state.counters["dropped_signed"] += 1
+        else:
+            self._waiting.append((message, sender, source))
+        return True
 
     def _note_life(self, payload: Payload, row: Row) -> None:
         """Any authentic datagram but a stale heartbeat is a sign of life."""
@@ -169,46 +226,37 @@ class Reception:
             self._claims.answer(row, row)
         self._naming.heard_from(row)
 
-    def _hear_stranger(self, payload: Payload, sender: bytes, receiver: bytes, source: Address) -> None:
-        """Somebody whose row we lack: the steps of a join, or a question back."""
-        for message in payload.messages:
-            match message:
-                case Join() | Challenge() | Hello() | Welcome() | Who():
-                    self._hear_joining(message, sender, source)
-                case Taken():
-                    self._naming.hear_taken(message, source)
-                case _ if self._state.table.get(sender) is None:
-                    self._joining.ask_who(receiver, sender, source)
-                    return
-
     def _hear_joining(self, message: AnyMessage, sender: bytes, source: Address) -> None:
         if self._claims.leaving:
             return  # whoever says goodbye lets nobody in, and introduces itself to nobody
+        if type(message) not in SIGNED or not self._waits(message, sender, source):
+            self._step_of_join(message, sender, source)
+
+    def _step_of_join(self, message: AnyMessage, sender: bytes, source: Address) -> None:
         match message:
             case Join():
-                self._joining.hear_join(message, sender, source)
+                if self._may(self._joins, source[0]):
+                    self._joining.hear_join(message, sender, source)
             case Challenge():
                 self._joining.hear_challenge(message, sender, source)
-            case Hello():
+            case Hello() if self._may(self._hellos, source[0]):
                 self._joining.hear_hello_untrusted(message, sender, source)
                 if (row := self._state.table.get(sender)) is not None:
                     self._rotation.teach(row)
             case Welcome():
-                self._joining.hear_welcome(message, sender)
+                self._joining.hear_welcome(message, source)
             case Who():
-                asked = self._state.table.get(message.asked)
-                if asked is not None and asked.half != sender and asked.address == source:
-                    self._detector.refused(message.asked)
-                self._joining.hear_who(message, source)
+                if (asked := self._joining.hear_who(message, source)) is not None and asked.half != sender:
+                    self._detector.refused(asked.half)
 
     def _handlers(self) -> dict[type, Callable[[Any, Row, Address], object]]:
         """Which part takes a member's message, by its type. Heartbeats have done their work as a sign of life."""
         claims, sync, pings = self._claims, self._sync, self._pings
         return {
             Heartbeat: lambda _message, _sender, _source: None,
-            Ping: pings.answer,
+            Ping: self._hear_ping,
             Ack: lambda ack, sender, _: pings.acked(ack, sender),
-            PingRequest: lambda request, sender, _: pings.help(request, sender),
+            PingRequest: self._hear_ping_request,
             Heard: lambda heard, _sender, _source: self._detector.heard_of(heard),
             RowMessage: self._hear_row,
             Suspect: lambda claim, sender, _: claims.hear_suspect(claim, sender),
@@ -216,19 +264,45 @@ class Reception:
             Death: self._hear_death,
             Left: lambda claim, sender, _: claims.hear_left(claim, sender),
             Tombstone: lambda stone, sender, _: claims.hear_tombstone(stone, sender),
-            Taken: lambda taken, _sender, source: self._naming.hear_taken(taken, source),
-            Sum: lambda opening, sender, _: sync.hear_sum(opening, sender),
+            Taken: lambda taken, sender, _: self._naming.hear_taken(taken, sender),
+            Sum: self._hear_sum,
             Have: lambda have, sender, _: sync.hear_have(have, sender),
-            Want: lambda want, sender, _: sync.hear_want(want, sender),
+            Want: self._hear_want,
             Busy: lambda _message, sender, _: sync.hear_busy(sender),
             Keys: lambda message, sender, _: self._rotation.hear_keys(message, sender),
             KeysHeld: lambda held, sender, _: self._rotation.hear_held(held, sender),
-            **dict.fromkeys((Join, Challenge, Hello, Welcome, Who), self._hear_joining_member),
+            **dict.fromkeys(JOINING, lambda step, sender, source: self._hear_joining(step, sender.half, source)),
         }
+
+    def _may(self, rate: Rate, source: Hashable) -> bool:
+        """Whether what a source asks for may still be done."""
+        if rate.allows(source, self._state.now):
+            return True
+        self._state.counters["dropped_rate"] += 1
+        return False
+
+    def _hear_ping(self, ping: Ping, sender: Row, source: Address) -> None:
+        if self._may(self._asked, sender.half):
+            self._pings.answer(ping, sender, source)
+
+    def _hear_ping_request(self, request: PingRequest, sender: Row, _source: Address) -> None:
+        if self._may(self._asked, sender.half):
+            self._pings.help(request, sender)
+
+    def _hear_sum(self, opening: Sum, sender: Row, _source: Address) -> None:
+        if self._may(self._syncs, sender.half):
+            self._sync.hear_sum(opening, sender)
+
+    def _hear_want(self, want: Want, sender: Row, _source: Address) -> None:
+        if self._may(self._wants, sender.half):
+            self._sync.hear_want(want, sender)
 
     def _hear_row(self, message: RowMessage, sender: Row, _source: Address) -> None:
         asked_for = self._sync.expects(sender)
-        if row := self._claims.hear_record_untrusted(bytes(message.record), sender, quietly=asked_for):
+        row = self._claims.hear_record_untrusted(
+            bytes(message.record), message.signature, sender.half, sender, quietly=asked_for
+        )
+        if row is not None:
             self._sync.row_arrived(row, sender)
 
     def _hear_vote(self, vote: Vote, sender: Row, _source: Address) -> None:
@@ -240,6 +314,3 @@ class Reception:
     def _hear_death(self, death: Death, sender: Row, _source: Address) -> None:
         self._claims.hear_death(death, sender, stale=self.waking)
         self._refusals.heard_death(death.subject)
-
-    def _hear_joining_member(self, message: AnyMessage, sender: Row, source: Address) -> None:
-        self._hear_joining(message, sender.half, source)

@@ -19,7 +19,7 @@ import math
 from rumormill.gossip.state import ROOM, State
 from rumormill.gossip.votes import VoteBook
 from rumormill.gossip.wire import CastVote, Death, Left, Suspect, Tombstone, encode_message
-from rumormill.membership.record import Address, Liveness
+from rumormill.membership.record import Liveness
 from rumormill.membership.row import Row
 
 FANOUT = 3
@@ -29,7 +29,7 @@ MAX_WAITING_RECORDS = 8
 """Records pushed in one burst; a larger backlog is left to sync, which is cheaper in bulk."""
 MAX_RIDING = 32
 
-_ROW_MESSAGE = b"\x92\x10"  # a msgpack array of two, the first of them the id of a row message
+_ROW_MESSAGE, _SIGNATURE = b"\x93\x10", b"\xc4\x40"  # a msgpack array of three, and the head of its third: 64 bytes
 
 
 class Spread:
@@ -113,13 +113,13 @@ class Spread:
                 return encode_message(Suspect(row.half, row.incarnation))
             case Liveness.DEAD:
                 return self._death(row)
-            case Liveness.LEFT if row.encoded:
-                return encode_message(Left(row.half, row.incarnation))
+            case Liveness.LEFT if row.encoded and row.farewell:
+                return encode_message(Left(row.half, row.incarnation, row.farewell))
         return encode_message(self.tombstone(row))
 
     def record_of(self, row: Row) -> bytes:
         """A present row's record, whatever is thought of it: a claim is of no use to somebody without the row."""
-        return _ROW_MESSAGE + row.encoded
+        return _ROW_MESSAGE + row.encoded + _SIGNATURE + row.signature
 
     def tombstone(self, row: Row) -> Tombstone:
         """A dead or departed row in a form that needs no record to be understood."""
@@ -131,20 +131,19 @@ class Spread:
             incarnation=row.incarnation,
             liveness=3 if row.liveness is Liveness.LEFT else 2,
             age=max(0, int(age)),
+            farewell=row.farewell,
         )
 
-    def say_goodbye(self, stranger: tuple[Address, bytes] | None = None) -> None:
-        """Tell many at once that we leave, with the record the departure speaks of.
-
-        ``stranger`` is told too: the address and half of somebody whose row we may not hold.
-        """
+    def say_goodbye(self, *, also: Row | None = None) -> None:
+        """Tell many at once that we leave, with the record the departure speaks of; one of them for certain."""
         state = self._state
         state.raise_incarnation()
-        farewell = encode_message(Left(state.me.half, state.me.incarnation))
-        for row in state.random_members(self.wide_fanout() + FANOUT):
+        farewell = encode_message(Left(state.me.half, state.me.incarnation, state.sign_departure()))
+        told = {row.half: row for row in state.random_members(self.wide_fanout() + FANOUT)}
+        if also is not None:
+            told[also.half] = also
+        for row in told.values():
             state.send_encoded(row, [self.record_of(state.me), farewell])
-        if stranger is not None:
-            state.post(*stranger, [self.record_of(state.me), farewell])
 
     def restart(self) -> None:
         """After a pause of our own: what waits may no longer be so, and bursts count from now."""
@@ -159,14 +158,14 @@ class Spread:
     def _death(self, row: Row) -> bytes:
         now = self._state.now
         votes = [
-            CastVote(ballot.voter, max(0, int((now - ballot.cast) * 1000)))
+            CastVote(ballot.voter, ballot.stamp, max(0, int((now - ballot.cast) * 1000)), ballot.signature)
             for ballot in self._votes.held(row.half)
             if ballot.incarnation == row.incarnation
         ]
         if not votes:
             return encode_message(self.tombstone(row))
         votes.sort(key=lambda vote: (vote.age, vote.voter))
-        return encode_message(Death(row.half, row.incarnation, votes[:4]))
+        return encode_message(Death(row.half, row.incarnation, votes[:3]))
 
     def _send_all(self, peer: Row, messages: list[bytes]) -> None:
         for batch in batches(messages):

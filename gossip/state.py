@@ -8,27 +8,17 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
+from rumormill.gossip.credentials import Authority, Credential, MemberKeys, left_text, record_text, vote_text
 from rumormill.gossip.keyring import KeyRing
-from rumormill.gossip.seal import NOBODY, OVERHEAD, Seal
+from rumormill.gossip.seal import OVERHEAD, Seal
 from rumormill.gossip.settings import ProtocolSettings
+from rumormill.gossip.signatures import Signatures
 from rumormill.gossip.wire import MAX_DATAGRAM, Message, assemble, encode_message, payload_prefix
-from rumormill.membership.record import (
-    HALF_BYTES,
-    MAX_LIFE,
-    Address,
-    Readiness,
-    Record,
-    encode_record,
-    instance_of,
-    validate_record,
-)
+from rumormill.membership.record import MAX_LIFE, Address, Readiness, Record, encode_record, validate_record
 from rumormill.membership.row import Row, row_of_record_untrusted
 from rumormill.membership.table import MemberTable
 from rumormill.membership.view import Event
@@ -37,8 +27,15 @@ ENVELOPE_BYTES = 24
 """Room kept for the payload's opening: generation, incarnation and the array header."""
 ROOM = MAX_DATAGRAM - OVERHEAD - ENVELOPE_BYTES
 """Bytes of messages that fit one datagram."""
+STRANGERS_PREFIX = payload_prefix(0, 0)
+"""Between strangers no life is spoken of outside of records; so the length of an answer is known."""
 MAX_EVENTS = 1000
 MAX_OUTBOX = 4096
+SEASON = 60.0
+"""Seconds for which a member must be known before its word counts against another's."""
+MARK_BYTES = 8
+MAX_MARKS = 512
+"""Datagrams whose ends are remembered, at least, to know an answer of somebody who does not know us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,9 @@ class Identity:
     generation: int
     incarnation: int
     pending: bool
-    keys: bytes
+    keys: MemberKeys
+    credential: Credential | None = None
+    """The certified signing key of the name, where the pool has an authority."""
 
     def record(self) -> Record:
         profile = self.profile
@@ -74,7 +73,7 @@ class Identity:
             generation=self.generation,
             incarnation=self.incarnation,
             pending=self.pending,
-            keys=self.keys,
+            keys=self.keys.public,
             host=self.address[0],
             port=self.address[1],
             service=profile.service,
@@ -84,6 +83,7 @@ class Identity:
             weight=profile.weight,
             readiness=profile.readiness,
             tags=dict(profile.tags),
+            certificate=self.keys.certificate,
         )
 
 
@@ -96,6 +96,7 @@ class State:
         identity: Identity,
         cluster: str,
         keyring: KeyRing | None,
+        authority: Authority | None,
         rng: random.Random,
         token_bytes: Callable[[int], bytes],
         settings: ProtocolSettings,
@@ -115,6 +116,8 @@ class State:
         self.heard_anyone = now
         self.refused: dict[bytes, float] = {}
         """When the last of the pings was sent whose refusals convinced us: what was heard before it is void."""
+        self.known_since: dict[bytes, float] = {}
+        """When each instance first came to be known here."""
         self.alive_since: dict[bytes, float] = {}
         """When members that had been suspect or dead were last cleared: votes they cast before do not count."""
         self.why: dict[bytes, str] = {}
@@ -123,7 +126,10 @@ class State:
         self._identity = identity
         self._outbox: list[tuple[Address, bytes]] = []
         self._last_time: dict[tuple[bytes, str], float] = {}
-        self.seal = Seal(keyring, cluster, half_of(identity.keys))
+        self._marks: dict[bytes, tuple[Address, bytes]] = {}
+        self._older_marks: dict[bytes, tuple[Address, bytes]] = {}
+        self.seal = Seal(keyring, cluster, identity.keys)
+        self.signatures = Signatures(self.seal.label, authority, self.counters)
         self.rewrite()
 
     # --- who we are
@@ -136,9 +142,10 @@ class State:
         """Write our record anew from the identity, and hold it."""
         record = self._identity.record()
         validate_record(record)
-        self.me = row_of_record_untrusted(encode_record(record))
-        if self.seal.half != self.me.half:
-            self.seal = Seal(self.seal.keyring, self.cluster, self.me.half)
+        keys, encoded = self._identity.keys, encode_record(record)
+        self.me = row_of_record_untrusted(encoded, keys.sign(record_text(self.seal.label, encoded)))
+        if self.seal.half != keys.half:
+            self.seal = Seal(self.seal.keyring, self.cluster, keys)
         self._prefix = payload_prefix(self.me.generation, self.me.incarnation)
         self.table.apply(self.me)
 
@@ -146,6 +153,19 @@ class State:
         """Say of ourselves what we say now, at an incarnation greater than ours and than ``above``."""
         self._identity.incarnation = min(max(self._identity.incarnation, above) + 1, MAX_LIFE - 1)
         self.rewrite()
+
+    def sign_departure(self) -> bytes:
+        """That we leave, at the incarnation we are in."""
+        return self._identity.keys.sign(left_text(self.seal.label, self.me.instance, self.me.incarnation))
+
+    def sign_vote(self, subject: Row, stamp: int) -> bytes:
+        """That we saw three misses of a member's present incarnation."""
+        text = vote_text(self.seal.label, self.me.instance, subject.instance, subject.incarnation, stamp)
+        return self._identity.keys.sign(text)
+
+    def take_new_keys(self) -> None:
+        """Be another instance from the next :meth:`rewrite` on."""
+        self._identity.keys = MemberKeys.fresh(self.token_bytes, self._identity.credential)
 
     def describe(self, profile: Profile) -> None:
         self._identity.profile = profile
@@ -177,7 +197,32 @@ class State:
 
     def memories(self) -> tuple[dict[bytes, Any], ...]:
         """All that is remembered of single members, by half: what goes when a member is forgotten."""
-        return self.heard, self.refused, self.alive_since, self.why, self.dead_since
+        return self.known_since, self.heard, self.refused, self.alive_since, self.why, self.dead_since
+
+    def seasoned(self, halves: Iterable[bytes]) -> list[bytes]:
+        """Those of some members whose word counts against another's: known here for a minute, so that nobody starts a
+        few processes and evicts with them. In a pool that is younger, or all on one host, everybody's does."""
+        if self._is_young():
+            return list(halves)
+        return [half for half in halves if self.now - self.known_since.get(half, self.now) >= SEASON]
+
+    def outweigh(self, halves: Iterable[bytes]) -> bool:
+        """Whether some members' word suffices against another's: two that are seasoned, and not of one host."""
+        rows = [row for half in self.seasoned(halves) if (row := self.table.get(half)) is not None and row.record]
+        hosts = {row.address[0] for row in rows if row.address}
+        return len(rows) >= 2 and (len(hosts) >= 2 or self._is_young())
+
+    def _is_young(self) -> bool:
+        """Whether nobody else has been here for a minute, or everybody is on one host."""
+        hosts: set[str] = set()
+        oldest = self.now
+        for half in self.table.order:
+            row = self.table.get(half)
+            if row is not None and row.address is not None and not row.pending:
+                hosts.add(row.address[0])
+                if half != self.me.half:
+                    oldest = min(oldest, self.known_since.get(half, self.now))
+        return len(hosts) <= 1 or self.now - oldest < SEASON
 
     def name_of(self, half: bytes) -> str:
         row = self.table.get(half)
@@ -197,11 +242,17 @@ class State:
 
     def send_encoded(self, row: Row, messages: list[bytes]) -> None:
         if row.address is not None:
-            self.post(row.address, row.half, messages)
+            self.post(row.address, row, messages)
 
-    def post(self, address: Address, receiver: bytes, messages: list[bytes]) -> None:
-        """Seal encoded messages for the instance ``receiver`` and address them."""
-        self.post_raw(address, self.seal.seal(receiver, assemble(self._prefix, messages)))
+    def post(self, address: Address, member: Row, messages: list[bytes]) -> None:
+        """Seal encoded messages for a member and address them; remember how the datagram ends."""
+        datagram = self._sealed(member, messages)
+        marks = self._marks
+        if len(marks) >= MAX_MARKS:
+            self._older_marks, self._marks = marks, {}
+            marks = self._marks
+        marks[datagram[-MARK_BYTES:]] = (address, member.half)
+        self.post_raw(address, datagram)
 
     def post_raw(self, address: Address, datagram: bytes) -> None:
         """Queue a datagram that is sealed already. The queue is bounded: what does not fit is dropped, as a network
@@ -211,13 +262,39 @@ class State:
             return
         self._outbox.append((address, datagram))
 
-    def post_stranger(self, address: Address, *messages: Message) -> None:
-        """Send to an address whose tenant is not known."""
-        self.post(address, NOBODY, [encode_message(message) for message in messages])
+    def post_stranger(self, address: Address, receiver: bytes, message: Message) -> None:
+        """Send to somebody who may not know us: a half, or nobody known (:data:`~rumormill.gossip.seal.NOBODY`)."""
+        payload = assemble(STRANGERS_PREFIX, [encode_message(message)])
+        self.post_raw(address, self.seal.seal_for_stranger(receiver, payload))
 
     def sealed_for(self, row: Row, message: Message) -> bytes:
         """A whole datagram for a member that somebody else will hand on."""
-        return self.seal.seal(row.half, assemble(self._prefix, [encode_message(message)]))
+        return self._sealed(row, [encode_message(message)])
+
+    def take_mark(self, mark: bytes) -> tuple[Address, bytes] | None:
+        """Where the datagram that ended so went, and for which half it was; each is told once."""
+        return self._marks.pop(mark, None) or self._older_marks.pop(mark, None)
+
+    def knows(self, half: bytes) -> bool:
+        """Whether we can open what this member seals."""
+        if half in self.seal.peers:
+            return True
+        row = self.table.get(half)
+        if row is None or row.record is None:
+            return False
+        self.seal.meet(row.record.keys)
+        return True
+
+    def _sealed(self, row: Row, messages: list[bytes]) -> bytes:
+        seal, payload = self.seal, assemble(self._prefix, messages)
+        if row.half in seal.peers:
+            return seal.seal(row.half, payload)
+        if row.record is not None:
+            seal.meet(row.record.keys)
+        datagram = seal.seal(row.half, payload)
+        if self.table.get(row.half) is None:
+            seal.forget(row.half)
+        return datagram
 
     def take_outbox(self) -> list[tuple[Address, bytes]]:
         outbox, self._outbox = self._outbox, []
@@ -244,14 +321,3 @@ class State:
                 if len(chosen) == count:
                     break
         return [row for half in chosen if (row := table.get(half)) is not None]
-
-
-def new_keys(token_bytes: Callable[[int], bytes]) -> bytes:
-    """Fresh public keys, Ed25519 then X25519, 32 bytes each, drawn from the given source of secrets."""
-    signing = Ed25519PrivateKey.from_private_bytes(token_bytes(32)).public_key()
-    agreement = X25519PrivateKey.from_private_bytes(token_bytes(32)).public_key()
-    return signing.public_bytes_raw() + agreement.public_bytes_raw()
-
-
-def half_of(keys: bytes) -> bytes:
-    return instance_of(keys)[:HALF_BYTES]

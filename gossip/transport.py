@@ -13,6 +13,7 @@ that is for: then the queue of errors is drained before the datagrams, and a sen
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import time
 from collections import Counter
@@ -90,6 +91,10 @@ def bind_udp(address: Address, *, refusals: bool = True) -> socket.socket:
     return sock
 
 
+class ForkedProcess(RuntimeError):
+    """The process that drives this transport is not the one that made it."""
+
+
 class GossipTransport:
     """Drives one Node over one socket. ``on_view`` gets each new view, ``on_events`` what happened, both at once."""
 
@@ -113,6 +118,7 @@ class GossipTransport:
         self._seen: PoolView | None = None
         self.counters: Counter[str] = Counter()
         """Socket errors by name (``send_ENETUNREACH``): a datagram that could not be sent is lost like any other."""
+        self._process = os.getpid()
         self.lag = 0.0
         """Seconds by which the loop lately woke late: a maximum that decays."""
 
@@ -185,6 +191,8 @@ class GossipTransport:
         return found
 
     def _send(self) -> None:
+        if os.getpid() != self._process:  # a fork has our keys and our counter: it would repeat nonces
+            raise ForkedProcess("a forked process must not go on gossiping; start an agent of its own")
         sendto = self._sock.sendto
         for address, data in self._node.datagrams_to_send():
             try:

@@ -26,6 +26,9 @@ class Ballot:
     incarnation: int
     cast: float
     """Seconds on the observer's clock."""
+    stamp: int
+    """The voter's clock in milliseconds, as it signed."""
+    signature: bytes
 
 
 class VoteBook:
@@ -44,6 +47,11 @@ class VoteBook:
             return
         if known is None or (known.incarnation, known.cast) < (ballot.incarnation, ballot.cast):
             ballots[ballot.voter] = ballot
+
+    def knows(self, subject: bytes, voter: bytes, incarnation: int, stamp: int) -> bool:
+        """Whether this very vote is held: told again, it is no younger."""
+        known = self._ballots.get(subject, {}).get(voter)
+        return known is not None and (known.incarnation, known.stamp) == (incarnation, stamp)
 
     def valid(self, subject: bytes) -> list[Ballot]:
         """The votes against a subject's present incarnation that count here and now, in the order they were cast."""

@@ -6,6 +6,7 @@ range while decoding, so code behind :func:`decode_untrusted` never looks twice.
 
 Members are named by the first eight bytes of their instance (*half*). What is said of another member (a suspicion, a
 vote, a death) names half and incarnation; whoever lacks that very row drops the claim and asks the sender for the row.
+What a member says of itself, and its votes, are signed (gossip/credentials.py): others pass them on as they are.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ Cookie = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Nonce = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
 GroupKey = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 KeyName = Annotated[bytes, msgspec.Meta(min_length=4, max_length=4)]
+Signature = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Digest = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
@@ -72,6 +74,7 @@ class Row(Message, tag=16):
     """A record as its subject wrote it, still encoded: most are known already, and their bytes tell."""
 
     record: msgspec.Raw
+    signature: Signature
 
 
 class Suspect(Message, tag=17):
@@ -82,19 +85,24 @@ class Suspect(Message, tag=17):
 class Left(Message, tag=18):
     subject: Half
     incarnation: Life
-
-
-class Vote(Message, tag=20):
-    """The sender saw three misses in a row of the subject; cast so many milliseconds ago."""
-
-    subject: Half
-    incarnation: Life
-    age: Milliseconds
+    signature: Signature
 
 
 class CastVote(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The voter saw three misses in a row of the subject."""
+
     voter: Half
+    stamp: Milliseconds
+    """The voter's clock as it voted, modulo 2³²: tells its votes apart."""
     age: Milliseconds
+    """How long ago it voted, as far as the sender knows. The one thing here that is not signed."""
+    signature: Signature
+
+
+class Vote(Message, tag=20):
+    subject: Half
+    incarnation: Life
+    vote: CastVote
 
 
 class Death(Message, tag=21):
@@ -102,11 +110,14 @@ class Death(Message, tag=21):
 
     subject: Half
     incarnation: Life
-    votes: Annotated[list[CastVote], msgspec.Meta(max_length=4)]
+    votes: Annotated[list[CastVote], msgspec.Meta(max_length=3)]
 
 
 class Tombstone(Message, tag=22):
-    """A dead or departed life of a name, for someone who may not hold its record. Age in seconds."""
+    """A dead or departed life of a name, for someone who may not hold its record. Age in seconds.
+
+    Who holds the record believes a departure only with the subject's signature, as of :class:`Left`.
+    """
 
     name: Name
     generation: Life
@@ -114,12 +125,15 @@ class Tombstone(Message, tag=22):
     incarnation: Life
     liveness: Literal[2, 3]
     age: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+    farewell: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
 
 
 class Join(Message, tag=32):
     """Asks to be let in under a name. Padded, so that no answer is longer than the question."""
 
     name: Name
+    nonce: Nonce
+    """Comes back in the challenge and the welcome: neither can be an old one."""
     padding: Annotated[bytes, msgspec.Meta(max_length=256)]
 
 
@@ -132,27 +146,36 @@ class KnownLife(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Challenge(Message, tag=33):
+    nonce: Nonce
     cookie: Cookie
     lives: Annotated[list[KnownLife], msgspec.Meta(max_length=2)]
     """What the answerer holds of the name, so that the newcomer can choose its generation."""
 
 
 class Hello(Message, tag=34):
+    nonce: Nonce
     cookie: Cookie
     record: msgspec.Raw
+    signature: Signature
+
+
+class SignedRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    record: msgspec.Raw
+    signature: Signature
 
 
 class Welcome(Message, tag=35):
+    nonce: Nonce
     digest: Digest
     members: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
-    records: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=4)]
+    records: Annotated[list[SignedRecord], msgspec.Meta(max_length=4)]
 
 
 class Who(Message, tag=36):
     """ "I do not know you", or "nobody of that instance lives here": answered with a join."""
 
-    asked: Half
-    """The receiver half of the datagram this answers."""
+    mark: Nonce
+    """The last eight bytes of the datagram this answers: who did not see that cannot ask."""
 
 
 class Taken(Message, tag=37):
@@ -238,6 +261,10 @@ AnyMessage = (
     | Keys
     | KeysHeld
 )
+
+
+JOINING = (Join, Challenge, Hello, Welcome, Who)
+"""What strangers say to each other; everything else is between members."""
 
 
 class Payload(msgspec.Struct, frozen=True, array_like=True, gc=False):

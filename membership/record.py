@@ -26,7 +26,7 @@ MAX_NAME_BYTES = 128
 MAX_URL_BYTES = 256
 MAX_TAGS_BYTES = 512
 MAX_RECORD_BYTES = 1150
-"""A record must share one datagram with a header, an envelope and (from the security issue on) a signature."""
+"""A record must share one datagram with a header, an envelope, its signature and a signed farewell."""
 MAX_LIFE = 2**40
 """Generations and incarnations stay below this, so no claim can run the counter out."""
 MAX_WEIGHT = 1_000_000
@@ -89,7 +89,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     pending: bool
     """A newcomer to a name that lives: known, but not routed until it settles."""
     keys: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
-    """Ed25519 and X25519 public keys, 32 bytes each, fresh at every start."""
+    """Ed25519 and X25519 public keys, 32 bytes each; at least the second is fresh at every start."""
     host: Annotated[str, msgspec.Meta(max_length=45)]
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
     service: Annotated[str, msgspec.Meta(max_length=MAX_NAME_BYTES)]
@@ -101,6 +101,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """In thousandths of a normal worker."""
     readiness: Readiness = Readiness.STARTING
     tags: dict[str, str] = msgspec.field(default_factory=dict)
+    certificate: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
+    """Where the pool has an authority: its signature over the name and the signing key."""
 
     @property
     def instance(self) -> bytes:

@@ -48,6 +48,10 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     encoded: bytes
     """The record exactly as its subject wrote it; empty for a tombstone without one."""
     address: Address | None
+    signature: bytes = b""
+    """The subject's, over the record."""
+    farewell: bytes = b""
+    """The subject's signature over its departure, where it left."""
 
     @property
     def present(self) -> bool:
@@ -65,14 +69,14 @@ class Row(msgspec.Struct, frozen=True, gc=False):
             return self
         return msgspec.structs.replace(self, liveness=liveness)
 
-    def departed(self, incarnation: int) -> Row:
+    def departed(self, incarnation: int, farewell: bytes) -> Row:
         """The row after its subject left, which it may say at a later incarnation than the one known here."""
-        return msgspec.structs.replace(self, liveness=Liveness.LEFT, incarnation=incarnation)
+        return msgspec.structs.replace(self, liveness=Liveness.LEFT, incarnation=incarnation, farewell=farewell)
 
 
 @functools.lru_cache(maxsize=16384)
-def row_of_record_untrusted(encoded: bytes) -> Row:
-    """An encoded record, from anywhere, to the alive row it describes.
+def row_of_record_untrusted(encoded: bytes, signature: bytes = b"") -> Row:
+    """An encoded record, from anywhere, to the alive row it describes. Whether the signature is good is not checked.
 
     Raises :class:`~rumormill.membership.record.InvalidRecord`. A pure function: the same bytes keep coming (a record is
     gossiped by everyone who learns of it), so results are remembered.
@@ -91,6 +95,7 @@ def row_of_record_untrusted(encoded: bytes) -> Row:
         record=record,
         encoded=encoded,
         address=record.address,
+        signature=signature,
     )
 
 

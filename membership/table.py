@@ -107,6 +107,12 @@ class MemberTable:
         self._replace(slots, before, after)
         return Change(before, after)
 
+    def would_change(self, row: Row) -> bool:
+        """Whether :meth:`apply` might change anything: False is certain, and costs nothing."""
+        slots = self.pending if row.pending else self.settled
+        held = slots.get(row.name)
+        return merge(held, row) is not held
+
     def withdraw_suspicion(self, half: bytes) -> Change | None:
         """Take back a suspicion that was never spread: no merge, but for an observer that was itself cut off."""
         row = self._by_half.get(half)

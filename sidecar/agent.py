@@ -22,12 +22,14 @@ import trio
 
 from rumormill.discovery import Access, DiscoveryServer
 from rumormill.gossip import Node, ProtocolSettings
+from rumormill.gossip.credentials import Authority, Credential
 from rumormill.gossip.transport import GossipTransport, boot_clock
 from rumormill.membership.record import Readiness
 from rumormill.membership.view import Event, PoolView
 from rumormill.sidecar.companion import Companion, profile_of
 from rumormill.sidecar.contacts import Contacts
 from rumormill.sidecar.errors import NameTaken, SettingsError
+from rumormill.sidecar.identity import read_authority, read_identity
 from rumormill.sidecar.keyfile import KeyFile, KeyFileKeeper, read_key_file
 from rumormill.sidecar.log import Log, monotonic, open_log
 from rumormill.sidecar.secrets import read_token_file
@@ -37,6 +39,7 @@ from rumormill.sidecar.sockets import Listener, bound_endpoint, open_gossip_sock
 from rumormill.sidecar.values import Endpoint
 from rumormill.sidecar.worker_check import WorkerCheck, open_process
 
+Names = tuple[Authority | None, Credential | None]
 GOING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GOODBYE_SECONDS = 2.0
 """How long a goodbye may take before the process ends without one."""
@@ -48,6 +51,7 @@ def run(settings: Settings) -> None:
         signal.signal(number, _end_now)
     log = open_log(member=settings.name)
     keys = read_key_file(settings.key_file) if settings.key_file else None
+    names = _names(settings)
     access = _access(settings)
     worker = _open_worker(settings.worker_pid)
     sock = open_gossip_socket(settings.gossip, refusals=not settings.no_icmp_evidence)
@@ -59,11 +63,19 @@ def run(settings: Settings) -> None:
             gossip=str(Endpoint(*sock.getsockname()[:2])),
             advertise=str(settings.reached_at),
         )
-        trio.run(_Agent(settings, sock, keys, access, worker, log).main)
+        trio.run(_Agent(settings, sock, keys, names, access, worker, log).main)
     finally:
         sock.close()
         if worker is not None:
             os.close(worker)
+
+
+def _names(settings: Settings) -> Names:
+    """The pool's authority and what it issued to us, where there is one."""
+    if settings.ca_file is None or settings.identity_file is None:
+        return None, None
+    authority = read_authority(settings.ca_file)
+    return authority, read_identity(settings.identity_file, settings.name, authority)
 
 
 def _end_now(number: int, _frame: object) -> NoReturn:
@@ -120,6 +132,7 @@ class _Agent:
         settings: Settings,
         sock: socket.socket,
         keys: KeyFile | None,
+        names: Names,
         access: Access,
         worker: int | None,
         log: Log,
@@ -127,6 +140,7 @@ class _Agent:
         self.settings = settings
         self.sock = sock
         self.keys = keys
+        self.names = names
         self.access = access
         self.worker = worker
         self.log = log
@@ -202,6 +216,8 @@ class _Agent:
             profile=profile_of(settings, Readiness.STARTING),
             keyring=self.keys.ring if self.keys else None,
             key_version=self.keys.version if self.keys else 0,
+            authority=self.names[0],
+            credential=self.names[1],
             rng=rng,
             token_bytes=os.urandom,
             now=boot_clock(),

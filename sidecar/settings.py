@@ -44,6 +44,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     weight: Annotated[float, Meta(ge=0, le=1000), _about("Share of keys beside a worker of weight 1.", "NUMBER")] = 1.0
     tag: Annotated[dict[str, str], _about("A word to callers about this worker; repeat it.", "KEY=VALUE")] = {}
     key_file: Annotated[Path | None, _about("Group keys, one base64 line each; mode 0600.", "FILE")] = None
+    ca_file: Annotated[
+        Path | None, _about("The pool's authority (public): only names it issued can be members.", "FILE")
+    ] = None
+    identity_file: Annotated[
+        Path | None, _about("What the authority issued to this member; mode 0600. Goes with --ca-file.", "FILE")
+    ] = None
     insecure_plaintext: Annotated[bool, _about("Gossip unsealed: for a laptop, never for a network.")] = False
     advertise: Annotated[
         Endpoint | None,

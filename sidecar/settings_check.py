@@ -120,6 +120,11 @@ def _check_sealing(settings: Settings) -> None:
         )
     if settings.key_file is not None and settings.insecure_plaintext:
         raise SettingsError("--key-file and --insecure-plaintext exclude each other", "leave --insecure-plaintext out")
+    if (settings.ca_file is None) is not (settings.identity_file is None):
+        raise SettingsError(
+            "--ca-file and --identity-file go together: with an authority, every member is issued its name",
+            f"rumormill keys issue {settings.name} --ca pool.ca --out {settings.name}.identity",
+        )
 
 
 def _check_join(settings: Settings) -> None:

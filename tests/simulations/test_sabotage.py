@@ -15,7 +15,7 @@ import pytest
 
 from rumormill.discovery import view
 from rumormill.discovery.view import RoutingView, ServiceView
-from rumormill.gossip import Node, ProtocolSettings, sync
+from rumormill.gossip import Node, ProtocolSettings, signatures, sync
 from rumormill.gossip.claims import Claims
 from rumormill.gossip.isolation import Isolation
 from rumormill.gossip.refusals import Refusals
@@ -234,7 +234,7 @@ def miscount(self: MemberTable, row: Row) -> None:
 
 def fall_silent(self: State, address: Address, datagram: bytes) -> None:
     """n3 says nothing any more after a while, and does not notice."""
-    if self.me.name != "n3" or self.counters["fell_silent"] < 100:
+    if self.me.name != "n3" or self.counters["fell_silent"] < 60:
         self._outbox.append((address, datagram))
     self.counters["fell_silent"] += 1
 
@@ -250,6 +250,12 @@ def condemn_oneself(self: Claims, incarnation: int, sender: Row, *, wide: bool) 
 
 def any_label(self: Seal, data: bytes) -> tuple[bytes, bytes]:
     return data[10:18], data[18:26]
+
+
+def read_any_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signatures are bound to the label as well."""
+    monkeypatch.setattr(Seal, "parties", any_label)
+    monkeypatch.setattr(signatures, "sound", lambda *_: True)
 
 
 heard_within = State.heard_within
@@ -293,11 +299,11 @@ hasty = RumormillMidwife(settings=ProtocolSettings(misses=2))
 open_pool = RumormillMidwife(keyring=None)
 
 SABOTAGES = [
-    Sabotage("row-order", "skip the incarnation check", patch(table, "merge", ignore_incarnation), long_absence),
+    Sabotage("row-order", "skip the incarnation check", patch(table, "merge", ignore_incarnation), heavy_loss),
     Sabotage("verdict-order", "let the last word count", patch(table, "merge", last_word), heavy_loss),
     Sabotage("no-resurrection", "resurrect the dead", patch(table, "merge", prefer_life), asleep_at_a_return),
     Sabotage("own-incarnation", "raise another's incarnation", patch(Claims, "hear_suspect", suspect_louder), freeze),
-    Sabotage("born", "read any label", patch(Seal, "parties", any_label), stranger, open_pool),
+    Sabotage("born", "read any label", read_any_label, stranger, open_pool),
     Sabotage("own-row", "believe what is said of oneself", patch(Claims, "_accused", condemn_oneself), freeze),
     Sabotage("digest-stands", "let suspicion move the digest", patch(MemberTable, "_count", count_liveness), crash),
     Sabotage("bookkeeping", "leave suspects out of sums", patch(MemberTable, "_count", miscount), long_absence),
