@@ -26,7 +26,9 @@ class Peer:
 def rumormill(names: list[str], *, index: bool) -> Peer:
     ring = HashRing(dict.fromkeys(names, 1.0))
     if index:
-        ring.owners_many([f"another key {number}" for number in range(1_000_000)])
+        # Filled by other keys than those of the bench, as many as it takes to meet nearly every stretch.
+        for many in range(0, 4_000 * len(names), 40_000):
+            ring.owners_many([f"another key {number}" for number in range(many, many + 40_000)])
         return Peer("rumormill+index", ring.owner, lambda key: ring.owners(key, 3), ring.owners_many)
     # It would build itself one after a few lookups.
     ring._asked = sys.maxsize
