@@ -7,13 +7,15 @@ import random
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 
 import pytest
 import trio
 
 from rumormill.gossip import Node, Profile
 from rumormill.gossip.transport import DRAIN_CAP, GossipTransport, bind_udp, boot_clock
-from rumormill.membership.record import Readiness
+from rumormill.membership.record import Liveness, Readiness
+from rumormill.membership.row import tombstone
 from rumormill.membership.view import Event, PoolView
 
 
@@ -36,7 +38,7 @@ class Peer:
         self.views: list[PoolView] = []
         self.events: list[Event] = []
         self.transport = GossipTransport(self.node, sock, on_view=self._on_view, on_events=self.events.extend)
-        self._news = trio.Event()
+        self.news = trio.Event()
 
     @staticmethod
     def profile(readiness: Readiness) -> Profile:
@@ -44,14 +46,14 @@ class Peer:
 
     def _on_view(self, view: PoolView) -> None:
         self.views.append(view)
-        self._news.set()
-        self._news = trio.Event()
+        self.news.set()
+        self.news = trio.Event()
 
     async def until(self, words: dict[str, Readiness]) -> None:
         """These members, in these states, are what is held."""
         with trio.fail_after(15):
             while {m.name: m.readiness for m in self.node.view.members if m.liveness.present} != words:
-                await self._news.wait()
+                await self.news.wait()
 
 
 @contextmanager
@@ -201,3 +203,26 @@ async def test_without_refusals_nothing_is_heard_of_them() -> None:
         assert a.node.counters["sent"] > 0
         assert a.node.counters["refusals"] == 0
         assert not a.transport.counters
+
+
+async def test_a_view_of_thousands_is_not_made_at_every_turn_and_the_last_one_is() -> None:
+    with bound() as sock:
+        a = Peer("a", sock)
+        for number in range(9000):
+            instance = 2 * number.to_bytes(8, "big")
+            a.node.table.apply(tombstone(f"m{number}", 1, instance, 1, Liveness.DEAD))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(a.transport.run)
+            await a.until({"a": Readiness.PASSING})
+            before = len(a.views)
+            for turn in range(200):
+                a.node.update(replace(Peer.profile(Readiness.WARNING), weight=turn), boot_clock())
+                a.transport.poke()
+                await trio.lowlevel.checkpoint()
+                await trio.lowlevel.checkpoint()
+            with trio.fail_after(15):
+                while a.views[-1] is not a.node.view:
+                    await a.news.wait()
+            assert [m.weight for m in a.views[-1].members if m.name == "a"] == [199]
+            assert len(a.views) - before < 100
+            nursery.cancel_scope.cancel()
