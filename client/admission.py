@@ -109,11 +109,7 @@ class Admission:
         routing = self._topology.routing
         members = [routing.worker(name) for name in routing.rings[group].weights]
         known = [(worker.weight, worker.utilization) for worker in members if worker.utilization is not None]
-        mean = sum(weight * busy for weight, busy in known) / sum(weight for weight, _ in known) if known else None
-        return _Company(
-            capacity=sum(worker.weight for worker in members),
-            bound=None if mean is None else utilization_bound(mean),
-        )
+        return _Company(capacity=sum(worker.weight for worker in members), bound=utilization_bound(known))
 
     def _adjusted(self) -> dict[str, float]:
         parts = {}

@@ -123,8 +123,12 @@ class _Candidates:
         self._utilization = utilization
         self._ages = ages
         self._liveness = liveness
-        known = [utilization[worker.name] for worker in routing.workers if worker.name in utilization]
-        self._bound = utilization_bound(sum(known) / len(known)) if known else 1.0
+        self._bounds = {
+            group: utilization_bound(
+                [(ring.weights[name], utilization[name]) for name in ring.weights if name in utilization]
+            )
+            for group, ring in routing.rings.items()
+        }
 
     def all(self, zone: str | None) -> list[Candidate]:
         points: dict[str, int] = {}
@@ -141,13 +145,14 @@ class _Candidates:
     def _candidate(self, worker: Worker, point: int, why: str) -> Candidate:
         by_age = part_by_age(self._ages.get(worker.name, float("inf")))
         busy = self._utilization.get(worker.name)
-        by_load = 1.0 if busy is None else part_by_utilization(1.0, busy, self._bound)
+        bound = self._bounds[self._routing.gate.group(worker.release)]
+        by_load = 1.0 if busy is None or bound is None else part_by_utilization(1.0, busy, bound)
         liveness = self._liveness.get(worker.name, worker.liveness)
         objection = ""
         if liveness == "suspect":
             objection = "suspect: tried last"
         elif self._place >= by_load:
-            objection = f"load: {busy:.2f} is over the bound of {self._bound:.2f}, it admits {by_load:.0%} of its keys"
+            objection = f"load: {busy:.2f} is over the bound of {bound:.2f}, it admits {by_load:.0%} of its keys"
         elif self._place >= by_age:
             objection = f"slow start: it has just come and admits {by_age:.0%} of its keys"
         return Candidate(

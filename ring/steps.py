@@ -9,6 +9,7 @@ the digest know nothing of it.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Final
 
 import mmh3
@@ -45,8 +46,14 @@ def part_by_age(age: float) -> float:
     return min(max(age / SLOW_START, FIRST_PART), 1.0)
 
 
-def utilization_bound(mean: float) -> float:
-    """The utilization a worker may have where the pool's mean is this one."""
+def utilization_bound(known: Collection[tuple[float, float]]) -> float | None:
+    """The utilization one of these workers may have, from the (weight, utilization) of each; None where none is known.
+
+    The workers are those of one release: a canary must keep its share however busy its few workers are.
+    """
+    if not known:
+        return None
+    mean = sum(weight * busy for weight, busy in known) / sum(weight for weight, _ in known)
     return max(BOUND * mean, mean + SLACK)
 
 

@@ -128,7 +128,8 @@ def test_utilization_over_the_bound_sends_a_part_of_the_keys_on_and_the_same_one
     busy = [worker("w0", utilization=0.9), *(worker(f"w{i}", utilization=0.3) for i in range(1, 10))]
     caller = Caller(busy)
     first = first_owners(busy)
-    bound = utilization_bound(0.36)
+    bound = utilization_bound([(1.0, 0.9), (9.0, 0.3)])
+    assert bound == pytest.approx(0.46)
     once = caller.names(0.0)
     kept = [name for name, owner in zip(once, first, strict=True) if owner == "w0"]
     assert kept.count("w0") / len(kept) == pytest.approx(bound / 0.9, abs=0.06)

@@ -67,3 +67,9 @@ def test_objections_say_why_a_caller_goes_on_and_the_least_of_them_wins() -> Non
 
     everyone = dict.fromkeys((first, second, third), "suspect")
     assert explain(routing, "k", liveness=everyone).chosen == first  # type: ignore[arg-type]
+
+
+def test_a_canary_that_is_busy_keeps_its_keys() -> None:
+    routing = Routing("embed", [worker("old"), worker("new", release="v2")], canary(v2=1.0))
+    told = explain(routing, "k", utilization={"old": 0.1, "new": 0.95})
+    assert (told.chosen, told.candidates[0].objection) == ("new", "")
