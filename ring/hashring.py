@@ -222,6 +222,12 @@ class HashRing:
         """A ring in which `name` has `weight`: a new member, or the same one lighter or heavier."""
         return self._edited({name: weight}, ())
 
+    def with_weight(self, name: str, weight: float) -> HashRing:
+        """A ring in which a member is lighter or heavier; only that share of the keys moves. Raises KeyError."""
+        if name not in self._weights:
+            raise KeyError(name)
+        return self._edited({name: weight}, ())
+
     def without_member(self, name: str) -> HashRing:
         """A ring without `name`; only that member's keys have another owner in it. Raises KeyError if it is not in."""
         if name not in self._weights:

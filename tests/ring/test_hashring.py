@@ -50,7 +50,8 @@ def test_removing_a_member_moves_only_its_keys_and_in_order_of_preference(pool, 
 def test_a_weight_change_moves_keys_only_to_or_from_that_member(pool, data, weight):
     ring = HashRing(pool, points=64)
     name = data.draw(st.sampled_from(sorted(pool)))
-    changed = ring.with_member(name, weight)
+    changed = ring.with_weight(name, weight)
+    assert list(changed.points()) == list(ring.with_member(name, weight).points())
     for key in KEYS:
         before, after = ring.owner(key), changed.owner(key)
         if before != after:
@@ -157,6 +158,8 @@ def test_bounds_of_a_ring():
         HashRing(dict.fromkeys(map(str, range(65_535)), 1.0), points=1)
     with pytest.raises(KeyError):
         HashRing({"a": 1.0}).without_member("b")
+    with pytest.raises(KeyError):
+        HashRing({"a": 1.0}).with_weight("b", 2.0)
 
 
 @given(pools, pools)
@@ -195,7 +198,7 @@ def test_one_of_n_leaves_and_only_its_keys_move(size):
 
 def test_one_hundredth_more_weight_moves_that_share_and_no_other():
     ring = HashRing({f"w{i}": 1.0 for i in range(20)})
-    heavier = ring.with_member("w7", 1.01)
+    heavier = ring.with_weight("w7", 1.01)
     users = [f"user-{i}" for i in range(400_000)]
     moved = [(a, b) for a, b in zip(ring.owners_many(users), heavier.owners_many(users), strict=True) if a != b]
     assert {new for _, new in moved} == {"w7"}
