@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -46,7 +49,7 @@ COUNTER = "counter port{port} {{\n  }}"
 COUNTING = (
     "meta l4proto {{ tcp, udp }} th sport {port} counter name port{port}\n    tcp dport {port} counter name port{port}"
 )
-SILENCE = "add rule inet bed silence drop\n"
+SILENCE = "add rule inet bed silence meta l4proto {{ tcp, udp }} th dport {port} drop\n"
 NOISE = "flush chain inet bed silence\n"
 
 
@@ -127,12 +130,12 @@ class Bed:
         """Whatever was dropped arrives again."""
         self._rule(dict.fromkeys(self.hosts, "flush chain inet bed faults\n"))
 
-    def silence(self, host: Host) -> None:
-        """Nothing reaches the host any more, so that its kernel refuses nothing that is sent to a dead port there.
+    def silence(self, host: Host, port: int) -> None:
+        """Nothing for this port reaches the host any more, so that its kernel refuses nothing once the port is dead.
 
         (Dropping the refusals instead would use up what the kernel allows itself of them: icmp_ratelimit.)
         """
-        self._rule({host: SILENCE})
+        self._rule({host: SILENCE.format(port=port)})
 
     def voice(self, host: Host) -> None:
         """What is sent to the host arrives again, and is refused where nobody listens."""
@@ -161,6 +164,7 @@ class Bed:
     # --- made and unmade
 
     def _make(self) -> None:
+        _sweep()
         _ip([f"netns add {self._switch}", *(f"netns add {host.namespace}" for host in self.hosts)])
         _ip(
             f"link add eth0 netns {host.namespace} address {host.mac} type veth "
@@ -231,6 +235,19 @@ def why_not() -> str | None:
     except NoBed as error:
         return f"this kernel does not let us: {error}"
     return None
+
+
+def _sweep() -> None:
+    """Take down what a bed left behind whose process was killed: its programs and its namespaces."""
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False).stdout
+    for namespace in re.findall(r"^bed\d+-\w+", listed, re.MULTILINE):
+        owner = re.sub(r"\D.*", "", namespace.removeprefix("bed"))
+        if not Path(f"/proc/{owner}").exists():
+            pids = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True, check=False)
+            for pid in pids.stdout.split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            subprocess.run(["ip", "netns", "del", namespace], stderr=subprocess.DEVNULL, check=False)
 
 
 def _from(sources: Sequence[Host]) -> str:

@@ -10,6 +10,7 @@ import datetime
 import os
 import platform
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -74,6 +75,7 @@ def machine() -> str:
 def main(
     names: tuple[str, ...], listed: bool, brief: bool, again: bool, only: tuple[str, ...], out: Path, seed: int
 ) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything is taken down
     if listed:
         for scenario in SCENARIOS:
             click.echo(f"{scenario.name:18} {scenario.minutes:4.1f} min   {scenario.about}")

@@ -20,6 +20,9 @@ CALM = 0.4
 """Seconds of peace before a fault; a random part of a period is added, so that faults fall anywhere in it."""
 PATIENCE = 30.0
 HEALING_SECONDS = 15.0
+REST_SECONDS = 10.0
+"""Linux answers a peer's datagrams to dead ports with six refusals, then with one a second (icmp_ratelimit): a host
+that has just refused gathers them again, or the next death there would be measured as half a silent one."""
 WRONGLY = "healthy members evicted"
 
 
@@ -40,13 +43,18 @@ def crashes(stage: Stage, times: int) -> None:
 
 
 def _crash(stage: Stage, pool: Pool, mode: str) -> None:
-    victim, others, mark = _choose(stage, pool)
-    if mode == "silent host":
-        stage.bed.silence(victim.host)
+    silent = mode == "silent host"
+    victim, others, mark = _choose(stage, pool, rested=not silent)
+    if silent:
+        stage.bed.silence(victim.host, pool.system.port)
+    else:
+        stage.refused[victim.host] = time.monotonic()
     begun = pool.kill(victim)
     _await_end(stage, pool, victim, others, begun, mark, mode)
-    stage.bed.voice(victim.host)
-    pool.start(victim.host)
+    successor = pool.start(victim.host)
+    if silent:  # not before somebody listens there, or the kernel would refuse what is still sent to the dead
+        pool.until(lambda: successor.up, PATIENCE, "the next life up")
+        stage.bed.voice(victim.host)
 
 
 def leaves(stage: Stage, times: int) -> None:
@@ -74,10 +82,16 @@ def _found_together(stage: Stage, pool: Pool) -> bool:
     return True
 
 
-def _choose(stage: Stage, pool: Pool) -> tuple[Member, list[Member], int]:
+def _choose(stage: Stage, pool: Pool, rested: bool = False) -> tuple[Member, list[Member], int]:
+    """Somebody, after a moment of peace; with ``rested`` on a host whose kernel has its refusals together again."""
     pool.settle()
     time.sleep(CALM + stage.rng.uniform(0, PERIOD))
-    victim = stage.rng.choice(pool.members)
+    since = {member: time.monotonic() - stage.refused.get(member.host, -REST_SECONDS) for member in pool.members}
+    fit = [member for member, seconds in since.items() if seconds >= REST_SECONDS or not rested]
+    if not fit:
+        fit = [max(since, key=lambda member: since[member])]
+        time.sleep(REST_SECONDS - since[fit[0]])
+    victim = stage.rng.choice(fit)
     return victim, [member for member in pool.members if member is not victim], pool.mark()
 
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.bed import Bed
+from bench.bed import Bed, Host
 from bench.peers.pool import Pool, PoolTrouble
 from bench.peers.rumormill import WORKER_PORT
 from bench.peers.systems import ROOT, Conditions, System
@@ -53,6 +53,8 @@ class Stage:
         self.say = say
         self.sheets = {system.name: Sheet() for system in systems}
         self.pools: list[Pool] = []
+        self.refused: dict[Host, float] = {}
+        """When a process last died on each host whose kernel refuses (monotonic time)."""
         self._conditions = conditions
         self._delay, self._jitter = delay, jitter
         self._stack = ExitStack()

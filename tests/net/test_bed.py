@@ -102,7 +102,7 @@ def test_a_split_leaves_each_side_whole(bed: Bed) -> None:
 def test_a_kernel_refuses_what_is_sent_to_a_dead_port_unless_its_host_is_silent(bed: Bed, family: str) -> None:
     address = getattr(bed[0], family)
     assert ask(bed, bed[1], address)[0] == -1
-    bed.silence(bed[0])
+    bed.silence(bed[0], PORT)
     assert ask(bed, bed[1], address)[0] == 0
     bed.voice(bed[0])
     assert ask(bed, bed[1], address)[0] == -1
@@ -120,3 +120,19 @@ def test_a_slow_switch_delays_everything_and_loses_nothing() -> None:
         answers, seconds = ask(bed, bed[1], bed[0].ip, 50)
         assert answers == 50
         assert seconds > 0.06
+
+
+def test_a_bed_whose_owner_was_killed_is_swept_with_its_programs() -> None:
+    owner = "from bench.bed import Bed; Bed(2).__enter__(); print('up', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", owner], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        left = f"bed{process.pid}-0"
+        argv = ["nsenter", f"--net=/run/netns/{left}", "sh", "-c", "echo up; exec sleep 1000"]
+        program = subprocess.Popen(argv, stdout=subprocess.PIPE)
+        assert program.stdout is not None
+        program.stdout.readline()
+        process.kill()
+    with program.stdout, Bed(1):
+        assert program.wait(10) == -9
+        assert left not in subprocess.run(["ip", "netns", "list"], capture_output=True, check=True, text=True).stdout

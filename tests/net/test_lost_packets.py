@@ -41,7 +41,7 @@ def nobody_is_evicted(pool: Pool) -> bool:
 def test_a_host_that_falls_silent_is_evicted_everywhere() -> None:
     with pool(5) as (members, bed):
         victim = members.members[2]
-        bed.silence(victim.host)
+        bed.silence(victim.host, members.system.port)
         begun = members.kill(victim)
         members.settle()
         assert {said.who for said in evictions(members)} == {victim.name}
