@@ -129,9 +129,9 @@ def _loss(percent: int, seconds: float) -> Scenario:
 
 
 SCENARIOS = (
-    _crashes(3, 2.2),
-    _crashes(16, 2.5),
-    _crashes(64, 3.5),
+    _crashes(3, 2.5),
+    _crashes(16, 2.7),
+    _crashes(64, 4.5),
     Scenario(
         name="leave",
         about="SIGTERM until all others know it has left, N=16",
@@ -152,7 +152,7 @@ SCENARIOS = (
         promises=(Promise("worker crash, all", "median", 0.015),),
     ),
     _idle(16, 1.3),
-    _idle(64, 1.9),
+    _idle(64, 2.2),
     _loss(10, 300.0),
     _loss(30, 120.0),
     Scenario(
@@ -206,8 +206,8 @@ SCENARIOS = (
         systems=("rumormill",),
         promises=(_none("requests failed"), Promise("healed to one view", "max", 2.0)),
     ),
-    _crowd(64, 1.0, 2.5),
-    _crowd(128, 3.0, 4.0),
+    _crowd(64, 1.0, 1.7),
+    _crowd(128, 3.0, 2.4),
 )
 
 
