@@ -1,7 +1,7 @@
-"""The ring beside other rings, interleaved, to bench-ring.json too: ``python -m bench.ring`` (two minutes).
+"""The ring beside other rings, interleaved, to bench-ring.json too: ``python -m bench.ring`` (half a minute).
 
 Ratios are what to read: all take turns within each round, and the median of the rounds' ratios to uhashring counts.
-RUMORMILL_BENCH_ROUNDS sets how many rounds (7); 1 takes half a minute and says little.
+RUMORMILL_BENCH_ROUNDS sets how many rounds (7); one alone says little.
 """
 
 from __future__ import annotations
