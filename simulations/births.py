@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rumormill.gossip import KeyRing, Node, Profile, ProtocolSettings
+from rumormill.gossip.credentials import Authority, Credential
 from rumormill.membership import Readiness
 from rumormill.simulations.participant import Birth
 
@@ -24,6 +25,8 @@ class RumormillMidwife:
     settings: ProtocolSettings = field(default_factory=ProtocolSettings)
     cluster: str = CLUSTER
     keyring: KeyRing | None = KEYS
+    authority: Authority | None = None
+    credential: Credential | None = None
 
     def __call__(self, birth: Birth) -> Node:
         return Node(
@@ -32,6 +35,8 @@ class RumormillMidwife:
             cluster=self.cluster,
             profile=worker_profile(birth.name),
             keyring=self.keyring,
+            authority=self.authority,
+            credential=self.credential,
             rng=birth.rng,
             token_bytes=birth.token_bytes,
             now=birth.now,

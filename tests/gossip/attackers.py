@@ -1,0 +1,100 @@
+"""Those who attack a pool, and what they have to do it with."""
+
+from __future__ import annotations
+
+import random
+
+from pools import node, pool
+
+from rumormill.gossip import Node
+from rumormill.gossip.credentials import MemberKeys, record_text
+from rumormill.gossip.spread import Spread
+from rumormill.gossip.wire import Message, encode_message
+from rumormill.membership import Address, Liveness, Record, Row, encode_record, row_of_record_untrusted
+from rumormill.simulations import World
+from rumormill.simulations.host import Host
+
+Account = tuple[bytes, int, int, Liveness, bytes]
+
+
+def aged(count: int, seed: int = 1) -> World:
+    """A pool in which everybody has known everybody for more than a minute."""
+    world = pool(count, seed)
+    world.run(61.0)
+    return world
+
+
+def with_mallory(count: int = 4) -> World:
+    """An aged pool into which somebody has come who holds the group key, and so is a member: mallory."""
+    world = aged(count)
+    world.start_one("mallory")
+    assert world.run_until(world.one_view, within=3.0) is not None
+    return world
+
+
+def say(world: World, speaker: str, *messages: Message | bytes, to: tuple[str, ...] = ()) -> None:
+    """A member says whatever it likes, sealed as its own seal is, to some or all of the others."""
+    state = node(world, speaker)._state
+    encoded = [message if isinstance(message, bytes) else encode_message(message) for message in messages]
+    for half in list(state.table.order):
+        row = state.table.get(half)
+        assert row is not None
+        if half != state.me.half and (not to or row.name in to):
+            state.send_encoded(row, encoded)
+    world.hosts[speaker].poke()
+
+
+def row_of(world: World, observer: str, name: str) -> Row:
+    row = node(world, observer).table.settled[name]
+    assert row.record is not None
+    return row
+
+
+def record_of(world: World, observer: str, name: str) -> Record:
+    record = row_of(world, observer, name).record
+    assert record is not None
+    return record
+
+
+def forged(signer: Node | MemberKeys, record: Record, label: bytes) -> bytes:
+    """A record as a row message, signed with the keys of somebody who may not be its subject."""
+    keys = signer._state.identity.keys if isinstance(signer, Node) else signer
+    encoded = encode_record(record)
+    row = row_of_record_untrusted(encoded, keys.sign(record_text(label, encoded)))
+    return Spread.record_of(None, row)  # type: ignore[arg-type]
+
+
+def accounts(world: World, name: str, but: tuple[str, ...] = ("mallory",)) -> dict[str, list[Account]]:
+    """What everyone but the attacker holds of a name, to the byte."""
+    return {
+        key: sorted(
+            (row.instance, row.generation, row.incarnation, row.liveness, row.encoded)
+            for row in node(world, key).table.lives(name)
+        )
+        for key in world.running()
+        if key not in but
+    }
+
+
+class Recorder:
+    """Has every datagram that was ever sent, and where from; holds no key."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.datagrams: list[tuple[bytes, Address]] = []
+        world.network.on_send = self._note
+
+    def _note(self, host: Host, to: Address, data: bytes) -> None:
+        self.datagrams.append((data, host.address))
+
+    def stop(self) -> None:
+        self._world.network.on_send = None
+
+    def replay(self, to: str, seed: int, sample: int = 10**9) -> None:
+        """Everything to one member, in an order that nobody sent it in, faster than anybody sent it."""
+        rng = random.Random(seed)
+        chosen = rng.sample(self.datagrams, min(sample, len(self.datagrams)))
+        for start in range(0, len(chosen), 200):
+            for data, source in chosen[start : start + 200]:
+                self._world.inject(data, to, source)
+            self._world.run(0.01)

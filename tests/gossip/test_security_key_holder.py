@@ -1,0 +1,307 @@
+"""Somebody holds the group key, and none but its own signing key. Each attack, and each with its defence taken out."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from attackers import accounts, aged, forged, record_of, row_of, say, with_mallory
+from pools import everyone_holds, held, node
+
+from rumormill.gossip import signatures
+from rumormill.gossip.claims import Claims
+from rumormill.gossip.credentials import Issuer, MemberKeys
+from rumormill.gossip.detector import Detector
+from rumormill.gossip.seal import HEADER, Seal
+from rumormill.gossip.state import State
+from rumormill.gossip.wire import CastVote, Death, Heard, Left, Suspect, Tombstone, Vote
+from rumormill.membership import Liveness, Readiness
+from rumormill.membership.row import Row
+from rumormill.simulations import RumormillMidwife, World
+from rumormill.simulations.births import KEYS
+from rumormill.simulations.participant import Birth
+
+Break = Callable[[pytest.MonkeyPatch], None]
+
+
+def whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is taken out."""
+
+
+def unsigned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signatures, "sound", lambda *_: True)
+    monkeypatch.setattr(signatures, "signed_by", lambda *_: True)
+
+
+# -- Its own account
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"host": "203.0.113.9"},
+        {"port": 9},
+        {"weight": 1},
+        {"readiness": Readiness.CRITICAL},
+        {"tags": {"owned": "yes"}},
+        {"url": "http://203.0.113.9:1"},
+        {"incarnation": 2**30},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("breaks", [whole, unsigned])
+def test_nobody_changes_anothers_account(
+    change: dict[str, object], breaks: Break, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = with_mallory()
+    before = accounts(world, "n1")
+    breaks(monkeypatch)
+    record = record_of(world, "mallory", "n1")
+    lie = msgspec.structs.replace(record, **{"incarnation": record.incarnation + 1, **change})  # type: ignore[arg-type]
+    say(world, "mallory", forged(node(world, "mallory"), lie, node(world, "n0")._state.seal.label))
+    world.run(1.0)
+    assert (accounts(world, "n1") == before) is (breaks is whole)
+
+
+@pytest.mark.parametrize("breaks", [whole, unsigned])
+def test_nobody_makes_another_leave(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = with_mallory()
+    breaks(monkeypatch)
+    victim = row_of(world, "mallory", "n1")
+    incarnation, signature = victim.incarnation, bytes(64)
+    gone = Tombstone("n1", victim.generation, victim.instance, incarnation, 3, 0, signature)
+    say(world, "mallory", Left(victim.half, incarnation, signature), gone, to=("n0", "n2", "n3"))
+    seen = world.run_until(lambda: Liveness.LEFT in held(world, "n1"), within=1.0)
+    assert (seen is None) is (breaks is whole)
+
+
+def test_a_tombstone_without_a_signature_is_at_most_an_accusation() -> None:
+    world = with_mallory()
+    victim = row_of(world, "mallory", "n1")
+    for liveness in (2, 3):
+        for generation, instance in ((victim.generation, victim.instance), (2**30, b"i" * 16)):
+            say(world, "mallory", Tombstone("n1", generation, instance, victim.incarnation, liveness, 0))  # type: ignore[arg-type]
+    world.run(1.0)
+    assert everyone_holds(world, "n1", Liveness.ALIVE)
+    assert world.history.of("evicted") == []
+    assert row_of(world, "n0", "n1").instance == victim.instance
+
+
+def raise_above(self: Claims, incarnation: int, sender: Row, *, wide: bool) -> None:
+    """As it once was: whoever accuses sets the height."""
+    if incarnation >= self._state.me.incarnation:
+        self._state.raise_incarnation(incarnation)
+        self._spread.announce(self._state.me.half, wide=wide)
+
+
+@pytest.mark.parametrize(
+    "breaks", [whole, lambda m: m.setattr(Claims, "_accused", raise_above)], ids=["whole", "broken"]
+)
+def test_nobody_raises_anothers_incarnation(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = with_mallory()
+    breaks(monkeypatch)
+    victim = row_of(world, "mallory", "n1")
+    say(world, "mallory", Suspect(victim.half, 2**30), Death(victim.half, 2**30, []), to=("n1",))
+    world.run(1.0)
+    assert (row_of(world, "n1", "n1").incarnation < 10) is (breaks is whole)
+
+
+# -- Life and death
+
+
+@pytest.mark.parametrize("breaks", [whole, unsigned])
+def test_nobody_evicts_alone(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes up the votes of others, and repeats its own."""
+    world = with_mallory()
+    breaks(monkeypatch)
+    monkeypatch.setattr(State, "heard_lately", lambda *_: False)  # as for one whom the victim does not talk to just now
+    victim, mallory = row_of(world, "mallory", "n1"), row_of(world, "mallory", "mallory")
+    stamp = 1
+    for _ in range(10):
+        stamp += 1
+        names = ("n0", "n2", "n3")
+        fakes = [CastVote(row_of(world, "mallory", name).half, stamp, 0, bytes(64)) for name in names]
+        own = CastVote(mallory.half, stamp, 0, node(world, "mallory")._state.sign_vote(victim, stamp))
+        say(world, "mallory", Vote(victim.half, victim.incarnation, own), Death(victim.half, victim.incarnation, fakes))
+        world.run(0.1)
+    assert (world.history.of("evicted", "n1") == []) is (breaks is whole)
+
+
+def believe_hearsay(self: Detector, heard: Heard) -> None:
+    self.alive(heard.subject, self._state.now)
+
+
+@pytest.mark.parametrize(
+    "breaks", [whole, lambda m: m.setattr(Detector, "heard_of", believe_hearsay)], ids=["whole", "broken"]
+)
+def test_nobody_keeps_the_dead_alive(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says to everyone that it has just heard the dead, and shows their record around."""
+    world = with_mallory()
+    breaks(monkeypatch)
+    victim = row_of(world, "mallory", "n1")
+    record = node(world, "mallory")._spread.record_of(victim)
+    world.crash("n1")
+    for _ in range(60):
+        say(world, "mallory", Heard(victim.half, 0), record)
+        world.run(0.05)
+    dead = all(node(world, key).table.settled["n1"].liveness is Liveness.DEAD for key in ("n0", "n2", "n3"))
+    assert dead is (breaks is whole)
+
+
+def move_first(self: Seal, data: bytes, sender: bytes) -> bytes:
+    """The window moves before the tag is checked."""
+    counter = int.from_bytes(data[26:34], "big")
+    if self.peers[sender].highest < counter - 1:
+        self.peers[sender].take(counter - 1)
+    return opened(self, data, sender)
+
+
+opened = Seal.open
+
+
+def poisonable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Seal, "open", move_first)
+
+
+@pytest.mark.parametrize("breaks", [whole, poisonable])
+def test_nobody_silences_another_with_a_poisoned_counter(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = with_mallory()
+    breaks(monkeypatch)
+    seal = node(world, "mallory")._state.seal
+    victim, key_id = row_of(world, "mallory", "n1"), node(world, "mallory")._rotation.primary_id
+    for key in ("n0", "n2", "n3", "mallory"):
+        receiver = row_of(world, "mallory", key).half
+        for kind in (0x10, 0x12):
+            header = HEADER.pack(kind, key_id, seal.label, victim.half, receiver, 2**39)
+            world.inject(header + bytes(60), key, world.hosts["n1"].address)
+    world.run(3.0)
+    assert (world.history.of("suspected", "n1") == []) is (breaks is whole)
+
+
+def test_nobody_seals_as_another() -> None:
+    """With the group key and everything public of two members, their datagrams stay closed and cannot be made."""
+    rng = random.Random(1)
+    alice, bob, mallory = (MemberKeys.fresh(rng.randbytes) for _ in range(3))
+    a, b, m = Seal(KEYS, "lab", alice), Seal(KEYS, "lab", bob), Seal(KEYS, "lab", mallory)
+    for seal, other in ((a, bob), (b, alice), (m, alice), (m, bob)):
+        seal.meet(other.public)
+    datagram = a.seal(bob.half, b"for bob alone")
+    with pytest.raises(Exception, match="key"):
+        m.open(datagram, alice.half)
+    made = m.seal(bob.half, b"from alice, honestly")
+    with pytest.raises(Exception, match="key"):
+        b.open(made[:10] + alice.half + made[18:], alice.half)
+
+
+# -- Names
+
+
+@pytest.mark.parametrize(
+    "breaks", [whole, lambda m: m.setattr(Claims, "_held_aside", lambda *_: False)], ids=["whole", "broken"]
+)
+def test_nobody_takes_a_name_while_its_holder_lives(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = with_mallory()
+    breaks(monkeypatch)
+    honest = row_of(world, "n0", "n1").instance
+    keys = MemberKeys.fresh(random.Random(5).randbytes)
+    lie = msgspec.structs.replace(record_of(world, "mallory", "n1"), generation=1000, keys=keys.public, port=9)
+    theft = forged(keys, lie, node(world, "n0")._state.seal.label)
+    taken = False
+    for _ in range(30):
+        say(world, "mallory", theft)
+        world.run(0.1)
+        taken |= any(row_of(world, key, "n1").instance != honest for key in ("n0", "n2", "n3"))
+    assert taken is not (breaks is whole)
+    if breaks is whole:
+        assert "n1" in world.running()
+        assert world.holds("n0", "n1") is Liveness.ALIVE
+
+
+# -- Several of one hand
+
+
+def accuse_together(world: World) -> None:
+    """Two newcomers on two hosts vote against n1 for two seconds, and say that it is dead."""
+    for _ in range(20):
+        for key in ("m1", "m2"):
+            state = node(world, key)._state
+            victim = state.table.settled["n1"]
+            stamp = int(state.now * 1000) % 2**32
+            vote = CastVote(state.me.half, stamp, 0, state.sign_vote(victim, stamp))
+            say(world, key, Vote(victim.half, victim.incarnation, vote))
+        world.run(0.1)
+
+
+@pytest.mark.parametrize(
+    "breaks", [whole, lambda m: m.setattr(State, "outweigh", lambda *_: True)], ids=["whole", "broken"]
+)
+def test_two_newcomers_of_one_hand_evict_nobody(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = aged(5)
+    breaks(monkeypatch)
+    monkeypatch.setattr(State, "heard_lately", lambda *_: False)  # as for one whom the victim does not talk to just now
+    world.start_one("m1")
+    world.start_one("m2")
+    assert world.run_until(world.one_view, within=3.0) is not None
+    accuse_together(world)
+    assert (world.history.of("evicted", "n1") == []) is (breaks is whole)
+
+
+def test_votes_count_after_a_minute_and_from_two_hosts() -> None:
+    world = aged(4)
+    world.start_one("m1")
+    assert world.run_until(world.one_view, within=3.0) is not None
+    state = node(world, "n0")._state
+    old, other, young = (row_of(world, "n0", name).half for name in ("n1", "n2", "m1"))
+    assert state.outweigh([old, other])
+    assert not state.outweigh([old, young])
+    assert not state.outweigh([old])
+    world.run(61.0)
+    assert state.outweigh([old, young])
+    here = msgspec.structs.replace(row_of(world, "n0", "m1"), address=row_of(world, "n0", "n1").address)
+    state.table.settled["m1"] = state.table._by_half[young] = here
+    assert not state.outweigh([old, young])
+
+
+def test_in_a_young_pool_and_on_one_host_every_vote_counts() -> None:
+    world = World(seed=1)
+    world.start(4)
+    assert world.run_until(world.one_view, within=3.0) is not None
+    assert node(world, "n0")._state.outweigh([row_of(world, "n0", name).half for name in ("n1", "n2")])
+
+
+# -- An authority
+
+
+class Registrar:
+    """Gives those it knows an identity, and all of them the authority's public key."""
+
+    def __init__(self) -> None:
+        self.issuer = Issuer(b"authority seed of 32 bytes long.")
+
+    def member(self, birth: Birth, issuer: Issuer | None = None):  # type: ignore[no-untyped-def]
+        credential = (issuer or self.issuer).issue(birth.name, birth.token_bytes)
+        return RumormillMidwife(authority=self.issuer.authority, credential=credential)(birth)
+
+    def without(self, birth: Birth):  # type: ignore[no-untyped-def]
+        return RumormillMidwife()(birth)
+
+    def borrowed(self, birth: Birth):  # type: ignore[no-untyped-def]
+        credential = self.issuer.issue("somebody-else", birth.token_bytes)
+        return RumormillMidwife(authority=self.issuer.authority, credential=credential)(birth)
+
+
+def test_with_an_authority_only_names_it_issued_come_in() -> None:
+    registrar = Registrar()
+    world = World(seed=1, midwife=registrar.member)
+    world.start(4)
+    assert world.run_until(world.one_view, within=3.0) is not None
+    world.start_one("m1", midwife=registrar.without)
+    world.start_one("m2", midwife=registrar.borrowed)
+    world.start_one("m3", midwife=lambda birth: registrar.member(birth, Issuer(bytes(32))))
+    world.restart("n1")
+    world.run(3.0)
+    for key in ("n0", "n1", "n2", "n3"):
+        assert sorted(node(world, key).table.settled) == ["n0", "n1", "n2", "n3"]
+        assert node(world, key).table.pending == {}

@@ -1,0 +1,202 @@
+"""Somebody has recorded everything, holds no key, and plays it again."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+from attackers import Recorder
+from pools import node, pool
+
+from rumormill.gossip.credentials import MemberKeys
+from rumormill.gossip.seal import LAST_COUNTER, RENEW_COUNTER, WINDOW, CounterRunOut, Seal, Unopened, Window
+from rumormill.gossip.transport import ForkedProcess, GossipTransport, bind_udp
+from rumormill.membership import Liveness
+from rumormill.simulations import Trouble, World
+from rumormill.simulations.births import KEYS
+
+Known = dict[str, list[tuple[str, bytes, int, int, Liveness, bool]]]
+
+
+def known(world: World) -> Known:
+    """What everyone holds of everyone."""
+    return {
+        key: sorted(
+            (row.name, row.instance, row.generation, row.incarnation, row.liveness, row.pending)
+            for row in node(world, key).table
+        )
+        for key in world.running()
+    }
+
+
+def eventful(seconds: float, loss: float = 0.0) -> tuple[World, Recorder]:
+    """A pool with a dead member, one that left, and one that was started again, recorded from its first datagram."""
+    world = World(seed=3)
+    recorder = Recorder(world)
+    world.start(6)
+    if loss:
+        world.degrade(Trouble(loss=loss))
+    world.run(seconds / 3)
+    world.crash("n4")
+    world.run(seconds / 3)
+    world.leave("n5")
+    world.restart("n2")
+    world.run(seconds / 3)
+    world.heal()
+    world.run(2.0)
+    recorder.stop()
+    return world, recorder
+
+
+def everyone_hears_it_again(world: World, recorder: Recorder, sample: int) -> None:
+    before = known(world)
+    events = len(world.history)
+    for number, key in enumerate(list(world.running())):
+        recorder.replay(key, number, sample)
+    world.run(2.0)
+    assert known(world) == before
+    assert [str(event) for event in world.history][events:] == []
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.1])
+def test_ten_minutes_played_again_change_nothing(loss: float) -> None:
+    """Also where one datagram in ten had never arrived."""
+    world, recorder = eventful(600.0, loss)
+    everyone_hears_it_again(world, recorder, 8000)
+
+
+@pytest.mark.slow
+def test_an_hour_played_again_changes_nothing() -> None:
+    world, recorder = eventful(3600.0)
+    everyone_hears_it_again(world, recorder, 10**9)
+
+
+@pytest.mark.parametrize("key", ["n0", "n1"])
+def test_nor_to_a_member_that_was_started_again(key: str) -> None:
+    world, recorder = eventful(60.0)
+    world.restart(key)
+    assert world.run_until(world.one_view, within=3.0) is not None
+    world.run(2.0)
+    everyone_hears_it_again(world, recorder, 10**9)
+
+
+@pytest.mark.parametrize("seconds", [-86400.0, 86400.0])
+def test_nor_to_a_member_whose_clock_was_moved_by_a_day(seconds: float) -> None:
+    world, recorder = eventful(60.0)
+    world.jump_clock(seconds, *world.running())
+    world.run(5.0)
+    everyone_hears_it_again(world, recorder, 10**9)
+
+
+def test_nor_to_a_member_that_has_forgotten_its_dead() -> None:
+    """The tombstones have served their time; what was recorded of the dead and of those who left is still void."""
+    world, recorder = eventful(60.0)
+    world.run(3700.0)
+    assert not node(world, "n0").table.buried
+    everyone_hears_it_again(world, recorder, 10**9)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_last_minute_keeps_no_dead_member_alive(broken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if broken:
+        monkeypatch.setattr(Window, "fresh", lambda *_: True)
+        monkeypatch.setattr(Window, "take", lambda *_: None)
+    world = pool(4)
+    recorder = Recorder(world)
+    world.run(60.0)
+    recorder.stop()
+    world.crash("n3")
+    last_words = [(data, source) for data, source in recorder.datagrams if source == world.hosts["n3"].address]
+    rng = random.Random(1)
+    for _ in range(60):
+        for data, source in rng.sample(last_words, 100):
+            for key in ("n0", "n1", "n2"):
+                world.inject(data, key, source)
+        world.run(0.05)
+    dead = all(world.holds(key, "n3") is Liveness.DEAD for key in ("n0", "n1", "n2"))
+    assert dead is not broken
+
+
+# -- Windows and counters
+
+
+def pair() -> tuple[Seal, Seal, MemberKeys, MemberKeys]:
+    rng = random.Random(7)
+    alice, bob = MemberKeys.fresh(rng.randbytes), MemberKeys.fresh(rng.randbytes)
+    a, b = Seal(KEYS, "lab", alice), Seal(KEYS, "lab", bob)
+    a.meet(bob.public)
+    b.meet(alice.public)
+    return a, b, alice, bob
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_each_counter_is_taken_once_in_any_order_within_the_window(seed: int) -> None:
+    rng = random.Random(seed)
+    window, model = Window(), set[int]()
+    for _ in range(3000):
+        counter = max(1, window.highest + rng.choice((1, 1, 1, 2, 17, -3, -rng.randrange(2000), rng.randrange(3000))))
+        expected = counter > window.highest - WINDOW and counter not in model
+        assert window.fresh(counter) is expected
+        if expected:
+            window.take(counter)
+            model.add(counter)
+
+
+def test_a_member_that_was_forgotten_comes_back_no_earlier_than_it_went() -> None:
+    a, b, alice, bob = pair()
+    old = [a.seal(bob.half, b"x") for _ in range(5)]
+    assert b.open(old[4], alice.half) == b"x"
+    b.forget(alice.half)
+    b.meet(alice.public)
+    with pytest.raises(Unopened, match="replay"):
+        b.open(old[2], alice.half)
+    assert b.open(a.seal(bob.half, b"new"), alice.half) == b"new"
+
+
+def test_no_nonce_meets_a_key_twice_over_a_restart_and_a_clock_set_back() -> None:
+    world = pool(3)
+    recorder = Recorder(world)
+    world.run(5.0)
+    world.jump_clock(-3600.0, "n1")
+    world.run(5.0)
+    world.restart("n1")
+    world.run(5.0)
+    headers = [data[:34] for data, _ in recorder.datagrams]
+    own = {*headers}
+    assert len({header[10:18] + header[26:34] for header in own}) == len(own), "sender and counter name a datagram"
+
+
+def test_a_member_takes_new_keys_before_its_own_have_sealed_too_much() -> None:
+    world = pool(3)
+    worn = node(world, "n1").instance
+    node(world, "n1")._state.seal.counter = RENEW_COUNTER
+    world.run(12.0)
+    assert node(world, "n1").instance != worn
+    assert node(world, "n1")._state.seal.counter < RENEW_COUNTER
+    assert world.run_until(world.one_view, within=5.0) is not None, world.history.tail()
+    assert world.history.of("evicted") == []
+
+
+def test_nothing_is_sealed_or_opened_beyond_the_last_counter() -> None:
+    a, b, alice, bob = pair()
+    a.counter = LAST_COUNTER - 2
+    assert b.open(a.seal(bob.half, b"the last"), alice.half) == b"the last"
+    with pytest.raises(CounterRunOut):
+        a.seal(bob.half, b"one too many")
+
+
+def test_a_forked_process_sends_nothing() -> None:
+    world = pool(2)
+    sock = bind_udp(("127.0.0.1", 0))
+    transport = GossipTransport(node(world, "n0"), sock, on_view=lambda _: None, on_events=lambda _: None)
+    child = os.fork()
+    if child == 0:
+        try:
+            transport._send()
+        except ForkedProcess:
+            os._exit(42)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
+    transport._send()
+    sock.close()
