@@ -183,11 +183,13 @@ class Reception:
 
     def _hear_member(self, payload: Payload, row: Row, source: Address) -> None:
         state, sender = self._state, row.half
-        self._note_life(payload, row)
+        beat = self._note_life(payload, row)
         for message in payload.messages:
             kind = type(message)
             if kind not in SIGNED or not self._waits(message, sender, source):
                 self._handle[kind](message, state.table.get(sender) or row, source)
+        if beat is not None:
+            self._sync.compare(row, beat.digest)  # after the news that rode along
         self._settle_doubts(payload, sender)
 
     def _waits(self, message: AnyMessage, sender: bytes, source: Address) -> bool:
@@ -200,20 +202,20 @@ class Reception:
             self._waiting.append((message, sender, source))
         return True
 
-    def _note_life(self, payload: Payload, row: Row) -> None:
-        """Any authentic datagram but a stale heartbeat is a sign of life."""
+    def _note_life(self, payload: Payload, row: Row) -> Heartbeat | None:
+        """Any authentic datagram but a stale heartbeat is a sign of life. Returns the heartbeat, unless it is stale."""
         state = self._state
         beat = next((message for message in payload.messages if isinstance(message, Heartbeat)), None)
         if beat is not None:
             if not self._detector.heartbeat(row, beat):
                 state.counters["stale_heartbeats"] += 1
-                return
-            self._sync.compare(row, beat.digest)
+                return None
         else:
             self._detector.alive(row.half, state.now)
         state.heard_anyone = state.now
         if self._isolation.sign_of_life(row.half):
             self._reunited()
+        return beat
 
     def _settle_doubts(self, payload: Payload, sender: bytes) -> None:
         """A sender that knows more of itself than we do is asked; one we hold for worse than it is, is told."""

@@ -70,16 +70,16 @@ class Spread:
             self._next_wide = self._next_burst
         wide = [message for half, far in fresh.items() if far and (message := self.news(half))]
         near = [message for half, far in fresh.items() if not far and (message := self.news(half))]
-        peers = state.random_members(self.wide_fanout() if wide else FANOUT)
+        peers = state.random_members(self.wide_fanout(len(wide)) if wide else FANOUT)
         for position, peer in enumerate(peers):
             self._send_all(peer, wide + near if position < FANOUT else wide)
         for half in fresh:
             self._riding[half] = 0
         self._bound_riding()
 
-    def wide_fanout(self) -> int:
-        """ceil(ln n) + 3: what reaches everyone with high probability at any size."""
-        return math.ceil(math.log(max(len(self._state.table.order), 1))) + FANOUT
+    def wide_fanout(self, pieces: int = 1) -> int:
+        """ceil(ln n) + 3: what reaches everyone with high probability at any size, and each of many pieces at once."""
+        return math.ceil(math.log(max(len(self._state.table.order), 1) * pieces)) + FANOUT
 
     def ride(self, room: int = ROOM) -> list[bytes]:
         """Messages to put on a datagram that leaves anyway, at most ``room`` bytes of them."""

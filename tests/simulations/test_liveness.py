@@ -13,6 +13,8 @@ from rumormill.membership import Address, Liveness, Row
 from rumormill.simulations import RumormillMidwife, World
 from rumormill.simulations.calm import Patience
 from rumormill.simulations.judge import Judge
+from rumormill.simulations.lifeguard import Cell
+from rumormill.simulations.referee import play
 
 
 def patience(nodes: int, period: float = 0.2) -> Patience:
@@ -59,6 +61,15 @@ def test_a_member_that_was_frozen_before_is_missed_as_soon_as_the_first_time() -
             world.run(1.0)
             world.thaw("n3")
             world.run(1.0)
+
+
+def test_many_that_wake_together_are_back_everywhere_at_once() -> None:
+    """Pushes that go to too few miss somebody; a sync that waits for a difference to persist finds it late."""
+    for seed in (0, 1):
+        blocks = play(Cell(30, 1500, 1000).story(seed, nodes=128, seconds=5.0)).blocks
+        returns = [block for block in blocks if block.evicted_by]
+        assert len(returns) >= 50, f"seed {seed}"
+        assert all(not b.missing and b.back_after is not None and b.back_after <= 0.3 for b in returns), f"seed {seed}"
 
 
 def test_a_member_that_dies_with_all_its_monitors_is_found_too() -> None:
