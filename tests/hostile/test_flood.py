@@ -24,8 +24,9 @@ from agents import Agent, Worker, all_routable
 
 from rumormill.gossip import KeyRing, Node, Profile
 from rumormill.gossip.transport import GossipTransport, bind_udp, boot_clock
-from rumormill.gossip.wire import Have, Keys, KeysHeld, Sum, Want, encode_message
+from rumormill.gossip.wire import Have, Heartbeat, Keys, KeysHeld, Sum, Want, encode_message
 from rumormill.membership.record import Address, Readiness
+from rumormill.membership.row import Row
 
 FLOOD = int(os.environ.get("RUMORMILL_FLOOD", "20000"))
 BURST = 100
@@ -56,6 +57,7 @@ class Fourth:
             now=boot_clock(),
         )
         self.heard: list[float] = []
+        self._listen()
         self.genuine: list[bytes] = []
         self.transport = GossipTransport(self, sock, on_view=lambda _: None, on_events=lambda _: None)
 
@@ -63,9 +65,19 @@ class Fourth:
 
     def receive_datagram(self, data: bytes, source: Address, now: float) -> None:
         if source == self.victim:
-            self.heard.append(now)
             self._keep(data)
         self.node.receive_datagram(data, source, now)
+
+    def _listen(self) -> None:
+        """Note when each heartbeat of the victim is taken in; acks between them do not count."""
+        take_in = self.node._detector.heartbeat
+
+        def tapped(row: Row, beat: Heartbeat) -> bool:
+            if row.address == self.victim:
+                self.heard.append(self.node._state.now)
+            return take_in(row, beat)
+
+        self.node._detector.heartbeat = tapped  # type: ignore[method-assign]
 
     def datagrams_to_send(self) -> list[tuple[Address, bytes]]:
         outbox = self.node.datagrams_to_send()
