@@ -96,7 +96,10 @@ def issue(name: str, authority: Path, out: str) -> None:
     """
     if not 1 <= len(name.encode()) <= MAX_NAME_BYTES or not name.isprintable() or name != name.strip() or "#" in name:
         raise BadRequest(f"{name!r} cannot be a member's name", f"1 to {MAX_NAME_BYTES} printable bytes, without #")
-    credential = read_issuer(authority).issue(name, secrets.token_bytes)
+    try:
+        credential = read_issuer(authority).issue(name, secrets.token_bytes)
+    except SettingsError as error:
+        raise BadRequest(error.message, error.hint) from None
     _write_new(Path(out), credential.to_text())
     click.echo(f"Issued {name} in {out}. Start it with --identity-file {out} and the authority's --ca-file.")
 

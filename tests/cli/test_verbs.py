@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from agents import COMMAND, Agent, environment, has, pool, rumormill
+from agents import COMMAND, Agent, Worker, all_routable, environment, has, pool, rumormill
 
 VERBS = ("agent", "members", "workers", "lookup", "events", "status", "watch", "drain", "undrain", "leave", "keys")
 READERS = (("members",), ("workers",), ("lookup", "k"), ("events",), ("status",))
@@ -224,6 +224,32 @@ async def test_keys_are_made_once_private_and_good(tmp_path: Path) -> None:
         assert (status["seal"], status["keys"]) == ("aes-256-gcm", 1)
 
 
+async def test_an_authority_lets_in_only_those_it_issued_a_name(tmp_path: Path) -> None:
+    ca, pub, identities = tmp_path / "pool.ca", tmp_path / "pool.ca.pub", {}
+    assert (await rumormill("keys", "ca", "--out", str(ca))).returncode == 0
+    for name in ("w1", "w2"):
+        identities[name] = tmp_path / f"{name}.identity"
+        done = await rumormill("keys", "issue", name, "--ca", str(ca), "--out", str(identities[name]))
+        assert done.returncode == 0
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (ca, *identities.values())} == {0o600}
+    public = await rumormill("keys", "issue", "w3", "--ca", str(pub), "--out", str(tmp_path / "x"))
+    assert (public.returncode, "authority-private" in public.stderr) == (2, True)
+    key = tmp_path / "key"
+    await rumormill("keys", "generate", "--out", str(key))
+    issued = {name: ("--ca-file", str(pub), "--identity-file", str(path)) for name, path in identities.items()}
+    async with trio.open_nursery() as nursery:
+        worker = await Worker.start(nursery)
+        w1 = await Agent.start(nursery, "w1", worker, "--key-file", str(key), *issued["w1"])
+        join = ("--key-file", str(key), "--join", w1.gossip)
+        w2 = await Agent.start(nursery, "w2", worker, *join, *issued["w2"])
+        w3 = await Agent.start(nursery, "w3", worker, *join)
+        for agent in (w1, w2):
+            await agent.until(all_routable("w1", "w2"))
+        assert {m["name"] for m in (await w1.ask("/v1/members"))["members"]} == {"w1", "w2"}
+        assert w3.process.returncode is None
+        nursery.cancel_scope.cancel()
+
+
 async def test_an_agent_that_cannot_start_says_so_in_two_lines(tmp_path: Path) -> None:
     needed = ("--name", "w1", "--cluster", "c", "--service", "s", "--worker", "http://127.0.0.1:1")
     unsealed = (*needed, "--insecure-plaintext")
@@ -238,6 +264,8 @@ async def test_an_agent_that_cannot_start_says_so_in_two_lines(tmp_path: Path) -
         ((*needed, "--key-file", str(tmp_path)), 2, "cannot be read"),
         ((*needed, "--config", str(toml)), 2, "unknown setting 'clutser'"),
         ((*unsealed, "--worker-pid", "4194304"), 2, "no such process"),
+        ((*unsealed, "--ca-file", str(toml)), 2, "--ca-file and --identity-file go together"),
+        ((*unsealed, "--ca-file", str(toml), "--identity-file", str(toml)), 2, "authority-public"),
         ((*unsealed, "--http-cert", str(not_pem), "--http-key", str(not_pem)), 2, "are not a pair"),
         ((*unsealed, "--gossip", "127.0.0.1:0", "--http", "192.0.2.1:1", "--http-token-file", str(toml)), 2, "others"),
         ((*unsealed, "--gossip", "192.0.2.1:0", "--advertise-worker", "http://192.0.2.1:1"), 5, "cannot assign"),
