@@ -102,7 +102,7 @@ class Bench:
 
 async def measure(size: int, kills: int, worker_kills: int, seed: int) -> Found:
     """One pool of so many members, all own processes."""
-    with LocalPool(LocalPoolSettings(size=size, cluster="bench")) as pool:
+    with LocalPool(LocalPoolSettings(size=size, cluster="bench", agent_flags=("--probation", "0s"))) as pool:
         watch = PoolWatch({member.name: member.url for member in pool}, pool.settings.service)
         bench = Bench(pool, watch, random.Random(seed))
         async with trio.open_nursery() as nursery:

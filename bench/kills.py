@@ -40,7 +40,7 @@ async def measure(fault: Fault, replay: Replay, times: int, rate: float, seed: i
     """So many faults, one after the other, under one stream of requests."""
     rng = random.Random(seed)
     ledger, found = Ledger(), Found()
-    with LocalPool(LocalPoolSettings(cluster="bench")) as pool:
+    with LocalPool(LocalPoolSettings(cluster="bench", agent_flags=("--probation", "0s"))) as pool:
         watch = PoolWatch({member.name: member.url for member in pool}, pool.settings.service)
         caller = Caller(pool.urls, service="embed", record=ledger.add, rate=rate, replay=replay, rng=rng)
         async with trio.open_nursery() as nursery:

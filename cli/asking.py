@@ -58,6 +58,10 @@ class Sidecar:
         """Make the sidecar do something. ``target`` is path and query, as they are sent."""
         return self._ask(method, target, {}, answer, content, headers)
 
+    def steer(self, path: str, answer: type[T], body: Any) -> tuple[T, bytes]:
+        """Write a policy: a PUT of ``body`` as JSON."""
+        return self.command("PUT", path, answer, msgspec.json.encode(body), {"Content-Type": "application/json"})
+
     def _ask(
         self,
         method: str,

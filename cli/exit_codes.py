@@ -7,10 +7,21 @@ import click
 NONE_FOUND = 1
 """The question was answered, and the answer is nobody: no such worker, no owner."""
 
+GATE_FAILED = 7
+"""A guided rollout failed a gate; the share is back at 0."""
+
+OUT_OF_HAND = 8
+"""Somebody else changed or ended the rollout; nothing was done about it."""
+
+INTERRUPTED = 130
+"""Ctrl-C."""
+
 EPILOG = """\b
 Exit codes: 0 done; 1 the answer is nobody; 2 wrong flags or settings;
 3 no sidecar answers; 4 the sidecar refuses; an agent also ends with
 5 cannot listen on an address; 6 the name is taken by another live member.
+A rollout also ends with 7 a gate failed, the share is back at 0;
+8 somebody else ended it; 130 Ctrl-C, and the share stays as it is.
 """
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 import click
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from rumormill.cli.asking import Command, Sidecar, asking, output_option
 from rumormill.cli.exit_codes import EPILOG, BadRequest
@@ -24,6 +25,7 @@ from rumormill.membership.record import MAX_NAME_BYTES
 from rumormill.sidecar import SettingsError
 from rumormill.sidecar.identity import read_issuer
 from rumormill.sidecar.keyfile import read_key_file
+from rumormill.sidecar.secrets import POLICY_PRIVATE, POLICY_PUBLIC
 
 
 @click.group(epilog=EPILOG)
@@ -129,6 +131,26 @@ def _change(
     target = "/v1/keys" + ("?" + urlencode(query) if query else "")
     proof = proof_of(_read_key(key_file), proof_text(now.process, method, target, body))
     _show(*sidecar.command(method, target, KeysAnswer, body, {"Rumormill-Key-Proof": proof.hex()}), output)
+
+
+@keys.command("policy", epilog=EPILOG)
+@click.option("--out", required=True, metavar="FILE", help="Where to write the private half; FILE.pub has the public.")
+def policy_key(out: str) -> None:
+    """Make the key that policies (canary shares, maintenance, zone) are signed by.
+
+    Members started with --policy-key believe only what it signed. Give the
+    private half to those at which you steer, the public half to the others.
+
+    \b
+      rumormill keys policy --out policy.key
+      rumormill agent … --policy-key policy.key        # may be steered at
+      rumormill agent … --policy-key policy.key.pub    # checks only
+    """
+    private = Ed25519PrivateKey.generate()
+    public = base64.b64encode(private.public_key().public_bytes_raw()).decode()
+    _write_new(Path(out), f"{POLICY_PRIVATE} {base64.b64encode(private.private_bytes_raw()).decode()}\n")
+    _write_new(Path(f"{out}.pub"), f"{POLICY_PUBLIC} {public}\n")
+    click.echo(f"Wrote the private half to {out} and the public one to {out}.pub, mode 0600 both.")
 
 
 @keys.command("list", epilog=EPILOG)

@@ -7,7 +7,8 @@ import sys
 import click
 
 from rumormill.cli.asking import Sidecar, asking, output_option
-from rumormill.cli.exit_codes import EPILOG, NONE_FOUND
+from rumormill.cli.exit_codes import EPILOG, NONE_FOUND, BadRequest
+from rumormill.cli.explaining import nobody_owns, show_explanation
 from rumormill.cli.tables import Column, seconds, show_line, show_pairs, show_table
 from rumormill.discovery.answers import EventRow, EventsAnswer, LookupAnswer, MemberRow, MembersAnswer
 from rumormill.discovery.commands import Status
@@ -115,9 +116,15 @@ def workers(sidecar: Sidecar, service: str | None, ready: bool, output: str) -> 
 @click.argument("key")
 @service_option
 @click.option("-n", "count", type=click.IntRange(1, 128), default=3, show_default=True, help="How many owners.")
+@click.option(
+    "--explain", "explained", is_flag=True, help="Show why: gate, zone, point, load, and each worker in turn."
+)
+@click.option("--zone", metavar="ZONE", help="With --explain: as a caller in this zone sees it.")
 @asking
 @output_option
-def lookup(sidecar: Sidecar, key: str, service: str | None, count: int, output: str) -> None:
+def lookup(
+    sidecar: Sidecar, key: str, service: str | None, count: int, explained: bool, zone: str | None, output: str
+) -> None:
     """Show who owns KEY, in order of preference; exit code 1 if nobody does.
 
     Equal routing digests mean equal owners, at every sidecar and in every client. Callers try suspects last.
@@ -125,12 +132,18 @@ def lookup(sidecar: Sidecar, key: str, service: str | None, count: int, output: 
     \b
       rumormill lookup user-42 --service embed
       rumormill lookup user-42 --service embed -n 1 -o json | jq -r '.owners[0].url'
+      rumormill lookup user-42 --explain
     """
+    if explained:
+        show_explanation(sidecar, key, service, zone, count, output)
+        return
+    if zone is not None:
+        raise BadRequest("--zone is for --explain: owners are the same for everyone", "add --explain, or leave it out")
     answer, body = sidecar.get("/v1/lookup", {"service": service, "key": key, "n": count}, LookupAnswer)
     if output == "json":
         write_json(body)
     else:
-        show_table(WORKER_COLUMNS[:-1], answer.owners, f"Nobody owns {key!r}: no worker takes new work.")
+        show_table(WORKER_COLUMNS[:-1], answer.owners, nobody_owns(sidecar, key, service, answer.owners))
         show_line(f"routing digest {answer.routing_digest}", "dim")
     if not answer.owners:
         sys.exit(NONE_FOUND)

@@ -6,11 +6,12 @@ are synchronous, return at once, and are safe to repeat.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
+from rumormill.membership.policy import Body, PolicyRecord
 from rumormill.membership.view import MemberDetail
 from rumormill.ring.worker import ReadinessWord
 
@@ -139,6 +140,18 @@ class Commands(Protocol):
 
     def remove_key(self, key_id: str) -> None:
         """Accept this key no longer, anywhere. Raises :class:`Impossible`."""
+        ...
+
+    def policies(self) -> Sequence[PolicyRecord]:
+        """The pool's policies, read now."""
+        ...
+
+    def policy_history(self) -> Sequence[tuple[PolicyRecord, str]]:
+        """The last policies learned here, oldest first, each with its words."""
+        ...
+
+    def write_policy(self, service: str, body: Body) -> PolicyRecord:
+        """Make this the pool's policy. Raises :class:`Impossible`."""
         ...
 
     def leave(self) -> None:

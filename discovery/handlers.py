@@ -17,11 +17,9 @@ from rumormill.discovery.query import (
     WorkersQuery,
 )
 from rumormill.discovery.response import prepare_json, refuse
-from rumormill.discovery.view import ALL_SERVICES, Form, ServiceView
-from rumormill.ring.routing import Routing
+from rumormill.discovery.rings import only_service, routing_of
+from rumormill.discovery.view import Form
 
-BUILT_HERE = 32
-"""A ring of so few workers is built on the spot (about 3 ms); a larger one in a thread, and gossip goes on."""
 STREAM_BEGIN = b"retry: 1000\n\n"
 KEEP_ALIVE = b": still here\n\n"
 OK = prepare_json(HealthAnswer(ok=True, why=""))
@@ -68,45 +66,8 @@ async def watch(desk: Desk, call: Call[ServiceQuery]) -> Response:
 async def lookup(desk: Desk, call: Call[LookupQuery]) -> Response:
     desk.require_pool()
     query = call.query
-    view, routing = await _routing(desk, query.service or _only_service(desk))
+    view, routing = await routing_of(desk, query.service or only_service(desk))
     return prepare_json(LookupAnswer(query.key, view.routing_digest, view.owners(routing, query.key, query.n)))
-
-
-def _only_service(desk: Desk) -> str:
-    """A key has owners within one service; where there are several, the caller must say which."""
-    names = desk.view.names()
-    if len(names) > 1:
-        shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-        raise refuse(400, f"there are {len(names)} services here", f"add service=… to the query: {shown}")
-    return names[0] if names else ALL_SERVICES
-
-
-async def _routing(desk: Desk, service: str) -> tuple[ServiceView, Routing]:
-    """A service's ring, and the view that it belongs to; built by one caller for all who wait for it."""
-    while True:
-        view = desk.view.service(service)
-        if view.routing is not None:
-            return view, view.routing
-        if len(view.workers) <= BUILT_HERE:
-            routing = view.build_routing()
-            view.adopt(routing)
-            return view, routing
-        building = desk.ring_building.get(service)
-        if building is not None:
-            await building.wait()
-            continue
-        return view, await _build_in_thread(desk, view)
-
-
-async def _build_in_thread(desk: Desk, view: ServiceView) -> Routing:
-    built = desk.ring_building[view.service] = trio.Event()
-    try:
-        routing = await trio.to_thread.run_sync(view.build_routing)
-    finally:
-        del desk.ring_building[view.service]
-        built.set()
-    desk.view.service(view.service).adopt(routing)
-    return routing
 
 
 async def members(desk: Desk, _call: Call[NoQuery]) -> Response:

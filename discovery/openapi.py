@@ -108,6 +108,8 @@ def _success(route: Route[Any]) -> Json:
         schema: Json = {"$ref": REF.format(name=route.answer.__name__)}
     elif route.media == "text/event-stream":
         schema = {"type": "string", "description": "The data of each event is a WorkersAnswer; its id is the index."}
+    elif route.media == "image/svg+xml":
+        schema = {"type": "string"}
     else:
         schema = {"type": "string" if route.media.startswith("text/") else "object"}
     response: Json = {"description": HTTPStatus(route.status).phrase, "content": {route.media: {"schema": schema}}}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -76,6 +76,23 @@ class WorkersQuery(PoolQuery, frozen=True, kw_only=True):
 class LookupQuery(ServiceQuery, frozen=True, kw_only=True):
     key: Annotated[str, msgspec.Meta(description="Whose owners are asked for.")]
     n: Annotated[int, msgspec.Meta(ge=1, le=128, description="How many owners, in order of preference.")] = 3
+
+
+class ExplainQuery(ServiceQuery, frozen=True, kw_only=True):
+    key: Annotated[str, msgspec.Meta(description="Whose way is explained.")]
+    zone: (
+        Annotated[str, msgspec.Meta(max_length=64, description="The caller's own zone; empty for no preference.")]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
+
+
+class RingQuery(ServiceQuery, frozen=True, kw_only=True):
+    format: Annotated[Literal["svg"], msgspec.Meta(description="What the picture is made as.")] = "svg"
+    key: Annotated[str, msgspec.Meta(description="Show where this key falls.")] | msgspec.UnsetType = msgspec.UNSET
+
+
+class CanaryQuery(ServiceQuery, frozen=True, kw_only=True):
+    release: Annotated[str, msgspec.Meta(max_length=128, description="Only this one; left out, all of them.")] = ""
 
 
 class EventsQuery(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):

@@ -10,21 +10,25 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from rumormill.discovery import answers, handlers, keys
+from rumormill.discovery import answers, handlers, keys, policies, steering
 from rumormill.discovery.answers import IndexAnswer, RouteRow
 from rumormill.discovery.commands import KeysAnswer, Status
 from rumormill.discovery.desk import Call, Desk, Response
 from rumormill.discovery.query import (
     AnyQuery,
+    CanaryQuery,
     EventsQuery,
+    ExplainQuery,
     ForceQuery,
     KeyQuery,
     LookupQuery,
     NoQuery,
     PoolQuery,
+    RingQuery,
     ServiceQuery,
     WorkersQuery,
 )
+from rumormill.ring.explain import Explanation
 from rumormill.ring.worker import WorkersAnswer
 
 Q = TypeVar("Q", bound=msgspec.Struct)
@@ -192,6 +196,100 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
         answer=KeysAnswer,
         handler=keys.remove,
         problems=(400, 403, 409),
+    ),
+    Route(
+        method="GET",
+        path="/v1/canary",
+        summary="The releases with a share of the keys of their own, and the rollout that moves it",
+        query=ServiceQuery,
+        answer=policies.CanaryAnswer,
+        handler=steering.canary,
+        problems=(400, 503),
+    ),
+    Route(
+        method="PUT",
+        path="/v1/canary",
+        summary="Give a release a share of the keys, in the whole pool",
+        query=NoQuery,
+        body=policies.CanaryBody,
+        answer=policies.CanaryAnswer,
+        handler=steering.set_canary,
+        problems=(400, 403, 409, 503),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/canary",
+        summary="Let a release, or every one, have no share of its own any more",
+        query=CanaryQuery,
+        answer=policies.CanaryAnswer,
+        handler=steering.clear_canary,
+        problems=(400, 403, 404, 409, 503),
+    ),
+    Route(
+        method="GET",
+        path="/v1/maintenance",
+        summary="The workers that operators keep out of new work",
+        query=ServiceQuery,
+        answer=policies.MaintenanceAnswer,
+        handler=steering.maintenance,
+        problems=(400, 503),
+    ),
+    Route(
+        method="PUT",
+        path="/v1/maintenance",
+        summary="Say which workers are to take no new work, wherever their sidecars are",
+        query=NoQuery,
+        body=policies.MaintenanceBody,
+        answer=policies.MaintenanceAnswer,
+        handler=steering.set_maintenance,
+        problems=(400, 403, 409, 503),
+    ),
+    Route(
+        method="GET",
+        path="/v1/zone",
+        summary="The zone preferred by callers that name none",
+        query=ServiceQuery,
+        answer=policies.ZoneAnswer,
+        handler=steering.zone,
+        problems=(400, 503),
+    ),
+    Route(
+        method="PUT",
+        path="/v1/zone",
+        summary="Choose the zone preferred by callers that name none",
+        query=NoQuery,
+        body=policies.ZoneBody,
+        answer=policies.ZoneAnswer,
+        handler=steering.set_zone,
+        problems=(400, 403, 409, 503),
+    ),
+    Route(
+        method="GET",
+        path="/v1/policy/history",
+        summary="Who changed which policy, and when, as this sidecar learned of it",
+        query=ServiceQuery,
+        answer=policies.HistoryAnswer,
+        handler=steering.history,
+        problems=(400,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/explain",
+        summary="Why a key goes where it goes: gate, zone, ring, load",
+        query=ExplainQuery,
+        answer=Explanation,
+        handler=steering.explained,
+        problems=(400, 503),
+    ),
+    Route(
+        method="GET",
+        path="/v1/ring",
+        summary="A picture of the ring",
+        query=RingQuery,
+        answer=None,
+        handler=steering.ring,
+        problems=(400, 503),
+        media="image/svg+xml",
     ),
     Route(
         method="GET",

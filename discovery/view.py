@@ -22,6 +22,7 @@ from typing import Final, get_args
 import msgspec
 
 from rumormill.discovery.answers import PoolAnswer
+from rumormill.discovery.policies import routing_policies
 from rumormill.discovery.response import Prepared, prepare
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import Member, PoolView
@@ -33,6 +34,7 @@ ALL_SERVICES: Final = ""
 EMPTY_KEPT: Final = 1024
 """Services remembered (their index, that is) after their last worker has gone."""
 
+_NO_POLICY: Final = Policy()
 _encode = msgspec.json.Encoder().encode
 _LIVENESS: Final[dict[Liveness, LivenessWord]] = {Liveness(i): w for i, w in enumerate(get_args(LivenessWord))}
 _READINESS: Final[dict[Readiness, ReadinessWord]] = {Readiness(i): w for i, w in enumerate(get_args(ReadinessWord))}
@@ -115,14 +117,22 @@ class ServiceView:
     )
 
     def __init__(
-        self, *, cluster: str, service: str, index: int, process: str, isolated: bool, workers: tuple[Worker, ...]
+        self,
+        *,
+        cluster: str,
+        service: str,
+        index: int,
+        process: str,
+        isolated: bool,
+        workers: tuple[Worker, ...],
+        policy: Policy | None = None,
     ) -> None:
         self.cluster = cluster
         self.service = service
         self.index = index
         self.process = process
         self.isolated = isolated
-        self.policy = Policy()
+        self.policy = policy or Policy()
         self.workers = workers
         self._routing_digest: str | None = None
         self._ring: Routing | None = None
@@ -157,9 +167,9 @@ class ServiceView:
             self._by_name = {worker.name: worker for worker in self.workers}
         return [self._by_name[worker.name] for worker in routing.owners(key, count)]
 
-    def same_but_for_times(self, workers: tuple[Worker, ...], *, isolated: bool) -> bool:
-        """Whether these workers would give an answer that differs in nothing but `since` and `utilization`."""
-        if isolated != self.isolated or len(workers) != len(self.workers):
+    def same_but_for_times(self, workers: tuple[Worker, ...], policy: Policy, *, isolated: bool) -> bool:
+        """Whether these would give an answer that differs in nothing but `since` and `utilization`."""
+        if isolated != self.isolated or policy != self.policy or len(workers) != len(self.workers):
             return False
         pairs = zip(self.workers, workers, strict=True)
         return all(before is after or _seen(before) == _seen(after) for before, after in pairs)
@@ -237,6 +247,7 @@ class RoutingView:
         self._unnamed = 1
         """The index of every service not held."""
         self._workers: dict[bytes, tuple[Member, Worker]] = {}
+        self._policies: dict[str, Policy] = {}
 
     def update(self, pool: PoolView) -> None:
         """Take in what the node now holds. Replaces the views of services that changed, and no others."""
@@ -246,6 +257,7 @@ class RoutingView:
         if self.pool is not None and self.pool.isolated != pool.isolated:
             self._unnamed += 1
         self.pool = pool
+        self._policies = routing_policies(pool.policies)
         for service, workers in self._workers_by_service(pool).items():
             self._update_service(service, tuple(workers), newcomer)
         self._forget_empty()
@@ -285,9 +297,10 @@ class RoutingView:
         if held is None:
             self._services[name] = self._view(name, newcomer, workers)
             return
-        if workers == held.workers and self._isolated == held.isolated:
+        policy = self._policies.get(name, _NO_POLICY)
+        if workers == held.workers and self._isolated == held.isolated and policy == held.policy:
             return
-        same = held.same_but_for_times(workers, isolated=self._isolated)
+        same = held.same_but_for_times(workers, policy, isolated=self._isolated)
         view = self._view(name, held.index + (not same), workers)
         view.adopt(held._ring)
         self._services[name] = view
@@ -300,6 +313,7 @@ class RoutingView:
             process=self.process,
             isolated=self._isolated,
             workers=workers,
+            policy=self._policies.get(name),
         )
 
     @property

@@ -22,6 +22,7 @@ from collections.abc import Iterable
 import msgspec
 
 from rumormill.gossip.claims import Claims
+from rumormill.gossip.damping import Damping
 from rumormill.gossip.limits import Rate
 from rumormill.gossip.naming import Naming
 from rumormill.gossip.seal import NOBODY, OVERHEAD
@@ -63,10 +64,11 @@ class Contact:
 class Joining:
     """Asks our way in, and lets others in."""
 
-    def __init__(self, state: State, claims: Claims, naming: Naming) -> None:
+    def __init__(self, state: State, claims: Claims, naming: Naming, damping: Damping) -> None:
         self._state = state
         self._claims = claims
         self._naming = naming
+        self._damping = damping
         self._secrets = (state.token_bytes(32), state.token_bytes(32))
         self._secret_at = state.now
         self._spent: tuple[set[bytes], set[bytes]] = (set(), set())
@@ -81,6 +83,11 @@ class Joining:
     @property
     def deadline(self) -> float:
         return self._deadline
+
+    @property
+    def seeking(self) -> bool:
+        """Whether there are addresses at which others should be."""
+        return any(address not in self._ourselves for address in self._contacts)
 
     # --- asking
 
@@ -154,6 +161,7 @@ class Joining:
             return
         contact.tenant = sender
         contact.shown, contact.nonce = contact.nonce, b""
+        self._damping.hear(challenge)
         self._naming.introduce(challenge.lives)
         me = self._state.me
         hello = Hello(challenge.nonce, challenge.cookie, msgspec.Raw(me.encoded), me.signature)
@@ -183,7 +191,7 @@ class Joining:
             state.counters["short_join"] += 1
             return
         cookie = self._cookie(self._fresh_secrets()[0], source, sender, join.nonce)
-        state.post_stranger(source, sender, Challenge(join.nonce, cookie, lives))
+        state.post_stranger(source, sender, Challenge(join.nonce, cookie, lives, self._damping.ends_of(join.name)))
 
     def hear_hello_untrusted(self, hello: Hello, sender: bytes, source: Address) -> None:
         """Admit a newcomer that proved its address, and hand it a few rows to start from."""

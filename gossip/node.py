@@ -23,6 +23,8 @@ refusals   misses that a kernel tells of           (refusals.py)
 naming     our own name                              (naming.py)
 joining    getting in, letting in                      (join.py)
 sync       making two tables one                       (sync.py)
+policies   what operators say of the pool          (policies.py)
+damping    probation for whoever flaps              (damping.py)
 rotation   changing the group keys                 (rotation.py)
 reception  what each datagram sets off            (reception.py)
 =========  =====================================================
@@ -35,12 +37,14 @@ from collections.abc import Callable, Iterable, Mapping
 
 from rumormill.gossip.claims import Claims
 from rumormill.gossip.credentials import Authority, Credential, MemberKeys
+from rumormill.gossip.damping import Damping
 from rumormill.gossip.detector import Detector
 from rumormill.gossip.isolation import Isolation
 from rumormill.gossip.join import Joining
 from rumormill.gossip.keyring import KeyRing
 from rumormill.gossip.naming import Naming
 from rumormill.gossip.pings import Pings
+from rumormill.gossip.policies import Policies, PolicyKey
 from rumormill.gossip.portrait import Portrait, member_details
 from rumormill.gossip.reception import Reception
 from rumormill.gossip.refusals import Refusals
@@ -52,6 +56,7 @@ from rumormill.gossip.spread import Spread
 from rumormill.gossip.state import Identity, Profile, State
 from rumormill.gossip.sync import Sync
 from rumormill.gossip.votes import VoteBook
+from rumormill.membership.policy import Body, PolicyRecord
 from rumormill.membership.record import Address, Liveness
 from rumormill.membership.row import Row
 from rumormill.membership.table import Change, MemberTable
@@ -86,6 +91,8 @@ class Node:
         settings: ProtocolSettings | None = None,
         generation: int = 1,
         key_version: int = 0,
+        policy_key: PolicyKey | None = None,
+        policies: Iterable[tuple[bytes, bytes]] = (),
     ) -> None:
         keys = MemberKeys.fresh(token_bytes, credential)
         identity = Identity(name, address, profile, generation, 1, False, keys, credential)
@@ -109,8 +116,11 @@ class Node:
         self._detector = Detector(state, self._votes, self._spread, self._claims, self._isolation, self._pings)
         self._refusals = Refusals(state, self._pings, self._detector)
         self._naming = Naming(state, self._spread, self._pings, self._rewritten)
-        self._joining = Joining(state, self._claims, self._naming)
+        self._damping = Damping(state, self._spread, self._rewritten)
+        self._joining = Joining(state, self._claims, self._naming, self._damping)
         self._sync = Sync(state, self._claims, self._spread, self._pings)
+        self._policies = Policies(state, self._spread, policy_key, self._joining, self._sync, gone=lambda: self._gone)
+        self._policies.remember(policies)
         self._rotation = Rotation(state, self._spread, keyring, key_version)
         self._leave_done = float("inf")
         self._next_housekeeping = now + HOUSEKEEPING_SECONDS
@@ -127,6 +137,7 @@ class Node:
             naming=self._naming,
             joining=self._joining,
             sync=self._sync,
+            policies=self._policies,
             rotation=self._rotation,
             on_reunited=self._reunited,
         )
@@ -183,6 +194,7 @@ class Node:
         self._joining.tick()
         self._sync.tick()
         self._rotation.tick()
+        self._damping.tick()
         if state.now >= self._next_dead_retry:
             self._retry_dead()
         if state.now >= self._next_housekeeping:
@@ -216,6 +228,14 @@ class Node:
         self._rewritten()
         self._spread.announce(state.me.half, wide=wide)
         self._end_step()
+
+    def write_policy(self, service: str, body: Body, at: int, now: float) -> PolicyRecord:
+        """Make this the pool's policy; ``at`` is wall time in milliseconds, for display. Raises PolicyRefused."""
+        if not self._quiet:
+            self._step_to(now)
+        record = self._policies.write(service, body, at)
+        self._end_step()
+        return record
 
     def leave(self, now: float) -> None:
         """Say goodbye. Keep driving the node until :attr:`has_left`."""
@@ -276,6 +296,20 @@ class Node:
         return self._state.me.instance
 
     @property
+    def probation(self) -> float:
+        """Seconds for which we still take no work because we flapped; 0 for none."""
+        return self._damping.left
+
+    @property
+    def policies(self) -> list[tuple[bytes, bytes]]:
+        """All policies, encoded, with their signatures: worth keeping for the next start."""
+        return [(policy.encoded, policy.signature) for policy in self._state.table.policies]
+
+    def policy_history(self) -> list[PolicyRecord]:
+        """The last policies we learned of, oldest first."""
+        return list(self._policies.history)
+
+    @property
     def keyring(self) -> KeyRing | None:
         """The keys accepted now, the primary first; None in plaintext."""
         return self._rotation.ring
@@ -323,6 +357,10 @@ class Node:
     # --- a step
 
     @property
+    def _gone(self) -> bool:
+        return self._quiet or self._claims.leaving
+
+    @property
     def _quiet(self) -> bool:
         return self._naming.stopped is not None
 
@@ -352,6 +390,7 @@ class Node:
             self._joining.deadline,
             self._sync.deadline,
             self._rotation.deadline,
+            self._damping.deadline,
             float("inf") if self._claims.leaving else self._naming.deadline,
             self._next_dead_retry,
             self._leave_done if self._claims.leaving else self._next_housekeeping,
@@ -369,6 +408,8 @@ class Node:
         self._reception.waking = True
         state.drop_outbox()
         state.heard_anyone = now
+        if self._claims.leaving:  # on a clock that fell back, what is left of a goodbye could be any time
+            self._leave_done = now + LEAVE_SECONDS
         self._votes.void_all()
         self._isolation.void()
         self._spread.restart()
@@ -399,6 +440,7 @@ class Node:
         state, after = self._state, change.after
         self._detector.stale = True
         self._sync.table_changed()
+        self._damping.note(change)
         if not self._joining.joined and len(state.table) > 1:
             self._joining.joined = True
             state.heard_anyone = state.now
@@ -444,6 +486,7 @@ class Node:
         if state.seal.counter >= RENEW_COUNTER:
             self._naming.renew()
         self._next_housekeeping = state.now + HOUSEKEEPING_SECONDS
+        self._damping.keep_house()
         for half in list(state.table.buried):
             if state.now - state.dead_since.get(half, state.now) < state.settings.tombstone_life:
                 continue

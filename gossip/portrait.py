@@ -9,6 +9,7 @@ from rumormill.gossip.detector import Watch
 from rumormill.gossip.pings import Pings
 from rumormill.gossip.state import State
 from rumormill.membership.monitors import monitors_of
+from rumormill.membership.policy import PolicyRecord
 from rumormill.membership.record import Readiness
 from rumormill.membership.row import Row
 from rumormill.membership.view import Member, MemberDetail, PoolView
@@ -32,9 +33,13 @@ class Portrait:
             members = {row.half: self._member_of(row) for row in state.table}
             self._members = members
             ordered = sorted((member for _, member in members.values()), key=lambda m: (m.name, m.pending))
-            self._view = PoolView(state.cluster, state.me.name, state.isolated, tuple(ordered))
+            self._view = PoolView(state.cluster, state.me.name, state.isolated, tuple(ordered), self._policies())
             self._key = key
         return self._view
+
+    def _policies(self) -> tuple[PolicyRecord, ...]:
+        records = (policy.record for policy in self._state.table.policies)
+        return tuple(sorted(records, key=lambda record: (record.service, record.kind)))
 
     def _member_of(self, row: Row) -> tuple[Row, Member]:
         known = self._members.get(row.half)

@@ -21,6 +21,7 @@ from rumormill.gossip.join import Joining
 from rumormill.gossip.limits import Rate
 from rumormill.gossip.naming import Naming
 from rumormill.gossip.pings import Pings
+from rumormill.gossip.policies import Policies
 from rumormill.gossip.refusals import Refusals
 from rumormill.gossip.rotation import Rotation
 from rumormill.gossip.seal import HEADER, NOBODY, Unopened
@@ -44,6 +45,7 @@ from rumormill.gossip.wire import (
     Payload,
     Ping,
     PingRequest,
+    PolicyMessage,
     Sum,
     Suspect,
     Taken,
@@ -79,6 +81,7 @@ class Reception:
         naming: Naming,
         joining: Joining,
         sync: Sync,
+        policies: Policies,
         rotation: Rotation,
         on_reunited: Callable[[], None],
     ) -> None:
@@ -91,6 +94,7 @@ class Reception:
         self._naming = naming
         self._joining = joining
         self._sync = sync
+        self._policies = policies
         self._rotation = rotation
         self._reunited = on_reunited
         self._joins, self._hellos = Rate(100, 2000), Rate(100, 2000)
@@ -261,6 +265,7 @@ class Reception:
             PingRequest: self._hear_ping_request,
             Heard: lambda heard, _sender, _source: self._detector.heard_of(heard),
             RowMessage: self._hear_row,
+            PolicyMessage: self._hear_policy,
             Suspect: lambda claim, sender, _: claims.hear_suspect(claim, sender),
             Vote: self._hear_vote,
             Death: self._hear_death,
@@ -305,7 +310,12 @@ class Reception:
             bytes(message.record), message.signature, sender.half, sender, quietly=asked_for
         )
         if row is not None:
-            self._sync.row_arrived(row, sender)
+            self._sync.arrived(row.half, sender)
+
+    def _hear_policy(self, message: PolicyMessage, sender: Row, _source: Address) -> None:
+        asked_for = self._sync.expects(sender)
+        if half := self._policies.hear_untrusted(message, sender, quietly=asked_for):
+            self._sync.arrived(half, sender)
 
     def _hear_vote(self, vote: Vote, sender: Row, _source: Address) -> None:
         """What is drained after a pause of our own holds no valid vote."""

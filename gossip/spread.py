@@ -1,24 +1,26 @@
 """How news travels: pushed at once, then riding along on what is sent anyway.
 
-News is always *about a member*, and what is said about it is made from its row at the moment of sending, so a push can
-never carry an account that its sender has already improved on.
+News is always *about a member* (or a policy, whose name has the same form), and what is said about it is made from its
+row at the moment of sending, so a push can never carry an account that its sender has already improved on.
 
 A push leaves at once; what comes within the next 20 ms waits and leaves together, to the same peers. What goes wide
 waits only for what went wide before it: where a host refuses, a death follows its suspicion at once. Deaths,
-departures and changes of readiness go to ceil(ln n) + 3 members (a fixed fan-out of 4 leaves someone uninformed in 98 %
-of runs at n = 256), everything else to 3, and whoever hears it for the first time pushes it on. After that it rides on
-heartbeats, pings and acks, lambda * ln n times (SWIM, section 4.1), least-sent and newest first.
-Whatever both miss is found by the
-digest every heartbeat carries.
+departures, changes of readiness and policies go to ceil(ln n) + 3 members (a fixed fan-out of 4 leaves someone
+uninformed in 98 % of runs at n = 256), everything else to 3, and whoever hears it for the first time pushes it on.
+After that it rides on heartbeats, pings and acks, lambda * ln n times (SWIM, section 4.1), least-sent and newest first.
+Whatever both miss is found by the digest every heartbeat carries.
 """
 
 from __future__ import annotations
 
 import math
 
+import msgspec
+
 from rumormill.gossip.state import ROOM, State
 from rumormill.gossip.votes import VoteBook
-from rumormill.gossip.wire import CastVote, Death, Left, Suspect, Tombstone, encode_message
+from rumormill.gossip.wire import CastVote, Death, Left, PolicyMessage, Suspect, Tombstone, encode_message
+from rumormill.membership.policy import Policy
 from rumormill.membership.record import Liveness
 from rumormill.membership.row import Row
 
@@ -51,6 +53,8 @@ class Spread:
         """Something about this member is news here."""
         row = self._state.table.get(half)
         if row is None:
+            if self._state.table.policies.get(half) is not None:
+                self._fresh[half] = wide or self._fresh.get(half, False)
             return
         if row.liveness is Liveness.ALIVE and half not in self._fresh and row is not self._state.me:
             self._fresh_records += 1
@@ -101,9 +105,15 @@ class Spread:
         return taken
 
     def news(self, half: bytes) -> bytes | None:
-        """What there is to say about a member now, encoded; None if it is not held."""
+        """What there is to say about a member (or a policy) now, encoded; None if it is not held."""
         row = self._state.table.get(half)
-        return None if row is None else self.news_of(row)
+        if row is not None:
+            return self.news_of(row)
+        policy = self._state.table.policies.get(half)
+        return None if policy is None else self.policy(policy)
+
+    def policy(self, policy: Policy) -> bytes:
+        return encode_message(PolicyMessage(msgspec.Raw(policy.encoded), policy.signature))
 
     def news_of(self, row: Row) -> bytes:
         match row.liveness:

@@ -65,9 +65,12 @@ class Identity:
     keys: MemberKeys
     credential: Credential | None = None
     """The certified signing key of the name, where the pool has an authority."""
+    probation: bool = False
+    """We have flapped (damping.py): we say *starting* where our profile says that we are ready."""
 
     def record(self) -> Record:
         profile = self.profile
+        waits = self.probation and profile.readiness.routable
         return Record(
             name=self.name,
             generation=self.generation,
@@ -81,7 +84,7 @@ class Identity:
             zone=profile.zone,
             release=profile.release,
             weight=profile.weight,
-            readiness=profile.readiness,
+            readiness=Readiness.STARTING if waits else profile.readiness,
             tags=dict(profile.tags),
             certificate=self.keys.certificate,
         )

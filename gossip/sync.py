@@ -8,6 +8,8 @@ want   A -> B  what A lacks
 rows   B -> A  the same, five records a datagram
 =====  ======  =================================================================================
 
+Policies stand in it beside the members.
+
 Everything is idempotent, and any datagram may be lost: a question is repeated two round trips after the last answer
 that was *processed*, and what a sync misses the next one finds. A sync starts when the digest on a peer's heartbeats
 has differed from ours for two periods, or when two peers' heartbeats agree on another digest and no push can be under
@@ -74,6 +76,8 @@ class Sync:
         self._bootstrap = math.inf
         """When the newcomer's next sync starts; infinite when it is no newcomer any more."""
         self._bootstrap_wait = BOOTSTRAP_FIRST
+        self.completed = False
+        """Whether we have ever compared all we hold with somebody else's."""
 
     @property
     def deadline(self) -> float:
@@ -168,25 +172,31 @@ class Sync:
         theirs = {entry.half: entry.incarnation for entry in have.entries}
         self._send_newer(sender, theirs, frozenset(have.buckets))
         for half, incarnation in theirs.items():
-            row = self._state.table.get(half)
-            if row is None or row.incarnation < incarnation:
+            if self._lacks(half, incarnation):
                 exchange.wanted[half] = incarnation
         if exchange.parts:
             self._later(exchange)
         else:
             self._ask_for_more(exchange)
 
+    def _lacks(self, half: bytes, version: int) -> bool:
+        """Whether a peer's account of a member is later than ours; of a policy, any other is worth looking at."""
+        row, policy = self._state.table.get(half), self._state.table.policies.get(half)
+        if policy is not None:
+            return policy.stamp != version
+        return row is None or row.incarnation < version
+
     def expects(self, sender: Row) -> bool:
         """Whether rows from this member are answers to a sync of ours: old news, not to be pushed on."""
         exchange = self._exchange
         return exchange is not None and exchange.peer.half == sender.half and bool(exchange.wanted)
 
-    def row_arrived(self, row: Row, sender: Row) -> None:
-        """A record came, perhaps one we had asked for."""
+    def arrived(self, half: bytes, sender: Row) -> None:
+        """A record or policy came, perhaps one we had asked for."""
         exchange = self._exchange
-        if exchange is None or exchange.peer.half != sender.half or row.half not in exchange.wanted:
+        if exchange is None or exchange.peer.half != sender.half or half not in exchange.wanted:
             return
-        del exchange.wanted[row.half]
+        del exchange.wanted[half]
         exchange.tries = 0
         if exchange.parts is not None and not exchange.parts:
             if any(half in exchange.wanted for half in exchange.asked):
@@ -209,6 +219,7 @@ class Sync:
     def _finish(self, exchange: Exchange) -> None:
         state = self._state
         self._exchange = None
+        self.completed = self.completed or exchange.parts == set()
         learned = state.table.version != exchange.version
         if not learned:
             self._wait = min(max(FIRST_WAIT, 2 * self._wait), LONGEST_WAIT)
@@ -234,7 +245,7 @@ class Sync:
 
     def hear_want(self, want: Want, sender: Row) -> None:
         rows = [row for half in want.halves if (row := self._state.table.get(half)) is not None]
-        self._send_rows(sender, rows)
+        self._send_rows(sender, rows, [half for half in want.halves if half in self._state.table.policies])
 
     def _haves(self, differing: list[int]) -> list[Have]:
         """The entries of some buckets, whole buckets to a part; a bucket too large for one part is listed in pieces,
@@ -243,6 +254,9 @@ class Sync:
         for half in self._state.table.order:
             if (entries := by_bucket.get(half_bucket(half))) is not None and (row := self._state.table.get(half)):
                 entries.append(Entry(half, row.incarnation))
+        for policy in self._state.table.policies:
+            if (entries := by_bucket.get(half_bucket(policy.half))) is not None:
+                entries.append(Entry(policy.half, policy.stamp))
         groups: list[tuple[list[int], list[Entry]]] = [([], [])]
         for bucket, entries in by_bucket.items():
             pieces = [entries[i : i + ENTRIES] for i in range(0, len(entries), ENTRIES)] or [[]]
@@ -271,11 +285,17 @@ class Sync:
                 row.incarnation > incarnation or (not row.present and row.incarnation >= incarnation)
             ):
                 newer.append(row)
-        self._send_rows(peer, newer)
+        others = [
+            policy.half
+            for policy in table.policies
+            if half_bucket(policy.half) in complete and theirs.get(policy.half) != policy.stamp
+        ]
+        self._send_rows(peer, newer, others)
 
-    def _send_rows(self, peer: Row, rows: list[Row]) -> None:
-        """Records of present members, tombstones of others; a suspect's record first, since a claim needs its row."""
-        messages = []
+    def _send_rows(self, peer: Row, rows: list[Row], policies: list[bytes]) -> None:
+        """Policies; records of present members, also of suspects, since a claim needs its row; tombstones of others."""
+        held = self._state.table.policies
+        messages = [self._spread.policy(policy) for half in policies if (policy := held.get(half)) is not None]
         for row in rows:
             if row.present:
                 messages.append(self._spread.record_of(row))

@@ -32,6 +32,9 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Digest = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 
+MAX_ENDS = 8
+"""Ends of earlier lives that a challenge tells of: it must stay shorter than the question."""
+
 DEAF = 1
 """Heartbeat flag: its sender hears nobody and judges nobody."""
 
@@ -150,6 +153,8 @@ class Challenge(Message, tag=33):
     cookie: Cookie
     lives: Annotated[list[KnownLife], msgspec.Meta(max_length=2)]
     """What the answerer holds of the name, so that the newcomer can choose its generation."""
+    ends: Annotated[list[Annotated[int, msgspec.Meta(ge=0, lt=2**16)]], msgspec.Meta(max_length=MAX_ENDS)] = []
+    """How many seconds ago lives of the name ended, so that the newcomer knows whether it flaps."""
 
 
 class Hello(Message, tag=34):
@@ -190,7 +195,16 @@ class Sum(Message, tag=48):
     buckets: Annotated[bytes, msgspec.Meta(min_length=4 * BUCKETS, max_length=4 * BUCKETS)]
 
 
+class PolicyMessage(Message, tag=64):
+    """A policy as it was written, still encoded; the signature is empty where the pool signs none."""
+
+    record: msgspec.Raw
+    signature: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
+
+
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A member's row, or a policy: then the half is what names that, and 40 bits of its checksum follow."""
+
     half: Half
     incarnation: Life
 
@@ -258,6 +272,7 @@ AnyMessage = (
     | Have
     | Want
     | Busy
+    | PolicyMessage
     | Keys
     | KeysHeld
 )

@@ -6,7 +6,7 @@ commute). A pending row that its own later, settled one has overtaken is dropped
 
 The digest is an exclusive-or over the records that are not dead or left, a suspect counted as alive: suspicion, misses,
 votes and ages are local and passing, and two members that differ only in those have nothing to tell each other. It is
-kept per bucket too (by first byte of the instance), for the delta sync.
+kept per bucket too (by first byte of the instance), for the delta sync. Policies are in it as well (policy.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rumormill.membership.policy import Policy, PolicyTable
 from rumormill.membership.record import Liveness
 from rumormill.membership.row import Row, merge
 
@@ -56,6 +57,8 @@ class MemberTable:
         self._max_members = max_members
         self._by_half: dict[bytes, Row] = {}
         self._buckets = array("I", bytes(4 * 256))
+        self.policies = PolicyTable(self._count_checksum)
+        """Changed through :meth:`apply_policy` only."""
 
     def __len__(self) -> int:
         return len(self.settled) + len(self.pending)
@@ -112,6 +115,12 @@ class MemberTable:
         slots = self.pending if row.pending else self.settled
         held = slots.get(row.name)
         return merge(held, row) is not held
+
+    def apply_policy(self, policy: Policy) -> bool:
+        """Merge one policy; False when nothing changed."""
+        changed = self.policies.apply(policy)
+        self.version += changed
+        return changed
 
     def withdraw_suspicion(self, half: bytes) -> Change | None:
         """Take back a suspicion that was never spread: no merge, but for an observer that was itself cut off."""
@@ -176,8 +185,11 @@ class MemberTable:
 
     def _count(self, row: Row) -> None:
         """Put a present row into the checksums, or take it out: exclusive-or does both."""
-        self.digest ^= row.checksum
-        self._buckets[half_bucket(row.half)] ^= row.checksum & 0xFFFFFFFF
+        self._count_checksum(row.half, row.checksum)
+
+    def _count_checksum(self, half: bytes, checksum: int) -> None:
+        self.digest ^= checksum
+        self._buckets[half_bucket(half)] ^= checksum & 0xFFFFFFFF
 
 
 def _supersedes(row: Row, known: Row) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rumormill.membership.policy import PolicyRecord
 from rumormill.membership.record import Address, Liveness, Readiness
 
 
@@ -48,6 +49,8 @@ class PoolView:
     isolated: bool
     members: tuple[Member, ...]
     """Sorted by name; a settled member stands before a pending one of the same name."""
+    policies: tuple[PolicyRecord, ...] = ()
+    """Sorted by service and kind."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from rumormill.sidecar.errors import NameTaken, SettingsError
 from rumormill.sidecar.identity import read_authority, read_identity
 from rumormill.sidecar.keyfile import KeyFile, KeyFileKeeper, read_key_file
 from rumormill.sidecar.log import Log, monotonic, open_log
-from rumormill.sidecar.secrets import read_token_file
+from rumormill.sidecar.secrets import read_policy_key, read_token_file
 from rumormill.sidecar.settings import Settings
 from rumormill.sidecar.snapshot import Remembered, SnapshotIgnored, SnapshotKeeper, read_snapshot_untrusted
 from rumormill.sidecar.sockets import Listener, bound_endpoint, open_gossip_socket, open_http_listeners
@@ -144,6 +144,7 @@ class _Agent:
         self.access = access
         self.worker = worker
         self.log = log
+        self.policy_key = read_policy_key(settings.policy_key) if settings.policy_key else None
         self.silent = trio.Event()
         """The node has left, or has stopped."""
         self.going = trio.Event()
@@ -182,7 +183,7 @@ class _Agent:
         settings = self.settings
         rng = random.Random(secrets.randbits(128))
         process = secrets.token_hex(8)
-        self.node = self._new_node(rng, remembered.generation + 1)
+        self.node = self._new_node(rng, remembered)
         self.transport = GossipTransport(self.node, self.sock, on_view=self._on_view, on_events=self._on_events)
         self.companion = Companion(
             settings,
@@ -207,7 +208,7 @@ class _Agent:
         )
         self._wire_memory(rng, remembered)
 
-    def _new_node(self, rng: random.Random, generation: int) -> Node:
+    def _new_node(self, rng: random.Random, remembered: Remembered) -> Node:
         settings = self.settings
         return Node(
             name=settings.name,
@@ -221,8 +222,14 @@ class _Agent:
             rng=rng,
             token_bytes=os.urandom,
             now=boot_clock(),
-            settings=ProtocolSettings(period=settings.period, icmp_evidence=not settings.no_icmp_evidence),
-            generation=generation,
+            settings=ProtocolSettings(
+                period=settings.period,
+                icmp_evidence=not settings.no_icmp_evidence,
+                probation=settings.probation,
+            ),
+            policy_key=self.policy_key,
+            policies=remembered.policies,
+            generation=remembered.generation + 1,
         )
 
     def _wire_memory(self, rng: random.Random, remembered: Remembered) -> None:
@@ -240,7 +247,7 @@ class _Agent:
             settings.snapshot,
             settings.name,
             settings.cluster,
-            lambda: (node.generation, node.addresses()),
+            lambda: (node.generation, node.addresses(), node.policies),
             remembered.addresses,
             self._warn,
         )
@@ -268,6 +275,7 @@ class _Agent:
 
     def _on_view(self, view: PoolView) -> None:
         self.server.publish(view)
+        self.companion.hear_policy(view.policies)
         self.keeper.changed()
 
     def _on_events(self, events: Sequence[Event]) -> None:

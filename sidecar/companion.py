@@ -1,12 +1,14 @@
 """One worker's companion: what it says of its worker, and what the discovery endpoint may ask of it.
 
-What the pool is told (readiness) has two sources: the worker check, and the operator's wish to drain. Draining wins
-while it lasts; what the check finds meanwhile is remembered and told when draining ends.
+What the pool is told (readiness) has three sources: the worker check, the operator's wish to drain, and the pool's
+policy, which may keep this worker in maintenance. Draining wins while it lasts; what the check finds meanwhile is
+remembered and told when draining ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ import msgspec
 import trio
 
 from rumormill.discovery.commands import Impossible, KeyRow, KeysAnswer, SettingValue, Status
+from rumormill.discovery.policies import find
 from rumormill.gossip import InvalidKey, KeyRing, Node, Profile
 from rumormill.gossip.keyring import key_id_of, parse_key
+from rumormill.gossip.policies import PolicyRefused, in_words
 from rumormill.gossip.transport import GossipTransport, boot_clock
+from rumormill.membership.policy import Body, Maintenance, PolicyRecord
 from rumormill.membership.record import Readiness
 from rumormill.membership.view import MemberDetail
 from rumormill.ring.worker import ReadinessWord
@@ -71,11 +76,39 @@ class Companion:
         self._worker = Readiness.STARTING
         self._why = "the worker has not answered its check yet"
         self._draining = False
+        self._in_maintenance = False
 
     @property
     def readiness(self) -> Readiness:
-        """What the pool is told."""
-        return Readiness.DRAINING if self._draining else self._worker
+        """What the pool is told, once any probation is over."""
+        return Readiness.DRAINING if self._draining or self._in_maintenance else self._worker
+
+    def hear_policy(self, policies: Sequence[PolicyRecord]) -> None:
+        """The pool's policies may have changed: perhaps operators keep this worker out of new work."""
+        record = find(policies, self._settings.service, "maintenance")
+        named = record.body.workers if record and isinstance(record.body, Maintenance) else []
+        wanted = self._settings.name in named
+        if wanted != self._in_maintenance:
+            self._in_maintenance = wanted
+            self._log.info("maintenance", on=wanted)
+            self._tell()
+
+    def policies(self) -> Sequence[PolicyRecord]:
+        """The pool's policies, read now."""
+        return self._node.view.policies
+
+    def policy_history(self) -> Sequence[tuple[PolicyRecord, str]]:
+        """The last policies learned here, oldest first, each with its words."""
+        return [(record, in_words(record)) for record in self._node.policy_history()]
+
+    def write_policy(self, service: str, body: Body) -> PolicyRecord:
+        """Make this the pool's policy."""
+        try:
+            record = self._node.write_policy(service, body, round(time.time() * 1000), boot_clock())
+        except PolicyRefused as error:
+            raise Impossible(str(error), "rumormill status shows how this sidecar stands to its pool") from None
+        self._transport.poke()
+        return record
 
     def worker_is(self, readiness: Readiness, why: str) -> None:
         """The worker check has concluded something."""
@@ -180,8 +213,12 @@ class Companion:
             return self._node.stopped
         if self._draining:
             return "the worker is draining"
+        if self._in_maintenance:
+            return "the pool's policy has this worker in maintenance"
         if not self.readiness.routable:
             return self._why
+        if self._node.probation:
+            return f"this member has flapped and is on probation for {self._node.probation:.0f} s more"
         if not self._node.hears:
             return "this sidecar hears too few of the others"
         if any(member.pending for member in self._own_rows()):

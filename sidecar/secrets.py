@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import stat
 from pathlib import Path
 
+from rumormill.gossip.policies import PolicyKey
 from rumormill.sidecar.errors import SettingsError
 
 MAX_BYTES = 1 << 16
+POLICY_PRIVATE, POLICY_PUBLIC = "ed25519-private", "ed25519-public"
 
 
 def read_token_file(path: Path) -> str:
@@ -18,6 +21,24 @@ def read_token_file(path: Path) -> str:
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise SettingsError(f"token file {path} does not hold one word of plain characters", generate)
     return token
+
+
+def read_policy_key(path: Path) -> PolicyKey:
+    """The key policies are signed by, or only checked with: the file's one line says which half it is."""
+    generate = f"make one: rumormill keys policy --out {path}"
+    kind, _, encoded = read_private(path, "policy key", generate).strip().partition(" ")
+    try:
+        raw = base64.b64decode(encoded, validate=True)
+        if kind == POLICY_PRIVATE:
+            return PolicyKey.signing(raw)
+        if kind == POLICY_PUBLIC:
+            return PolicyKey.checking(raw)
+    except ValueError:
+        kind = ""
+    raise SettingsError(
+        f"policy key {path} does not hold one line of {POLICY_PRIVATE} or {POLICY_PUBLIC}, and base64 of 32 bytes",
+        generate,
+    )
 
 
 def read_private(path: Path, what: str, make: str) -> str:

@@ -72,6 +72,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     no_icmp_evidence: Annotated[
         bool, _about("Do not let ICMP refusals speed up detection: every death takes three missed heartbeats.")
     ] = False
+    probation: Annotated[
+        Seconds, _about("Out of new work after a third start in a minute, then three times as long; 0s: never.", "TIME")
+    ] = Seconds(5)
+    policy_key: Annotated[
+        Path | None, _about("Believe only policies signed by this key; rumormill keys policy makes one.", "FILE")
+    ] = None
     snapshot: Annotated[Path | None, _about("Remembers addresses and generation across restarts.", "FILE")] = None
     http_token_file: Annotated[
         Path | None, _about("Callers must send this bearer token, and may then read; mode 0600.", "FILE")

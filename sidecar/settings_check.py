@@ -51,6 +51,7 @@ def _check_times(settings: Settings) -> None:
         ("period", settings.period, 0.02, 10.0),
         ("worker-check-period", settings.worker_check_period, 0.02, 3600.0),
         ("drain-time", settings.drain_time, 0.0, 3600.0),
+        ("probation", settings.probation, 0.0, 300.0),
     ):
         if not least <= value <= most:
             raise SettingsError(f"--{key} {value} is out of range", f"choose from {least * 1000:g}ms to {most:g}s")

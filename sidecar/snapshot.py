@@ -1,4 +1,7 @@
-"""What a sidecar remembers across restarts: its generation, and addresses to ask. An address book, and no claims.
+"""What a sidecar remembers across restarts: its generation, addresses to ask, and the pool's policies.
+
+Of members it is an address book, and no claims: those would be old. A policy cannot be too old, the last writer's word
+holds whenever it is heard, so a pool that is stopped as a whole comes back with the shares it had.
 
 The file is written whole beside its place, synced and moved there, so a crash leaves the old one. Nothing of it stops
 a sidecar: a full disk or a file that cannot be read costs a warning and the memory.
@@ -26,8 +29,10 @@ MAX_ADDRESSES = 256
 """Enough to find any pool again."""
 
 
-Content = tuple[int, list[Address]]
-"""Generation and addresses."""
+Policies = list[tuple[bytes, bytes]]
+"""Encoded policies with their signatures."""
+Content = tuple[int, list[Address], Policies]
+"""Generation, addresses, policies."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -38,6 +43,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     generation: Life
     addresses: list[tuple[str, Annotated[int, msgspec.Meta(ge=1, le=65535)]]]
     version: Literal[1] = 1
+    policies: Policies = []
 
 
 class SnapshotIgnored(Exception):
@@ -51,6 +57,8 @@ class Remembered:
     generation: int = 0
     """The highest generation it had; 0 for none known."""
     addresses: tuple[Address, ...] = ()
+    policies: tuple[tuple[bytes, bytes], ...] = ()
+    """Not yet looked into: the node believes of them what it may."""
 
 
 def read_snapshot_untrusted(path: Path, name: str, cluster: str) -> Remembered:
@@ -67,12 +75,21 @@ def read_snapshot_untrusted(path: Path, name: str, cluster: str) -> Remembered:
     if (snapshot.name, snapshot.cluster) != (name, cluster):
         raise SnapshotIgnored(f"is that of {snapshot.name!r} in {snapshot.cluster!r}")
     addresses = [(host, port) for host, port in snapshot.addresses if _is_literal(host)]
-    return Remembered(min(snapshot.generation, MAX_LIFE - 2), tuple(addresses[:MAX_ADDRESSES]))
+    return Remembered(
+        min(snapshot.generation, MAX_LIFE - 2), tuple(addresses[:MAX_ADDRESSES]), tuple(snapshot.policies)
+    )
 
 
-def write_snapshot(path: Path, name: str, cluster: str, generation: int, addresses: Sequence[Address]) -> None:
+def write_snapshot(
+    path: Path,
+    name: str,
+    cluster: str,
+    generation: int,
+    addresses: Sequence[Address],
+    policies: Sequence[tuple[bytes, bytes]] = (),
+) -> None:
     """Replace the file in one step. Blocks for the disk; raises OSError, and the old file is still there then."""
-    snapshot = Snapshot(name, cluster, generation, list(addresses)[:MAX_ADDRESSES])
+    snapshot = Snapshot(name, cluster, generation, list(addresses)[:MAX_ADDRESSES], policies=list(policies))
     beside = path.with_name(f"{path.name}.new")
     try:
         with beside.open("wb") as file:
@@ -139,9 +156,9 @@ class SnapshotKeeper:
             self._note(content, self._write(self._path, content))
 
     def _content(self) -> Content:
-        generation, addresses = self._read()
+        generation, addresses, policies = self._read()
         self._book = addresses or self._book
-        return generation, self._book
+        return generation, self._book, policies
 
     def _write(self, path: Path, content: Content) -> OSError | None:
         try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from rumormill.gossip import KeyRing, Node, Profile, ProtocolSettings
 from rumormill.gossip.credentials import Authority, Credential
+from rumormill.gossip.policies import PolicyKey
 from rumormill.membership import Readiness
 from rumormill.simulations.participant import Birth
 
@@ -13,9 +14,12 @@ CLUSTER = "lab"
 KEYS = KeyRing((b"the lab's own key, of 32 bytes..",))
 
 
+SERVICE = "embed"
+
+
 def worker_profile(name: str) -> Profile:
     """A passing worker of service ``embed`` under the member's name."""
-    return Profile("embed", f"http://{name}.lab.invalid:9001", zone="a", release="v1", readiness=Readiness.PASSING)
+    return Profile(SERVICE, f"http://{name}.lab.invalid:9001", zone="a", release="v1", readiness=Readiness.PASSING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,9 @@ class RumormillMidwife:
     keyring: KeyRing | None = KEYS
     authority: Authority | None = None
     credential: Credential | None = None
+    policy_key: PolicyKey | None = None
+    policies: tuple[tuple[bytes, bytes], ...] = ()
+    """What each remembers of an earlier life."""
 
     def __call__(self, birth: Birth) -> Node:
         return Node(
@@ -42,4 +49,6 @@ class RumormillMidwife:
             now=birth.now,
             settings=self.settings,
             generation=birth.generation,
+            policy_key=self.policy_key,
+            policies=self.policies,
         )

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from rumormill.gossip import Node, ProtocolSettings
 from rumormill.membership import Address, Change
+from rumormill.membership.policy import Policy
 from rumormill.membership.row import Row
 from rumormill.simulations.births import CLUSTER
 from rumormill.simulations.calm import Patience
@@ -23,12 +24,14 @@ from rumormill.simulations.evidence import Evidence
 from rumormill.simulations.host import Host
 from rumormill.simulations.laws import (
     Life,
+    PolicyLaws,
     Registry,
     RowLaws,
     Violation,
     check_datagram,
     check_digest,
     check_node,
+    check_policies,
     node_table,
 )
 from rumormill.simulations.routing_laws import RoutingLaws
@@ -50,6 +53,7 @@ class Judge:
         self._evidence = Evidence(silence - silence // 20)
         self._registry = Registry()
         self._rows = RowLaws(self._registry, self._evidence, self._settings)
+        self._policies = PolicyLaws()
         self._routing = RoutingLaws()
         world.on_birth.append(self._born)
         world.network.on_send = self._sent
@@ -61,7 +65,9 @@ class Judge:
         running = [life for life in self._registry.lives.values() if life.runs]
         for life in running:
             check_node(life, self._settings.max_members)
-        self._routing.check({life.host.key: life.node.view for life in running if not life.host.frozen})
+        awake = [life for life in running if not life.host.frozen]
+        self._routing.check({life.host.key: life.node.view for life in awake})
+        check_policies([life.node for life in awake])
 
     def calm(self) -> float:
         """Leave the world alone until all who run hold one view; returns the seconds it took.
@@ -100,6 +106,9 @@ class Judge:
         if node._state.cluster != self._cluster:
             return
         life = Life(host, node, self._world.scheduler.now)
+        before = self._registry.lives.get(host.key)
+        if before is not None and before.host is host:
+            before.replaced = True
         self._registry.lives[host.key] = life
         self._registry.rewritten(life, node._state.me)
         self._evidence.born(host, self._world.scheduler.now)
@@ -111,7 +120,7 @@ class Judge:
     def _witness(self, life: Life) -> None:
         """Be told of each change in a member's table, by standing before the methods that make them."""
         table = node_table(life.node)
-        apply, withdraw = table.apply, table.withdraw_suspicion
+        apply, withdraw, apply_policy = table.apply, table.withdraw_suspicion, table.apply_policy
 
         def watched_apply(row: Row) -> Change | None:
             return self._changed(life, lambda: apply(row))
@@ -122,7 +131,19 @@ class Judge:
                 self._raising(lambda: self._rows.withdrawn(life, change))
             return change
 
-        for name, method in (("apply", watched_apply), ("withdraw_suspicion", watched_withdraw)):
+        def watched_policy(policy: Policy) -> bool:
+            before = table.policies.get(policy.half)
+            changed = apply_policy(policy)
+            after = table.policies.get(policy.half)
+            if changed and after is not None:
+                self._raising(lambda: self._policies.check(life, before, after))
+            return changed
+
+        for name, method in (
+            ("apply", watched_apply),
+            ("withdraw_suspicion", watched_withdraw),
+            ("apply_policy", watched_policy),
+        ):
             setattr(table, name, method)
 
     def _changed(self, life: Life, apply: Callable[[], Change | None]) -> Change | None:

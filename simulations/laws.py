@@ -18,8 +18,11 @@ recently-heard              nobody evicts whom it heard within period and grace,
 false-eviction              nobody healthy is evicted by anyone who, with everybody else, could hear it throughout
 great-losses                nobody evicts more than half of a pool of four or more within three periods, but alone
 departure                   a member that leaves is never held dead by one who could hear it say so
+policy-order                a policy only moves on: by counter, then writer, then content
+policies                    members with equal digests hold equal policies
+policy-writer               the first to hold a policy is the member it says it was written at
 bounds                      datagrams, tables, outboxes and events keep to their sizes
-bookkeeping                 digest, buckets, order and suspects are what the rows say
+bookkeeping                 digest, buckets, order and suspects are what the rows and policies say
 ==========================  =========================================================================================
 """
 
@@ -32,6 +35,7 @@ from rumormill.gossip import Node, ProtocolSettings
 from rumormill.gossip.state import MAX_OUTBOX
 from rumormill.gossip.wire import MAX_DATAGRAM
 from rumormill.membership import Change, Liveness, MemberTable
+from rumormill.membership.policy import Policy, PolicyRecord
 from rumormill.membership.row import Row
 from rumormill.membership.table import half_bucket
 from rumormill.simulations.evidence import Evidence
@@ -47,7 +51,7 @@ class Violation(AssertionError):
         self.law = law
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Life:
     """What the outside observer knows of one process."""
 
@@ -58,6 +62,8 @@ class Life:
     """By instance it went by: the latest generation and incarnation it gave itself."""
     evicted: deque[int] = field(default_factory=deque)
     """When it evicted somebody, lately. Microseconds."""
+    replaced: bool = False
+    """Whether another process has lived at its address since: it told others so, whatever lives there now."""
 
     def reached(self, instance: bytes) -> tuple[int, int]:
         """The latest generation and incarnation it gave itself under an instance."""
@@ -77,11 +83,6 @@ class Life:
     def healthy(self) -> bool:
         """It runs, was never frozen, slowed or given a strange clock, and does not leave."""
         return self.runs and not self.host.mistreated and not self.host.leaving
-
-    @property
-    def replaced(self) -> bool:
-        """Another process lives at its address."""
-        return self.host.node is not None and not self.runs
 
 
 class Registry:
@@ -258,6 +259,35 @@ def check_digest(life: Life, change: Change, before: int, after: int) -> None:
         raise Violation("digest-stands", f"{life.host.key} moved its digest by a mere suspicion of {_tell(new)}")
 
 
+class PolicyLaws:
+    """The laws about what operators say. Whether all come to hold the same is part of one view: of equal digests."""
+
+    def __init__(self) -> None:
+        self._written: set[int] = set()
+
+    def check(self, life: Life, before: Policy | None, after: Policy) -> None:
+        """A policy has taken the place of another, or of none. Raises :class:`Violation`."""
+        new = after.record
+        if after.checksum not in self._written:
+            self._written.add(after.checksum)
+            if new.writer != node_name(life.node):
+                raise Violation("policy-writer", f"{life.host.key} holds {new}, which {new.writer} never wrote")
+        if before is None:
+            return
+        old = before.record
+        if (new.counter, new.writer, after.checksum) < (old.counter, old.writer, before.checksum):
+            raise Violation("policy-order", f"{life.host.key} went back from {old} to {new}")
+
+
+def check_policies(nodes: list[Node]) -> None:
+    """Equal digests, equal policies."""
+    held: dict[int, list[PolicyRecord]] = {}
+    for node in nodes:
+        policies = list(node.view.policies)
+        if held.setdefault(node.table_digest, policies) != policies:
+            raise Violation("policies", f"{node_name(node)} holds {policies}; {held[node.table_digest]} elsewhere")
+
+
 def check_datagram(host: Host, data: bytes) -> None:
     if len(data) > MAX_DATAGRAM:
         raise Violation("bounds", f"{host.key} sent a datagram of {len(data)} bytes")
@@ -281,9 +311,11 @@ def check_bookkeeping(key: str, table: MemberTable) -> None:
     """Digest, buckets, order and suspects are what the rows say."""
     digest, buckets = 0, [0] * 256
     present = [row for row in table if row.present]
-    for row in present:
-        digest ^= row.checksum
-        buckets[half_bucket(row.half)] ^= row.checksum & 0xFFFFFFFF
+    for half, checksum in [(row.half, row.checksum) for row in present] + [
+        (p.half, p.checksum) for p in table.policies
+    ]:
+        digest ^= checksum
+        buckets[half_bucket(half)] ^= checksum & 0xFFFFFFFF
     if digest != table.digest:
         raise Violation("bookkeeping", f"the digest of {key} is not that of its rows")
     if b"".join(part.to_bytes(4, "little") for part in buckets) != table.buckets():

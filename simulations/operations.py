@@ -6,11 +6,17 @@ reads, and what a scenario is made of. As JSON each operation is an object whose
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 
 import msgspec
 
+from rumormill.gossip import Node
+from rumormill.gossip.policies import PolicyRefused
+from rumormill.membership import policy
+from rumormill.simulations.births import SERVICE
 from rumormill.simulations.network import Trouble
+from rumormill.simulations.participant import Participant
 from rumormill.simulations.world import World
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
@@ -146,6 +152,28 @@ class DriftClock(Operation, frozen=True):
         return f"let the clock of {_list(self.keys)} gain {self.rate:g} s a second"
 
 
+class Canary(Operation, frozen=True):
+    """An operator gives a release a share of the keys, at one of the members; it may refuse."""
+
+    key: str
+    release: str
+    share: Annotated[int, msgspec.Meta(ge=0, le=10_000)]
+    """Basis points."""
+
+    def apply(self, world: World) -> None:
+        body = canary(self.release, self.share)
+
+        def write(participant: Participant, now: float) -> None:
+            if isinstance(participant, Node):
+                with contextlib.suppress(PolicyRefused):
+                    participant.write_policy(SERVICE, body, at=0, now=now)
+
+        world.command(self.key, write)
+
+    def __str__(self) -> str:
+        return f"set the canary {self.release} to {self.share / 100:g} % at {self.key}"
+
+
 class Cut(Operation, frozen=True):
     """``other`` empty is everyone else."""
 
@@ -218,6 +246,7 @@ AnyOperation = (
     | Slow
     | JumpClock
     | DriftClock
+    | Canary
     | Cut
     | CutOneWay
     | Degrade
@@ -259,6 +288,11 @@ class Story(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 operation.apply(world)
             except KeyError as error:
                 raise InvalidStory(f"operation {number} ({operation}): there is no host {error}") from None
+
+
+def canary(release: str, share: int) -> policy.Canary:
+    """A policy that gives one release so many basis points."""
+    return policy.Canary([policy.Share(release, share)])
 
 
 def _list(keys: Names) -> str:

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 
 from rumormill.discovery.view import RoutingView
 from rumormill.membership import PoolView
+from rumormill.simulations.births import SERVICE
 from rumormill.simulations.laws import Violation
 
 _KEYS = tuple(f"user-{number}" for number in range(40))
-SERVICE = "embed"
 
 
 class RoutingLaws:

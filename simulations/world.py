@@ -146,6 +146,13 @@ class World:
         for key in keys:
             self.hosts[key].leave()
 
+    def command(self, key: str, act: Callable[[Participant, float], None]) -> None:
+        """Have a process that runs, and is not frozen, do something at its own time; it takes a step after it."""
+        host = self.hosts[key]
+        if host.node is not None and host.runs:
+            act(host.node, host.local_time())
+            host.poke()
+
     def freeze(self, *keys: str) -> None:
         for key in keys:
             self.hosts[key].freeze()

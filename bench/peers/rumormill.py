@@ -44,7 +44,16 @@ class Rumormill:
         argv = [sys.executable, "-c", "from rumormill.cli.main import main; main()", "agent"]
         argv += ["--name", life.name, "--cluster", "bench", "--service", "embed", "--key-file", str(self.key)]
         argv += ["--worker", f"http://127.0.0.1:{WORKER_PORT}", "--advertise-worker", f"http://{ip}:{WORKER_PORT}"]
-        argv += ["--gossip", f"{ip}:{self.port}", "--http", "127.0.0.1:7380", "--drain-time", "0ms"]
+        argv += [
+            "--gossip",
+            f"{ip}:{self.port}",
+            "--http",
+            "127.0.0.1:7380",
+            "--drain-time",
+            "0ms",
+            "--probation",
+            "0s",
+        ]
         for seed in life.seeds:
             argv += ["--join", f"{seed.ip}:{self.port}"]
         return [*argv, *conditions.flags.get(self.name, ()), *life.flags]

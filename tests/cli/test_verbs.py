@@ -10,7 +10,8 @@ import pytest
 import trio
 from agents import COMMAND, Agent, Worker, all_routable, environment, has, pool, rumormill
 
-VERBS = ("agent", "members", "workers", "lookup", "events", "status", "watch", "drain", "undrain", "leave", "keys")
+GROUPS = ("canary", "maintenance", "zone", "keys")
+VERBS = ("agent", "members", "workers", "lookup", "events", "status", "watch", "drain", "undrain", "leave", *GROUPS)
 READERS = (("members",), ("workers",), ("lookup", "k"), ("events",), ("status",))
 
 
@@ -20,7 +21,7 @@ async def test_every_verb_teaches_how_it_is_used(verb: str) -> None:
     assert done.returncode == 0
     assert done.stdout.count("rumormill ") >= 1
     assert "Exit codes: 0 done" in done.stdout
-    if verb not in ("agent", "keys"):
+    if verb not in ("agent", *GROUPS):
         assert "--http URL" in done.stdout
 
 

@@ -18,6 +18,7 @@ from rumormill.discovery import Access, DiscoveryServer, Limits, Status
 from rumormill.discovery.commands import Impossible, KeyRow, KeysAnswer
 from rumormill.discovery.keys import proof_text
 from rumormill.gossip.keyring import proof_of
+from rumormill.membership.policy import Body, InvalidPolicy, PolicyRecord, encode_policy
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import Member, MemberDetail, PoolView
 
@@ -48,8 +49,8 @@ def member(name: str, **changes: Any) -> Member:
     return replace(plain, **changes)
 
 
-def pool(*members: Member, isolated: bool = False) -> PoolView:
-    return PoolView("prod", "w1", isolated, tuple(sorted(members, key=lambda one: (one.name, one.pending))))
+def pool(*members: Member, isolated: bool = False, policies: tuple[PolicyRecord, ...] = ()) -> PoolView:
+    return PoolView("prod", "w1", isolated, tuple(sorted(members, key=lambda one: (one.name, one.pending))), policies)
 
 
 THREE = pool(member("w1"), member("w2"), member("w3"))
@@ -73,6 +74,8 @@ class Sidecar:
     reason: str | None = None
     known: dict[bytes, MemberDetail] = field(default_factory=dict)
     broken: bool = False
+    written: dict[tuple[str, str], PolicyRecord] = field(default_factory=dict)
+    refusal: str = ""
     ring: KeysAnswer = field(default_factory=lambda: ONE_KEY)
 
     def details(self) -> dict[bytes, MemberDetail]:
@@ -121,6 +124,24 @@ class Sidecar:
 
     def remove_key(self, key_id: str) -> None:
         self.told.append(f"remove {key_id}")
+
+    def policies(self) -> list[PolicyRecord]:
+        return list(self.written.values())
+
+    def policy_history(self) -> list[tuple[PolicyRecord, str]]:
+        return [(record, f"{record.kind} of {record.service}") for record in self.written.values()]
+
+    def write_policy(self, service: str, body: Body) -> PolicyRecord:
+        if self.refusal:
+            raise Impossible(self.refusal, "ask again in a moment")
+        counter = max((record.counter for record in self.written.values()), default=0) + 1
+        record = PolicyRecord(service, counter, "w1", 1_700_000_000_000, body)
+        try:
+            encode_policy(record)
+        except InvalidPolicy as error:
+            raise Impossible(str(error), "write it otherwise") from None
+        self.written[service, record.kind] = record
+        return record
 
     def unready(self) -> str | None:
         return self.reason

@@ -18,11 +18,17 @@ from rumormill.membership.view import Event
 
 ASKED = {
     "GET /v1/lookup": "/v1/lookup?key=a",
+    "GET /v1/explain": "/v1/explain?key=a",
     "GET /v1/watch": None,  # has no end
     "PUT /v1/keys": "/v1/keys?id=3c45ae74",
     "DELETE /v1/keys": "/v1/keys?id=3c45ae74",
 }
-BODIES = {"POST /v1/keys": b'{"key": "bm8gc3VjaCBrZXk="}'}
+BODIES = {
+    "POST /v1/keys": b'{"key": "bm8gc3VjaCBrZXk="}',
+    "PUT /v1/canary": b'{"release": "v2", "share": 0.05}',
+    "PUT /v1/maintenance": b'{"workers": ["w3"]}',
+    "PUT /v1/zone": b'{"zone": "a"}',
+}
 
 
 async def test_every_route_and_every_parameter_stands_in_the_document():

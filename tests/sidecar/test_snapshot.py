@@ -10,9 +10,10 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rumormill.membership.record import MAX_LIFE, Address
+from rumormill.membership.record import MAX_LIFE
 from rumormill.sidecar.snapshot import (
     MAX_ADDRESSES,
+    Content,
     Remembered,
     SnapshotIgnored,
     SnapshotKeeper,
@@ -83,7 +84,7 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
 
 async def test_the_keeper_writes_what_is_new_and_warns_once(tmp_path: Path) -> None:
     path = tmp_path / "s.json"
-    held: tuple[int, list[Address]] = (1, [])
+    held: Content = (1, [], [])
     warnings: list[str] = []
     keeper = SnapshotKeeper(path, "w1", "prod", lambda: held, [THERE], warnings.append, quiet=0.001)
     obstacle = tmp_path / "s.json.new"
@@ -103,20 +104,20 @@ async def test_the_keeper_writes_what_is_new_and_warns_once(tmp_path: Path) -> N
                 await trio.lowlevel.checkpoint()
         obstacle.rmdir()
         await until_remembered(Remembered(1, (THERE,)))
-        held = (1, [HERE])
-        await until_remembered(Remembered(1, (HERE,)))
+        held = (1, [HERE], [(b"a policy", b"")])
+        await until_remembered(Remembered(1, (HERE,), ((b"a policy", b""),)))
         nursery.cancel_scope.cancel()
     assert warnings == [f"{path} cannot be written: Is a directory"]
-    held = (1, [])
+    held = (1, [], [])
     keeper.write_last()
     assert read_snapshot_untrusted(path, "w1", "prod").addresses == (HERE,), "an empty moment empties no book"
-    held = (2, [THERE])
+    held = (2, [THERE], [])
     keeper.write_last()
     assert read_snapshot_untrusted(path, "w1", "prod") == Remembered(2, (THERE,))
 
 
 async def test_without_a_path_nothing_is_kept() -> None:
-    keeper = SnapshotKeeper(None, "w1", "prod", lambda: (1, [HERE]), (), lambda _: None)
+    keeper = SnapshotKeeper(None, "w1", "prod", lambda: (1, [HERE], []), (), lambda _: None)
     keeper.changed()
     await keeper.run()
     keeper.write_last()

@@ -6,6 +6,7 @@ An invariant that no break of the protocol violates would prove nothing. The sam
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,18 +16,21 @@ import pytest
 
 from rumormill.discovery import view
 from rumormill.discovery.view import RoutingView, ServiceView
-from rumormill.gossip import Node, ProtocolSettings, signatures, sync
+from rumormill.gossip import Node, ProtocolSettings, policies, signatures, sync
 from rumormill.gossip.claims import Claims
 from rumormill.gossip.isolation import Isolation
+from rumormill.gossip.policies import Policies
 from rumormill.gossip.refusals import Refusals
 from rumormill.gossip.seal import Seal
 from rumormill.gossip.state import State
 from rumormill.gossip.votes import Ballot, VoteBook
-from rumormill.membership import Address, Liveness, MemberTable, merge, table
+from rumormill.membership import Address, Liveness, MemberTable, merge, policy, table
+from rumormill.membership.policy import Policy, PolicyRecord
 from rumormill.membership.row import Row
 from rumormill.simulations import RumormillMidwife, Trouble, World
 from rumormill.simulations.judge import Judge
 from rumormill.simulations.laws import Violation
+from rumormill.simulations.operations import Canary
 
 Break = Callable[[pytest.MonkeyPatch], None]
 Tale = Callable[[World], None]
@@ -41,6 +45,16 @@ def patch(owner: Any, name: str, replacement: Any) -> Break:
 
 def settle(world: World, count: int = 8) -> None:
     world.start(count)
+    world.run(3.0)
+
+
+def two_writers(world: World) -> None:
+    """Two operators at once, at two members, and one after both."""
+    settle(world)
+    Canary("n1", "v2", 500).apply(world)
+    Canary("n2", "v3", 500).apply(world)
+    world.run(3.0)
+    Canary("n3", "v2", 1000).apply(world)
     world.run(3.0)
 
 
@@ -244,6 +258,41 @@ def leave_silently(self: Node, now: float) -> None:
     self._leave_done = now
 
 
+def last_word_of_policy(held: Policy | None, heard: Policy) -> Policy:
+    return heard
+
+
+def believe_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "merge", last_word_of_policy)
+    monkeypatch.setattr(policies, "precedence", lambda _: math.nan)  # no policy is ever at least as great as another
+
+
+def first_word_of_policy(held: Policy | None, heard: Policy) -> Policy:
+    return heard if held is None or heard.record.counter > held.record.counter else held
+
+
+def stand_by_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two policies with one counter the first heard stays, and the digest knows no more than counters."""
+    monkeypatch.setattr(policy, "merge", first_word_of_policy)
+    read = policies.policy_untrusted
+
+    def shallow(encoded: bytes, signature: bytes) -> Policy:
+        whole = read(encoded, signature)
+        return msgspec.structs.replace(whole, checksum=whole.record.counter)
+
+    monkeypatch.setattr(policies, "policy_untrusted", shallow)
+
+
+def sign_as_another(self: Policies, service: str, body: policy.Body, at: int) -> PolicyRecord:
+    record = PolicyRecord(service, self._state.table.policies.counter + 1, "n0", at, body)
+    self._take(policy.policy_untrusted(policy.encode_policy(record), b""), quietly=False)
+    return record
+
+
+def nothing_heard(self: Policies, *_: object, **__: object) -> None:
+    return None
+
+
 def condemn_oneself(self: Claims, incarnation: int, sender: Row, *, wide: bool) -> None:
     self._state.table.apply(self._state.me.held(Liveness.SUSPECT))
 
@@ -317,6 +366,10 @@ SABOTAGES = [
     Sabotage("recently-heard", "count any refusal", patch(Refusals, "_quotes", lambda *_: True), forgery),
     Sabotage("false-eviction", "fall silent without noticing", patch(State, "post_raw", fall_silent), crash),
     Sabotage("departure", "leave without a word", patch(Node, "leave", leave_silently), departure),
+    Sabotage("policy-order", "let the last word hold", believe_the_last_word, two_writers),
+    Sabotage("policy-writer", "write in another's name", patch(Policies, "write", sign_as_another), two_writers),
+    Sabotage("policies", "let the first word hold", stand_by_the_first, two_writers),
+    Sabotage("one-view", "keep policies to oneself", patch(Policies, "hear_untrusted", nothing_heard), two_writers),
     Sabotage("bounds", "pack without looking", patch(sync, "batches", lambda rows, _: [rows]), latecomer),
     Sabotage("index", "count downwards", patch(RoutingView, "_view", falling_index), crash),
     Sabotage("owners", "one digest for all", patch(view, "routing_digest", lambda *_: "0" * 16), split),

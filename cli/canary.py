@@ -1,0 +1,160 @@
+"""``rumormill canary``: shares of the keys by release, by hand or guided (rollout.py)."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlencode
+
+import click
+
+from rumormill.cli.asking import Sidecar, asking, output_option
+from rumormill.cli.exit_codes import EPILOG, BadRequest
+from rumormill.cli.reading import clock, service_option, write_json
+from rumormill.cli.rollout_command import run
+from rumormill.cli.tables import Column, show_line, show_table
+from rumormill.discovery.policies import CanaryAnswer, CandidateRow, HistoryAnswer, PolicyChange
+
+_SHARE = re.compile(r"(\d{0,3}(?:\.\d{1,4})?)\s*%?")
+
+CANDIDATE_COLUMNS: tuple[Column[CandidateRow], ...] = (
+    Column("RELEASE", lambda c: c.release),
+    Column("SHARE", lambda c: percent(c.share), right=True),
+    Column("WORKERS", lambda c: str(c.workers) if c.workers else "none: its share goes to the others", keep=True),
+)
+CHANGE_COLUMNS: tuple[Column[PolicyChange], ...] = (
+    Column("#", lambda c: str(c.index), right=True),
+    Column("AT", lambda c: clock(c.at)),
+    Column("AT MEMBER", lambda c: c.writer),
+    Column("WHAT", lambda c: c.text),
+)
+
+
+def percent(share: float) -> str:
+    return f"{share * 100:g} %"
+
+
+def parse_share(text: str) -> float:
+    """``5%``, ``5`` or ``.5%`` to a part of 1, to the hundredth of a percent. Raises BadRequest."""
+    found = _SHARE.fullmatch(text.strip())
+    if found is None or not found[1].strip("."):
+        raise BadRequest(f"{text!r} is not a share", "write a percentage: 5%, 0.5% or 100%")
+    share = float(found[1]) / 100
+    if share > 1:
+        raise BadRequest(f"a share of {text} is more than all keys", "the most is 100%")
+    if round(share * 10_000) != round(share * 1e8) / 1e4:
+        raise BadRequest(f"{text!r} is finer than shares are kept", "the finest step is 0.01%")
+    return round(share, 4)
+
+
+@click.group(epilog=EPILOG)
+def canary() -> None:
+    """Give releases a share of the keys of their own, whatever their workers weigh.
+
+    It is the pool's policy: set at any sidecar, it holds at every sidecar and
+    in every client within a second. Keys are moved only to the release whose
+    share grows. What no candidate has goes to the workers of all others.
+
+    \b
+      rumormill canary set v2 5%
+      rumormill canary show
+      rumormill canary run v2 --steps 5,25,50,100 --hold 10m --gate 'p99<300ms' \\
+          --prometheus http://prometheus:9090
+      rumormill canary abort           # every share back to 0
+      rumormill canary clear           # no candidates: all workers by weight
+    """
+
+
+canary.add_command(run)
+
+
+@canary.command("set", epilog=EPILOG)
+@click.argument("release")
+@click.argument("share")
+@service_option
+@asking
+@output_option
+def set_share(sidecar: Sidecar, service: str | None, release: str, share: str, output: str) -> None:
+    """Give RELEASE a SHARE of the keys, such as 5%; the other candidates keep theirs.
+
+    A release at 0% stays a candidate: its workers get no keys at all. A guided
+    rollout of it that is running ends.
+    """
+    wanted = {"release": release, "share": parse_share(share), **({"service": service} if service else {})}
+    _say(*sidecar.steer("/v1/canary", CanaryAnswer, wanted), output)
+
+
+@canary.command(epilog=EPILOG)
+@service_option
+@asking
+@output_option
+def show(sidecar: Sidecar, service: str | None, output: str) -> None:
+    """Show the candidates, their shares, and how far a rollout is."""
+    _say(*sidecar.get("/v1/canary", {"service": service}, CanaryAnswer), output)
+
+
+@canary.command(epilog=EPILOG)
+@service_option
+@asking
+@output_option
+def history(sidecar: Sidecar, service: str | None, output: str) -> None:
+    """Show who changed which policy where, as this sidecar learned of it since its start; newest last."""
+    answer, body = sidecar.get("/v1/policy/history", {"service": service}, HistoryAnswer)
+    if output == "json":
+        write_json(body)
+        return
+    show_table(CHANGE_COLUMNS, answer.changes, "No policy has changed since this sidecar started.")
+
+
+@canary.command(epilog=EPILOG)
+@click.argument("release", required=False)
+@service_option
+@asking
+@output_option
+def abort(sidecar: Sidecar, service: str | None, release: str | None, output: str) -> None:
+    """Put the share of RELEASE, or of every candidate, back to 0, and end its rollout.
+
+    Its workers get no keys then; `canary clear` lets them back among the rest.
+    """
+    answer, body = sidecar.get("/v1/canary", {"service": service}, CanaryAnswer)
+    names = [candidate.release for candidate in answer.canary]
+    if release and release not in names:
+        raise BadRequest(f"{release!r} is no candidate", f"the candidates are {', '.join(names) or 'none'}")
+    for name in [release] if release else names:
+        wanted = {"service": answer.service, "release": name, "share": 0.0}
+        answer, body = sidecar.steer("/v1/canary", CanaryAnswer, wanted)
+    _say(answer, body, output)
+
+
+@canary.command(epilog=EPILOG)
+@click.argument("release", required=False)
+@service_option
+@asking
+@output_option
+def clear(sidecar: Sidecar, service: str | None, release: str | None, output: str) -> None:
+    """Let RELEASE, or every release, be no candidate any more: its workers get keys by weight, like all others.
+
+    The end of a rollout at 100%, once the other workers are replaced or gone.
+    """
+    named = {"service": service or "", "release": release or ""}
+    _say(*sidecar.command("DELETE", f"/v1/canary?{urlencode(named)}", CanaryAnswer), output)
+
+
+def _say(answer: CanaryAnswer, body: bytes, output: str) -> None:
+    for warning in answer.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if output == "json":
+        write_json(body)
+        return
+    of = answer.service or "no service"
+    show_table(CANDIDATE_COLUMNS, answer.canary, f"No release of {of} has a share of its own: keys go by weight.")
+    if answer.canary:
+        show_line(f"The rest of {of}: {percent(answer.rest)}, by weight.", "dim")
+    if answer.rollout:
+        rollout = answer.rollout
+        step = f"step {rollout.position + 1} of {len(rollout.steps)}"
+        why = f": {rollout.why}" if rollout.why else ""
+        show_line(
+            f"Rollout of {rollout.release}: {rollout.state}, {step} ({percent(rollout.steps[rollout.position])}){why}"
+        )
+    if answer.index:
+        show_line(f"index {answer.index}, written at {answer.writer}, {clock(answer.at)}", "dim")

@@ -1,0 +1,239 @@
+"""The gates of a guided rollout: what must hold of the candidate, and where that is read.
+
+=====================  ===========================================================================================
+``p99<300ms``          p50, p90, p95 or p99 of the candidate's answers, over the last minute
+``errors<.1%``         the part of its requests that failed
+``requests>100``       how many requests it had: so that nothing passes for want of traffic
+``promql: Q < 5``      any PromQL query Q with one value; {service}, {release} and {window} are filled in
+``exec: COMMAND``      a command that must end with code 0: a check of the quality of what the release answers. It finds
+                       RUMORMILL_SERVICE, RUMORMILL_RELEASE and RUMORMILL_SHARE in its environment
+=====================  ===========================================================================================
+
+Figures come from Prometheus (its HTTP API), or from the client's own (client/figures.py), a file or a URL. A figure
+that is not there does not pass and does not fail: the rollout waits for it, for so long.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+import msgspec
+
+from rumormill.cli.exit_codes import BadRequest
+
+WINDOW = "1m"
+COMMAND_SECONDS = 600.0
+HTTP_SECONDS = 10.0
+MAX_FIGURES_BYTES = 1 << 20
+_METRIC = re.compile(r"(p50|p90|p95|p99|errors|requests)\s*(<=|>=|<|>)\s*(\d*\.?\d+)\s*(ms|s|%)?")
+_QUERY = re.compile(r"promql:(.+?)(<=|>=|<|>)\s*(-?\d*\.?\d+)\s*", re.DOTALL)
+_OPERATORS = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge}
+_UNITS = {"ms": 0.001, "s": 1.0, "%": 0.01, None: 1.0, "": 1.0}
+_FORMS = "write p99<300ms, errors<.1%, requests>100, 'promql: QUERY < 5' or 'exec: COMMAND'"
+
+QUERIES = {
+    "errors": 'sum(rate(rumormill_client_requests_total{{{labels},outcome="error"}}[{window}])) / '
+    "sum(rate(rumormill_client_requests_total{{{labels}}}[{window}]))",
+    "requests": "sum(increase(rumormill_client_requests_total{{{labels}}}[{window}]))",
+    "p": "histogram_quantile({quantile}, sum by (le) "
+    "(rate(rumormill_client_request_seconds_bucket{{{labels}}}[{window}])))",
+}
+"""What is asked of Prometheus where a gate says no query of its own; client/figures.py writes these metrics."""
+
+
+class NoFigure(Exception):
+    """The figure cannot be had now: nothing measured yet, or its source does not answer. Says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One gate, parsed. ``text`` is what the operator wrote."""
+
+    text: str
+    metric: str
+    """A metric's name, ``promql`` or ``exec``."""
+    compare: str = ""
+    limit: float = 0.0
+    """Seconds, or a part of 1, or a count."""
+    query: str = ""
+    """The query, or the command."""
+
+    def passes(self, figure: float) -> bool:
+        return bool(_OPERATORS[self.compare](figure, self.limit))
+
+    def in_words(self, figure: float) -> str:
+        """The figure in the unit of the gate."""
+        if self.metric.startswith("p") and self.metric != "promql":
+            return f"{self.metric} {figure * 1000:.0f} ms"
+        if self.metric == "errors":
+            return f"errors {figure * 100:.3g} %"
+        return f"{self.metric} {figure:.4g}"
+
+
+def parse_gate(text: str) -> Gate:
+    """Raises :class:`BadRequest` for what is no gate."""
+    if text.startswith("exec:"):
+        command = text.removeprefix("exec:").strip()
+        if not command:
+            raise BadRequest(f"the gate {text!r} names no command", _FORMS)
+        return Gate(text, "exec", query=command)
+    if found := _QUERY.fullmatch(text):
+        return Gate(text, "promql", found[2], float(found[3]), found[1].strip())
+    found = _METRIC.fullmatch(text.strip())
+    if found is None:
+        raise BadRequest(f"{text!r} is no gate", _FORMS)
+    metric, compare, number, unit = found.groups()
+    expected = {"errors": ("%", None), "requests": (None,)}.get(metric, ("ms", "s"))
+    if unit not in expected:
+        raise BadRequest(f"the gate {text!r} has the wrong unit", _FORMS)
+    return Gate(text, metric, compare, float(number) * _UNITS[unit])
+
+
+class Source(Protocol):
+    """Where a metric's figure comes from."""
+
+    def figure(self, gate: Gate, service: str, release: str) -> float:
+        """Raises :class:`NoFigure`."""
+        ...
+
+
+class PrometheusAnswer(msgspec.Struct):
+    """As much of the answer of ``/api/v1/query`` as is read: one sample of an instant vector, or a scalar."""
+
+    class Data(msgspec.Struct):
+        resultType: str = ""  # noqa: N815  Prometheus's name
+        result: list[object] = []
+
+    status: str
+    data: Data = msgspec.field(default_factory=Data)
+    error: str = ""
+
+
+class Prometheus:
+    """A Prometheus server's HTTP API (https://prometheus.io/docs/prometheus/latest/querying/api/)."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+
+    def figure(self, gate: Gate, service: str, release: str) -> float:
+        query = self.query(gate, service, release)
+        try:
+            response = httpx.post(f"{self._url}/api/v1/query", data={"query": query}, timeout=HTTP_SECONDS)
+            answer = msgspec.json.decode(response.content, type=PrometheusAnswer)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise NoFigure(f"Prometheus at {self._url} does not answer: {error}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise NoFigure(f"what is at {self._url} does not answer like Prometheus") from None
+        if answer.status != "success":
+            raise NoFigure(f"Prometheus refuses {query!r}: {answer.error}")
+        return _sample(answer, gate)
+
+    def query(self, gate: Gate, service: str, release: str) -> str:
+        """The PromQL of a gate."""
+        labels = f"service={_quoted(service)},release={_quoted(release)}"
+        if gate.metric == "promql":
+            filled = gate.query.replace("{service}", service).replace("{release}", release)
+            return filled.replace("{window}", WINDOW)
+        if gate.metric in QUERIES:
+            return QUERIES[gate.metric].format(labels=labels, window=WINDOW)
+        return QUERIES["p"].format(quantile=int(gate.metric[1:]) / 100, labels=labels, window=WINDOW)
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def _sample(answer: PrometheusAnswer, gate: Gate) -> float:
+    result = answer.data.result
+    try:
+        if answer.data.resultType == "scalar":
+            value = result[1]
+        else:
+            if len(result) > 1:
+                raise NoFigure(f"the query of {gate.text!r} has {len(result)} values; sum them up in it")
+            value = result[0]["value"][1]  # type: ignore[index]
+        figure = float(str(value))
+    except (IndexError, KeyError, TypeError, ValueError):
+        raise NoFigure(f"Prometheus has no value yet for {gate.text!r}") from None
+    if math.isnan(figure):
+        raise NoFigure(f"Prometheus has no traffic yet for {gate.text!r}")
+    return figure
+
+
+class ReleaseFigures(msgspec.Struct):
+    """One release in the client's figures."""
+
+    requests: int = 0
+    errors: int = 0
+    p50: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+
+class ClientFigures(msgspec.Struct):
+    """What client/figures.py writes."""
+
+    service: str = ""
+    releases: dict[str, ReleaseFigures] = {}
+
+
+class OwnFigures:
+    """The client's own figures, from a file it keeps or a URL it answers."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def figure(self, gate: Gate, service: str, release: str) -> float:
+        try:
+            figures = msgspec.json.decode(self._read(), type=ClientFigures)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise NoFigure(f"{self._place} does not hold a client's figures: {error}") from None
+        held = figures.releases.get(release) if figures.service in ("", service) else None
+        if held is None or not held.requests:
+            raise NoFigure(f"no request of {service!r} to {release!r} is in {self._place} yet")
+        match gate.metric:
+            case "errors":
+                return held.errors / held.requests
+            case "requests":
+                return float(held.requests)
+        figure: float | None = getattr(held, gate.metric, None)
+        if figure is None:
+            raise NoFigure(f"{self._place} does not say {gate.metric}")
+        return figure
+
+    def _read(self) -> bytes:
+        try:
+            if self._place.startswith(("http://", "https://")):
+                return httpx.get(self._place, timeout=HTTP_SECONDS).raise_for_status().content
+            with Path(self._place).open("rb") as file:
+                return file.read(MAX_FIGURES_BYTES)
+        except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:
+            raise NoFigure(f"the figures at {self._place} cannot be read: {error}") from None
+
+
+def run_command(gate: Gate, service: str, release: str, share: float) -> tuple[bool, str]:
+    """Whether the command of an ``exec`` gate ended with 0, and its last line."""
+    environment = {
+        **os.environ,
+        "RUMORMILL_SERVICE": service,
+        "RUMORMILL_RELEASE": release,
+        "RUMORMILL_SHARE": f"{share:g}",
+    }
+    try:
+        done = subprocess.run(  # noqa: S602  the operator's own command line, typed for a shell
+            gate.query, shell=True, env=environment, capture_output=True, timeout=COMMAND_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False, f"took longer than {COMMAND_SECONDS:g} s"
+    lines = (done.stdout + done.stderr).decode(errors="replace").strip().splitlines()
+    return done.returncode == 0, f"code {done.returncode}" + (f", {lines[-1][:120]}" if lines else "")

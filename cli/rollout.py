@@ -1,0 +1,188 @@
+"""A guided rollout: a release's share goes up step by step while its gates hold, and to 0 when one fails.
+
+How far it has come stands in the pool's policy, written with each step, so the guide may die at any moment: whoever
+runs `canary run` next, anywhere, goes on from there, and the share stays as it is meanwhile. Each writing names the
+version it has seen (a compare and set), so a guide never writes over what an operator, or another guide, has done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from rumormill.cli.asking import Sidecar
+from rumormill.cli.exit_codes import Refused, Unreachable
+from rumormill.cli.gates import Gate, NoFigure, Source, run_command
+from rumormill.discovery.policies import CanaryAnswer, RolloutRow
+
+LEAST_PATIENCE = 60.0
+"""Seconds beyond a step's hold that a missing figure is waited for, at the least; else as long as the hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one look at all gates found."""
+
+    state: Literal["passed", "failed", "unknown"]
+    text: str
+
+
+class TakenOver(Exception):
+    """The rollout is not ours to guide any more; says who or what ended it."""
+
+
+class Guide:
+    """Guides one rollout. ``say`` shows a line of progress; ``sleep`` and ``clock`` are time's, and tests'."""
+
+    def __init__(
+        self,
+        sidecar: Sidecar,
+        service: str,
+        gates: Sequence[Gate],
+        source: Source | None,
+        *,
+        every: float | None,
+        say: Callable[[str], None],
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._sidecar = sidecar
+        self._service = service
+        self._gates = gates
+        self._source = source
+        self._every = every
+        self._say = say
+        self._sleep = sleep
+        self._clock = clock
+
+    def begin(self, rollout: RolloutRow, index: int) -> CanaryAnswer:
+        """Write the first step. Raises :class:`Refused` where the sidecar will not."""
+        return self._write(msgspec.structs.replace(rollout, since=self._clock()), index)
+
+    def guide(self, answer: CanaryAnswer) -> RolloutRow:
+        """Go on from the policy as it stands until the rollout is done or failed; returns it as it ended.
+
+        Raises :class:`TakenOver`.
+        """
+        while True:
+            rollout = self._ours(answer)
+            passed, why = self._hold(rollout)
+            if passed is None:
+                answer = self._look()
+                continue
+            if not passed:
+                failed = msgspec.structs.replace(rollout, state="failed", why=why[:200])
+                return self._end(failed, answer.index, 0.0)
+            if rollout.position + 1 == len(rollout.steps):
+                done = msgspec.structs.replace(rollout, state="done", why="")
+                return self._end(done, answer.index, rollout.steps[-1])
+            following = msgspec.structs.replace(rollout, position=rollout.position + 1, since=self._clock())
+            answer = self._step(following, answer.index)
+
+    def _hold(self, rollout: RolloutRow) -> tuple[bool | None, str]:
+        """Watch one step: True when it has held for its time, False when a gate failed, None when the policy moved."""
+        end = rollout.since + rollout.hold
+        give_up = end + max(rollout.hold, LEAST_PATIENCE)
+        every = self._every or min(max(rollout.hold / 20, 1.0), 15.0)
+        while True:
+            verdict = self._examine(rollout)
+            now = self._clock()
+            self._say(self._progress(rollout, verdict, end - now))
+            if verdict.state == "failed":
+                return False, verdict.text
+            if now >= end and verdict.state == "passed":
+                return True, ""
+            if now >= give_up:
+                return False, f"no figures for too long: {verdict.text}"
+            self._sleep(min(every, max(end - now, 0.05)) if now < end else every)
+            if self._moved(rollout):
+                return None, ""
+
+    def _examine(self, rollout: RolloutRow) -> Verdict:
+        """Look at every gate. One failure decides; a missing figure leaves it open."""
+        found, missing = [], ""
+        for gate in self._gates:
+            try:
+                passed, text = self._check(gate, rollout)
+            except NoFigure as error:
+                missing = missing or str(error)
+                continue
+            if not passed:
+                return Verdict("failed", f"{gate.text}: {text}")
+            found.append(text)
+        return Verdict("unknown", missing) if missing else Verdict("passed", ", ".join(found) or "no gates")
+
+    def _check(self, gate: Gate, rollout: RolloutRow) -> tuple[bool, str]:
+        if gate.metric == "exec":
+            return run_command(gate, self._service, rollout.release, rollout.steps[rollout.position])
+        if self._source is None:
+            raise NoFigure("neither --prometheus nor --figures says where figures are")
+        figure = self._source.figure(gate, self._service, rollout.release)
+        return gate.passes(figure), gate.in_words(figure)
+
+    def _progress(self, rollout: RolloutRow, verdict: Verdict, left: float) -> str:
+        share = f"{rollout.steps[rollout.position] * 100:g} %"
+        step = f"step {rollout.position + 1} of {len(rollout.steps)}"
+        remaining = f"{max(left, 0):.0f} s left" if left > 0 else "held"
+        what = {"passed": "ok", "failed": "FAILED", "unknown": "waiting"}[verdict.state]
+        return f"{rollout.release} at {share}, {step}, {remaining}: {what} ({verdict.text})"
+
+    # --- the policy
+
+    def _look(self) -> CanaryAnswer:
+        answer, _ = self._sidecar.get("/v1/canary", {"service": self._service}, CanaryAnswer)
+        return answer
+
+    def _moved(self, rollout: RolloutRow) -> bool:
+        """Whether the policy says something else of this rollout than we do. A sidecar that is away says nothing."""
+        try:
+            return self._look().rollout != rollout
+        except Unreachable as trouble:
+            self._say(f"{trouble.message}; the share stays as it is, trying again")
+            return False
+
+    def _ours(self, answer: CanaryAnswer) -> RolloutRow:
+        rollout = answer.rollout
+        if rollout is None:
+            raise TakenOver("the rollout was cleared")
+        if rollout.state != "running":
+            raise TakenOver(f"the rollout is {rollout.state}" + (f": {rollout.why}" if rollout.why else ""))
+        return rollout
+
+    def _step(self, rollout: RolloutRow, index: int) -> CanaryAnswer:
+        """Write a step, or go on from whatever somebody else has written meanwhile."""
+        try:
+            return self._write(rollout, index)
+        except Refused:
+            answer = self._look()
+            if answer.index == index:
+                raise
+            return answer
+
+    def _end(self, rollout: RolloutRow, index: int, share: float) -> RolloutRow:
+        try:
+            self._write(rollout, index, share)
+        except Refused:
+            answer = self._look()
+            if answer.index == index:
+                raise
+            self._ours(answer)
+            if rollout.state != "failed":
+                return self.guide(answer)
+            self._write(rollout, answer.index, share)  # another candidate moved, or another guide: ours has failed
+        return rollout
+
+    def _write(self, rollout: RolloutRow, index: int, share: float | None = None) -> CanaryAnswer:
+        body = {
+            "service": self._service,
+            "release": rollout.release,
+            "share": rollout.steps[rollout.position] if share is None else share,
+            "rollout": msgspec.to_builtins(rollout),
+            "index": index,
+        }
+        answer, _ = self._sidecar.steer("/v1/canary", CanaryAnswer, body)
+        return answer

@@ -1,0 +1,130 @@
+"""Flapping is damped by whoever flaps: a member that keeps dying lets callers wait before it takes work again.
+
+Each member remembers when lives of a name ended. A newcomer is told that with the answer to its join, beside the lives
+of its name, and puts itself on probation: it says *starting*, whatever its worker's check finds, for 5, 15, 45 … s
+from the third start within a minute on (route flap damping, RFC 2439, done by the flapping one itself). No clock is
+compared, only ages; nobody else judges; and whoever starts once, or twice, never waits.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable
+
+from rumormill.gossip.spread import Spread
+from rumormill.gossip.state import State
+from rumormill.gossip.wire import MAX_ENDS, Challenge
+from rumormill.membership.table import Change
+
+WINDOW = 60.0
+"""Two lives of a name that end within this of each other are a flap. Larger: slow crash loops are damped as well."""
+FACTOR = 3
+LONGEST = 300.0
+INTRODUCTION = 5.0
+"""Seconds from our start for which answers to our join may still impose probation: it is about how we started."""
+
+
+def probation(ages: list[float], first: float) -> float:
+    """Seconds on probation for a name whose lives ended so many seconds ago, in any order.
+
+    A life that ends within a minute, and the probation it was on, of the one before it raises the level by one, any
+    other sets it to zero; the first level waits ``first`` seconds, each further one three times as long.
+    """
+    level = 0
+    oldest_first = sorted(ages, reverse=True)
+    for earlier, later in itertools.pairwise(oldest_first):
+        level = level + 1 if earlier - later <= WINDOW + _wait(level, first) else 0
+    long_ago = not ages or min(ages) > WINDOW + _wait(level, first)
+    return 0.0 if long_ago else _wait(level, first)
+
+
+def _wait(level: int, first: float) -> float:
+    return min(first * FACTOR ** (level - 1), LONGEST) if level else 0.0
+
+
+class Damping:
+    """Remembers ends of others, and keeps our own probation."""
+
+    def __init__(self, state: State, spread: Spread, on_rewrite: Callable[[], None]) -> None:
+        self._state = state
+        self._spread = spread
+        self._on_rewrite = on_rewrite
+        self._born = state.now
+        self._until = math.inf
+        self._ends: dict[str, deque[float]] = {}
+
+    @property
+    def deadline(self) -> float:
+        return self._until
+
+    @property
+    def left(self) -> float:
+        """Seconds of probation left; 0 when on none."""
+        return max(0.0, self._until - self._state.now) if self._until < math.inf else 0.0
+
+    def tick(self) -> None:
+        """Probation may be over: say of our worker what is true of it."""
+        if self._state.now < self._until:
+            return
+        self._until = math.inf
+        self._impose(False)
+        self._state.tell("probation", self._state.me.name, f"{self._state.me.name} has served its probation")
+
+    def hear(self, challenge: Challenge) -> None:
+        """Somebody told us how our name fared before; the sternest account counts."""
+        state = self._state
+        first = state.settings.probation
+        if not first or state.now - self._born > INTRODUCTION:
+            return
+        ages = [float(age) for age in challenge.ends]
+        others = [life for life in challenge.lives if life.instance != state.me.instance]
+        if any(life.liveness.present and not life.pending for life in others):
+            ages.append(0.0)  # not missed by anyone yet, but here we are
+        seconds = probation(ages, first)
+        until = self._born + seconds
+        if until <= state.now or (self._until < math.inf and until <= self._until):
+            return
+        self._until = until
+        self._impose(True)
+        state.tell(
+            "probation",
+            state.me.name,
+            f"{state.me.name} takes no work for {seconds:g} s: {len(ages)} lives of it ended shortly before",
+        )
+
+    def _impose(self, imposed: bool) -> None:
+        state = self._state
+        changed = imposed != state.identity.probation and state.identity.profile.readiness.routable
+        state.identity.probation = imposed
+        if changed:
+            state.raise_incarnation()
+            self._on_rewrite()
+            self._spread.announce(state.me.half, wide=True)
+
+    # --- about others
+
+    def ends_of(self, name: str) -> list[int]:
+        """How many seconds ago lives of a name ended, as far as is known here."""
+        return [max(0, min(int(self._state.now - at), 2**16 - 1)) for at in self._ends.get(name, ())]
+
+    def note(self, change: Change) -> None:
+        """A row changed: perhaps a life of a name has ended, or one that was given up is back."""
+        before, after = change.before, change.after
+        if after is None or after.pending:
+            return
+        same = change.same_life
+        if not after.present:
+            if before is None or before.present or not same:
+                ends = self._ends.setdefault(after.name, deque(maxlen=MAX_ENDS))
+                ends.append(self._state.dead_since.get(after.half, self._state.now))
+        elif before is not None and before.present and not same:
+            self._ends.setdefault(after.name, deque(maxlen=MAX_ENDS)).append(self._state.now)
+        elif before is not None and same and not before.present and self._ends.get(after.name):
+            self._ends[after.name].pop()
+
+    def keep_house(self) -> None:
+        """Forget what no probation can come of any more."""
+        old = self._state.now - 2 * LONGEST
+        self._ends = {name: ends for name, ends in self._ends.items() if ends and ends[-1] > old}

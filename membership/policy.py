@@ -1,0 +1,252 @@
+"""Pool policy: what operators say of a service, as last-writer-wins records.
+
+One record per service and kind: the canary shares, the workers in maintenance, the preferred zone. Records merge by the
+greatest (counter, writer, checksum). The counter is logical (Lamport 1978): a writer takes one more than the highest it
+has seen of any record, so that what was written in knowledge of another record always wins over it, whatever the
+clocks say; of two written without knowledge of each other everybody prefers the same one. Wall time is for display.
+
+A counter far above one's own would run the counter out, or freeze a policy for ever: :meth:`PolicyTable.apply` refuses
+it, but not in what a newcomer gets while it joins, whose own counter is zero. All other bounds stand in this file too.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Annotated, Literal
+
+import msgspec
+
+from rumormill.membership.record import MAX_NAME_BYTES, Life
+
+WHOLE = 10_000
+"""All keys, in basis points."""
+MAX_LEAP = 2**20
+"""How far above the highest counter held another's may be."""
+MAX_POLICIES = 512
+"""Records held at most; more are refused and counted."""
+MAX_POLICY_BYTES = 1100
+"""An encoded record: with its signature and an envelope it must fit one datagram."""
+SIGNATURE_BYTES = 64
+
+Text = Annotated[str, msgspec.Meta(max_length=MAX_NAME_BYTES)]
+Label = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_BYTES)]
+BasisPoints = Annotated[int, msgspec.Meta(ge=0, le=WHOLE)]
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+"""Since 1970, by the writer's wall clock."""
+
+
+class InvalidPolicy(ValueError):
+    """A policy no well-behaved member would write. Says what is wrong with it."""
+
+
+class Share(msgspec.Struct, frozen=True, array_like=True):
+    """A candidate release, and how many of 10 000 keys are for it."""
+
+    release: Label
+    share: BasisPoints
+
+
+class Rollout(msgspec.Struct, frozen=True, array_like=True):
+    """How far a guided rollout has come. It lives in the policy so that it outlives whoever guides it."""
+
+    release: Label
+    steps: Annotated[list[BasisPoints], msgspec.Meta(min_length=1, max_length=32)]
+    hold: Annotated[float, msgspec.Meta(ge=0, le=31 * 86_400)]
+    """Seconds that each step must pass its gates."""
+    gates: Annotated[list[Annotated[str, msgspec.Meta(max_length=400)]], msgspec.Meta(max_length=16)]
+    prometheus: Annotated[str, msgspec.Meta(max_length=256)]
+    """Where metric gates are read from; empty for none."""
+    figures: Annotated[str, msgspec.Meta(max_length=256)]
+    """The client's own figures, a path or URL; empty for none."""
+    position: Annotated[int, msgspec.Meta(ge=0, lt=32)]
+    """Which step it is at."""
+    since: Milliseconds
+    """When that step began."""
+    state: Literal["running", "done", "failed", "aborted"]
+    why: Annotated[str, msgspec.Meta(max_length=200)] = ""
+
+
+class Canary(msgspec.Struct, frozen=True, array_like=True, tag="canary"):
+    """Shares in the order in which the releases became candidates: the ring's gate stacks them in it."""
+
+    shares: Annotated[list[Share], msgspec.Meta(max_length=32)]
+    rollout: Rollout | None = None
+
+
+class Maintenance(msgspec.Struct, frozen=True, array_like=True, tag="maintenance"):
+    """Workers that are to take no new work: each one's own sidecar says *draining* while it is named here."""
+
+    workers: Annotated[list[Label], msgspec.Meta(max_length=64)]
+
+
+class ZonePreference(msgspec.Struct, frozen=True, array_like=True, tag="zone"):
+    """The zone preferred by callers that name none of their own; empty for none."""
+
+    zone: Annotated[str, msgspec.Meta(max_length=64)]
+
+
+Body = Canary | Maintenance | ZonePreference
+Kind = Literal["canary", "maintenance", "zone"]
+
+
+class PolicyRecord(msgspec.Struct, frozen=True, array_like=True):
+    """One policy as it crosses the wire (a msgpack array in this order)."""
+
+    service: Text
+    counter: Life
+    writer: Label
+    """The member it was written at."""
+    at: Milliseconds
+    """For display only."""
+    body: Body
+
+    @property
+    def kind(self) -> Kind:
+        match self.body:
+            case Canary():
+                return "canary"
+            case Maintenance():
+                return "maintenance"
+            case ZonePreference():
+                return "zone"
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """A record as it is held: with its bytes, its signature, and what they merge and are told apart by."""
+
+    record: PolicyRecord
+    encoded: bytes
+    signature: bytes
+    """Ed25519 by the policy key; empty where none is used."""
+    checksum: int
+    """64 bits over record and signature."""
+    half: bytes
+    """8 bytes that name (kind, service), as a member's half names a member: in pushes and in the delta sync."""
+
+    @property
+    def stamp(self) -> int:
+        """40 bits of the checksum: where a member's row shows its incarnation in a sync, a policy shows this."""
+        return self.checksum & (2**40 - 1)
+
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_decoder = msgspec.msgpack.Decoder(PolicyRecord)
+
+
+def policy_half(kind: Kind, service: str) -> bytes:
+    """What names the policy of one kind of one service."""
+    return hashlib.blake2b(f"{kind}\0{service}".encode(), digest_size=8, person=b"policy").digest()
+
+
+def encode_policy(record: PolicyRecord) -> bytes:
+    """The bytes of a record. Raises :class:`InvalidPolicy` for one that nobody would take."""
+    _validate(record)
+    encoded = _encoder.encode(record)
+    if len(encoded) > MAX_POLICY_BYTES:
+        raise InvalidPolicy(f"it takes {len(encoded)} bytes, and {MAX_POLICY_BYTES} are all a policy may have")
+    return encoded
+
+
+@functools.lru_cache(maxsize=4096)
+def policy_untrusted(encoded: bytes, signature: bytes) -> Policy:
+    """Bytes from anywhere to a policy. Raises :class:`InvalidPolicy`, nothing else; checks no signature."""
+    if len(encoded) > MAX_POLICY_BYTES:
+        raise InvalidPolicy(f"it is longer than {MAX_POLICY_BYTES} bytes")
+    try:
+        record = _decoder.decode(encoded)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidPolicy(str(error)) from None
+    _validate(record)
+    content = hashlib.blake2b(encoded + signature, digest_size=8, person=b"policy").digest()
+    return Policy(record, encoded, signature, int.from_bytes(content, "big"), policy_half(record.kind, record.service))
+
+
+def _validate(record: PolicyRecord) -> None:
+    try:
+        msgspec.convert(msgspec.to_builtins(record), PolicyRecord)
+    except msgspec.ValidationError as error:
+        raise InvalidPolicy(str(error)) from None
+    for what, text in (("service", record.service), ("writer", record.writer)):
+        if not text.isprintable() or len(text.encode()) > MAX_NAME_BYTES:
+            raise InvalidPolicy(f"the {what} cannot be printed, or is longer than {MAX_NAME_BYTES} bytes")
+    match record.body:
+        case Canary(shares):
+            _validate_shares(shares)
+        case Maintenance(workers):
+            _validate_names("worker", workers)
+        case ZonePreference(zone):
+            _validate_names("zone", [zone])
+
+
+def _validate_shares(shares: list[Share]) -> None:
+    _validate_names("release", [share.release for share in shares])
+    total = sum(share.share for share in shares)
+    if total > WHOLE:
+        raise InvalidPolicy(f"the shares add up to {total / 100:g} %, which is more than there is")
+
+
+def _validate_names(what: str, names: list[str]) -> None:
+    if len(set(names)) < len(names):
+        raise InvalidPolicy(f"a {what} is named twice")
+    for name in names:
+        if not name.isprintable():
+            raise InvalidPolicy(f"a {what} holds characters that cannot be printed")
+
+
+def precedence(policy: Policy) -> tuple[int, str, int]:
+    """The total order policies merge by."""
+    return (policy.record.counter, policy.record.writer, policy.checksum)
+
+
+def merge(held: Policy | None, heard: Policy) -> Policy:
+    """What to hold after hearing: the greater of the two by :func:`precedence`."""
+    if held is None or precedence(heard) > precedence(held):
+        return heard
+    return held
+
+
+class PolicyTable:
+    """All policies one member holds. ``count`` is told of each that comes or goes, to keep the table's checksums."""
+
+    def __init__(self, count: Callable[[bytes, int], None], max_policies: int = MAX_POLICIES) -> None:
+        self._count = count
+        self._max = max_policies
+        self._held: dict[bytes, Policy] = {}
+        self.counter = 0
+        """The highest seen: the next to be written has one more."""
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __iter__(self) -> Iterator[Policy]:
+        """In the order in which they were first heard of."""
+        return iter(self._held.values())
+
+    def __contains__(self, half: bytes) -> bool:
+        return half in self._held
+
+    def get(self, half: bytes) -> Policy | None:
+        return self._held.get(half)
+
+    def leaps(self, policy: Policy) -> bool:
+        """Whether a policy's counter is too far above all that is held to be believed."""
+        return policy.record.counter > self.counter + MAX_LEAP
+
+    def full_for(self, policy: Policy) -> bool:
+        """Whether there is no room for one more."""
+        return policy.half not in self._held and len(self._held) >= self._max
+
+    def apply(self, policy: Policy) -> bool:
+        """Merge one policy; False when nothing changed. The bounds are the caller's to ask about first."""
+        before = self._held.get(policy.half)
+        after = merge(before, policy)
+        self.counter = max(self.counter, policy.record.counter)
+        if after is before:
+            return False
+        if before is not None:
+            self._count(before.half, before.checksum)
+        self._held[after.half] = after
+        self._count(after.half, after.checksum)
+        return True

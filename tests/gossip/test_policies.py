@@ -1,0 +1,219 @@
+"""Policies among real nodes in virtual time: how fast, after a split, for a newcomer, signed, and against liars."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from pools import node, pool
+
+from rumormill.gossip import Node
+from rumormill.gossip.policies import PolicyKey, PolicyRefused
+from rumormill.gossip.wire import MAX_DATAGRAM, PolicyMessage
+from rumormill.membership.policy import (
+    MAX_LEAP,
+    Canary,
+    Maintenance,
+    PolicyRecord,
+    Rollout,
+    Share,
+    encode_policy,
+)
+from rumormill.simulations import RumormillMidwife, Trouble, World
+from rumormill.simulations.births import Birth
+from rumormill.simulations.judge import Judge
+
+
+def write(world: World, key: str, share: int, service: str = "embed") -> PolicyRecord:
+    written: list[PolicyRecord] = []
+    body = Canary([Share("v2", share)])
+    world.command(key, lambda member, now: written.append(node(world, key).write_policy(service, body, at=0, now=now)))
+    return written[0]
+
+
+def shares(world: World) -> dict[str, list[int]]:
+    """By member: the shares it holds."""
+    return {key: [policy.body.shares[0].share for policy in node(world, key).view.policies] for key in world.running()}
+
+
+def all_hold(world: World, *expected: int) -> bool:
+    return all(held == list(expected) for held in shares(world).values())
+
+
+@pytest.mark.parametrize("writer", ["n0", "n17", "n63"])
+def test_a_change_reaches_all_of_64_within_half_a_second(writer: str) -> None:
+    world = pool(64)
+    write(world, writer, 500)
+    took = world.run_until(lambda: all_hold(world, 500), within=0.5)
+    assert took is not None
+    assert took <= 0.5
+
+
+def test_even_with_a_third_of_the_datagrams_lost_nobody_is_left_out() -> None:
+    world = pool(32)
+    world.degrade(Trouble(loss=0.3))
+    write(world, "n3", 500)
+    assert world.run_until(lambda: all_hold(world, 500), within=3.0) is not None
+
+
+def test_two_writers_in_two_halves_of_a_split_end_equal_everywhere() -> None:
+    world = World(seed=5)
+    judge = Judge(world)
+    world.start(12)
+    world.run(5.0)
+    world.cut({f"n{number}" for number in range(6)})
+    world.run(3.0)
+    write(world, "n1", 500)
+    write(world, "n9", 2500)
+    world.run(2.0)
+    assert {held[0] for held in shares(world).values()} == {500, 2500}
+    world.heal()
+    world.run(10.0)
+    judge.calm()
+    assert all_hold(world, 2500)  # of one counter the greater name
+    write(world, "n1", 100)
+    world.run(1.0)
+    assert all_hold(world, 100)
+
+
+def test_a_newcomer_learns_them_all_and_a_restarted_pool_member_too() -> None:
+    world = pool(5)
+    for number in range(40):
+        write(world, "n1", 100 + number, service=f"service {number:02}")
+        world.run(0.1)
+    world.restart("n2")
+    world.start(1)
+    world.run(3.0)
+    assert all_hold(world, *range(100, 140))
+    assert len({node(world, key).table_digest for key in world.running()}) == 1
+
+
+def test_nothing_is_written_before_the_first_sync() -> None:
+    world = pool(3)
+    world.cut({"n3"})
+    world.start(1)
+    world.run(2.0)
+    with pytest.raises(PolicyRefused, match="no seed answers"):
+        write(world, "n3", 500)
+    world.heal()
+    assert world.run_until(lambda: node(world, "n3").joined, within=3.0, every=0.0005) is not None
+    with pytest.raises(PolicyRefused, match="not learned yet"):
+        write(world, "n3", 500)
+    world.run(2.0)
+    write(world, "n3", 500)
+
+
+def test_a_pool_of_one_without_seeds_may_write() -> None:
+    world = World(seed=1)
+    world.start(1)
+    world.run(1.0)
+    assert write(world, "n0", 500).counter == 1
+
+
+def test_a_leap_is_refused_and_counted_but_a_newcomer_believes_the_pool() -> None:
+    world = pool(3)
+    far = encode_policy(PolicyRecord("embed", MAX_LEAP + 1, "n0", 0, Canary([Share("v2", 1)])))
+    state = node(world, "n0")._state
+    state.send(node(world, "n1")._state.me, PolicyMessage(msgspec.Raw(far)))
+    world.command("n0", lambda member, now: None)
+    world.run(0.2)
+    assert shares(world)["n1"] == []
+    assert node(world, "n1").counters["policy_leap"] == 1
+
+
+def test_garbage_in_a_policy_is_counted_and_dropped() -> None:
+    world = pool(3)
+    state = node(world, "n0")._state
+    state.send(node(world, "n1")._state.me, PolicyMessage(msgspec.Raw(b"\xc0")))
+    world.command("n0", lambda member, now: None)
+    world.run(0.2)
+    assert node(world, "n1").counters["invalid_policy"] == 1
+
+
+KEY = PolicyKey.signing(bytes(range(32)))
+OTHER = PolicyKey.signing(bytes(32))
+
+
+def midwife(key: PolicyKey | None) -> RumormillMidwife:
+    return RumormillMidwife(policy_key=key)
+
+
+def test_with_a_policy_key_only_what_it_signed_is_believed() -> None:
+    world = World(seed=1, midwife=midwife(KEY))
+    world.start(3)
+    world.start_one("unsigned", midwife=midwife(None))
+    world.start_one("forger", midwife=midwife(OTHER))
+    world.run(3.0)
+    write(world, "unsigned", 1)
+    write(world, "forger", 2)
+    world.run(3.0)
+    honest = ("n0", "n1", "n2")
+    assert all(shares(world)[key] == [] for key in honest)
+    assert sum(node(world, key).counters["policy_unsigned"] for key in honest) >= 2
+    write(world, "n1", 500, service="rank")
+    world.run(1.0)
+    assert all(shares(world)[key] == [500] for key in honest)
+
+
+def test_a_sidecar_with_the_public_half_checks_and_does_not_write() -> None:
+    checking = PolicyKey.checking(bytes.fromhex("03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8"))
+    world = World(seed=1, midwife=midwife(checking))
+    world.start(2)
+    world.start_one("writer", midwife=midwife(KEY))
+    world.run(3.0)
+    with pytest.raises(PolicyRefused, match="private key"):
+        write(world, "n0", 500)
+    write(world, "writer", 500)
+    world.run(1.0)
+    assert all_hold(world, 500)
+
+
+def test_what_a_member_kept_from_an_earlier_life_survives_the_whole_pool_and_yields_to_news() -> None:
+    world = pool(3)
+    write(world, "n1", 500)
+    world.run(1.0)
+    kept = node(world, "n1").policies
+
+    def remembering(birth: Birth) -> Node:
+        return RumormillMidwife(policies=tuple(kept))(birth)
+
+    later = World(seed=2, midwife=remembering)
+    later.start(3)
+    later.run(3.0)
+    assert all_hold(later, 500)
+    assert write(later, "n2", 700).counter == 2
+    later.run(1.0)
+    later.restart("n1")
+    later.run(2.0)
+    assert all_hold(later, 700)
+
+
+def test_history_tells_who_wrote_what() -> None:
+    world = pool(3)
+    write(world, "n1", 500)
+    world.run(0.5)
+    write(world, "n2", 2500)
+    world.run(0.5)
+    told = [(record.writer, record.body.shares[0].share) for record in node(world, "n0").policy_history()]
+    assert told == [("n1", 500), ("n2", 2500)]
+
+
+def test_the_largest_policy_fits_a_datagram() -> None:
+    world = World(seed=1, midwife=midwife(KEY))
+    world.start(2)
+    world.run(2.0)
+    largest = 0
+
+    def measure(host: object, to: object, data: bytes) -> None:
+        nonlocal largest
+        largest = max(largest, len(data))
+
+    world.network.on_send = measure
+    gates = ["x" * 290] * 3
+    rollout = Rollout("v2", [100], 1.0, gates, "", "", 0, 0, "running")
+    body = Canary([Share("v2", 100)], rollout)
+    world.command("n0", lambda member, now: node(world, "n0").write_policy("embed", body, at=2**52, now=now))
+    world.run(0.5)
+    assert [policy.body for policy in node(world, "n1").view.policies] == [body]
+    assert 1000 < largest <= MAX_DATAGRAM
+    with pytest.raises(PolicyRefused, match="bytes"):
+        node(world, "n0").write_policy("embed", Maintenance(["w" * 100 + str(n) for n in range(12)]), 0, world.now)

@@ -1,0 +1,118 @@
+"""The policy's merge is a maximum over a total order, and nothing that breaks a bound becomes a policy."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rumormill.membership import MemberTable
+from rumormill.membership.policy import (
+    MAX_LEAP,
+    MAX_POLICIES,
+    Canary,
+    InvalidPolicy,
+    Maintenance,
+    Policy,
+    PolicyRecord,
+    Share,
+    ZonePreference,
+    encode_policy,
+    merge,
+    policy_untrusted,
+    precedence,
+)
+
+
+def policy(counter: int = 1, writer: str = "w1", share: int = 500, service: str = "embed") -> Policy:
+    record = PolicyRecord(service, counter, writer, 0, Canary([Share("v2", share)]))
+    return policy_untrusted(encode_policy(record), b"")
+
+
+policies = st.builds(policy, st.integers(1, 3), st.sampled_from(["w1", "w2"]), st.sampled_from([0, 500, 10_000]))
+
+
+@given(st.lists(policies, min_size=1, max_size=6), st.randoms(use_true_random=False))
+def test_any_order_gives_the_same_table(heard: list[Policy], rng: object) -> None:
+    tables = []
+    for order in (heard, heard[::-1], heard + heard):
+        table = MemberTable()
+        for one in order:
+            table.apply_policy(one)
+        tables.append((list(table.policies), table.digest, table.buckets()))
+    assert tables[0] == tables[1] == tables[2]
+    assert tables[0][0] == [max(heard, key=precedence)]
+
+
+@given(policies, policies, policies)
+def test_merge_is_a_semilattice(a: Policy, b: Policy, c: Policy) -> None:
+    assert merge(a, b) == merge(b, a)
+    assert merge(merge(a, b), c) == merge(a, merge(b, c))
+    assert merge(a, a) is a
+
+
+def test_different_kinds_and_services_stand_side_by_side() -> None:
+    table = MemberTable()
+    for service, body in itertools.product(["embed", "rank"], [Canary([]), Maintenance(["w1"]), ZonePreference("a")]):
+        table.apply_policy(policy_untrusted(encode_policy(PolicyRecord(service, 1, "w1", 0, body)), b""))
+    assert len(table.policies) == 6
+    assert table.digest
+
+
+def test_the_digest_follows_each_change_and_the_version_each_visible_one() -> None:
+    table = MemberTable()
+    assert table.apply_policy(policy(2))
+    digest, version = table.digest, table.version
+    assert not table.apply_policy(policy(1))
+    assert (table.digest, table.version) == (digest, version)
+    assert table.apply_policy(policy(3))
+    assert table.digest != digest
+    assert table.policies.counter == 3
+
+
+def test_a_leap_is_one_beyond_two_to_the_twentieth() -> None:
+    table = MemberTable()
+    table.apply_policy(policy(7))
+    assert not table.policies.leaps(policy(7 + MAX_LEAP))
+    assert table.policies.leaps(policy(8 + MAX_LEAP))
+
+
+def test_the_table_is_full_for_new_names_only() -> None:
+    table = MemberTable()
+    for number in range(MAX_POLICIES):
+        assert not table.policies.full_for(policy(service=f"s{number}"))
+        table.apply_policy(policy(service=f"s{number}"))
+    assert table.policies.full_for(policy(service="one more"))
+    assert not table.policies.full_for(policy(2, service="s0"))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        PolicyRecord("embed", 1, "w1", 0, Canary([Share("v1", 6000), Share("v2", 5000)])),
+        PolicyRecord("embed", 1, "w1", 0, Canary([Share("v1", 6000), Share("v1", 1000)])),
+        PolicyRecord("embed", 1, "w1", 0, Canary([Share("v1", 10_001)])),
+        PolicyRecord("embed", 1, "", 0, Canary([])),
+        PolicyRecord("embed\n", 1, "w1", 0, Canary([])),
+        PolicyRecord("embed", 2**40, "w1", 0, Canary([])),
+        PolicyRecord("é" * 100, 1, "w1", 0, Canary([])),
+        PolicyRecord("embed", 1, "w1", 0, Maintenance([f"worker-{n}-{'x' * 30}" for n in range(60)])),
+        PolicyRecord("embed", 1, "w1", 0, Maintenance(["w1", "w1"])),
+        PolicyRecord("embed", 1, "w1", 0, ZonePreference("\x00")),
+    ],
+    ids=lambda record: str(record.body)[:40],
+)
+def test_what_breaks_a_bound_is_no_policy(record: PolicyRecord) -> None:
+    with pytest.raises(InvalidPolicy):
+        encode_policy(record)
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_are_a_policy_or_refused(data: bytes) -> None:
+    try:
+        held = policy_untrusted(data, b"")
+    except InvalidPolicy:
+        return
+    assert encode_policy(held.record)

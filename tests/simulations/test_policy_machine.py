@@ -1,0 +1,32 @@
+"""Stories of cuts, losses and freezes in which operators write policies everywhere, judged by every law."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
+from machine import PoolMachine, picks
+
+from rumormill.simulations.operations import Canary
+
+
+class PolicyMachine(PoolMachine):
+    """Write, start, cut, degrade, freeze, heal, advance; who dies and comes back is the other machine's business."""
+
+    crash = restart = leave = rival = refuse = slow = jump_clock = drift_clock = None  # type: ignore[assignment]
+
+    @rule(picked=picks, release=st.sampled_from(["v1", "v2"]), share=st.sampled_from([0, 500, 10_000]))
+    def write_policy(self, picked: int, release: str, share: int) -> None:
+        (key,) = self.choose([picked])
+        self.do(Canary(key, release, share))
+
+
+TestPolicies = PolicyMachine.TestCase
+TestPolicies.settings = settings(
+    max_examples=150,
+    derandomize=True,
+    stateful_step_count=15,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)
