@@ -24,7 +24,7 @@ from rumormill.gossip.pings import Pings
 from rumormill.gossip.policies import Policies
 from rumormill.gossip.refusals import Refusals
 from rumormill.gossip.rotation import Rotation
-from rumormill.gossip.seal import HEADER, NOBODY, Unopened
+from rumormill.gossip.seal import HEADER, NOBODY, STRANGER, Unopened
 from rumormill.gossip.state import State
 from rumormill.gossip.sync import Sync
 from rumormill.gossip.wire import (
@@ -137,7 +137,7 @@ class Reception:
         sender, receiver = seal.parties(data)
         if receiver != state.me.half and receiver != NOBODY:
             self._misdirected(data, sender, receiver, source)
-        elif seal.for_stranger(data):
+        elif data[0] == STRANGER:
             self._hear_stranger(decode_untrusted(seal.open_from_stranger(data, sender)), data, sender, source)
         elif sender == state.me.half:
             state.counters["dropped_own"] += 1

@@ -4,13 +4,13 @@ A header of 34 bytes is authenticated but readable: version and kind (1), key id
 sender's and the receiver's instance (8 + 8), a counter (8). Behind it stands the payload under AES-256-GCM with a tag
 of 16 bytes. The group key itself seals nothing; every key is derived from it:
 
-=========  ==============================================================  ====================================
-kind       key                                                             for
-=========  ==============================================================  ====================================
-pair       HKDF(group key, X25519 agreement; label, sender, receiver)      everything between known members
-stranger   HKDF(group key; label, sender)                                  join, challenge, hello, welcome, who
-plain      none                                                            everything, if no key was given
-=========  ==============================================================  ====================================
+=========  ================================================================  ====================================
+kind       key                                                               for
+=========  ================================================================  ====================================
+pair       HKDF(group key, X25519 agreement; label, both), a direction each  everything between known members
+stranger   HKDF(group key; label, sender)                                    join, challenge, hello, welcome, who
+plain      none                                                              everything, if no key was given
+=========  ================================================================  ====================================
 
 So nobody seals as another, not even a holder of the group key. The nonce is the counter, one for everything a process
 sends; instances are fresh at each start, so no nonce meets the same key twice, whatever clocks do (a forked process
@@ -51,7 +51,7 @@ LAST_COUNTER = 1 << 40
 MAX_RETIRED = 10_000
 MAX_AGREEMENTS = 4096
 
-_PAIR, _PLAIN, _STRANGER = 0x10, 0x11, 0x12  # wire version 1 in the high nibble, kind in the low
+_PAIR, _PLAIN, STRANGER = 0x10, 0x11, 0x12  # wire version 1 in the high nibble, kind in the low
 _NONCE_PREFIX = bytes(4)
 _MASK = (1 << WINDOW) - 1
 _LONG = 1 << 2 * WINDOW
@@ -104,14 +104,15 @@ class Window:
 class Peer(Window):
     """Another member, as far as sealing is concerned: its public key, the keys agreed with it, its window."""
 
-    __slots__ = ("agreement", "group_in", "group_out", "instance", "key_in", "key_out", "shared")
+    __slots__ = ("agreement", "group", "instance", "key_in", "key_out", "shared")
 
     def __init__(self, instance: bytes, agreement: bytes, highest: int) -> None:
         super().__init__(highest)
         self.instance = instance
         self.agreement = agreement
         self.shared = b""
-        self.group_in = self.group_out = self.key_in = self.key_out = b""
+        self.group = self.key_in = self.key_out = b""
+        """The group key our two were last derived from, and those."""
 
 
 class Seal:
@@ -139,7 +140,7 @@ class Seal:
         self._keys_by_id: dict[int, list[bytes]] = {}
         for key in keyring.keys if keyring else ():
             self._keys_by_id.setdefault(key_id_of(key), []).append(key)
-        self._kinds = (_PAIR, _STRANGER) if keyring else (_PLAIN,)
+        self._kinds = (_PAIR, STRANGER) if keyring else (_PLAIN,)
         self._primary = keyring.primary if keyring else b""
         self._key_id = key_id_of(keyring.primary) if keyring else 0
 
@@ -168,17 +169,19 @@ class Seal:
         if not primary:
             return self._header(_PLAIN, receiver) + payload
         peer = self.peers[receiver]
-        if peer.group_out is not primary:
-            peer.key_out = self._derive(peer, primary, outward=True)
-            peer.group_out = primary
-        header = self._header(_PAIR, receiver)
+        if peer.group is not primary:
+            self._derive(peer, primary)
+        self.counter = counter = self.counter + 1
+        if counter >= LAST_COUNTER:
+            raise CounterRunOut
+        header = self._pack(_PAIR, self._key_id, self.label, self.half, receiver, counter)
         return header + _cipher(peer.key_out).encrypt(_NONCE_PREFIX + header[26:], payload, header)
 
     def seal_for_stranger(self, receiver: bytes, payload: bytes) -> bytes:
         """Payload to datagram, for somebody who may not know us (or :data:`NOBODY` known)."""
         if not self._primary:
             return self._header(_PLAIN, receiver) + payload
-        header = self._header(_STRANGER, receiver)
+        header = self._header(STRANGER, receiver)
         key = self._stranger_key(self._primary, self.half)
         return header + _cipher(key).encrypt(_NONCE_PREFIX + header[26:], payload, header)
 
@@ -199,7 +202,7 @@ class Seal:
             raise Unopened("short")
         kind = data[0]
         if kind not in self._kinds:
-            raise Unopened("plaintext" if kind == _PLAIN else "sealed" if kind in (_PAIR, _STRANGER) else "version")
+            raise Unopened("plaintext" if kind == _PLAIN else "sealed" if kind in (_PAIR, STRANGER) else "version")
         if data[2:10] != self.label:
             raise Unopened("label")
         if kind != _PLAIN and data[1] not in self._keys_by_id:
@@ -209,7 +212,7 @@ class Seal:
     @staticmethod
     def for_stranger(data: bytes) -> bool:
         """Whether it is sealed in the way of those who do not know each other yet."""
-        return data[0] == _STRANGER
+        return data[0] == STRANGER
 
     def open(self, data: bytes, sender: bytes) -> bytes:
         """The payload of a datagram from a member we :meth:`meet`, once. Raises :class:`Unopened`."""
@@ -220,9 +223,8 @@ class Seal:
         if counter <= peer.highest and not peer.fresh(counter):
             raise Unopened("replay")
         for key in self._keys_by_id.get(data[1], ()):
-            if peer.group_in is not key:
-                peer.key_in = self._derive(peer, key, outward=False)
-                peer.group_in = key
+            if peer.group is not key:
+                self._derive(peer, key)
             try:
                 payload = _cipher(peer.key_in).decrypt(_NONCE_PREFIX + data[26:34], data[34:], data[:34])
             except InvalidTag:
@@ -247,20 +249,28 @@ class Seal:
 
     # --- deriving
 
-    def _derive(self, peer: Peer, group_key: bytes, *, outward: bool) -> bytes:
+    def _derive(self, peer: Peer, group_key: bytes) -> None:
+        """One key for each direction, both at once: the lower instance seals with the first half."""
         if not peer.shared:
             peer.shared = _agree(self._keys, peer.agreement)
-        parties = (self._keys.instance, peer.instance) if outward else (peer.instance, self._keys.instance)
-        return _derived(group_key + peer.shared, self.label, b"rumormill 1 pair" + b"".join(parties))
+        mine, theirs = self._keys.instance, peer.instance
+        parties = mine + theirs if mine < theirs else theirs + mine
+        both = _derived(group_key + peer.shared, self.label, b"rumormill 1 pair" + parties, 2 * KEY_BYTES)
+        lower, upper = both[:KEY_BYTES], both[KEY_BYTES:]
+        peer.key_out, peer.key_in = (lower, upper) if mine < theirs else (upper, lower)
+        peer.group = group_key
 
     def _stranger_key(self, group_key: bytes, sender: bytes) -> bytes:
         return _derived(group_key, self.label, b"rumormill 1 stranger" + sender)
 
 
 @functools.lru_cache(maxsize=4096)
-def _derived(secret: bytes, label: bytes, purpose: bytes) -> bytes:
-    """A key for one purpose. Remembered, as agreements are."""
-    return HKDF(SHA256(), 32, salt=label, info=purpose).derive(secret)
+def _derived(secret: bytes, label: bytes, purpose: bytes, length: int = KEY_BYTES) -> bytes:
+    """Keys for one purpose. Remembered, as agreements are."""
+    return HKDF(SHA256(), length, salt=label, info=purpose).derive(secret)
+
+
+_public = functools.lru_cache(maxsize=1024)(X25519PublicKey.from_public_bytes)
 
 
 _cipher = functools.lru_cache(maxsize=1024)(AESGCM)
@@ -278,7 +288,7 @@ def _agree(keys: MemberKeys, theirs: bytes) -> bytes:
     pair = (mine, theirs) if mine < theirs else (theirs, mine)
     known = _agreements.get(pair)
     if known is None:
-        known = keys.agreement.exchange(X25519PublicKey.from_public_bytes(theirs))
+        known = keys.agreement.exchange(_public(theirs))
         if len(_agreements) >= MAX_AGREEMENTS:
             del _agreements[next(iter(_agreements))]
         _agreements[pair] = known
