@@ -24,10 +24,20 @@ def test_the_first_example_fits_twenty_lines() -> None:
     assert len(example().splitlines()) <= 20
 
 
+def own_network() -> list[str]:
+    """A network namespace where the machine allows one: the example's ports may be somebody else's here."""
+    alone = ["unshare", "--map-root-user", "--net", "bash", "-c", 'ip link set lo up && exec "$@"', "alone"]
+    try:
+        allowed = subprocess.run([*alone, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return []
+    return alone if allowed else []
+
+
 def test_the_first_example_does_what_it_says(tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     shell = subprocess.Popen(
-        ["bash", "-euc", example()],
+        [*own_network(), "bash", "-euc", example()],
         cwd=tmp_path,
         env={**os.environ, "PATH": path, "COLUMNS": "120"},
         stdout=subprocess.PIPE,
