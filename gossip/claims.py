@@ -79,6 +79,14 @@ class Claims:
                 del self.claimants[name]
                 self.apply(claimant)
 
+    def _hear_of_another_life(self, row: Row) -> None:
+        """An earlier life of a name is held by a member. Where ours has long been silent, that is a second vote."""
+        held = self._state.table.settled.get(row.name)
+        if row.pending or held is None or held.half == row.half or not held.present or self._stands(held):
+            return
+        self._standing[held.half] = held.incarnation
+        self.conclude(held.half)
+
     # --- what others say
 
     def hear_record_untrusted(
@@ -102,6 +110,7 @@ class Claims:
         if not rival and not self._is_news(row):
             if sender is not None and row.half != state.me.half:
                 self._correct(row, sender)
+                self._hear_of_another_life(row)
         elif not state.signatures.of_record(row, bearer, state.now):
             return None
         elif row.half == state.me.half:

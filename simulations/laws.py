@@ -164,7 +164,7 @@ class RowLaws:
             return
         if not subject.replaced:  # where another lives at its address, who-answers are misses too, and come faster
             self._recently_heard(life, after, now)
-            self._enough_evidence(life, after, now)
+            self._enough_evidence(life, subject, after, now)
             self._few_at_once(life, after, now)
         self._registry.concluded.add((after.instance, after.incarnation))
         if subject.healthy and reachable:
@@ -186,13 +186,14 @@ class RowLaws:
         if last is not None and not life.host.clock_jumped and now - last < self._fresh:
             raise Violation("recently-heard", f"{observer} evicted {_tell(after)}, heard {now - last} µs ago")
 
-    def _enough_evidence(self, life: Life, after: Row, now: int) -> None:
+    def _enough_evidence(self, life: Life, subject: Life, after: Row, now: int) -> None:
         observer = life.host.key
         voters = self._true_voters(life, after, now)
         if len(voters) >= 2:
             return
         known = (after.instance, after.incarnation) in self._registry.concluded
-        if observer in voters and (known or _alone(life.node, after)):
+        superseded = self._registry.lives.get(subject.host.key) is not subject
+        if observer in voters and (known or superseded or _alone(life.node, after)):
             return
         raise Violation("evidence", f"{observer} evicted {_tell(after)} on true votes of {voters or 'nobody'}")
 
