@@ -59,6 +59,9 @@ class Isolation:
         if self.alone:
             return False
         state, period = self._state, self._state.settings.period
+        row = state.table.get(half)
+        if row is not None and row.name == state.me.name:
+            return state.isolated  # our own former life is nobody's loss
         self._losses = {h: at for h, at in self._losses.items() if state.now - at <= 6 * period}
         self._losses.setdefault(half, state.now)
         if state.isolated:
