@@ -84,7 +84,7 @@ class Damping:
             ages.append(0.0)  # not missed by anyone yet, but here we are
         seconds = probation(ages, first)
         until = self._born + seconds
-        if until <= state.now or (self._until < math.inf and until <= self._until):
+        if not seconds or until <= state.now or (self._until < math.inf and until <= self._until):
             return
         self._until = until
         self._impose(True)
@@ -93,6 +93,13 @@ class Damping:
             state.me.name,
             f"{state.me.name} takes no work for {seconds:g} s: {len(ages)} lives of it ended shortly before",
         )
+
+    def clock_fell_back(self, now: float) -> None:
+        """What was remembered by the former clock has no age any more: our start is long past, and nobody flaps."""
+        self._born = -math.inf
+        self._ends.clear()
+        if self._until < math.inf:
+            self._until = min(self._until, now + LONGEST)
 
     def _impose(self, imposed: bool) -> None:
         state = self._state

@@ -21,7 +21,7 @@ from rumormill.gossip.pings import Pings
 from rumormill.gossip.spread import Spread
 from rumormill.gossip.state import State
 from rumormill.gossip.wire import KnownLife, Taken
-from rumormill.membership.record import MAX_LIFE
+from rumormill.membership.record import MAX_LIFE, Liveness
 from rumormill.membership.row import Row
 
 JURY_SECONDS = 5.0
@@ -142,8 +142,11 @@ class Naming:
             self._jury[witness.half] = self._against[witness.half] = state.now
 
     def _may_judge(self, half: bytes) -> bool:
+        """A suspect may not: it may be gone, and its silence would speak for us for ever."""
         row = self._state.table.get(half)
-        return row is not None and row.present and not row.pending and row.name != self._state.me.name
+        if row is None or row.liveness is not Liveness.ALIVE:
+            return False
+        return not row.pending and row.name != self._state.me.name
 
     def heard_from(self, row: Row) -> None:
         """A member of our own name, but not us, shows a sign of life."""

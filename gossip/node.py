@@ -372,6 +372,7 @@ class Node:
         state = self._state
         if now < state.now:
             self._joining.clock_fell_back()
+            self._damping.clock_fell_back(now)
         due = state.now if self._reception.waking else self._due
         if now < state.now or now - due > state.settings.period:
             self._paused(now)
