@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rumormill.gossip.seal import NOBODY
+from rumormill.gossip.seal import NOBODY, Seal
 from rumormill.membership.record import HALF_BYTES
 from rumormill.simulations.host import Host
 from rumormill.simulations.network import Fault
@@ -92,9 +92,9 @@ class Evidence:
 
     def taken_in(self, observer: str, half: bytes, now: int, data: bytes) -> None:
         """A process of that half was handed a datagram. One that only passes through it to somebody else, who asked it
-        for help, is not for its ears."""
+        for help, is not for its ears; nor is what any holder of the group key could have said in the sender's name."""
         sent = self._sent.get(data)
-        if sent is None or data[_RECEIVER] not in (half, NOBODY):
+        if sent is None or Seal.for_stranger(data) or data[_RECEIVER] not in (half, NOBODY):
             return
         hearings = self._hearing[observer]
         hearing = hearings.get(data[_SENDER])
