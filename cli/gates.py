@@ -20,6 +20,7 @@ import operator
 import os
 import re
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -94,7 +95,12 @@ def parse_gate(text: str) -> Gate:
     expected = {"errors": ("%", None), "requests": (None,)}.get(metric, ("ms", "s"))
     if unit not in expected:
         raise BadRequest(f"the gate {text!r} has the wrong unit", _FORMS)
-    return Gate(text, metric, compare, float(number) * _UNITS[unit])
+    limit = float(number) * _UNITS[unit]
+    if metric == "errors" and limit >= 1:
+        raise BadRequest(
+            f"the gate {text!r} holds whatever fails", "errors are a part of all requests: write errors<1%"
+        )
+    return Gate(text, metric, compare, limit)
 
 
 class Source(Protocol):
@@ -184,6 +190,9 @@ class ClientFigures(msgspec.Struct):
     """What client/figures.py writes."""
 
     service: str = ""
+    at: float | None = None
+    """When they were written, seconds since 1970."""
+    window: float = 60.0
     releases: dict[str, ReleaseFigures] = {}
 
 
@@ -198,6 +207,9 @@ class OwnFigures:
             figures = msgspec.json.decode(self._read(), type=ClientFigures)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise NoFigure(f"{self._place} does not hold a client's figures: {error}") from None
+        age = time.time() - figures.at if figures.at is not None else 0.0
+        if age > figures.window:
+            raise NoFigure(f"the figures at {self._place} are {age:.0f} s old: nobody keeps them")
         held = figures.releases.get(release) if figures.service in ("", service) else None
         if held is None or not held.requests:
             raise NoFigure(f"no request of {service!r} to {release!r} is in {self._place} yet")

@@ -195,6 +195,7 @@ def _portrait(status: Status) -> list[tuple[str, str]]:
         ("cluster", status.cluster),
         ("service", status.service),
         ("readiness", status.readiness),
+        *([("no new work", status.unready)] if status.unready else []),
         ("gossip", status.gossip),
         ("pool", _company(status)),
         ("seal", sealed),

@@ -22,6 +22,11 @@ from rumormill.discovery.policies import CanaryAnswer, RolloutRow
 LEAST_PATIENCE = 60.0
 """Seconds beyond a step's hold that a missing figure is waited for, at the least; else as long as the hold."""
 
+AGAIN = 1.0
+"""Seconds until a sidecar that is away is asked again, where there is something to write."""
+TRIES = 5
+"""How often a step is written before a sidecar's refusal counts: one that has just started refuses for a moment."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -58,6 +63,10 @@ class Guide:
         self._say = say
         self._sleep = sleep
         self._clock = clock
+        self._plan: tuple[object, ...] | None = None
+        """What the one we guide is to do."""
+        self._seen = 0
+        """The last index of the policy that we know of."""
 
     def begin(self, rollout: RolloutRow, index: int) -> CanaryAnswer:
         """Write the first step. Raises :class:`Refused` where the sidecar will not."""
@@ -68,6 +77,9 @@ class Guide:
 
         Raises :class:`TakenOver`.
         """
+        if answer.rollout is not None and self._plan is None:
+            self._plan = _plan(answer.rollout)
+        self._seen = max(self._seen, answer.index)
         while True:
             rollout = self._ours(answer)
             passed, why = self._hold(rollout)
@@ -86,7 +98,7 @@ class Guide:
     def _hold(self, rollout: RolloutRow) -> tuple[bool | None, str]:
         """Watch one step: True when it has held for its time, False when a gate failed, None when the policy moved."""
         end = rollout.since + rollout.hold
-        give_up = end + max(rollout.hold, LEAST_PATIENCE)
+        give_up = max(end, self._clock()) + max(rollout.hold, LEAST_PATIENCE)
         every = self._every or min(max(rollout.hold / 20, 1.0), 15.0)
         while True:
             verdict = self._examine(rollout)
@@ -133,48 +145,74 @@ class Guide:
 
     # --- the policy
 
-    def _look(self) -> CanaryAnswer:
+    def _ask(self) -> CanaryAnswer:
+        """The policy. Raises :class:`Unreachable` where the sidecar knows an older one than we have seen."""
         answer, _ = self._sidecar.get("/v1/canary", {"service": self._service}, CanaryAnswer)
+        if answer.index < self._seen:
+            raise Unreachable(f"the sidecar at {self._sidecar.url} has not caught up with its pool", "")
+        self._seen = answer.index
         return answer
+
+    def _look(self) -> CanaryAnswer:
+        return self._patiently(self._ask)
+
+    def _patiently(self, ask: Callable[[], CanaryAnswer]) -> CanaryAnswer:
+        """Ask until a sidecar answers: a share that must go to 0 is not given up because nobody listens."""
+        while True:
+            try:
+                return ask()
+            except Unreachable as trouble:
+                self._say_away(trouble)
+            self._sleep(AGAIN)
+
+    def _say_away(self, trouble: Unreachable) -> None:
+        self._say(f"{trouble.message}; the share stays as it is, trying again")
 
     def _moved(self, rollout: RolloutRow) -> bool:
         """Whether the policy says something else of this rollout than we do. A sidecar that is away says nothing."""
         try:
-            return self._look().rollout != rollout
+            return self._ask().rollout != rollout
         except Unreachable as trouble:
-            self._say(f"{trouble.message}; the share stays as it is, trying again")
+            self._say_away(trouble)
             return False
 
     def _ours(self, answer: CanaryAnswer) -> RolloutRow:
         rollout = answer.rollout
         if rollout is None:
             raise TakenOver("the rollout was cleared")
+        if self._plan is not None and _plan(rollout) != self._plan:
+            raise TakenOver(f"another rollout of {rollout.release} has taken its place")
         if rollout.state != "running":
             raise TakenOver(f"the rollout is {rollout.state}" + (f": {rollout.why}" if rollout.why else ""))
         return rollout
 
-    def _step(self, rollout: RolloutRow, index: int) -> CanaryAnswer:
-        """Write a step, or go on from whatever somebody else has written meanwhile."""
-        try:
-            return self._write(rollout, index)
-        except Refused:
-            answer = self._look()
-            if answer.index == index:
-                raise
-            return answer
-
     def _end(self, rollout: RolloutRow, index: int, share: float) -> RolloutRow:
-        try:
-            self._write(rollout, index, share)
-        except Refused:
-            answer = self._look()
-            if answer.index == index:
-                raise
+        while True:
+            answer = self._step(rollout, index, share)
+            if answer.rollout is not None and (_plan(answer.rollout), answer.rollout.state) == (
+                _plan(rollout),
+                rollout.state,
+            ):
+                return rollout
             self._ours(answer)
             if rollout.state != "failed":
                 return self.guide(answer)
-            self._write(rollout, answer.index, share)  # another candidate moved, or another guide: ours has failed
-        return rollout
+            index = answer.index  # another candidate moved, or another guide: ours has failed
+
+    def _step(self, rollout: RolloutRow, index: int, share: float | None = None) -> CanaryAnswer:
+        """Write a step or the end, or answer with what somebody else has written meanwhile."""
+        for again in range(TRIES):
+            try:
+                return self._patiently(lambda: self._write(rollout, index, share))
+            except Refused as refusal:
+                answer = self._look()
+                if answer.index != index:
+                    return answer
+                if again == TRIES - 1:
+                    raise
+                self._say(f"{refusal.message}; trying again")
+            self._sleep(AGAIN)
+        raise AssertionError
 
     def _write(self, rollout: RolloutRow, index: int, share: float | None = None) -> CanaryAnswer:
         body = {
@@ -185,4 +223,10 @@ class Guide:
             "index": index,
         }
         answer, _ = self._sidecar.steer("/v1/canary", CanaryAnswer, body)
+        self._seen = answer.index
         return answer
+
+
+def _plan(rollout: RolloutRow) -> tuple[object, ...]:
+    """What a rollout is to do; the rest is how far it has come."""
+    return (rollout.release, rollout.steps, rollout.hold, rollout.gates, rollout.prometheus, rollout.figures)

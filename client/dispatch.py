@@ -224,7 +224,10 @@ class _Race:
             case Verdict.NOT_REPLAYABLE:
                 self._end(not_replayable(self._course, attempt, failure, self._standings.topology, now))
             case Verdict.AS_IT_IS:
-                self._end(failure.cause or RuntimeError(failure.what))
+                error = failure.cause or RuntimeError(failure.what)
+                # For those who keep figures.
+                error.attempts = tuple(self._course.attempts)  # type: ignore[attr-defined]
+                self._end(error)
             case Verdict.WAIT:
                 pass
 

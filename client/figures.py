@@ -6,22 +6,29 @@
 The file is what `rumormill canary run --figures FILE` reads its gates from; `figures.json()` is the same for whoever
 would rather serve it, and `figures.prometheus()` the same as Prometheus text, under the names its gates ask for.
 
+Each worker that was asked counts: one that failed a request which another then answered has failed it all the same, and
+one that a hedge overtook took as long as the request.
+
 Percentiles are over the last minute, of at most the last 2048 answers a release; counts too. The time of a request ends
 with the head of its answer: what a stream takes is its content's business.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import msgspec
+
+from rumormill.client.course import Attempt
+from rumormill.ring.worker import Worker
 
 WINDOW = 60.0
 """Seconds that count for percentiles and for the counts beside them."""
@@ -94,7 +101,8 @@ class Figures:
             if due:
                 self._written = now
         if due:
-            self.write()
+            with contextlib.suppress(OSError):  # no request fails for its figures' sake; who reads them sees their age
+                self.write()
 
     def figures(self) -> dict[str, ReleaseFigures]:
         """The last minute by release."""
@@ -153,18 +161,29 @@ class Figures:
         return _SyncCounting(self, inner)
 
     def _answered(self, response: httpx.Response, began: float) -> None:
+        took = time.perf_counter() - began
         worker = response.extensions.get("rumormill_worker")
+        self._missed(response.extensions.get("rumormill_attempts", ()), worker, took)
         if worker is not None:
-            self.note(worker.release, time.perf_counter() - began, failed=response.status_code >= 500)
+            self.note(worker.release, took, failed=response.status_code >= 500)
 
     def _failed(self, error: httpx.TransportError, began: float) -> None:
-        """A request that failed counts against whoever failed it last."""
-        worker = getattr(error, "worker", None)
-        attempts = getattr(error, "attempts", ())
-        if worker is None and attempts:
-            worker = attempts[-1].worker
-        if worker is not None:
-            self.note(worker.release, time.perf_counter() - began, failed=True)
+        took = time.perf_counter() - began
+        attempts, worker = getattr(error, "attempts", ()), getattr(error, "worker", None)
+        self._missed(attempts, None, took)
+        if worker is not None and not attempts:
+            self.note(worker.release, took, failed=True)
+
+    def _missed(self, attempts: Sequence[Attempt], answered: Worker | None, took: float) -> None:
+        """Who was asked and did not answer: the caller may never notice, but a gate must."""
+        for number, attempt in enumerate(attempts):
+            if attempt.worker is answered:
+                continue
+            if attempt.failure is None:
+                if number == 0:  # overtaken, and so at least as slow as the whole request
+                    self.note(attempt.worker.release, took, failed=False)
+            elif not attempt.failure.refused_here:
+                self.note(attempt.worker.release, took, failed=True)
 
 
 class _Counting(httpx.AsyncBaseTransport):

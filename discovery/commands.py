@@ -33,6 +33,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """HOST:PORT the others reach this sidecar at."""
     readiness: ReadinessWord
     draining: bool
+    unready: str
+    """Why no new work should be sent here; empty when it may."""
     joined: bool
     """Whether it knows of any other member."""
     isolated: bool

@@ -22,6 +22,8 @@ BAND: Final = 26.0
 GAP: Final = 12.0
 MAX_ARCS: Final = 20_000
 """Arcs drawn on one circle; a larger ring is drawn by every so many of its points."""
+STRAIGHT: Final = CIRCLE // 360
+"""Shorter arcs are drawn as lines, a hundredth of a pixel from them: renderers draw wedges for arcs near a point."""
 LEGEND_LINES: Final = 64
 LINE: Final = 18
 
@@ -87,7 +89,9 @@ def _arc(radius: float, begin: int, end: int) -> str:
     large = int(end - begin > CIRCLE // 2)
     if end - begin >= CIRCLE:  # one point holds the whole circle, which one arc cannot say
         return _arc(radius, begin, end - CIRCLE // 2) + _arc(radius, end - CIRCLE // 2, end)
-    return f"M{x0:.2f} {y0:.2f}A{radius:g} {radius:g} 0 {large} 1 {x1:.2f} {y1:.2f}"
+    if end - begin < STRAIGHT:
+        return f"M{x0:.3f} {y0:.3f}L{x1:.3f} {y1:.3f}"
+    return f"M{x0:.3f} {y0:.3f}A{radius:g} {radius:g} 0 {large} 1 {x1:.3f} {y1:.3f}"
 
 
 def _place(radius: float, position: int) -> tuple[float, float]:

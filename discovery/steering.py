@@ -7,6 +7,7 @@ the last writer's whole word holds, as the index in the answers tells.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TypeVar
 
 import msgspec
@@ -65,8 +66,12 @@ async def set_canary(desk: Desk, call: Call[NoQuery]) -> Response:
             f"with {body.release} at {body.share:.4g} the shares add up to {total / 100:g} %",
             f"lower another first ({others}), or clear it: rumormill canary clear RELEASE",
         )
+    if body.rollout and body.rollout.release != body.release:
+        raise refuse(
+            409, f"the rollout is of {body.rollout.release!r}, the share {body.release!r}'s", "name one release"
+        )
     rollout = rollout_from(body.rollout) if body.rollout else _out_of_hand(before.rollout, body.release)
-    record = _write(desk, service, Canary(shares, rollout))
+    record = _write_canary(desk, service, Canary(shares, rollout))
     return prepare_json(_canary_answer(desk, service, record, _canary_warnings(desk, service, body.release)))
 
 
@@ -220,6 +225,16 @@ def _expected(desk: Desk, service: str, index: int | None) -> PolicyRecord | Non
     return held
 
 
+def _write_canary(desk: Desk, service: str, body: Canary) -> PolicyRecord:
+    """As :func:`_write`. Where a rollout's reason for ending makes it too long for a datagram, it ends without one."""
+    rollout = body.rollout
+    if rollout is not None and rollout.why:
+        with contextlib.suppress(Impossible):
+            return desk.commands.write_policy(service, body)
+        body = Canary(body.shares, msgspec.structs.replace(rollout, why=""))
+    return _write(desk, service, body)
+
+
 def _write(desk: Desk, service: str, body: Body) -> PolicyRecord:
     try:
         return desk.commands.write_policy(service, body)
@@ -238,4 +253,4 @@ def _in_words(error: Exception) -> str:
     text = str(error).replace("`", "")
     if "$.share" in text and "<=" in text:
         return "a share is a part of 1, so 0.05 is 5 % and nothing is above 1"
-    return text[:1].lower() + text[1:]
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]

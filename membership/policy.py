@@ -172,8 +172,10 @@ def _validate(record: PolicyRecord) -> None:
         if not text.isprintable() or len(text.encode()) > MAX_NAME_BYTES:
             raise InvalidPolicy(f"the {what} cannot be printed, or is longer than {MAX_NAME_BYTES} bytes")
     match record.body:
-        case Canary(shares):
+        case Canary(shares, rollout):
             _validate_shares(shares)
+            if rollout is not None and rollout.position >= len(rollout.steps):
+                raise InvalidPolicy("the rollout is at a step that it has not")
         case Maintenance(workers):
             _validate_names("worker", workers)
         case ZonePreference(zone):

@@ -245,6 +245,7 @@ class Companion:
             gossip=str(settings.reached_at),
             readiness=_WORDS[self.readiness],
             draining=self._draining,
+            unready=self.unready() or "",
             joined=node.joined,
             isolated=not node.hears,
             stopped=node.stopped,

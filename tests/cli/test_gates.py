@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -83,7 +84,21 @@ def test_what_is_a_gate(text: str, metric: str, compare: str, limit: float) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["", "p99", "p99<", "p99<5%", "p99<300", "errors<1ms", "requests>1s", "p42<1s", "promql: up", "exec: "]
+    "text",
+    [
+        "",
+        "p99",
+        "p99<",
+        "p99<5%",
+        "p99<300",
+        "errors<1ms",
+        "requests>1s",
+        "errors<5",
+        "errors<=100%",
+        "p42<1s",
+        "promql: up",
+        "exec: ",
+    ],
 )
 def test_what_is_none(text: str) -> None:
     with pytest.raises(BadRequest):
@@ -170,6 +185,9 @@ def test_the_clients_own_figures_from_a_file_and_a_url(tmp_path: Path) -> None:
                     figures.figure(gate, service, release)
     path.write_text("no json")
     with pytest.raises(NoFigure, match="does not hold"):
+        OwnFigures(str(path)).figure(P99, "embed", "v2")
+    path.write_text(json.dumps({**OWN, "at": time.time() - 61, "window": 60.0}))
+    with pytest.raises(NoFigure, match="61 s old"):
         OwnFigures(str(path)).figure(P99, "embed", "v2")
     with pytest.raises(NoFigure, match="cannot be read"):
         OwnFigures(str(tmp_path / "none")).figure(P99, "embed", "v2")

@@ -203,8 +203,9 @@ async def test_what_is_not_replayable_is_never_hedged(autojump_clock):
 async def test_the_callers_own_time_limit_stays_an_httpx_timeout():
     async with stage(workers=1) as scene, calling(scene, hedge=False) as (_, http):
         scene.workers["w0"].behaviour = hang
-        with pytest.raises(httpx.ReadTimeout):
+        with pytest.raises(httpx.ReadTimeout) as raised:
             await http.get("/", timeout=0.05)
+        assert [attempt.worker.name for attempt in raised.value.attempts] == ["w0"]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("how", ["evicted", "critical"])

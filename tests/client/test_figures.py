@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from rumormill.client.course import Attempt, Failure
 from rumormill.client.figures import MAX_RELEASES, OTHERS, WINDOW, Figures
 from rumormill.ring.worker import Worker
 
@@ -67,6 +69,14 @@ def test_the_file_is_written_at_most_once_a_second(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["releases"]["v2"]["requests"] == 4
 
 
+def test_a_file_that_cannot_be_written_fails_no_request(tmp_path: Path) -> None:
+    figures = Figures("embed", path=tmp_path / "missing" / "figures.json")
+    figures.note("v2", 0.1, failed=False)
+    assert figures.figures()["v2"].requests == 1
+    with pytest.raises(OSError, match="No such file"):
+        figures.write()
+
+
 def test_prometheus_reads_what_it_writes() -> None:
     figures = Figures('em"bed')
     figures.note("v2\\", 0.02, failed=False)
@@ -98,6 +108,33 @@ class Answers(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         return self.handle_request(request)
+
+
+def attempt(release: str, what: str = "", *, refused_here: bool = False) -> Attempt:
+    worker = msgspec.structs.replace(WORKER, name=f"{release}-{what}", release=release)
+    failure = Failure(what, sent=True, refused_here=refused_here) if what else None
+    return Attempt(worker, 0.0, failure=failure, running=False)
+
+
+def test_whoever_was_asked_counts_also_where_another_answered() -> None:
+    overtaken, broken, refused = attempt("v3"), attempt("v2", "broke off"), attempt("v4", "mistake", refused_here=True)
+    answered = Attempt(WORKER, 0.0, running=False)
+    attempts = (overtaken, broken, refused, answered)
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/late":
+            error = httpx.ReadTimeout("the caller's own limit")
+            error.attempts = (broken,)  # type: ignore[attr-defined]
+            raise error
+        return httpx.Response(200, extensions={"rumormill_worker": WORKER, "rumormill_attempts": attempts})
+
+    figures = Figures("embed")
+    with httpx.Client(transport=figures.sync_transport(httpx.MockTransport(handle)), base_url="http://e") as http:
+        http.get("/")
+        with pytest.raises(httpx.ReadTimeout):
+            http.get("/late")
+    found = {name: (held.requests, held.errors) for name, held in figures.figures().items()}
+    assert found == {"v3": (1, 0), "v2": (3, 2)}
 
 
 async def test_transports_count_who_answered_and_who_failed() -> None:

@@ -95,6 +95,7 @@ class Sidecar:
             gossip="127.0.0.1:7946",
             readiness="draining" if draining else "passing",
             draining=draining,
+            unready=self.reason or "",
             joined=True,
             isolated=False,
             stopped=None,

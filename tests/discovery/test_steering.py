@@ -55,6 +55,16 @@ async def test_a_release_without_workers_is_a_warning():
         (b'{"release": "v2", "share": 0.5, "sevice": "x"}', 400, "sevice"),
         (b"{", 400, "the body will not do"),
         (b'{"release": "v2", "share": "\xff"}', 400, "the body will not do"),
+        (
+            b'{"release": "v2", "share": 0.5, "rollout": {"release": "v3", "steps": [1], "hold": 1}}',
+            409,
+            "the rollout is of 'v3'",
+        ),
+        (
+            b'{"release": "v2", "share": 0.5, "rollout": {"release": "v2", "steps": [1], "hold": 1, "position": 1}}',
+            409,
+            "at a step that it has not",
+        ),
         (b'{"release": "v3", "share": 0.6}', 409, "add up to 110 %"),
         (b'{"release": "v3", "share": 0.1, "index": 7}', 409, "has changed meanwhile"),
     ],
@@ -104,6 +114,19 @@ async def test_a_share_set_by_hand_ends_the_rollout_of_that_release_only():
         assert answer["rollout"]["state"] == "running"
         _, answer = await put(endpoint, "/v1/canary", release="v2", share=0.1)
         assert (answer["rollout"]["state"], answer["rollout"]["why"]) == ("aborted", "its share was set by hand")
+
+
+async def test_a_rollout_ends_even_where_the_reason_has_no_room():
+    """A policy must fit a datagram; what is left out is the reason, never the share of 0."""
+    async with serving(MIXED) as endpoint:
+        gates = ["exec: " + "x" * 390, "exec: " + "y" * 390, "exec: " + "z" * 60]
+        rollout = {"release": "v2", "steps": [0.05, 1.0], "hold": 60.0, "gates": gates}
+        assert (await put(endpoint, "/v1/canary", release="v2", share=0.05, rollout=rollout))[0] == 200
+        failed = {**rollout, "state": "failed", "why": "\U0001f525" * 200}
+        status, answer = await put(endpoint, "/v1/canary", release="v2", share=0.0, rollout=failed)
+        assert status == 200
+        assert answer["canary"][0]["share"] == 0.0
+        assert (answer["rollout"]["state"], answer["rollout"]["why"]) == ("failed", "")
 
 
 async def test_maintenance_and_zone():

@@ -17,6 +17,7 @@ from rumormill.membership.policy import (
     Maintenance,
     Policy,
     PolicyRecord,
+    Rollout,
     Share,
     ZonePreference,
     encode_policy,
@@ -99,6 +100,9 @@ def test_the_table_is_full_for_new_names_only() -> None:
         PolicyRecord("embed", 2**40, "w1", 0, Canary([])),
         PolicyRecord("é" * 100, 1, "w1", 0, Canary([])),
         PolicyRecord("embed", 1, "w1", 0, Maintenance([f"worker-{n}-{'x' * 30}" for n in range(60)])),
+        PolicyRecord(
+            "embed", 1, "w1", 0, Canary([], Rollout("v2", [500], 1.0, [], "", "", position=1, since=0, state="running"))
+        ),
         PolicyRecord("embed", 1, "w1", 0, Maintenance(["w1", "w1"])),
         PolicyRecord("embed", 1, "w1", 0, ZonePreference("\x00")),
     ],
