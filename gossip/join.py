@@ -47,7 +47,7 @@ WELCOME_BYTES, SIGNED_RECORD_BYTES = 32, 67
 class Contact:
     """An address we ask to let us in. ``tries`` are those left; seeds have no end."""
 
-    __slots__ = ("due", "nonce", "shown", "tenant", "tries", "wait")
+    __slots__ = ("due", "nonce", "ours", "shown", "tenant", "tries", "wait")
 
     def __init__(self, due: float, tries: float) -> None:
         self.due = due
@@ -59,6 +59,9 @@ class Contact:
         """Of the hello we wait for an answer to."""
         self.tenant = NOBODY
         """Half of the member that last answered from there."""
+        self.ours = False
+        """Whether our own joins came back from there, and nothing else since. Anybody can send them back, so we go on
+        asking: who is really there answers."""
 
 
 class Joining:
@@ -74,7 +77,7 @@ class Joining:
         self._spent: tuple[set[bytes], set[bytes]] = (set(), set())
         """Cookies that have been shown, by the secrets they were made with."""
         self._contacts: dict[Address, Contact] = {}
-        self._ourselves: set[Address] = {state.me.address} if state.me.address else set()
+        self._ourselves = state.me.address
         self._whos = Rate(WHO_PER_SECOND / 2, WHO_PER_SECOND)
         self._deadline = math.inf
         self.joined = False
@@ -87,13 +90,13 @@ class Joining:
     @property
     def seeking(self) -> bool:
         """Whether there are addresses at which others should be."""
-        return any(address not in self._ourselves for address in self._contacts)
+        return any(not contact.ours for contact in self._contacts.values())
 
     # --- asking
 
     def set_contacts(self, addresses: Iterable[Address]) -> None:
         """Replace the seeds; one that was known keeps its pace."""
-        wanted = [address for address in dict.fromkeys(addresses) if address not in self._ourselves]
+        wanted = [address for address in dict.fromkeys(addresses) if address != self._ourselves]
         transient = {a: c for a, c in self._contacts.items() if c.tries < math.inf}
         kept = {a: self._contacts[a] for a in wanted if a in self._contacts and a not in transient}
         fresh = {
@@ -106,7 +109,7 @@ class Joining:
 
     def try_address(self, address: Address) -> None:
         """Somebody there does not know us, or is not who we thought: ask now, whatever we asked there before."""
-        if address in self._ourselves:
+        if address == self._ourselves:
             return
         contact = self._contacts.get(address)
         if contact is not None:
@@ -159,7 +162,7 @@ class Joining:
         if contact is None or contact.nonce != challenge.nonce:
             self._state.counters["stale_challenges"] += 1
             return
-        contact.tenant = sender
+        contact.tenant, contact.ours = sender, False
         contact.shown, contact.nonce = contact.nonce, b""
         self._damping.hear(challenge)
         self._naming.introduce(challenge.lives)
@@ -181,7 +184,9 @@ class Joining:
     def hear_join(self, join: Join, sender: bytes, source: Address) -> None:
         state = self._state
         if sender == state.me.half:  # one of our seeds is ourselves, under another address
-            self._ourselves.add(source)
+            contact = self._contacts.get(source)
+            if contact is not None and contact.nonce == join.nonce:
+                contact.ours = True
             return
         lives = [
             KnownLife(row.generation, row.instance, row.incarnation, row.liveness, row.pending)

@@ -8,6 +8,7 @@ a newcomer count that still waits for its name, while anybody is there who need 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from rumormill.gossip.state import State
 from rumormill.membership.record import Liveness
 
 MAX_VOTERS = 16
-"""Votes kept per subject; two decide."""
+"""Votes kept per subject; two decide. Where there are more, those of the longest known: newcomers crowd nobody out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,10 @@ class VoteBook:
         ballots = self._ballots.setdefault(subject, {})
         known = ballots.get(ballot.voter)
         if known is None and len(ballots) >= MAX_VOTERS:
-            return
+            newest = max(ballots, key=self._came)
+            if self._came(ballot.voter) >= self._came(newest):
+                return
+            del ballots[newest]
         if known is None or (known.incarnation, known.cast) < (ballot.incarnation, ballot.cast):
             ballots[ballot.voter] = ballot
 
@@ -78,6 +82,11 @@ class VoteBook:
     def void_all(self) -> None:
         """Nothing held may count any more: we were paused, or cut off."""
         self._ballots.clear()
+
+    def _came(self, voter: bytes) -> float:
+        """When a voter came to be known here; we were here before anybody."""
+        state = self._state
+        return -math.inf if voter == state.me.half else state.known_since.get(voter, math.inf)
 
     def _counts(self, ballot: Ballot) -> bool:
         state = self._state

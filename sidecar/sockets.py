@@ -127,7 +127,8 @@ def _tls_context(settings: Settings) -> ssl.SSLContext | None:
             ) from None
     for flag, path in (("--http-cert", cert), ("--http-key", key)):
         try:
-            path.open("rb").close()
+            with path.open("rb") as file:
+                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         except OSError as error:
             raise SettingsError(
                 f"{flag} {path} cannot be read: {error.strerror}", "give a PEM file you can read"
@@ -140,6 +141,8 @@ def _tls_context(settings: Settings) -> ssl.SSLContext | None:
             f"--http-cert {cert} and --http-key {key} are not a pair: {reason}",
             "both must be PEM, the key unencrypted and the certificate's own",
         ) from None
+    if mode & 0o007:  # the key's; a group of its own is how distributions share one
+        raise SettingsError(f"--http-key {key} can be read by everyone (mode {mode:04o})", f"chmod 600 {key}")
     return context
 
 

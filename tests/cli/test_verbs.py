@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 from agents import COMMAND, Agent, Worker, all_routable, environment, has, pool, rumormill
+from certificates import Authority
 
 GROUPS = ("canary", "maintenance", "zone", "keys")
 VERBS = ("agent", "members", "workers", "lookup", "events", "status", "watch", "drain", "undrain", "leave", *GROUPS)
@@ -258,6 +259,8 @@ async def test_an_agent_that_cannot_start_says_so_in_two_lines(tmp_path: Path) -
     toml.write_text('clutser = "prod"\n')
     not_pem = tmp_path / "x.pem"
     not_pem.write_text("nothing")
+    pem, key = Authority(tmp_path).issue()
+    key.chmod(0o644)
     for flags, code, words in (
         ((), 2, "the agent needs --name"),
         (needed, 2, "there is no key"),
@@ -268,6 +271,7 @@ async def test_an_agent_that_cannot_start_says_so_in_two_lines(tmp_path: Path) -
         ((*unsealed, "--ca-file", str(toml)), 2, "--ca-file and --identity-file go together"),
         ((*unsealed, "--ca-file", str(toml), "--identity-file", str(toml)), 2, "authority-public"),
         ((*unsealed, "--http-cert", str(not_pem), "--http-key", str(not_pem)), 2, "are not a pair"),
+        ((*unsealed, "--http-cert", str(pem), "--http-key", str(key)), 2, "can be read by everyone (mode 0644)"),
         ((*unsealed, "--gossip", "127.0.0.1:0", "--http", "192.0.2.1:1", "--http-token-file", str(toml)), 2, "others"),
         ((*unsealed, "--gossip", "192.0.2.1:0", "--advertise-worker", "http://192.0.2.1:1"), 5, "cannot assign"),
     ):

@@ -16,6 +16,7 @@ from rumormill.gossip.credentials import Issuer, MemberKeys
 from rumormill.gossip.detector import Detector
 from rumormill.gossip.seal import HEADER, Seal
 from rumormill.gossip.state import State
+from rumormill.gossip.votes import MAX_VOTERS
 from rumormill.gossip.wire import CastVote, Death, Heard, Left, Suspect, Tombstone, Vote
 from rumormill.membership import Liveness, Readiness
 from rumormill.membership.row import Row
@@ -127,6 +128,26 @@ def test_nobody_evicts_alone(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> 
         say(world, "mallory", Vote(victim.half, victim.incarnation, own), Death(victim.half, victim.incarnation, fakes))
         world.run(0.1)
     assert (world.history.of("evicted", "n1") == []) is (breaks is whole)
+
+
+def test_a_crowd_of_newcomers_leaves_room_for_honest_votes() -> None:
+    """As many newcomers as a subject has room for votes vote against a dead member before anybody else can. They do not
+    count yet, and what counts still comes in."""
+    world = aged(5)
+    crowd = [f"mallory{number}" for number in range(MAX_VOTERS)]
+    for name in crowd:
+        world.start_one(name)
+    world.run(3.0)
+    world.crash("n1")
+    for stamp in range(1, 31):
+        for name in crowd:
+            state = node(world, name)._state
+            victim = row_of(world, name, "n1")
+            own = CastVote(state.me.half, stamp, 0, state.sign_vote(victim, stamp))
+            say(world, name, Vote(victim.half, victim.incarnation, own), to=("n0", "n2", "n3", "n4"))
+        world.run(0.1)
+    for key in ("n0", "n2", "n3", "n4"):
+        assert row_of(world, key, "n1").liveness is Liveness.DEAD
 
 
 def believe_hearsay(self: Detector, heard: Heard) -> None:

@@ -200,3 +200,39 @@ def test_a_forked_process_sends_nothing() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
     transport._send()
     sock.close()
+
+
+@pytest.mark.parametrize("all_of_them", [False, True])
+def test_our_own_joins_sent_back_hide_no_seed(all_of_them: bool) -> None:
+    """As if from the seed that they were sent to, and from everywhere: a join of ours says nothing of where it is."""
+    world = World(seed=3)
+    world.start(1)
+    recorder = Recorder(world)
+    seed = world.hosts["n0"].address
+    world.cut(["n0"])
+    world.start_one("late")
+    for number in range(200):
+        world.run(0.02)
+        joins = [data for data, source in recorder.datagrams if source == world.hosts["late"].address]
+        for data in joins if all_of_them else joins[-1:]:
+            world.inject(data, "late", seed)
+            world.inject(data, "late", ("198.51.100.1", 1000 + number))
+        world.command("late", lambda late, now: late._joining.set_contacts([seed]))  # type: ignore[attr-defined]
+    joining = node(world, "late")._joining
+    assert len(joining._contacts) == 1
+    world.heal()
+    assert world.run_until(world.one_view, within=3.0) is not None
+
+
+def test_a_seed_that_is_ourselves_is_nobody_to_wait_for() -> None:
+    world = World(seed=3)
+    world.start(1)
+    joining = node(world, "n0")._joining
+    elsewhere = ("198.51.100.7", 7946)
+    recorder = Recorder(world)
+    world.command("n0", lambda n0, now: n0._joining.set_contacts([elsewhere]))  # type: ignore[attr-defined]
+    assert joining.seeking
+    world.run(1.0)
+    world.inject(recorder.datagrams[-1][0], "n0", elsewhere)
+    world.run(0.01)
+    assert not joining.seeking

@@ -22,4 +22,5 @@ class Authority:
         certificate, key = self._folder / f"{stem}.pem", self._folder / f"{stem}.key"
         certificate.write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
         issued.private_key_pem.write_to_path(key)
+        key.chmod(0o600)
         return certificate, key
