@@ -54,6 +54,8 @@ class Damping:
         self._born = state.now
         self._until = math.inf
         self._ends: dict[str, deque[float]] = {}
+        self._failures: deque[float] = deque(maxlen=MAX_ENDS)
+        """When the worker beside us failed, while we went on."""
 
     @property
     def deadline(self) -> float:
@@ -83,21 +85,31 @@ class Damping:
         if any(life.liveness.present and not life.pending for life in others):
             ages.append(0.0)  # not missed by anyone yet, but here we are
         seconds = probation(ages, first)
-        until = self._born + seconds
-        if not seconds or until <= state.now or (self._until < math.inf and until <= self._until):
+        if seconds:
+            self._extend(self._born + seconds, f"for {seconds:g} s: {len(ages)} lives of it ended shortly before")
+
+    def worker_failed(self) -> None:
+        """The worker beside us fails: as much a flap as the end of a life, counted from the second within a minute."""
+        state = self._state
+        self._failures.append(state.now)
+        if not state.settings.probation:
+            return
+        if seconds := probation([state.now - at for at in self._failures], state.settings.probation):
+            self._extend(state.now + seconds, f"for {seconds:g} s: its worker failed {len(self._failures)} times lately")
+
+    def _extend(self, until: float, why: str) -> None:
+        state = self._state
+        if until <= state.now or (self._until < math.inf and until <= self._until):
             return
         self._until = until
         self._impose(True)
-        state.tell(
-            "probation",
-            state.me.name,
-            f"{state.me.name} takes no work for {seconds:g} s: {len(ages)} lives of it ended shortly before",
-        )
+        state.tell("probation", state.me.name, f"{state.me.name} takes no work {why}")
 
     def clock_fell_back(self, now: float) -> None:
         """What was remembered by the former clock has no age any more: our start is long past, and nobody flaps."""
         self._born = -math.inf
         self._ends.clear()
+        self._failures.clear()
         if self._until < math.inf:
             self._until = min(self._until, now + LONGEST)
 

@@ -237,6 +237,13 @@ class Node:
         self._end_step()
         return record
 
+    def worker_failed(self, now: float) -> None:
+        """The worker beside us was ready and is not any more, against anybody's wish. One that keeps failing waits."""
+        if not self._gone:
+            self._step_to(now)
+            self._damping.worker_failed()
+            self._end_step()
+
     def leave(self, now: float) -> None:
         """Say goodbye. Keep driving the node until :attr:`has_left`."""
         if self._claims.leaving or self._naming.stopped:

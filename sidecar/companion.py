@@ -112,6 +112,8 @@ class Companion:
 
     def worker_is(self, readiness: Readiness, why: str) -> None:
         """The worker check has concluded something."""
+        if self._worker.routable and readiness is Readiness.CRITICAL:
+            self._node.worker_failed(boot_clock())
         self._worker = readiness
         self._why = f"the worker is {readiness.word}: {why}"
         log = self._log.warning if readiness is Readiness.CRITICAL else self._log.info

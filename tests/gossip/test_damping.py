@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from pools import node, pool
 from rumormill.gossip.damping import LONGEST, probation
 from rumormill.membership import Readiness
 from rumormill.simulations import World
+from rumormill.simulations.births import worker_profile
 
 
 @pytest.mark.parametrize(
@@ -71,6 +74,38 @@ def test_a_worker_killed_every_20_seconds_changes_the_ring_at_most_twice_a_minut
     per_minute = [sum(start < at <= start + 60 for at in changes) for start in (third, third + 30, third + 60)]
     assert max(per_minute) <= 2
     assert len([at for at in changes if at < third]) >= 4  # undamped, each death is two changes
+
+
+def test_a_worker_that_keeps_failing_beside_a_living_sidecar_is_damped_too() -> None:
+    world = pool(4)
+    subject = node(world, "n3")
+    changes: list[float] = []
+    held = [True]
+
+    def say(state: Readiness) -> None:
+        now = world.hosts["n3"].local_time()
+        if state is Readiness.CRITICAL:
+            subject.worker_failed(now)
+        subject.update(replace(worker_profile("n3"), readiness=state), now)
+
+    def run(seconds: float) -> None:
+        end = world.now + seconds
+        while world.now < end:
+            world.run(0.05)
+            if (there := readiness(world, "n3") is not None) != held[-1]:
+                held.append(there)
+                changes.append(world.now)
+
+    failures = []
+    for _ in range(9):
+        run(17.0)
+        failures.append(world.now)
+        say(Readiness.CRITICAL)
+        run(3.0)
+        say(Readiness.PASSING)
+    third = failures[2] + 1.0
+    assert len([at for at in changes if at < failures[1]]) == 2, "the first failure costs nothing but itself"
+    assert max(sum(start < at <= start + 60 for at in changes) for start in (third, third + 30, third + 60)) <= 2
 
 
 def test_two_starts_wait_for_nothing_and_probation_ends_by_itself() -> None:
