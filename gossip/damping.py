@@ -95,7 +95,9 @@ class Damping:
         if not state.settings.probation:
             return
         if seconds := probation([state.now - at for at in self._failures], state.settings.probation):
-            self._extend(state.now + seconds, f"for {seconds:g} s: its worker failed {len(self._failures)} times lately")
+            self._extend(
+                state.now + seconds, f"for {seconds:g} s: its worker failed {len(self._failures)} times lately"
+            )
 
     def _extend(self, until: float, why: str) -> None:
         state = self._state

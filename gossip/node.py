@@ -246,14 +246,13 @@ class Node:
 
     def leave(self, now: float) -> None:
         """Say goodbye. Keep driving the node until :attr:`has_left`."""
-        if self._claims.leaving or self._naming.stopped:
+        if self._gone:
             return
         self._step_to(now)
-        state = self._state
         self._spread.say_goodbye()
         self._claims.leaving = True
-        self._leave_done = state.now + LEAVE_SECONDS
-        state.tell("left", state.me.name, f"{state.me.name} left")
+        self._leave_done = now + LEAVE_SECONDS
+        self._state.tell("left", self._state.me.name, f"{self._state.me.name} left")
         self._end_step()
 
     def change_keys(self, ring: KeyRing, now: float) -> None:
