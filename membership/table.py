@@ -20,6 +20,9 @@ from rumormill.membership.policy import Policy, PolicyTable
 from rumormill.membership.record import Liveness
 from rumormill.membership.row import Row, merge
 
+HEARSAY_SHARE = 4
+"""One part in so many of a table may be tombstones of lives it never knew: who makes them up keeps no newcomer out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -55,6 +58,8 @@ class MemberTable:
         self.refused = 0
         """Rows turned away: the table was full, or the instance goes by another name."""
         self._max_members = max_members
+        self._hearsay = 0
+        """Rows without a record: tombstones of lives that were over when we heard of them, on somebody's word alone."""
         self._by_half: dict[bytes, Row] = {}
         self._buckets = array("I", bytes(4 * 256))
         self.policies = PolicyTable(self._count_checksum)
@@ -146,7 +151,11 @@ class MemberTable:
         namesake = self._by_half.get(row.half)
         if namesake is not None and namesake.name != row.name:
             return False
-        return before is not None or row.name in self.settled or len(self) < self._max_members
+        if before is not None or row.name in self.settled:
+            return True
+        if row.record is None and HEARSAY_SHARE * self._hearsay >= self._max_members:
+            return False
+        return len(self) < self._max_members
 
     def _drop(self, row: Row) -> None:
         del (self.pending if row.pending else self.settled)[row.name]
@@ -162,6 +171,7 @@ class MemberTable:
     def _index(self, row: Row) -> None:
         half = row.half
         self._by_half[half] = row
+        self._hearsay += row.record is None
         if not row.present:
             self.buried[half] = None
             return
@@ -177,6 +187,7 @@ class MemberTable:
         if self._by_half.get(half) is not row:
             return
         del self._by_half[half]
+        self._hearsay -= row.record is None
         self.buried.pop(half, None)
         self.suspects.pop(half, None)
         if row.present:

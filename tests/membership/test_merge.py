@@ -200,3 +200,15 @@ def test_a_tombstone_needs_no_record() -> None:
     assert table.get(alive.half).liveness is Liveness.LEFT  # type: ignore[union-attr]
     assert table.forget(alive.half)
     assert len(table) == 0
+
+
+def test_made_up_dead_keep_no_newcomer_out() -> None:
+    table = MemberTable(max_members=40)
+    for number in range(100):
+        table.apply(tombstone(f"z{number}", 1, number.to_bytes(16, "little"), 1, Liveness.DEAD))
+    assert len(table) == 10
+    rows = [row(f"w{number}", number + 1) for number in range(30)]
+    assert all(table.apply(newcomer) for newcomer in rows)
+    for half in list(table.buried):
+        table.forget(half)
+    assert table.apply(tombstone("z", 1, b"z" * 16, 1, Liveness.DEAD)), "there is room again"
