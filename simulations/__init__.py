@@ -6,10 +6,10 @@ reports. Nothing here reads a clock, opens a socket or sleeps; one seed gives on
 membership, gossip, ring and ``discovery.view``. It knows no command line (``cli/simulate.py`` does).
 """
 
-from rumormill.simulations.births import RumormillMidwife
+from rumormill.simulations.births import RumormillFactory
 from rumormill.simulations.history import Concluded, History
 from rumormill.simulations.network import LAN, WAN, Burst, Fault, Latency, Trouble
-from rumormill.simulations.participant import Birth, Midwife, Participant
+from rumormill.simulations.participant import Birth, NodeFactory, Participant
 from rumormill.simulations.world import World
 
 __all__ = [
@@ -21,9 +21,9 @@ __all__ = [
     "Fault",
     "History",
     "Latency",
-    "Midwife",
+    "NodeFactory",
     "Participant",
-    "RumormillMidwife",
+    "RumormillFactory",
     "Trouble",
     "World",
 ]

@@ -23,7 +23,7 @@ def worker_profile(name: str) -> Profile:
 
 
 @dataclass(frozen=True, slots=True)
-class RumormillMidwife:
+class RumormillFactory:
     """Makes the Node that runs in production. ``keyring`` None sends plaintext."""
 
     settings: ProtocolSettings = field(default_factory=ProtocolSettings)

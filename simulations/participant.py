@@ -53,4 +53,4 @@ class Birth:
     """Seconds on its host's own clock."""
 
 
-Midwife = Callable[[Birth], Participant]
+NodeFactory = Callable[[Birth], Participant]

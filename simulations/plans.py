@@ -13,15 +13,15 @@ from typing import Literal
 import msgspec
 
 from rumormill.gossip import ProtocolSettings
-from rumormill.simulations.births import RumormillMidwife
+from rumormill.simulations.births import RumormillFactory
 from rumormill.simulations.lifeguard import Cell, grid, sub_grid
 from rumormill.simulations.network import LAN, WAN
 from rumormill.simulations.operations import Story
 from rumormill.simulations.outcome import Outcome
-from rumormill.simulations.participant import Midwife
+from rumormill.simulations.participant import NodeFactory
 from rumormill.simulations.referee import play
 from rumormill.simulations.scenarios import scenario_named
-from rumormill.simulations.swim import SwimMidwife, SwimSettings
+from rumormill.simulations.swim import SwimFactory, SwimSettings
 from rumormill.simulations.world import World
 
 ProtocolName = Literal["rumormill", "swim-tuned", "swim-paper"]
@@ -63,14 +63,14 @@ class Job(msgspec.Struct, frozen=True):
             return _cell_named(self.scenario.removeprefix("lifeguard ")).story(self.seed, nodes=self.nodes)
         return scenario_named(self.scenario).story(nodes=self.nodes, seed=self.seed, loss=self.loss)
 
-    def midwife(self) -> Midwife:
+    def factory(self) -> NodeFactory:
         match self.protocol:
             case "rumormill":
-                return RumormillMidwife(settings=ProtocolSettings(period=self.period))
+                return RumormillFactory(settings=ProtocolSettings(period=self.period))
             case "swim-tuned":
-                return SwimMidwife(TUNED)
+                return SwimFactory(TUNED)
             case "swim-paper":
-                return SwimMidwife(SwimSettings())
+                return SwimFactory(SwimSettings())
 
     def run(
         self,
@@ -81,7 +81,7 @@ class Job(msgspec.Struct, frozen=True):
         """Play it. ``on_world`` sees the world before it begins, ``on_progress`` its time as it goes."""
         return play(
             self.story(),
-            midwife=self.midwife(),
+            factory=self.factory(),
             protocol=self.protocol,
             latency=LATENCIES[self.latency],
             calm=60.0 if self.protocol == "rumormill" else 10.0,

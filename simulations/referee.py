@@ -15,7 +15,7 @@ from rumormill.simulations.host import Host
 from rumormill.simulations.network import LAN, Latency
 from rumormill.simulations.operations import AnyOperation, Crash, Freeze, Heal, Names, Restart, Run, Start, Story, Thaw
 from rumormill.simulations.outcome import Block, Detection, Outcome, Traffic, Wrong, median
-from rumormill.simulations.participant import Midwife
+from rumormill.simulations.participant import NodeFactory
 from rumormill.simulations.raster import Camera
 from rumormill.simulations.scheduler import SECOND
 from rumormill.simulations.world import World
@@ -250,7 +250,7 @@ def _block(block: _Block, end: float) -> Block:
 def play(
     story: Story,
     *,
-    midwife: Midwife | None = None,
+    factory: NodeFactory | None = None,
     protocol: str = "rumormill",
     latency: Latency = LAN,
     calm: float = 60.0,
@@ -258,7 +258,7 @@ def play(
     on_progress: Callable[[float], None] | None = None,
 ) -> Outcome:
     """Play a story from its beginning and measure it. ``on_world`` sees the world before anything happens in it."""
-    world = World(seed=story.seed, midwife=midwife, latency=latency)
+    world = World(seed=story.seed, factory=factory, latency=latency)
     referee = Referee(world)
     if on_world is not None:
         on_world(world)

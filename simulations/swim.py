@@ -82,7 +82,7 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class SwimMidwife:
+class SwimFactory:
     settings: SwimSettings = field(default_factory=SwimSettings)
 
     def __call__(self, birth: Birth) -> SwimNode:

@@ -19,11 +19,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from rumormill.membership.record import Address, Liveness
 from rumormill.membership.view import Event, PoolView
-from rumormill.simulations.births import RumormillMidwife
+from rumormill.simulations.births import RumormillFactory
 from rumormill.simulations.history import History
 from rumormill.simulations.host import Host
 from rumormill.simulations.network import LAN, Fault, Latency, Network, Trouble
-from rumormill.simulations.participant import Birth, Midwife, Participant
+from rumormill.simulations.participant import Birth, NodeFactory, Participant
 from rumormill.simulations.scheduler import SECOND, Scheduler, microseconds
 from rumormill.simulations.trace import Trace
 
@@ -37,7 +37,7 @@ Keys = Collection[str]
 class World:
     """A network of hosts under virtual time. Two worlds given one seed and one story leave one trace.
 
-    ``midwife`` makes the participants (the real Node unless given); everyone joins through the
+    ``factory`` makes the participants (the real Node unless given); everyone joins through the
     first ``seeds`` hosts.
     """
 
@@ -45,7 +45,7 @@ class World:
         self,
         *,
         seed: int,
-        midwife: Midwife | None = None,
+        factory: NodeFactory | None = None,
         latency: Latency = LAN,
         seeds: int = 1,
         history: History | None = None,
@@ -61,12 +61,12 @@ class World:
         """Told of each process that starts, before its first step."""
         self.on_conclusions: list[Callable[[Host, Sequence[Event]], None]] = []
         """Told of what each process concludes, as it does."""
-        self._midwife: Midwife = midwife if midwife is not None else RumormillMidwife()
+        self._factory: NodeFactory = factory if factory is not None else RumormillFactory()
         self._seeds = seeds
         self._addresses = 0
         self._lives: dict[str, int] = {}
         self._names: dict[str, str] = {}
-        self._midwives: dict[str, Midwife] = {}
+        self._factories: dict[str, NodeFactory] = {}
         """By key, where it is not the usual one."""
 
     @property
@@ -115,16 +115,16 @@ class World:
         *,
         name: str | None = None,
         contacts: Iterable[Address] | None = None,
-        midwife: Midwife | None = None,
+        factory: NodeFactory | None = None,
     ) -> None:
-        """Start one member on a new host. ``contacts`` are the seeds' addresses unless given; another ``midwife`` makes
+        """Start one member on a new host. ``contacts`` are the seeds' addresses unless given; another ``factory`` makes
         another kind of it (a stranger of another pool, an older version)."""
         if key in self.hosts:
             raise ValueError(f"there is a host {key} already; restart() starts it again")
         self._names[key] = name if name is not None else key
         self._new_host(key)
-        if midwife is not None:
-            self._midwives[key] = midwife
+        if factory is not None:
+            self._factories[key] = factory
         self._boot(key, list(contacts) if contacts is not None else None)
 
     def crash(self, *keys: str) -> None:
@@ -273,7 +273,7 @@ class World:
             token_bytes=self._stream("secrets", key, life).randbytes,
             now=host.local_time(),
         )
-        node = self._midwives.get(key, self._midwife)(birth)
+        node = self._factories.get(key, self._factory)(birth)
         node.set_contacts(contacts if contacts is not None else self._seed_addresses())
         host.boot(node)
         for tell in self.on_birth:

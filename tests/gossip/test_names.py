@@ -144,7 +144,7 @@ def test_two_pools_never_mix() -> None:
             generation=birth.generation,
         )
 
-    world = World(seed=1, midwife=other_label)
+    world = World(seed=1, factory=other_label)
     world.start(6)
     world.run(5.0)
     assert [m.name for m in node(world, "n0").view.members] == ["n0", "n1", "n2"]

@@ -18,7 +18,7 @@ from rumormill.membership.policy import (
     Share,
     encode_policy,
 )
-from rumormill.simulations import RumormillMidwife, Trouble, World
+from rumormill.simulations import RumormillFactory, Trouble, World
 from rumormill.simulations.births import Birth
 from rumormill.simulations.judge import Judge
 
@@ -133,15 +133,15 @@ KEY = PolicyKey.signing(bytes(range(32)))
 OTHER = PolicyKey.signing(bytes(32))
 
 
-def midwife(key: PolicyKey | None) -> RumormillMidwife:
-    return RumormillMidwife(policy_key=key)
+def factory(key: PolicyKey | None) -> RumormillFactory:
+    return RumormillFactory(policy_key=key)
 
 
 def test_with_a_policy_key_only_what_it_signed_is_believed() -> None:
-    world = World(seed=1, midwife=midwife(KEY))
+    world = World(seed=1, factory=factory(KEY))
     world.start(3)
-    world.start_one("unsigned", midwife=midwife(None))
-    world.start_one("forger", midwife=midwife(OTHER))
+    world.start_one("unsigned", factory=factory(None))
+    world.start_one("forger", factory=factory(OTHER))
     world.run(3.0)
     write(world, "unsigned", 1)
     write(world, "forger", 2)
@@ -156,9 +156,9 @@ def test_with_a_policy_key_only_what_it_signed_is_believed() -> None:
 
 def test_a_sidecar_with_the_public_half_checks_and_does_not_write() -> None:
     checking = PolicyKey.checking(bytes.fromhex("03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8"))
-    world = World(seed=1, midwife=midwife(checking))
+    world = World(seed=1, factory=factory(checking))
     world.start(2)
-    world.start_one("writer", midwife=midwife(KEY))
+    world.start_one("writer", factory=factory(KEY))
     world.run(3.0)
     with pytest.raises(PolicyRefused, match="private key"):
         write(world, "n0", 500)
@@ -174,9 +174,9 @@ def test_what_a_member_kept_from_an_earlier_life_survives_the_whole_pool_and_yie
     kept = node(world, "n1").policies
 
     def remembering(birth: Birth) -> Node:
-        return RumormillMidwife(policies=tuple(kept))(birth)
+        return RumormillFactory(policies=tuple(kept))(birth)
 
-    later = World(seed=2, midwife=remembering)
+    later = World(seed=2, factory=remembering)
     later.start(3)
     later.run(3.0)
     assert all_hold(later, 500)
@@ -198,7 +198,7 @@ def test_history_tells_who_wrote_what() -> None:
 
 
 def test_the_largest_policy_fits_a_datagram() -> None:
-    world = World(seed=1, midwife=midwife(KEY))
+    world = World(seed=1, factory=factory(KEY))
     world.start(2)
     world.run(2.0)
     largest = 0

@@ -7,13 +7,13 @@ from pools import everyone_holds, held, node, pool
 
 from rumormill.gossip import ProtocolSettings
 from rumormill.membership import Liveness
-from rumormill.simulations import RumormillMidwife, Trouble, World
+from rumormill.simulations import RumormillFactory, Trouble, World
 from rumormill.simulations.judge import Judge
 from rumormill.simulations.network import WAN
 
 
 def judged_pool(count: int, seed: int = 1, **options: object) -> World:
-    world = World(seed=seed, **options)  # type: ignore[arg-type]  # latency or midwife, as World has them
+    world = World(seed=seed, **options)  # type: ignore[arg-type]  # latency or factory, as World has them
     Judge(world)
     world.refuse()
     world.start(count)
@@ -50,8 +50,8 @@ def test_it_takes_a_round_trip_a_ping_on_a_wide_network() -> None:
 
 
 def test_it_can_be_turned_off() -> None:
-    midwife = RumormillMidwife(settings=ProtocolSettings(icmp_evidence=False))
-    world = judged_pool(8, midwife=midwife)
+    factory = RumormillFactory(settings=ProtocolSettings(icmp_evidence=False))
+    world = judged_pool(8, factory=factory)
     world.crash("n1")
     seconds = world.run_until(lambda: everyone_holds(world, "n1", Liveness.DEAD), within=2.0)
     assert seconds is not None

@@ -11,7 +11,7 @@ from rumormill.gossip.rotation import COMPARE_EVERY, LINGER, MAX_AHEAD, KeyAudit
 from rumormill.gossip.wire import Keys, encode_message
 from rumormill.membership import Liveness
 from rumormill.simulations import World
-from rumormill.simulations.births import KEYS, RumormillMidwife
+from rumormill.simulations.births import KEYS, RumormillFactory
 from rumormill.simulations.network import Trouble
 
 
@@ -160,7 +160,7 @@ def test_who_holds_no_key_still_accepted_is_told_and_so_is_the_pool() -> None:
 
 def test_a_plaintext_member_does_not_get_into_a_sealed_pool_and_both_are_told() -> None:
     world = pool(3, seed=9)
-    world.start_one("open", midwife=RumormillMidwife(keyring=None))
+    world.start_one("open", factory=RumormillFactory(keyring=None))
     world.run(5.0)
     assert not node(world, "open").joined
     assert "is sealed, and this member gossips in plaintext" in node(world, "open").seal_trouble
@@ -193,7 +193,7 @@ def test_a_version_far_ahead_is_refused_and_plaintext_takes_no_keys() -> None:
     world.run(0.1)
     assert victim.counters["keys_refused"] == 1
     assert ring_of(world, "n0") == KEYS
-    plain = World(seed=12, midwife=RumormillMidwife(keyring=None))
+    plain = World(seed=12, factory=RumormillFactory(keyring=None))
     plain.start(2)
     assert plain.run_until(plain.one_view, within=3.0)
     change(plain, "n0", KEYS)

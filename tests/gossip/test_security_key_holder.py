@@ -20,7 +20,7 @@ from rumormill.gossip.votes import MAX_VOTERS
 from rumormill.gossip.wire import CastVote, Death, Heard, Left, Suspect, Tombstone, Vote
 from rumormill.membership import Liveness, Readiness
 from rumormill.membership.row import Row
-from rumormill.simulations import RumormillMidwife, World
+from rumormill.simulations import RumormillFactory, World
 from rumormill.simulations.births import KEYS
 from rumormill.simulations.participant import Birth
 
@@ -303,24 +303,24 @@ class Registrar:
 
     def member(self, birth: Birth, issuer: Issuer | None = None):  # type: ignore[no-untyped-def]
         credential = (issuer or self.issuer).issue(birth.name, birth.token_bytes)
-        return RumormillMidwife(authority=self.issuer.authority, credential=credential)(birth)
+        return RumormillFactory(authority=self.issuer.authority, credential=credential)(birth)
 
     def without(self, birth: Birth):  # type: ignore[no-untyped-def]
-        return RumormillMidwife()(birth)
+        return RumormillFactory()(birth)
 
     def borrowed(self, birth: Birth):  # type: ignore[no-untyped-def]
         credential = self.issuer.issue("somebody-else", birth.token_bytes)
-        return RumormillMidwife(authority=self.issuer.authority, credential=credential)(birth)
+        return RumormillFactory(authority=self.issuer.authority, credential=credential)(birth)
 
 
 def test_with_an_authority_only_names_it_issued_come_in() -> None:
     registrar = Registrar()
-    world = World(seed=1, midwife=registrar.member)
+    world = World(seed=1, factory=registrar.member)
     world.start(4)
     assert world.run_until(world.one_view, within=3.0) is not None
-    world.start_one("m1", midwife=registrar.without)
-    world.start_one("m2", midwife=registrar.borrowed)
-    world.start_one("m3", midwife=lambda birth: registrar.member(birth, Issuer(bytes(32))))
+    world.start_one("m1", factory=registrar.without)
+    world.start_one("m2", factory=registrar.borrowed)
+    world.start_one("m3", factory=lambda birth: registrar.member(birth, Issuer(bytes(32))))
     world.restart("n1")
     world.run(3.0)
     for key in ("n0", "n1", "n2", "n3"):

@@ -179,8 +179,8 @@ def test_hostile_payloads_under_the_right_key_cost_no_member() -> None:
     world = pool(3, seed=12)
     rng = random.Random(12)
     victim = node(world, "n0")
-    midwife = world._midwife
-    stranger = Seal(midwife.keyring, victim.view.cluster, MALLORY)  # type: ignore[attr-defined]
+    factory = world._factory
+    stranger = Seal(factory.keyring, victim.view.cluster, MALLORY)  # type: ignore[attr-defined]
     peer = node(world, "n1")._state.seal
     genuine = [inner(victim, datagram) for datagram in recorded(world, 3.0)]
     for _ in range(100):

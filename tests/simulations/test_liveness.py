@@ -10,7 +10,7 @@ from rumormill.gossip import ProtocolSettings
 from rumormill.gossip.state import State
 from rumormill.gossip.wire import Ping, encode_message
 from rumormill.membership import Address, Liveness, Row
-from rumormill.simulations import RumormillMidwife, World
+from rumormill.simulations import RumormillFactory, World
 from rumormill.simulations.calm import Patience
 from rumormill.simulations.judge import Judge
 from rumormill.simulations.lifeguard import Cell
@@ -23,7 +23,7 @@ def patience(nodes: int, period: float = 0.2) -> Patience:
 
 def settled(nodes: int, seed: int, period: float = 0.2) -> tuple[World, Judge]:
     settings = ProtocolSettings(period=period)
-    world = World(seed=seed, midwife=RumormillMidwife(settings=settings))
+    world = World(seed=seed, factory=RumormillFactory(settings=settings))
     judge = Judge(world, settings)
     world.start(nodes)
     assert world.run_until(world.one_view, within=3.0) is not None

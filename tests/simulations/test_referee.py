@@ -11,7 +11,7 @@ from rumormill.simulations.outcome import Outcome
 from rumormill.simulations.plans import PLANS, Job, plan
 from rumormill.simulations.referee import play
 from rumormill.simulations.scenarios import SCENARIOS
-from rumormill.simulations.swim import SwimMidwife, SwimSettings
+from rumormill.simulations.swim import SwimFactory, SwimSettings
 
 QUICK = SwimSettings(period=0.2, timeout=0.1, suspicion_mult=1.0)
 
@@ -74,7 +74,7 @@ def test_an_outcome_survives_json() -> None:
 
 def test_the_baseline_detects_and_spreads() -> None:
     story = Story(1, (Start(16), Run(5.0), Crash(("n3",)), Run(8.0)))
-    outcome = play(story, midwife=SwimMidwife(QUICK), protocol="swim")
+    outcome = play(story, factory=SwimFactory(QUICK), protocol="swim")
     (detection,) = outcome.detections
     assert detection.everywhere is not None
     assert 0.3 < detection.everywhere < 3.0
@@ -85,7 +85,7 @@ def test_the_baseline_detects_and_spreads() -> None:
 def test_the_baseline_leaves_a_split_split() -> None:
     half = ("n0", "n1", "n2", "n3")
     story = Story(1, (Start(8), Run(3.0), Cut(half), Run(10.0), Heal(), Run(5.0)))
-    assert play(story, midwife=SwimMidwife(QUICK), calm=10.0).one_view_after is None
+    assert play(story, factory=SwimFactory(QUICK), calm=10.0).one_view_after is None
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -27,7 +27,7 @@ from rumormill.gossip.votes import Ballot, VoteBook
 from rumormill.membership import Address, Liveness, MemberTable, merge, policy, table
 from rumormill.membership.policy import Policy, PolicyRecord
 from rumormill.membership.row import Row
-from rumormill.simulations import RumormillMidwife, Trouble, World
+from rumormill.simulations import RumormillFactory, Trouble, World
 from rumormill.simulations.judge import Judge
 from rumormill.simulations.laws import Violation
 from rumormill.simulations.operations import Canary
@@ -195,7 +195,7 @@ def rolling_restart(world: World) -> None:
 def stranger(world: World) -> None:
     """Somebody of another pool, who was given our addresses by mistake."""
     settle(world, 3)
-    world.start_one("x", midwife=RumormillMidwife(cluster="other", keyring=None))
+    world.start_one("x", factory=RumormillFactory(cluster="other", keyring=None))
     world.run(3.0)
     world.crash("x")
 
@@ -331,7 +331,7 @@ def falling_index(self: RoutingView, name: str, index: int, workers: Any) -> Ser
     )
 
 
-usual = RumormillMidwife()
+usual = RumormillFactory()
 
 
 @dataclass(frozen=True)
@@ -340,12 +340,12 @@ class Sabotage:
     what: str
     breaks: Break
     tale: Tale
-    midwife: RumormillMidwife = usual
+    factory: RumormillFactory = usual
 
 
 nothing: Break = lambda monkeypatch: None  # noqa: E731
-hasty = RumormillMidwife(settings=ProtocolSettings(misses=2))
-open_pool = RumormillMidwife(keyring=None)
+hasty = RumormillFactory(settings=ProtocolSettings(misses=2))
+open_pool = RumormillFactory(keyring=None)
 
 SABOTAGES = [
     Sabotage("row-order", "skip the incarnation check", patch(table, "merge", ignore_incarnation), heavy_loss),
@@ -379,8 +379,8 @@ SABOTAGES = [
 ]
 
 
-def judged(tale: Tale, midwife: RumormillMidwife) -> None:
-    world = World(seed=1, midwife=midwife)
+def judged(tale: Tale, factory: RumormillFactory) -> None:
+    world = World(seed=1, factory=factory)
     judge = Judge(world)
     tale(world)
     judge.calm()
@@ -390,7 +390,7 @@ def judged(tale: Tale, midwife: RumormillMidwife) -> None:
 def test_the_judge_notices(sabotage: Sabotage, monkeypatch: pytest.MonkeyPatch) -> None:
     sabotage.breaks(monkeypatch)
     with pytest.raises(Violation) as caught:
-        judged(sabotage.tale, sabotage.midwife)
+        judged(sabotage.tale, sabotage.factory)
     assert caught.value.law == sabotage.law
 
 

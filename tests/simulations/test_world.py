@@ -12,7 +12,7 @@ from rumormill.simulations.host import BUFFER_BYTES, BUFFER_OVERHEAD, DRAIN
 
 
 def toys(seed: int = 1, count: int = 2, *, latency: Latency = LAN) -> World:
-    world = World(seed=seed, midwife=Toy, latency=latency)
+    world = World(seed=seed, factory=Toy, latency=latency)
     world.start(count)
     world.run(1.0)
     return world
@@ -77,7 +77,7 @@ def test_steps_come_when_the_deadline_says_and_not_for_less_than_a_millisecond()
             super().handle_timer(now)
             self.deadline = now - 1
 
-    hasty = World(seed=1, midwife=Impatient)
+    hasty = World(seed=1, factory=Impatient)
     hasty.start(1)
     hasty.run(0.1)
     assert 90 <= len(toy(hasty, "n0").timers) <= 101
