@@ -21,7 +21,6 @@ from rumormill.gossip.spread import Spread
 from rumormill.gossip.state import State
 from rumormill.gossip.votes import Ballot, VoteBook
 from rumormill.gossip.wire import CastVote, Death, Left, Suspect, Tombstone, Vote, Want, encode_message
-from rumormill.membership.monitors import monitors_of
 from rumormill.membership.record import InvalidRecord, Liveness
 from rumormill.membership.row import Row, merge, row_of_record_untrusted, tombstone
 from rumormill.membership.table import Change
@@ -57,7 +56,6 @@ class Claims:
         """Another life of our name is said to hold it: True if we give way."""
         self.claimants: dict[str, Row] = {}
         """Settled lives of names whose holders are present here: they wait."""
-        self._suspect_since: dict[bytes, float] = {}
         self.leaving = False
         self.doubted: dict[bytes, float] = {}
         """Deaths without valid votes, and when to verify them ourselves if nobody has refuted."""
@@ -68,7 +66,7 @@ class Claims:
         """Whether a name's holder is present, and not suspect for so long that it would have refuted."""
         if not holder.present:
             return False
-        since = self._suspect_since.get(holder.half)
+        since = self._state.suspect_since.get(holder.half)
         return since is None or self._state.now - since < 3 * self._state.settings.period
 
     def admit_claimants(self) -> None:
@@ -229,8 +227,7 @@ class Claims:
         signature = state.sign_vote(row, stamp)
         self._votes.cast(row.half, Ballot(state.me.half, row.incarnation, state.now, stamp, signature))
         ballot = Vote(row.half, row.incarnation, CastVote(state.me.half, stamp, 0, signature))
-        count = state.settings.monitors
-        others = [h for h in monitors_of(row.half, state.table, count) if h != state.me.half]
+        others = [h for h in state.seniority.monitors_of(row.half) if h != state.me.half]
         jury = [other for h in others if (other := state.table.get(h))]
         jury += state.random_members(3, exclude=(row.half, *others))
         for member in jury:
@@ -310,9 +307,9 @@ class Claims:
     def _note_liveness(self, change: Change, after: Row) -> None:
         state, before = self._state, change.before
         if after.liveness is Liveness.SUSPECT:
-            self._suspect_since.setdefault(after.half, state.now)
+            state.suspect_since.setdefault(after.half, state.now)
         else:
-            self._suspect_since.pop(after.half, None)
+            state.suspect_since.pop(after.half, None)
         if after.liveness is Liveness.ALIVE:
             state.dead_since.pop(after.half, None)
             self._votes.clear(after.half)
@@ -332,7 +329,7 @@ class Claims:
         self._votes.clear(half)
         self._isolation.cleared(half)
         state.seal.forget(half)
-        for memory in (*state.memories(), self.doubted, self._standing, self._suspect_since):
+        for memory in (*state.memories(), self.doubted, self._standing):
             memory.pop(half, None)
 
     def _spread_change(self, change: Change, after: Row) -> None:
@@ -437,7 +434,7 @@ class Claims:
     def _enough(self, row: Row, ballots: list[Ballot]) -> bool:
         if len(ballots) >= 2:
             voters = [ballot.voter for ballot in ballots]
-            return self._state.me.half in voters or self._state.outweigh(voters)
+            return self._state.seniority.outweigh(voters) or self._seen_ourselves(row.half, voters)
         if not ballots or ballots[0].voter != self._state.me.half:
             return False
         return (
@@ -445,6 +442,15 @@ class Claims:
             or self._standing.get(row.half) == row.incarnation
             or (not row.pending and self._in_pool_of_two())
         )
+
+    def _seen_ourselves(self, half: bytes, voters: list[bytes]) -> bool:
+        """Whether our own eyes make up for whose the other votes are: a kernel refused us, or it has taken longer than
+        those who outweigh anybody would."""
+        state = self._state
+        if state.me.half not in voters:
+            return False
+        since = state.suspect_since.get(half, state.now)
+        return state.refused_since_heard(half) or state.now - since >= 2 * state.settings.period
 
     def _in_pool_of_two(self) -> bool:
         """We and the subject are all there is (a newcomer to the subject's name aside)."""

@@ -23,7 +23,6 @@ from rumormill.gossip.spread import Spread
 from rumormill.gossip.state import ROOM, State
 from rumormill.gossip.votes import VoteBook
 from rumormill.gossip.wire import DEAF, Heard, Heartbeat, encode_message
-from rumormill.membership.monitors import monitors_of, subjects_of
 from rumormill.membership.row import Row
 
 HELPERS = 3
@@ -75,6 +74,8 @@ class Detector:
         self._probe: tuple[bytes, float, int] | None = None
         self._probe_order: list[bytes] = []
         self._monitors: list[Row] = []
+        self._unaware: list[bytes] = []
+        """Subjects that send us no heartbeats, since they cannot know that we watch them: we ping them instead."""
         self._deaf: dict[bytes, None] = {}
         self.watches: dict[bytes, Watch] = {}
         self._next_due = math.inf
@@ -110,10 +111,10 @@ class Detector:
         """Compute anew whom we watch and who watches us. A subject taken over starts at zero, with a ping."""
         state, table = self._state, self._state.table
         self.stale = False
-        count = state.settings.monitors
-        monitors = monitors_of(state.me.half, table, count)
+        monitors = state.seniority.monitors_of(state.me.half)
         self._monitors = [row for half in monitors if (row := table.get(half))]
-        subjects = dict.fromkeys(subjects_of(state.me.half, table, count))
+        watched, self._unaware = state.seniority.subjects()
+        subjects = dict.fromkeys(watched)
         if state.isolated and not self._isolation.alone:
             subjects = dict.fromkeys(half for half in subjects if half in self.watches)
         for half in list(self.watches):
@@ -299,7 +300,7 @@ class Detector:
     def _helpers(self, subject: Row) -> list[Row]:
         """Two of the subject's other monitors, who may have heard it, and others at random."""
         state, table = self._state, self._state.table
-        monitors = monitors_of(subject.half, table, state.settings.monitors)
+        monitors = state.seniority.monitors_of(subject.half)
         able = [h for h in monitors if h != state.me.half and h not in table.suspects and h not in self._deaf][:2]
         chosen = [row for half in able if (row := table.get(half))]
         return chosen + state.random_members(HELPERS - len(chosen), exclude=(subject.half, *able))
@@ -317,6 +318,9 @@ class Detector:
         for row in self._monitors:
             greeting = self._pings.greeting(row)
             state.send_encoded(row, [*greeting, beat, *self._spread.ride(ROOM - len(beat) - sum(map(len, greeting)))])
+        for half in self._unaware:
+            if row := state.table.get(half):
+                self._pings.ping(row)
         self._ping_one_suspect()
         self._verify_doubted()
 

@@ -134,11 +134,11 @@ class Naming:
         known = [h for h in state.table.order if self._may_judge(h)] if len(state.table.order) <= MAX_JURY else []
         rows = state.random_members(MAX_JURY) if not known else [r for h in known if (r := state.table.get(h))]
         chosen = {row.half: row for row in rows if self._may_judge(row.half)}
-        for half in state.seasoned(chosen):
+        for half in state.seniority.elders(chosen):
             self._jury.setdefault(half, state.now)
             if ask and half not in self._against:
                 self._pings.ping(chosen[half])
-        if witness is not None and self._may_judge(witness.half) and state.seasoned([witness.half]):
+        if witness is not None and self._may_judge(witness.half) and state.seniority.elders([witness.half]):
             self._jury[witness.half] = self._against[witness.half] = state.now
 
     def _may_judge(self, half: bytes) -> bool:

@@ -494,6 +494,7 @@ class Node:
             self._naming.renew()
         self._next_housekeeping = state.now + HOUSEKEEPING_SECONDS
         self._damping.keep_house()
+        self._detector.stale = True  # who has been here for long changes by itself
         for half in list(state.table.buried):
             if state.now - state.dead_since.get(half, state.now) < state.settings.tombstone_life:
                 continue

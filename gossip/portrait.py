@@ -8,7 +8,6 @@ from types import MappingProxyType
 from rumormill.gossip.detector import Watch
 from rumormill.gossip.pings import Pings
 from rumormill.gossip.state import State
-from rumormill.membership.monitors import monitors_of
 from rumormill.membership.policy import PolicyRecord
 from rumormill.membership.record import Readiness
 from rumormill.membership.row import Row
@@ -80,7 +79,7 @@ def member_details(state: State, watches: Mapping[bytes, Watch], pings: Pings, n
     for row in state.table:
         watch = watches.get(row.half)
         heard = state.heard.get(row.half)
-        monitors = monitors_of(row.half, state.table, state.settings.monitors) if row.present else []
+        monitors = state.seniority.monitors_of(row.half) if row.present else []
         details[row.instance] = MemberDetail(
             misses=watch.misses if watch else 0,
             monitored=watch is not None,

@@ -30,6 +30,8 @@ LAMBDA = 1
 MAX_WAITING_RECORDS = 8
 """Records pushed in one burst; a larger backlog is left to sync, which is cheaper in bulk."""
 MAX_RIDING = 32
+MAX_VOTES_TOLD = 3
+"""Votes a death is passed on with: those that suffice, and one for where not all count."""
 
 _ROW_MESSAGE, _SIGNATURE = b"\x93\x10", b"\xc4\x40"  # a msgpack array of three, and the head of its third: 64 bytes
 
@@ -175,7 +177,9 @@ class Spread:
         if not votes:
             return encode_message(self.tombstone(row))
         votes.sort(key=lambda vote: (vote.age, vote.voter))
-        return encode_message(Death(row.half, row.incarnation, votes[:3]))
+        by_voter = {vote.voter: vote for vote in votes}
+        chosen = self._state.seniority.foremost(list(by_voter), MAX_VOTES_TOLD)
+        return encode_message(Death(row.half, row.incarnation, [by_voter[voter] for voter in chosen]))
 
     def _send_all(self, peer: Row, messages: list[bytes]) -> None:
         for batch in batches(messages):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from rumormill.gossip.credentials import Authority, Credential, MemberKeys, left_text, record_text, vote_text
 from rumormill.gossip.keyring import KeyRing
 from rumormill.gossip.seal import OVERHEAD, Seal
+from rumormill.gossip.seniority import Seniority
 from rumormill.gossip.settings import ProtocolSettings
 from rumormill.gossip.signatures import Signatures
 from rumormill.gossip.wire import MAX_DATAGRAM, Message, assemble, encode_message, payload_prefix
@@ -31,8 +32,6 @@ STRANGERS_PREFIX = payload_prefix(0, 0)
 """Between strangers no life is spoken of outside of records; so the length of an answer is known."""
 MAX_EVENTS = 1000
 MAX_OUTBOX = 4096
-SEASON = 60.0
-"""Seconds for which a member must be known before its word counts against another's."""
 MARK_BYTES = 8
 MAX_MARKS = 512
 """Datagrams whose ends are remembered, at least, to know an answer of somebody who does not know us."""
@@ -123,6 +122,7 @@ class State:
         """When each instance first came to be known here."""
         self.alive_since: dict[bytes, float] = {}
         """When members that had been suspect or dead were last cleared: votes they cast before do not count."""
+        self.suspect_since: dict[bytes, float] = {}
         self.why: dict[bytes, str] = {}
         """How a present verdict came about, in words."""
         self.dead_since: dict[bytes, float] = {}
@@ -133,6 +133,7 @@ class State:
         self._older_marks: dict[bytes, tuple[Address, bytes]] = {}
         self.seal = Seal(keyring, cluster, identity.keys)
         self.signatures = Signatures(self.seal.label, authority, self.counters)
+        self.seniority = Seniority(self, certified=authority is not None)
         self.rewrite()
 
     # --- who we are
@@ -151,6 +152,7 @@ class State:
             self.seal = Seal(self.seal.keyring, self.cluster, keys)
         self._prefix = payload_prefix(self.me.generation, self.me.incarnation)
         self.table.apply(self.me)
+        self.known_since.setdefault(self.me.half, self.now)
 
     def raise_incarnation(self, above: int = 0) -> None:
         """Say of ourselves what we say now, at an incarnation greater than ours and than ``above``."""
@@ -200,32 +202,15 @@ class State:
 
     def memories(self) -> tuple[dict[bytes, Any], ...]:
         """All that is remembered of single members, by half: what goes when a member is forgotten."""
-        return self.known_since, self.heard, self.refused, self.alive_since, self.why, self.dead_since
-
-    def seasoned(self, halves: Iterable[bytes]) -> list[bytes]:
-        """Those of some members whose word counts against another's: known here for a minute, so that nobody starts a
-        few processes and evicts with them. In a pool that is younger, or all on one host, everybody's does."""
-        if self._is_young():
-            return list(halves)
-        return [half for half in halves if self.now - self.known_since.get(half, self.now) >= SEASON]
-
-    def outweigh(self, halves: Iterable[bytes]) -> bool:
-        """Whether some members' word suffices against another's: two that are seasoned, and not of one host."""
-        rows = [row for half in self.seasoned(halves) if (row := self.table.get(half)) is not None and row.record]
-        hosts = {row.address[0] for row in rows if row.address}
-        return len(rows) >= 2 and (len(hosts) >= 2 or self._is_young())
-
-    def _is_young(self) -> bool:
-        """Whether nobody else has been here for a minute, or everybody is on one host."""
-        hosts: set[str] = set()
-        oldest = self.now
-        for half in self.table.order:
-            row = self.table.get(half)
-            if row is not None and row.address is not None and not row.pending:
-                hosts.add(row.address[0])
-                if half != self.me.half:
-                    oldest = min(oldest, self.known_since.get(half, self.now))
-        return len(hosts) <= 1 or self.now - oldest < SEASON
+        return (
+            self.known_since,
+            self.heard,
+            self.refused,
+            self.alive_since,
+            self.suspect_since,
+            self.dead_since,
+            self.why,
+        )
 
     def name_of(self, half: bytes) -> str:
         row = self.table.get(half)

@@ -1,7 +1,10 @@
 """Who watches whom.
 
 All present members stand on a circle in the order of their instances, which are hashes and so fall at random. A
-member's monitors are its first K successors that are not suspect; with K + 1 members or fewer, that is everyone.
+member's monitors are its first K successors that are not suspect; with K + 1 members or fewer, that is everyone. Where
+only the word of *elders* of two hosts counts against a member (rumormill.gossip.seniority), and its K monitors are not
+enough for that, the next elders who make up for it are added: so a death is never seen by newcomers alone.
+
 Each member computes this from its own table alone. Views that differ for a moment do no harm: an unexpected heartbeat
 is a sign of life, and a missing one is verified before it counts for anything.
 """
@@ -10,37 +13,79 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from typing import Protocol
 
 from rumormill.membership.table import MemberTable
 
+REACH = 4
+"""Elders are sought among so many times K successors; and so many times K subjects are watched at most."""
 
-def monitors_of(half: bytes, table: MemberTable, count: int) -> list[bytes]:
-    """The halves a member sends its heartbeats to: ``count`` unsuspected successors, suspects filling up if too few."""
+
+class Elders(Protocol):
+    """Where members live whose word counts; empty for newcomers."""
+
+    def host_of_coming(self, half: bytes) -> str:
+        """The host of one who is an elder or very soon will be: it watches already."""
+        ...
+
+    def host_of_settled(self, half: bytes) -> str:
+        """The host of one whom everybody takes for an elder by now: others need not watch in its place."""
+        ...
+
+
+def monitors_of(half: bytes, table: MemberTable, count: int, elders: Elders | None = None) -> list[bytes]:
+    """The halves a member sends its heartbeats to: ``count`` unsuspected successors, suspects filling up if too few.
+
+    With ``elders``, also the next ones until two of distinct hosts are among them.
+    """
     monitors: list[bytes] = []
     suspects: list[bytes] = []
+    hosts: set[str] = set()
+    passed = 0
     for other in _successors(half, table.order):
         if other in table.suspects:
             suspects.append(other)
             continue
-        monitors.append(other)
-        if len(monitors) == count:
+        if passed < count or (elders is not None and _needed(elders.host_of_coming(other), hosts)):
+            monitors.append(other)
+        passed += 1
+        if elders is not None:
+            hosts.add(elders.host_of_settled(other))
+        if passed >= count and (elders is None or _enough(hosts) or passed == REACH * count):
             return monitors
-    return monitors + suspects[: count - len(monitors)]
+    return monitors + suspects[: max(0, count - len(monitors))]
 
 
-def subjects_of(half: bytes, table: MemberTable, count: int) -> list[bytes]:
+def subjects_of(half: bytes, table: MemberTable, count: int, elders: Elders | None = None) -> list[bytes]:
     """The halves a member expects heartbeats from: predecessors until ``count`` unsuspected ones are passed.
 
-    Suspects among them are watched as well, at most three times ``count`` of them.
+    Suspects among them are watched as well. With ``elders``, also those further back who need this one.
     """
     subjects: list[bytes] = []
-    unsuspected = 0
+    hosts: set[str] = set()
+    host = elders.host_of_coming(half) if elders is not None else ""
+    passed = 0
     for other in _predecessors(half, table.order):
-        subjects.append(other)
-        unsuspected += other not in table.suspects
-        if unsuspected == count or len(subjects) == 4 * count:
+        if passed < count or _needed(host, hosts):
+            subjects.append(other)
+        if other not in table.suspects:
+            passed += 1
+            if elders is not None:
+                hosts.add(elders.host_of_settled(other))
+        if passed >= count and (not _needed(host, hosts) or passed == REACH * count):
+            break
+        if len(subjects) == REACH * count:
             break
     return subjects
+
+
+def _needed(host: str, hosts: set[str]) -> bool:
+    """Whether an elder of this host adds to those of the hosts passed."""
+    return host != "" and host not in hosts and not _enough(hosts)
+
+
+def _enough(hosts: set[str]) -> bool:
+    return len(hosts) - ("" in hosts) >= 2
 
 
 def _successors(half: bytes, order: list[bytes]) -> Iterator[bytes]:

@@ -38,7 +38,7 @@ class World:
     """A network of hosts under virtual time. Two worlds given one seed and one story leave one trace.
 
     ``factory`` makes the participants (the real Node unless given); everyone joins through the
-    first ``seeds`` hosts.
+    first ``seeds`` hosts. ``machines``: how many the members share, each at a port of its own; 0 gives each its own.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class World:
         factory: NodeFactory | None = None,
         latency: Latency = LAN,
         seeds: int = 1,
+        machines: int = 0,
         history: History | None = None,
     ) -> None:
         self.seed = seed
@@ -63,6 +64,7 @@ class World:
         """Told of what each process concludes, as it does."""
         self._factory: NodeFactory = factory if factory is not None else RumormillFactory()
         self._seeds = seeds
+        self._machines = machines
         self._addresses = 0
         self._lives: dict[str, int] = {}
         self._names: dict[str, str] = {}
@@ -259,7 +261,8 @@ class World:
     def _new_host(self, key: str) -> None:
         index = self._addresses
         self._addresses += 1
-        address = (f"10.{index >> 16 & 255}.{index >> 8 & 255}.{index & 255}", GOSSIP_PORT)
+        slot, machine = divmod(index, self._machines) if self._machines else (0, index)
+        address = (f"10.{machine >> 16 & 255}.{machine >> 8 & 255}.{machine & 255}", GOSSIP_PORT + slot)
         self.hosts[key] = Host(key, index, address, self.network, self._stream("host", index), self._on_events)
 
     def _boot(self, key: str, contacts: Sequence[Address] | None) -> None:

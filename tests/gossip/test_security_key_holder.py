@@ -15,6 +15,7 @@ from rumormill.gossip.claims import Claims
 from rumormill.gossip.credentials import Issuer, MemberKeys
 from rumormill.gossip.detector import Detector
 from rumormill.gossip.seal import HEADER, Seal
+from rumormill.gossip.seniority import Seniority
 from rumormill.gossip.state import State
 from rumormill.gossip.votes import MAX_VOTERS
 from rumormill.gossip.wire import CastVote, Death, Heard, Left, Suspect, Tombstone, Vote
@@ -256,7 +257,7 @@ def accuse_together(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "breaks", [whole, lambda m: m.setattr(State, "outweigh", lambda *_: True)], ids=["whole", "broken"]
+    "breaks", [whole, lambda m: m.setattr(Seniority, "outweigh", lambda *_: True)], ids=["whole", "broken"]
 )
 def test_two_newcomers_of_one_hand_evict_nobody(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     world = aged(5)
@@ -275,21 +276,21 @@ def test_votes_count_after_a_minute_and_from_two_hosts() -> None:
     assert world.run_until(world.one_view, within=3.0) is not None
     state = node(world, "n0")._state
     old, other, young = (row_of(world, "n0", name).half for name in ("n1", "n2", "m1"))
-    assert state.outweigh([old, other])
-    assert not state.outweigh([old, young])
-    assert not state.outweigh([old])
+    assert state.seniority.outweigh([old, other])
+    assert not state.seniority.outweigh([old, young])
+    assert not state.seniority.outweigh([old])
     world.run(61.0)
-    assert state.outweigh([old, young])
+    assert state.seniority.outweigh([old, young])
     here = msgspec.structs.replace(row_of(world, "n0", "m1"), address=row_of(world, "n0", "n1").address)
     state.table.settled["m1"] = state.table._by_half[young] = here
-    assert not state.outweigh([old, young])
+    assert not state.seniority.outweigh([old, young])
 
 
 def test_in_a_young_pool_and_on_one_host_every_vote_counts() -> None:
     world = World(seed=1)
     world.start(4)
     assert world.run_until(world.one_view, within=3.0) is not None
-    assert node(world, "n0")._state.outweigh([row_of(world, "n0", name).half for name in ("n1", "n2")])
+    assert node(world, "n0")._state.seniority.outweigh([row_of(world, "n0", name).half for name in ("n1", "n2")])
 
 
 # -- An authority

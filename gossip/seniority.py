@@ -1,0 +1,110 @@
+"""Whose word counts against another's.
+
+Whoever holds the group key can start a few processes, and two votes evict. So only *elders* decide: members known here
+for a minute, two of them and on two hosts. Where no such two could be asked (the pool is younger than that, or on one
+host, or the others have all fallen silent), everybody's word counts; and where an authority issues the names, nobody
+starts processes at will. Each member judges from what it has itself seen: no age is ever taken from another's word.
+
+So that a death is known as soon among newcomers (a rolling restart), a member whose monitors would not do has elders
+further on watch it as well. They begin a while before their word counts, and are relied on a while after, since each
+member looks who they are every ten seconds. A newcomer cannot tell who they are, to it all have been here since it
+came; its elders know that, and ping it instead of waiting for heartbeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rumormill.membership.monitors import monitors_of, subjects_of
+
+if TYPE_CHECKING:
+    from rumormill.gossip.state import State
+
+SEASON = 60.0
+"""Seconds for which a member must be known before its word counts against another's."""
+MARGIN = 15.0
+"""Seconds within which all have looked anew who the elders are."""
+
+
+class Seniority:
+    """Who has been known for how long, and what follows from it."""
+
+    def __init__(self, state: State, *, certified: bool) -> None:
+        self._state = state
+        self._certified = certified
+        self._began = state.now
+
+    def outweigh(self, voters: Iterable[bytes]) -> bool:
+        """Whether the word of some members, two at least, suffices against another's."""
+        voters = list(voters)
+        return len(voters) >= 2 and (self._of_two_hosts(voters) or not self.matters())
+
+    def matters(self, season: float = SEASON) -> bool:
+        """Whether there are elders of two hosts who could be asked."""
+        state = self._state
+        if self._certified or state.now - self._began < season:
+            return False
+        return self._of_two_hosts((half for half in state.table.order if not self._fell_silent(half)), season)
+
+    def elders(self, halves: Iterable[bytes]) -> list[bytes]:
+        """Those of some members whose word counts."""
+        if not self.matters():
+            return list(halves)
+        return [half for half in halves if self._host_if_older(half, SEASON)]
+
+    def foremost(self, voters: list[bytes], count: int) -> list[bytes]:
+        """At most ``count`` of some voters, in their order but with elders of two hosts first."""
+        leading: dict[str, bytes] = {}
+        for voter in voters:
+            if (host := self._host_if_older(voter, SEASON)) and len(leading) < 2:
+                leading.setdefault(host, voter)
+        return list(dict.fromkeys([*leading.values(), *voters]))[:count]
+
+    def monitors_of(self, half: bytes) -> list[bytes]:
+        """The halves that watch a member, as seen from here."""
+        return monitors_of(half, self._state.table, self._state.settings.monitors, self._if_needed())
+
+    def subjects(self) -> tuple[list[bytes], list[bytes]]:
+        """The halves we watch; and those among them who may not know that we do, and send us no heartbeats."""
+        table, me, count = self._state.table, self._state.me.half, self._state.settings.monitors
+        subjects = subjects_of(me, table, count, elders := self._if_needed())
+        young = [half for half in subjects if self._age(half) < SEASON + MARGIN] if elders is not None else []
+        regular = subjects_of(me, table, count) if young else []
+        return subjects, [half for half in young if half not in regular]
+
+    def host_of_coming(self, half: bytes) -> str:
+        return self._host_if_older(half, SEASON - MARGIN)
+
+    def host_of_settled(self, half: bytes) -> str:
+        return self._host_if_older(half, SEASON + MARGIN)
+
+    def _if_needed(self) -> Seniority | None:
+        return self if self.matters(SEASON - MARGIN) else None
+
+    def _host_if_older(self, half: bytes, season: float) -> str:
+        """Where a member lives that has been known for so long; empty for others."""
+        row = self._state.table.get(half)
+        if row is None or row.address is None or row.pending or self._age(half) < season:
+            return ""
+        return row.address[0]
+
+    def _age(self, half: bytes) -> float:
+        state = self._state
+        return state.now - state.known_since.get(half, state.now)
+
+    def _fell_silent(self, half: bytes) -> bool:
+        """Whether a member has been suspect for long enough to have refuted it, were it there."""
+        state = self._state
+        if half not in state.table.suspects:
+            return False
+        return state.now - state.suspect_since.get(half, state.now) > state.settings.period / 2
+
+    def _of_two_hosts(self, halves: Iterable[bytes], season: float = SEASON) -> bool:
+        first = ""
+        for half in halves:
+            if host := self._host_if_older(half, season):
+                if first and host != first:
+                    return True
+                first = first or host
+        return False

@@ -1,0 +1,97 @@
+"""Votes of newcomers count for nothing where elders are there to ask; a death must be known as soon all the same."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from rumormill.gossip.seniority import SEASON
+from rumormill.membership import Liveness
+from rumormill.simulations import World
+
+LATEST = 0.8
+
+
+def old_pool(members: int, *, seed: int, machines: int = 0) -> World:
+    world = World(seed=seed, machines=machines)
+    world.start(members)
+    world.run(SEASON + 20.0)
+    assert world.one_view()
+    return world
+
+
+def gone_everywhere(world: World, *keys: str) -> float | None:
+    """Crash members; seconds until none of the others holds any of them present."""
+    names = [world.name_of(key) for key in keys]
+    observers = [key for key in world.running() if key not in keys]
+    world.crash(*keys)
+
+    def gone() -> bool:
+        held = (world.holds(observer, name) for observer in observers for name in names)
+        return not any(each in (Liveness.ALIVE, Liveness.SUSPECT) for each in held)
+
+    return world.run_until(gone, within=5.0)
+
+
+@pytest.mark.parametrize("members", [8, 16])
+def test_where_most_are_newcomers_a_death_is_known_as_soon(members: int) -> None:
+    """Every few seconds a member dies and comes back: soon most have been here for less than a minute."""
+    world, rng = old_pool(members, seed=members), random.Random(members)
+    took = []
+    for _ in range(20):
+        key = rng.choice(list(world.hosts)[1:])
+        took.append(gone_everywhere(world, key))
+        world.run(2.0)
+        world.restart(key)
+        world.run(2.0 + 2.0 * rng.random())
+    assert all(each is not None and each <= LATEST for each in took), took
+    assert world.history.of("evicted", "n0") == []
+
+
+@pytest.mark.parametrize("machines", [1, 2, 3, 5])
+def test_on_few_machines_a_death_is_known_as_soon(machines: int) -> None:
+    """The votes must come from two hosts, and a member's next three may all live on one."""
+    world = old_pool(12, seed=machines, machines=machines)
+    took = []
+    for key in list(world.hosts)[1:]:
+        took.append(gone_everywhere(world, key))
+        world.restart(key)
+        world.run(5.0)
+    assert all(each is not None and each <= LATEST for each in took), took
+
+
+def test_a_machine_that_fails_takes_its_members_with_it_and_those_left_on_one_host_agree() -> None:
+    world = old_pool(8, seed=3, machines=2)
+    took = gone_everywhere(world, *(f"n{number}" for number in (1, 3, 5, 7)))
+    assert took is not None
+    assert took <= 2.0  # half a pool at once waits a second (isolation.py)
+
+
+def test_two_that_are_old_agree_without_the_newcomers() -> None:
+    """Nothing is won by starting many: the elders alone decide, and they see to it that they can."""
+    world = old_pool(4, seed=4)
+    for number in range(20):
+        world.start_one(f"m{number}")
+    assert world.run_until(world.one_view, within=5.0) is not None
+    took = gone_everywhere(world, "n3")
+    assert took is not None
+    assert took <= LATEST
+
+
+def test_elders_do_not_miss_newcomers_that_cannot_know_them() -> None:
+    """They are pinged once a period: taken for missing instead, they cost three times as many datagrams."""
+
+    def a_second_of_each() -> float:
+        before = {key: node.counters["sent"] for key, node in world.running().items()}
+        world.run(20.0)
+        return sum(node.counters["sent"] - before[key] for key, node in world.running().items()) / 20.0 / len(before)
+
+    world = old_pool(8, seed=8)
+    calm = a_second_of_each()
+    for number in range(1, 7):
+        world.crash(f"n{number}")
+        world.run(3.0)
+        world.restart(f"n{number}")
+        world.run(1.0)
+    assert a_second_of_each() <= 2 * calm
