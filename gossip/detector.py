@@ -319,8 +319,8 @@ class Detector:
             greeting = self._pings.greeting(row)
             state.send_encoded(row, [*greeting, beat, *self._spread.ride(ROOM - len(beat) - sum(map(len, greeting)))])
         for half in self._unaware:
-            if row := state.table.get(half):
-                self._pings.ping(row)
+            if (subject := state.table.get(half)) is not None:
+                self._pings.ping(subject)
         self._ping_one_suspect()
         self._verify_doubted()
 
