@@ -12,7 +12,7 @@ import math
 from rumormill.gossip.spread import Spread
 from rumormill.gossip.state import ROOM, State
 from rumormill.gossip.wire import MAX_DATAGRAM, Ack, Heard, Ping, PingRequest, encode_message
-from rumormill.membership.record import Address
+from rumormill.membership.record import Address, Liveness
 from rumormill.membership.row import Row
 
 MAX_OUTSTANDING = 1024
@@ -29,7 +29,7 @@ class Pings:
         self._spread = spread
         self._outstanding: dict[bytes, tuple[bytes, float, bool]] = {}
         self._latest: dict[bytes, bytes] = {}
-        """The nonce of the last direct ping to each member that has not been answered."""
+        """The nonce of the last direct ping to each member, while it has not been answered and the member is alive."""
         self._relays: dict[tuple[bytes, bytes], tuple[float, Address]] = {}
         self._repeats: list[tuple[float, bytes]] = []
         self._rtt: dict[bytes, float] = {}
@@ -46,21 +46,21 @@ class Pings:
         """Ping a member directly. If it is suspect or dead here, it is told so in the same datagram."""
         if row.address is None:
             return
-        message = encode_message(Ping(self._nonce(row.half, direct=True)))
+        message = encode_message(Ping(self._direct_nonce(row)))
         greeting = self.greeting(row)
         room = ROOM - len(message) - sum(map(len, greeting))
         self._state.send_encoded(row, [*greeting, message, *self._spread.ride(room)])
 
     def bare_ping(self, row: Row) -> bytes:
         """A ping that carries nothing else, so that whoever refuses it can quote it whole; returns the datagram."""
-        datagram = self._state.sealed_for(row, Ping(self._nonce(row.half, direct=True)))
+        datagram = self._state.sealed_for(row, Ping(self._direct_nonce(row)))
         if row.address is not None:
             self._state.post_raw(row.address, datagram)
         return datagram
 
     def ask(self, helper: Row, subject: Row) -> None:
         """Ask a third member to ping the subject."""
-        sealed = self._state.sealed_for(subject, Ping(self._nonce(subject.half, direct=False)))
+        sealed = self._state.sealed_for(subject, Ping(self._nonce(subject.half)))
         self._state.send(helper, PingRequest(subject.half, sealed))
 
     def repeat(self, half: bytes, times: int) -> None:
@@ -145,11 +145,18 @@ class Pings:
         self._latest.clear()
         self._repeats.clear()
 
-    def _nonce(self, half: bytes, *, direct: bool) -> bytes:
+    def _direct_nonce(self, row: Row) -> bytes:
+        """Of a ping whose answer is a round trip; not so to a suspect, which may answer when it wakes."""
+        nonce = self._nonce(row.half, direct=True)
+        if row.liveness is Liveness.ALIVE:
+            self._latest[row.half] = nonce
+        else:
+            self._latest.pop(row.half, None)
+        return nonce
+
+    def _nonce(self, half: bytes, *, direct: bool = False) -> bytes:
         nonce = self._state.rng.getrandbits(64).to_bytes(8, "big")
         if len(self._outstanding) >= MAX_OUTSTANDING:
             del self._outstanding[next(iter(self._outstanding))]
         self._outstanding[nonce] = (half, self._state.now, direct)
-        if direct:
-            self._latest[half] = nonce
         return nonce
