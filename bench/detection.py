@@ -4,15 +4,21 @@ Each of the pool's sidecars is followed over HTTP (``/v1/watch``) by this proces
 the answers: what is measured is what callers know. The sidecar is killed before its worker, so no last word helps.
 Besides: how long anybody else was suspected meanwhile, how soon a restarted member is routable everywhere (process
 start included), and how soon nobody is sent to a worker that crashed beside a living sidecar (``--worker-pid``).
+
+``--silent`` kills as if the whole host had gone, which is what a crash is in the lab: no kernel says that the process
+is not there. ``--silent --json FILE`` writes what ``rumormill simulate report --real FILE`` sets beside the lab.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 import click
 import trio
@@ -100,9 +106,10 @@ class Bench:
         self.found.back.append(at - begun)
 
 
-async def measure(size: int, kills: int, worker_kills: int, seed: int) -> Found:
-    """One pool of so many members, all own processes."""
-    with LocalPool(LocalPoolSettings(size=size, cluster="bench", agent_flags=("--probation", "0s"))) as pool:
+async def measure(size: int, kills: int, worker_kills: int, seed: int, *, silent: bool) -> Found:
+    """One pool of so many members, all own processes; ``silent``: refusals by a dead member's kernel do not count."""
+    flags = ("--probation", "0s", *(("--no-icmp-evidence",) if silent else ()))
+    with LocalPool(LocalPoolSettings(size=size, cluster="bench", agent_flags=flags)) as pool:
         watch = PoolWatch({member.name: member.url for member in pool}, pool.settings.service)
         bench = Bench(pool, watch, random.Random(seed))
         async with trio.open_nursery() as nursery:
@@ -147,10 +154,17 @@ def report(size: int, found: Found) -> str:
 @click.option("--kills", default=30, show_default=True)
 @click.option("--worker-kills", default=10, show_default=True)
 @click.option("--seed", default=1, show_default=True, help="Chooses victims and moments.")
-def bench(sizes: tuple[int, ...], kills: int, worker_kills: int, seed: int) -> None:
+@click.option("--silent", is_flag=True, help="Kill as if the host had gone too: its kernel refuses nothing.")
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="For `simulate report --real`.")
+def bench(sizes: tuple[int, ...], kills: int, worker_kills: int, seed: int, *, silent: bool, file: Path | None) -> None:
     """How soon every survivor knows of a death."""
+    measured: dict[str, list[float]] = {}
     for size in sizes:
-        click.echo(report(size, trio.run(measure, size, kills, worker_kills, seed)))
+        found = trio.run(partial(measure, size, kills, worker_kills, seed, silent=silent))
+        measured[str(size)] = [round(seconds, 4) for seconds in found.evicted]
+        click.echo(report(size, found))
+        if file is not None:
+            file.write_text(json.dumps(measured) + "\n")
 
 
 def main() -> None:
