@@ -34,26 +34,31 @@ audit: .venv/ready  ## known vulnerabilities of what we depend on; needs the net
 	@$(BIN)/pip freeze --exclude-editable > .venv/frozen.txt
 	$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement .venv/frozen.txt
 
+# What matters most comes first; docs/simulation.md says what each takes. REAL=FILE sets real detection beside the lab's.
+SWEEP = $(BIN)/rumormill simulate sweep
+OUT ?= lab.jsonl
 lab: .venv/ready  ## the figures of docs/simulation.md, within an hour on two cores; can be stopped and taken up again
-	$(BIN)/rumormill simulate sweep pictures --out lab.jsonl
-	$(BIN)/rumormill simulate sweep detection --seeds 5 --out lab.jsonl
-	$(BIN)/rumormill simulate sweep scale --seeds 2 --max-nodes 1000 --out lab.jsonl
-	$(BIN)/rumormill simulate sweep anomalies --seeds 1 --out lab.jsonl
-	$(BIN)/rumormill simulate sweep split --seeds 10 --out lab.jsonl
-	$(BIN)/rumormill simulate sweep loss --seeds 3 --out lab.jsonl
-	$(BIN)/rumormill simulate sweep lifeguard --seeds 10 --out lab.jsonl
-	$(BIN)/rumormill simulate report lab.jsonl --out lab.html
+	$(SWEEP) pictures --out $(OUT)
+	$(SWEEP) detection --seeds 3 --out $(OUT)
+	$(SWEEP) split --seeds 20 --out $(OUT)
+	$(SWEEP) bootstrap --seeds 3 --out $(OUT)
+	$(SWEEP) scale --seeds 1 --out $(OUT)
+	$(SWEEP) lifeguard --seeds 10 --out $(OUT)
+	$(SWEEP) loss --seeds 5 --out $(OUT)
+	$(SWEEP) lifeguard-baseline --seeds 1 --out $(OUT)
+	$(SWEEP) anomalies --seeds 1 --out $(OUT)
+	$(BIN)/rumormill simulate report $(OUT) --out lab.html $(if $(REAL),--real $(REAL))
 
-lab-full: .venv/ready  ## the same with every seed the claims speak of, and the baseline's grid: overnight
-	$(BIN)/rumormill simulate sweep detection --seeds 20 --out lab.jsonl
-	$(BIN)/rumormill simulate sweep scale --seeds 5 --out lab.jsonl
-	$(BIN)/rumormill simulate sweep split --seeds 200 --out lab.jsonl
-	$(BIN)/rumormill simulate sweep bootstrap --seeds 20 --out lab.jsonl
-	$(BIN)/rumormill simulate sweep loss --seeds 63 --out lab.jsonl
-	$(BIN)/rumormill simulate sweep anomalies --seeds 10 --out lab.jsonl
-	$(BIN)/rumormill simulate sweep lifeguard --seeds 30 --out lab.jsonl
-	$(BIN)/rumormill simulate sweep lifeguard-baseline --seeds 1 --out lab.jsonl
-	$(BIN)/rumormill simulate report lab.jsonl --out lab.html
+lab-full: lab  ## the same with every seed the claims speak of, then the baseline's whole grid and more seeds: overnight
+	$(SWEEP) bootstrap --seeds 20 --out $(OUT)
+	$(SWEEP) split --seeds 200 --out $(OUT)
+	$(SWEEP) loss --seeds 63 --out $(OUT)
+	$(SWEEP) detection --seeds 20 --out $(OUT)
+	$(SWEEP) scale --seeds 5 --out $(OUT)
+	$(SWEEP) lifeguard-baseline --seeds 2 --out $(OUT)
+	$(SWEEP) anomalies --seeds 10 --out $(OUT)
+	$(SWEEP) lifeguard --seeds 30 --out $(OUT)
+	$(BIN)/rumormill simulate report $(OUT) --out lab.html $(if $(REAL),--real $(REAL))
 
 lint: .venv/dev-ready  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -317,6 +317,9 @@ def _summary(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
     lasts = [d.everywhere for o in outcomes for d in o.detections if d.everywhere is not None]
     missed = sum(d.everywhere is None for o in outcomes for d in o.detections if d.survivors)
     heals = [heal for o in outcomes for heal in o.heals if heal is not None]
+    blocks = [block for o in outcomes for block in o.blocks]
+    evicted = [block for block in blocks if block.evicted_by]
+    back = [block.back_after for block in evicted if block.back_after is not None]
     return {
         "joined, s": median(o.joined_after for o in outcomes if o.joined_after is not None),
         "first eviction, s": median(firsts),
@@ -324,6 +327,10 @@ def _summary(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
         "evicted everywhere, slowest, s": max(lasts, default=None),
         "each survivor, 99 %, s": quantile(delays, 0.99),
         "deaths somebody missed": float(missed) if delays or missed else None,
+        "pauses": float(len(blocks)) if blocks else None,
+        "pauses that were an eviction": float(len(evicted)) if blocks else None,
+        "back everywhere after a pause, s": median(back),
+        "back everywhere after a pause, slowest, s": max(back, default=None),
         "one view after a heal, s": median(heals),
         "one view at the end, s": median(o.one_view_after for o in outcomes if o.one_view_after is not None),
         "no view at the end, runs": float(sum(o.one_view_after is None for o in outcomes)),

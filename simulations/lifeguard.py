@@ -7,6 +7,7 @@ again. The paper runs each combination for minutes and counts who was declared d
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,11 +32,19 @@ class Cell:
     def name(self) -> str:
         return f"C={self.concurrent} D={self.duration_ms} I={self.interval_ms}"
 
-    def story(self, seed: int, *, nodes: int = NODES, seconds: float = 60.0) -> Story:
-        """Blocks until ``seconds`` have passed; the last one is cut short."""
+    @classmethod
+    def named(cls, name: str) -> Cell:
+        """The inverse of ``name``. Raises ValueError."""
+        match = re.fullmatch(r"C=(\d+) D=(\d+) I=(\d+)", name)
+        if match is None:
+            raise ValueError(f"a Lifeguard cell is named like 'C=4 D=2048 I=64', not {name!r}")
+        return cls(*map(int, match.groups()))
+
+    def story(self, seed: int, *, nodes: int = NODES, seconds: float = 60.0, settle: float = SETTLE) -> Story:
+        """Blocks until ``seconds`` have passed since all were there (``settle``); the last one is cut short."""
         rng = random.Random(f"lifeguard/{self.name}/{seed}")
         blocked = tuple(f"n{number}" for number in sorted(rng.sample(range(1, nodes), self.concurrent)))
-        operations: list[AnyOperation] = [Start(nodes), Run(SETTLE)]
+        operations: list[AnyOperation] = [Start(nodes), Run(settle)]
         left_ms = round(seconds * 1000)
         while left_ms > 0:
             block = min(self.duration_ms, left_ms)

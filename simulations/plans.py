@@ -6,7 +6,6 @@ played on any number of cores, stopped, and taken up again where it was.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -16,7 +15,7 @@ from rumormill.gossip import ProtocolSettings
 from rumormill.simulations.births import RumormillFactory
 from rumormill.simulations.lifeguard import Cell, grid, sub_grid
 from rumormill.simulations.network import LAN, WAN
-from rumormill.simulations.operations import Story
+from rumormill.simulations.operations import Freeze, Run, Story
 from rumormill.simulations.outcome import Outcome
 from rumormill.simulations.participant import NodeFactory
 from rumormill.simulations.referee import play
@@ -30,6 +29,9 @@ LATENCIES = {"lan": LAN, "wan": WAN}
 TUNED = SwimSettings(period=0.125, timeout=0.06, suspicion_mult=0.6)
 """The baseline at our detection time: at 128 members a survivor learns of a crash after .58 s in the median (we: .53),
 for about as many datagrams."""
+LIFEGUARD = "lifeguard "
+EVICTION = 0.25
+"""What a block that is an eviction costs beyond its seconds: so many seconds of the whole pool, about."""
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -54,13 +56,20 @@ class Job(msgspec.Struct, frozen=True):
 
     @property
     def cost(self) -> float:
-        """About how many node-seconds it takes, for a progress bar."""
-        return self.nodes * sum(getattr(operation, "seconds", 0.0) for operation in self.story().operations)
+        """About how many node-seconds of a quiet pool it takes, for a progress bar."""
+        seconds = 0.0
+        frozen = 0
+        for operation in self.story().operations:
+            if isinstance(operation, Run):
+                seconds += operation.seconds + (EVICTION * frozen if operation.seconds >= 2 * self.period else 0.0)
+            frozen = len(operation.keys) if isinstance(operation, Freeze) else 0
+        return self.nodes * seconds
 
     def story(self) -> Story:
         """Raises UnknownScenario, or ValueError for too few nodes."""
-        if self.scenario.startswith("lifeguard "):
-            return _cell_named(self.scenario.removeprefix("lifeguard ")).story(self.seed, nodes=self.nodes)
+        if self.scenario.startswith(LIFEGUARD):
+            settle = 20.0 if self.protocol == "swim-paper" else 3.0
+            return Cell.named(self.scenario.removeprefix(LIFEGUARD)).story(self.seed, nodes=self.nodes, settle=settle)
         return scenario_named(self.scenario).story(nodes=self.nodes, seed=self.seed, loss=self.loss)
 
     def factory(self) -> NodeFactory:
@@ -101,29 +110,23 @@ class UnknownPlan(LookupError):
     """No plan of that name; says which there are."""
 
 
-def _cell_named(name: str) -> Cell:
-    match = re.fullmatch(r"C=(\d+) D=(\d+) I=(\d+)", name)
-    if match is None:
-        raise ValueError(f"a Lifeguard cell is named like 'C=4 D=2048 I=64', not {name!r}")
-    return Cell(*map(int, match.groups()))
-
-
-PROTOCOLS: tuple[ProtocolName, ...] = ("rumormill", "swim-tuned", "swim-paper")
+BASELINE: tuple[ProtocolName, ...] = ("swim-tuned", "swim-paper")
+PROTOCOLS: tuple[ProtocolName, ...] = ("rumormill", *BASELINE)
 
 
 def _scale(seeds: int) -> Iterator[Job]:
-    """Detection, spread, traffic and bootstrap, by number of nodes."""
+    """Start, detection, spread and traffic, by number of nodes."""
     for nodes in (3, 8, 16, 32, 64, 128, 256, 512, 1000, 2000):
         for seed in range(max(1, min(seeds, 2000 // nodes))):
-            for scenario in ("bootstrap", "crash"):
-                yield Job(scenario, nodes, seed)
+            yield Job("crash", nodes, seed)
 
 
 def _detection(seeds: int) -> Iterator[Job]:
     """Crashes at the sizes the anchors speak of, for all protocols."""
     for nodes in (3, 16, 64, 128):
-        for seed in range(seeds):
+        for seed in range(seeds * max(1, 30 // nodes)):  # a pool of three has one to spare in each run
             yield Job("crash", nodes, seed)
+        for seed in range(seeds):
             yield Job("crash", nodes, seed, "swim-tuned")
             yield Job("slow-crash", nodes, seed, "swim-paper")
 
@@ -160,19 +163,25 @@ def _anomalies(seeds: int) -> Iterator[Job]:
 def _lifeguard(seeds: int) -> Iterator[Job]:
     """The whole grid with one seed, ours; the sub-grid with as many as asked for."""
     for cell in grid():
-        yield Job(f"lifeguard {cell.name}", 128, 0)
+        yield Job(LIFEGUARD + cell.name, 128, 0)
     yield from (job for job in _sub_grid(seeds, ("rumormill",)) if job.seed)
 
 
 def _lifeguard_baseline(seeds: int) -> Iterator[Job]:
-    yield from _sub_grid(min(seeds, 1), ("swim-tuned", "swim-paper"))
+    """The sub-grid, and from a second seed on the whole of it."""
+    yield from _sub_grid(min(seeds, 1), BASELINE)
+    known = set(sub_grid())
+    for cell in grid():
+        if seeds > 1 and cell not in known:
+            for protocol in BASELINE:
+                yield Job(LIFEGUARD + cell.name, 128, 0, protocol)
 
 
 def _sub_grid(seeds: int, protocols: tuple[ProtocolName, ...]) -> Iterator[Job]:
     for cell in sub_grid():
         for seed in range(seeds):
             for protocol in protocols:
-                yield Job(f"lifeguard {cell.name}", 128, seed, protocol)
+                yield Job(LIFEGUARD + cell.name, 128, seed, protocol)
 
 
 def _pictures(_seeds: int) -> Iterator[Job]:
@@ -183,7 +192,7 @@ def _pictures(_seeds: int) -> Iterator[Job]:
 
 PLANS: dict[str, tuple[str, Callable[[int], Iterator[Job]]]] = {
     "detection": ("crashes at 3, 16, 64 and 128 nodes, all protocols", _detection),
-    "scale": ("crashes and bootstraps from 3 to 2000 nodes", _scale),
+    "scale": ("all started at once, then crashes, from 3 to 2000 nodes", _scale),
     "bootstrap": ("1000 nodes started at once on one seed node", _bootstrap),
     "split": ("128 nodes split evenly for a minute, and healed", _split),
     "loss": ("hours of 10 % and 30 % loss at 16 nodes", _loss),

@@ -19,7 +19,7 @@ BELIEFS = {
     "g": ("#fbbf24", "a dead member not yet detected"),
     "s": ("#fde68a", "suspects somebody"),
     "i": ("#93c5fd", "isolated: view frozen, evicts nobody"),
-    "x": ("#ef4444", "lacks a member that runs, or holds it dead"),
+    "x": ("#ef4444", "lacks a member that runs: cut off from it, or wrong"),
     "z": ("#94a3b8", "frozen"),
     "-": ("#e2e8f0", "not running"),
 }
@@ -78,16 +78,20 @@ def line_chart(
     return f"{_legend(series)}{_svg(parts)}"
 
 
-def distribution(series: Mapping[str, Sequence[float]], x_label: str) -> str:
-    """Cumulative shares: how many of the values lie below each."""
+def distribution(series: Mapping[str, Sequence[float]], x_label: str, *, log_x: bool = False) -> str:
+    """Cumulative shares: how many of the values lie below each. ``log_x`` needs values above zero."""
     lines: dict[str, list[Point]] = {}
     for name, values in series.items():
         ordered = sorted(values)
         count = len(ordered)
         keep = max(1, count // 400)
-        points = [(value, 100 * (n + 1) / count) for n, value in enumerate(ordered) if n % keep == 0 or n == count - 1]
-        lines[name] = [(points[0][0], 0.0), *points] if points else []
-    return line_chart(lines, x_label, "share of survivors, %", dots=False)
+        points: list[Point] = []
+        below = 0.0
+        for n, value in enumerate(ordered):
+            if n % keep == 0 or n == count - 1:
+                points += [(value, below), (value, below := 100 * (n + 1) / count)]
+        lines[name] = points
+    return line_chart(lines, x_label, "share of survivors, %", log_x=log_x, dots=False)
 
 
 def raster(picture: Raster) -> str:

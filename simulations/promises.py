@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from rumormill.simulations.lifeguard import Cell
 from rumormill.simulations.outcome import Block, Outcome, median, quantile
-from rumormill.simulations.plans import Done
+from rumormill.simulations.plans import LIFEGUARD, Done
 
 SHORT_BLOCK = 0.4
 """Seconds: two periods. A pause below it is never an eviction."""
+LONG_BLOCK = 1.5
+"""Seconds: time enough for others to watch a member in its monitors' place, were they paused with it."""
 BACK = 0.3
 """Seconds from the end of a pause until everybody has the member back."""
 
@@ -38,7 +41,7 @@ def promises(done: Sequence[Done], measured: Mapping[int, Sequence[float]] = Map
     ours = [d for d in done if d.job.protocol == "rumormill" and d.job.latency == "lan" and d.job.period == 0.2]
     makers: tuple[Callable[[Sequence[Done]], Iterable[Promise]], ...] = (
         *(_detection, _flat_detection, _flat_traffic, _lossy, _split, _bootstrap),
-        *(_healthy, _short_blocks, _once_a_block, _back_soon),
+        *(_healthy, _short_blocks, _long_blocks, _once_a_block, _back_soon),
     )
     return [*(promise for make in makers for promise in make(ours)), *_like_reality(ours, measured)]
 
@@ -55,7 +58,7 @@ def _flat_detection(done: Sequence[Done]) -> Iterable[Promise]:
     if len(p99s) >= 2:
         spread = max(p99s.values()) / min(p99s.values()) - 1
         yield Promise(
-            "as soon in large pools as in small ones", "within 25 %", f"{spread:.0%}", spread <= 0.25, _sizes(p99s)
+            "as soon in large pools as in small ones", "within 25 %", _percent(spread), spread <= 0.25, _sizes(p99s)
         )
 
 
@@ -67,7 +70,7 @@ def _flat_traffic(done: Sequence[Done]) -> Iterable[Promise]:
     means = {nodes: sum(values) / len(values) for nodes, values in sorted(rates.items())}
     if len(means) >= 2:
         spread = max(means.values()) / min(means.values()) - 1
-        found = f"{spread:.0%}, at most {max(means.values()):.1f}/s"
+        found = f"{_percent(spread)}, at most {max(means.values()):.1f}/s"
         yield Promise(
             "a member sends as much in large pools as in small ones", "within 10 %", found, spread <= 0.1, _sizes(means)
         )
@@ -80,7 +83,7 @@ def _lossy(done: Sequence[Done]) -> Iterable[Promise]:
             wrong, hours = _wrong(runs), _node_hours(runs)
             allowed = 0.0 if allowed_hours is None else max(1.0, hours / allowed_hours)
             bound = "0" if allowed_hours is None else f"1 in {allowed_hours:.0f} node-hours"
-            says = f"nobody healthy is evicted at {loss:.0%} of independent loss"
+            says = f"nobody healthy is evicted at {_percent(loss)} of independent loss"
             yield Promise(says, bound, str(wrong), wrong <= allowed, f"{hours:,.0f} node-hours")
 
 
@@ -115,6 +118,24 @@ def _short_blocks(done: Sequence[Done]) -> Iterable[Promise]:
         yield Promise("a pause under .4 s is no eviction", "0", str(evicted), not evicted, f"{len(blocks)} pauses")
 
 
+def _long_blocks(done: Sequence[Done]) -> Iterable[Promise]:
+    """An observer that still lacks a member from its last pause has nothing to evict."""
+    pauses = escaped = 0
+    for d in done:
+        if not d.job.scenario.startswith(LIFEGUARD):
+            continue
+        healthy = d.job.nodes - Cell.named(d.job.scenario.removeprefix(LIFEGUARD)).concurrent
+        lacking: dict[str, int] = {}
+        for block in d.outcome.blocks:
+            if block.seconds >= LONG_BLOCK:
+                pauses += 1
+                escaped += block.evicted_by + lacking.get(block.member, 0) < healthy
+            lacking[block.member] = block.missing
+    if pauses:
+        says = "a pause of 1.5 s is an eviction, by everybody who was well"
+        yield Promise(says, "all", f"{pauses - escaped} of {pauses}", not escaped, f"{pauses} pauses")
+
+
 def _once_a_block(done: Sequence[Done]) -> Iterable[Promise]:
     if blocks := [b for b in _blocks(done) if b.seconds >= SHORT_BLOCK]:
         twice = sum(block.evictions > block.evicted_by for block in blocks)
@@ -144,7 +165,7 @@ def _like_reality(done: Sequence[Done], measured: Mapping[int, Sequence[float]])
         if real is not None and lab is not None:
             apart = lab / real - 1
             says = f"the lab and {nodes} real processes agree on the median crash"
-            found = f"{lab:.2f} s and {real:.2f} s, {apart:+.0%}"
+            found = f"{lab:.2f} s and {real:.2f} s, {100 * apart:+.0f} %"
             yield Promise(says, "within 15 %", found, abs(apart) <= 0.15, f"{len(delays)} real kills")
 
 
@@ -158,7 +179,7 @@ def _detection_delays(done: Sequence[Done]) -> dict[int, list[float]]:
 
 
 def _grid(done: Sequence[Done]) -> list[Outcome]:
-    return [d.outcome for d in done if d.job.scenario.startswith("lifeguard ")]
+    return [d.outcome for d in done if d.job.scenario.startswith(LIFEGUARD)]
 
 
 def _blocks(done: Sequence[Done]) -> list[Block]:
@@ -171,6 +192,10 @@ def _wrong(runs: Sequence[Outcome]) -> int:
 
 def _node_hours(runs: Sequence[Outcome]) -> float:
     return sum(outcome.seconds * outcome.nodes for outcome in runs) / 3600
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _sizes(by_nodes: Iterable[int]) -> str:

@@ -11,7 +11,7 @@ from html import escape
 
 from rumormill.simulations.lifeguard import Cell
 from rumormill.simulations.outcome import Detection, Outcome, median, quantile
-from rumormill.simulations.plans import Done
+from rumormill.simulations.plans import LIFEGUARD, Done
 from rumormill.simulations.plots import distribution, line_chart, raster
 from rumormill.simulations.promises import promises
 
@@ -34,7 +34,7 @@ padding:0 1rem}h1{font-size:1.6rem}h2{margin-top:2.5rem;font-size:1.2rem}svg{wid
 .g{stroke:var(--line);stroke-width:.5}.legend{font-size:.85rem;margin:.3rem 0}.k{margin-right:1rem;white-space:nowrap}
 .k i{display:inline-block;width:.8em;height:.8em;margin-right:.35em;border-radius:2px}table{border-collapse:collapse;
 font-size:.9rem;margin:.6rem 0;display:block;overflow-x:auto}td,th{padding:.25rem .7rem;border-bottom:1px solid
-var(--line);text-align:right}td:first-child,th:first-child{text-align:left}th{font-weight:600}
+var(--line);text-align:right}td+td{white-space:nowrap}td:first-child,th:first-child{text-align:left}th{font-weight:600}
 tr.us td{background:var(--band);font-weight:600}td.bad{background:#fecaca;color:#7f1d1d}p.n{color:var(--soft);
 font-size:.88rem}
 """
@@ -84,7 +84,8 @@ def _detection(done: Sequence[Done]) -> str | None:
             series[f"{nodes} nodes"] = delays
     if not series:
         return None
-    ours = distribution(series, "seconds from the crash to a survivor's eviction of it")
+    label = "seconds from the crash to a survivor's eviction of it"
+    ours = distribution(series, label)
     rivals = {
         f"{protocol}, {nodes} nodes": [
             x for d in _of(done, "crash", protocol) if d.job.nodes == nodes for x in d.outcome.detection_delays
@@ -94,7 +95,7 @@ def _detection(done: Sequence[Done]) -> str | None:
     }
     rivals = {name: delays for name, delays in rivals.items() if delays}
     note = "<p class='n'>The floor of any rule of three missed heartbeats of 200 ms is .40 to .60 s.</p>"
-    beside = distribution(rivals, "seconds, with plain SWIM beside it") if len(rivals) > 2 else ""
+    beside = distribution(rivals, f"{label}; plain SWIM beside ours", log_x=True) if len(rivals) > 2 else ""
     return ours + note + beside
 
 
@@ -128,14 +129,13 @@ def _beside_reality(done: Sequence[Done], measured: Mapping[int, Sequence[float]
 
 def _scale(done: Sequence[Done]) -> str | None:
     crashes = _by_nodes(_of(done, "crash", "rumormill"))
-    starts = _by_nodes(_of(done, "bootstrap", "rumormill"))
+    starts = _by_nodes([*_of(done, "bootstrap", "rumormill"), *_of(done, "crash", "rumormill")])
     if len(crashes) < 3:
         return None
     delays = {nodes: [x for o in runs for x in o.detection_delays] for nodes, runs in crashes.items()}
-    detection = {
-        "first survivor, median": [(n, median(_firsts(runs)) or 0.0) for n, runs in crashes.items()],
-        "each survivor, median": [(n, median(delays[n]) or 0.0) for n in crashes],
-        "each survivor, 99 %": [(n, quantile(delays[n], 0.99) or 0.0) for n in crashes],
+    detection = {  # the first survivor knows a millisecond before the others: one line, so it is in the table only
+        "a survivor learns of a crash, median": [(n, median(delays[n]) or 0.0) for n in crashes],
+        "99 %": [(n, quantile(delays[n], 0.99) or 0.0) for n in crashes],
     }
     joins = {"one view, all started at once on one seed": _line(starts, lambda o: o.joined_after)}
     sent = {"datagrams": _line(crashes, lambda o: o.steady[0])}
@@ -163,7 +163,8 @@ def _scale_table(crashes: Mapping[int, list[Outcome]], starts: Mapping[int, list
             *(float(sum(len(o.wrong) for o in runs)), median(joined)),
         )
         rows.append((str(nodes), [_figure(figure) for figure in figures]))
-    heads = ["N", "first", "median", "p99", "max", "spread", "datagrams/s", "bytes/s", "wrong", "one view at start"]
+    heads = ["N", "first, s", "median, s", "p99, s", "max, s", "first to last, s", "datagrams/s a node"]
+    heads += ["bytes/s a node", "wrong evictions", "one view at start, s"]
     return _table(heads, rows)
 
 
@@ -179,12 +180,12 @@ def _accuracy(done: Sequence[Done]) -> str | None:
         lost = sum(heal is None for o in runs for heal in o.heals)
         wrong = sum(len(o.wrong) for o in runs)
         hours = sum(o.seconds * o.nodes for o in runs) / 3600
-        cells = [protocol, str(nodes), f"{loss:.0%}", str(len(runs)), f"{hours:.1f}", str(wrong)]
+        cells = [protocol, str(nodes), f"{100 * loss:.0f} %", str(len(runs)), f"{hours:.1f}", str(wrong)]
         cells += [_figure(median(heals)), _figure(max(heals, default=None)), str(lost) if heals or lost else ""]
         cells += [str(sum(o.one_view_after is None for o in runs))]
         rows.append((scenario, cells))
-    heads = ["scenario", "protocol", "N", "loss", "runs", "node-hours", "wrong evictions", "heal to one view, median"]
-    heads += ["max", "not in time", "no view at the end"]
+    heads = ["scenario", "protocol", "N", "loss", "runs", "node-hours", "wrong evictions", "heal to one view, median s"]
+    heads += ["max, s", "not in time", "no view at the end"]
     note = (
         "<p class='n'>A wrong eviction is one observer evicting one member that ran, was neither frozen nor slowed at "
         "that moment, and was not cut off from it.</p>"
@@ -195,9 +196,8 @@ def _accuracy(done: Sequence[Done]) -> str | None:
 def _lifeguard(done: Sequence[Done]) -> str | None:
     cells: dict[str, dict[Cell, list[Outcome]]] = defaultdict(lambda: defaultdict(list))
     for d in done:
-        if d.job.scenario.startswith("lifeguard "):
-            numbers = [int(part.split("=")[1]) for part in d.job.scenario.split()[1:]]
-            cells[d.job.protocol][Cell(numbers[0], numbers[1], numbers[2])].append(d.outcome)
+        if d.job.scenario.startswith(LIFEGUARD):
+            cells[d.job.protocol][Cell.named(d.job.scenario.removeprefix(LIFEGUARD))].append(d.outcome)
     if not cells:
         return None
     parts = []
@@ -206,7 +206,7 @@ def _lifeguard(done: Sequence[Done]) -> str | None:
     note = (
         "<p class='n'>C of 128 members frozen in lock-step for D ms, free for I ms, for 60 s. Wrong evictions of "
         "healthy members, by anyone, summed over all I and seeds (runs in brackets). In the paper SWIM declared "
-        "339 002 deaths wrongly, 1 326 of them healthy members; Lifeguard 5 193 and 25.</p>"
+        "339&nbsp;002 deaths wrongly, 1&nbsp;326 of them healthy members; Lifeguard 5&nbsp;193 and 25.</p>"
     )
     return note + "".join(parts) + _blocks_table(cells.get("rumormill", {}))
 
@@ -246,8 +246,12 @@ def _blocks_table(by_cell: Mapping[Cell, Sequence[Outcome]]) -> str:
         rows.append((f"{duration} ms", [*cells, _figure(max(back, default=None))]))
     if not rows:
         return ""
-    heads = ["blocked for", "blocks", "evicted by anyone", "back everywhere after, median s", "p99", "max"]
-    return "<h3>The blocked members themselves</h3>" + _table(heads, rows, ours=lambda _: False)
+    heads = ["blocked for", "blocks", "evicted by anyone", "back everywhere after, median s", "p99, s", "max, s"]
+    note = (
+        "<p class='n'>Three misses take .43 to .63 s from the last heartbeat: two pauses of 512 ms with a heartbeat in "
+        "between are seldom an eviction, longer ones always.</p>"
+    )
+    return "<h3>The blocked members themselves</h3>" + note + _table(heads, rows, ours=lambda _: False)
 
 
 def _rasters(done: Sequence[Done]) -> str | None:
@@ -257,7 +261,7 @@ def _rasters(done: Sequence[Done]) -> str | None:
         picture = d.outcome.raster
         if picture is None or not 8 <= d.job.nodes <= 32 or (d.job.scenario, d.job.protocol) in seen:
             continue
-        if d.job.scenario in ("bootstrap", "crash", "lossy-hour"):
+        if d.job.scenario in ("bootstrap", "crash", "slow-crash", "lossy-hour"):
             continue
         seen.add((d.job.scenario, d.job.protocol))
         title = f"{d.job.scenario}, {d.job.nodes} nodes, {d.job.protocol}, seed {d.job.seed}"
@@ -325,7 +329,9 @@ def _three(values: Sequence[float]) -> str:
 def _figure(value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.0f}" if value == int(value) else f"{value:.3g}"
+    if value == int(value) or abs(value) >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
 
 
 def _table(

@@ -80,7 +80,7 @@ def _quiet(_nodes: int, _rng: random.Random) -> Operations:
 
 
 def _bootstrap(_nodes: int, _rng: random.Random) -> Operations:
-    return [Run(5.0)]
+    return []
 
 
 def _crash(nodes: int, rng: random.Random) -> Operations:

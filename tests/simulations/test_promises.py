@@ -75,9 +75,9 @@ def test_one_wrong_eviction_in_an_hour_of_light_loss_is_too_many_and_of_heavy_lo
     light = Done(Job("lossy-hour", 16, 0, loss=0.1), outcome(16, seconds=3600.0, wrong=wrong))
     heavy = Done(Job("lossy-hour", 16, 0, loss=0.3), outcome(16, seconds=3600.0, wrong=wrong))
     worse = Done(Job("lossy-hour", 16, 0, loss=0.3), outcome(16, seconds=3600.0, wrong=wrong * 2))
-    assert not verdict("10%", light)
-    assert verdict("30%", heavy)
-    assert not verdict("30%", worse)
+    assert not verdict("10 %", light)
+    assert verdict("30 %", heavy)
+    assert not verdict("30 %", worse)
 
 
 def test_a_heal_or_a_start_that_takes_too_long_is_seen() -> None:
@@ -99,6 +99,11 @@ def test_what_becomes_of_the_paused_and_of_the_healthy_is_seen() -> None:
     long = Block("n1", 2.0, evicted_by=7, evictions=7, free=1.0, back_after=0.1, missing=0)
     assert verdict("under .4 s", cell(short))
     assert not verdict("under .4 s", cell(replace(short, evicted_by=1, evictions=1)))
+    assert verdict("by everybody who was well", cell(replace(long, evicted_by=127)))
+    assert not verdict("by everybody who was well", cell(replace(long, evicted_by=126)))
+    late = replace(long, evicted_by=127, missing=3)  # who did not have it back yet has nobody to evict
+    assert verdict("by everybody who was well", cell(late, replace(long, evicted_by=124)))
+    assert not verdict("by everybody who was well", cell(late, replace(long, evicted_by=123)))
     assert verdict("one eviction at most", cell(long))
     assert not verdict("one eviction at most", cell(replace(long, evictions=8)))
     assert verdict("is back", cell(long))

@@ -40,16 +40,25 @@ def test_compare_sets_two_side_by_side() -> None:
     assert slower["rumormill, 1 s"]["first eviction, s"] > 2
 
 
+def test_a_summary_says_what_became_of_the_paused() -> None:
+    sides = json.loads(call("compare", "freeze", "--nodes", 6, "--seeds", 1, "-o", "json").output)
+    ours = sides["rumormill, 0.2 s"]
+    assert ours["pauses"] == ours["pauses that were an eviction"] == 3
+    assert 0 < ours["back everywhere after a pause, s"] <= ours["back everywhere after a pause, slowest, s"] <= 0.3
+    quiet = json.loads(call("compare", "quiet", "--nodes", 3, "--seeds", 1, "-o", "json").output)
+    assert quiet["rumormill, 0.2 s"]["pauses"] is None
+
+
 def test_sweep_takes_up_where_it_was_and_report_makes_one_page(tmp_path: Path) -> None:
     out, page, real = tmp_path / "lab.jsonl", tmp_path / "lab.html", tmp_path / "real.json"
     sweep = ("sweep", "detection", "--seeds", 1, "--max-nodes", 16, "--jobs", 2, "--out", out)
     first = call(*sweep)
     assert first.exit_code == 0, first.output
     lines = out.read_bytes().splitlines(keepends=True)
-    assert len(lines) == 6
+    assert len(lines) == 10 + 1 + 4
     out.write_bytes(b"".join(lines[:4]) + lines[4][:30])  # as after a crash
     second = call(*sweep)
-    assert "6 runs, 4 of them" in second.output
+    assert "15 runs, 4 of them" in second.output
     assert sorted(out.read_bytes().splitlines()) == sorted(line.rstrip() for line in lines)
     real.write_text('{"3": [0.5, 0.6], "16": [0.55]}')
     assert call("report", out, "--real", real, "--out", page).exit_code == 0
