@@ -20,12 +20,14 @@ from rumormill.cli.tables import Column, show_line, show_table
 from rumormill.discovery.commands import KeyRow, KeysAnswer
 from rumormill.discovery.keys import proof_text
 from rumormill.gossip.credentials import Issuer
-from rumormill.gossip.keyring import key_name_of, proof_of
+from rumormill.gossip.keyring import KeyRing, key_name_of, proof_of
 from rumormill.membership.record import MAX_NAME_BYTES
 from rumormill.sidecar import SettingsError
 from rumormill.sidecar.identity import read_issuer
 from rumormill.sidecar.keyfile import read_key_file
 from rumormill.sidecar.secrets import POLICY_PRIVATE, POLICY_PUBLIC
+
+PRIVATE_MODE, PUBLIC_MODE = 0o600, 0o644
 
 
 @click.group(epilog=EPILOG)
@@ -79,7 +81,7 @@ def ca(out: str) -> None:
     """
     issuer = Issuer(secrets.token_bytes(32))
     _write_new(Path(out), issuer.to_text())
-    _write_new(Path(f"{out}.pub"), issuer.authority.to_text())
+    _write_new(Path(f"{out}.pub"), issuer.authority.to_text(), PUBLIC_MODE)
     click.echo(
         f"Wrote an authority's private key to {out}, and its public key to {out}.pub. Keep the first off the pool."
     )
@@ -129,7 +131,10 @@ def _change(
     """One step, with the proof that whoever asks for it holds a key of the pool."""
     now, _ = sidecar.get("/v1/keys", {}, KeysAnswer)
     target = "/v1/keys" + ("?" + urlencode(query) if query else "")
-    proof = proof_of(_read_key(key_file), proof_text(now.process, method, target, body))
+    accepted = {key.id for key in now.keys if key.accepted}
+    held = _read_ring(key_file).keys
+    key = next((key for key in held if key_name_of(key) in accepted), held[0])
+    proof = proof_of(key, proof_text(now.process, method, target, body))
     _show(*sidecar.command(method, target, KeysAnswer, body, {"Rumormill-Key-Proof": proof.hex()}), output)
 
 
@@ -149,8 +154,8 @@ def policy_key(out: str) -> None:
     private = Ed25519PrivateKey.generate()
     public = base64.b64encode(private.public_key().public_bytes_raw()).decode()
     _write_new(Path(out), f"{POLICY_PRIVATE} {base64.b64encode(private.private_bytes_raw()).decode()}\n")
-    _write_new(Path(f"{out}.pub"), f"{POLICY_PUBLIC} {public}\n")
-    click.echo(f"Wrote the private half to {out} and the public one to {out}.pub, mode 0600 both.")
+    _write_new(Path(f"{out}.pub"), f"{POLICY_PUBLIC} {public}\n", PUBLIC_MODE)
+    click.echo(f"Wrote the private half to {out}, mode 0600, and the public one to {out}.pub.")
 
 
 @keys.command("list", epilog=EPILOG)
@@ -208,8 +213,12 @@ def _id_of(given: str) -> str:
 
 
 def _read_key(path: Path) -> bytes:
+    return _read_ring(path).primary
+
+
+def _read_ring(path: Path) -> KeyRing:
     try:
-        return read_key_file(path).ring.primary
+        return read_key_file(path).ring
     except SettingsError as error:
         raise BadRequest(error.message, error.hint) from None
 
@@ -231,15 +240,15 @@ def _show(answer: KeysAnswer, body: bytes, output: str) -> None:
         show_line(f"Trouble: {answer.file}")
 
 
-def _write_new(path: Path, text: str) -> None:
+def _write_new(path: Path, text: str, mode: int = PRIVATE_MODE) -> None:
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     except FileExistsError:
         raise BadRequest(f"{path} exists, and may be in use", "choose another --out, or move it away first") from None
     except OSError as error:
         raise BadRequest(f"cannot write {path}: {error.strerror}", "choose a folder you may write to") from None
     with os.fdopen(descriptor, "w") as file:
-        os.fchmod(file.fileno(), 0o600)
+        os.fchmod(file.fileno(), mode)
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -32,7 +32,8 @@ KEY_BYTES = 32
 _RECORD, _LEFT, _VOTE = b"\x10", b"\x12", b"\x14"
 """The type that opens a signed text: the number of the message it travels in."""
 _NAME = b"rumormill name 1"
-_PRIVATE, _PUBLIC = "authority-private", "authority-public"
+AUTHORITY_PRIVATE, AUTHORITY_PUBLIC = "authority-private", "authority-public"
+"""The words that open an authority's files."""
 
 
 class InvalidCredential(ValueError):
@@ -88,10 +89,10 @@ class Authority:
     @classmethod
     def from_text(cls, text: str) -> Authority:
         """Read its file: one line. Raises :class:`InvalidCredential`."""
-        return cls(_decoded(_marked(text, _PUBLIC), KEY_BYTES))
+        return cls(_decoded(_marked(text, AUTHORITY_PUBLIC), KEY_BYTES))
 
     def to_text(self) -> str:
-        return f"{_PUBLIC} {_encoded(self.public)}\n"
+        return f"{AUTHORITY_PUBLIC} {_encoded(self.public)}\n"
 
     def vouches_for(self, record: Record) -> bool:
         """Whether the record's signing key was issued for its name."""
@@ -108,10 +109,10 @@ class Issuer:
     @classmethod
     def from_text(cls, text: str) -> Issuer:
         """Read its file: one line. Raises :class:`InvalidCredential`."""
-        return cls(_decoded(_marked(text, _PRIVATE), KEY_BYTES))
+        return cls(_decoded(_marked(text, AUTHORITY_PRIVATE), KEY_BYTES))
 
     def to_text(self) -> str:
-        return f"{_PRIVATE} {_encoded(self._seed)}\n"
+        return f"{AUTHORITY_PRIVATE} {_encoded(self._seed)}\n"
 
     @property
     def authority(self) -> Authority:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rumormill.gossip.credentials import Authority, Credential, InvalidCredential, Issuer, certified
+from rumormill.gossip.credentials import AUTHORITY_PUBLIC, Authority, Credential, InvalidCredential, Issuer, certified
 from rumormill.sidecar.errors import SettingsError
 from rumormill.sidecar.secrets import MAX_BYTES, read_private
 
@@ -14,7 +14,7 @@ _MAKE = "rumormill keys ca --out pool.ca"
 def read_issuer(path: Path) -> Issuer:
     """The private key of an authority. Raises :class:`SettingsError`."""
     try:
-        return Issuer.from_text(read_private(path, "authority's private key", _MAKE))
+        return Issuer.from_text(read_private(path, "authority's private key", _MAKE, unless=AUTHORITY_PUBLIC))
     except InvalidCredential as error:
         raise SettingsError(f"authority's private key {path}: {error}", _MAKE) from None
 

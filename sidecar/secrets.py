@@ -26,7 +26,7 @@ def read_token_file(path: Path) -> str:
 def read_policy_key(path: Path) -> PolicyKey:
     """The key policies are signed by, or only checked with: the file's one line says which half it is."""
     generate = f"make one: rumormill keys policy --out {path}"
-    kind, _, encoded = read_private(path, "policy key", generate).strip().partition(" ")
+    kind, _, encoded = read_private(path, "policy key", generate, unless=POLICY_PUBLIC).strip().partition(" ")
     try:
         raw = base64.b64decode(encoded, validate=True)
         if kind == POLICY_PRIVATE:
@@ -41,8 +41,11 @@ def read_policy_key(path: Path) -> PolicyKey:
     )
 
 
-def read_private(path: Path, what: str, make: str) -> str:
-    """The text of a file that only its owner can read. Raises :class:`SettingsError`; ``make`` says how to get one."""
+def read_private(path: Path, what: str, make: str, unless: str = "") -> str:
+    """The text of a file that only its owner can read. Raises :class:`SettingsError`; ``make`` says how to get one.
+
+    What begins with the word ``unless`` is public, and others may read it.
+    """
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -54,7 +57,7 @@ def read_private(path: Path, what: str, make: str) -> str:
             f"{what} {path} cannot be read: {error.strerror}",
             f"ls -l {path} shows whose it is; it must be yours, mode 0600",
         ) from None
-    if mode & 0o077:
+    if mode & 0o077 and not (unless and data.startswith(unless.encode() + b" ")):
         raise SettingsError(f"{what} {path} can be read by others (mode {mode:04o})", f"chmod 600 {path}")
     if len(data) > MAX_BYTES:
         raise SettingsError(f"{what} {path} is longer than {MAX_BYTES} bytes", make)

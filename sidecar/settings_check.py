@@ -120,7 +120,10 @@ def _check_sealing(settings: Settings) -> None:
             "rumormill keys generate --out rumormill.key, then --key-file rumormill.key (the same on every machine)",
         )
     if settings.key_file is not None and settings.insecure_plaintext:
-        raise SettingsError("--key-file and --insecure-plaintext exclude each other", "leave --insecure-plaintext out")
+        raise SettingsError(
+            "--key-file and --insecure-plaintext exclude each other",
+            "leave one out; a key file can also come from RUMORMILL_KEY_FILE (the keys verbs read it too) or --config",
+        )
     if (settings.ca_file is None) is not (settings.identity_file is None):
         raise SettingsError(
             "--ca-file and --identity-file go together: with an authority, every member is issued its name",

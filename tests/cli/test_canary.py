@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import stat
 import subprocess
 from pathlib import Path
 
@@ -216,6 +217,8 @@ async def test_a_lookup_explains_itself_and_knows_services_that_are_not() -> Non
 async def test_a_pool_with_a_policy_key_is_steered_only_where_its_private_half_is(tmp_path: Path) -> None:
     key = tmp_path / "policy.key"
     assert (await rumormill("keys", "policy", "--out", str(key))).returncode == 0
+    modes = [stat.S_IMODE(Path(path).stat().st_mode) for path in (key, f"{key}.pub")]
+    assert modes == [0o600, 0o644]
     async with trio.open_nursery() as nursery:
         worker = await Worker.start(nursery)
         w1 = await Agent.start(nursery, "w1", worker, "--policy-key", str(key))

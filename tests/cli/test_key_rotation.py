@@ -65,7 +65,8 @@ async def test_install_use_and_remove_reach_every_member_and_its_file(tmp_path: 
         assert "must hold one that this pool accepts" in refused.stderr
         assert early.returncode == 4
         assert "the key that seals cannot be removed" in early.stderr
-        await succeeds("keys", "remove", KA, "--http", w1.http, "--key-file", str(new))
+        several = str(key_file(tmp_path / "several.key", C, B))  # as a sidecar wrote it that holds more than the pool
+        await succeeds("keys", "remove", KA, "--http", w1.http, "--key-file", several)
         for path in files:
             await written(path, B)
         ring = await w2.ask("/v1/keys")

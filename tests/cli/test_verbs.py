@@ -234,6 +234,7 @@ async def test_an_authority_lets_in_only_those_it_issued_a_name(tmp_path: Path) 
         done = await rumormill("keys", "issue", name, "--ca", str(ca), "--out", str(identities[name]))
         assert done.returncode == 0
     assert {stat.S_IMODE(path.stat().st_mode) for path in (ca, *identities.values())} == {0o600}
+    assert stat.S_IMODE(pub.stat().st_mode) == 0o644, "public, whoever runs the members"
     public = await rumormill("keys", "issue", "w3", "--ca", str(pub), "--out", str(tmp_path / "x"))
     assert (public.returncode, "authority-private" in public.stderr) == (2, True)
     key = tmp_path / "key"

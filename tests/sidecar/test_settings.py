@@ -154,7 +154,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"http": "unix:/" + "x" * 107}, "is longer than the 107 bytes", "shorten it"),
     ({"http": "unix:/s", "http_cert": "c", "http_key": "k"}, "needs no TLS", "leave TLS out"),
     ({"insecure_plaintext": None}, "there is no key", "rumormill keys generate --out rumormill.key"),
-    ({"key_file": "k"}, "exclude each other", "leave --insecure-plaintext out"),
+    ({"key_file": "k"}, "exclude each other", "leave one out; a key file can also"),
     ({"join": ("10.0.0.1:0",)}, "has port 0", "gossips on"),
     ({"join": ("0.0.0.0:1",)}, "everywhere and nowhere", "one member's address"),
     ({"name": None, "cluster": None}, "the agent needs --name and --cluster", "for example: rumormill agent"),
