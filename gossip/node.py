@@ -151,11 +151,11 @@ class Node:
 
     def receive_datagram(self, data: bytes, source: Address, now: float) -> None:
         """Take in one datagram. No bytes make it raise: what cannot be used is counted and dropped."""
-        if self._quiet:
+        if self._quiet or self._reception.ignores(data, now):
             return
         self._step_to(now)
-        self._reception.datagram_untrusted(data, source)
-        self._end_step()
+        if self._reception.datagram_untrusted(data, source):
+            self._end_step()
 
     def receive_refusal(self, datagram: bytes, address: Address, now: float) -> None:
         """A kernel at ``address`` said that no process is there for what it quotes of us. Never raises."""

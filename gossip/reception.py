@@ -10,6 +10,7 @@ come first.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -64,6 +65,8 @@ from rumormill.membership.row import Row
 SIGNED = frozenset((RowMessage, Left, Vote, Death, Tombstone, Hello, Welcome))
 """Messages that have signatures to be checked."""
 MAX_WAITING = 1024
+NOISE_GAP = 0.05
+"""Seconds between two datagrams of no use here that are looked at all the same: our operator may want to know."""
 
 
 class Reception:
@@ -102,6 +105,7 @@ class Reception:
         """Pings and pings by way of us; openings of a sync; rows asked for."""
         self._handle = self._handlers()
         self._waiting: deque[tuple[AnyMessage, bytes, Address]] = deque()
+        self._noise_at = -math.inf
         self.waking = False
 
     @property
@@ -109,8 +113,27 @@ class Reception:
         """Whether something waits for its signatures to be checked: as soon as the timers have been served."""
         return bool(self._waiting)
 
-    def datagram_untrusted(self, data: bytes, source: Address) -> None:
-        """Take in one datagram; what cannot be used is counted and dropped."""
+    def ignores(self, data: bytes, now: float) -> bool:
+        """Whether a datagram is dropped before anything is done about it: the bulk of a flood.
+
+        It is nothing for this pool (also no notice, but for one now and then), or it comes, as it says, from a member
+        who passed on bad signatures, and there is too much of that.
+        """
+        state, seal = self._state, self._state.seal
+        if data[2:10] != seal.label or data[0] not in seal.kinds:
+            if not 0 <= now - self._noise_at < NOISE_GAP:
+                self._noise_at = now
+                return False
+            state.counters["dropped_noise"] += 1
+        elif state.signatures.hears(data[10:18], now):
+            return False
+        else:
+            state.counters["dropped_distrusted"] += 1
+        state.counters["received"] += 1
+        return True
+
+    def datagram_untrusted(self, data: bytes, source: Address) -> bool:
+        """Take in one datagram; what cannot be used is counted and dropped, and changes nothing here: False then."""
         state = self._state
         state.counters["received"] += 1
         try:
@@ -120,6 +143,9 @@ class Reception:
             self._rotation.unopened(refusal.reason, data, source)
         except UndecodablePayload:
             state.counters["dropped_payload"] += 1
+        else:
+            return True
+        return False
 
     def go_on(self) -> None:
         """A new stretch: hear what had to wait for it."""

@@ -132,6 +132,8 @@ class Seal:
         self._retired: dict[bytes, int] = {}
         """The last counters of those we forgot: should they come back, what they sent before does not."""
         self._pack = HEADER.pack
+        self.kinds: tuple[int, ...] = ()
+        """Kinds of header that are heard here: sealed ones, or plain ones."""
         self.use(keyring)
 
     def use(self, keyring: KeyRing | None) -> None:
@@ -140,7 +142,7 @@ class Seal:
         self._keys_by_id: dict[int, list[bytes]] = {}
         for key in keyring.keys if keyring else ():
             self._keys_by_id.setdefault(key_id_of(key), []).append(key)
-        self._kinds = (_PAIR, STRANGER) if keyring else (_PLAIN,)
+        self.kinds = (_PAIR, STRANGER) if keyring else (_PLAIN,)
         self._primary = keyring.primary if keyring else b""
         self._key_id = key_id_of(keyring.primary) if keyring else 0
 
@@ -201,7 +203,7 @@ class Seal:
         if len(data) < HEADER_BYTES:
             raise Unopened("short")
         kind = data[0]
-        if kind not in self._kinds:
+        if kind not in self.kinds:
             raise Unopened("plaintext" if kind == _PLAIN else "sealed" if kind in (_PAIR, STRANGER) else "version")
         if data[2:10] != self.label:
             raise Unopened("label")

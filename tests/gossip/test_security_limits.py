@@ -146,6 +146,74 @@ def test_a_flood_of_bad_signatures_costs_next_to_no_checks(broken: bool, monkeyp
     assert world.history.of("suspected", "n0") == []
 
 
+def flood_with_bad_rows(world: World, seconds: float, every: float) -> None:
+    rows = bad_rows(world, 100)
+    for number in range(round(seconds / every)):
+        say(world, "mallory", rows[number % 100], to=("n0",))
+        world.run(every)
+
+
+def test_of_whoever_floods_with_bad_signatures_next_to_nothing_is_opened() -> None:
+    world = with_mallory()
+    victim = node(world, "n0")
+    before = victim.counters["checked_signatures"]
+    flood_with_bad_rows(world, 4.0, 0.001)
+    assert victim.counters["checked_signatures"] - before <= 5
+    assert victim.counters["dropped_distrusted"] >= 4000 - 4 * 60 - 60
+    assert world.history.of("suspected", "n0") == []
+
+
+def test_a_member_with_a_fault_stays_a_member() -> None:
+    """A few bad signatures a second, as from a version with a mistake in it, starve its heartbeats of nothing."""
+    world = with_mallory()
+    flood_with_bad_rows(world, 12.0, 0.05)
+    assert node(world, "n0").counters["bad_signatures"] >= 2
+    assert node(world, "n0").counters["dropped_distrusted"] == 0
+    assert world.history.of("suspected") == []
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_nobody_is_taken_for_a_liar_by_its_header(broken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outsider floods with n1's header while another member lies: what n1 really says is heard."""
+    world = with_mallory()
+    if broken:
+        monkeypatch.setattr(Signatures, "hears", lambda self, half, now: now * 1000 % 10 < 1)
+    victim, seal = node(world, "n0"), node(world, "n1")._state.seal
+    rows, key_id = bad_rows(world, 100), victim._rotation.primary_id
+    made_up = HEADER.pack(0x10, key_id, seal.label, seal.half, victim.instance[:8], 2**39) + bytes(60)
+    for number in range(2000):
+        say(world, "mallory", rows[number % 100], to=("n0",))
+        world.inject(made_up, "n0", world.hosts["n1"].address)
+        world.run(0.001)
+    assert (world.history.of("suspected", "n1") == []) is not broken
+
+
+def test_distrust_ends_though_the_clock_falls_back() -> None:
+    world = with_mallory()
+    victim = node(world, "n0")
+    flood_with_bad_rows(world, 0.2, 0.1)
+    world.jump_clock(-86400.0, "n0")
+    world.run(0.5)  # held to be paused, and back
+    bad = victim.counters["bad_signatures"]
+    assert bad >= 1
+    flood_with_bad_rows(world, 0.2, 0.1)
+    assert victim.counters["bad_signatures"] == bad + 1
+
+
+def test_noise_is_dropped_unread_and_the_operator_still_hears_of_another_pool() -> None:
+    world = pool(3)
+    victim = node(world, "n0")
+    elsewhere = Seal(KEYS, "another pool", MemberKeys.fresh(random.Random(1).randbytes))
+    noise = random.Random(2).randbytes
+    for number in range(6000):
+        alien = elsewhere.seal_for_stranger(victim.instance[:8], bytes(60)) if number % 10 == 0 else noise(90)
+        world.inject(alien, "n0")
+        world.run(0.0005)
+    world.run(0.1)
+    assert victim.counters["dropped_noise"] > 5800
+    assert [event for event in world.history.of("refused") if "of another pool" in event.text]
+
+
 def test_at_most_so_many_signatures_are_checked_before_the_timers_are_served() -> None:
     """A socket full of new members' records; each is good."""
     world = with_mallory()

@@ -1,0 +1,179 @@
+"""What a datagram of a flood costs its victim, and what it costs the cheapest sender of it, in CPU time.
+
+Two members on real sockets of loopback, one thread: a batch is sent (the sender's share: sealing, where the flood needs
+a seal, and ``sendto``), then the victim's transport takes it in, timers and answers included. Loopback has the sender
+pay for the kernel's delivery too; the figures without the sockets leave that out. The victim is asked about a pool of
+``MEMBERS``, whose rows it holds, so that nothing is cheap only for want of a table.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from rumormill.gossip import KeyRing, Node, Profile
+from rumormill.gossip.credentials import MemberKeys, record_text
+from rumormill.gossip.seal import HEADER, STRANGER
+from rumormill.gossip.spread import Spread
+from rumormill.gossip.transport import GossipTransport, bind_udp, boot_clock
+from rumormill.gossip.wire import CastVote, Death, Sum, Vote, encode_message
+from rumormill.membership.record import Readiness, Record, encode_record
+from rumormill.membership.row import Row, row_of_record_untrusted
+
+MEMBERS = 64
+BATCH = 200
+BATCHES = 60
+Flood = Callable[[], bytes]
+
+
+class Party:
+    """A member of the bench, driven by hand."""
+
+    def __init__(self, name: str, key: bytes) -> None:
+        self.sock = bind_udp(("127.0.0.1", 0))
+        self.address = self.sock.getsockname()[:2]
+        self.node = Node(
+            name=name,
+            address=self.address,
+            cluster="bench",
+            profile=Profile(service="s", url="http://127.0.0.1:9", readiness=Readiness.PASSING),
+            keyring=KeyRing((key,)),
+            rng=random.Random(name),
+            token_bytes=os.urandom,
+            now=boot_clock(),
+        )
+        self.transport = GossipTransport(self.node, self.sock, on_view=lambda _: None, on_events=lambda _: None)
+
+    def row_of(self, name: str) -> Row:
+        return self.node.table.settled[name]
+
+
+def main() -> None:
+    key = os.urandom(32)
+    victim, mallory = Party("victim", key), Party("mallory", key)
+    mallory.node.set_contacts([victim.address])
+    until = boot_clock() + 5
+    while len(victim.node.table) < 2 or len(mallory.node.table) < 2:
+        _turn(victim, mallory)
+        assert boot_clock() < until, "the two have not met"
+    _fill(victim, mallory)
+    print(f"{'':44} {'sender':>8} {'victim':>8}  {'ratio':>5} {'without sockets':>18}  {'ratio':>5}")
+    for what, flood in _floods(victim, mallory):
+        _settle(victim, mallory)
+        _tell(what, victim, mallory, flood)
+
+
+def _turn(*parties: Party) -> None:
+    for party in parties:
+        party.transport._turn()
+
+
+def _settle(*parties: Party) -> None:
+    """Let them be members of good standing again, a moment long."""
+    until = boot_clock() + 0.3
+    while boot_clock() < until:
+        _turn(*parties)
+
+
+def _fill(*parties: Party) -> None:
+    rng = random.Random(1)
+    for number in range(MEMBERS):
+        keys = MemberKeys.fresh(rng.randbytes)
+        record = Record(
+            name=f"m{number}", generation=1, incarnation=1, pending=False, keys=keys.public, host="127.0.0.1",
+            port=9, service="s", url="http://127.0.0.1:9", weight=1000, readiness=Readiness.PASSING,
+        )  # fmt: skip
+        encoded = encode_record(record)
+        label = parties[0].node._state.seal.label
+        row = row_of_record_untrusted(encoded, keys.sign(record_text(label, encoded)))
+        for party in parties:
+            party.node.table.apply(row)
+
+
+def _floods(victim: Party, mallory: Party) -> Iterator[tuple[str, Flood]]:
+    seal = mallory.node._state.seal
+    here, there = victim.node.instance[:8], mallory.node.instance[:8]
+    key_id = mallory.node._rotation.primary_id
+    noise = os.urandom(100)
+    yield "100 random bytes", lambda: noise
+    alien = HEADER.pack(0x10, key_id, os.urandom(8), there, here, 1) + noise
+    yield "another pool's datagram", lambda: alien
+    other = HEADER.pack(0x10, key_id, seal.label, there, os.urandom(8), 1) + noise
+    yield "for another instance", lambda: other
+    untrue = HEADER.pack(0x10, key_id, seal.label, there, here, 2**39) + noise
+    yield "a member's header, not its seal", lambda: untrue
+    stray = (HEADER.pack(0x10, key_id, seal.label, os.urandom(8), here, 1) + noise for _ in iter(int, 1))
+    yield "an unknown member's header", lambda: next(stray)
+    new = (HEADER.pack(STRANGER, key_id, seal.label, os.urandom(8), here, 1) + noise for _ in iter(int, 1))
+    yield "a newcomer's header, not its seal", lambda: next(new)
+    for what, messages in _lies(mallory):
+        yield f"sealed by a member: {what}", _said(mallory, messages)
+
+
+def _said(mallory: Party, messages: list[bytes]) -> Flood:
+    state, row = mallory.node._state, mallory.row_of("victim")
+    return lambda: state._sealed(row, messages)
+
+
+def _lies(mallory: Party) -> Iterator[tuple[str, list[bytes]]]:
+    state = mallory.node._state
+    yield "nothing at all", []
+    yield "an opening of a sync", [encode_message(Sum(bytes(1024)))]
+    row = mallory.row_of("m1")
+    assert row.record is not None
+    records = []
+    for number in range(5):
+        encoded = encode_record(msgspec.structs.replace(row.record, incarnation=1000 + number))
+        records.append(Spread.record_of(None, row_of_record_untrusted(encoded, bytes(64))))  # type: ignore[arg-type]
+    yield "5 records with bad signatures", records
+    yield "one such record", records[:1]
+    votes = [CastVote(mallory.row_of(f"m{n}").half, 1, 0, bytes(64)) for n in (2, 3, 4)]
+    yield (
+        "5 deaths, 3 bad votes each",
+        [encode_message(Death(mallory.row_of(f"m{n}").half, 1, votes)) for n in range(10, 15)],
+    )
+    yield (
+        "12 bad votes of its own",
+        [
+            encode_message(Vote(mallory.row_of(f"m{n}").half, 1, CastVote(state.me.half, 1, 0, bytes(64))))
+            for n in range(10, 22)
+        ],
+    )
+
+
+def _tell(what: str, victim: Party, mallory: Party, flood: Flood) -> None:
+    made, sent, taken, core = [], 0.0, 0.0, 0.0
+    clock, count = time.thread_time, BATCH * BATCHES
+    making = 0.0
+    for _ in range(BATCHES):
+        began = clock()
+        batch = [flood() for _ in range(BATCH)]
+        making += clock() - began
+        made.append(batch)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for batch in made[: BATCHES // 2]:
+            began = clock()
+            for data in batch:
+                sock.sendto(data, victim.address)
+            sent += clock() - began
+            began = clock()
+            victim.transport._turn()
+            taken += clock() - began
+    node, source = victim.node, mallory.address
+    for batch in made[BATCHES // 2 :]:
+        now = boot_clock()
+        began = clock()
+        for data in batch:
+            node.receive_datagram(data, source, now)
+        node.handle_timer(boot_clock())
+        node.datagrams_to_send()
+        core += clock() - began
+    make, half = making / count * 1e6, count / 2 / 1e6
+    sender, suffered, inside = make + sent / half, taken / half, core / half
+    bare = f"{make:8.1f} {inside:8.1f}  {inside / make:6.1f}" if make > 0.5 else f"{'':8} {inside:8.1f}"
+    print(f"{what:44} {sender:8.1f} {suffered:8.1f}  {suffered / sender:5.1f} {bare}", flush=True)
