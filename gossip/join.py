@@ -22,6 +22,7 @@ from collections.abc import Iterable
 import msgspec
 
 from rumormill.gossip.claims import Claims
+from rumormill.gossip.complaints import where
 from rumormill.gossip.damping import Damping
 from rumormill.gossip.limits import Rate
 from rumormill.gossip.naming import Naming
@@ -40,6 +41,9 @@ WHO_PER_SECOND = 100
 WHO_BYTES = OVERHEAD + 16
 """Exactly: no longer than a ping, the shortest thing it answers."""
 MAX_SPENT = 16384
+UNWELCOME = 8
+"""Hellos in a row without a welcome, all of them asked for: some three seconds, and no accident even where a third of
+all datagrams is lost."""
 WELCOME_BYTES, SIGNED_RECORD_BYTES = 32, 67
 """What a welcome, and each record in it, takes beside the records."""
 
@@ -47,7 +51,7 @@ WELCOME_BYTES, SIGNED_RECORD_BYTES = 32, 67
 class Contact:
     """An address we ask to let us in. ``tries`` are those left; seeds have no end."""
 
-    __slots__ = ("due", "nonce", "ours", "shown", "tenant", "tries", "wait")
+    __slots__ = ("due", "nonce", "ours", "shown", "tenant", "tries", "unwelcome", "wait")
 
     def __init__(self, due: float, tries: float) -> None:
         self.due = due
@@ -57,6 +61,8 @@ class Contact:
         """Of the join we wait for an answer to; empty once it was answered."""
         self.shown = b""
         """Of the hello we wait for an answer to."""
+        self.unwelcome = 0
+        """Hellos shown in a row that brought no welcome."""
         self.tenant = NOBODY
         """Half of the member that last answered from there."""
         self.ours = False
@@ -164,6 +170,9 @@ class Joining:
             return
         contact.tenant, contact.ours = sender, False
         contact.shown, contact.nonce = contact.nonce, b""
+        contact.unwelcome += 1
+        if contact.unwelcome > UNWELCOME and not self.joined:
+            self._complain(source)
         self._damping.hear(challenge)
         self._naming.introduce(challenge.lives)
         me = self._state.me
@@ -175,9 +184,19 @@ class Joining:
         if contact is None or contact.shown != welcome.nonce:
             self._state.counters["stale_welcomes"] += 1
             return
-        contact.shown = b""
+        contact.shown, contact.unwelcome = b"", 0
         for signed in welcome.records:
             self._claims.hear_record_untrusted(bytes(signed.record), signed.signature, source, quietly=True)
+
+    def _complain(self, source: Address) -> None:
+        """Somebody holds our key, asks who we are, and does not let us in."""
+        advice = (
+            "its authority is probably not the one that issued --identity-file"
+            if self._state.identity.credential
+            else "its pool probably has an authority, and this member no identity: --ca-file and --identity-file"
+        )
+        text = f"{where(source)} answers, and does not let this member in: {advice}; the log there says more"
+        self._state.complain("unwelcome", source, text, ours=True)
 
     # --- answering
 

@@ -327,8 +327,8 @@ class Node:
 
     @property
     def seal_trouble(self) -> str:
-        """What an address we tried says of our seal, in words; unauthenticated, and empty when nothing."""
-        return self._rotation.trouble
+        """Why an address we tried does not let us in, as far as we know, in words; empty when nothing is known."""
+        return self._state.complaints.trouble(self._state.now)
 
     @property
     def table_digest(self) -> int:

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from rumormill.gossip.complaints import TELL_EVERY, where
 from rumormill.gossip.keyring import MAX_KEYS, KeyRing, key_id_of, key_name_of, ring_digest
 from rumormill.gossip.seal import HEADER
 from rumormill.gossip.spread import Spread
@@ -45,9 +46,6 @@ MAX_AHEAD = 2**20
 NOTICES_PER_SECOND = 10
 NOTICE_AFTER = 1.0
 """Seconds for which what we cannot open must have kept coming before we say so."""
-TROUBLE_LASTS = 30.0
-TELL_EVERY = 10.0
-"""Seconds between two lines about the same kind of trouble."""
 NEVER = -math.inf
 NOTICE_SEALED, NOTICE_PLAIN = 0x1E, 0x1F
 """Kinds of header, in wire version 1: "this cannot be opened here, where all is sealed (or nothing is)"."""
@@ -90,14 +88,7 @@ class Rotation:
         self._next_ask = math.inf
         self._notices = float(NOTICES_PER_SECOND)
         self._notices_at = state.now
-        self._told_at = NEVER
         self._unopened_first = self._unopened_last = NEVER
-        self._trouble, self._trouble_at = "", NEVER
-
-    @property
-    def trouble(self) -> str:
-        """What somebody we tried to reach lately says of our seal, unauthenticated; empty when nothing."""
-        return self._trouble if self._state.now - self._trouble_at < TROUBLE_LASTS else ""
 
     @property
     def primary_id(self) -> int:
@@ -264,8 +255,10 @@ class Rotation:
         kind, key_id, label, sender, receiver, _ = HEADER.unpack_from(data)
         if label != self._state.seal.label:
             if reason == "label":
-                self._tell(
-                    f"{_where(source)} is of another pool: give it this one's --cluster, or other seeds to --join"
+                self._state.complain(
+                    "label",
+                    source,
+                    f"{where(source)} is of another pool: give it this one's --cluster, or other seeds to --join",
                 )
             return
         if kind in (NOTICE_PLAIN, NOTICE_SEALED):
@@ -278,7 +271,7 @@ class Rotation:
         notice = NOTICE_SEALED if ring else NOTICE_PLAIN
         ours = key_id_of(ring.primary) if ring else 0
         self._state.post_raw(source, HEADER.pack(notice, ours, label, self._state.me.half, sender, 0))
-        self._tell(_UNOPENED[reason].format(where=_where(source), key=f"{key_id:02x}"))
+        self._state.complain(reason, source, _UNOPENED[reason].format(where=where(source), key=f"{key_id:02x}"))
 
     def _persists(self) -> bool:
         """Whether such datagrams keep coming: old ones, found in the socket after a sleep of ours, mean nothing."""
@@ -299,27 +292,21 @@ class Rotation:
 
     def _hear_notice(self, kind: int, key_id: int, source: Address) -> None:
         self._state.counters["notices"] += 1
-        where, ring = _where(source), self.ring
+        there, ring = where(source), self.ring
         if kind == NOTICE_PLAIN and ring is None:
             return
         if kind == NOTICE_PLAIN:
             trouble = (
-                f"{where} gossips in plaintext, and this member is sealed: start that one with the pool's --key-file"
+                f"{there} gossips in plaintext, and this member is sealed: start that one with the pool's --key-file"
             )
         elif ring is None:
-            trouble = f"{where} is sealed, and this member gossips in plaintext: start it with the pool's --key-file"
+            trouble = f"{there} is sealed, and this member gossips in plaintext: start it with the pool's --key-file"
         else:
             trouble = (
-                f"{where} does not accept the key this member seals with; its own begins with {key_id:02x}, here are "
+                f"{there} does not accept the key this member seals with; its own begins with {key_id:02x}, here are "
                 f"{', '.join(ring.names)}: give --key-file a key the pool still accepts"
             )
-        self._trouble, self._trouble_at = trouble, self._state.now
-        self._tell(trouble)
-
-    def _tell(self, text: str) -> None:
-        if self._state.now - self._told_at >= TELL_EVERY:
-            self._told_at = self._state.now
-            self._state.tell("refused", self._state.me.name, text)
+        self._state.complain("notice", source, trouble, ours=True)
 
     # --- our ring in messages
 
@@ -343,8 +330,3 @@ _UNOPENED = {
     "sealed": "{where} is sealed, and this member gossips in plaintext",
     "plaintext": "{where} gossips in plaintext, and this pool is sealed: nothing it says is heard",
 }
-
-
-def _where(address: Address) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

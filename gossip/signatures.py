@@ -10,7 +10,7 @@ datagrams a second are opened: a flood of bad signatures costs less than the flo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 from rumormill.gossip.credentials import Authority, left_text, signed_by, sound, vote_text
 from rumormill.gossip.wire import CastVote
@@ -43,10 +43,14 @@ class Liar:
 class Signatures:
     """Says whether a record, a departure or a vote is its subject's own."""
 
-    def __init__(self, label: bytes, authority: Authority | None, counters: Counter[str]) -> None:
+    def __init__(
+        self, label: bytes, authority: Authority | None, counters: Counter[str], on_stranger: Callable[[Row], None]
+    ) -> None:
+        """``on_stranger`` is told of each record that the authority does not vouch for."""
         self._label = label
         self._authority = authority
         self._counters = counters
+        self._on_stranger = on_stranger
         self.left = STRETCH
         """Checks that may still be made at this stretch."""
         self._liars: dict[Hashable, Liar] = {}
@@ -56,7 +60,18 @@ class Signatures:
 
         ``bearer`` is who brought it: a half, or the address of a stranger.
         """
-        return self._may_check(bearer, now) and self._judge(sound(row, self._label, self._authority), bearer, now)
+        authority = self._authority
+        if authority is not None and row.record is not None and not row.record.certificate:
+            self._counters["uncertified"] += 1  # nothing to check, so nothing to distrust anybody for
+            self._on_stranger(row)
+            return False
+        if not self._may_check(bearer, now):
+            return False
+        good = sound(row, self._label, authority)
+        if not good and authority is not None and row.record is not None and not authority.vouches_for(row.record):
+            self._counters["uncertified"] += 1
+            self._on_stranger(row)
+        return self._judge(good, bearer, now)
 
     def of_farewell(self, row: Row, incarnation: int, signature: bytes, bearer: Hashable, now: float) -> bool:
         """Whether the subject of a row said that it leaves."""

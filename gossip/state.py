@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rumormill.gossip.complaints import Complaints, where
 from rumormill.gossip.credentials import Authority, Credential, MemberKeys, left_text, record_text, vote_text
 from rumormill.gossip.keyring import KeyRing
 from rumormill.gossip.seal import OVERHEAD, Seal
@@ -132,7 +133,8 @@ class State:
         self._marks: dict[bytes, tuple[Address, bytes]] = {}
         self._older_marks: dict[bytes, tuple[Address, bytes]] = {}
         self.seal = Seal(keyring, cluster, identity.keys)
-        self.signatures = Signatures(self.seal.label, authority, self.counters)
+        self.signatures = Signatures(self.seal.label, authority, self.counters, self._complain_of_identity)
+        self.complaints = Complaints()
         self.seniority = Seniority(self, certified=authority is not None)
         self.rewrite()
 
@@ -221,6 +223,24 @@ class State:
         if len(self.events) >= MAX_EVENTS:
             del self.events[: MAX_EVENTS // 10]
         self.events.append(Event(self.now, kind, member, text))
+
+    def complain(self, kind: str, source: Address, text: str, *, ours: bool = False) -> None:
+        """Tell our operator of somebody who cannot come in, or (``ours``) does not let us in; not too often."""
+        if ours:
+            self.complaints.note_trouble(text, self.now)
+        if self.complaints.due(kind, source, self.now):
+            self.tell("refused", self.me.name, text)
+
+    def _complain_of_identity(self, row: Row) -> None:
+        """A record that our authority does not vouch for."""
+        if row.address is None or row.record is None:
+            return
+        lack = "an identity of another authority or name" if row.record.certificate else "no identity"
+        text = (
+            f"{row.name} at {where(row.address)} is not a member here: it shows {lack}; make it one with the private "
+            "half of --ca-file (rumormill keys issue), and start it with --identity-file and --ca-file"
+        )
+        self.complain("identity", row.address, text, ours=len(self.table) <= 1)
 
     # --- the way out
 
