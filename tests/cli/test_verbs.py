@@ -249,6 +249,8 @@ async def test_an_authority_lets_in_only_those_it_issued_a_name(tmp_path: Path) 
         for agent in (w1, w2):
             await agent.until(all_routable("w1", "w2"))
         assert {m["name"] for m in (await w1.ask("/v1/members"))["members"]} == {"w1", "w2"}
+        assert "w3 at " in (await w1.logged("refused"))["text"]
+        assert "--identity-file" in (await w3.logged("refused"))["text"]
         assert w3.process.returncode is None
         nursery.cancel_scope.cancel()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import trio
 from agents import PATIENCE, Agent, Worker, all_routable, has
@@ -16,6 +17,7 @@ from agents import PATIENCE, Agent, Worker, all_routable, has
 from rumormill.discovery.keys import proof_text
 from rumormill.gossip import KeyRing
 from rumormill.gossip.keyring import key_name_of, proof_of
+from rumormill.ring.worker import WorkersAnswer
 
 NAMES = [f"w{number}" for number in range(1, 9)]
 
@@ -36,14 +38,16 @@ async def step(agent: Agent, held: bytes, method: str, body: bytes = b"", key: b
 
 
 async def callers(agents: list[Agent], asked: list[int]) -> None:
-    """Callers at every sidecar, the whole time."""
+    """Callers at every sidecar, the whole time, some hundred lookups a second: a blocking query paces them."""
     async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False) as client:
         for number in count():
             agent = agents[number % len(agents)]
             answer = await client.get(f"{agent.http}/v1/lookup", params={"service": "embed", "key": str(number)})
             assert answer.status_code == 200
             asked[0] += 1
-            await trio.sleep(0.01)
+            workers = msgspec.json.decode((await client.get(f"{agent.http}/v1/workers")).content, type=WorkersAnswer)
+            until_changed = {"index": str(workers.index), "process": workers.process, "wait": "10ms"}
+            assert (await client.get(f"{agent.http}/v1/workers", params=until_changed)).status_code == 200
 
 
 async def refused(agent: Agent) -> int:

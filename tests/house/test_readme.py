@@ -2,60 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from shell import ROOT, block_with, run_block
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
 def example() -> str:
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    return next(block for block in blocks if "keys generate" in block)
+    return block_with("README.md", "keys generate")
 
 
 def test_the_first_example_fits_twenty_lines() -> None:
     assert len(example().splitlines()) <= 20
 
 
-def own_network() -> list[str]:
-    """A network namespace where the machine allows one: the example's ports may be somebody else's here."""
-    alone = ["unshare", "--map-root-user", "--net", "bash", "-c", 'ip link set lo up && exec "$@"', "alone"]
-    try:
-        allowed = subprocess.run([*alone, "true"], capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        return []
-    return alone if allowed else []
-
-
 def test_the_first_example_does_what_it_says(tmp_path: Path) -> None:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    shell = subprocess.Popen(
-        [*own_network(), "bash", "-euc", example()],
-        cwd=tmp_path,
-        env={**os.environ, "PATH": path, "COLUMNS": "120"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-    lines: list[str] = []
-    try:
-        assert shell.stdout is not None
-        for line in shell.stdout:  # the background programs keep the pipe open: the example's last line ends it
-            lines.append(line)
-            if "w1 evicted" in line:
-                break
-    finally:
-        os.killpg(shell.pid, signal.SIGKILL)
-        shell.communicate()
+    lines = run_block(example(), tmp_path, lambda line: "w1 evicted" in line)
     said = "".join(lines)
     assert re.search(r"^w1 +dead", said, re.MULTILINE), said
     assert len(re.findall(r"^w[123] +alive +passing", said, re.MULTILINE)) >= 3 + 3 + 2 + 2, said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -128,12 +129,25 @@ async def test_run_returns_when_the_node_has_left() -> None:
         await b.until({"a": Readiness.PASSING, "b": Readiness.PASSING})
 
 
+class Noticed(Counter[str]):
+    """Counters that say when they first count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began = trio.Event()
+
+    def __setitem__(self, name: str, value: int) -> None:
+        super().__setitem__(name, value)
+        self.began.set()
+
+
 async def test_what_cannot_be_sent_is_counted() -> None:
     async with two() as (a, b, _):
+        a.transport.counters = counters = Noticed()
         a.node.set_contacts([b.address, ("::1", 9), ("10.255.255.1", 9), ("127.0.0.1", 1)])
         with trio.fail_after(15):
-            while not any(name.startswith("send_") for name in a.transport.counters):
-                await trio.sleep(0)
+            await counters.began.wait()
+        assert all(name.startswith("send_") for name in counters), counters
         b.node.update(Peer.profile(Readiness.WARNING), boot_clock())
         b.transport.poke()
         await a.until({"a": Readiness.PASSING, "b": Readiness.WARNING})

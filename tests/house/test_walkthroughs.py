@@ -1,0 +1,21 @@
+"""What the documents have a reader type does what they say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from shell import block_with, run_block
+
+
+def test_an_authority_step_by_step(tmp_path: Path) -> None:
+    """Ends with what the logs of both sides say of the member that has no identity."""
+    lines = run_block(
+        block_with("docs/security.md", "keys ca"), tmp_path, lambda line: "does not let this" in line[:400]
+    )
+    said = "".join(lines)
+    members = re.findall(r"^(w\d) +alive", said, re.MULTILINE)
+    assert members == ["w1", "w2"], said
+    assert re.search(r"^seal trouble .*--identity-file", said, re.MULTILINE), said
+    assert re.search(r'"member": ?"w1".*w3 at 127.0.0.1:7953 is not a member here', said), said
+    assert re.search(r'"member": ?"w3"', lines[-1]), said
