@@ -39,7 +39,7 @@ def keys() -> None:
 
     \b
     To change keys without losing a datagram, at any one sidecar:
-      export RUMORMILL_KEY_FILE=pool.key  # who changes keys must hold one
+      export RUMORMILL_KEY_FILE=pool.key  # the sidecar's own: who changes keys must hold one
       rumormill keys generate --out new.key
       rumormill keys install new.key      # every member accepts it
       rumormill keys use new.key          # every member seals with it
