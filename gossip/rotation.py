@@ -271,7 +271,7 @@ class Rotation:
         notice = NOTICE_SEALED if ring else NOTICE_PLAIN
         ours = key_id_of(ring.primary) if ring else 0
         self._state.post_raw(source, HEADER.pack(notice, ours, label, self._state.me.half, sender, 0))
-        self._state.complain(reason, source, _UNOPENED[reason].format(where=where(source), key=f"{key_id:02x}"))
+        self._state.complain("seal", source, _UNOPENED[reason].format(where=where(source), key=f"{key_id:02x}"))
 
     def _persists(self) -> bool:
         """Whether such datagrams keep coming: old ones, found in the socket after a sleep of ours, mean nothing."""
@@ -296,17 +296,15 @@ class Rotation:
         if kind == NOTICE_PLAIN and ring is None:
             return
         if kind == NOTICE_PLAIN:
-            trouble = (
-                f"{there} gossips in plaintext, and this member is sealed: start that one with the pool's --key-file"
-            )
+            trouble = _UNOPENED["plaintext"].format(where=there)
         elif ring is None:
-            trouble = f"{there} is sealed, and this member gossips in plaintext: start it with the pool's --key-file"
+            trouble = _UNOPENED["sealed"].format(where=there)
         else:
             trouble = (
                 f"{there} does not accept the key this member seals with; its own begins with {key_id:02x}, here are "
                 f"{', '.join(ring.names)}: give --key-file a key the pool still accepts"
             )
-        self._state.complain("notice", source, trouble, ours=True)
+        self._state.complain("seal", source, trouble, ours=True)
 
     # --- our ring in messages
 
@@ -327,6 +325,6 @@ class Rotation:
 
 _UNOPENED = {
     "unknown_key": "{where} seals with a key this member does not accept (it begins with {key})",
-    "sealed": "{where} is sealed, and this member gossips in plaintext",
-    "plaintext": "{where} gossips in plaintext, and this pool is sealed: nothing it says is heard",
+    "sealed": "{where} is sealed, and this member gossips in plaintext: start it with the pool's --key-file",
+    "plaintext": "{where} gossips in plaintext, and this member is sealed: start that one with the pool's --key-file",
 }

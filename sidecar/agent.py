@@ -155,6 +155,8 @@ class _Agent:
     async def main(self) -> None:
         if self.keys is None:
             self.log.warning("plaintext", text="gossip is not sealed: anyone on the network can read and forge it")
+        if self.settings.http_insecure and not self.settings.http.local:
+            self.log.warning("insecure", text="the endpoint is not protected: anyone on the network can read it")
         listeners = await open_http_listeners(self.settings)
         remembered = self._remembered()
         self._wire(remembered)

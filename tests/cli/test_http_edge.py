@@ -117,6 +117,7 @@ async def test_a_path_that_cannot_be_listened_on_is_refused_with_a_hint(tmp_path
 async def test_beyond_loopback_and_unprotected_must_be_asked_for_and_then_takes_no_changes() -> None:
     async with trio.open_nursery() as nursery:
         w1 = await Agent.start(nursery, "w1", NOBODY, "--http", "0.0.0.0:0", "--http-insecure")
+        assert "anyone on the network" in (await w1.logged("insecure", level="warning"))["text"]
         where = ("--http", w1.http.replace("0.0.0.0", "127.0.0.1"))
         assert (await rumormill("status", *where)).returncode == 0
         drain = await rumormill("drain", *where)

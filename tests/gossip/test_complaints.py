@@ -76,6 +76,16 @@ def test_a_name_is_told_at_once_after_it_was_put_right() -> None:
     assert world.run_until(world.one_view, within=1.0) is not None
 
 
+def test_one_trouble_is_told_once_on_each_side() -> None:
+    """A notice about a seal and what gave rise to it are one trouble."""
+    world = World(seed=1)
+    world.start(2)
+    world.start_one("open", factory=RumormillFactory(keyring=None))
+    world.run(8.0)
+    for key in ("n0", "open"):
+        assert len(told(world, key)) == 1, told(world, key)
+
+
 def test_nothing_is_said_while_all_is_well() -> None:
     world = pool_with_an_authority()
     world.restart("n1")

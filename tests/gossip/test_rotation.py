@@ -166,7 +166,7 @@ def test_a_plaintext_member_does_not_get_into_a_sealed_pool_and_both_are_told() 
     assert "is sealed, and this member gossips in plaintext" in node(world, "open").seal_trouble
     assert all(world.holds(name, "open") is None for name in ("n0", "n1", "n2"))
     told = [event.text for event in world.history if event.kind == "refused"]
-    assert any("gossips in plaintext, and this pool is sealed" in text for text in told)
+    assert any("gossips in plaintext, and this member is sealed" in text for text in told)
 
 
 def test_a_notice_is_never_longer_than_the_question_and_never_answered() -> None:
