@@ -30,11 +30,11 @@ from rumormill.sidecar.companion import Companion, profile_of
 from rumormill.sidecar.contacts import Contacts
 from rumormill.sidecar.errors import NameTaken, SettingsError
 from rumormill.sidecar.identity import read_authority, read_identity
-from rumormill.sidecar.keyfile import KeyFile, KeyFileKeeper, read_key_file
+from rumormill.sidecar.keyfile import KeyFile, key_file_keeper, read_key_file
 from rumormill.sidecar.log import Log, monotonic, open_log
 from rumormill.sidecar.secrets import read_policy_key, read_token_file
 from rumormill.sidecar.settings import Settings
-from rumormill.sidecar.snapshot import Remembered, SnapshotIgnored, SnapshotKeeper, read_snapshot_untrusted
+from rumormill.sidecar.snapshot import Remembered, SnapshotIgnored, read_snapshot_untrusted, snapshot_keeper
 from rumormill.sidecar.sockets import Listener, bound_endpoint, open_gossip_socket, open_http_listeners
 from rumormill.sidecar.values import Endpoint
 from rumormill.sidecar.worker_check import WorkerCheck, open_process
@@ -245,7 +245,7 @@ class _Agent:
             joined=lambda: node.joined,
             on_trouble=lambda seed, why: self.log.warning("join", seed=str(seed), trouble=why),
         )
-        self.keeper = SnapshotKeeper(
+        self.keeper = snapshot_keeper(
             settings.snapshot,
             settings.name,
             settings.cluster,
@@ -253,7 +253,9 @@ class _Agent:
             remembered.addresses,
             self._warn,
         )
-        self.key_keeper = KeyFileKeeper(settings.key_file, self._key_content, self._warn_of_keys)
+        self.key_keeper = key_file_keeper(
+            settings.key_file, self._key_content, self._warn_of_keys, self._key_file_written
+        )
 
     def _remembered(self) -> Remembered:
         settings = self.settings
@@ -271,6 +273,9 @@ class _Agent:
 
     def _warn_of_keys(self, trouble: str) -> None:
         self.log.error("key file", trouble=trouble)
+
+    def _key_file_written(self, file: KeyFile) -> None:
+        self.log.info("key file", version=file.version, keys=list(file.ring.names))
 
     def _warn(self, trouble: str) -> None:
         self.log.warning("snapshot", trouble=trouble)

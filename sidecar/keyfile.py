@@ -8,21 +8,16 @@ where the file cannot be written it goes on with the ring it has, and says so, l
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import trio
-
 from rumormill.gossip.keyring import InvalidKey, KeyRing, ring_digest
 from rumormill.membership.record import MAX_LIFE
 from rumormill.sidecar.errors import SettingsError
+from rumormill.sidecar.kept_file import FileKeeper, replace_file
 from rumormill.sidecar.secrets import read_private
 
-AGAIN_SECONDS = 10.0
-"""Between tries to write the file while that fails."""
 _MARK = "#: ring "
 
 
@@ -59,66 +54,23 @@ def parse_key_file(text: str) -> KeyFile:
 
 def write_key_file(path: Path, file: KeyFile) -> None:
     """Replace the file in one step, mode 0600, unless it holds a newer ring already. Blocks; raises OSError."""
-    path = path.resolve()
     with contextlib.suppress(SettingsError):
         if read_key_file(path).version >= file.version:
             return
     digest = ring_digest(file.version, file.ring.keys).hex()
     text = f"# Written by rumormill; the first key seals.\n{_MARK}{file.version} {digest}\n{file.ring.to_text()}"
-    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        beside.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise
+    replace_file(path, text.encode())
 
 
-class KeyFileKeeper:
-    """Writes the ring to its file whenever it has changed, in a thread, and tries again while that fails."""
+def key_file_keeper(
+    path: Path | None,
+    read: Callable[[], KeyFile | None],
+    warn: Callable[[str], None],
+    on_written: Callable[[KeyFile], None] = lambda _: None,
+) -> FileKeeper[KeyFile]:
+    """Writes the ring to its file whenever it has changed."""
 
-    def __init__(self, path: Path | None, read: Callable[[], KeyFile | None], warn: Callable[[str], None]) -> None:
-        """`read` is asked for what should be in the file, `warn` is told of trouble, each time it is tried in vain."""
-        self._path = path
-        self._read = read
-        self._warn = warn
-        self._written = read()
-        self._due = trio.Event()
-        self.trouble = ""
-        """Why the file does not hold the present ring; empty when it does."""
+    def loudly(trouble: str) -> None:
+        warn(f"{trouble}; this member would restart with the old keys: copy another member's file there")
 
-    def changed(self) -> None:
-        """The ring may have changed."""
-        self._due.set()
-
-    async def run(self) -> None:
-        """Write whenever there is something new; returns only where there is no file."""
-        if self._path is None:
-            return
-        while True:
-            await self._due.wait()
-            self._due = trio.Event()
-            wanted = self._read()
-            if wanted is None or wanted == self._written:
-                continue
-            problem = await trio.to_thread.run_sync(_write, self._path, wanted)
-            if problem is None:
-                self._written, self.trouble = wanted, ""
-                continue
-            self.trouble = f"{self._path} cannot be written: {problem.strerror or problem}"
-            self._warn(f"{self.trouble}; this member would restart with the old keys: copy another member's file there")
-            self._due.set()
-            await trio.sleep(AGAIN_SECONDS)
-
-
-def _write(path: Path, file: KeyFile) -> OSError | None:
-    try:
-        write_key_file(path, file)
-    except OSError as error:
-        return error
-    return None
+    return FileKeeper(path, read, write_key_file, loudly, written=read(), insist=True, on_written=on_written)

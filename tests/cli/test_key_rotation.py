@@ -13,7 +13,7 @@ from agents import Agent, Worker, all_routable, pool, rumormill
 
 from rumormill.gossip.keyring import KeyRing, key_name_of
 from rumormill.sidecar import SettingsError
-from rumormill.sidecar.keyfile import KeyFile, KeyFileKeeper, parse_key_file, read_key_file, write_key_file
+from rumormill.sidecar.keyfile import KeyFile, key_file_keeper, parse_key_file, read_key_file, write_key_file
 
 A, B, C = (letter * 32 for letter in (b"a", b"b", b"c"))
 KA, KB, KC = map(key_name_of, (A, B, C))
@@ -35,10 +35,11 @@ async def succeeds(*arguments: str) -> str:
     return done.stdout
 
 
-async def written(path: Path, *keys: bytes) -> None:
-    with trio.fail_after(5):
-        while read_key_file(path).ring.keys != keys:
-            await trio.sleep(0.02)
+async def written(agents: tuple[Agent, ...], files: list[Path], *keys: bytes) -> None:
+    """Each has written these keys to its file, and said so."""
+    for agent, path in zip(agents, files, strict=True):
+        await agent.logged("key file", keys=list(map(key_name_of, keys)))
+        assert read_key_file(path).ring.keys == keys
 
 
 async def test_install_use_and_remove_reach_every_member_and_its_file(tmp_path: Path) -> None:
@@ -54,8 +55,8 @@ async def test_install_use_and_remove_reach_every_member_and_its_file(tmp_path: 
             await agent.until(all_routable("w1", "w2", "w3"))
         said = await succeeds("keys", "install", str(new), "--http", w2.http, "--key-file", str(files[1]))
         assert f"{KB}  opens  3 of 3" in said
+        await written(agents, files, A, B)
         for path in files:
-            await written(path, A, B)
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
         await succeeds("keys", "use", str(new), "--http", w3.http, "--key-file", str(files[1]))
         early = await rumormill("keys", "remove", KB, "--http", w1.http, "--key-file", str(new))
@@ -67,8 +68,7 @@ async def test_install_use_and_remove_reach_every_member_and_its_file(tmp_path: 
         assert "the key that seals cannot be removed" in early.stderr
         several = str(key_file(tmp_path / "several.key", C, B))  # as a sidecar wrote it that holds more than the pool
         await succeeds("keys", "remove", KA, "--http", w1.http, "--key-file", several)
-        for path in files:
-            await written(path, B)
+        await written(agents, files, B)
         ring = await w2.ask("/v1/keys")
         assert (ring["version"], ring["settled"], ring["members"]) == (3, True, 3)
         assert ring["keys"] == [{"id": KB, "primary": True, "accepted": True, "members": 3}]
@@ -91,7 +91,7 @@ async def test_install_use_and_remove_reach_every_member_and_its_file(tmp_path: 
         await w3.ended()
         again = await Agent.start(nursery, "w3", worker, "--key-file", str(files[2]), "--join", w1.gossip)
         await again.until(all_routable("w1", "w2", "w3"))
-        await written(files[2], B)
+        await written((again,), files[2:], B)
         nursery.cancel_scope.cancel()
 
 
@@ -179,7 +179,7 @@ async def test_a_file_is_tried_again_until_it_can_be_written(
 ) -> None:
     folder = tmp_path / "later"
     wanted, warnings = KeyFile(KeyRing((A,))), []
-    keeper = KeyFileKeeper(folder / "k", lambda: wanted, warnings.append)
+    keeper = key_file_keeper(folder / "k", lambda: wanted, warnings.append)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keeper.run)
         wanted = KeyFile(KeyRing((A, B)), 1)

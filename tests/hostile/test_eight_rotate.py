@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 import trio
 from agents import PATIENCE, Agent, Worker, all_routable, has
@@ -17,7 +16,6 @@ from agents import PATIENCE, Agent, Worker, all_routable, has
 from rumormill.discovery.keys import proof_text
 from rumormill.gossip import KeyRing
 from rumormill.gossip.keyring import key_name_of, proof_of
-from rumormill.ring.worker import WorkersAnswer
 
 NAMES = [f"w{number}" for number in range(1, 9)]
 
@@ -38,16 +36,13 @@ async def step(agent: Agent, held: bytes, method: str, body: bytes = b"", key: b
 
 
 async def callers(agents: list[Agent], asked: list[int]) -> None:
-    """Callers at every sidecar, the whole time, some hundred lookups a second: a blocking query paces them."""
+    """A caller of every sidecar in turn, the whole time, each lookup as soon as the one before is answered."""
     async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False) as client:
         for number in count():
             agent = agents[number % len(agents)]
             answer = await client.get(f"{agent.http}/v1/lookup", params={"service": "embed", "key": str(number)})
             assert answer.status_code == 200
             asked[0] += 1
-            workers = msgspec.json.decode((await client.get(f"{agent.http}/v1/workers")).content, type=WorkersAnswer)
-            until_changed = {"index": str(workers.index), "process": workers.process, "wait": "10ms"}
-            assert (await client.get(f"{agent.http}/v1/workers", params=until_changed)).status_code == 200
 
 
 async def refused(agent: Agent) -> int:

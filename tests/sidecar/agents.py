@@ -107,7 +107,7 @@ class Agent:
         self._more.set()
         self._more = trio.Event()
 
-    async def logged(self, event: str, after: int = 0, **words: str) -> dict[str, Any]:
+    async def logged(self, event: str, after: int = 0, **words: object) -> dict[str, Any]:
         """The first line about the event that has these words, now or as soon as it comes."""
         with trio.fail_after(PATIENCE):
             while True:

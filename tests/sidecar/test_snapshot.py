@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ from rumormill.sidecar.snapshot import (
     Content,
     Remembered,
     SnapshotIgnored,
-    SnapshotKeeper,
     read_snapshot_untrusted,
+    snapshot_keeper,
     write_snapshot,
 )
 
@@ -82,42 +83,45 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
         read_snapshot_untrusted(path, "w1", "prod")
 
 
-async def test_the_keeper_writes_what_is_new_and_warns_once(tmp_path: Path) -> None:
-    path = tmp_path / "s.json"
+async def test_the_keeper_writes_what_is_new_and_warns_once(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    folder = tmp_path / "later"
+    path = folder / "s.json"
     held: Content = (1, [], [])
     warnings: list[str] = []
-    keeper = SnapshotKeeper(path, "w1", "prod", lambda: held, [THERE], warnings.append, quiet=0.001)
-    obstacle = tmp_path / "s.json.new"
-    obstacle.mkdir()
+    keeper = snapshot_keeper(path, "w1", "prod", lambda: held, [THERE], warnings.append)
 
-    async def until_remembered(content: Remembered) -> None:
-        with trio.fail_after(10):
-            while read_snapshot_untrusted(path, "w1", "prod") != content:
-                keeper.changed()
-                await trio.lowlevel.checkpoint()
+    async def until(holds: Callable[[], bool]) -> None:
+        """On a clock that jumps: the writing is done in a thread."""
+        with trio.fail_after(1e6):
+            while not holds():
+                await trio.sleep(1)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keeper.run)
-        with trio.fail_after(10):
-            while not warnings:
-                keeper.changed()
-                await trio.lowlevel.checkpoint()
-        obstacle.rmdir()
-        await until_remembered(Remembered(1, (THERE,)))
+        keeper.changed()
+        await until(lambda: bool(keeper.trouble))
+        folder.mkdir()
+        await until(lambda: not keeper.trouble)
+        assert read_snapshot_untrusted(path, "w1", "prod") == Remembered(1, (THERE,))
         held = (1, [HERE], [(b"a policy", b"")])
-        await until_remembered(Remembered(1, (HERE,), ((b"a policy", b""),)))
+        keeper.changed()
+        later = Remembered(1, (HERE,), ((b"a policy", b""),))
+        await until(lambda: read_snapshot_untrusted(path, "w1", "prod") == later)
         nursery.cancel_scope.cancel()
-    assert warnings == [f"{path} cannot be written: Is a directory"]
+    assert warnings == [f"{path} cannot be written: No such file or directory"]
     held = (1, [], [])
     keeper.write_last()
     assert read_snapshot_untrusted(path, "w1", "prod").addresses == (HERE,), "an empty moment empties no book"
     held = (2, [THERE], [])
     keeper.write_last()
     assert read_snapshot_untrusted(path, "w1", "prod") == Remembered(2, (THERE,))
+    assert list(folder.iterdir()) == [path]
 
 
 async def test_without_a_path_nothing_is_kept() -> None:
-    keeper = SnapshotKeeper(None, "w1", "prod", lambda: (1, [HERE], []), (), lambda _: None)
+    keeper = snapshot_keeper(None, "w1", "prod", lambda: (1, [HERE], []), (), lambda _: None)
     keeper.changed()
     await keeper.run()
     keeper.write_last()

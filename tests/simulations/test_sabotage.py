@@ -20,6 +20,7 @@ from rumormill.gossip import Node, ProtocolSettings, policies, signatures, sync
 from rumormill.gossip.claims import Claims
 from rumormill.gossip.isolation import Isolation
 from rumormill.gossip.policies import Policies
+from rumormill.gossip.reception import Reception
 from rumormill.gossip.refusals import Refusals
 from rumormill.gossip.seal import Seal
 from rumormill.gossip.state import State
@@ -302,7 +303,8 @@ def any_label(self: Seal, data: bytes) -> tuple[bytes, bytes]:
 
 
 def read_any_label(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Signatures are bound to the label as well."""
+    """It is looked at twice, and signatures are bound to it as well."""
+    monkeypatch.setattr(Reception, "ignores", lambda *_: False)
     monkeypatch.setattr(Seal, "parties", any_label)
     monkeypatch.setattr(signatures, "sound", lambda *_: True)
 
