@@ -17,8 +17,19 @@ from rumormill.gossip.detector import Detector
 from rumormill.gossip.seal import HEADER, Seal
 from rumormill.gossip.seniority import Seniority
 from rumormill.gossip.state import State
-from rumormill.gossip.votes import MAX_VOTERS
-from rumormill.gossip.wire import CastVote, Death, Heard, Left, Suspect, Tombstone, Vote
+from rumormill.gossip.votes import MAX_VOTERS, Ballot
+from rumormill.gossip.wire import (
+    CastVote,
+    Death,
+    Heard,
+    Left,
+    Suspect,
+    Tombstone,
+    Vote,
+    assemble,
+    decode_untrusted,
+    payload_prefix,
+)
 from rumormill.membership import Liveness, Readiness
 from rumormill.membership.row import Row
 from rumormill.simulations import RumormillFactory, World
@@ -149,6 +160,36 @@ def test_a_crowd_of_newcomers_leaves_room_for_honest_votes() -> None:
         world.run(0.1)
     for key in ("n0", "n2", "n3", "n4"):
         assert row_of(world, key, "n1").liveness is Liveness.DEAD
+
+
+def youngest(self: Seniority, voters: list[bytes], count: int) -> list[bytes]:
+    return voters[:count]
+
+
+@pytest.mark.parametrize(
+    "breaks", [whole, lambda m: m.setattr(Seniority, "foremost", youngest)], ids=["whole", "broken"]
+)
+def test_newcomers_do_not_crowd_the_votes_out_that_a_death_is_told_with(
+    breaks: Break, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A death is passed on with three votes. Three newcomers see to it that theirs are always the youngest."""
+    world = aged(5)
+    breaks(monkeypatch)
+    crowd = ["m1", "m2", "m3"]
+    for name in crowd:
+        world.start_one(name)
+    assert world.run_until(world.one_view, within=3.0) is not None
+    teller, victim = node(world, "n0"), row_of(world, "n0", "n1")
+    now = teller._state.now
+    for age, name in enumerate([*crowd, "n2", "n3"]):
+        ballot = Ballot(row_of(world, "n0", name).half, victim.incarnation, now - age / 100, 1, bytes(64))
+        teller._votes.cast(victim.half, ballot)
+    told = decode_untrusted(assemble(payload_prefix(1, 1), [teller._spread._death(victim)])).messages[0]
+    assert isinstance(told, Death)
+    voters = {vote.voter for vote in told.votes}
+    elders = {row_of(world, "n0", name).half for name in ("n2", "n3")}
+    assert (elders <= voters) is (breaks is whole)
+    assert len(voters) == 3
 
 
 def believe_hearsay(self: Detector, heard: Heard) -> None:
