@@ -30,8 +30,8 @@ TUNED = SwimSettings(period=0.125, timeout=0.06, suspicion_mult=0.6)
 """The baseline at our detection time: at 128 members a survivor learns of a crash after .58 s in the median (we: .53),
 for about as many datagrams."""
 LIFEGUARD = "lifeguard "
-EVICTION = 0.25
-"""What a block that is an eviction costs beyond its seconds: so many seconds of the whole pool, about."""
+EVICTION = 1.0
+"""What a block that is an eviction costs beyond its own seconds: so many of the whole pool at rest, about."""
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -61,7 +61,8 @@ class Job(msgspec.Struct, frozen=True):
         frozen = 0
         for operation in self.story().operations:
             if isinstance(operation, Run):
-                seconds += operation.seconds + (EVICTION * frozen if operation.seconds >= 2 * self.period else 0.0)
+                missed = frozen if operation.seconds >= 2 * self.period else 0
+                seconds += operation.seconds + EVICTION * missed * min(1.0, operation.seconds / 1.5)
             frozen = len(operation.keys) if isinstance(operation, Freeze) else 0
         return self.nodes * seconds
 
