@@ -97,6 +97,13 @@ class Crowd:
             self.gaps.append(now - self._last[half])
         self._last[half] = now
 
+    def heartbeats(self, when: str) -> str:
+        gaps = sorted(self.gaps)
+        return (
+            f"{len(gaps)} heartbeats of the agent {when}: median {gaps[len(gaps) // 2] * 1000:.0f} ms apart, "
+            f"99th percentile {gaps[len(gaps) * 99 // 100] * 1000:.0f}, longest {gaps[-1] * 1000:.0f}"
+        )
+
     def forget_beats(self) -> None:
         self.gaps.clear()
         self._last.clear()
@@ -226,16 +233,14 @@ async def measure(size: int, updates: int) -> None:
         click.echo(await slowest(client, "/livez", 50))
         click.echo(await slowest(client, "/v1/lookup?service=embed&key=k", 50))
         click.echo(await slowest(client, "/v1/workers", 20))
+        click.echo(crowd.heartbeats("at rest and during the look-ups"))
+        crowd.forget_beats()
         crowd.change(updates, "new")
         took, worst = await until(client, "/v1/status", lambda said: said["table_digest"] == crowd.digest_of_all())
         click.echo(
             f"{updates} changes at once: the same table after {took:.1f} s, slowest answer {worst * 1000:.0f} ms"
         )
-        gaps = sorted(crowd.gaps)
-        click.echo(
-            f"{len(gaps)} heartbeats of the agent: median {gaps[len(gaps) // 2] * 1000:.0f} ms apart, "
-            f"99th percentile {gaps[len(gaps) * 99 // 100] * 1000:.0f}, longest {gaps[-1] * 1000:.0f}"
-        )
+        click.echo(crowd.heartbeats("during the changes"))
         said = (await client.get("/v1/status")).json()
         click.echo(f"peers held: {said['peers']} of {size - 1}; {agent.memory():.0f} MB; isolated: {said['isolated']}")
         nursery.cancel_scope.cancel()

@@ -66,8 +66,8 @@ async def watch(desk: Desk, call: Call[ServiceQuery]) -> Response:
 async def lookup(desk: Desk, call: Call[LookupQuery]) -> Response:
     desk.require_pool()
     query = call.query
-    view, routing = await routing_of(desk, query.service or only_service(desk))
-    return prepare_json(LookupAnswer(query.key, view.routing_digest, view.owners(routing, query.key, query.n)))
+    view, routing = await routing_of(desk, query.service or only_service(desk), or_former=True)
+    return prepare_json(LookupAnswer(query.key, routing.digest, view.owners(routing, query.key, query.n)))
 
 
 async def members(desk: Desk, _call: Call[NoQuery]) -> Response:

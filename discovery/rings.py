@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import trio
 
 from rumormill.discovery.desk import Desk
@@ -10,7 +12,7 @@ from rumormill.discovery.view import ALL_SERVICES, ServiceView
 from rumormill.ring.routing import Routing
 
 BUILT_HERE = 32
-"""A ring of so few workers is built on the spot (about 3 ms); a larger one in a thread, and gossip goes on."""
+"""A ring of so few workers is built on the spot (about 3 ms); a larger one in pieces, and gossip goes on."""
 
 
 def only_service(desk: Desk) -> str:
@@ -22,8 +24,11 @@ def only_service(desk: Desk) -> str:
     return names[0] if names else ALL_SERVICES
 
 
-async def routing_of(desk: Desk, service: str) -> tuple[ServiceView, Routing]:
-    """A service's ring, and the view that it belongs to; built by one caller for all who wait for it."""
+async def routing_of(desk: Desk, service: str, *, or_former: bool = False) -> tuple[ServiceView, Routing]:
+    """A service's ring, and the view that it belongs to; built by one caller for all who wait for it.
+
+    With ``or_former`` nobody else waits where there is a ring of before: only its digest tells them.
+    """
     while True:
         view = desk.view.service(service)
         if view.routing is not None:
@@ -33,18 +38,30 @@ async def routing_of(desk: Desk, service: str) -> tuple[ServiceView, Routing]:
             view.adopt(routing)
             return view, routing
         building = desk.ring_building.get(service)
-        if building is not None:
-            await building.wait()
-            continue
-        return view, await _build_in_thread(desk, view)
+        if building is None:
+            return view, await _build_in_pieces(desk, view)
+        if or_former and view.former_routing is not None:
+            return view, view.former_routing
+        await building.wait()
 
 
-async def _build_in_thread(desk: Desk, view: ServiceView) -> Routing:
+async def _build_in_pieces(desk: Desk, view: ServiceView) -> Routing:
     built = desk.ring_building[view.service] = trio.Event()
     try:
-        routing = await trio.to_thread.run_sync(view.build_routing)
+        routing = await _advance(view.routing_in_pieces())
     finally:
         del desk.ring_building[view.service]
         built.set()
     desk.view.service(view.service).adopt(routing)
     return routing
+
+
+async def _advance(pieces: Generator[None, None, Routing]) -> Routing:
+    """To its end, everything else having its turn after each piece."""
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            routing: Routing = end.value
+            return routing
+        await trio.lowlevel.checkpoint()

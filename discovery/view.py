@@ -15,8 +15,9 @@ service's index. The rules:
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Final, get_args
 
 import msgspec
@@ -26,6 +27,7 @@ from rumormill.discovery.policies import routing_policies
 from rumormill.discovery.response import Prepared, prepare
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import Member, PoolView
+from rumormill.ring.pieces import whole
 from rumormill.ring.routing import Routing, routing_digest
 from rumormill.ring.worker import LivenessWord, Policy, ReadinessWord, Worker, WorkersAnswer
 
@@ -152,20 +154,32 @@ class ServiceView:
         return self._ring if self._ring is not None and self._ring.digest == self.routing_digest else None
 
     def build_routing(self) -> Routing:
-        """A ring for this service. May cost many milliseconds; changes nothing, so a thread can do it."""
-        if self._ring is None:
-            return Routing(self.service, self.workers, self.policy)
-        return self._ring.evolve(self.workers, self.policy)
+        """A ring for this service, from the former one where there is one. Changes nothing."""
+        return whole(self.routing_in_pieces())
+
+    def routing_in_pieces(self) -> Generator[None, None, Routing]:
+        """The same in pieces of a few milliseconds, for whoever has more urgent things to do in between."""
+        former = self._ring or Routing(self.service, ())
+        return former.evolve_in_pieces(self.workers, self.policy)
+
+    @property
+    def former_routing(self) -> Routing | None:
+        """The latest ring there is, whatever has changed since it was built."""
+        return self._ring
 
     def adopt(self, ring: Routing | None) -> None:
         """Keep a ring: this view's own, or an older one to make it from."""
         self._ring = ring
 
     def owners(self, routing: Routing, key: str, count: int) -> list[Worker]:
-        """The owners of a key in order of preference, as they stand now: the ring may be older than a suspicion."""
+        """The owners of a key in order of preference, as they stand now: the ring may be older than a suspicion. Of a
+        former ring those that are still routable: whoever has gone leaves everybody else's order as it was."""
         if not self._by_name:
-            self._by_name = {worker.name: worker for worker in self.workers}
-        return [self._by_name[worker.name] for worker in routing.owners(key, count)]
+            self._by_name = {worker.name: worker for worker in self.workers if worker.routable}
+        if routing.digest == self.routing_digest:
+            return [self._by_name[worker.name] for worker in routing.owners(key, count)]
+        present = (self._by_name[worker.name] for worker in routing.walk(key) if worker.name in self._by_name)
+        return list(islice(present, count))
 
     def same_but_for_times(self, workers: tuple[Worker, ...], policy: Policy, *, isolated: bool) -> bool:
         """Whether these would give an answer that differs in nothing but `since` and `utilization`."""

@@ -12,13 +12,14 @@ docs/ring.md gives the canonical bytes with test vectors.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 import msgspec
 
 from rumormill.ring.gate import Gate, Group, basis_points
 from rumormill.ring.hashring import EmptyRing, HashRing, Key, thousandths
+from rumormill.ring.pieces import whole
 from rumormill.ring.worker import Policy, Worker
 from rumormill.ring.zones import capacities, kept_basis_points, zone_slot
 
@@ -65,7 +66,7 @@ class Routing:
         """`workers` may hold any; only the routable are in the ring."""
         self._take(service, _routable(workers), policy or Policy())
         self.gate = Gate(self.policy.canary)
-        self._rings = {group: HashRing(weights) for group, weights in self._weights().items()}
+        self._rings = whole(self._rings_from({}))
 
     def _take(self, service: str, by_name: dict[str, Worker], policy: Policy) -> None:
         self.service = service
@@ -148,15 +149,26 @@ class Routing:
 
     def evolve(self, workers: Iterable[Worker], policy: Policy | None = None) -> Routing:
         """The same as a new Routing of `workers`, made from this one's rings where few of them have changed."""
+        return whole(self.evolve_in_pieces(workers, policy))
+
+    def evolve_in_pieces(
+        self, workers: Iterable[Worker], policy: Policy | None = None
+    ) -> Generator[None, None, Routing]:
+        """The same, returned by a generator that makes it in pieces of a few milliseconds (pieces.py)."""
         routing = Routing.__new__(Routing)
         routing._take(self.service, _routable(workers), policy or Policy())
         same = list(self.gate.canary) == routing.policy.canary
         routing.gate = self.gate if same else Gate(routing.policy.canary)
-        routing._rings = {
-            group: self._rings[group].with_weights(weights) if group in self._rings else HashRing(weights)
-            for group, weights in routing._weights().items()
-        }
+        routing._rings = yield from routing._rings_from(self._rings)
         return routing
+
+    def _rings_from(self, former: Mapping[Group, HashRing]) -> Generator[None, None, dict[Group, HashRing]]:
+        rings = {}
+        for group, weights in self._weights().items():
+            yield
+            held = former.get(group)
+            rings[group] = yield from held.with_weights_in_pieces(weights) if held else HashRing.in_pieces(weights)
+        return rings
 
 
 def _parted(workers: Iterator[Worker], zone: str, *, stays: bool) -> Iterator[Worker]:

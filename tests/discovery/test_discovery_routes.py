@@ -100,6 +100,28 @@ async def test_lookup_in_a_large_pool_builds_its_ring_once_for_all_who_ask():
         assert len(first.json["owners"]) == 3
 
 
+async def test_while_a_large_ring_is_built_others_are_answered_from_the_former_one():
+    many = [member(f"w{n:04}") for n in range(1200)]
+    async with serving(pool(*many[:600])) as endpoint:
+        path = "/v1/lookup?service=embed&key=a&n=3"
+        former = (await endpoint.get(path)).json
+        endpoint.server.publish(pool(*(one for one in many if one.name != former["owners"][0]["name"])))
+        builder, other = await endpoint.caller(), await endpoint.caller()
+        async with builder.stream, other.stream:
+            request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+            await builder.send(request)
+            await other.send(request)
+            new, meanwhile = sorted(
+                ((await builder.read_answer()).json, (await other.read_answer()).json),
+                key=lambda got: got["routing_digest"] == former["routing_digest"],
+            )
+        assert new["routing_digest"] != former["routing_digest"] == meanwhile["routing_digest"]
+        names = [owner["name"] for owner in meanwhile["owners"]]
+        assert len(names) == 3, "who has gone since is left out, and others stand in"
+        assert names[:2] == [owner["name"] for owner in former["owners"][1:]], "in the order there was"
+        assert (await endpoint.get(path)).json == new
+
+
 async def test_lookup_asks_which_service_where_there_are_several():
     async with serving(pool(member("w1"), member("c1", service="chat"))) as endpoint:
         got = await endpoint.get("/v1/lookup?key=a")

@@ -1,0 +1,77 @@
+"""Making large things in pieces of about a millisecond, and putting the points of a ring in order that way.
+
+Whoever shares its thread with something urgent advances such a generator in between; its return value is the thing
+made. A thread of its own would not do: sorting two million numbers is a single step to Python, of a second or more, in
+which no other thread runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from bisect import bisect_left
+from collections.abc import Generator, Iterable
+from typing import Any, Final, TypeVar
+
+Made = TypeVar("Made")
+
+TOGETHER: Final = 8192
+"""Points sorted at a time. More take longer than a heartbeat should wait; fewer: more slicing than sorting."""
+
+
+def whole(pieces: Generator[Any, None, Made]) -> Made:
+    """All at once."""
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            made: Made = end.value
+            return made
+
+
+def in_order(
+    members: Iterable[list[float]], total: int, limit: float
+) -> Generator[None, None, tuple[array[float], array[int]]]:
+    """The packed points of all members, sorted, and the slot of each.
+
+    `members` has each member's points, about `total` in all, none of them negative or at `limit` and above. They are
+    hashes, so they fall evenly into drawers of equal width.
+    """
+    drawers = [array("d") for _ in range(max(1, total // TOGETHER))]
+    bounds = [limit / len(drawers) * number for number in range(1, len(drawers))]
+    gathered: list[float] = []
+    for points in members:
+        gathered += points
+        if len(gathered) >= TOGETHER:
+            _put_away(gathered, drawers, bounds)
+            gathered = []
+            yield
+    _put_away(gathered, drawers, bounds)
+    ordered, slots = array("d"), array("H")
+    for number, drawer in enumerate(drawers):
+        yield
+        packed = sorted(drawer)
+        drawers[number] = array("d")
+        ordered.extend(packed)
+        slots.extend(_slots_of(packed))
+    return ordered, slots
+
+
+def _put_away(points: list[float], drawers: list[array[float]], bounds: list[float]) -> None:
+    points.sort()
+    run = array("d", points)
+    begin = 0
+    for drawer, bound in zip(drawers, bounds, strict=False):  # the last drawer takes what is left
+        end = bisect_left(run, bound, begin)
+        drawer.extend(run[begin:end])
+        begin = end
+    drawers[-1].extend(run[begin:])
+
+
+def _slots_of(packed: list[float]) -> array[int]:
+    """The slots of packed points: with 2**52 added, a double's whole part stands in the low bits of its memory.
+
+    Three times as fast as taking each number apart, which would be a quarter of building a ring.
+    """
+    words = memoryview(array("d", map((2.0**52).__add__, packed))).cast("B").cast("H")
+    return array("H", words[0 if sys.byteorder == "little" else 3 :: 4].tobytes())
