@@ -47,9 +47,10 @@ class Endpoint:
     turns: Turns
     board: Switchboard
     now: float = 0.0
-    """Seconds, brought up to date at each sweep: exact enough for deadlines, and free to read."""
+    """Seconds, brought up to date at each sweep and by whoever comes when nobody is there: exact enough for deadlines,
+    and free to read."""
     date: bytes = b""
-    """The Date header and what else stands in every answer, line ends included; made anew at each sweep."""
+    """The Date header and what else stands in every answer, line ends included; as old as `now`."""
     open: dict[Connection, None] = field(default_factory=dict)
     idle: dict[Connection, None] = field(default_factory=dict)
     """Those without a whole request, the longest so first; a head that drips in counts as none."""

@@ -95,6 +95,8 @@ class DiscoveryServer:
         self._unfolded: PoolView | None = None
         self._fold_again = 0.0
         self._storm = trio.Event()
+        self._called = trio.Event()
+        """Somebody has connected since this event was made."""
         self._closing = trio.Event()
         self._tick()
 
@@ -176,6 +178,9 @@ class DiscoveryServer:
                         await trio.sleep(ACCEPT_PAUSE)
                     continue
                 self._endpoint.counters["connections"] += 1
+                if not self.connections:
+                    self._tick()
+                self._called.set()
                 if self.connections >= self._capacity and not self._make_room():
                     connections.start_soon(self._turn_away, stream)
                     continue
@@ -205,13 +210,17 @@ class DiscoveryServer:
         await trio.aclose_forcefully(stream)
 
     async def _sweep(self) -> None:
-        """End what is overdue. One task for all deadlines: setting one costs a request nothing."""
+        """End what is overdue. One task for all deadlines: setting one costs a request nothing. While nobody is
+        connected it sleeps."""
         while True:
             self._tick()
             now = self._endpoint.now
             for connection in [connection for connection in self._endpoint.open if connection.deadline < now]:
                 connection.end(overdue=True)
                 self._endpoint.counters["connections_overdue"] += 1
+            if not self.connections:
+                await self._called.wait()
+                self._called = trio.Event()
             await trio.sleep(self._limits.sweep)
 
     def _tick(self) -> None:

@@ -6,15 +6,18 @@
 A miss is anything but an answer of 200..299 within the time-out. Each check opens a connection of its own: a worker
 that takes no more connections cannot serve, whatever an old connection says.
 
-The request is written and read here, on a trio stream with httptools, because that costs .2 MB of memory where httpx
+The request is written and read here, with httptools, because that costs .2 MB of memory where httpx
 costs 7.7 (docs/sidecar.md), and nothing but the status is wanted.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import ssl
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import httptools
@@ -124,6 +127,10 @@ class WorkerCheck:
             raise CheckFailed(f"answered {status}")
 
     async def _ask(self) -> int:
+        if self._endpoint.ip is not None and self._tls is None:
+            with closing(_PlainStream(self._endpoint)) as plain:
+                await plain.send_all(self._request)
+                return await _read_status(plain)
         stream = await _connect(self._endpoint, self._tls)
         try:
             await stream.send_all(self._request)
@@ -137,16 +144,39 @@ def open_process(pid: int) -> int:
     return os.pidfd_open(pid)
 
 
-async def _connect(endpoint: Endpoint, tls: ssl.SSLContext | None) -> trio.abc.Stream:
-    if endpoint.ip is not None and tls is None:
-        # A literal needs no race between addresses, which costs more than the whole check.
-        sock = trio.socket.socket(endpoint.family, trio.socket.SOCK_STREAM)
+class _PlainStream:
+    """One connection to a literal address. It waits only where it must, and for a worker on this machine that is once:
+    connected at once, it takes the request at once. A check each second is a good part of what an idle sidecar costs.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        """Begins to connect; whether that fails, :meth:`send_all` tells."""
+        self._socket = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
-            await sock.connect((endpoint.host, endpoint.port))
+            error = self._socket.connect_ex((endpoint.host, endpoint.port))
         except BaseException:
-            sock.close()
+            self._socket.close()
             raise
-        return trio.SocketStream(sock)
+        if error not in (0, errno.EINPROGRESS):
+            self._socket.close()
+            raise OSError(error, os.strerror(error))
+
+    async def send_all(self, data: bytes) -> None:
+        while data:
+            try:
+                data = data[self._socket.send(data) :]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._socket)
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        await trio.lowlevel.wait_readable(self._socket)
+        return self._socket.recv(max_bytes)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+async def _connect(endpoint: Endpoint, tls: ssl.SSLContext | None) -> trio.abc.Stream:
     if tls is None:
         return await trio.open_tcp_stream(endpoint.host, endpoint.port)
     return await trio.open_ssl_over_tcp_stream(endpoint.host, endpoint.port, ssl_context=tls, https_compatible=True)
@@ -175,7 +205,7 @@ class _Answer:
         self.complete = self.status is not None
 
 
-async def _read_status(stream: trio.abc.Stream) -> int:
+async def _read_status(stream: _PlainStream | trio.abc.Stream) -> int:
     """Reads the whole answer if it is short: cutting a worker off in the middle fills its log with complaints."""
     answer, read = _Answer(), 0
     while not answer.complete and read < MAX_ANSWER_BYTES:

@@ -173,6 +173,17 @@ async def test_slowloris_is_cut_off_however_it_drips():
         assert await is_well(endpoint)
 
 
+async def test_who_comes_after_a_silence_is_swept_like_the_first():
+    async with serving(limits=Limits(head_timeout=0.1, sweep=0.05)) as endpoint:
+        for _ in range(3):
+            caller = await endpoint.caller()
+            async with caller.stream:
+                with trio.fail_after(5):
+                    assert await caller.read_to_end() == b""
+            await until(lambda: endpoint.server.connections == 0)
+            await trio.testing.wait_all_tasks_blocked(0.06)  # the sweeper too is asleep for good
+
+
 async def test_an_idle_connection_is_closed_and_a_waiting_one_is_not():
     async with serving(limits=Limits(idle_timeout=0.1, head_timeout=0.1, sweep=0.05)) as endpoint:
         idle, waiting = await endpoint.caller(), await endpoint.caller()
