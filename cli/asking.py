@@ -103,14 +103,25 @@ class Sidecar:
         except httpx.TimeoutException:
             raise Unreachable(f"the sidecar at {self.url} does not answer in time", "ask another with --http") from None
         except httpx.RemoteProtocolError as error:
-            raise Unreachable(
-                f"the sidecar at {self.url} broke off: {error}", "is it an http:// or an https:// address?"
-            ) from None
+            raise Unreachable(f"the sidecar at {self.url} broke off: {error}", self._hint(str(error))) from None
         except httpx.TransportError as error:
-            raise Unreachable(
-                f"no sidecar can be reached at {self.url}: {_reason(error)}",
-                "start one with rumormill agent, or name another with --http",
-            ) from None
+            reason = _reason(error)
+            raise Unreachable(f"no sidecar can be reached at {self.url}: {reason}", self._hint(reason)) from None
+
+    def _hint(self, reason: str) -> str:
+        """What to try where a connection did not come about or broke off."""
+        if not self.url.startswith("https:"):
+            breaks = "disconnected" in reason
+            return (
+                "is it an https:// address?"
+                if breaks
+                else "start one with rumormill agent, or name another with --http"
+            )
+        if "verify" in reason:
+            return "give --http-ca the authority that signed its certificate"
+        if "refused" in reason:
+            return "start one with rumormill agent, or name another with --http"
+        return "it may ask for a certificate of yours: --http-cert and --http-key; or be an http:// address"
 
     def _check(self, response: httpx.Response) -> None:
         if response.is_success:

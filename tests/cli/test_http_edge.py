@@ -64,6 +64,9 @@ async def test_mutual_tls_lets_in_who_shows_a_certificate_of_the_authority(tmp_p
         for given in ((), ("--http-cert", str(foreign), "--http-key", str(foreign_key))):
             refused = await rumormill("status", *trusted, *given)
             assert refused.returncode == 3, refused.stderr
+            assert "certificate of yours: --http-cert" in refused.stderr
+        unknown = await rumormill("status", *trusted[:2])
+        assert "give --http-ca the authority that signed its certificate" in unknown.stderr
         drain = await rumormill("drain", *known)
         assert drain.returncode == 4
         assert "takes no changes" in drain.stderr
