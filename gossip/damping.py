@@ -52,25 +52,22 @@ class Damping:
         self._spread = spread
         self._on_rewrite = on_rewrite
         self._born = state.now
-        self._until = math.inf
+        self.deadline = math.inf
+        """When our probation ends; infinite when we are on none."""
         self._ends: dict[str, deque[float]] = {}
         self._failures: deque[float] = deque(maxlen=MAX_ENDS)
         """When the worker beside us failed, while we went on."""
 
     @property
-    def deadline(self) -> float:
-        return self._until
-
-    @property
     def left(self) -> float:
         """Seconds of probation left; 0 when on none."""
-        return max(0.0, self._until - self._state.now) if self._until < math.inf else 0.0
+        return max(0.0, self.deadline - self._state.now) if self.deadline < math.inf else 0.0
 
     def tick(self) -> None:
         """Probation may be over: say of our worker what is true of it."""
-        if self._state.now < self._until:
+        if self._state.now < self.deadline:
             return
-        self._until = math.inf
+        self.deadline = math.inf
         self._impose(False)
         self._state.tell("probation", self._state.me.name, f"{self._state.me.name} has served its probation")
 
@@ -101,9 +98,9 @@ class Damping:
 
     def _extend(self, until: float, why: str) -> None:
         state = self._state
-        if until <= state.now or (self._until < math.inf and until <= self._until):
+        if until <= state.now or (self.deadline < math.inf and until <= self.deadline):
             return
-        self._until = until
+        self.deadline = until
         self._impose(True)
         state.tell("probation", state.me.name, f"{state.me.name} takes no work {why}")
 
@@ -112,8 +109,8 @@ class Damping:
         self._born = -math.inf
         self._ends.clear()
         self._failures.clear()
-        if self._until < math.inf:
-            self._until = min(self._until, now + LONGEST)
+        if self.deadline < math.inf:
+            self.deadline = min(self.deadline, now + LONGEST)
 
     def _impose(self, imposed: bool) -> None:
         state = self._state

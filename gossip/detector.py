@@ -84,8 +84,9 @@ class Detector:
 
     @property
     def deadline(self) -> float:
+        due = self._next_beat if self._next_beat < self._next_due else self._next_due
         probe = self._probe[1] if self._probe else self._next_probe
-        return min(self._next_beat, self._next_due, probe)
+        return probe if probe < due else due
 
     # --- each step
 
@@ -146,9 +147,10 @@ class Detector:
     def heartbeat(self, sender: Row, heartbeat: Heartbeat) -> bool:
         """A heartbeat came; True if it is a sign of life, False if it is too old to be one."""
         now = self._state.now
-        self._deaf.pop(sender.half, None)
         if heartbeat.flags & DEAF:
             self._deaf[sender.half] = None
+        elif self._deaf:
+            self._deaf.pop(sender.half, None)
         watch = self.watches.get(sender.half)
         if watch is None:
             self.alive(sender.half, now)
@@ -166,7 +168,8 @@ class Detector:
             state.heard[half] = at
         watch = self.watches.get(half)
         if watch is not None:
-            watch.proven = max(watch.proven, at)
+            if at > watch.proven:
+                watch.proven = at
             self._revive(watch, at)
 
     def heard_of(self, heard: Heard) -> None:
@@ -382,5 +385,8 @@ class Detector:
     def _rearm(self) -> None:
         next_due = math.inf
         for watch in self.watches.values():
-            next_due = min(next_due, watch.due, watch.until)
+            if watch.due < next_due:
+                next_due = watch.due
+            if watch.until < next_due:
+                next_due = watch.until
         self._next_due = next_due

@@ -37,7 +37,7 @@ class Isolation:
         state = self._state
         if state.isolated:
             return state.now + state.settings.period
-        deaf = state.heard_anyone + self._deaf_after if self._others() >= 2 else math.inf
+        deaf = state.heard_anyone + self._deaf_after if len(state.table.order) > 2 else math.inf
         return min(deaf, *self._held.values()) if self._held else deaf
 
     @property
@@ -84,14 +84,15 @@ class Isolation:
         """Notice that nobody is heard any more, or that it is over."""
         state = self._state
         if not state.isolated:
-            if self._others() >= 2 and state.now - state.heard_anyone >= self._deaf_after:
+            if len(state.table.order) > 2 and state.now - state.heard_anyone >= self._deaf_after:
                 self._isolate(deaf=True)
         elif self.alone and not state.table.suspects:
             self._end("nobody is missing any more")
 
     def sign_of_life(self, half: bytes) -> bool:
         """Somebody was heard; True if that ends our isolation."""
-        self._held.pop(half, None)
+        if self._held:
+            self._held.pop(half, None)
         if half in self._losses and half not in self._state.table.buried:
             del self._losses[half]
         if not self._state.isolated:
@@ -118,9 +119,6 @@ class Isolation:
         """Forget what was held: we were paused or cut off."""
         self._held.clear()
         self._losses.clear()
-
-    def _others(self) -> int:
-        return len(self._state.table.order) - 1
 
     def _missing(self) -> list[bytes]:
         state = self._state

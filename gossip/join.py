@@ -25,9 +25,10 @@ from rumormill.gossip.claims import Claims
 from rumormill.gossip.complaints import where
 from rumormill.gossip.damping import Damping
 from rumormill.gossip.limits import Rate
+from rumormill.gossip.marks import MARK_BYTES
 from rumormill.gossip.naming import Naming
 from rumormill.gossip.seal import NOBODY, OVERHEAD
-from rumormill.gossip.state import MARK_BYTES, ROOM, State
+from rumormill.gossip.state import ROOM, State
 from rumormill.gossip.wire import Challenge, Hello, Join, KnownLife, SignedRecord, Welcome, Who
 from rumormill.membership.record import Address, InvalidRecord
 from rumormill.membership.row import Row, row_of_record_untrusted
@@ -85,13 +86,10 @@ class Joining:
         self._contacts: dict[Address, Contact] = {}
         self._ourselves = state.me.address
         self._whos = Rate(WHO_PER_SECOND / 2, WHO_PER_SECOND)
-        self._deadline = math.inf
+        self.deadline = math.inf
+        """When the next address is to be asked."""
         self.joined = False
         """Whether we have come to hold somebody else's row."""
-
-    @property
-    def deadline(self) -> float:
-        return self._deadline
 
     @property
     def seeking(self) -> bool:
@@ -128,7 +126,7 @@ class Joining:
 
     def tick(self) -> None:
         state = self._state
-        if state.now < self._deadline:
+        if state.now < self.deadline:
             return
         for address, contact in list(self._contacts.items()):
             if contact.due > state.now:
@@ -160,7 +158,7 @@ class Joining:
         self._state.post_stranger(address, NOBODY, Join(name, nonce, padding))
 
     def _rearm(self) -> None:
-        self._deadline = min((contact.due for contact in self._contacts.values()), default=math.inf)
+        self.deadline = min((contact.due for contact in self._contacts.values()), default=math.inf)
 
     def hear_challenge(self, challenge: Challenge, sender: bytes, source: Address) -> None:
         """Show the cookie and our record, in a generation that fits what is already known of our name."""
@@ -261,12 +259,12 @@ class Joining:
 
         Returns whom the datagram that is so answered was for, if it was for a member that says to live there.
         """
-        sent = self._state.take_mark(who.mark)
-        if sent is None or sent[0] != source:
+        half = self._state.marks.take(who.mark, source)
+        if half is None:
             self._state.counters["stale_who"] += 1
             return None
         self.try_address(source)
-        asked = self._state.table.get(sent[1])
+        asked = self._state.table.get(half)
         return asked if asked is not None and asked.address == source else None
 
     def ask_who(self, datagram: bytes, sender: bytes, source: Address) -> None:

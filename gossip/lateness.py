@@ -39,6 +39,8 @@ class Lateness:
             self._window_ends = now + _WINDOW
         elif offset < self._current:
             self._current = offset
-        delay = max(0.0, offset - min(self._current, self._previous))
-        self.worst = max(self.worst * _DECAY, delay)
+        fastest = self._current if self._current < self._previous else self._previous
+        delay = offset - fastest if offset > fastest else 0.0
+        faded = self.worst * _DECAY
+        self.worst = faded if faded > delay else delay
         return delay

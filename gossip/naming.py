@@ -42,16 +42,11 @@ class Naming:
         """Who holds another, and when it said so."""
         self._predecessors: dict[bytes, int] = {}
         """Lives that had ended when we took their name, and the incarnation in which they had."""
-        self._pending_since = math.inf
+        self.deadline = math.inf
+        """When we look again, while pending."""
         self._introduced = False
         """Whether our record was shown to somebody who asked for it: until then we may still choose our life."""
         self.stopped: str | None = None
-
-    @property
-    def deadline(self) -> float:
-        if self.stopped or not self._state.identity.pending:
-            return math.inf
-        return self._pending_since + 3 * self._state.settings.period
 
     def introduce(self, lives: list[KnownLife]) -> None:
         """Our record is about to be shown: be the latest life of the name, pending if it is in use.
@@ -102,7 +97,7 @@ class Naming:
         """While pending, look again every three periods."""
         if self._state.now < self.deadline:
             return
-        self._pending_since = self._state.now
+        self.deadline = self._state.now + 3 * self._state.settings.period
         self.review()
         if self._state.identity.pending and (holder := self._state.table.settled.get(self._state.me.name)):
             self._pings.ping(holder)  # if it lives, it tells us that the name is taken
@@ -198,7 +193,7 @@ class Naming:
             return
         state.identity.generation = generation
         state.identity.pending = pending
-        self._pending_since = state.now
+        self.deadline = state.now + 3 * state.settings.period if pending else math.inf
         state.raise_incarnation()
         self._spread.announce(state.me.half, wide=True)
         self._on_rewrite()
@@ -206,6 +201,7 @@ class Naming:
     def _stop(self, holder: Row | None) -> None:
         """Give the name up, and say goodbye so that nobody has to miss us first."""
         state = self._state
+        self.deadline = math.inf
         self._spread.say_goodbye(also=holder)
         who = "by a live member" if holder is not None else "for good: its generations have run out"
         if holder is not None and holder.address is not None:

@@ -11,23 +11,24 @@ drive the very same object with the very same sealed bytes:
 
 The way of a datagram is one-way: seal, wire, the part it concerns, the table, the changes. The parts are
 
-=========  =====================================================
-state      who we are, what we hold, the outbox
-spread     pushes and piggyback                      (spread.py)
-votes      the ballots                                (votes.py)
-isolation  whether we may judge                   (isolation.py)
-claims     verdicts, and whether to believe them     (claims.py)
-pings      pings, acks, and by way of others          (pings.py)
-detector   heartbeats and misses                   (detector.py)
-refusals   misses that a kernel tells of           (refusals.py)
-naming     our own name                              (naming.py)
-joining    getting in, letting in                      (join.py)
-sync       making two tables one                       (sync.py)
-policies   what operators say of the pool          (policies.py)
-damping    probation for whoever flaps              (damping.py)
-rotation   changing the group keys                 (rotation.py)
-reception  what each datagram sets off            (reception.py)
-=========  =====================================================
+============  =====================================================
+state         who we are, what we hold, the outbox
+spread        pushes and piggyback                      (spread.py)
+votes         the ballots                                (votes.py)
+isolation     whether we may judge                   (isolation.py)
+claims        verdicts, and whether to believe them     (claims.py)
+pings         pings, acks, and by way of others          (pings.py)
+detector      heartbeats and misses                   (detector.py)
+refusals      misses that a kernel tells of           (refusals.py)
+naming        our own name                              (naming.py)
+joining       getting in, letting in                      (join.py)
+sync          making two tables one                       (sync.py)
+policies      what operators say of the pool          (policies.py)
+damping       probation for whoever flaps              (damping.py)
+rotation      changing the group keys                 (rotation.py)
+housekeeping  the dead retried, old tombstones   (housekeeping.py)
+reception     what each datagram sets off            (reception.py)
+============  =====================================================
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from rumormill.gossip.claims import Claims
 from rumormill.gossip.credentials import Authority, Credential, MemberKeys
 from rumormill.gossip.damping import Damping
 from rumormill.gossip.detector import Detector
+from rumormill.gossip.housekeeping import Housekeeping
 from rumormill.gossip.isolation import Isolation
 from rumormill.gossip.join import Joining
 from rumormill.gossip.keyring import KeyRing
@@ -49,7 +51,6 @@ from rumormill.gossip.portrait import Portrait, member_details
 from rumormill.gossip.reception import Reception
 from rumormill.gossip.refusals import Refusals
 from rumormill.gossip.rotation import KeyAudit, Rotation
-from rumormill.gossip.seal import RENEW_COUNTER
 from rumormill.gossip.settings import ProtocolSettings
 from rumormill.gossip.signatures import STRETCH
 from rumormill.gossip.spread import Spread
@@ -57,14 +58,14 @@ from rumormill.gossip.state import Identity, Profile, State
 from rumormill.gossip.sync import Sync
 from rumormill.gossip.votes import VoteBook
 from rumormill.membership.policy import Body, PolicyRecord
-from rumormill.membership.record import Address, Liveness
+from rumormill.membership.record import Address
 from rumormill.membership.row import Row
 from rumormill.membership.table import Change, MemberTable
 from rumormill.membership.view import Event, MemberDetail, PoolView
 
 LEAVE_SECONDS = 0.15
 """How long a departure is given to be heard before it counts as said."""
-HOUSEKEEPING_SECONDS = 10.0
+INFINITE = float("inf")
 
 
 class Node:
@@ -106,6 +107,16 @@ class Node:
             settings=settings or ProtocolSettings(),
             now=now,
         )
+        self._make_parts(state)
+        self._policies = Policies(state, self._spread, policy_key, self._joining, self._sync, gone=lambda: self._gone)
+        self._policies.remember(policies)
+        self._rotation = Rotation(state, self._spread, keyring, key_version)
+        self._reception = self._make_reception(state)
+        self._portrait = Portrait(state)
+        self._leave_done = INFINITE
+        self._due = now
+
+    def _make_parts(self, state: State) -> None:
         self._votes = VoteBook(state)
         self._spread = Spread(state, self._votes)
         self._isolation = Isolation(state)
@@ -119,15 +130,12 @@ class Node:
         self._damping = Damping(state, self._spread, self._rewritten)
         self._joining = Joining(state, self._claims, self._naming, self._damping)
         self._sync = Sync(state, self._claims, self._spread, self._pings)
-        self._policies = Policies(state, self._spread, policy_key, self._joining, self._sync, gone=lambda: self._gone)
-        self._policies.remember(policies)
-        self._rotation = Rotation(state, self._spread, keyring, key_version)
-        self._leave_done = float("inf")
-        self._next_housekeeping = now + HOUSEKEEPING_SECONDS
-        self._next_dead_retry = now + state.settings.dead_retry
-        self._portrait = Portrait(state)
-        self._due = now
-        self._reception = Reception(
+        self._housekeeping = Housekeeping(
+            state, self._votes, self._pings, self._detector, self._naming, self._damping
+        )
+
+    def _make_reception(self, state: State) -> Reception:
+        return Reception(
             state=state,
             claims=self._claims,
             isolation=self._isolation,
@@ -151,7 +159,7 @@ class Node:
 
     def receive_datagram(self, data: bytes, source: Address, now: float) -> None:
         """Take in one datagram. No bytes make it raise: what cannot be used is counted and dropped."""
-        if self._quiet or self._reception.ignores(data, now):
+        if self._naming.stopped is not None or self._reception.ignores(data, now):
             return
         self._step_to(now)
         if self._reception.datagram_untrusted(data, source):
@@ -170,13 +178,13 @@ class Node:
 
         Costs nothing before then.
         """
-        self._state.signatures.left = STRETCH
-        if self._quiet or (self._state.now <= now < self._due and not self._reception.waking):
+        state, reception = self._state, self._reception
+        state.signatures.left = STRETCH
+        if self._naming.stopped is not None or (state.now <= now < self._due and not reception.waking):
             return
         self._step_to(now)
-        self._reception.waking = False
-        self._reception.go_on()
-        state = self._state
+        reception.waking = False
+        reception.go_on()
         if state.isolated and self._isolation.alone:
             self._detector.stale = True
         was_isolated = state.isolated
@@ -195,10 +203,8 @@ class Node:
         self._sync.tick()
         self._rotation.tick()
         self._damping.tick()
-        if state.now >= self._next_dead_retry:
-            self._retry_dead()
-        if state.now >= self._next_housekeeping:
-            self._keep_house()
+        if state.now >= self._housekeeping.deadline:
+            self._housekeeping.tick()
         self._end_step()
 
     @property
@@ -208,13 +214,17 @@ class Node:
 
     def datagrams_to_send(self) -> list[tuple[Address, bytes]]:
         """Empty the outbox."""
-        outbox = self._state.take_outbox()
-        self._state.counters["sent"] += len(outbox)
+        outbox = self._state.outbox
+        if outbox:
+            self._state.outbox = []
+            self._state.counters["sent"] += len(outbox)
         return outbox
 
     def take_events(self) -> list[Event]:
         """What happened since the last call, oldest first; at most 1000 are kept."""
-        events, self._state.events = self._state.events, []
+        events = self._state.events
+        if events:
+            self._state.events = []
         return events
 
     def update(self, profile: Profile, now: float) -> None:
@@ -379,18 +389,20 @@ class Node:
         if now < state.now:
             self._joining.clock_fell_back()
             self._damping.clock_fell_back(now)
-        due = state.now if self._reception.waking else self._due
-        if now < state.now or now - due > state.settings.period:
+            self._paused(now)
+        elif now - (state.now if self._reception.waking else self._due) > state.settings.period:
             self._paused(now)
         state.now = now
 
     def _end_step(self) -> None:
-        if self._detector.stale:
-            self._detector.reconsider()
-        self._spread.flush()
+        detector, spread = self._detector, self._spread
+        if detector.stale:
+            detector.reconsider()
+        if spread.fresh:
+            spread.flush()
         self._due = min(
-            self._detector.deadline,
-            self._spread.deadline,
+            detector.deadline,
+            spread.deadline if spread.fresh else INFINITE,
             self._pings.deadline,
             self._refusals.deadline,
             self._isolation.deadline,
@@ -398,11 +410,11 @@ class Node:
             self._sync.deadline,
             self._rotation.deadline,
             self._damping.deadline,
-            float("inf") if self._claims.leaving else self._naming.deadline,
-            self._next_dead_retry,
-            self._leave_done if self._claims.leaving else self._next_housekeeping,
+            INFINITE if self._claims.leaving else self._naming.deadline,
+            self._housekeeping.deadline,
+            self._leave_done,
         )
-        if self._reception.backlog:
+        if self._reception.waiting:
             self._due = self._state.now
 
     def _paused(self, now: float) -> None:
@@ -413,7 +425,7 @@ class Node:
         state.counters["pauses"] += 1
         state.tell("paused", state.me.name, f"{state.me.name} was itself paused for about {late:.1f} s")
         self._reception.waking = True
-        state.drop_outbox()
+        state.outbox.clear()
         state.heard_anyone = now
         if self._claims.leaving:  # on a clock that fell back, what is left of a goodbye could be any time
             self._leave_done = now + LEAVE_SECONDS
@@ -425,10 +437,7 @@ class Node:
         self._sync.restart()
         self._joining.restart()
         self._detector.restart()
-        self._next_dead_retry = now + state.settings.dead_retry
-        self._next_housekeeping = now + HOUSEKEEPING_SECONDS
-        if self._claims.leaving:
-            self._leave_done = now + LEAVE_SECONDS
+        self._housekeeping.restart()
 
     def _reunited(self) -> None:
         """Our isolation is over: like waking, and the suspicions we never spread are withdrawn."""
@@ -474,33 +483,3 @@ class Node:
     def _rewritten(self) -> None:
         self._detector.stale = True
         self._sync.table_changed()
-
-    # --- now and then
-
-    def _retry_dead(self) -> None:
-        """Try one dead member again, so that the two sides of a healed partition find each other."""
-        state = self._state
-        self._next_dead_retry = state.now + state.settings.dead_retry * (0.75 + 0.5 * state.rng.random())
-        rows = (state.table.get(half) for half in state.table.buried)
-        dead = [row for row in rows if row is not None and row.liveness is Liveness.DEAD and row.address]
-        if dead:
-            self._pings.ping(state.rng.choice(dead))
-
-    def _keep_house(self) -> None:
-        """Forget tombstones that have served their time, and what is remembered of them; take new keys before the old
-        ones have sealed too much."""
-        state = self._state
-        if state.seal.counter >= RENEW_COUNTER:
-            self._naming.renew()
-        self._next_housekeeping = state.now + HOUSEKEEPING_SECONDS
-        self._damping.keep_house()
-        self._detector.stale = True  # who has been here for long changes by itself
-        for half in list(state.table.buried):
-            if state.now - state.dead_since.get(half, state.now) < state.settings.tombstone_life:
-                continue
-            state.table.forget(half)
-            state.seal.forget(half)
-            for memory in state.memories():
-                memory.pop(half, None)
-            self._votes.clear(half)
-            self._pings.forget(half)

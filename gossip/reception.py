@@ -104,14 +104,10 @@ class Reception:
         self._asked, self._syncs, self._wants = Rate(50, 2500), Rate(10, 250), Rate(100, 2000)
         """Pings and pings by way of us; openings of a sync; rows asked for."""
         self._handle = self._handlers()
-        self._waiting: deque[tuple[AnyMessage, bytes, Address]] = deque()
+        self.waiting: deque[tuple[AnyMessage, bytes, Address]] = deque()
+        """What waits for its signatures to be checked: as soon as the timers have been served."""
         self._noise_at = -math.inf
         self.waking = False
-
-    @property
-    def backlog(self) -> bool:
-        """Whether something waits for its signatures to be checked: as soon as the timers have been served."""
-        return bool(self._waiting)
 
     def ignores(self, data: bytes, now: float) -> bool:
         """Whether a datagram is dropped before anything is done about it: the bulk of a flood.
@@ -149,7 +145,7 @@ class Reception:
 
     def go_on(self) -> None:
         """A new stretch: hear what had to wait for it."""
-        state, waiting = self._state, self._waiting
+        state, waiting = self._state, self.waiting
         while waiting and state.signatures.left > 0:
             message, sender, source = waiting.popleft()
             if isinstance(message, JOINING):
@@ -216,6 +212,8 @@ class Reception:
         beat = self._note_life(payload, row)
         for message in payload.messages:
             kind = type(message)
+            if kind is Heartbeat:
+                continue
             if kind not in SIGNED or not self._waits(message, sender, source):
                 self._handle[kind](message, state.table.get(sender) or row, source)
         if beat is not None:
@@ -224,24 +222,27 @@ class Reception:
 
     def _waits(self, message: AnyMessage, sender: bytes, source: Address) -> bool:
         """Whether a message with signatures must wait for a new stretch, or was dropped because too many do."""
-        if not self._waiting and self._state.signatures.left > 0:
+        if not self.waiting and self._state.signatures.left > 0:
             return False
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self.waiting) >= MAX_WAITING:
             self._state.counters["dropped_signed"] += 1
         else:
-            self._waiting.append((message, sender, source))
+            self.waiting.append((message, sender, source))
         return True
 
     def _note_life(self, payload: Payload, row: Row) -> Heartbeat | None:
         """Any authentic datagram but a stale heartbeat is a sign of life. Returns the heartbeat, unless it is stale."""
         state = self._state
-        beat = next((message for message in payload.messages if isinstance(message, Heartbeat)), None)
-        if beat is not None:
-            if not self._detector.heartbeat(row, beat):
-                state.counters["stale_heartbeats"] += 1
-                return None
-        else:
+        beat = None
+        for message in payload.messages:
+            if type(message) is Heartbeat:
+                beat = message
+                break
+        if beat is None:
             self._detector.alive(row.half, state.now)
+        elif not self._detector.heartbeat(row, beat):
+            state.counters["stale_heartbeats"] += 1
+            return None
         state.heard_anyone = state.now
         if self._isolation.sign_of_life(row.half):
             self._reunited()
@@ -256,7 +257,8 @@ class Reception:
             self._claims.ask(sender, row)
         elif row.liveness is not Liveness.ALIVE:
             self._claims.answer(row, row)
-        self._naming.heard_from(row)
+        if row.pending:
+            self._naming.heard_from(row)
 
     def _hear_joining(self, message: AnyMessage, sender: bytes, source: Address) -> None:
         if self._claims.leaving:
@@ -285,7 +287,6 @@ class Reception:
         """Which part takes a member's message, by its type. Heartbeats have done their work as a sign of life."""
         claims, sync, pings = self._claims, self._sync, self._pings
         return {
-            Heartbeat: lambda _message, _sender, _source: None,
             Ping: self._hear_ping,
             Ack: lambda ack, sender, _: pings.acked(ack, sender),
             PingRequest: self._hear_ping_request,

@@ -86,22 +86,23 @@ class Rotation:
         self._asked: dict[bytes, float] = {}
         self._audit_until = NEVER
         self._next_ask = math.inf
+        self.primary_id = 0
+        """The key id in the headers of those who hold the same primary."""
+        self.deadline = math.inf
         self._notices = float(NOTICES_PER_SECOND)
         self._notices_at = state.now
         self._unopened_first = self._unopened_last = NEVER
+        self._rearm()
 
-    @property
-    def primary_id(self) -> int:
-        """The key id in the headers of those who hold the same primary."""
-        return key_id_of(self.ring.primary) if self.ring else 0
 
-    @property
-    def deadline(self) -> float:
-        due = min(self._next_compare, self._next_ask)
-        return min(due, *self._lingering.values()) if self._lingering else due
+    def _rearm(self) -> None:
+        self.primary_id = key_id_of(self.ring.primary) if self.ring else 0
+        self.deadline = min(self._next_compare, self._next_ask, *self._lingering.values())
 
     def tick(self) -> None:
         state = self._state
+        if state.now < self.deadline:
+            return
         if any(until <= state.now for until in self._lingering.values()):
             self._lingering = {key: until for key, until in self._lingering.items() if until > state.now}
             self._use()
@@ -111,6 +112,7 @@ class Rotation:
             self._next_compare = state.now + COMPARE_EVERY * (0.75 + 0.5 * state.rng.random())
             for peer in state.random_members(1):
                 state.send(peer, self._held(ask=False))
+        self._rearm()
 
     # --- changing
 
@@ -161,6 +163,7 @@ class Rotation:
         self.version = version
         self.ring = ring
         self._next_compare = state.now + COMPARE_EVERY
+        self._rearm()
         state.tell("keys", state.me.name, f"{state.me.name} holds key ring {version} ({', '.join(ring.names)}), {how}")
         news = encode_message(self._keys())
         for peer in state.random_members(self._spread.wide_fanout()):
@@ -204,6 +207,7 @@ class Rotation:
             self._audit.clear()
             self._asked.clear()
             self._next_ask = state.now
+            self._rearm()
         self._audit_until = state.now + AUDIT_SECONDS
         return self._report(self.ring)
 

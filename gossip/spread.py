@@ -42,35 +42,37 @@ class Spread:
     def __init__(self, state: State, votes: VoteBook) -> None:
         self._state = state
         self._votes = votes
-        self._fresh: dict[bytes, bool] = {}
+        self.fresh: dict[bytes, bool] = {}
+        """What waits to be pushed, by half: whether it goes wide."""
         self._fresh_records = 0
         self._riding: dict[bytes, int] = {}
         self._next_burst = self._next_wide = state.now
 
     @property
     def deadline(self) -> float:
-        return self._due() if self._fresh else math.inf
+        """When the next burst may leave, if anything waits."""
+        return self._due()
 
     def announce(self, half: bytes, *, wide: bool = False) -> None:
         """Something about this member is news here."""
         row = self._state.table.get(half)
         if row is None:
             if self._state.table.policies.get(half) is not None:
-                self._fresh[half] = wide or self._fresh.get(half, False)
+                self.fresh[half] = wide or self.fresh.get(half, False)
             return
-        if row.liveness is Liveness.ALIVE and half not in self._fresh and row is not self._state.me:
+        if row.liveness is Liveness.ALIVE and half not in self.fresh and row is not self._state.me:
             self._fresh_records += 1
             if self._fresh_records > MAX_WAITING_RECORDS and not wide:
                 self._state.counters["left_to_sync"] += 1
                 return
-        self._fresh[half] = wide or self._fresh.get(half, False)
+        self.fresh[half] = wide or self.fresh.get(half, False)
 
     def flush(self) -> None:
         """Push what is fresh, if a burst may leave now. Called once at the end of every step."""
         state = self._state
-        if not self._fresh or state.now < self._due():
+        if not self.fresh or state.now < self._due():
             return
-        fresh, self._fresh, self._fresh_records = self._fresh, {}, 0
+        fresh, self.fresh, self._fresh_records = self.fresh, {}, 0
         self._next_burst = state.now + state.settings.burst
         if any(fresh.values()):
             self._next_wide = self._next_burst
@@ -159,13 +161,13 @@ class Spread:
 
     def restart(self) -> None:
         """After a pause of our own: what waits may no longer be so, and bursts count from now."""
-        self._fresh.clear()
+        self.fresh.clear()
         self._fresh_records = 0
         self._next_burst = self._next_wide = self._state.now
 
     def _due(self) -> float:
         """When what is fresh may leave."""
-        return min(self._next_wide, self._next_burst) if any(self._fresh.values()) else self._next_burst
+        return min(self._next_wide, self._next_burst) if any(self.fresh.values()) else self._next_burst
 
     def _death(self, row: Row) -> bytes:
         now = self._state.now

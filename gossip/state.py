@@ -15,6 +15,7 @@ from typing import Any
 from rumormill.gossip.complaints import Complaints, where
 from rumormill.gossip.credentials import Authority, Credential, MemberKeys, left_text, record_text, vote_text
 from rumormill.gossip.keyring import KeyRing
+from rumormill.gossip.marks import Marks
 from rumormill.gossip.seal import OVERHEAD, Seal
 from rumormill.gossip.seniority import Seniority
 from rumormill.gossip.settings import ProtocolSettings
@@ -33,9 +34,6 @@ STRANGERS_PREFIX = payload_prefix(0, 0)
 """Between strangers no life is spoken of outside of records; so the length of an answer is known."""
 MAX_EVENTS = 1000
 MAX_OUTBOX = 4096
-MARK_BYTES = 8
-MAX_MARKS = 512
-"""Datagrams whose ends are remembered, at least, to know an answer of somebody who does not know us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +126,10 @@ class State:
         """How a present verdict came about, in words."""
         self.dead_since: dict[bytes, float] = {}
         self._identity = identity
-        self._outbox: list[tuple[Address, bytes]] = []
+        self.outbox: list[tuple[Address, bytes]] = []
+        """Datagrams to be sent, oldest first."""
         self._last_time: dict[tuple[bytes, str], float] = {}
-        self._marks: dict[bytes, tuple[Address, bytes]] = {}
-        self._older_marks: dict[bytes, tuple[Address, bytes]] = {}
+        self.marks = Marks()
         self.seal = Seal(keyring, cluster, identity.keys)
         self.signatures = Signatures(self.seal.label, authority, self.counters, self._complain_of_identity)
         self.complaints = Complaints()
@@ -255,20 +253,16 @@ class State:
     def post(self, address: Address, member: Row, messages: list[bytes]) -> None:
         """Seal encoded messages for a member and address them; remember how the datagram ends."""
         datagram = self._sealed(member, messages)
-        marks = self._marks
-        if len(marks) >= MAX_MARKS:
-            self._older_marks, self._marks = marks, {}
-            marks = self._marks
-        marks[datagram[-MARK_BYTES:]] = (address, member.half)
+        self.marks.note(datagram, address, member.half)
         self.post_raw(address, datagram)
 
     def post_raw(self, address: Address, datagram: bytes) -> None:
         """Queue a datagram that is sealed already. The queue is bounded: what does not fit is dropped, as a network
         would, and counted."""
-        if len(self._outbox) >= MAX_OUTBOX:
+        if len(self.outbox) >= MAX_OUTBOX:
             self.counters["outbox_full"] += 1
             return
-        self._outbox.append((address, datagram))
+        self.outbox.append((address, datagram))
 
     def post_stranger(self, address: Address, receiver: bytes, message: Message) -> None:
         """Send to somebody who may not know us: a half, or nobody known (:data:`~rumormill.gossip.seal.NOBODY`)."""
@@ -278,10 +272,6 @@ class State:
     def sealed_for(self, row: Row, message: Message) -> bytes:
         """A whole datagram for a member that somebody else will hand on."""
         return self._sealed(row, [encode_message(message)])
-
-    def take_mark(self, mark: bytes) -> tuple[Address, bytes] | None:
-        """Where the datagram that ended so went, and for which half it was; each is told once."""
-        return self._marks.pop(mark, None) or self._older_marks.pop(mark, None)
 
     def knows(self, half: bytes) -> bool:
         """Whether we can open what this member seals."""
@@ -303,13 +293,6 @@ class State:
         if self.table.get(row.half) is None:
             seal.forget(row.half)
         return datagram
-
-    def take_outbox(self) -> list[tuple[Address, bytes]]:
-        outbox, self._outbox = self._outbox, []
-        return outbox
-
-    def drop_outbox(self) -> None:
-        self._outbox.clear()
 
     # --- choosing
 

@@ -250,11 +250,12 @@ class Sync:
     def _haves(self, differing: list[int]) -> list[Have]:
         """The entries of some buckets, whole buckets to a part; a bucket too large for one part is listed in pieces,
         and then is not called complete."""
-        by_bucket: dict[int, list[Entry]] = {bucket: [] for bucket in differing}
-        for half in self._state.table.order:
-            if (entries := by_bucket.get(half_bucket(half))) is not None and (row := self._state.table.get(half)):
-                entries.append(Entry(half, row.incarnation))
-        for policy in self._state.table.policies:
+        table = self._state.table
+        by_bucket: dict[int, list[Entry]] = {
+            bucket: [Entry(half, row.incarnation) for half in table.in_bucket(bucket) if (row := table.get(half))]
+            for bucket in differing
+        }
+        for policy in table.policies:
             if (entries := by_bucket.get(half_bucket(policy.half))) is not None:
                 entries.append(Entry(policy.half, policy.stamp))
         groups: list[tuple[list[int], list[Entry]]] = [([], [])]
@@ -276,8 +277,9 @@ class Sync:
         table = self._state.table
         newer = [
             row
-            for half in table.order
-            if half_bucket(half) in complete and half not in theirs and (row := table.get(half))
+            for bucket in sorted(complete)
+            for half in table.in_bucket(bucket)
+            if half not in theirs and (row := table.get(half))
         ]
         for half, incarnation in theirs.items():
             row = table.get(half)

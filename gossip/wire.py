@@ -297,6 +297,8 @@ class UndecodablePayload(ValueError):
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Payload)
 
+_SHORT_ARRAYS = [bytes((0x90 | count,)) for count in range(16)]
+
 encode_message = _encode
 """One message to its bytes."""
 
@@ -309,8 +311,8 @@ def payload_prefix(generation: int, incarnation: int) -> bytes:
 def assemble(prefix: bytes, messages: list[bytes]) -> bytes:
     """A payload from a prefix and at most 65535 encoded messages."""
     count = len(messages)
-    header = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
-    return prefix + header + b"".join(messages)
+    header = _SHORT_ARRAYS[count] if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    return b"".join((prefix, header, *messages))
 
 
 def decode_untrusted(data: bytes) -> Payload:

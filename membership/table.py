@@ -93,6 +93,12 @@ class MemberTable:
             if a != b
         ]
 
+    def in_bucket(self, number: int) -> list[bytes]:
+        """The halves of the present members of one bucket, sorted."""
+        order = self.order
+        end = len(order) if number == 255 else bisect_left(order, bytes((number + 1,)))
+        return order[bisect_left(order, bytes((number,)), 0, end) : end]
+
     def apply(self, row: Row) -> Change | None:
         """Merge one row into its slot; None when nothing changed."""
         slots = self.pending if row.pending else self.settled

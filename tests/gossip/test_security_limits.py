@@ -16,10 +16,10 @@ from rumormill.gossip import Node
 from rumormill.gossip.credentials import MemberKeys
 from rumormill.gossip.join import JOIN_BYTES, Joining
 from rumormill.gossip.limits import MAX_SOURCES, Rate
+from rumormill.gossip.marks import Marks
 from rumormill.gossip.reception import MAX_WAITING
 from rumormill.gossip.seal import HEADER, NOBODY, Seal
 from rumormill.gossip.signatures import STRETCH, Signatures
-from rumormill.gossip.state import State
 from rumormill.gossip.wire import Join, Who, assemble, encode_message, payload_prefix
 from rumormill.membership import Address
 from rumormill.simulations import World
@@ -283,7 +283,7 @@ def test_a_who_that_quotes_nothing_sends_nobody_anywhere(broken: bool, monkeypat
     victim = node(world, "n0")
     seal, source = fakes(1)[0]
     if broken:
-        monkeypatch.setattr(State, "take_mark", lambda *_: (source, NOBODY))
+        monkeypatch.setattr(Marks, "take", lambda *_: NOBODY)
     payload = assemble(payload_prefix(0, 0), [encode_message(Who(bytes(8)))])
     sent = 0
     for _ in range(20):

@@ -18,6 +18,7 @@ from rumormill.discovery import view
 from rumormill.discovery.view import RoutingView, ServiceView
 from rumormill.gossip import Node, ProtocolSettings, policies, signatures, sync
 from rumormill.gossip.claims import Claims
+from rumormill.gossip.housekeeping import Housekeeping
 from rumormill.gossip.isolation import Isolation
 from rumormill.gossip.policies import Policies
 from rumormill.gossip.reception import Reception
@@ -250,7 +251,7 @@ def miscount(self: MemberTable, row: Row) -> None:
 def fall_silent(self: State, address: Address, datagram: bytes) -> None:
     """n3 says nothing any more after a while, and does not notice."""
     if self.me.name != "n3" or self.counters["fell_silent"] < 60:
-        self._outbox.append((address, datagram))
+        self.outbox.append((address, datagram))
     self.counters["fell_silent"] += 1
 
 
@@ -375,7 +376,9 @@ SABOTAGES = [
     Sabotage("bounds", "pack without looking", patch(sync, "batches", lambda rows, _: [rows]), latecomer),
     Sabotage("index", "count downwards", patch(RoutingView, "_view", falling_index), crash),
     Sabotage("owners", "one digest for all", patch(view, "routing_digest", lambda *_: "0" * 16), split),
-    Sabotage("one-view", "stop retrying the dead", patch(Node, "_retry_dead", nothing), even_split_without_seed),
+    Sabotage(
+        "one-view", "stop retrying the dead", patch(Housekeeping, "_retry_dead", nothing), even_split_without_seed
+    ),
     Sabotage("one-view", "never refute", patch(Claims, "_accused", lambda *_, **__: None), long_absence),
     Sabotage("great-losses", "believe any number of deaths", patch(Isolation, "defers", lambda *_: False), small_side),
 ]
