@@ -163,17 +163,32 @@ def signed_by(row: Row, signature: bytes, text: bytes) -> bool:
 def sound(row: Row, label: bytes, authority: Authority | None) -> bool:
     """Whether a record is its subject's own, with keys that can be used, and a name that was issued to it."""
     record = row.record
-    if record is None or not signed_by(row, row.signature, record_text(label, row.encoded)):
+    if record is None:
         return False
-    if not _usable(record.keys[KEY_BYTES:]):
+    try:
+        _check_record(record.keys, row.signature, label, row.encoded)
+    except InvalidSignature:
         return False
     return authority is None or authority.vouches_for(record)
+
+
+@functools.lru_cache(maxsize=4096)
+def _check_record(keys: bytes, signature: bytes, label: bytes, encoded: bytes) -> None:
+    """Raises InvalidSignature, also for keys that nobody can use. What held is remembered, as claims are: each of many
+    nodes in one process asks about the very same bytes, whose hashes Python keeps."""
+    _verify(keys[:KEY_BYTES], signature, record_text(label, encoded))
+    if not _usable(keys[KEY_BYTES:]):
+        raise InvalidSignature
 
 
 @functools.lru_cache(maxsize=4096)
 def _check(public: bytes, signature: bytes, text: bytes) -> None:
     """Raises InvalidSignature. The same claims keep coming, so those that held are remembered; a flood of others
     displaces nothing, since what raises is not kept."""
+    _verify(public, signature, text)
+
+
+def _verify(public: bytes, signature: bytes, text: bytes) -> None:
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, text)
     except ValueError:
@@ -192,7 +207,6 @@ def vouched(authority: bytes, certificate: bytes, name: str, public: bytes) -> b
 _PROBE = X25519PrivateKey.from_private_bytes(bytes(range(KEY_BYTES)))
 
 
-@functools.lru_cache(maxsize=4096)
 def _usable(public: bytes) -> bool:
     """Whether an agreement key is none of the few points with which everybody agrees on zero."""
     try:

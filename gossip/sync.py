@@ -21,6 +21,7 @@ at once with random members, one after the other, while it learns anything new.
 from __future__ import annotations
 
 import math
+from itertools import islice
 
 from rumormill.gossip.claims import Claims
 from rumormill.gossip.pings import Pings
@@ -51,7 +52,8 @@ class Exchange:
         self.parts: set[int] | None = None
         """Parts of *have* still missing; None before the first."""
         self.wanted: dict[bytes, int] = {}
-        self.asked: list[bytes] = []
+        self.asked: dict[bytes, None] = {}
+        """What was asked for last and has not come."""
         self.tries = 0
         self.progress = 0
         self.again = 0.0
@@ -197,9 +199,10 @@ class Sync:
         if exchange is None or exchange.peer.half != sender.half or half not in exchange.wanted:
             return
         del exchange.wanted[half]
+        exchange.asked.pop(half, None)
         exchange.tries = 0
         if exchange.parts is not None and not exchange.parts:
-            if any(half in exchange.wanted for half in exchange.asked):
+            if exchange.asked:
                 self._later(exchange)
             else:
                 self._ask_for_more(exchange)
@@ -209,11 +212,11 @@ class Sync:
             self._finish(self._exchange)
 
     def _ask_for_more(self, exchange: Exchange) -> None:
-        exchange.asked = list(exchange.wanted)[:WANTED_AT_ONCE]
+        exchange.asked = dict.fromkeys(islice(exchange.wanted, WANTED_AT_ONCE))
         if not exchange.asked:
             self._finish(exchange)
             return
-        self._state.send(exchange.peer, Want(exchange.asked))
+        self._state.send(exchange.peer, Want(list(exchange.asked)))
         self._later(exchange)
 
     def _finish(self, exchange: Exchange) -> None:

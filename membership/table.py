@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+
+import msgspec
 
 from rumormill.membership.policy import Policy, PolicyTable
 from rumormill.membership.record import Liveness
@@ -24,8 +25,7 @@ HEARSAY_SHARE = 4
 """One part in so many of a table may be tombstones of lives it never knew: who makes them up keeps no newcomer out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, gc=False):
     """What applying one row did to one slot."""
 
     before: Row | None
@@ -61,6 +61,8 @@ class MemberTable:
         self._hearsay = 0
         """Rows without a record: tombstones of lives that were over when we heard of them, on somebody's word alone."""
         self._by_half: dict[bytes, Row] = {}
+        self.get: Callable[[bytes], Row | None] = self._by_half.get
+        """The row of exactly this instance, if it is still the one its name is held by."""
         self._buckets = array("I", bytes(4 * 256))
         self.policies = PolicyTable(self._count_checksum)
         """Changed through :meth:`apply_policy` only."""
@@ -72,10 +74,6 @@ class MemberTable:
         """Every row, in no promised order but the same one for the same history."""
         yield from self.settled.values()
         yield from self.pending.values()
-
-    def get(self, half: bytes) -> Row | None:
-        """The row of exactly this instance, if it is still the one its name is held by."""
-        return self._by_half.get(half)
 
     def lives(self, name: str) -> list[Row]:
         """What is held of a name: settled, then pending."""

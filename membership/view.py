@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from rumormill.membership.policy import PolicyRecord
 from rumormill.membership.record import Address, Liveness, Readiness
 
@@ -69,8 +71,7 @@ class MemberDetail:
     """Seconds for a ping and its ack, smoothed; None until measured."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, gc=False):
     """Something that happened in the pool, as this observer concluded it."""
 
     at: float
