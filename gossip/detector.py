@@ -152,10 +152,7 @@ class Detector:
         elif self._deaf:
             self._deaf.pop(sender.half, None)
         watch = self.watches.get(sender.half)
-        if watch is None:
-            self.alive(sender.half, now)
-            return True
-        delay = watch.lateness.of(heartbeat.sent, now)
+        delay = watch.lateness.of(heartbeat.sent, now) if watch is not None else 0.0
         if delay > 4 * self._period:
             return False
         self.alive(sender.half, now - delay)
@@ -188,15 +185,17 @@ class Detector:
 
     def _revive(self, watch: Watch, at: float) -> None:
         """A subject of ours was alive at that time: its misses are void, and our vote."""
-        state = self._state
         if at < watch.last or at < watch.refused:
             return
-        if watch.misses >= state.settings.misses:
-            self._votes.withdraw(watch.half)
+        state = self._state
+        if watch.misses:
+            if watch.misses >= state.settings.misses:
+                self._votes.withdraw(watch.half)
+            watch.misses = 0
         was_next = watch.due <= self._next_due
-        watch.misses = 0
         watch.last = at
-        watch.due = max(self._due_after(watch), state.now + state.settings.grace)
+        due, soonest = self._due_after(watch), state.now + state.settings.grace
+        watch.due = due if due > soonest else soonest
         if was_next:
             self._rearm()
 
@@ -318,9 +317,11 @@ class Detector:
         sent = int(state.now * 1000) % 2**32
         flags = DEAF if self._isolation.deaf else 0
         beat = encode_message(Heartbeat(state.table.digest & 0xFFFFFFFF, sent, flags))
+        room = ROOM - len(beat)
         for row in self._monitors:
             greeting = self._pings.greeting(row)
-            state.send_encoded(row, [*greeting, beat, *self._spread.ride(ROOM - len(beat) - sum(map(len, greeting)))])
+            riding = self._spread.ride(room - sum(map(len, greeting)))
+            state.send_encoded(row, [*greeting, beat, *riding])
         for half in self._unaware:
             if (subject := state.table.get(half)) is not None:
                 self._pings.ping(subject)
@@ -378,9 +379,8 @@ class Detector:
         self.watches[half] = watch
 
     def _due_after(self, watch: Watch) -> float:
-        settings = self._state.settings
-        grace = min(settings.grace + watch.lateness.worst, 2 * self._period)
-        return watch.last + self._period + grace
+        grace, most = self._state.settings.grace + watch.lateness.worst, 2 * self._period
+        return watch.last + self._period + (grace if grace < most else most)
 
     def _rearm(self) -> None:
         next_due = math.inf

@@ -114,7 +114,8 @@ class Node:
         self._reception = self._make_reception(state)
         self._portrait = Portrait(state)
         self._leave_done = INFINITE
-        self._due = now
+        self.deadline = now
+        """When :meth:`handle_timer` wants to be called next, in seconds on the caller's clock."""
 
     def _make_parts(self, state: State) -> None:
         self._votes = VoteBook(state)
@@ -130,9 +131,7 @@ class Node:
         self._damping = Damping(state, self._spread, self._rewritten)
         self._joining = Joining(state, self._claims, self._naming, self._damping)
         self._sync = Sync(state, self._claims, self._spread, self._pings)
-        self._housekeeping = Housekeeping(
-            state, self._votes, self._pings, self._detector, self._naming, self._damping
-        )
+        self._housekeeping = Housekeeping(state, self._votes, self._pings, self._detector, self._naming, self._damping)
 
     def _make_reception(self, state: State) -> Reception:
         return Reception(
@@ -180,7 +179,7 @@ class Node:
         """
         state, reception = self._state, self._reception
         state.signatures.left = STRETCH
-        if self._naming.stopped is not None or (state.now <= now < self._due and not reception.waking):
+        if self._naming.stopped is not None or (state.now <= now < self.deadline and not reception.waking):
             return
         self._step_to(now)
         reception.waking = False
@@ -206,11 +205,6 @@ class Node:
         if state.now >= self._housekeeping.deadline:
             self._housekeeping.tick()
         self._end_step()
-
-    @property
-    def deadline(self) -> float:
-        """When :meth:`handle_timer` wants to be called next, in seconds on the caller's clock."""
-        return self._due
 
     def datagrams_to_send(self) -> list[tuple[Address, bytes]]:
         """Empty the outbox."""
@@ -390,7 +384,7 @@ class Node:
             self._joining.clock_fell_back()
             self._damping.clock_fell_back(now)
             self._paused(now)
-        elif now - (state.now if self._reception.waking else self._due) > state.settings.period:
+        elif now - (state.now if self._reception.waking else self.deadline) > state.settings.period:
             self._paused(now)
         state.now = now
 
@@ -400,7 +394,7 @@ class Node:
             detector.reconsider()
         if spread.fresh:
             spread.flush()
-        self._due = min(
+        self.deadline = min(
             detector.deadline,
             spread.deadline if spread.fresh else INFINITE,
             self._pings.deadline,
@@ -415,13 +409,13 @@ class Node:
             self._leave_done,
         )
         if self._reception.waiting:
-            self._due = self._state.now
+            self.deadline = self._state.now
 
     def _paused(self, now: float) -> None:
         """We did not run for a while: nothing we counted or were about to say can be trusted."""
         state = self._state
-        late = max(0.0, now - self._due)
-        state.now = self._due = now
+        late = max(0.0, now - self.deadline)
+        state.now = self.deadline = now
         state.counters["pauses"] += 1
         state.tell("paused", state.me.name, f"{state.me.name} was itself paused for about {late:.1f} s")
         self._reception.waking = True

@@ -94,7 +94,6 @@ class Rotation:
         self._unopened_first = self._unopened_last = NEVER
         self._rearm()
 
-
     def _rearm(self) -> None:
         self.primary_id = key_id_of(self.ring.primary) if self.ring else 0
         self.deadline = min(self._next_compare, self._next_ask, *self._lingering.values())

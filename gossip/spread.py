@@ -50,8 +50,8 @@ class Spread:
 
     @property
     def deadline(self) -> float:
-        """When the next burst may leave, if anything waits."""
-        return self._due()
+        """When what is fresh may leave."""
+        return min(self._next_wide, self._next_burst) if any(self.fresh.values()) else self._next_burst
 
     def announce(self, half: bytes, *, wide: bool = False) -> None:
         """Something about this member is news here."""
@@ -70,7 +70,7 @@ class Spread:
     def flush(self) -> None:
         """Push what is fresh, if a burst may leave now. Called once at the end of every step."""
         state = self._state
-        if not self.fresh or state.now < self._due():
+        if not self.fresh or state.now < self.deadline:
             return
         fresh, self.fresh, self._fresh_records = self.fresh, {}, 0
         self._next_burst = state.now + state.settings.burst
@@ -164,10 +164,6 @@ class Spread:
         self.fresh.clear()
         self._fresh_records = 0
         self._next_burst = self._next_wide = self._state.now
-
-    def _due(self) -> float:
-        """When what is fresh may leave."""
-        return min(self._next_wide, self._next_burst) if any(self.fresh.values()) else self._next_burst
 
     def _death(self, row: Row) -> bytes:
         now = self._state.now
