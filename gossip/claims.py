@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
+from rumormill.gossip.happenings import SENTENCES, event_kind, routability_moved
 from rumormill.gossip.isolation import Isolation
 from rumormill.gossip.spread import Spread
 from rumormill.gossip.state import State
@@ -290,7 +291,7 @@ class Claims:
     def consequences(self, change: Change, why: str, *, quietly: bool = False) -> None:
         state, before, after = self._state, change.before, change.after
         if after is not None:
-            state.known_since.setdefault(after.half, state.now)
+            state.seniority.meet(after.half)
             if before is not None and before.instance != after.instance:
                 self._forget(before.half)
             state.why[after.half] = why
@@ -349,10 +350,10 @@ class Claims:
         if kind := event_kind(change):
             suffix = f": {why}" if why else ""
             if after.pending:  # not the holder of the name, and nobody should read it as news of the holder
-                text = f"a newcomer that waits for the name {after.name} {_SENTENCES[kind]}{suffix}"
+                text = f"a newcomer that waits for the name {after.name} {SENTENCES[kind]}{suffix}"
                 self._state.tell("newcomer", after.name, text)
             else:
-                self._state.tell(kind, after.name, f"{after.name} {_SENTENCES[kind]}{suffix}")
+                self._state.tell(kind, after.name, f"{after.name} {SENTENCES[kind]}{suffix}")
 
     # --- helpers of the above
 
@@ -460,47 +461,3 @@ class Claims:
     def _is_pending(self, half: bytes) -> bool:
         row = self._state.table.get(half)
         return row is not None and row.pending
-
-
-_SENTENCES = {
-    "joined": "joined",
-    "restarted": "is back in a new life",
-    "suspected": "is suspected",
-    "evicted": "evicted",
-    "left": "left",
-    "returned": "is back: it refuted its death",
-    "refuted": "refuted the suspicion",
-    "updated": "changed what it says of its worker",
-}
-
-
-def event_kind(change: Change) -> str | None:
-    """The word for what one change means; None where it is of no interest to people."""
-    before, after = change.before, change.after
-    if after is None:
-        return None
-    match after.liveness:
-        case Liveness.SUSPECT:
-            return "suspected"
-        case Liveness.DEAD:
-            return "evicted" if before is not None else None
-        case Liveness.LEFT:
-            return "left" if before is not None else None
-    if before is None or before.instance != after.instance:
-        return "joined" if before is None else "restarted"
-    match before.liveness:
-        case Liveness.DEAD | Liveness.LEFT:
-            return "returned"
-        case Liveness.SUSPECT:
-            return "refuted"
-    return "updated" if routability_moved(change) else None
-
-
-def routability_moved(change: Change) -> bool:
-    """Whether callers must learn of it at once: a new life, a resurrection, or another readiness."""
-    before, after = change.before, change.after
-    if before is None or after is None or before.instance != after.instance:
-        return before is not None
-    if before.present != after.present or before.pending != after.pending:
-        return True
-    return before.record is not None and after.record is not None and before.record.readiness != after.record.readiness

@@ -121,8 +121,13 @@ class Detector:
         for half in list(self.watches):
             row = table.get(half)
             watch = self.watches[half]
-            if row is None or not row.present or (half not in subjects and watch.until == math.inf):
+            if row is None or not row.present:
                 del self.watches[half]
+            elif half not in subjects and watch.until == math.inf:
+                if watch.misses:  # whoever takes over starts at zero: what has begun is seen to its end
+                    watch.until = state.now + 5 * self._period
+                else:
+                    del self.watches[half]
         for half in subjects:
             if half not in self.watches and (row := table.get(half)):
                 self._watch(half)
@@ -325,6 +330,8 @@ class Detector:
         for half in self._unaware:
             if (subject := state.table.get(half)) is not None:
                 self._pings.ping(subject)
+        if state.seniority.changed():
+            self.stale = True
         self._ping_one_suspect()
         self._verify_doubted()
 

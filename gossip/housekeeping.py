@@ -6,7 +6,6 @@ Retrying one dead member at a time is how the two sides of a healed partition fi
 from __future__ import annotations
 
 from rumormill.gossip.damping import Damping
-from rumormill.gossip.detector import Detector
 from rumormill.gossip.naming import Naming
 from rumormill.gossip.pings import Pings
 from rumormill.gossip.seal import RENEW_COUNTER
@@ -21,13 +20,10 @@ EVERY = 10.0
 class Housekeeping:
     """Keeps the table tidy, and in touch with whom it lost."""
 
-    def __init__(
-        self, state: State, votes: VoteBook, pings: Pings, detector: Detector, naming: Naming, damping: Damping
-    ) -> None:
+    def __init__(self, state: State, votes: VoteBook, pings: Pings, naming: Naming, damping: Damping) -> None:
         self._state = state
         self._votes = votes
         self._pings = pings
-        self._detector = detector
         self._naming = naming
         self._damping = damping
         self.restart()
@@ -62,7 +58,6 @@ class Housekeeping:
             self._naming.renew()
         self._next_look = state.now + EVERY
         self._damping.keep_house()
-        self._detector.stale = True  # who has been here for long changes by itself
         for half in list(state.table.buried):
             if state.now - state.dead_since.get(half, state.now) < state.settings.tombstone_life:
                 continue

@@ -131,7 +131,7 @@ class Node:
         self._damping = Damping(state, self._spread, self._rewritten)
         self._joining = Joining(state, self._claims, self._naming, self._damping)
         self._sync = Sync(state, self._claims, self._spread, self._pings)
-        self._housekeeping = Housekeeping(state, self._votes, self._pings, self._detector, self._naming, self._damping)
+        self._housekeeping = Housekeeping(state, self._votes, self._pings, self._naming, self._damping)
 
     def _make_reception(self, state: State) -> Reception:
         return Reception(

@@ -6,25 +6,28 @@ host, or the others have all fallen silent), everybody's word counts; and where 
 starts processes at will. Each member judges from what it has itself seen: no age is ever taken from another's word.
 
 So that a death is known as soon among newcomers (a rolling restart), a member whose monitors would not do has elders
-further on watch it as well. They begin a while before their word counts, and are relied on a while after, since each
-member looks who they are every ten seconds. A newcomer cannot tell who they are, to it all have been here since it
-came; its elders know that, and ping it instead of waiting for heartbeats.
+further on watch it as well. Each member is the first to know its own age, so it takes over from the elders before it a
+little before they leave off. A newcomer cannot tell who they are, to it all have been here since it came; its elders
+know that, and ping it instead of waiting for heartbeats.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from rumormill.membership.monitors import monitors_of, subjects_of
+from rumormill.membership.monitors import HostOfElder, monitors_of, subjects_of
 
 if TYPE_CHECKING:
     from rumormill.gossip.state import State
 
 SEASON = 60.0
 """Seconds for which a member must be known before its word counts against another's."""
-MARGIN = 15.0
-"""Seconds within which all have looked anew who the elders are."""
+LEARNED = 1.0
+"""Seconds within which all have learned of a newcomer: so much later it is relied on."""
+COALESCE = 0.1
+"""Newcomers within so many seconds come of age together."""
 
 
 class Seniority:
@@ -34,6 +37,24 @@ class Seniority:
         self._state = state
         self._certified = certified
         self._began = state.now
+        self._newcomers: deque[float] = deque()
+        """When those came that are not yet of age."""
+
+    def meet(self, half: bytes) -> None:
+        """Note when an instance came to be known; again, that changes nothing."""
+        state = self._state
+        if half not in state.known_since:
+            state.known_since[half] = state.now
+            if not self._newcomers or state.now - self._newcomers[-1] > COALESCE:
+                self._newcomers.append(state.now)
+
+    def changed(self) -> bool:
+        """Whether somebody has come of age since this was last asked."""
+        newcomers, changed = self._newcomers, False
+        while newcomers and self._state.now - newcomers[0] >= SEASON + 2 * LEARNED + COALESCE:
+            newcomers.popleft()
+            changed = True
+        return changed
 
     def outweigh(self, voters: Iterable[bytes]) -> bool:
         """Whether the word of some members, two at least, suffices against another's."""
@@ -68,19 +89,18 @@ class Seniority:
     def subjects(self) -> tuple[list[bytes], list[bytes]]:
         """The halves we watch; and those among them who may not know that we do, and send us no heartbeats."""
         table, me, count = self._state.table, self._state.me.half, self._state.settings.monitors
-        subjects = subjects_of(me, table, count, elders := self._if_needed())
-        young = [half for half in subjects if self._age(half) < SEASON + MARGIN] if elders is not None else []
+        subjects = subjects_of(me, table, count, host_of_elder := self._if_needed())
+        young = (
+            [half for half in subjects if self._age(half) < SEASON + 2 * LEARNED] if host_of_elder is not None else []
+        )
         regular = subjects_of(me, table, count) if young else []
         return subjects, [half for half in young if half not in regular]
 
-    def host_of_coming(self, half: bytes) -> str:
-        return self._host_if_older(half, SEASON - MARGIN)
+    def _if_needed(self) -> HostOfElder | None:
+        return self._host_relied_on if self.matters(SEASON + LEARNED) else None
 
-    def host_of_settled(self, half: bytes) -> str:
-        return self._host_if_older(half, SEASON + MARGIN)
-
-    def _if_needed(self) -> Seniority | None:
-        return self if self.matters(SEASON - MARGIN) else None
+    def _host_relied_on(self, half: bytes) -> str:
+        return self._host_if_older(half, SEASON + LEARNED)
 
     def _host_if_older(self, half: bytes, season: float) -> str:
         """Where a member lives that has been known for so long; empty for others."""

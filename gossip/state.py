@@ -152,7 +152,7 @@ class State:
             self.seal = Seal(self.seal.keyring, self.cluster, keys)
         self._prefix = payload_prefix(self.me.generation, self.me.incarnation)
         self.table.apply(self.me)
-        self.known_since.setdefault(self.me.half, self.now)
+        self.seniority.meet(self.me.half)
 
     def raise_incarnation(self, above: int = 0) -> None:
         """Say of ourselves what we say now, at an incarnation greater than ours and than ``above``."""

@@ -12,31 +12,20 @@ is a sign of life, and a missing one is verified before it counts for anything.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 from rumormill.membership.table import MemberTable
 
+HostOfElder = Callable[[bytes], str]
+"""The host of a member, by half, if its word counts; empty for a newcomer."""
 REACH = 4
 """Elders are sought among so many times K successors; and so many times K subjects are watched at most."""
 
 
-class Elders(Protocol):
-    """Where members live whose word counts; empty for newcomers."""
-
-    def host_of_coming(self, half: bytes) -> str:
-        """The host of one who is an elder or very soon will be: it watches already."""
-        ...
-
-    def host_of_settled(self, half: bytes) -> str:
-        """The host of one whom everybody takes for an elder by now: others need not watch in its place."""
-        ...
-
-
-def monitors_of(half: bytes, table: MemberTable, count: int, elders: Elders | None = None) -> list[bytes]:
+def monitors_of(half: bytes, table: MemberTable, count: int, host_of_elder: HostOfElder | None = None) -> list[bytes]:
     """The halves a member sends its heartbeats to: ``count`` unsuspected successors, suspects filling up if too few.
 
-    With ``elders``, also the next ones until two of distinct hosts are among them.
+    With ``host_of_elder``, also the next ones until two of distinct hosts are among them.
     """
     monitors: list[bytes] = []
     suspects: list[bytes] = []
@@ -46,32 +35,31 @@ def monitors_of(half: bytes, table: MemberTable, count: int, elders: Elders | No
         if other in table.suspects:
             suspects.append(other)
             continue
-        if passed < count or (elders is not None and _needed(elders.host_of_coming(other), hosts)):
+        host = host_of_elder(other) if host_of_elder is not None else ""
+        if passed < count or _needed(host, hosts):
             monitors.append(other)
+        hosts.add(host)
         passed += 1
-        if elders is not None:
-            hosts.add(elders.host_of_settled(other))
-        if passed >= count and (elders is None or _enough(hosts) or passed == REACH * count):
+        if passed >= count and (host_of_elder is None or _enough(hosts) or passed == REACH * count):
             return monitors
     return monitors + suspects[: max(0, count - len(monitors))]
 
 
-def subjects_of(half: bytes, table: MemberTable, count: int, elders: Elders | None = None) -> list[bytes]:
+def subjects_of(half: bytes, table: MemberTable, count: int, host_of_elder: HostOfElder | None = None) -> list[bytes]:
     """The halves a member expects heartbeats from: predecessors until ``count`` unsuspected ones are passed.
 
-    Suspects among them are watched as well. With ``elders``, also those further back who need this one.
+    Suspects among them are watched as well. With ``host_of_elder``, also those further back who need this one.
     """
     subjects: list[bytes] = []
     hosts: set[str] = set()
-    host = elders.host_of_coming(half) if elders is not None else ""
+    host = host_of_elder(half) if host_of_elder is not None else ""
     passed = 0
     for other in _predecessors(half, table.order):
         if passed < count or _needed(host, hosts):
             subjects.append(other)
         if other not in table.suspects:
             passed += 1
-            if elders is not None:
-                hosts.add(elders.host_of_settled(other))
+            hosts.add(host_of_elder(other) if host_of_elder is not None else "")
         if passed >= count and (not _needed(host, hosts) or passed == REACH * count):
             break
         if len(subjects) == REACH * count:

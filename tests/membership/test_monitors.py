@@ -27,32 +27,21 @@ def test_monitors_and_subjects_are_two_sides_of_one_relation(count: int, k: int)
         assert sorted(subjects_of(half, table, k)) == sorted(h for h in table.order if half in watched_by[h])
 
 
-class Ages:
-    """Elders by host, newcomers without one; nobody is about to become an elder."""
-
-    def __init__(self, table: MemberTable, hosts: list[str]) -> None:
-        self.hosts = dict(zip(table.order, hosts, strict=True))
-
-    def host_of_coming(self, half: bytes) -> str:
-        return self.hosts[half]
-
-    def host_of_settled(self, half: bytes) -> str:
-        return self.hosts[half]
-
-
 @given(st.lists(st.sampled_from(["", "", "a", "b", "c"]), min_size=1, max_size=30), st.integers(1, 4))
 def test_where_newcomers_do_not_count_elders_of_two_hosts_watch_as_well(hosts: list[str], k: int) -> None:
     table = table_of(len(hosts))
-    ages = Ages(table, hosts)
-    watched_by = {half: monitors_of(half, table, k, ages) for half in table.order}
+    host_of = dict(zip(table.order, hosts, strict=True))
+    watched_by = {half: monitors_of(half, table, k, host_of.__getitem__) for half in table.order}
     for place, half in enumerate(table.order):
         monitors = watched_by[half]
         assert monitors[:k] == monitors_of(half, table, k)
         assert len(monitors) <= k + 2
         near = (table.order[place + 1 :] + table.order[:place])[: 4 * k]
-        there = {ages.hosts[other] for other in near} - {""}
-        assert len({ages.hosts[other] for other in monitors} - {""}) >= min(2, len(there))
-        assert sorted(subjects_of(half, table, k, ages)) == sorted(h for h in table.order if half in watched_by[h])
+        there = {host_of[other] for other in near} - {""}
+        assert len({host_of[other] for other in monitors} - {""}) >= min(2, len(there))
+        assert sorted(subjects_of(half, table, k, host_of.__getitem__)) == sorted(
+            h for h in table.order if half in watched_by[h]
+        )
 
 
 @given(st.integers(2, 30), st.data())

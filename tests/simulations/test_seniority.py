@@ -79,19 +79,31 @@ def test_two_that_are_old_agree_without_the_newcomers() -> None:
     assert took <= LATEST
 
 
+def datagrams_a_second(world: World, seconds: float) -> float:
+    """What each member sends, from now on."""
+    before = {key: node.counters["sent"] for key, node in world.running().items()}
+    world.run(seconds)
+    sent = sum(node.counters["sent"] - before[key] for key, node in world.running().items())
+    return sent / seconds / len(before)
+
+
+def test_a_pool_comes_of_age_without_a_word_more() -> None:
+    """All were started together, and all come to count as elders within a second: nobody makes more of it."""
+    world = World(seed=6)
+    world.start(12)
+    world.run(20.0)
+    calm = datagrams_a_second(world, 20.0)
+    while world.now < SEASON + 25.0:
+        assert datagrams_a_second(world, 1.0) <= 1.1 * calm
+
+
 def test_elders_do_not_miss_newcomers_that_cannot_know_them() -> None:
     """They are pinged once a period: taken for missing instead, they cost three times as many datagrams."""
-
-    def a_second_of_each() -> float:
-        before = {key: node.counters["sent"] for key, node in world.running().items()}
-        world.run(20.0)
-        return sum(node.counters["sent"] - before[key] for key, node in world.running().items()) / 20.0 / len(before)
-
     world = old_pool(8, seed=8)
-    calm = a_second_of_each()
+    calm = datagrams_a_second(world, 20.0)
     for number in range(1, 7):
         world.crash(f"n{number}")
         world.run(3.0)
         world.restart(f"n{number}")
         world.run(1.0)
-    assert a_second_of_each() <= 2 * calm
+    assert datagrams_a_second(world, 20.0) <= 2 * calm
