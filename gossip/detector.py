@@ -84,9 +84,9 @@ class Detector:
 
     @property
     def deadline(self) -> float:
+        """Of heartbeats, misses, and what becomes of a probe; the next one goes with a heartbeat."""
         due = self._next_beat if self._next_beat < self._next_due else self._next_due
-        probe = self._probe[1] if self._probe else self._next_probe
-        return probe if probe < due else due
+        return self._probe[1] if self._probe is not None and self._probe[1] < due else due
 
     # --- each step
 

@@ -52,10 +52,12 @@ WELCOME_BYTES, SIGNED_RECORD_BYTES = 32, 67
 class Contact:
     """An address we ask to let us in. ``tries`` are those left; seeds have no end."""
 
-    __slots__ = ("due", "nonce", "ours", "shown", "tenant", "tries", "unwelcome", "wait")
+    __slots__ = ("due", "found", "nonce", "ours", "shown", "tenant", "tries", "unwelcome", "wait")
 
     def __init__(self, due: float, tries: float) -> None:
         self.due = due
+        self.found = False
+        """Whether the member that was found there was present when we last looked."""
         self.wait = FIRST_WAIT
         self.tries = tries
         self.nonce = b""
@@ -87,7 +89,8 @@ class Joining:
         self._ourselves = state.me.address
         self._whos = Rate(WHO_PER_SECOND / 2, WHO_PER_SECOND)
         self.deadline = math.inf
-        """When the next address is to be asked."""
+        """When the next address is to be asked. Where a seed's member is present, there is no hurry to look again."""
+        self._next = math.inf
         self.joined = False
         """Whether we have come to hold somebody else's row."""
 
@@ -120,18 +123,20 @@ class Joining:
             contact.due = min(contact.due, self._state.now + FIRST_WAIT)
             contact.wait = FIRST_WAIT
             contact.tenant = NOBODY
+            contact.found = False
         elif len(self._contacts) < MAX_TRANSIENT:
             self._contacts[address] = Contact(self._state.now, 3)
         self._rearm()
 
     def tick(self) -> None:
         state = self._state
-        if state.now < self.deadline:
+        if state.now < self._next:
             return
         for address, contact in list(self._contacts.items()):
             if contact.due > state.now:
                 continue
-            if contact.tries == math.inf and (row := state.table.get(contact.tenant)) is not None and row.present:
+            contact.found = contact.tries == math.inf and self._is_present(contact.tenant)
+            if contact.found:
                 contact.due = state.now + JOINED_WAIT * (0.75 + 0.5 * state.rng.random())
                 contact.wait = FIRST_WAIT
                 continue
@@ -158,7 +163,13 @@ class Joining:
         self._state.post_stranger(address, NOBODY, Join(name, nonce, padding))
 
     def _rearm(self) -> None:
-        self.deadline = min((contact.due for contact in self._contacts.values()), default=math.inf)
+        contacts = self._contacts.values()
+        self._next = min((contact.due for contact in contacts), default=math.inf)
+        self.deadline = min((contact.due for contact in contacts if not contact.found), default=math.inf)
+
+    def _is_present(self, half: bytes) -> bool:
+        row = self._state.table.get(half)
+        return row is not None and row.present
 
     def hear_challenge(self, challenge: Challenge, sender: bytes, source: Address) -> None:
         """Show the cookie and our record, in a generation that fits what is already known of our name."""

@@ -389,6 +389,8 @@ class Node:
         state.now = now
 
     def _end_step(self) -> None:
+        """Put down when we must wake. What can wait (looking after seeds, keys, the dead) goes with the next
+        heartbeat, a period later at most: at rest each waking costs more than what is done in it."""
         detector, spread = self._detector, self._spread
         if detector.stale:
             detector.reconsider()
@@ -402,10 +404,8 @@ class Node:
             self._isolation.deadline,
             self._joining.deadline,
             self._sync.deadline,
-            self._rotation.deadline,
             self._damping.deadline,
             INFINITE if self._claims.leaving else self._naming.deadline,
-            self._housekeeping.deadline,
             self._leave_done,
         )
         if self._reception.waiting:
