@@ -355,6 +355,20 @@ class Registrar:
         return RumormillFactory(authority=self.issuer.authority, credential=credential)(birth)
 
 
+def test_with_an_authority_nobody_need_be_old_for_its_vote_to_count() -> None:
+    """Nobody starts members at will, so newcomers that it issued names to decide as well as anybody."""
+    registrar = Registrar()
+    world = World(seed=1, factory=registrar.member)
+    world.start(3)
+    world.run(61.0)
+    for key in ("m1", "m2"):
+        world.start_one(key)
+    assert world.run_until(world.one_view, within=3.0) is not None
+    newcomers = [row_of(world, "n0", key).half for key in ("m1", "m2")]
+    assert node(world, "n0")._state.seniority.outweigh(newcomers)
+    assert not node(world, "n0")._state.seniority.outweigh(newcomers[:1])
+
+
 def test_with_an_authority_only_names_it_issued_come_in() -> None:
     registrar = Registrar()
     world = World(seed=1, factory=registrar.member)
