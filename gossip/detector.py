@@ -7,6 +7,11 @@ the third it votes. Any sign of life sets the count to zero and takes the vote b
 consecutive misses, a failed second path and no lone accuser (rumormill.gossip.claims decides it). Where a kernel says
 that the process is gone, misses follow within milliseconds (refusals.py).
 
+A heartbeat leaves early if one comes in from somebody else shortly before it is due. So the members of a pool soon beat
+together (pulse-coupled oscillators; Mirollo, Strogatz, 1990), and who wakes to hear three heartbeats sends its own with
+the same waking: half of the wakings, and these are what an idle member costs. How early is bounded by what was saved
+before, a little each period: nobody's rate rises by more than that, whatever the distances. No heartbeat is ever late.
+
 Underneath, one member a second is probed in turn (SWIM, section 4.3): it keeps round-trip times, and finds a member
 whose monitors all died with it; a failed probe makes the prober one of its monitors for a while.
 """
@@ -30,6 +35,15 @@ MAX_VERIFYING = 8
 """Deaths without valid votes verified at a time."""
 FULL_EFFORT = 5
 """Misses up to which each is verified in full; after that, one ping each so many periods."""
+
+SAVED_EACH = 0.05
+"""Part of a period by which heartbeats may be early, on average. Larger: more of them where distances keep a pool from
+beating together; smaller: it takes longer until it does."""
+SAVED_MOST = 0.5
+"""Part of a period by which a single one may be early. Less leaves groups that each beat at a time of their own."""
+LEEWAY = 0.02
+"""Part of a period by which the next one is due later after an early one, so that whoever was first is first again.
+Smaller: two that are due together wake each other. Larger: when the first dies, more of the grace is used up once."""
 
 HEARSAY_PERIODS = 5
 """Longer: a liar delays an eviction by as much. Shorter: more evictions of those whose links to us are bad."""
@@ -70,6 +84,9 @@ class Detector:
         self._pings = pings
         self._period = state.settings.period
         self._next_beat = state.now + state.rng.random() * self._period
+        self._leeway = 0.0
+        self._saved = 0.0
+        """Seconds by which our next heartbeat may leave before it is due."""
         self._next_probe = state.now + state.rng.random() * state.settings.slow_probe
         self._probe: tuple[bytes, float, int] | None = None
         self._probe_order: list[bytes] = []
@@ -152,6 +169,7 @@ class Detector:
     def heartbeat(self, sender: Row, heartbeat: Heartbeat) -> bool:
         """A heartbeat came; True if it is a sign of life, False if it is too old to be one."""
         now = self._state.now
+        self._fall_in()
         if heartbeat.flags & DEAF:
             self._deaf[sender.half] = None
         elif self._deaf:
@@ -168,6 +186,8 @@ class Detector:
         state = self._state
         if at > state.heard.get(half, -math.inf):
             state.heard[half] = at
+        if self._probe is not None and self._probe[0] == half and state.now - at < self._period:
+            self._probe = None
         watch = self.watches.get(half)
         if watch is not None:
             if at > watch.proven:
@@ -314,9 +334,19 @@ class Detector:
 
     # --- our own heartbeats
 
+    def _fall_in(self) -> None:
+        """Somebody's heartbeat came: ours leaves now, if that is not too early."""
+        early = self._next_beat - self._state.now
+        if 0 < early <= self._saved:
+            self._saved -= early
+            self._next_beat = self._state.now
+            self._leeway = LEEWAY * self._period
+
     def _beat(self) -> None:
         state = self._state
-        self._next_beat += self._period
+        self._next_beat += self._period + self._leeway
+        self._leeway = 0.0
+        self._saved = min(self._saved + SAVED_EACH * self._period, SAVED_MOST * self._period)
         if self._next_beat <= state.now:
             self._next_beat = state.now + self._period
         sent = int(state.now * 1000) % 2**32

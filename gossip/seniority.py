@@ -18,14 +18,15 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rumormill.membership.monitors import HostOfElder, monitors_of, subjects_of
+from rumormill.membership.row import Row
 
 if TYPE_CHECKING:
     from rumormill.gossip.state import State
 
 SEASON = 60.0
 """Seconds for which a member must be known before its word counts against another's."""
-LEARNED = 1.0
-"""Seconds within which all have learned of a newcomer: so much later it is relied on."""
+RELIED_ON = SEASON + 1.0
+"""Seconds after which an elder watches others as well: until then all have learned of it, and its word counts."""
 COALESCE = 0.1
 """Newcomers within so many seconds come of age together."""
 
@@ -51,7 +52,7 @@ class Seniority:
     def changed(self) -> bool:
         """Whether somebody has come of age since this was last asked."""
         newcomers, changed = self._newcomers, False
-        while newcomers and self._state.now - newcomers[0] >= SEASON + 2 * LEARNED + COALESCE:
+        while newcomers and self._state.now - newcomers[0] >= RELIED_ON + COALESCE:
             newcomers.popleft()
             changed = True
         return changed
@@ -61,18 +62,29 @@ class Seniority:
         voters = list(voters)
         return len(voters) >= 2 and (self._of_two_hosts(voters) or not self.matters())
 
-    def matters(self, season: float = SEASON) -> bool:
-        """Whether there are elders of two hosts who could be asked."""
+    def matters(self) -> bool:
+        """Whether there are elders of two hosts who could be asked: from the moment on at which they watch as well."""
         state = self._state
-        if self._certified or state.now - self._began < season:
+        if self._certified or state.now - self._began < RELIED_ON:
             return False
-        return self._of_two_hosts((half for half in state.table.order if not self._fell_silent(half)), season)
+        return self._of_two_hosts((half for half in state.table.order if not self._fell_silent(half)), RELIED_ON)
 
     def elders(self, halves: Iterable[bytes]) -> list[bytes]:
         """Those of some members whose word counts."""
         if not self.matters():
             return list(halves)
         return [half for half in halves if self._host_if_older(half, SEASON)]
+
+    def elders_to_tell(self, count: int, told: list[Row]) -> list[Row]:
+        """At most ``count`` elders at random, where newcomers are among us: what newcomers pass on of a death, with the
+        votes that sufficed for them, an elder does not believe."""
+        state = self._state
+        if not self._newcomers or not self.matters():
+            return []
+        halves = {row.half for row in told} | {state.me.half}
+        elders = [half for half in state.table.order if half not in halves and self._host_if_older(half, SEASON)]
+        chosen = state.rng.sample(elders, min(count, len(elders)))
+        return [row for half in chosen if (row := state.table.get(half)) is not None]
 
     def foremost(self, voters: list[bytes], count: int) -> list[bytes]:
         """At most ``count`` of some voters, in their order but with elders of two hosts first."""
@@ -90,17 +102,15 @@ class Seniority:
         """The halves we watch; and those among them who may not know that we do, and send us no heartbeats."""
         table, me, count = self._state.table, self._state.me.half, self._state.settings.monitors
         subjects = subjects_of(me, table, count, host_of_elder := self._if_needed())
-        young = (
-            [half for half in subjects if self._age(half) < SEASON + 2 * LEARNED] if host_of_elder is not None else []
-        )
+        young = [half for half in subjects if self._age(half) < RELIED_ON] if host_of_elder is not None else []
         regular = subjects_of(me, table, count) if young else []
         return subjects, [half for half in young if half not in regular]
 
     def _if_needed(self) -> HostOfElder | None:
-        return self._host_relied_on if self.matters(SEASON + LEARNED) else None
+        return self._host_relied_on if self.matters() else None
 
     def _host_relied_on(self, half: bytes) -> str:
-        return self._host_if_older(half, SEASON + LEARNED)
+        return self._host_if_older(half, RELIED_ON)
 
     def _host_if_older(self, half: bytes, season: float) -> str:
         """Where a member lives that has been known for so long; empty for others."""

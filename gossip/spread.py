@@ -79,6 +79,8 @@ class Spread:
         wide = [message for half, far in fresh.items() if far and (message := self.news(half))]
         near = [message for half, far in fresh.items() if not far and (message := self.news(half))]
         peers = state.random_members(self.wide_fanout(len(wide)) if wide else FANOUT)
+        if wide:
+            peers += state.seniority.elders_to_tell(len(peers), peers)
         for position, peer in enumerate(peers):
             self._send_all(peer, wide + near if position < FANOUT else wide)
         for half in fresh:

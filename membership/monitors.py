@@ -18,8 +18,8 @@ from rumormill.membership.table import MemberTable
 
 HostOfElder = Callable[[bytes], str]
 """The host of a member, by half, if its word counts; empty for a newcomer."""
-REACH = 4
-"""Elders are sought among so many times K successors; and so many times K subjects are watched at most."""
+MOST = 8
+"""So many times K subjects are watched at most: where two elders are left among hundreds, they cannot watch all."""
 
 
 def monitors_of(half: bytes, table: MemberTable, count: int, host_of_elder: HostOfElder | None = None) -> list[bytes]:
@@ -40,7 +40,7 @@ def monitors_of(half: bytes, table: MemberTable, count: int, host_of_elder: Host
             monitors.append(other)
         hosts.add(host)
         passed += 1
-        if passed >= count and (host_of_elder is None or _enough(hosts) or passed == REACH * count):
+        if passed >= count and (host_of_elder is None or _enough(hosts)):
             return monitors
     return monitors + suspects[: max(0, count - len(monitors))]
 
@@ -60,9 +60,7 @@ def subjects_of(half: bytes, table: MemberTable, count: int, host_of_elder: Host
         if other not in table.suspects:
             passed += 1
             hosts.add(host_of_elder(other) if host_of_elder is not None else "")
-        if passed >= count and (not _needed(host, hosts) or passed == REACH * count):
-            break
-        if len(subjects) == REACH * count:
+        if len(subjects) == MOST * count or (passed >= count and not _needed(host, hosts)):
             break
     return subjects
 

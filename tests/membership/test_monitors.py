@@ -36,12 +36,11 @@ def test_where_newcomers_do_not_count_elders_of_two_hosts_watch_as_well(hosts: l
         monitors = watched_by[half]
         assert monitors[:k] == monitors_of(half, table, k)
         assert len(monitors) <= k + 2
-        near = (table.order[place + 1 :] + table.order[:place])[: 4 * k]
-        there = {host_of[other] for other in near} - {""}
+        others = table.order[place + 1 :] + table.order[:place]
+        there = {host_of[other] for other in others} - {""}
         assert len({host_of[other] for other in monitors} - {""}) >= min(2, len(there))
-        assert sorted(subjects_of(half, table, k, host_of.__getitem__)) == sorted(
-            h for h in table.order if half in watched_by[h]
-        )
+        nearest_first = [other for other in reversed(others) if half in watched_by[other]]
+        assert subjects_of(half, table, k, host_of.__getitem__) == nearest_first[: 8 * k]
 
 
 @given(st.integers(2, 30), st.data())
@@ -53,4 +52,4 @@ def test_suspects_keep_their_monitors_and_do_not_monitor(count: int, data: st.Da
         unsuspected = [h for h in table.order if h != half and h not in table.suspects]
         assert len(monitors) == min(3, count - 1)
         assert len([h for h in monitors if h not in table.suspects]) == min(3, len(unsuspected))
-        assert len(subjects_of(half, table, 3)) <= 12
+        assert len(subjects_of(half, table, 3)) <= 24

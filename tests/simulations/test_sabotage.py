@@ -352,7 +352,7 @@ hasty = RumormillFactory(settings=ProtocolSettings(misses=2))
 open_pool = RumormillFactory(keyring=None)
 
 SABOTAGES = [
-    Sabotage("row-order", "skip the incarnation check", patch(table, "merge", ignore_incarnation), heavy_loss),
+    Sabotage("row-order", "skip the incarnation check", patch(table, "merge", ignore_incarnation), three_ways),
     Sabotage("verdict-order", "let the last word count", patch(table, "merge", last_word), heavy_loss),
     Sabotage("no-resurrection", "resurrect the dead", patch(table, "merge", prefer_life), asleep_at_a_return),
     Sabotage("own-incarnation", "raise another's incarnation", patch(Claims, "hear_suspect", suspect_louder), freeze),

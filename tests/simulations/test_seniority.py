@@ -49,6 +49,24 @@ def test_where_most_are_newcomers_a_death_is_known_as_soon(members: int) -> None
     assert world.history.of("evicted", "n0") == []
 
 
+@pytest.mark.parametrize("seed", [0, 3])
+def test_where_everybody_is_replaced_within_a_minute_a_death_is_known_as_soon(seed: int) -> None:
+    """Newcomers under new names: a few elders are left at any time, and three of four monitors are none. In the moment
+    in which somebody comes of age it may take a period or two longer."""
+    world, rng = World(seed=seed), random.Random(seed)
+    world.start(16)
+    world.run(10.0)
+    took = []
+    for number in range(50):
+        took.append(gone_everywhere(world, rng.choice([key for key in world.running() if key != "n0"])))
+        world.run(rng.random())
+        world.start_one(f"x{number}")
+        world.run(1.0 + rng.random())
+    late = [each for each in took if each is None or each > LATEST]
+    assert len(late) <= 1, took
+    assert all(each is not None and each <= 1.2 for each in late), took
+
+
 @pytest.mark.parametrize("machines", [1, 2, 3, 5])
 def test_on_few_machines_a_death_is_known_as_soon(machines: int) -> None:
     """The votes must come from two hosts, and a member's next three may all live on one."""
