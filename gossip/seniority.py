@@ -101,7 +101,8 @@ class Seniority:
     def subjects(self) -> tuple[list[bytes], list[bytes]]:
         """The halves we watch; and those among them who may not know that we do, and send us no heartbeats."""
         table, me, count = self._state.table, self._state.me.half, self._state.settings.monitors
-        subjects = subjects_of(me, table, count, host_of_elder := self._if_needed())
+        host_of_elder = self._if_needed()
+        subjects = subjects_of(me, table, count, host_of_elder)
         young = [half for half in subjects if self._age(half) < RELIED_ON] if host_of_elder is not None else []
         regular = subjects_of(me, table, count) if young else []
         return subjects, [half for half in young if half not in regular]

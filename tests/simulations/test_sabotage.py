@@ -172,10 +172,10 @@ def stutter(world: World) -> None:
 
 
 def forgery(world: World) -> None:
-    """Somebody answers whatever is sent with refusals that he makes up."""
+    """Somebody answers whatever is sent with refusals that he makes up, where much gets lost besides."""
     settle(world)
     world.refuse()
-    world.degrade(Trouble(forged=True))
+    world.degrade(Trouble(forged=True, loss=0.5))
     world.run(30.0)
     world.heal()
 
@@ -340,7 +340,6 @@ usual = RumormillFactory()
 @dataclass(frozen=True)
 class Sabotage:
     law: str
-    """That notices; one of several where it depends on the moment which does first."""
     what: str
     breaks: Break
     tale: Tale
@@ -367,7 +366,7 @@ SABOTAGES = [
     Sabotage(
         "recently-heard", "believe the death of whom one hears", patch(State, "heard_within", never_recently), stutter
     ),
-    Sabotage("evidence or recently-heard", "count any refusal", patch(Refusals, "_quotes", lambda *_: True), forgery),
+    Sabotage("recently-heard", "count any refusal", patch(Refusals, "_quotes", lambda *_: True), forgery),
     Sabotage("false-eviction", "fall silent without noticing", patch(State, "post_raw", fall_silent), crash),
     Sabotage("departure", "leave without a word", patch(Node, "leave", leave_silently), departure),
     Sabotage("policy-order", "let the last word hold", believe_the_last_word, two_writers),
@@ -397,7 +396,7 @@ def test_the_judge_notices(sabotage: Sabotage, monkeypatch: pytest.MonkeyPatch) 
     sabotage.breaks(monkeypatch)
     with pytest.raises(Violation) as caught:
         judged(sabotage.tale, sabotage.factory)
-    assert caught.value.law in sabotage.law.split(" or ")
+    assert caught.value.law == sabotage.law
 
 
 @pytest.mark.parametrize("tale", {s.tale for s in SABOTAGES}, ids=lambda tale: tale.__name__)
