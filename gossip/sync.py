@@ -222,17 +222,20 @@ class Sync:
     def _finish(self, exchange: Exchange) -> None:
         state = self._state
         self._exchange = None
-        self.completed = self.completed or exchange.parts == set()
+        compared = exchange.parts == set()
         learned = state.table.version != exchange.version
-        if not learned:
-            self._wait = min(max(FIRST_WAIT, 2 * self._wait), LONGEST_WAIT)
-            self._not_before = state.now + self._wait * (0.75 + 0.5 * state.rng.random())
-        if self._bootstrap == math.inf:
-            return
-        self._bootstrap_wait = BOOTSTRAP_FIRST if learned else 2 * self._bootstrap_wait
+        self.completed = self.completed or compared
         jitter = 0.75 + 0.5 * state.rng.random()
-        done = self._bootstrap_wait > BOOTSTRAP_LAST
-        self._bootstrap = math.inf if done else state.now + self._bootstrap_wait * jitter
+        if self._bootstrap < math.inf:
+            self._bootstrap_wait = BOOTSTRAP_FIRST if learned else 2 * self._bootstrap_wait
+            done = compared and self._bootstrap_wait > BOOTSTRAP_LAST
+            self._bootstrap_wait = min(self._bootstrap_wait, BOOTSTRAP_LAST)
+            self._bootstrap = math.inf if done else state.now + self._bootstrap_wait * jitter
+        elif not compared:
+            self._not_before = state.now + state.settings.period * jitter
+        elif not learned:
+            self._wait = min(max(FIRST_WAIT, 2 * self._wait), LONGEST_WAIT)
+            self._not_before = state.now + self._wait * jitter
 
     # --- answering
 
