@@ -299,7 +299,10 @@ class RoutingView:
             if not member.liveness.present or member.pending:
                 continue
             before = known.get(member.instance)
-            worker = before[1] if before is not None and before[0] == member else worker_of(member, self.wall_offset)
+            if before is not None and (before[0] is member or before[0] == member):
+                worker = before[1]
+            else:
+                worker = worker_of(member, self.wall_offset)
             self._workers[member.instance] = (member, worker)
             everyone.append(worker)
             if member.service != ALL_SERVICES:

@@ -11,6 +11,8 @@ A heartbeat leaves early if one comes in from somebody else shortly before it is
 together (pulse-coupled oscillators; Mirollo, Strogatz, 1990), and who wakes to hear three heartbeats sends its own with
 the same waking: half of the wakings, and these are what an idle member costs. How early is bounded by what was saved
 before, a little each period: nobody's rate rises by more than that, whatever the distances. No heartbeat is ever late.
+There are two such halves, by a bit of the instance, half a period apart: what a dead process would refuse comes to it
+twice a period, and not all members that share a machine want its processors at once.
 
 Underneath, one member a second is probed in turn (SWIM, section 4.3): it keeps round-trip times, and finds a member
 whose monitors all died with it; a failed probe makes the prober one of its monitors for a while.
@@ -44,6 +46,9 @@ SAVED_MOST = 0.5
 LEEWAY = 0.02
 """Part of a period by which the next one is due later after an early one, so that whoever was first is first again.
 Smaller: two that are due together wake each other. Larger: when the first dies, more of the grace is used up once."""
+APART = 0.1
+"""Part of a period by which the halves may be nearer to each other than half a period. Smaller: heartbeats of the other
+half are answered, beside those of one's own. Larger: more pools in which some members find no half."""
 
 HEARSAY_PERIODS = 5
 """Longer: a liar delays an eviction by as much. Shorter: more evictions of those whose links to us are bad."""
@@ -169,7 +174,7 @@ class Detector:
     def heartbeat(self, sender: Row, heartbeat: Heartbeat) -> bool:
         """A heartbeat came; True if it is a sign of life, False if it is too old to be one."""
         now = self._state.now
-        self._fall_in()
+        self._fall_in(sender)
         if heartbeat.flags & DEAF:
             self._deaf[sender.half] = None
         elif self._deaf:
@@ -334,12 +339,16 @@ class Detector:
 
     # --- our own heartbeats
 
-    def _fall_in(self) -> None:
-        """Somebody's heartbeat came: ours leaves now, if that is not too early."""
+    def _fall_in(self, sender: Row) -> None:
+        """Somebody's heartbeat came: ours leaves now, or half a period from now, if that is not too early."""
         early = self._next_beat - self._state.now
+        if (sender.half[0] ^ self._state.me.half[0]) & 1:
+            early -= self._period / 2
+            if early < APART * self._period:
+                return
         if 0 < early <= self._saved:
             self._saved -= early
-            self._next_beat = self._state.now
+            self._next_beat -= early
             self._leeway = LEEWAY * self._period
 
     def _beat(self) -> None:

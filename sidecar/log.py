@@ -41,7 +41,7 @@ def open_log(stream: TextIO | None = None, **always: str) -> Log:
         logger_factory=lambda *_: _Lines(stream),
         cache_logger_on_first_use=True,
     )
-    log: Log = structlog.get_logger()
+    log: Log = structlog.get_logger().bind()  # a proxy would build a logger for every line
     return log
 
 

@@ -159,3 +159,24 @@ def test_a_clock_that_falls_back_does_not_hold_up_a_goodbye() -> None:
     world.run(0.02)
     world.jump_clock(-30.0, "n1")
     assert world.run_until(lambda: "n1" not in world.running(), within=0.3) is not None
+
+
+@pytest.mark.parametrize("count", [3, 5])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_pool_beats_in_two_halves(count: int, seed: int) -> None:
+    """Each half at once, and half a period from the other: so refusals come soon, and wakings are few."""
+    world = pool(count, seed)
+    world.run(15.0)
+    period = 0.2
+    beats: dict[int, list[float]] = {0: [], 1: []}
+    for key in world.running():
+        member = node(world, key)
+        until_next = member._detector._next_beat - world.hosts[key].local_time()
+        beats[member.instance[0] & 1].append((world.now + until_next) % period / period)
+
+    def apart(one: float, other: float) -> float:
+        return min((one - other) % 1, (other - one) % 1)
+
+    for half in beats.values():
+        assert all(apart(one, other) < 0.1 for one in half for other in half), beats
+    assert all(apart(one, other) > 0.3 for one in beats[0] for other in beats[1]), beats

@@ -172,10 +172,10 @@ def stutter(world: World) -> None:
 
 
 def forgery(world: World) -> None:
-    """Somebody answers whatever is sent with refusals that he makes up, where much gets lost besides."""
+    """Somebody answers whatever is sent with refusals that he makes up."""
     settle(world)
     world.refuse()
-    world.degrade(Trouble(forged=True, loss=0.5))
+    world.degrade(Trouble(forged=True))
     world.run(30.0)
     world.heal()
 
