@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import click
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from rumormill.cli.exit_codes import EPILOG, BadRequest
+from rumormill.cli.exit_codes import INTERRUPTED, BadRequest, Trouble
 from rumormill.cli.lab import OutcomeFile, play_all
 from rumormill.cli.tables import Column, show_line, show_pairs, show_table
-from rumormill.gossip import ProtocolSettings
 from rumormill.simulations.judge import Judge
 from rumormill.simulations.laws import Violation
-from rumormill.simulations.operations import InvalidStory, Story
+from rumormill.simulations.operations import LATENCIES, InvalidStory, Story
 from rumormill.simulations.outcome import Outcome, median, quantile
-from rumormill.simulations.plans import LATENCIES, PLANS, PROTOCOLS, Done, Job, ProtocolName, UnknownPlan, plan
+from rumormill.simulations.plans import BASELINE, PLANS, PROTOCOLS, Done, Job, ProtocolName, UnknownPlan, plan
 from rumormill.simulations.promises import promises
 from rumormill.simulations.report import render_report
 from rumormill.simulations.scenarios import SCENARIOS, UnknownScenario, scenario_named
 from rumormill.simulations.world import World
 
+Delay = Annotated[float, msgspec.Meta(gt=0)]
 C = TypeVar("C", bound=Callable[..., Any])
 BROKEN_LAW = 1
+USUAL_PERIOD = 0.2
+EPILOG = """\b
+Exit codes: 0 done; 1 a law was broken; 2 wrong flags or files; 130 Ctrl-C.
+"""
 
 
 class LawBroken(click.ClickException):
@@ -43,7 +48,34 @@ class LawBroken(click.ClickException):
         click.echo(f"rumormill: a law was broken: {self.message}", err=True)
 
 
-@click.group(epilog=EPILOG)
+class Stopped(Trouble):
+    """Ctrl-C."""
+
+    exit_code = INTERRUPTED
+
+
+class Lab(click.Group):
+    """The verbs of the lab, which may take hours and are stopped by hand."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does; Ctrl-C has an exit code of its own, since 1 is a broken law."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Stopped("stopped", "") from None
+
+
+class Finite(click.FloatRange):
+    """A range without the number that is not one, which no bound keeps out."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return float(number)
+
+
+@click.group(cls=Lab, epilog=EPILOG)
 def simulate() -> None:
     """Put a pool through trouble, in virtual time, before you trust it with yours.
 
@@ -65,9 +97,17 @@ def _run_options(command: C) -> C:
             click.option(
                 "--nodes", type=click.IntRange(2, 10_000), help="Members; each scenario has its usual number."
             ),
-            click.option("--loss", type=click.FloatRange(0, 0.9), default=0.0, help="Of every datagram besides."),
+            click.option(
+                "--loss", type=Finite(0, 0.9), default=0.0, help="Share of datagrams lost on every link besides."
+            ),
             click.option("--latency", type=click.Choice(list(LATENCIES)), default="lan", show_default=True),
-            click.option("--period", type=click.FloatRange(0.02, 10), default=0.2, show_default=True, help="Seconds."),
+            click.option(
+                "--period",
+                type=Finite(0.02, 10),
+                default=USUAL_PERIOD,
+                show_default=True,
+                help="Seconds between rumormill's heartbeats.",
+            ),
             click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", help="How to show it."),
         )
     ):
@@ -87,6 +127,8 @@ def scenarios() -> None:
         SCENARIOS.values(),
         "",
     )
+    show_line('\nAnd each cell of Lifeguard\'s grid, as run "lifeguard C=4 D=2048 I=64": C members of 128 frozen')
+    show_line("together for D ms, free for I ms, again and again for a minute.")
     show_pairs([(name, about) for name, (about, _) in PLANS.items()], "Plans, for sweep")
 
 
@@ -96,7 +138,11 @@ def scenarios() -> None:
 @click.option("--protocol", type=click.Choice(PROTOCOLS), default="rumormill", show_default=True)
 @click.option("--judge/--no-judge", default=False, help="Hold every member to the laws at every datagram; slower.")
 @click.option("--story", "show_story", is_flag=True, help="Print the story first.")
-@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the story to a file, for replay.")
+@click.option(
+    "--save",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the story to a file, for replay (with rumormill).",
+)
 @_run_options
 def run(
     scenario: str,
@@ -118,26 +164,28 @@ def run(
     job = _job(scenario, nodes, seed, protocol, **conditions)
     if judge and protocol != "rumormill":
         raise BadRequest("the laws are rumormill's own", "leave --judge out, or --protocol")
+    if job.period != USUAL_PERIOD and protocol != "rumormill":
+        raise BadRequest(f"{protocol} has a period of its own", "leave --period out, or --protocol")
     if show_story:
         show_line(str(job.story()))
     if save is not None:
         _write(save, job.story().to_json())
-    outcome, seconds = _play(job, judge=judge)
+    played = _play(job, judge=judge)
     if output == "json":
-        click.echo(msgspec.json.format(msgspec.json.encode(outcome)))
+        click.echo(msgspec.json.format(msgspec.json.encode(played.outcome)))
         return
-    show_pairs(_told(outcome, seconds), f"{job.scenario}, {job.nodes} nodes, seed {job.seed}, {job.protocol}")
+    show_pairs(_told(played), f"{job.scenario}, {job.nodes} nodes, seed {job.seed}, {job.protocol}")
 
 
 @simulate.command(epilog=EPILOG)
 @click.argument("scenario")
-@click.option("--with", "other", type=click.Choice(PROTOCOLS), default="swim-tuned", show_default=True)
-@click.option("--other-period", type=click.FloatRange(0.02, 10), help="Compare with rumormill at this period instead.")
+@click.option("--with", "other", type=click.Choice(BASELINE), help="Plain SWIM: swim-tuned unless given.")
+@click.option("--other-period", type=Finite(0.02, 10), help="Compare with rumormill at this period instead.")
 @click.option("--seeds", type=click.IntRange(1, 1000), default=3, show_default=True)
 @_run_options
 def compare(
     scenario: str,
-    other: ProtocolName,
+    other: ProtocolName | None,
     other_period: float | None,
     seeds: int,
     nodes: int | None,
@@ -150,19 +198,23 @@ def compare(
       rumormill simulate compare freeze --with swim-paper
       rumormill simulate compare crash --other-period 0.5
     """
+    if other is not None and other_period is not None:
+        raise BadRequest("--with and --other-period are two comparisons", "make one after the other")
+    if other_period == conditions["period"]:
+        raise BadRequest(f"both sides have a period of {other_period:g} s", "give another --other-period, or --with")
     left = [_job(scenario, nodes, seed, "rumormill", **conditions) for seed in range(seeds)]
     if other_period is not None:
         right = [msgspec.structs.replace(job, period=other_period) for job in left]
     else:
-        right = [msgspec.structs.replace(job, protocol=other) for job in left]
-    done = [_play(job, judge=False)[0] for pair in zip(left, right, strict=True) for job in pair]
+        right = [msgspec.structs.replace(job, protocol=other or "swim-tuned") for job in left]
+    done = [_play(job, judge=False).outcome for pair in zip(left, right, strict=True) for job in pair]
     sides = {_side(left[0]): done[0::2], _side(right[0]): done[1::2]}
     if output == "json":
         click.echo(msgspec.json.format(msgspec.json.encode({name: _summary(runs) for name, runs in sides.items()})))
         return
     summaries = [_summary(runs) for runs in sides.values()]
     rows = [(name, *(_number(summary[name]) for summary in summaries)) for name in summaries[0]]
-    show_line(f"\n{scenario}, {left[0].nodes} nodes, {seeds} seeds each", "bold")
+    show_line(f"\n{scenario}, {left[0].nodes} nodes, {_count(seeds, 'seed')} each", "bold")
     titles = ("", *sides)
     show_table([Column(title, itemgetter(n), right=n > 0) for n, title in enumerate(titles)], rows, "")
 
@@ -177,7 +229,8 @@ def sweep(name: str, seeds: int, out: Path, jobs: int, max_nodes: int | None) ->
     """Play all runs of a PLAN on all cores, with a progress bar.
 
     Outcomes are added to a file as they come; what is in it already is not played again, so a sweep can be stopped and
-    started as often as one likes, and several plans may share a file.
+    started as often as one likes, and several plans may share a file, one after the other. Begin another file when the
+    code has changed.
 
     \b
       rumormill simulate sweep scale --seeds 3 --out lab.jsonl
@@ -187,23 +240,38 @@ def sweep(name: str, seeds: int, out: Path, jobs: int, max_nodes: int | None) ->
         wanted = [job for job in plan(name, seeds) if max_nodes is None or job.nodes <= max_nodes]
     except UnknownPlan as error:
         raise BadRequest(str(error), "`rumormill simulate scenarios` lists them") from None
-    file = OutcomeFile(out)
-    file.mend()
-    known = {done.job.key for done in file.read()}
-    todo = [job for job in wanted if job.key not in known]
-    show_line(f"{len(wanted)} runs, {len(wanted) - len(todo)} of them in {out} already")
-    total = sum(job.cost for job in todo)
+    with OutcomeFile(out).writing() as (known, append):
+        _sweep(name, wanted, known, append, jobs, out)
+
+
+def _sweep(
+    name: str, wanted: Sequence[Job], known: Sequence[Done], append: Callable[[Done], None], jobs: int, out: Path
+) -> None:
+    """Raises :class:`BadRequest`, :class:`Stopped`; what was done by then is in the file."""
+    keys = {done.job.key for done in known}
+    todo = [job for job in wanted if job.key not in keys]
+    show_line(f"{_count(len(wanted), 'run')}, {len(wanted) - len(todo)} of them in {out} already")
+    played = 0
     with _progress() as progress:
-        task = progress.add_task(name, total=total)
+        task = progress.add_task(f"{name}: 0 of {len(todo)}", total=sum(job.cost for job in todo))
 
         def keep(done: Done) -> None:
-            file.append(done)
-            progress.advance(task, done.job.cost)
+            nonlocal played
+            append(done)
+            played += 1
+            progress.update(task, advance=done.job.cost, description=f"{name}: {played} of {len(todo)}")
 
         try:
             play_all(todo, jobs, keep)
         except RuntimeError as error:
             raise BadRequest(str(error), f"what was done is in {out}") from None
+        except KeyboardInterrupt:
+            raise Stopped(
+                f"stopped: {played} of {_count(len(todo), 'run')} played and kept in {out}",
+                "the same command goes on from there",
+            ) from None
+    if todo:
+        show_line(f"{_count(played, 'run')} added to {out}")
 
 
 @simulate.command(epilog=EPILOG)
@@ -222,7 +290,7 @@ def report(files: Sequence[Path], out: Path, real: Path | None) -> None:
     measured: dict[int, list[float]] = {}
     if real is not None:
         try:
-            measured = msgspec.json.decode(real.read_bytes(), type=dict[int, list[float]], strict=False)
+            measured = msgspec.json.decode(real.read_bytes(), type=dict[int, list[Delay]], strict=False)
         except OSError as error:
             raise BadRequest(f"cannot read {real}: {error.strerror}", "name another file") from None
         except msgspec.DecodeError as error:
@@ -231,7 +299,7 @@ def report(files: Sequence[Path], out: Path, real: Path | None) -> None:
     columns = [Column(title, itemgetter(n)) for n, title in enumerate(("PROMISE", "BOUND", "FOUND", "", "SEEN IN"))]
     rows = [(p.says, p.bound, p.found, "kept" if p.kept else "BROKEN", p.evidence) for p in promises(done, measured)]
     show_table(columns, rows, "")
-    show_line(f"Wrote {out}: {len(done)} runs.")
+    show_line(f"Wrote {out}: {_count(len(done), 'run')}.")
 
 
 @simulate.command(epilog=EPILOG)
@@ -247,21 +315,29 @@ def replay(file: Path, judge: bool, events: int) -> None:
     except InvalidStory as error:
         raise BadRequest(f"{file} is no story: {error}", "name a file that --save or a test wrote") from None
     show_line(str(story))
-    world = World(seed=story.seed)
-    guard = Judge(world) if judge else None
+    world = story.world()
+    guard = Judge(world, story.settings) if judge else None
     try:
         story.play(world)
-        calm = guard.calm() if guard is not None else None
+        said = _conclude(guard) if guard is not None else ""
     except InvalidStory as error:
-        raise BadRequest(f"{file}: {error}", "start a host before you do something to it") from None
+        raise BadRequest(f"{file}: {error}", "start a host before you do something to it, and no name twice") from None
     except Violation as violation:
         raise LawBroken(str(violation)) from None
     finally:
         if events:
             show_line(f"\n{world.history.tail(events)}")
-    show_line(f"\n{world.now:.3f} s, {world.trace.datagrams} datagrams, trace {world.trace.digest()}")
-    if calm is not None:
-        show_line(f"No law was broken; one view after {calm:.1f} calm seconds.")
+    trace = world.trace.digest()  # first: it counts what is not hashed yet
+    show_line(f"\n{world.now:.3f} s, {world.trace.datagrams} datagrams, trace {trace}")
+    if said:
+        show_line(said)
+
+
+def _conclude(guard: Judge) -> str:
+    """What to say at the end of a story that broke no law so far. Raises :class:`Violation`."""
+    if standing := guard.disturbances():
+        return f"No law was broken. Whether they come to one view cannot be said: at the end {standing}."
+    return f"No law was broken; one view after {guard.calm():.1f} calm seconds."
 
 
 def _job(scenario: str, nodes: int | None, seed: int, protocol: ProtocolName, **conditions: Any) -> Job:
@@ -274,26 +350,36 @@ def _job(scenario: str, nodes: int | None, seed: int, protocol: ProtocolName, **
     except UnknownScenario as error:
         raise BadRequest(str(error), "`rumormill simulate scenarios` lists them") from None
     except ValueError as error:
-        raise BadRequest(str(error), "`rumormill simulate scenarios` says what each needs") from None
+        raise BadRequest(str(error), "give others, or leave --nodes out") from None
     return job
 
 
-def _play(job: Job, *, judge: bool) -> tuple[Outcome, float]:
-    """The outcome, and the real seconds it took. Raises :class:`LawBroken`."""
+class Played(NamedTuple):
+    """A run, the real seconds it took, and what the judge says of it, if there was one."""
+
+    outcome: Outcome
+    seconds: float
+    verdict: str
+
+
+def _play(job: Job, *, judge: bool) -> Played:
+    """Raises :class:`LawBroken`."""
+    story = job.story()
+    guards: list[Judge] = []
 
     def watch(world: World) -> None:
         if judge:
-            Judge(world, ProtocolSettings(period=job.period))
+            guards.append(Judge(world, story.settings))
 
     began = time.perf_counter()
-    length = job.cost / job.nodes
     with _progress() as progress:
-        task = progress.add_task(f"{job.scenario} ({job.protocol})", total=length)
+        task = progress.add_task(f"{job.scenario} ({job.protocol})", total=story.seconds)
         try:
             outcome = job.run(on_world=watch, on_progress=lambda now: progress.update(task, completed=now))
+            verdict = " ".join(map(_conclude, guards))
         except Violation as violation:
             raise LawBroken(str(violation)) from None
-    return outcome, time.perf_counter() - began
+    return Played(outcome, time.perf_counter() - began, verdict)
 
 
 def _progress() -> Progress:
@@ -303,11 +389,13 @@ def _progress() -> Progress:
     return Progress(*parts, TimeRemainingColumn(), console=console, transient=True, disable=not sys.stderr.isatty())
 
 
-def _told(outcome: Outcome, seconds: float) -> list[tuple[str, str]]:
+def _told(played: Played) -> list[tuple[str, str]]:
+    outcome = played.outcome
     summary = _summary([outcome])
-    rate = outcome.seconds * outcome.nodes / seconds
+    rate = outcome.seconds * outcome.nodes / played.seconds
     pairs = [(name, _number(value)) for name, value in summary.items() if value is not None]
-    return [*pairs, ("trace", outcome.trace), ("speed", f"{rate:.0f} node-seconds a second")]
+    verdict = [("laws", played.verdict)] if played.verdict else []
+    return [*pairs, *verdict, ("trace", outcome.trace), ("speed", f"{rate:.0f} node-seconds a second")]
 
 
 def _summary(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
@@ -349,6 +437,10 @@ def _number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.0f}" if value == int(value) else f"{value:.3f}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _write(path: Path, text: bytes) -> None:

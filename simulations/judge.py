@@ -69,6 +69,14 @@ class Judge:
         self._routing.check({life.host.key: life.node.view for life in awake})
         check_policies([life.node for life in awake])
 
+    def disturbances(self) -> str:
+        """What still stands in the way of one view, in words; empty if all was put right."""
+        faults = [str(fault.trouble) for fault in self._world.network.faults]
+        hosts = [
+            f"{key} is {host.hindrance}" for key, host in self._world.hosts.items() if host.node and host.hindrance
+        ]
+        return ", ".join(([f"there still is trouble ({'; '.join(faults)})"] if faults else []) + hosts)
+
     def calm(self) -> float:
         """Leave the world alone until all who run hold one view; returns the seconds it took.
 

@@ -7,27 +7,32 @@ reads, and what a scenario is made of. As JSON each operation is an object whose
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated
+from collections.abc import Collection
+from typing import Annotated, Literal
 
 import msgspec
 
-from rumormill.gossip import Node
+from rumormill.gossip import Node, ProtocolSettings
 from rumormill.gossip.policies import PolicyRefused
 from rumormill.membership import policy
-from rumormill.simulations.births import SERVICE
-from rumormill.simulations.network import Trouble
+from rumormill.simulations.births import SERVICE, RumormillFactory
+from rumormill.simulations.network import LAN, WAN, Trouble
 from rumormill.simulations.participant import Participant
 from rumormill.simulations.world import World
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 Names = tuple[str, ...]
+LatencyName = Literal["lan", "wan"]
+LATENCIES = {"lan": LAN, "wan": WAN}
+LONGEST = 86_400
+"""Seconds: what a story may ask for at once."""
 
 
-class Operation(msgspec.Struct, frozen=True, tag_field="do", tag=str.lower):
+class Operation(msgspec.Struct, frozen=True, tag_field="do", tag=str.lower, forbid_unknown_fields=True):
     """Base of all operations."""
 
     def apply(self, world: World) -> None:
-        """Do it. Raises KeyError for a host that does not exist."""
+        """Do it. Raises KeyError for a host that does not exist, ValueError for one that exists already."""
         raise NotImplementedError
 
 
@@ -132,7 +137,7 @@ class Slow(Operation, frozen=True):
 
 class JumpClock(Operation, frozen=True):
     keys: Names
-    seconds: float
+    seconds: Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
 
     def apply(self, world: World) -> None:
         world.jump_clock(self.seconds, *self.keys)
@@ -181,6 +186,7 @@ class Cut(Operation, frozen=True):
     other: Names = ()
 
     def apply(self, world: World) -> None:
+        _exist(world, self.one, self.other)
         world.cut(self.one, self.other or None)
 
     def __str__(self) -> str:
@@ -194,6 +200,7 @@ class CutOneWay(Operation, frozen=True):
     targets: Names
 
     def apply(self, world: World) -> None:
+        _exist(world, self.sources, self.targets)
         world.cut_one_way(self.sources or None, self.targets or None)
 
     def __str__(self) -> str:
@@ -207,7 +214,23 @@ class Degrade(Operation, frozen=True):
     sources: Names = ()
     targets: Names = ()
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for trouble that no network makes: a probability over 1, time that runs backwards."""
+        trouble, burst = self.trouble, self.trouble.burst
+        shares = {"loss": trouble.loss, "duplicate": trouble.duplicate, "burst.loss": burst.loss if burst else 0.0}
+        for name, share in shares.items():
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is a probability, from 0 to 1, not {share:g}")
+        for name, seconds in (("delay", trouble.delay), ("jitter", trouble.jitter)):
+            if not 0 <= seconds <= LONGEST:
+                raise ValueError(f"{name} is from 0 to {LONGEST} seconds, not {seconds:g}")
+        if burst is not None and not (0 < burst.mean_good <= LONGEST and 0 < burst.mean_bad <= LONGEST):
+            raise ValueError(f"mean_good and mean_bad are seconds, more than 0 and at most {LONGEST}")
+        if trouble.mtu < 0:
+            raise ValueError(f"mtu is a number of bytes, or 0 for no limit, not {trouble.mtu}")
+
     def apply(self, world: World) -> None:
+        _exist(world, self.sources, self.targets)
         world.degrade(self.trouble, self.sources or None, self.targets or None)
 
     def __str__(self) -> str:
@@ -265,21 +288,44 @@ class Story(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int
     operations: tuple[AnyOperation, ...]
     title: str = ""
+    latency: LatencyName = "lan"
+    """Of every link, before any trouble."""
+    period: Annotated[float, msgspec.Meta(ge=0.02, le=10)] = 0.2
+    """Of the protocol, seconds."""
 
     def __str__(self) -> str:
         head = f"{self.title} (seed {self.seed})" if self.title else f"seed {self.seed}"
-        return "\n".join([head, *(f"  {operation}" for operation in self.operations)])
+        unusual = [f"period {self.period:g} s"] * (self.period != 0.2) + ["links of a WAN"] * (self.latency == "wan")
+        return "\n".join([", ".join([head, *unusual]), *(f"  {operation}" for operation in self.operations)])
+
+    @property
+    def settings(self) -> ProtocolSettings:
+        """What the members run with."""
+        return ProtocolSettings(period=self.period)
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        runs = (operation.seconds for operation in self.operations if isinstance(operation, Run))
+        return sum(runs) + sum(operation.over for operation in self.operations if isinstance(operation, Start))
 
     def to_json(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
 
     @classmethod
     def from_json(cls, text: bytes) -> Story:
-        """Read what :meth:`to_json` wrote. Raises :class:`InvalidStory`."""
+        """Read what :meth:`to_json` wrote, or what somebody wrote by hand. Raises :class:`InvalidStory`."""
         try:
-            return msgspec.json.decode(text, type=cls)
+            story = msgspec.json.decode(text, type=cls)
+            _nothing_ignored(msgspec.json.decode(text), msgspec.to_builtins(story), "$")
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidStory(str(error)) from None
+        return story
+
+    def world(self) -> World:
+        """A world to play it in, of the real Node."""
+        factory = RumormillFactory(settings=self.settings)
+        return World(seed=self.seed, factory=factory, latency=LATENCIES[self.latency])
 
     def play(self, world: World) -> None:
         """Do all of it, in a world made with this story's seed. Raises :class:`InvalidStory`."""
@@ -288,6 +334,29 @@ class Story(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 operation.apply(world)
             except KeyError as error:
                 raise InvalidStory(f"operation {number} ({operation}): there is no host {error}") from None
+            except ValueError as error:
+                if not isinstance(operation, Start | Rival):
+                    raise
+                raise InvalidStory(f"operation {number} ({operation}): {error}") from None
+
+
+def _nothing_ignored(written: object, read: object, place: str) -> None:
+    """Raises :class:`InvalidStory` for a field that was written and means nothing: trouble has no spelling to lose."""
+    if isinstance(written, dict) and isinstance(read, dict):
+        for name, value in written.items():
+            if name not in read:
+                raise InvalidStory(f"Object contains unknown field `{name}` - at `{place}`")
+            _nothing_ignored(value, read[name], f"{place}.{name}")
+    elif isinstance(written, list) and isinstance(read, list | tuple):
+        for number, (one, other) in enumerate(zip(written, read, strict=True)):
+            _nothing_ignored(one, other, f"{place}[{number}]")
+
+
+def _exist(world: World, *keys: Collection[str]) -> None:
+    """Raises KeyError for a host that was never started: a fault would stand on no link, and nobody would notice."""
+    for key in (key for group in keys for key in group):
+        if key not in world.hosts:
+            raise KeyError(key)
 
 
 def canary(release: str, share: int) -> policy.Canary:

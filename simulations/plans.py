@@ -14,8 +14,7 @@ import msgspec
 from rumormill.gossip import ProtocolSettings
 from rumormill.simulations.births import RumormillFactory
 from rumormill.simulations.lifeguard import Cell, grid, sub_grid
-from rumormill.simulations.network import LAN, WAN
-from rumormill.simulations.operations import Freeze, Run, Story
+from rumormill.simulations.operations import LATENCIES, Freeze, LatencyName, Run, Story
 from rumormill.simulations.outcome import Outcome
 from rumormill.simulations.participant import NodeFactory
 from rumormill.simulations.referee import play
@@ -24,8 +23,6 @@ from rumormill.simulations.swim import SwimFactory, SwimSettings
 from rumormill.simulations.world import World
 
 ProtocolName = Literal["rumormill", "swim-tuned", "swim-paper"]
-LatencyName = Literal["lan", "wan"]
-LATENCIES = {"lan": LAN, "wan": WAN}
 TUNED = SwimSettings(period=0.125, timeout=0.06, suspicion_mult=0.6)
 """The baseline at our detection time: at 128 members a survivor learns of a crash after .58 s in the median (we: .53),
 for about as many datagrams."""
@@ -68,6 +65,9 @@ class Job(msgspec.Struct, frozen=True):
 
     def story(self) -> Story:
         """Raises UnknownScenario, or ValueError for too few nodes."""
+        return msgspec.structs.replace(self._plain_story(), latency=self.latency, period=self.period)
+
+    def _plain_story(self) -> Story:
         if self.scenario.startswith(LIFEGUARD):
             settle = 20.0 if self.protocol == "swim-paper" else 3.0
             return Cell.named(self.scenario.removeprefix(LIFEGUARD)).story(self.seed, nodes=self.nodes, settle=settle)

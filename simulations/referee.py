@@ -68,21 +68,21 @@ class Referee:
         self._sent: dict[int, tuple[int, int]] = {}
         self._quiet: set[float] = set()
         self._camera = Camera(world)
+        self._on_progress: Callable[[float], None] | None = None
         world.on_conclusions.append(self._concluded)
         world.scheduler.push(SECOND, self._each_second)
 
     def play(self, story: Story, *, calm: float = 60.0, on_progress: Callable[[float], None] | None = None) -> None:
         """Do the operations one by one, then leave the world alone until it has one view, ``calm`` seconds at most.
 
-        ``on_progress`` is told the world's time after each.
+        ``on_progress`` is told the world's time each second of it.
         """
+        self._on_progress = on_progress
         for operation in story.operations:
             self._before(operation)
             operation.apply(self.world)
             if not isinstance(operation, Run):
                 self._disturbed = self.world.now
-            if on_progress is not None:
-                on_progress(self.world.now)
         self.one_view_after = self.world.run_until(self.world.one_view, within=calm, every=0.05)
 
     def outcome(self, story: Story, protocol: str, nodes: int) -> Outcome:
@@ -221,6 +221,8 @@ class Referee:
             most = max(most, host.sent - before[0])
             members += host.runs
         self.traffic.append(Traffic(self.world.now, members, datagrams, total, most))
+        if self._on_progress is not None:
+            self._on_progress(self.world.now)
         everywhere = all(f.sources is None and f.targets is None for f in self.world.network.faults)
         if self.world.now - self._disturbed > QUIET and everywhere:
             self._quiet.add(self.world.now)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from rumormill.cli.simulate import simulate
-from rumormill.simulations.operations import Crash, Run, Start, Story
+from rumormill.simulations.operations import Crash, Cut, Freeze, Rival, Run, Start, Story
+from rumormill.simulations.plans import Done, Job
+from rumormill.simulations.world import World
 
 
 def call(*arguments: str | Path) -> Result:
@@ -88,7 +91,10 @@ def test_replay_plays_a_saved_story(tmp_path: Path) -> None:
         (("run", "crash", "--nodes", "3", "--save", "/nowhere/story"), "cannot write /nowhere/story"),
         (("sweep", "everything"), "there is no plan 'everything'"),
         (("replay", "/nowhere/story"), "cannot read /nowhere/story"),
-        (("report", "/nowhere/lab"), "there is no outcome in these files"),
+        (("report", "/nowhere/lab"), "cannot read /nowhere/lab"),
+        (("run", "crash", "--protocol", "swim-paper", "--period", "1"), "swim-paper has a period of its own"),
+        (("compare", "crash", "--other-period", "0.2"), "both sides have a period of 0.2 s"),
+        (("compare", "crash", "--other-period", "1", "--with", "swim-paper"), "are two comparisons"),
     ],
 )
 def test_mistakes_are_answered_in_one_line_with_a_hint(arguments: tuple[str, ...], complaint: str) -> None:
@@ -99,6 +105,65 @@ def test_mistakes_are_answered_in_one_line_with_a_hint(arguments: tuple[str, ...
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize("option", ["--loss", "--period"])
+def test_what_is_no_number_is_no_setting(option: str) -> None:
+    result = call("run", "quiet", "--nodes", 3, option, "nan")
+    assert result.exit_code == 2
+    assert "is no number" in result.output
+
+
+def test_a_saved_story_is_replayed_to_the_byte_under_the_settings_it_was_played_with(tmp_path: Path) -> None:
+    file = tmp_path / "story.json"
+    played = call("run", "quiet", "--nodes", 4, "--period", 0.5, "--latency", "wan", "--save", file, "-o", "json")
+    outcome = json.loads(played.output)
+    replayed = call("replay", file, "--no-judge")
+    assert f"trace {outcome['trace']}" in replayed.output
+    datagrams = sum(second["datagrams"] for second in outcome["traffic"])
+    assert datagrams > 0
+    assert f"{datagrams} datagrams" in replayed.output
+
+
+def test_a_judged_run_says_so_and_of_one_view_only_what_can_be_said() -> None:
+    assert "No law was broken; one view after" in call("run", "quiet", "--nodes", 3, "--judge").output
+    troubled = call("run", "quiet", "--nodes", 3, "--loss", 0.05, "--judge")
+    assert "there still is trouble (loss 5%)" in troubled.output
+
+
+def test_nobody_is_blamed_for_having_no_view_while_trouble_stands(tmp_path: Path) -> None:
+    file = tmp_path / "story.json"
+    file.write_bytes(Story(1, (Start(4), Run(2.0), Cut(("n1",)), Freeze(("n2",)), Run(2.0))).to_json())
+    result = call("replay", file)
+    assert result.exit_code == 0, result.output
+    assert "cannot be said: at the end there still is trouble (cut; cut), n2 is frozen" in result.output
+
+
+def test_ctrl_c_has_an_exit_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1 is a broken law."""
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(World, "one_view", interrupted)
+    result = call("run", "quiet", "--nodes", 3)
+    assert (result.exit_code, result.output) == (130, "rumormill: stopped\n")
+
+
+def test_a_bar_moves_within_a_long_operation() -> None:
+    told: list[float] = []
+    Job("even-split", 4, 1).run(on_progress=told.append)
+    assert told[:60] == [float(second) for second in range(1, 61)]
+
+
+def test_real_delays_are_times(tmp_path: Path) -> None:
+    out, real = tmp_path / "lab.jsonl", tmp_path / "real.json"
+    job = Job("crash", 3, 1)
+    out.write_bytes(msgspec.json.encode(Done(job, job.run())) + b"\n")
+    real.write_text('{"3": [0]}')
+    result = call("report", out, "--real", real, "--out", tmp_path / "lab.html")
+    assert result.exit_code == 2
+    assert "hint: " in result.output
+
+
 def test_stories_and_outcomes_that_are_none_are_refused(tmp_path: Path) -> None:
     bad = tmp_path / "bad"
     bad.write_text("{}\n{}\n")
@@ -107,3 +172,6 @@ def test_stories_and_outcomes_that_are_none_are_refused(tmp_path: Path) -> None:
     nobody = tmp_path / "nobody.json"
     nobody.write_bytes(Story(1, (Start(2), Run(1.0), Crash(("n7",)))).to_json())
     assert "operation 3 (crash n7): there is no host 'n7'" in call("replay", nobody).output
+    twice = tmp_path / "twice.json"
+    twice.write_bytes(Story(1, (Start(2), Rival("n1", "n0"))).to_json())
+    assert "there is a host n1 already" in call("replay", twice).output

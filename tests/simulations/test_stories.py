@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from rumormill.simulations import Burst, Trouble, World
@@ -97,11 +100,54 @@ def test_a_story_survives_json_and_replays_to_the_byte() -> None:
         b'{"seed": 1, "operations": [{"do": "fly"}]}',
         b'{"seed": 1, "operations": [{"do": "run", "seconds": -1}]}',
         b'{"seed": 1, "operations": [], "more": 1}',
+        b'{"seed": 1, "operations": [], "period": 0}',
+        b'{"seed": 1, "operations": [{"do": "run", "seconds": 1, "more": 1}]}',
+        b'{"seed": 1, "operations": [{"do": "jumpclock", "keys": ["n0"], "seconds": 1e308}]}',
+        *(
+            b'{"seed": 1, "operations": [{"do": "degrade", "trouble": {%s}}]}' % trouble
+            for trouble in (
+                b'"los": 0.5',
+                b'"loss": 7',
+                b'"loss": -1',
+                b'"duplicate": 2',
+                b'"delay": -5',
+                b'"delay": 1e300',
+                b'"jitter": -1',
+                b'"mtu": -1',
+                b'"burst": {"mean_good": 0, "mean_bad": 0}',
+                b'"burst": {"mean_good": 1, "mean_bad": -1}',
+                b'"burst": {"mean_good": 1, "mean_bad": 1, "loss": 2}',
+                b'"burst": {"mean_good": 1, "mean_bad": 1, "los": 1}',
+            )
+        ),
     ],
 )
 def test_what_is_no_story_is_refused(text: bytes) -> None:
     with pytest.raises(InvalidStory):
         Story.from_json(text)
+
+
+@pytest.mark.parametrize("fault", [Cut(("n9",)), CutOneWay((), ("n9",)), Degrade(Trouble(loss=0.1), ("n9",))])
+def test_a_fault_on_nobodys_links_is_refused(fault: AnyOperation) -> None:
+    with pytest.raises(InvalidStory, match=r"operation 2 .* there is no host 'n9'"):
+        Story(1, (Start(2), fault)).play(World(seed=1))
+
+
+def test_a_story_says_how_long_it_lasts_and_what_is_unusual() -> None:
+    story = Story(1, (Start(2, over=1.0), Run(2.5), Heal(), Run(1.0)), "odd", latency="wan", period=1.0)
+    assert story.seconds == 4.5
+    assert str(story).startswith("odd (seed 1), period 1 s, links of a WAN\n")
+
+
+def test_the_story_in_the_docs_can_be_played() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text()
+    block = re.search(r"```json\n(.*?)```", page, re.DOTALL)
+    assert block is not None
+    story = Story.from_json(block[1].encode())
+    world = story.world()
+    story.play(world)
+    assert world.history.of("evicted") != []
+    assert world.run_until(world.one_view, within=3.0) is not None
 
 
 def test_a_story_about_nobody_says_where() -> None:
