@@ -21,7 +21,7 @@ departure                   a member that leaves is never held dead by one who c
 policy-order                a policy only moves on: by counter, then writer, then content
 policies                    members with equal digests hold equal policies
 policy-writer               the first to hold a policy is the member it says it was written at
-bounds                      datagrams, tables, outboxes and events keep to their sizes
+bounds                      datagrams, tables and outboxes keep to their sizes
 bookkeeping                 digest, buckets, order and suspects are what the rows and policies say
 ==========================  =========================================================================================
 """
@@ -60,6 +60,8 @@ class Life:
     born: int
     incarnations: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     """By instance it went by: the latest generation and incarnation it gave itself."""
+    buried: dict[bytes, Row] = field(default_factory=dict)
+    """By instance: the last that it held dead or left, and has not heard of since, whether it remembers or not."""
     evicted: deque[int] = field(default_factory=deque)
     """When it evicted somebody, lately. Microseconds."""
     replaced: bool = False
@@ -130,16 +132,19 @@ class RowLaws:
             return
         subject = self._origin(life, after)
         self._own_row(life, after)
+        if before is not None:
+            _order(life, before, after)
+        _buried(life, after)
         if before is None:
             return
-        _order(life, before, after)
         if before.present and after.liveness is Liveness.DEAD and before.instance == after.instance:
             self._eviction(life, subject, after, now)
 
     def withdrawn(self, life: Life, change: Change) -> None:
         """A suspicion was taken back without the subject's word: it must have been no more than that."""
         before, after = change.before, change.after
-        if before is None or after is None or before.held(Liveness.ALIVE) != after:
+        suspicion = before is not None and before.liveness is Liveness.SUSPECT
+        if before is None or not suspicion or before.held(Liveness.ALIVE) != after:
             raise Violation("verdict-order", f"{life.host.key} withdrew more than a suspicion: {_tell(before)}")
 
     def _origin(self, life: Life, after: Row) -> Life:
@@ -243,6 +248,20 @@ def _order(life: Life, before: Row, after: Row) -> None:
         raise Violation("no-resurrection", f"{key} brought {_tell(after)} back without its word")
     if after.liveness < before.liveness:
         raise Violation("verdict-order", f"{key} went from {_tell(before)} to {_tell(after)}")
+
+
+def _buried(life: Life, after: Row) -> None:
+    """A tombstone that was dropped too soon lets in what it was there to keep out."""
+    tombstone = life.buried.get(after.instance)
+    if not after.present:
+        life.buried[after.instance] = after
+        return
+    if tombstone is None:
+        return
+    later = (after.generation, after.incarnation) > (tombstone.generation, tombstone.incarnation)
+    if tombstone.liveness is Liveness.LEFT or not later:
+        raise Violation("no-resurrection", f"{life.host.key} took {_tell(after)} for new, whom it had buried")
+    del life.buried[after.instance]
 
 
 def _alone(node: Node, after: Row) -> bool:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import groupby
+from types import MappingProxyType
 
 from rumormill.simulations.raster import Raster
 
@@ -19,7 +20,7 @@ BELIEFS = {
     "g": ("#fbbf24", "a dead member not yet detected"),
     "s": ("#fde68a", "suspects somebody"),
     "i": ("#93c5fd", "isolated: view frozen, evicts nobody"),
-    "x": ("#ef4444", "lacks a member that runs: cut off from it, or wrong"),
+    "x": ("#ef4444", "lacks a member: frozen, cut off, not heard of yet, or wrongly evicted"),
     "z": ("#94a3b8", "frozen"),
     "-": ("#e2e8f0", "not running"),
 }
@@ -56,14 +57,20 @@ class Axis:
 
 
 def line_chart(
-    series: Mapping[str, Sequence[Point]], x_label: str, y_label: str, *, log_x: bool = False, dots: bool = True
+    series: Mapping[str, Sequence[Point]],
+    x_label: str,
+    y_label: str,
+    *,
+    log_x: bool = False,
+    log_y: bool = False,
+    dots: bool = True,
 ) -> str:
-    """One line a series, with its legend. Points in order of x."""
+    """One line a series, with its legend. Points in order of x. ``log_x`` and ``log_y`` need values above zero."""
     points = [point for line in series.values() for point in line]
     if not points:
         return "<p>No data.</p>"
     x = Axis([p[0] for p in points], _LEFT, WIDTH - _RIGHT, log=log_x, zero=not log_x)
-    y = Axis([p[1] for p in points], HEIGHT - _BOTTOM, _TOP)
+    y = Axis([p[1] for p in points], HEIGHT - _BOTTOM, _TOP, log=log_y)
     parts = [_frame(x, y, x_label, y_label)]
     for (name, line), colour in zip(series.items(), COLOURS * 9, strict=False):
         places = [(x.place(a), y.place(b)) for a, b in line]
@@ -75,21 +82,30 @@ def line_chart(
                 f"</title></circle>"
                 for (a, b), p in zip(places, line, strict=True)
             ]
-    return f"{_legend(series)}{_svg(parts)}"
+    return f"{_legend(series)}{_svg(parts, f'{y_label} by {x_label}')}"
 
 
-def distribution(series: Mapping[str, Sequence[float]], x_label: str, *, log_x: bool = False) -> str:
-    """Cumulative shares: how many of the values lie below each. ``log_x`` needs values above zero."""
+def distribution(
+    series: Mapping[str, Sequence[float]],
+    x_label: str,
+    *,
+    missing: Mapping[str, int] = MappingProxyType({}),
+    log_x: bool = False,
+) -> str:
+    """Cumulative shares: how many of the values lie below each. ``log_x`` needs values above zero.
+
+    ``missing``: how many values of a series never came; its line ends so far below 100 %.
+    """
     lines: dict[str, list[Point]] = {}
     for name, values in series.items():
         ordered = sorted(values)
-        count = len(ordered)
-        keep = max(1, count // 400)
+        last, total = len(ordered) - 1, len(ordered) + missing.get(name, 0)
+        keep = max(1, len(ordered) // 400)
         points: list[Point] = []
         below = 0.0
         for n, value in enumerate(ordered):
-            if n % keep == 0 or n == count - 1:
-                points += [(value, below), (value, below := 100 * (n + 1) / count)]
+            if n % keep == 0 or n == last:
+                points += [(value, below), (value, below := 100 * (n + 1) / total)]
         lines[name] = points
     return line_chart(lines, x_label, "share of survivors, %", log_x=log_x, dots=False)
 
@@ -120,7 +136,7 @@ def raster(picture: Raster) -> str:
         for belief, (colour, meaning) in BELIEFS.items()
         if belief in seen
     )
-    return f'<p class="legend">{legend}</p>{_svg(parts, bottom + 22)}'
+    return f'<p class="legend">{legend}</p>{_svg(parts, "who believed what, when", bottom + 22)}'
 
 
 def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
@@ -147,9 +163,10 @@ def _legend(series: Mapping[str, object]) -> str:
     return f'<p class="legend">{"".join(keys)}</p>'
 
 
-def _svg(parts: Sequence[str], height: float = HEIGHT) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img">{"".join(parts)}</svg>'
+def _svg(parts: Sequence[str], label: str, height: float = HEIGHT) -> str:
+    box = f'viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}"'
+    return f'<div class="p"><svg {box}>{"".join(parts)}</svg></div>'
 
 
 def _say(value: float) -> str:
-    return f"{value:.6g}"
+    return f"{value / 1000:.6g}k" if value >= 10_000 else f"{value:.6g}"

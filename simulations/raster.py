@@ -4,7 +4,7 @@
 ``.``  all who run are alive to it, and all who do not are gone
 ``s``  it suspects somebody
 ``i``  it calls itself isolated: it freezes its view and evicts nobody
-``x``  it lacks somebody who runs, or holds one dead
+``x``  it lacks somebody who runs or is frozen, or holds one dead
 ``g``  it holds somebody alive who does not run any more: not yet detected
 ``z``  it is frozen
 ``-``  it does not run

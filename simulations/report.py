@@ -29,14 +29,20 @@ _STYLE = """
 :root{color-scheme:light dark;--fg:#1e293b;--bg:#fff;--line:#cbd5e1;--soft:#64748b;--band:#f1f5f9}
 @media(prefers-color-scheme:dark){:root{--fg:#e2e8f0;--bg:#0f172a;--line:#334155;--soft:#94a3b8;--band:#1e293b}}
 body{font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);max-width:60rem;margin:2rem auto;
-padding:0 1rem}h1{font-size:1.6rem}h2{margin-top:2.5rem;font-size:1.2rem}svg{width:100%;height:auto}
+padding:0 1rem}h1{font-size:1.6rem}h2{margin-top:2.5rem;font-size:1.2rem}
+.p{overflow-x:auto}svg{width:100%;min-width:30rem;height:auto;display:block}
 .t{font-size:11px;fill:var(--soft)}.m{text-anchor:middle}.r{text-anchor:end}.a{stroke:var(--soft)}
 .g{stroke:var(--line);stroke-width:.5}.legend{font-size:.85rem;margin:.3rem 0}.k{margin-right:1rem;white-space:nowrap}
 .k i{display:inline-block;width:.8em;height:.8em;margin-right:.35em;border-radius:2px}table{border-collapse:collapse;
 font-size:.9rem;margin:.6rem 0;display:block;overflow-x:auto}td,th{padding:.25rem .7rem;border-bottom:1px solid
-var(--line);text-align:right}td+td{white-space:nowrap}td:first-child,th:first-child{text-align:left}th{font-weight:600}
+var(--line);text-align:right}td+td{white-space:nowrap}td:first-child,th:first-child{text-align:left}
+table.say td:first-child{min-width:15rem}th{font-weight:600}
 tr.us td{background:var(--band);font-weight:600}td.bad{background:#fecaca;color:#7f1d1d}p.n{color:var(--soft);
 font-size:.88rem}
+@media print{:root{color-scheme:light;--fg:#000;--bg:#fff;--line:#cbd5e1;--soft:#475569;--band:#f1f5f9}
+body{font-size:11px;margin:0;padding:0;max-width:none;print-color-adjust:exact;-webkit-print-color-adjust:exact}
+table{display:table}td,th{padding:.15rem .35rem}table.say td:first-child{min-width:0}.p{overflow:visible}
+svg{min-width:0;max-width:34rem}h2,h3,.legend,p.n{break-after:avoid}.p,tr{break-inside:avoid}}
 """
 
 
@@ -70,33 +76,38 @@ def render_report(done: Sequence[Done], measured: Mapping[int, Sequence[float]])
 
 def _promises(done: Sequence[Done], measured: Mapping[int, Sequence[float]]) -> str | None:
     rows = [(p.says, [p.bound, p.found, "kept" if p.kept else "BROKEN", p.evidence]) for p in promises(done, measured)]
-    return _table(["", "promised", "found", "", "seen in"], rows) if rows else None
+    return _table(["", "promised", "found", "", "seen in"], rows, kind="say") if rows else None
 
 
 def _detection(done: Sequence[Done]) -> str | None:
-    """How soon survivors know, as a distribution over survivors and deaths."""
-    series: dict[str, list[float]] = {}
-    for nodes in sorted({d.job.nodes for d in done}):
-        delays = [
-            x for d in _of(done, "crash", "rumormill") if d.job.nodes == nodes for x in d.outcome.detection_delays
-        ]
-        if delays:
-            series[f"{nodes} nodes"] = delays
-    if not series:
+    """How soon survivors know, as a distribution over survivors and deaths; who never learned counts as one."""
+    ours = {f"{n} nodes": _detections(done, "rumormill", n) for n in sorted({d.job.nodes for d in done})}
+    if not any(ours.values()):
         return None
-    label = "seconds from the crash to a survivor's eviction of it"
-    ours = distribution(series, label)
-    rivals = {
-        f"{protocol}, {nodes} nodes": [
-            x for d in _of(done, "crash", protocol) if d.job.nodes == nodes for x in d.outcome.detection_delays
-        ]
+    beside = {
+        f"{protocol}, {nodes} nodes": _detections(done, protocol, nodes)
         for protocol in ("rumormill", "swim-tuned", "swim-paper")
         for nodes in (16, 128)
     }
-    rivals = {name: delays for name, delays in rivals.items() if delays}
+    label = "seconds from the crash to a survivor's eviction of it"
     note = "<p class='n'>The floor of any rule of three missed heartbeats of 200 ms is .40 to .60 s.</p>"
-    beside = distribution(rivals, f"{label}; plain SWIM beside ours", log_x=True) if len(rivals) > 2 else ""
-    return ours + note + beside
+    several = sum(map(bool, beside.values())) > 2
+    return (
+        _spread(ours, label)
+        + note
+        + (_spread(beside, f"{label}; plain SWIM beside ours", log_x=True) if several else "")
+    )
+
+
+def _spread(series: Mapping[str, Sequence[Detection]], label: str, *, log_x: bool = False) -> str:
+    delays = {name: [x for d in deaths for x in d.delays] for name, deaths in series.items()}
+    missing = {name: sum(d.survivors - len(d.delays) for d in deaths) for name, deaths in series.items()}
+    known = {name: values for name, values in delays.items() if values}
+    never = "; ".join(
+        f"{name}: {missing[name]} of {len(values) + missing[name]}" for name, values in known.items() if missing[name]
+    )
+    note = f"<p class='n'>Survivors that never learned: {escape(never)}.</p>" if never else ""
+    return distribution(known, label, missing=missing, log_x=log_x) + note
 
 
 def _beside_others(done: Sequence[Done], measured: Mapping[int, Sequence[float]]) -> str | None:
@@ -188,7 +199,8 @@ def _accuracy(done: Sequence[Done]) -> str | None:
     heads += ["max, s", "not in time", "no view at the end"]
     note = (
         "<p class='n'>A wrong eviction is one observer evicting one member that ran, was neither frozen nor slowed at "
-        "that moment, and was not cut off from it.</p>"
+        "that moment, and was not cut off from it. Plain SWIM as it is played here compares no tables (memberlist's "
+        "push/pull does): who misses a rumour may never hear it.</p>"
     )
     return note + _table(heads, rows, ours=lambda _: False) if rows else None
 
@@ -275,11 +287,11 @@ def _traffic(done: Sequence[Done]) -> str | None:
         runs = _of(done, scenario, "rumormill")
         if runs:
             run = max(runs, key=lambda d: d.job.nodes)
-            points = [(t.at, t.bytes / max(1, t.members)) for t in run.outcome.traffic if t.members]
+            points = [(t.at, t.bytes / t.members) for t in run.outcome.traffic if t.members and t.bytes]
             series[f"{scenario}, {run.job.nodes} nodes"] = points
     if not series:
         return None
-    return line_chart(series, "seconds", "bytes/s a node (UDP payload)", dots=False)
+    return line_chart(series, "seconds", "bytes/s a node, log scale", log_y=True, dots=False)
 
 
 def _of(done: Iterable[Done], scenario: str, protocol: str) -> list[Done]:
@@ -335,7 +347,10 @@ def _figure(value: float | None) -> str:
 
 
 def _table(
-    heads: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], ours: Callable[[str], bool] = lambda _: False
+    heads: Sequence[str],
+    rows: Iterable[tuple[str, Sequence[str]]],
+    ours: Callable[[str], bool] = lambda _: False,
+    kind: str = "",
 ) -> str:
     head = "".join(f"<th>{escape(title)}</th>" for title in heads)
     body = "".join(
@@ -344,4 +359,5 @@ def _table(
         + "</tr>"
         for name, cells in rows
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    opening = f'<table class="{kind}">' if kind else "<table>"
+    return f"{opening}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

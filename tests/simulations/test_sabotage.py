@@ -7,16 +7,39 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from tales import (
+    asleep_at_a_return,
+    crash,
+    cut_off_at_a_death,
+    departure,
+    even_split_without_seed,
+    forgery,
+    freeze,
+    heavy_loss,
+    latecomer,
+    long_absence,
+    settle,
+    small_side,
+    small_side_after_a_death,
+    split,
+    stranger,
+    stutter,
+    suspected_on_the_second,
+    three_ways,
+    two_writers,
+)
 
 from rumormill.discovery import view
 from rumormill.discovery.view import RoutingView, ServiceView
-from rumormill.gossip import Node, ProtocolSettings, policies, signatures, sync
+from rumormill.gossip import Node, ProtocolSettings, housekeeping, policies, signatures, sync
 from rumormill.gossip.claims import Claims
 from rumormill.gossip.housekeeping import Housekeeping
 from rumormill.gossip.isolation import Isolation
@@ -26,13 +49,12 @@ from rumormill.gossip.refusals import Refusals
 from rumormill.gossip.seal import Seal
 from rumormill.gossip.state import State
 from rumormill.gossip.votes import Ballot, VoteBook
-from rumormill.membership import Address, Liveness, MemberTable, merge, policy, table
+from rumormill.membership import Address, Change, Liveness, MemberTable, merge, policy, table
 from rumormill.membership.policy import Policy, PolicyRecord
 from rumormill.membership.row import Row
-from rumormill.simulations import RumormillFactory, Trouble, World
+from rumormill.simulations import RumormillFactory, World, laws, routing_laws
 from rumormill.simulations.judge import Judge
 from rumormill.simulations.laws import Violation
-from rumormill.simulations.operations import Canary
 
 Break = Callable[[pytest.MonkeyPatch], None]
 Tale = Callable[[World], None]
@@ -40,166 +62,6 @@ Tale = Callable[[World], None]
 
 def patch(owner: Any, name: str, replacement: Any) -> Break:
     return lambda monkeypatch: monkeypatch.setattr(owner, name, replacement)
-
-
-# -- The stories
-
-
-def settle(world: World, count: int = 8) -> None:
-    world.start(count)
-    world.run(3.0)
-
-
-def two_writers(world: World) -> None:
-    """Two operators at once, at two members, and one after both."""
-    settle(world)
-    Canary("n1", "v2", 500).apply(world)
-    Canary("n2", "v3", 500).apply(world)
-    world.run(3.0)
-    Canary("n3", "v2", 1000).apply(world)
-    world.run(3.0)
-
-
-def latecomer(world: World) -> None:
-    settle(world, 24)
-    world.start(1)
-    world.run(3.0)
-
-
-def crash(world: World) -> None:
-    settle(world)
-    world.crash("n3")
-    world.run(2.0)
-
-
-def split(world: World) -> None:
-    settle(world)
-    world.cut({"n0", "n1", "n2", "n3"})
-    world.run(10.0)
-    world.heal()
-    world.run(5.0)
-
-
-def even_split_without_seed(world: World) -> None:
-    settle(world, 9)
-    world.crash("n0")
-    world.run(5.0)
-    world.cut({"n1", "n2", "n3", "n4"})
-    world.run(10.0)
-    world.heal()
-
-
-def three_ways(world: World) -> None:
-    settle(world, 12)
-    world.cut({"n0", "n1", "n2", "n3"})
-    world.cut({"n4", "n5", "n6", "n7"})
-    world.run(10.0)
-    world.heal()
-
-
-def freeze(world: World) -> None:
-    settle(world)
-    world.freeze("n3")
-    world.run(2.0)
-    world.thaw("n3")
-    world.run(2.0)
-
-
-def long_absence(world: World) -> None:
-    """One is cut off until everyone gave it up, and comes back."""
-    settle(world)
-    world.cut({"n3"})
-    world.run(5.0)
-    world.heal()
-    world.run(5.0)
-
-
-def asleep_at_a_death(world: World) -> None:
-    """One sleeps while another dies, and still tells of the dead when it wakes."""
-    settle(world)
-    world.freeze("n5")
-    world.crash("n3")
-    world.run(3.0)
-    world.thaw("n5")
-    world.run(3.0)
-
-
-def cut_off_at_a_death(world: World) -> None:
-    settle(world)
-    world.cut({"n5"})
-    world.crash("n3")
-    world.run(3.0)
-    world.heal()
-    world.run(1.0)
-
-
-def asleep_at_a_return(world: World) -> None:
-    """One sleeps while another is evicted and comes back, and then reads all of its mail at once."""
-    settle(world)
-    world.freeze("n3", "n5")
-    world.run(1.0)
-    world.thaw("n3")
-    world.run(3.0)
-    world.thaw("n5")
-
-
-def small_side(world: World) -> None:
-    settle(world)
-    world.cut({"n0", "n1"})
-    world.run(5.0)
-    world.heal()
-
-
-def heavy_loss(world: World) -> None:
-    settle(world)
-    world.degrade(Trouble(loss=0.4))
-    world.run(120.0)
-    world.heal()
-
-
-def stutter(world: World) -> None:
-    """One stops for about as long as three misses take, again and again, on slow links, and is told nothing."""
-    settle(world, 4)
-    world.degrade(Trouble(delay=0.05, jitter=0.02))
-    world.cut_one_way(None, {"n3"})
-    world.run(5.0)
-    for turn in range(60):
-        world.freeze("n3")
-        world.run(0.60 + 0.002 * turn)
-        world.thaw("n3")
-        world.run(1.0)
-    world.heal()
-
-
-def forgery(world: World) -> None:
-    """Somebody answers whatever is sent with refusals that he makes up."""
-    settle(world)
-    world.refuse()
-    world.degrade(Trouble(forged=True))
-    world.run(30.0)
-    world.heal()
-
-
-def departure(world: World) -> None:
-    settle(world)
-    world.run(4.0)
-    world.leave("n3")
-    world.run(2.0)
-
-
-def rolling_restart(world: World) -> None:
-    settle(world, 5)
-    for number in range(1, 5):
-        world.restart(f"n{number}")
-        world.run(1.5)
-
-
-def stranger(world: World) -> None:
-    """Somebody of another pool, who was given our addresses by mistake."""
-    settle(world, 3)
-    world.start_one("x", factory=RumormillFactory(cluster="other", keyring=None))
-    world.run(3.0)
-    world.crash("x")
 
 
 # -- The breaks
@@ -246,6 +108,58 @@ def miscount(self: MemberTable, row: Row) -> None:
     self.digest ^= row.checksum
     if row.liveness is Liveness.ALIVE:
         self._buckets[row.half[0]] ^= row.checksum & 0xFFFFFFFF
+
+
+def leave_one_out(self: MemberTable, row: Row) -> None:
+    self.digest ^= 0 if row.name == "n3" else row.checksum
+    self._buckets[row.half[0]] ^= row.checksum & 0xFFFFFFFF
+
+
+def by_arrival(order: list[bytes], half: bytes, *_: int) -> int:
+    return order.index(half) if half in order else len(order)
+
+
+index = MemberTable._index
+
+
+def index_without_suspects(self: MemberTable, row: Row) -> None:
+    index(self, row)
+    self.suspects.clear()
+
+
+def withdraw_anything(self: MemberTable, half: bytes) -> Change | None:
+    """What it took back was never spread, it thinks, whatever it was."""
+    row = self.get(half)
+    if row is None or row.liveness is Liveness.ALIVE:
+        return None
+    after = row.held(Liveness.ALIVE)
+    self._replace(self.settled, row, after)
+    return Change(row, after)
+
+
+def withdraw_from_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemberTable, "withdraw_suspicion", withdraw_anything)
+    reunited = Node._reunited
+
+    def too_much(self: Node) -> None:
+        self._isolation.own_suspicions.update(dict.fromkeys(self._state.table.buried))
+        reunited(self)
+
+    monkeypatch.setattr(Node, "_reunited", too_much)
+
+
+def forget_oneself(self: Housekeeping) -> None:
+    self._next_retry = self._state.now + 1.0
+    self._state.table.forget(self._state.me.half)
+
+
+post_raw = State.post_raw
+
+
+def post_often(self: State, address: Address, datagram: bytes) -> None:
+    """n3 says everything five thousand times."""
+    for _ in range(5000 if self.me.name == "n3" else 1):
+        post_raw(self, address, datagram)
 
 
 def fall_silent(self: State, address: Address, datagram: bytes) -> None:
@@ -347,6 +261,8 @@ class Sabotage:
 
 
 nothing: Break = lambda monkeypatch: None  # noqa: E731
+small = RumormillFactory(settings=ProtocolSettings(max_members=3))
+forgetful = RumormillFactory(settings=ProtocolSettings(tombstone_life=0.5))
 hasty = RumormillFactory(settings=ProtocolSettings(misses=2))
 open_pool = RumormillFactory(keyring=None)
 
@@ -359,6 +275,21 @@ SABOTAGES = [
     Sabotage("own-row", "believe what is said of oneself", patch(Claims, "_accused", condemn_oneself), freeze),
     Sabotage("digest-stands", "let suspicion move the digest", patch(MemberTable, "_count", count_liveness), crash),
     Sabotage("bookkeeping", "leave suspects out of sums", patch(MemberTable, "_count", miscount), long_absence),
+    Sabotage("bookkeeping", "leave one out of the digest", patch(MemberTable, "_count", leave_one_out), crash),
+    Sabotage("bookkeeping", "keep members by arrival", patch(table, "bisect_left", by_arrival), crash),
+    Sabotage(
+        "bookkeeping",
+        "lose the suspects",
+        patch(MemberTable, "_index", index_without_suspects),
+        suspected_on_the_second,
+    ),
+    Sabotage(
+        "no-resurrection", "forget the dead at once", patch(housekeeping, "EVERY", 0.5), cut_off_at_a_death, forgetful
+    ),
+    Sabotage("verdict-order", "withdraw what is no suspicion", withdraw_from_all, small_side_after_a_death),
+    Sabotage("own-row", "forget oneself", patch(Housekeeping, "_retry_dead", forget_oneself), crash),
+    Sabotage("bounds", "admit everybody", patch(MemberTable, "_admits", lambda *_: True), settle, small),
+    Sabotage("bounds", "say everything five thousand times", patch(State, "post_raw", post_often), crash),
     Sabotage("evidence", "evict on two misses", nothing, crash, hasty),
     Sabotage("evidence", "drop the second vote", patch(Claims, "_enough", one_vote), heavy_loss),
     Sabotage("evidence", "merge deaths literally", patch(Claims, "_doubt", believe_death), cut_off_at_a_death),
@@ -386,7 +317,7 @@ SABOTAGES = [
 
 def judged(tale: Tale, factory: RumormillFactory) -> None:
     world = World(seed=1, factory=factory)
-    judge = Judge(world)
+    judge = Judge(world, ProtocolSettings(max_members=factory.settings.max_members))
     tale(world)
     judge.calm()
 
@@ -397,6 +328,21 @@ def test_the_judge_notices(sabotage: Sabotage, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(Violation) as caught:
         judged(sabotage.tale, sabotage.factory)
     assert caught.value.law == sabotage.law
+
+
+def test_the_docs_name_every_law_and_every_sabotage() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text()
+    table = page[page.index("| law |") : page.index("An invariant that cannot fail")]
+    _, *rows = re.findall(r"^\| ([a-z-]+) \| [^|]+ \| ([^|]+) \|$", table, re.MULTILINE)
+    told = {(law, what) for law, cell in rows for what in cell.split("; ")}
+    assert told == {(sabotage.law, sabotage.what) for sabotage in SABOTAGES}
+
+
+def test_every_law_has_a_sabotage() -> None:
+    written = {
+        law for text in (laws.__doc__, routing_laws.__doc__) for law in re.findall(r"^([a-z-]+)  ", text or "", re.M)
+    }
+    assert written | {"one-view"} == {sabotage.law for sabotage in SABOTAGES}
 
 
 @pytest.mark.parametrize("tale", {s.tale for s in SABOTAGES}, ids=lambda tale: tale.__name__)
