@@ -322,11 +322,10 @@ def replay(file: Path, judge: bool, events: int) -> None:
         said = _conclude(guard) if guard is not None else ""
     except InvalidStory as error:
         raise BadRequest(f"{file}: {error}", "start a host before you do something to it, and no name twice") from None
-    except Violation as violation:
+    except Violation as violation:  # it tells what was concluded before
         raise LawBroken(str(violation)) from None
-    finally:
-        if events:
-            show_line(f"\n{world.history.tail(events)}")
+    if events:
+        show_line(f"\n{world.history.tail(events)}")
     trace = world.trace.digest()  # first: it counts what is not hashed yet
     show_line(f"\n{world.now:.3f} s, {world.trace.datagrams} datagrams, trace {trace}")
     if said:

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rumormill.cli.simulate import simulate
+from rumormill.discovery import view
 from rumormill.simulations.operations import Crash, Cut, Freeze, Rival, Run, Start, Story
 from rumormill.simulations.plans import Done, Job
 from rumormill.simulations.world import World
@@ -127,6 +128,19 @@ def test_a_judged_run_says_so_and_of_one_view_only_what_can_be_said() -> None:
     assert "No law was broken; one view after" in call("run", "quiet", "--nodes", 3, "--judge").output
     troubled = call("run", "quiet", "--nodes", 3, "--loss", 0.05, "--judge")
     assert "there still is trouble (loss 5%)" in troubled.output
+
+
+def test_a_replay_that_breaks_a_law_says_which_and_what_came_before_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "story.json"
+    file.write_bytes(Story(1, (Start(4), Run(2.0), Cut(("n3",)), Run(3.0))).to_json())
+    monkeypatch.setattr(view, "routing_digest", lambda *_: "0" * 16)
+    result = call("replay", file)
+    assert result.exit_code == 1
+    assert "a law was broken: owners: " in result.output
+    conclusions = [line for line in result.output.splitlines() if line.lstrip()[:1].isdigit()]
+    assert len(conclusions) == len(set(conclusions)) > 0
 
 
 def test_nobody_is_blamed_for_having_no_view_while_trouble_stands(tmp_path: Path) -> None:
