@@ -174,6 +174,18 @@ def leave_silently(self: Node, now: float) -> None:
     self._leave_done = now
 
 
+leave = Node.leave
+
+
+def think_better_of_it(self: Node, now: float) -> None:
+    """It says goodbye, and refutes what it hears of that."""
+    leave(self, now)
+    self._claims.leaving = False
+    self._state.raise_incarnation()
+    self._spread.announce(self._state.me.half, wide=True)
+    self._end_step()
+
+
 def last_word_of_policy(held: Policy | None, heard: Policy) -> Policy:
     return heard
 
@@ -269,6 +281,7 @@ open_pool = RumormillFactory(keyring=None)
 SABOTAGES = [
     Sabotage("row-order", "skip the incarnation check", patch(table, "merge", ignore_incarnation), three_ways),
     Sabotage("verdict-order", "let the last word count", patch(table, "merge", last_word), heavy_loss),
+    Sabotage("no-resurrection", "come back after goodbye", patch(Node, "leave", think_better_of_it), departure),
     Sabotage("no-resurrection", "resurrect the dead", patch(table, "merge", prefer_life), asleep_at_a_return),
     Sabotage("own-incarnation", "raise another's incarnation", patch(Claims, "hear_suspect", suspect_louder), freeze),
     Sabotage("born", "read any label", read_any_label, stranger, open_pool),
