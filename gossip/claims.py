@@ -36,6 +36,20 @@ MAX_LEAP = 1 << 20
 class Claims:
     """Applies what is heard and what we conclude to the table, and sees to the consequences of each change."""
 
+    __slots__ = (
+        "_isolation",
+        "_on_change",
+        "_on_clone",
+        "_on_rival",
+        "_spread",
+        "_standing",
+        "_state",
+        "_votes",
+        "claimants",
+        "doubted",
+        "leaving",
+    )
+
     def __init__(
         self,
         state: State,

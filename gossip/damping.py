@@ -47,6 +47,8 @@ def _wait(level: int, first: float) -> float:
 class Damping:
     """Remembers ends of others, and keeps our own probation."""
 
+    __slots__ = ("_born", "_ends", "_failures", "_on_rewrite", "_spread", "_state", "deadline")
+
     def __init__(self, state: State, spread: Spread, on_rewrite: Callable[[], None]) -> None:
         self._state = state
         self._spread = spread

@@ -27,7 +27,7 @@ from rumormill.gossip.isolation import Isolation
 from rumormill.gossip.lateness import Lateness
 from rumormill.gossip.pings import Pings
 from rumormill.gossip.spread import Spread
-from rumormill.gossip.state import ROOM, State
+from rumormill.gossip.state import State
 from rumormill.gossip.votes import VoteBook
 from rumormill.gossip.wire import DEAF, Heard, Heartbeat, encode_message
 from rumormill.membership.row import Row
@@ -53,6 +53,8 @@ half are answered, beside those of one's own. Larger: more pools in which some m
 HEARSAY_PERIODS = 5
 """Longer: a liar delays an eviction by as much. Shorter: more evictions of those whose links to us are bad."""
 
+NEVER = -math.inf
+
 
 class Watch:
     """What a monitor keeps of one subject. Times in seconds."""
@@ -71,7 +73,7 @@ class Watch:
         self.until = until
         """A watch we keep for a special reason ends here; a regular one ends when the subject has other monitors."""
         self.lateness = Lateness()
-        self.refused = -math.inf
+        self.refused = NEVER
         """When the latest ping that was refused had been sent: what was said before it is no sign of life."""
 
 
@@ -87,7 +89,7 @@ class Detector:
         self._claims = claims
         self._isolation = isolation
         self._pings = pings
-        self._period = state.settings.period
+        self._period, self._grace = state.settings.period, state.settings.grace
         self._next_beat = state.now + state.rng.random() * self._period
         self._leeway = 0.0
         self._saved = 0.0
@@ -189,7 +191,7 @@ class Detector:
     def alive(self, half: bytes, at: float) -> None:
         """A sign of life as of ``at``: counts go to zero, our vote is withdrawn."""
         state = self._state
-        if at > state.heard.get(half, -math.inf):
+        if at > state.heard.get(half, NEVER):
             state.heard[half] = at
         if self._probe is not None and self._probe[0] == half and state.now - at < self._period:
             self._probe = None
@@ -224,7 +226,7 @@ class Detector:
             watch.misses = 0
         was_next = watch.due <= self._next_due
         watch.last = at
-        due, soonest = self._due_after(watch), state.now + state.settings.grace
+        due, soonest = self._due_after(watch), state.now + self._grace
         watch.due = due if due > soonest else soonest
         if was_next:
             self._rearm()
@@ -278,7 +280,7 @@ class Detector:
 
     def _verify_doubted(self) -> None:
         """Look for ourselves at deaths that came without valid votes and were not refuted."""
-        if self._isolation.silent:
+        if not self._claims.doubted or self._isolation.silent:
             return
         special = sum(1 for watch in self.watches.values() if watch.until < math.inf)
         for row in self._claims.take_doubted(MAX_VERIFYING - special):
@@ -361,11 +363,8 @@ class Detector:
         sent = int(state.now * 1000) % 2**32
         flags = DEAF if self._isolation.deaf else 0
         beat = encode_message(Heartbeat(state.table.digest & 0xFFFFFFFF, sent, flags))
-        room = ROOM - len(beat)
         for row in self._monitors:
-            greeting = self._pings.greeting(row)
-            riding = self._spread.ride(room - sum(map(len, greeting)))
-            state.send_encoded(row, [*greeting, beat, *riding])
+            self._pings.say(row, beat)
         for half in self._unaware:
             if (subject := state.table.get(half)) is not None:
                 self._pings.ping(subject)
@@ -402,11 +401,7 @@ class Detector:
         state = self._state
         half, due, stage = probe
         row = state.table.get(half)
-        if (
-            row is None
-            or not row.present
-            or state.heard_within(half, (stage + 1) * self._period + state.settings.grace)
-        ):
+        if row is None or not row.present or state.heard_within(half, (stage + 1) * self._period + self._grace):
             self._probe = None
         elif state.now >= due and stage == 0:
             for helper in self._helpers(row):
@@ -421,12 +416,12 @@ class Detector:
 
     def _watch(self, half: bytes, until: float = math.inf) -> None:
         now = self._state.now
-        watch = Watch(half, now, now + self._period + self._state.settings.grace, until)
+        watch = Watch(half, now, now + self._period + self._grace, until)
         self.watches[half] = watch
 
     def _due_after(self, watch: Watch) -> float:
-        grace, most = self._state.settings.grace + watch.lateness.worst, 2 * self._period
-        return watch.last + self._period + (grace if grace < most else most)
+        grace, period = self._grace + watch.lateness.worst, self._period
+        return watch.last + period + (grace if grace < 2 * period else 2 * period)
 
     def _rearm(self) -> None:
         next_due = math.inf

@@ -20,6 +20,8 @@ EVERY = 10.0
 class Housekeeping:
     """Keeps the table tidy, and in touch with whom it lost."""
 
+    __slots__ = ("_damping", "_naming", "_next_look", "_next_retry", "_pings", "_state", "_votes", "deadline")
+
     def __init__(self, state: State, votes: VoteBook, pings: Pings, naming: Naming, damping: Damping) -> None:
         self._state = state
         self._votes = votes

@@ -21,6 +21,8 @@ from rumormill.gossip.state import State
 class Isolation:
     """Whether we may judge, and what waits until we know."""
 
+    __slots__ = ("_deaf", "_deaf_after", "_held", "_losses", "_lost", "_since", "_state", "own_suspicions")
+
     def __init__(self, state: State) -> None:
         self._state = state
         self._losses: dict[bytes, float] = {}

@@ -76,6 +76,22 @@ class Contact:
 class Joining:
     """Asks our way in, and lets others in."""
 
+    __slots__ = (
+        "_claims",
+        "_contacts",
+        "_damping",
+        "_naming",
+        "_next",
+        "_ourselves",
+        "_secret_at",
+        "_secrets",
+        "_spent",
+        "_state",
+        "_whos",
+        "deadline",
+        "joined",
+    )
+
     def __init__(self, state: State, claims: Claims, naming: Naming, damping: Damping) -> None:
         self._state = state
         self._claims = claims

@@ -31,6 +31,19 @@ MAX_JURY = 33
 class Naming:
     """Our own name: which life of it we are, and whether it is ours."""
 
+    __slots__ = (
+        "_against",
+        "_introduced",
+        "_jury",
+        "_on_rewrite",
+        "_pings",
+        "_predecessors",
+        "_spread",
+        "_state",
+        "deadline",
+        "stopped",
+    )
+
     def __init__(self, state: State, spread: Spread, pings: Pings, on_rewrite: Callable[[], None]) -> None:
         self._state = state
         self._spread = spread

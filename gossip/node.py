@@ -114,6 +114,7 @@ class Node:
         self._reception = self._make_reception(state)
         self._portrait = Portrait(state)
         self._leave_done = INFINITE
+        self._other_deadline = now
         self.deadline = now
         """When :meth:`handle_timer` wants to be called next, in seconds on the caller's clock."""
 
@@ -162,7 +163,7 @@ class Node:
             return
         self._step_to(now)
         if self._reception.datagram_untrusted(data, source):
-            self._end_step()
+            self._end_step(only_life=self._reception.only_life)
 
     def receive_refusal(self, datagram: bytes, address: Address, now: float) -> None:
         """A kernel at ``address`` said that no process is there for what it quotes of us. Never raises."""
@@ -211,7 +212,7 @@ class Node:
         outbox = self._state.outbox
         if outbox:
             self._state.outbox = []
-            self._state.counters["sent"] += len(outbox)
+            self._state.sent += len(outbox)
         return outbox
 
     def take_events(self) -> list[Event]:
@@ -342,7 +343,9 @@ class Node:
     @property
     def counters(self) -> Mapping[str, int]:
         """Datagrams and happenings by name, since the start."""
-        return self._state.counters
+        state = self._state
+        state.counters["received"], state.counters["sent"] = state.received, state.sent
+        return state.counters
 
     @property
     def table(self) -> MemberTable:
@@ -388,16 +391,29 @@ class Node:
             self._paused(now)
         state.now = now
 
-    def _end_step(self) -> None:
+    def _end_step(self, *, only_life: bool = False) -> None:
         """Put down when we must wake. What can wait (looking after seeds, keys, the dead) goes with the next
-        heartbeat, a period later at most: at rest each waking costs more than what is done in it."""
+        heartbeat, a period later at most: at rest each waking costs more than what is done in it.
+
+        ``only_life``: the step was a heartbeat that told us nothing, as nine in ten are. Whatever deadline it moves but
+        the detector's, it moves away; so where that one comes first, the others are not looked at."""
         detector, spread = self._detector, self._spread
         if detector.stale:
             detector.reconsider()
+            only_life = False
         if spread.fresh:
             spread.flush()
-        self.deadline = min(
-            detector.deadline,
+            only_life = False
+        due = detector.deadline
+        if not only_life or due > self._other_deadline:
+            self._other_deadline = other = self._next_of_others()
+            due = due if due < other else other
+        self.deadline = self._state.now if self._reception.waiting else due
+
+    def _next_of_others(self) -> float:
+        """The earliest deadline of all parts but the detector."""
+        spread = self._spread
+        return min(
             spread.deadline if spread.fresh else INFINITE,
             self._pings.deadline,
             self._refusals.deadline,
@@ -408,14 +424,12 @@ class Node:
             INFINITE if self._claims.leaving else self._naming.deadline,
             self._leave_done,
         )
-        if self._reception.waiting:
-            self.deadline = self._state.now
 
     def _paused(self, now: float) -> None:
         """We did not run for a while: nothing we counted or were about to say can be trusted."""
         state = self._state
         late = max(0.0, now - self.deadline)
-        state.now = self.deadline = now
+        state.now = self.deadline = self._other_deadline = now
         state.counters["pauses"] += 1
         state.tell("paused", state.me.name, f"{state.me.name} was itself paused for about {late:.1f} s")
         self._reception.waking = True

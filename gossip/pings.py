@@ -24,6 +24,8 @@ REPEAT_SECONDS = 0.02
 class Pings:
     """Outstanding pings of ours, those we hand on for others, and the round-trip times they show."""
 
+    __slots__ = ("_latest", "_outstanding", "_relays", "_repeats", "_rtt", "_spread", "_state")
+
     def __init__(self, state: State, spread: Spread) -> None:
         self._state = state
         self._spread = spread
@@ -43,13 +45,17 @@ class Pings:
         return self._rtt.get(half, 0.0)
 
     def ping(self, row: Row) -> None:
-        """Ping a member directly. If it is suspect or dead here, it is told so in the same datagram."""
-        if row.address is None:
-            return
-        message = encode_message(Ping(self._direct_nonce(row)))
-        greeting = self.greeting(row)
-        room = ROOM - len(message) - sum(map(len, greeting))
-        self._state.send_encoded(row, [*greeting, message, *self._spread.ride(room)])
+        """Ping a member directly."""
+        if row.address is not None:
+            self.say(row, encode_message(Ping(self._direct_nonce(row))))
+
+    def say(self, row: Row, message: bytes) -> None:
+        """Send an encoded message, with news riding along. A member that is not alive here is told so first, once a
+        period at most."""
+        messages = [message]
+        if row.liveness and self._state.once(row.half, "greeting", self._state.settings.period):
+            messages.insert(0, self._spread.news_of(row))
+        self._state.send_encoded(row, messages + self._spread.ride(ROOM - sum(map(len, messages))))
 
     def bare_ping(self, row: Row) -> bytes:
         """A ping that carries nothing else, so that whoever refuses it can quote it whole; returns the datagram."""
@@ -75,12 +81,6 @@ class Pings:
             row = self._state.table.get(half)
             if row is not None and row.present and not self._state.heard_within(half, self._state.settings.period):
                 self.ping(row)
-
-    def greeting(self, row: Row) -> list[bytes]:
-        """What a member must hear first if it is not alive here, once a period at most."""
-        if row.liveness == 0 or not self._state.once(row.half, "greeting", self._state.settings.period):
-            return []
-        return [self._spread.news_of(row)]
 
     def answer(self, ping: Ping, sender: Row, source: Address) -> None:
         """Ack a ping to where it came from: directly, or by way of the helper that handed it on."""

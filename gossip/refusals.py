@@ -51,6 +51,8 @@ class Verification:
 class Refusals:
     """Hears refusals, verifies, and counts what deserves to be counted."""
 
+    __slots__ = ("_convinced", "_detector", "_distrusted", "_pings", "_state", "_verifying")
+
     def __init__(self, state: State, pings: Pings, detector: Detector) -> None:
         self._state = state
         self._pings = pings

@@ -74,6 +74,25 @@ class KeyAudit:
 class Rotation:
     """Our ring, what others hold, and how the two come together."""
 
+    __slots__ = (
+        "_asked",
+        "_audit",
+        "_audit_until",
+        "_lingering",
+        "_next_ask",
+        "_next_compare",
+        "_notices",
+        "_notices_at",
+        "_spread",
+        "_state",
+        "_unopened_first",
+        "_unopened_last",
+        "deadline",
+        "primary_id",
+        "ring",
+        "version",
+    )
+
     def __init__(self, state: State, spread: Spread, ring: KeyRing | None, version: int) -> None:
         self._state = state
         self._spread = spread

@@ -129,6 +129,22 @@ class Seal:
     refused as plaintext ones are by everybody else.
     """
 
+    __slots__ = (
+        "_at_hand",
+        "_key_id",
+        "_keys",
+        "_keys_by_id",
+        "_opening",
+        "_primary",
+        "_retired",
+        "counter",
+        "half",
+        "keyring",
+        "kinds",
+        "label",
+        "peers",
+    )
+
     def __init__(self, keyring: KeyRing | None, cluster: str, keys: MemberKeys) -> None:
         self.label = label_hash(cluster)
         self.half = keys.half

@@ -34,6 +34,8 @@ COALESCE = 0.1
 class Seniority:
     """Who has been known for how long, and what follows from it."""
 
+    __slots__ = ("_began", "_certified", "_newcomers", "_state")
+
     def __init__(self, state: State, *, certified: bool) -> None:
         self._state = state
         self._certified = certified

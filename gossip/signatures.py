@@ -43,6 +43,8 @@ class Liar:
 class Signatures:
     """Says whether a record, a departure or a vote is its subject's own."""
 
+    __slots__ = ("_authority", "_counters", "_label", "_liars", "_on_stranger", "left")
+
     def __init__(
         self, label: bytes, authority: Authority | None, counters: Counter[str], on_stranger: Callable[[Row], None]
     ) -> None:

@@ -39,6 +39,8 @@ _ROW_MESSAGE, _SIGNATURE = b"\x93\x10", b"\xc4\x40"  # a msgpack array of three,
 class Spread:
     """What is to be said, to whom, and how often it has been."""
 
+    __slots__ = ("_fresh_records", "_next_burst", "_next_wide", "_riding", "_state", "_votes", "fresh")
+
     def __init__(self, state: State, votes: VoteBook) -> None:
         self._state = state
         self._votes = votes

@@ -91,6 +91,38 @@ class Identity:
 class State:
     """Shared by all parts of one node. ``me`` is our own row, always as we last wrote it."""
 
+    __slots__ = (
+        "_identity",
+        "_last_time",
+        "_prefix",
+        "alive_since",
+        "cluster",
+        "complaints",
+        "counters",
+        "dead_since",
+        "events",
+        "heard",
+        "heard_anyone",
+        "isolated",
+        "known_since",
+        "marks",
+        "me",
+        "now",
+        "outbox",
+        "received",
+        "refused",
+        "rng",
+        "seal",
+        "seniority",
+        "sent",
+        "settings",
+        "signatures",
+        "suspect_since",
+        "table",
+        "token_bytes",
+        "why",
+    )
+
     def __init__(
         self,
         *,
@@ -110,6 +142,8 @@ class State:
         self.now = now
         self.table = MemberTable(settings.max_members)
         self.counters: Counter[str] = Counter()
+        self.received = self.sent = 0
+        """Datagrams, counted beside the others: these two move all the time."""
         self.events: list[Event] = []
         self.isolated = False
         self.heard: dict[bytes, float] = {}

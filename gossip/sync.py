@@ -62,6 +62,23 @@ class Exchange:
 class Sync:
     """Starts, runs and answers syncs."""
 
+    __slots__ = (
+        "_bootstrap",
+        "_bootstrap_wait",
+        "_changed_at",
+        "_claims",
+        "_differs_since",
+        "_dissent",
+        "_exchange",
+        "_not_before",
+        "_pings",
+        "_serving",
+        "_spread",
+        "_state",
+        "_wait",
+        "completed",
+    )
+
     def __init__(self, state: State, claims: Claims, spread: Spread, pings: Pings) -> None:
         self._state = state
         self._claims = claims
@@ -104,16 +121,18 @@ class Sync:
         self._bootstrap = self._state.now
         self._bootstrap_wait = BOOTSTRAP_FIRST
 
-    def compare(self, peer: Row, digest: int) -> None:
-        """Look at the digest a peer's heartbeat carries."""
+    def compare(self, peer: Row, digest: int) -> bool:
+        """Look at the digest a peer's heartbeat carries; True if it is ours."""
         state = self._state
         if digest == state.table.digest & 0xFFFFFFFF:
-            self._differs_since.pop(peer.half, None)
-            return
+            if self._differs_since:
+                self._differs_since.pop(peer.half, None)
+            return True
         since = self._differs_since.setdefault(peer.half, state.now + state.rng.random() * state.settings.period)
         persists = state.now - since >= 2 * state.settings.period
         if (self._outvoted(peer, digest) or persists) and state.now >= self._not_before and not self._exchange:
             self._start(peer)
+        return False
 
     def _outvoted(self, peer: Row, digest: int) -> bool:
         """Whether two peers agree on what we do not hold, and no push can be on its way to us or to them any more.

@@ -68,8 +68,6 @@ class Host:
         "mistreated",
         "node",
         "overflowed",
-        "received",
-        "received_bytes",
         "receives_from",
         "refusal_tap",
         "refused",
@@ -102,7 +100,7 @@ class Host:
         """Whether the present process was ever frozen, slowed, or given a strange clock."""
         self.clock_jumped = False
         self.sends_into = self.receives_from = 0
-        self.sent = self.sent_bytes = self.received = self.received_bytes = self.overflowed = 0
+        self.sent = self.sent_bytes = self.overflowed = 0
         self.tap: Callable[[Host, bytes], None] | None = None
         """Called with each datagram before the process takes it in."""
         self.refusal_tap: Callable[[Host, bytes], None] | None = None
@@ -248,8 +246,6 @@ class Host:
         if self._hindrance or node is None:
             self._queue(data, source)
             return
-        self.received += 1
-        self.received_bytes += len(data)
         if self.tap is not None:
             self.tap(self, data)
         now = self.local_time() if self._drift else (self._scheduler.now + self._offset) / SECOND
@@ -296,11 +292,12 @@ class Host:
     def _finish_step(self, node: Participant) -> None:
         """Send, report, and sleep until the deadline."""
         if outgoing := node.datagrams_to_send():
-            send = self._network.send
+            self.sent += len(outgoing)
+            send, size = self._network.send, 0
             for to, data in outgoing:
-                self.sent += 1
-                self.sent_bytes += len(data)
+                size += len(data)
                 send(self, to, data)
+            self.sent_bytes += size
         if events := node.take_events():
             self._on_events(self, events)
             if node.stopped is not None:
@@ -362,8 +359,6 @@ class Host:
         for _unused in range(drained):
             data, source = self._inbox.popleft()
             self._buffered -= len(data) + BUFFER_OVERHEAD
-            self.received += 1
-            self.received_bytes += len(data)
             if self.tap is not None:
                 self.tap(self, data)
             node.receive_datagram(data, source, now)

@@ -107,6 +107,21 @@ class Fault:
 class Network:
     """Moves datagrams between hosts. Knows links and faults, and nothing of what the bytes say."""
 
+    __slots__ = (
+        "_bursts",
+        "_getrandbits",
+        "_hosts",
+        "_quantiles",
+        "faults",
+        "lost",
+        "on_faults",
+        "on_send",
+        "refuses",
+        "rng",
+        "scheduler",
+        "trace",
+    )
+
     def __init__(self, scheduler: Scheduler, rng: random.Random, latency: Latency, trace: Trace) -> None:
         self.scheduler = scheduler
         self.trace = trace

@@ -1,0 +1,48 @@
+"""After most datagrams only the detector's deadline is looked at anew; what comes out is the earliest of all."""
+
+from __future__ import annotations
+
+import pytest
+from pools import pool
+
+from rumormill.gossip import Node
+from rumormill.simulations import Burst, Trouble, World
+from rumormill.simulations.host import Host
+
+
+def holds_its_earliest_deadline(host: Host) -> None:
+    node = host.node
+    assert isinstance(node, Node)
+    if not node._reception.waiting:
+        assert node.deadline == min(node._detector.deadline, node._next_of_others())
+
+
+def watch_all(world: World) -> None:
+    for host in world.hosts.values():
+        host.watch = holds_its_earliest_deadline
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_node_wakes_at_the_earliest_of_its_deadlines_whatever_happens(seed: int) -> None:
+    world = pool(8, seed)
+    watch_all(world)
+    world.degrade(Trouble(loss=0.1, duplicate=0.05, jitter=0.002, burst=Burst(1.0, 0.1)))
+    world.freeze("n3")
+    world.run(0.9)
+    world.thaw("n3")
+    world.crash("n1", "n2")
+    world.run(1.2)
+    world.restart("n1", new_address=True)
+    watch_all(world)
+    world.run(0.8)
+    world.heal()
+    world.cut({f"n{number}" for number in range(4, 8)})
+    world.run(3.0)
+    world.cut({"n5"})
+    world.run(3.0)
+    world.heal()
+    world.jump_clock(5.0, "n5")
+    world.run(2.0)
+    world.leave("n4")
+    world.run(10.0)
+    assert {"evicted", "isolated", "rejoined", "paused", "returned", "left"} <= world.history.counts.keys()
