@@ -134,7 +134,7 @@ class RowLaws:
         self._own_row(life, after)
         if before is not None:
             _order(life, before, after)
-        _buried(life, after)
+        _buried(life, before, after)
         if before is None:
             return
         if before.present and after.liveness is Liveness.DEAD and before.instance == after.instance:
@@ -250,8 +250,11 @@ def _order(life: Life, before: Row, after: Row) -> None:
         raise Violation("verdict-order", f"{key} went from {_tell(before)} to {_tell(after)}")
 
 
-def _buried(life: Life, after: Row) -> None:
-    """A tombstone that was dropped too soon lets in what it was there to keep out."""
+def _buried(life: Life, before: Row | None, after: Row) -> None:
+    """A tombstone that was dropped too soon lets in what it was there to keep out. A later life of the name may take
+    its place: of each name two lives are held."""
+    if before is not None and before.instance != after.instance:
+        life.buried.pop(before.instance, None)
     tombstone = life.buried.get(after.instance)
     if not after.present:
         life.buried[after.instance] = after
