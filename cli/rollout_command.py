@@ -73,14 +73,25 @@ def run(
         every=_seconds("--every", every) if every else None,
         say=_say if output == "table" else lambda _: None,
     )
+    ended = _guided(guide, release, rollout, answer, begun=begun is not None)
+    if output == "json":
+        write_json(sidecar.get("/v1/canary", {"service": answer.service}, CanaryAnswer)[1])
+    if ended.state == "failed":
+        _say_err(f"rumormill: the rollout of {release} has failed, and its share is back at 0: {ended.why}")
+        sys.exit(GATE_FAILED)
+    _say_err(f"Done: {release} has {ended.steps[-1] * 100:g} % of the keys.")
+
+
+def _guided(guide: Guide, release: str, rollout: RolloutRow, answer: CanaryAnswer, *, begun: bool) -> RolloutRow:
+    """Begin it, or go on with one that was begun, to its end. Leaves the process where it is stopped, or taken over."""
     try:
-        if begun is None:
+        if begun:
+            _say_err(f"Going on with the rollout of {release} that was begun before.")
+        else:
             answer = guide.begin(rollout, answer.index)
             for warning in answer.warnings:
                 click.echo(f"warning: {warning}", err=True)
-        else:
-            _say_err(f"Going on with the rollout of {release} that was begun before.")
-        ended = guide.guide(answer)
+        return guide.guide(answer)
     except KeyboardInterrupt:
         _say_err(
             f"Stopped looking; the share of {release} stays as it is. Go on with `rumormill canary run {release}`, or "
@@ -90,12 +101,6 @@ def run(
     except TakenOver as taken:
         _say_err(f"rumormill: this command guides {release} no longer: {taken}")
         sys.exit(OUT_OF_HAND)
-    if output == "json":
-        write_json(sidecar.get("/v1/canary", {"service": answer.service}, CanaryAnswer)[1])
-    if ended.state == "failed":
-        _say_err(f"rumormill: the rollout of {release} has failed, and its share is back at 0: {ended.why}")
-        sys.exit(GATE_FAILED)
-    _say_err(f"Done: {release} has {ended.steps[-1] * 100:g} % of the keys.")
 
 
 def _chosen(release: str, begun: RolloutRow | None, wanted: RolloutRow | None, *, given: bool) -> RolloutRow:

@@ -179,17 +179,22 @@ async def ask_rubbish(http: str, rng: random.Random, count: int) -> None:
                     pass
 
 
-@pytest.mark.parametrize("seed", [1])
-async def test_a_flood_of_hostile_bytes_changes_nothing_and_costs_little(tmp_path: Path, seed: int) -> None:
-    key = tmp_path / "k"
+async def three(nursery: trio.Nursery, folder: Path) -> list[Agent]:
+    key = folder / "k"
     key.write_text(KeyRing((KEY,)).to_text())
     key.chmod(0o600)
+    worker = await Worker.start(nursery)
+    agents = [await Agent.start(nursery, "w1", worker, "--key-file", str(key))]
+    for name in ("w2", "w3"):
+        agents.append(await Agent.start(nursery, name, worker, "--key-file", str(key), "--join", agents[0].gossip))
+    return agents
+
+
+@pytest.mark.parametrize("seed", [1])
+async def test_a_flood_of_hostile_bytes_changes_nothing_and_costs_little(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     async with trio.open_nursery() as nursery:
-        worker = await Worker.start(nursery)
-        agents = [await Agent.start(nursery, "w1", worker, "--key-file", str(key))]
-        for name in ("w2", "w3"):
-            agents.append(await Agent.start(nursery, name, worker, "--key-file", str(key), "--join", agents[0].gossip))
+        agents = await three(nursery, tmp_path)
         victim = agents[0]
         host, _, port = victim.gossip.partition(":")
         address = (host, int(port))
