@@ -83,11 +83,11 @@ class Trouble:
     def __str__(self) -> str:
         words = {
             "cut": self.cut,
-            f"loss {self.loss:.0%}": self.loss,
+            f"loss {self.loss * 100:g}%": self.loss,
             str(self.burst): self.burst,
             f"delay {self.delay:g} s": self.delay,
             f"jitter {self.jitter:g} s": self.jitter,
-            f"duplicates {self.duplicate:.0%}": self.duplicate,
+            f"duplicates {self.duplicate * 100:g}%": self.duplicate,
             "forged refusals": self.forged,
             f"mtu {self.mtu}": self.mtu,
         }

@@ -35,7 +35,7 @@ EVERYTHING: tuple[AnyOperation, ...] = (
     Cut(("n0", "n1")),
     Cut(("n2",), ("n3",)),
     CutOneWay((), ("n4",)),
-    Degrade(Trouble(loss=0.25, burst=Burst(5.0, 0.5), duplicate=0.1, delay=0.01, jitter=0.02, mtu=1300)),
+    Degrade(Trouble(loss=0.005, burst=Burst(5.0, 0.5), duplicate=0.1, delay=0.01, jitter=0.02, mtu=1300)),
     Run(2.0),
     Heal(),
     Crash(("n1",)),
@@ -60,7 +60,7 @@ def test_a_story_prints_as_one() -> None:
         "  cut n0, n1 off from everyone else\n"
         "  cut n2 off from n3\n"
         "  let nothing through from everyone to n4\n"
-        "  trouble from everyone to everyone: loss 25%, bursts of 0.5 s every 5 s, delay 0.01 s, jitter 0.02 s, "
+        "  trouble from everyone to everyone: loss 0.5%, bursts of 0.5 s every 5 s, delay 0.01 s, jitter 0.02 s, "
         "duplicates 10%, mtu 1300\n"
         "  run 2 s\n"
         "  heal the network\n"
