@@ -6,18 +6,19 @@ host, or the others have all fallen silent), everybody's word counts; and where 
 starts processes at will. Each member judges from what it has itself seen: no age is ever taken from another's word.
 
 So that a death is known as soon among newcomers (a rolling restart), a member whose monitors would not do has elders
-further on watch it as well. Each member is the first to know its own age, so it takes over from the elders before it a
-little before they leave off. A newcomer cannot tell who they are, to it all have been here since it came; its elders
-know that, and ping it instead of waiting for heartbeats.
+further on watch it as well. Each member is the first to know its own age and takes over from the elders before it, who
+leave off a second later. A newcomer cannot tell who they are, to it all have been here since it came; its elders know
+that, and ping it instead of waiting for heartbeats.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from rumormill.membership.monitors import HostOfElder, monitors_of, subjects_of
+from rumormill.membership.monitors import MOST, HostOfElder, monitors_of, subjects_of
 from rumormill.membership.row import Row
 
 if TYPE_CHECKING:
@@ -25,8 +26,13 @@ if TYPE_CHECKING:
 
 SEASON = 60.0
 """Seconds for which a member must be known before its word counts against another's."""
-RELIED_ON = SEASON + 1.0
+WATCHFUL = SEASON + 1.0
 """Seconds after which an elder watches others as well: until then all have learned of it, and its word counts."""
+RELIED_ON = WATCHFUL + 1.0
+"""Seconds after which it is relied on: it has watched for five periods, and those before it leave off."""
+ON_ITS_OWN = RELIED_ON + 15.0
+"""Seconds after which a member asks for the word of elders even if they are too few to watch everyone. In a young pool
+they come of age one by one; in one that newcomers overwhelm they stay few, and must not be outvoted for that."""
 COALESCE = 0.1
 """Newcomers within so many seconds come of age together."""
 
@@ -34,7 +40,7 @@ COALESCE = 0.1
 class Seniority:
     """Who has been known for how long, and what follows from it."""
 
-    __slots__ = ("_began", "_certified", "_newcomers", "_state")
+    __slots__ = ("_began", "_certified", "_handing_over", "_newcomers", "_others", "_state")
 
     def __init__(self, state: State, *, certified: bool) -> None:
         self._state = state
@@ -42,6 +48,10 @@ class Seniority:
         self._began = state.now
         self._newcomers: deque[float] = deque()
         """When those came that are not yet of age."""
+        self._others: set[bytes] = set()
+        """Whom we watch because their own monitors would not do."""
+        self._handing_over = math.inf
+        """When those whom another elder now watches are to be let go."""
 
     def meet(self, half: bytes) -> None:
         """Note when an instance came to be known; again, that changes nothing."""
@@ -52,9 +62,9 @@ class Seniority:
                 self._newcomers.append(state.now)
 
     def changed(self) -> bool:
-        """Whether somebody has come of age since this was last asked."""
-        newcomers, changed = self._newcomers, False
-        while newcomers and self._state.now - newcomers[0] >= RELIED_ON + COALESCE:
+        """Whether somebody has come of age, or a handing over is at its end, since this was last asked."""
+        newcomers, changed = self._newcomers, self._state.now >= self._handing_over
+        while newcomers and self._state.now - newcomers[0] >= WATCHFUL + COALESCE:
             newcomers.popleft()
             changed = True
         return changed
@@ -65,11 +75,13 @@ class Seniority:
         return len(voters) >= 2 and (self._of_two_hosts(voters) or not self.matters())
 
     def matters(self) -> bool:
-        """Whether there are elders of two hosts who could be asked: from the moment on at which they watch as well."""
-        state = self._state
-        if self._certified or state.now - self._began < RELIED_ON:
+        """Whether elders of two hosts could be asked, and have watched everyone for a while."""
+        state, settings = self._state, self._state.settings
+        if not self._elders_of_two_hosts(RELIED_ON):
             return False
-        return self._of_two_hosts((half for half in state.table.order if not self._fell_silent(half)), RELIED_ON)
+        if state.now - self._began >= ON_ITS_OWN:
+            return True
+        return sum(1 for _ in self._elders(RELIED_ON)) * MOST * settings.monitors >= 2 * len(state.table.order)
 
     def elders(self, halves: Iterable[bytes]) -> list[bytes]:
         """Those of some members whose word counts."""
@@ -103,14 +115,45 @@ class Seniority:
     def subjects(self) -> tuple[list[bytes], list[bytes]]:
         """The halves we watch; and those among them who may not know that we do, and send us no heartbeats."""
         table, me, count = self._state.table, self._state.me.half, self._state.settings.monitors
+        regular = subjects_of(me, table, count)
         host_of_elder = self._if_needed()
+        if host_of_elder is None:
+            self._others.clear()
+            return regular, []
         subjects = subjects_of(me, table, count, host_of_elder)
-        young = [half for half in subjects if self._age(half) < RELIED_ON] if host_of_elder is not None else []
-        regular = subjects_of(me, table, count) if young else []
-        return subjects, [half for half in young if half not in regular]
+        others = [half for half in subjects if half not in regular]
+        handed_over = self._handed_over(subjects)
+        self._others = {*others, *handed_over}
+        return subjects + handed_over, [half for half in others if self._age(half) < WATCHFUL] + handed_over
+
+    def _handed_over(self, subjects: list[bytes]) -> list[bytes]:
+        """Those we watched and need not watch any more, as soon as the elder who took over is relied on."""
+        table, me, count = self._state.table, self._state.me.half, self._state.settings.monitors
+        self._handing_over = math.inf
+        left = self._others.difference(subjects)
+        if not left:
+            return []
+        handed_over = [half for half in subjects_of(me, table, count, self._host_relied_on) if half in left]
+        if handed_over:
+            self._handing_over = self._state.now + RELIED_ON - WATCHFUL + COALESCE
+        return handed_over
+
+    def _elders_of_two_hosts(self, season: float) -> bool:
+        """Whether there are some, and we have been here for so long ourselves."""
+        if self._certified or self._state.now - self._began < season:
+            return False
+        return self._of_two_hosts(self._elders(season))
+
+    def _elders(self, season: float) -> Iterator[bytes]:
+        """Who has been here for so long, and is not silent."""
+        halves = self._state.table.order
+        return (half for half in halves if self._host_if_older(half, season) and not self._fell_silent(half))
 
     def _if_needed(self) -> HostOfElder | None:
-        return self._host_relied_on if self.matters() else None
+        return self._host_watchful if self._elders_of_two_hosts(WATCHFUL) else None
+
+    def _host_watchful(self, half: bytes) -> str:
+        return self._host_if_older(half, WATCHFUL)
 
     def _host_relied_on(self, half: bytes) -> str:
         return self._host_if_older(half, RELIED_ON)
@@ -133,10 +176,10 @@ class Seniority:
             return False
         return state.now - state.suspect_since.get(half, state.now) > state.settings.period / 2
 
-    def _of_two_hosts(self, halves: Iterable[bytes], season: float = SEASON) -> bool:
+    def _of_two_hosts(self, halves: Iterable[bytes]) -> bool:
         first = ""
         for half in halves:
-            if host := self._host_if_older(half, season):
+            if host := self._host_if_older(half, SEASON):
                 if first and host != first:
                     return True
                 first = first or host
