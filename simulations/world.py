@@ -22,6 +22,7 @@ from rumormill.membership.view import Event, PoolView
 from rumormill.simulations.births import RumormillFactory
 from rumormill.simulations.history import History
 from rumormill.simulations.host import Host
+from rumormill.simulations.memory import HugePages
 from rumormill.simulations.network import LAN, Fault, Latency, Network, Trouble
 from rumormill.simulations.participant import Birth, NodeFactory, Participant
 from rumormill.simulations.scheduler import SECOND, Scheduler, microseconds
@@ -63,6 +64,7 @@ class World:
         self.on_conclusions: list[Callable[[Host, Sequence[Event]], None]] = []
         """Told of what each process concludes, as it does."""
         self._factory: NodeFactory = factory if factory is not None else RumormillFactory()
+        self._memory = HugePages()
         self._seeds = seeds
         self._machines = machines
         self._addresses = 0
@@ -80,6 +82,7 @@ class World:
 
     def run(self, seconds: float) -> None:
         """Let that much time pass."""
+        self._memory.cover()
         self.scheduler.run_until(self.scheduler.now + microseconds(seconds))
 
     def run_until(self, condition: Callable[[], bool], *, within: float, every: float = 0.01) -> float | None:

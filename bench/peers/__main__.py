@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -51,13 +52,13 @@ def prepared(wanted: list[str]) -> dict[str, str]:
 def measure(scenario: Scenario, systems: list[System], rng: random.Random, brief: bool) -> dict[str, Sheet]:
     """Do it; the figures of each system."""
     parameters = {**scenario.parameters, **(scenario.brief if brief else {})}
-    stage = Stage(systems, scenario.size, scenario.conditions, rng, say)
-    if not scenario.bed:
-        scenario.measure(stage, **parameters)
-        return stage.sheets
-    with stage:
-        scenario.measure(stage, **parameters)
-    return stage.sheets
+    sheets = {system.name: Sheet() for system in systems}
+    turns = [[system] for _ in range(scenario.rounds) for system in systems] or [systems]
+    for present in turns:
+        stage = Stage(present, scenario.size, scenario.conditions, rng, say, sheets)
+        with stage if scenario.bed else nullcontext():
+            scenario.measure(stage, **parameters)
+    return sheets
 
 
 def machine() -> str:

@@ -50,6 +50,8 @@ class Scenario:
     systems: tuple[str, ...] = EVERYBODY
     conditions: Conditions = field(default_factory=Conditions)
     bed: bool = True
+    rounds: int = 0
+    """Each system has the machine to itself, in so many rounds of ``times`` each; 0: all of them are there at once."""
     promises: tuple[Promise, ...] = ()
 
 
@@ -71,8 +73,9 @@ def _crashes(size: int, minutes: float) -> Scenario:
         minutes=minutes,
         measure=measures.crashes,
         size=size,
-        parameters={"times": 20},
-        brief={"times": 2},
+        parameters={"times": 10},
+        brief={"times": 1},
+        rounds=2,
         promises=promises,
     )
 
@@ -130,8 +133,8 @@ def _loss(percent: int, seconds: float) -> Scenario:
 
 SCENARIOS = (
     _crashes(3, 2.5),
-    _crashes(16, 2.7),
-    _crashes(64, 4.5),
+    _crashes(16, 3),
+    _crashes(64, 4.8),
     Scenario(
         name="leave",
         about="SIGTERM until all others know it has left, N=16",

@@ -43,6 +43,7 @@ class Stage:
         conditions: Conditions,
         rng: random.Random,
         say: Say,
+        sheets: dict[str, Sheet],
         *,
         delay: float = 0.0,
         jitter: float = 0.0,
@@ -51,7 +52,7 @@ class Stage:
         self.size = size
         self.rng = rng
         self.say = say
-        self.sheets = {system.name: Sheet() for system in systems}
+        self.sheets = sheets
         self.pools: list[Pool] = []
         self.refused: dict[Host, float] = {}
         """When a process last died on each host whose kernel refuses (monotonic time)."""

@@ -11,7 +11,7 @@ import pytest
 from bench.bed import Bed
 from bench.peers.pool import Pool, Sighting
 from bench.peers.rumormill import Rumormill
-from bench.peers.stage import Stage
+from bench.peers.stage import Sheet, Stage
 from bench.peers.systems import Conditions
 
 pytestmark = pytest.mark.net
@@ -25,7 +25,8 @@ def pool(size: int, **bed: float) -> Iterator[tuple[Pool, Bed]]:
     """Sidecars with one view."""
     system = Rumormill()
     system.prepare()
-    with Stage([system], size, Conditions(), random.Random(1), lambda _: None, **bed) as stage:
+    sheets = {system.name: Sheet()}
+    with Stage([system], size, Conditions(), random.Random(1), lambda _: None, sheets, **bed) as stage:
         yield stage.pools[0], stage.bed
 
 
