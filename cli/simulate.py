@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rumormill.cli.exit_codes import INTERRUPTED, BadRequest, Trouble
 from rumormill.cli.lab import OutcomeFile, play_all
 from rumormill.cli.tables import Column, show_line, show_pairs, show_table
+from rumormill.sidecar.kept_file import replace_file
 from rumormill.simulations.judge import Judge
 from rumormill.simulations.laws import Violation
 from rumormill.simulations.operations import LATENCIES, InvalidStory, Story
@@ -33,6 +34,8 @@ Delay = Annotated[float, msgspec.Meta(gt=0)]
 C = TypeVar("C", bound=Callable[..., Any])
 BROKEN_LAW = 1
 USUAL_PERIOD = 0.2
+WORD_SECONDS = 60.0
+"""Between two lines about a sweep that has no terminal for its bar."""
 EPILOG = """\b
 Exit codes: 0 done; 1 a law was broken; 2 wrong flags or files; 130 Ctrl-C.
 """
@@ -251,15 +254,19 @@ def _sweep(
     keys = {done.job.key for done in known}
     todo = [job for job in wanted if job.key not in keys]
     show_line(f"{_count(len(wanted), 'run')}, {len(wanted) - len(todo)} of them in {out} already")
-    played = 0
+    played, next_word = 0, time.monotonic() + WORD_SECONDS
     with _progress() as progress:
         task = progress.add_task(f"{name}: 0 of {len(todo)}", total=sum(job.cost for job in todo))
 
         def keep(done: Done) -> None:
-            nonlocal played
+            nonlocal played, next_word
             append(done)
             played += 1
-            progress.update(task, advance=done.job.cost, description=f"{name}: {played} of {len(todo)}")
+            told = f"{name}: {played} of {len(todo)}"
+            progress.update(task, advance=done.job.cost, description=told)
+            if progress.disable and time.monotonic() >= next_word:
+                click.echo(told, err=True)
+                next_word = time.monotonic() + WORD_SECONDS
 
         try:
             play_all(todo, jobs, keep)
@@ -382,7 +389,7 @@ def _play(job: Job, *, judge: bool) -> Played:
 
 
 def _progress() -> Progress:
-    """A bar on a terminal's standard error, and nothing in a pipe."""
+    """A bar on a terminal's standard error, and none in a pipe."""
     console = Console(stderr=True)
     parts = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     return Progress(*parts, TimeRemainingColumn(), console=console, transient=True, disable=not sys.stderr.isatty())
@@ -443,7 +450,11 @@ def _count(number: int, what: str) -> str:
 
 
 def _write(path: Path, text: bytes) -> None:
+    """Raises :class:`BadRequest`; what was there before is there then. A pipe or a device is written to."""
     try:
-        path.write_bytes(text)
+        if path.is_file() or not path.exists():
+            replace_file(path, text, mode=0o666)
+        else:
+            path.write_bytes(text)
     except OSError as error:
         raise BadRequest(f"cannot write {path}: {error.strerror}", "name another file") from None

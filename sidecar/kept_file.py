@@ -20,12 +20,12 @@ AGAIN_SECONDS = 10.0
 Content = TypeVar("Content")
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Put a file of mode 0600 in its place in one step. Blocks for the disk; raises OSError, and the old one is still
-    there then. A link to a file stays one."""
+def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Put a file in its place in one step. Blocks for the disk; raises OSError, and the old one is still there then. A
+    link to a file stays one."""
     path = path.resolve()
     beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as out:
             out.write(data)

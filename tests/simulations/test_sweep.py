@@ -102,6 +102,34 @@ simulate(["sweep", "pictures", "--jobs", "1", "--out", sys.argv[1]])
     assert OutcomeFile(out).read() == [DONE[0]]
 
 
+def test_a_full_disk_leaves_the_report_that_was_there(out: Path, tmp_path: Path) -> None:
+    script = """
+import resource, sys
+from rumormill.cli.simulate import simulate
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+simulate(["report", sys.argv[1], "--out", sys.argv[2]])
+"""
+    out.write_bytes(LINES[0])
+    page = tmp_path / "lab.html"
+    page.write_text("the one before")
+    argv = [sys.executable, "-c", script, out, page]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "cannot write" in done.stderr
+    assert page.read_text() == "the one before"
+    assert sorted(tmp_path.iterdir()) == sorted([out, page])
+
+
+def test_without_a_terminal_a_long_sweep_says_how_far_it_is(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def played(jobs: list[Job], workers: int, on_done: Callable[[Done], None]) -> None:
+        for done in DONE:
+            on_done(done)
+
+    monkeypatch.setattr(command, "play_all", played)
+    monkeypatch.setattr(command, "WORD_SECONDS", 0.0)
+    assert "pictures: 2 of 4\npictures: 3 of 4\n" in sweep(out).output
+
+
 @pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_the_sweep_however_it_ends(ends: signal.Signals) -> None:
     """They hold its standard output, which is at its end when the last of them is gone."""
