@@ -147,7 +147,8 @@ class Refusals:
         verification.count += 1
         verification.datagram = b""
         if verification.count < state.settings.misses:
-            verification.due = state.now + max(GAP, 1.5 * self._pings.rtt(row.half))
+            round_trip = min(self._pings.rtt(row.half), state.now - verification.sent)  # it was slow while it started
+            verification.due = state.now + max(GAP, 1.5 * round_trip)
         else:
             del self._verifying[row.half]
             self._convinced[row.half] = state.now

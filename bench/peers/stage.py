@@ -55,7 +55,7 @@ class Stage:
         self.sheets = sheets
         self.pools: list[Pool] = []
         self.refused: dict[Host, float] = {}
-        """When a process last died on each host whose kernel refuses (monotonic time)."""
+        """When each host's kernel last refused what came for a process (monotonic time)."""
         self._conditions = conditions
         self._delay, self._jitter = delay, jitter
         self._stack = ExitStack()
@@ -89,6 +89,7 @@ class Stage:
             joined = max((said.at for said in pool.sightings if said.event == "joined"), default=up)
             self.sheets[pool.name].samples["last member up to one view"].append(max(0.0, joined - up))
             self.say(f"{self.size} x {pool.name}: one view after {time.monotonic() - begun:.1f} s")
+            self.refused.update(dict.fromkeys(self.bed.hosts, up))  # whoever was early asked them before they were up
             self.pools.append(pool)
 
     def _start_workers(self, stack: ExitStack) -> None:

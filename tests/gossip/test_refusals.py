@@ -49,6 +49,22 @@ def test_it_takes_a_round_trip_a_ping_on_a_wide_network() -> None:
     assert doubted(world) == {"n1"}
 
 
+def test_who_was_slow_to_answer_while_it_started_is_no_reason_to_wait() -> None:
+    """The first round trips of a newcomer are those of a process that starts; a refusal tells the true one."""
+    took = []
+    for seed in range(9):
+        world = judged_pool(3, seed)
+        world.restart("n2")
+        world.slow(0.15, "n2")
+        assert world.run_until(world.one_view, within=5.0) is not None
+        world.run(0.1 * seed)
+        world.slow(0.0, "n2")
+        world.run(0.5)
+        world.crash("n1")
+        took.append(world.run_until(lambda w=world: everyone_holds(w, "n1", Liveness.DEAD), within=1.0))  # type: ignore[misc]
+    assert all(each is not None and each <= 0.3 for each in took), took
+
+
 def test_it_can_be_turned_off() -> None:
     factory = RumormillFactory(settings=ProtocolSettings(icmp_evidence=False))
     world = judged_pool(8, factory=factory)
