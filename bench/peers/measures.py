@@ -17,8 +17,8 @@ from bench.peers.stage import OURS, Lateness, Stage, pin
 
 PERIOD = 0.2
 CALM = 1.3
-"""Seconds of peace before a fault; a random part of a period is added, so that faults fall anywhere in it. Two deaths of
-three members within six periods (1.2 s) would be a great loss, which a member first doubts itself for
+"""Seconds of peace before a fault; a random part of a period is added, so that faults fall anywhere in it. Two deaths
+of three members within six periods (1.2 s) would be a great loss, for which a member first doubts itself
 (gossip/isolation.py)."""
 PATIENCE = 30.0
 HEALING_SECONDS = 15.0
