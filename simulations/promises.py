@@ -149,7 +149,7 @@ def _back_soon(done: Sequence[Done]) -> Iterable[Promise]:
         slowest = max((block.back_after or 0.0 for block in blocks), default=0.0)
         late = sum(block.missing > 0 or (block.back_after or 0.0) > BACK for block in blocks)
         says = "who was paused for longer is back with everybody"
-        yield Promise(says, "≤ .3 s", f"{slowest:.2f} s, {late} late", not late, f"{len(blocks)} returns")
+        yield Promise(says, "≤ .3 s", f"{slowest:.3f} s, {late} late", not late, f"{len(blocks)} returns")
 
 
 def _like_reality(done: Sequence[Done], measured: Mapping[int, Sequence[float]]) -> Iterable[Promise]:
