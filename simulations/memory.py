@@ -1,7 +1,7 @@
 """Large worlds in huge pages.
 
 A thousand nodes are half a gigabyte, and a datagram touches a hundred places of it, each on another page. Looking up
-where those pages are takes a seventh of the time; with pages of 2 MB it takes none.
+where those pages are takes a seventh of the time; with pages of 2 MB hardly any.
 """
 
 from __future__ import annotations

@@ -22,11 +22,9 @@ def megabytes_in_huge_pages() -> float:
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
 @pytest.mark.skipif(not SETTING.exists() or "[never]" in SETTING.read_text(), reason="a kernel without huge pages")
 def test_a_heap_that_has_grown_is_moved_into_huge_pages() -> None:
-    rows = [bytes(200) for _ in range(300_000)]
-    before = megabytes_in_huge_pages()
+    rows = [bytes(200) for _ in range(300_000)]  # 70 MB
     HugePages(large=16 * MEGABYTE).cover()
-    moved = megabytes_in_huge_pages() - before
-    assert moved >= 30 or before >= 30, (before, moved, len(rows))
+    assert megabytes_in_huge_pages() >= 50, len(rows)
 
 
 def test_a_small_heap_is_left_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
