@@ -331,7 +331,9 @@ class Claims:
             self._isolation.cleared(after.half)
             self.doubted.pop(after.half, None)
             self._standing.pop(after.half, None)
-            if before is not None and before.instance == after.instance and before.liveness is not Liveness.ALIVE:
+            if before is None:
+                self._isolation.joined()
+            elif before.instance == after.instance and before.liveness is not Liveness.ALIVE:
                 state.alive_since[after.half] = state.now
         elif not after.present:
             state.dead_since.setdefault(after.half, state.now)

@@ -420,7 +420,7 @@ class Detector:
         self.watches[half] = watch
 
     def _due_after(self, watch: Watch) -> float:
-        grace, period = self._grace + watch.lateness.worst, self._period
+        grace, period = math.hypot(self._grace, watch.lateness.worst), self._period
         return watch.last + period + (grace if grace < 2 * period else 2 * period)
 
     def _rearm(self) -> None:

@@ -5,7 +5,8 @@ further deaths are held for three periods; what is heard from in that time was n
 nothing is heard from anyone for three periods while at least two others were present, the likelier explanation is that
 *we* are cut off: the member is *isolated*. It evicts nobody, votes against nobody, takes over nobody and believes no
 death; what it misses it shows as suspect, which callers already try last, and the routing digest stays. That is right
-for a cut and for a mass failure alike. After a minute it gives the others up alone.
+for a cut and for a mass failure alike. After a minute it gives the others up alone. A newcomer takes the place of a member
+that was lost before it came, or a pool of three that replaces its dead would be short of half of itself at the second.
 
 Coming back is like waking from a pause: votes, counts and held deaths are void, and suspicions of our own that nobody
 ever heard are withdrawn instead of spread.
@@ -77,6 +78,13 @@ class Isolation:
             return True
         release = self._held.setdefault(half, state.now + 3 * period)
         return state.now < release
+
+    def joined(self) -> None:
+        """Somebody new is here: the earliest loss that is beyond doubt is made good."""
+        for half in self._losses:
+            if half in self._state.table.buried:
+                del self._losses[half]
+                return
 
     def due(self) -> list[bytes]:
         """Held deaths whose time has come, in the order they were held. They still need to pass :meth:`defers`."""

@@ -184,7 +184,7 @@ class Rotation:
         self._rearm()
         state.tell("keys", state.me.name, f"{state.me.name} holds key ring {version} ({', '.join(ring.names)}), {how}")
         news = encode_message(self._keys())
-        for peer in state.random_members(self._spread.wide_fanout()):
+        for peer in self._spread.next_in_line(self._spread.wide_fanout()):
             state.send_encoded(peer, [news])  # still under the former primary, which they are sure to hold
         self._use()
 

@@ -76,12 +76,9 @@ class Seniority:
 
     def matters(self) -> bool:
         """Whether elders of two hosts could be asked, and have watched everyone for a while."""
-        state, settings = self._state, self._state.settings
         if not self._elders_of_two_hosts(RELIED_ON):
             return False
-        if state.now - self._began >= ON_ITS_OWN:
-            return True
-        return sum(1 for _ in self._elders(RELIED_ON)) * MOST * settings.monitors >= 2 * len(state.table.order)
+        return self._state.now - self._began >= ON_ITS_OWN or self._watch_everyone()
 
     def elders(self, halves: Iterable[bytes]) -> list[bytes]:
         """Those of some members whose word counts."""
@@ -91,12 +88,12 @@ class Seniority:
 
     def elders_to_tell(self, count: int, told: list[Row]) -> list[Row]:
         """At most ``count`` elders at random, where newcomers are among us: what newcomers pass on of a death, with the
-        votes that sufficed for them, an elder does not believe."""
+        votes that sufficed for them, an elder on whom others rely does not believe."""
         state = self._state
         if not self._newcomers or not self.matters():
             return []
         halves = {row.half for row in told} | {state.me.half}
-        elders = [half for half in state.table.order if half not in halves and self._host_if_older(half, SEASON)]
+        elders = [half for half in state.table.order if half not in halves and self._host_if_older(half, RELIED_ON)]
         chosen = state.rng.sample(elders, min(count, len(elders)))
         return [row for half in chosen if (row := state.table.get(half)) is not None]
 
@@ -148,6 +145,19 @@ class Seniority:
         """Who has been here for so long, and is not silent."""
         halves = self._state.table.order
         return (half for half in halves if self._host_if_older(half, season) and not self._fell_silent(half))
+
+    def _watch_everyone(self) -> bool:
+        """Whether each member has elders of two hosts among those who come next, near enough for them to watch it."""
+        order, reach = self._state.table.order, MOST * self._state.settings.monitors
+        elders = set(self._elders(RELIED_ON))
+        homes = [(place, self._host_if_older(half, SEASON)) for place, half in enumerate(order) if half in elders]
+        circle = homes + [(place + len(order), host) for place, host in homes]
+        for number, (start, _) in enumerate(homes):
+            following = circle[number + 1 : number + 1 + len(homes)]
+            second = next(place for place, host in following if host != following[0][1])
+            if second - start > reach:
+                return False
+        return True
 
     def _if_needed(self) -> HostOfElder | None:
         return self._host_watchful if self._elders_of_two_hosts(WATCHFUL) else None

@@ -5,15 +5,19 @@ row at the moment of sending, so a push can never carry an account that its send
 
 A push leaves at once; what comes within the next 20 ms waits and leaves together, to the same peers. What goes wide
 waits only for what went wide before it: where a host refuses, a death follows its suspicion at once. Deaths,
-departures, changes of readiness and policies go to ceil(ln n) + 3 members (a fixed fan-out of 4 leaves someone
-uninformed in 98 % of runs at n = 256), everything else to 3, and whoever hears it for the first time pushes it on.
-After that it rides on heartbeats, pings and acks, lambda * ln n times (SWIM, section 4.1), least-sent and newest first.
+departures, changes of readiness and policies go to ceil(ln n) + 1 members, everything else to 3, and whoever hears it
+for the first time pushes it on. To whom is not drawn by lot: with all present members in one order, number p tells
+-p*k - r modulo n for r = 1 ... k (Imase and Itoh, "Design to minimize diameter on building-block network", 1981), so
+everybody is told by k others, and nobody is more than ceil(log_k n) steps away. Drawn by lot, as many
+copies miss somebody in every other death at n = 64, and it takes ceil(ln n) + 3 to miss one in thirty.
+After that it rides on heartbeats, pings and acks, least-sent and newest first.
 Whatever both miss is found by the digest every heartbeat carries.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 
 import msgspec
 
@@ -25,11 +29,13 @@ from rumormill.membership.record import Liveness
 from rumormill.membership.row import Row
 
 FANOUT = 3
-LAMBDA = 1
-"""Three changed nothing that could be measured, and rode three times as often."""
+RIDES = 2
+"""More changed nothing that could be measured (SWIM, section 4.1, has lambda * ln n of them, and no digest)."""
 MAX_WAITING_RECORDS = 8
 """Records pushed in one burst; a larger backlog is left to sync, which is cheaper in bulk."""
 MAX_RIDING = 32
+ELDERS = 8
+"""Elders told of a death where newcomers are among us: all of them, as long as they are so few."""
 MAX_VOTES_TOLD = 3
 """Votes a death is passed on with: those that suffice, and one for where not all count."""
 
@@ -80,9 +86,9 @@ class Spread:
             self._next_wide = self._next_burst
         wide = [message for half, far in fresh.items() if far and (message := self.news(half))]
         near = [message for half, far in fresh.items() if not far and (message := self.news(half))]
-        peers = state.random_members(self.wide_fanout(len(wide)) if wide else FANOUT)
+        peers = self.next_in_line(self.wide_fanout(len(wide)) if wide else FANOUT)
         if wide:
-            peers += state.seniority.elders_to_tell(len(peers), peers)
+            peers += state.seniority.elders_to_tell(max(len(peers), ELDERS), peers)
         for position, peer in enumerate(peers):
             self._send_all(peer, wide + near if position < FANOUT else wide)
         for half in fresh:
@@ -90,26 +96,38 @@ class Spread:
         self._bound_riding()
 
     def wide_fanout(self, pieces: int = 1) -> int:
-        """ceil(ln n) + 3: what reaches everyone with high probability at any size, and each of many pieces at once."""
-        return math.ceil(math.log(max(len(self._state.table.order), 1) * pieces)) + FANOUT
+        """ceil(ln n) + 1, and more for many pieces: enough where a tenth is lost, or tables differ."""
+        return math.ceil(math.log(max(len(self._state.table.order), 1) * pieces)) + 1
+
+    def next_in_line(self, count: int) -> list[Row]:
+        """The ``count`` members we pass news on to; some drawn by lot instead of ourselves and of suspects."""
+        table, me = self._state.table, self._state.me.half
+        order = table.order
+        chosen: dict[bytes, Row] = {}
+        for place in successors(bisect_left(order, me), len(order), count):
+            half = order[place]
+            if half != me and half not in table.suspects and (row := table.get(half)):
+                chosen[half] = row
+        by_lot = self._state.random_members(count - len(chosen), exclude=tuple(chosen)) if len(chosen) < count else []
+        return [*chosen.values(), *by_lot]
 
     def ride(self, room: int = ROOM) -> list[bytes]:
         """Messages to put on a datagram that leaves anyway, at most ``room`` bytes of them."""
         if not self._riding:
             return []
-        limit = math.ceil(LAMBDA * math.log(len(self._state.table.order) + 1))
         newest_first = reversed(list(self._riding.items()))
         taken: list[bytes] = []
         for half, sent in sorted(newest_first, key=lambda item: item[1]):
             message = self.news(half)
-            if message is None or sent + 1 >= limit:
+            if message is not None and len(message) > room:
+                break  # it is the first to ride on the next
+            if message is None or sent + 1 >= RIDES:
                 del self._riding[half]
-            if message is None or len(message) > room:
-                continue
-            if sent + 1 < limit:
+            else:
                 self._riding[half] = sent + 1
-            room -= len(message)
-            taken.append(message)
+            if message is not None:
+                room -= len(message)
+                taken.append(message)
         return taken
 
     def news(self, half: bytes) -> bytes | None:
@@ -157,7 +175,7 @@ class Spread:
         state = self._state
         state.raise_incarnation()
         farewell = encode_message(Left(state.me.half, state.me.incarnation, state.sign_departure()))
-        told = {row.half: row for row in state.random_members(self.wide_fanout() + FANOUT)}
+        told = {row.half: row for row in state.random_members(self.wide_fanout() + 2 + FANOUT)}
         if also is not None:
             told[also.half] = also
         for row in told.values():
@@ -191,6 +209,14 @@ class Spread:
         if len(self._riding) > MAX_RIDING:
             least_sent = sorted(self._riding.items(), key=lambda item: item[1])[:MAX_RIDING]
             self._riding = dict(least_sent)
+
+
+def successors(place: int, size: int, count: int) -> list[int]:
+    """Whom number ``place`` of ``size`` tells: ``count`` places, some of them perhaps alike or its own.
+
+    Everybody is told ``count`` times, and from anywhere all are reached in ceil(log(size) / log(count)) steps.
+    """
+    return [(-place * count - step) % size for step in range(1, count + 1)]
 
 
 def batches(messages: list[bytes], room: int = ROOM) -> list[list[bytes]]:

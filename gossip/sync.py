@@ -11,16 +11,19 @@ rows   B -> A  the same, five records a datagram
 Policies stand in it beside the members.
 
 Everything is idempotent, and any datagram may be lost: a question is repeated two round trips after the last answer
-that was *processed*, and what a sync misses the next one finds. A sync starts when the digest on a peer's heartbeats
-has differed from ours for two periods, or when two peers' heartbeats agree on another digest and no push can be under
-way any more: then we are the one whom the pushes missed. One that leaves our table as it was doubles the wait for the
-next, up to 30 s (a three-way split of 128 nodes cost 23 468 syncs without that rule and 548 with it). A newcomer syncs
-at once with random members, one after the other, while it learns anything new.
+that was *processed*, and what a sync misses the next one finds. A sync starts when a peer's heartbeat carries a
+digest that is not ours, nor was a moment ago (then news has yet to reach it), and nothing is learned here for as long
+as a push may be under way: pushes have missed us. Otherwise it starts when a peer's has differed for two periods.
+One that leaves our table as it was doubles the wait for the next, up to 30 s (a three-way split of 128 nodes
+cost 23 468 syncs without that rule and 548 with it). A newcomer syncs at once with random members, one after the
+other, while it learns anything new.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Container
 from itertools import islice
 
 from rumormill.gossip.claims import Claims
@@ -37,6 +40,7 @@ TRIES = 5
 SERVED_AT_ONCE = 4
 SERVING_SECONDS = 0.5
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
+FORMER = 16
 BOOTSTRAP_FIRST, BOOTSTRAP_LAST = 0.02, 0.4
 
 
@@ -65,11 +69,11 @@ class Sync:
     __slots__ = (
         "_bootstrap",
         "_bootstrap_wait",
-        "_changed_at",
         "_claims",
         "_differs_since",
         "_dissent",
         "_exchange",
+        "_former",
         "_not_before",
         "_pings",
         "_serving",
@@ -85,9 +89,10 @@ class Sync:
         self._spread = spread
         self._pings = pings
         self._differs_since: dict[bytes, float] = {}
-        self._dissent: tuple[int, bytes] | None = None
-        """The digest other than ours that was heard last, and from whom first."""
-        self._changed_at = state.now
+        self._dissent: tuple[bytes, float] | None = None
+        """Whose digest is not ours, and when we look into it if we have learned nothing by then."""
+        self._former: deque[int] = deque(maxlen=FORMER)
+        """Our own digests of late."""
         self._exchange: Exchange | None = None
         self._wait = 0.0
         self._not_before = state.now
@@ -102,6 +107,8 @@ class Sync:
     def deadline(self) -> float:
         if self._exchange is not None:
             return self._exchange.again
+        if self._dissent is not None and self._dissent[1] < self._bootstrap:
+            return self._dissent[1]
         return self._bootstrap
 
     def tick(self) -> None:
@@ -109,6 +116,11 @@ class Sync:
         if exchange is not None:
             if state.now >= exchange.again:
                 self._repeat(exchange)
+        elif self._dissent is not None and state.now >= self._dissent[1]:
+            peer = state.table.get(self._dissent[0])
+            self._dissent = None
+            if peer is not None:
+                self._start(peer)
         elif state.now >= self._bootstrap:
             peers = state.random_members(1)
             if peers:
@@ -129,28 +141,25 @@ class Sync:
                 self._differs_since.pop(peer.half, None)
             return True
         since = self._differs_since.setdefault(peer.half, state.now + state.rng.random() * state.settings.period)
-        persists = state.now - since >= 2 * state.settings.period
-        if (self._outvoted(peer, digest) or persists) and state.now >= self._not_before and not self._exchange:
-            self._start(peer)
+        if self._exchange is None and state.now >= self._not_before:
+            if state.now - since >= 2 * state.settings.period:
+                self._start(peer)
+            elif self._dissent is None and digest not in self._former:
+                under_way = 2 * state.settings.burst + 2 * self._pings.rtt(peer.half)
+                self._dissent = (peer.half, state.now + under_way)
         return False
-
-    def _outvoted(self, peer: Row, digest: int) -> bool:
-        """Whether two peers agree on what we do not hold, and no push can be on its way to us or to them any more.
-
-        A piece of news is pushed n·(ln n + 3) times in all and misses somebody once in twenty or thirty times.
-        """
-        if self._dissent is None or self._dissent[0] != digest:
-            self._dissent = (digest, peer.half)
-        under_way = 2 * self._state.settings.burst + 2 * self._pings.rtt(peer.half)
-        return self._dissent[1] != peer.half and self._state.now - self._changed_at >= under_way
 
     def table_changed(self) -> None:
         """Something was learned: the next difference may be looked into at once."""
         self._wait = 0.0
-        self._not_before = self._changed_at = self._state.now
+        self._not_before = self._state.now
+        self._dissent = None
+        digest = self._state.table.digest & 0xFFFFFFFF
+        if not self._former or self._former[-1] != digest:
+            self._former.append(digest)
 
     def restart(self) -> None:
-        self._exchange = None
+        self._exchange = self._dissent = None
         self._differs_since.clear()
         self._serving.clear()
 
@@ -158,6 +167,7 @@ class Sync:
 
     def _start(self, peer: Row) -> None:
         self._state.counters["syncs"] += 1
+        self._dissent = None
         self._differs_since.pop(peer.half, None)
         self._exchange = Exchange(peer, self._state.table.version)
         self._open(self._exchange)
@@ -298,7 +308,7 @@ class Sync:
     # --- rows on their way
 
     def _send_newer(self, peer: Row, theirs: dict[bytes, int], complete: frozenset[int]) -> None:
-        """Send what a peer lacks or holds in an earlier account, and tombstones for what it does not know is dead."""
+        """Send what a peer lacks or holds in an earlier account, and of what it does not know is dead, the votes."""
         table = self._state.table
         newer = [
             row
@@ -317,15 +327,18 @@ class Sync:
             for policy in table.policies
             if half_bucket(policy.half) in complete and theirs.get(policy.half) != policy.stamp
         ]
-        self._send_rows(peer, newer, others)
+        self._send_rows(peer, newer, others, theirs)
 
-    def _send_rows(self, peer: Row, rows: list[Row], policies: list[bytes]) -> None:
-        """Policies; records of present members, also of suspects, since a claim needs its row; tombstones of others."""
+    def _send_rows(self, peer: Row, rows: list[Row], policies: list[bytes], known: Container[bytes] = ()) -> None:
+        """Policies; records of present members, also of suspects, since a claim needs its row; of others tombstones, or
+        the verdict to a peer that has known them."""
         held = self._state.table.policies
         messages = [self._spread.policy(policy) for half in policies if (policy := held.get(half)) is not None]
         for row in rows:
             if row.present:
                 messages.append(self._spread.record_of(row))
+            elif row.half in known:
+                messages.append(self._spread.news_of(row))
             else:
                 messages.append(encode_message(self._spread.tombstone(row)))
         for batch in batches(messages, ROOM):

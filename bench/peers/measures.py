@@ -16,10 +16,8 @@ from bench.peers.pool import Member, Pool, PoolTrouble, Sighting
 from bench.peers.stage import OURS, Lateness, Stage, pin
 
 PERIOD = 0.2
-CALM = 1.3
-"""Seconds of peace before a fault; a random part of a period is added, so that faults fall anywhere in it. Two deaths
-of three members within six periods (1.2 s) would be a great loss, for which a member first doubts itself
-(gossip/isolation.py)."""
+CALM = 0.4
+"""Seconds of peace before a fault; a random part of a period is added, so that faults fall anywhere in it."""
 PATIENCE = 30.0
 HEALING_SECONDS = 15.0
 REST_SECONDS = 10.0

@@ -1,6 +1,7 @@
 """One system's processes on the hosts of a bed, and what they say: started, killed, frozen, waited for.
 
-A thread reads every process's output as it comes. Times are the processes' own stamps, not those of the reading.
+A thread reads every process's output, when nobody else wants the processor: what is measured is not to wait for who
+measures it. Times are the processes' own stamps, not those of the reading.
 """
 
 from __future__ import annotations
@@ -198,6 +199,7 @@ class Pool:
         return "; ".join([*said, *(b" ".join(m.trouble[-3:]).decode(errors="replace") for m in odd[:2])])
 
     def _read(self) -> None:
+        os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
         while True:
             for key, _ in self._selector.select():
                 if key.data is not None:

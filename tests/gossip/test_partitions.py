@@ -67,6 +67,19 @@ def test_a_last_survivor_gives_the_others_up_after_a_minute() -> None:
     assert {m.liveness for m in node(world, "n0").view.members if m.name != "n0"} == {Liveness.DEAD}
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_pool_of_three_that_has_replaced_its_dead_loses_another_as_soon(seed: int) -> None:
+    """Two of three lost within six periods are a great loss, which waits; but a newcomer has taken the first one's
+    place."""
+    world = pool(3, seed)
+    world.crash("n1")
+    assert world.run_until(lambda: everyone_holds(world, "n1", Liveness.DEAD), within=0.65)
+    world.start_one("n3")
+    assert world.run_until(world.one_view, within=0.2)
+    world.crash("n2")
+    assert world.run_until(lambda: everyone_holds(world, "n2", Liveness.DEAD), within=0.65), world.history.tail()
+
+
 def test_a_split_longer_than_the_tombstones_heals_too() -> None:
     """The dead are forgotten after an hour; seeds are asked for ever."""
     world = pool(6)

@@ -7,6 +7,7 @@ from attackers import say
 from pools import node, pool
 
 from rumormill.gossip.wire import Sum
+from rumormill.membership import Liveness
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -22,3 +23,25 @@ def test_a_newcomer_to_a_busy_pool_compares_as_soon_as_somebody_has_time(seed: i
     assert not newcomer._sync.completed, "nobody had time"
     assert world.run_until(lambda: newcomer._sync.completed, within=1.0) is not None
     assert world.one_view()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whom_every_push_has_missed_compares_at_the_next_heartbeat_but_one(seed: int) -> None:
+    world = pool(16, seed)
+    world.run(seed * 0.03)
+    world.cut({"n5"})
+    world.leave("n1")
+    world.run(0.06)
+    world.heal()
+    assert world.run_until(lambda: world.holds("n5", "n1") is Liveness.LEFT, within=0.25) is not None
+
+
+def test_news_that_goes_round_makes_nobody_compare() -> None:
+    """A heartbeat of somebody whom it has yet to reach carries the digest that was ours a moment ago."""
+    world = pool(40, seed=1)
+    observers = [key for key in world.running() if key not in ("n1", "n2", "n3")]
+    before = [node(world, key).counters["syncs"] for key in observers]
+    for key in ("n1", "n2", "n3"):
+        world.crash(key)
+        world.run(1.5)
+    assert [node(world, key).counters["syncs"] for key in observers] == before

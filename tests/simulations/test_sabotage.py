@@ -310,7 +310,7 @@ SABOTAGES = [
     Sabotage(
         "recently-heard", "believe the death of whom one hears", patch(State, "heard_within", never_recently), stutter
     ),
-    Sabotage("recently-heard", "count any refusal", patch(Refusals, "_quotes", lambda *_: True), forgery),
+    Sabotage("evidence", "count any refusal", patch(Refusals, "_quotes", lambda *_: True), forgery),
     Sabotage("false-eviction", "fall silent without noticing", patch(State, "post_raw", fall_silent), crash),
     Sabotage("departure", "leave without a word", patch(Node, "leave", leave_silently), departure),
     Sabotage("policy-order", "let the last word hold", believe_the_last_word, two_writers),
