@@ -22,7 +22,9 @@ def test_everybody_is_told_equally_often(size: int, count: int) -> None:
 
 
 @given(SIZES, COUNTS, st.data())
-def test_from_anywhere_all_are_reached_in_logarithmically_many_steps(size: int, count: int, data: st.DataObject) -> None:
+def test_from_anywhere_all_are_reached_in_logarithmically_many_steps(
+    size: int, count: int, data: st.DataObject
+) -> None:
     reached = {data.draw(st.integers(0, size - 1))}
     for _ in range(math.ceil(math.log(size) / math.log(count) - 1e-9)):
         reached |= {place for teller in reached for place in successors(teller, size, count)}
