@@ -5,8 +5,8 @@ further deaths are held for three periods; what is heard from in that time was n
 nothing is heard from anyone for three periods while at least two others were present, the likelier explanation is that
 *we* are cut off: the member is *isolated*. It evicts nobody, votes against nobody, takes over nobody and believes no
 death; what it misses it shows as suspect, which callers already try last, and the routing digest stays. That is right
-for a cut and for a mass failure alike. After a minute it gives the others up alone. A newcomer takes the place of a member
-that was lost before it came, or a pool of three that replaces its dead would be short of half of itself at the second.
+for a cut and for a mass failure alike. After a minute it gives the others up alone. A newcomer takes the place of a
+member that was lost before it came: a pool of three that has replaced one dead member may lose another.
 
 Coming back is like waking from a pause: votes, counts and held deaths are void, and suspicions of our own that nobody
 ever heard are withdrawn instead of spread.
