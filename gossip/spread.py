@@ -7,11 +7,12 @@ A push leaves at once; what comes within the next 20 ms waits and leaves togethe
 waits only for what went wide before it: where a host refuses, a death follows its suspicion at once. Deaths,
 departures, changes of readiness and policies go to ceil(ln n) + 1 members, everything else to 3, and whoever hears it
 for the first time pushes it on. To whom is not drawn by lot: with all present members in one order, number p tells
--p*k - r modulo n for r = 1 ... k (Imase and Itoh, "Design to minimize diameter on building-block network", 1981), so
-everybody is told by k others, and nobody is more than ceil(log_k n) steps away. Drawn by lot, as many
-copies miss somebody in every other death at n = 64, and it takes ceil(ln n) + 3 to miss one in thirty.
-After that it rides on heartbeats, pings and acks, least-sent and newest first.
-Whatever both miss is found by the digest every heartbeat carries.
+(-p*k - r) mod n for r = 1 ... k (Imase and Itoh, "Design to minimize diameter on building-block network", 1981), so
+everybody is told by k others, and nobody is more than ceil(log_k n) steps away. Drawn by lot, as many copies miss
+somebody in one death of six at n = 64; ceil(ln n) + 3 of them still do in one of fifty.
+
+After that it rides on heartbeats, pings and acks, least-sent and newest first. Whatever both miss is found by the
+digest every heartbeat carries.
 """
 
 from __future__ import annotations

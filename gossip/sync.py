@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Container
 from itertools import islice
 
 from rumormill.gossip.claims import Claims
@@ -308,7 +307,7 @@ class Sync:
     # --- rows on their way
 
     def _send_newer(self, peer: Row, theirs: dict[bytes, int], complete: frozenset[int]) -> None:
-        """Send what a peer lacks or holds in an earlier account, and of what it does not know is dead, the votes."""
+        """Send what a peer lacks or holds in an earlier account, and tombstones for what it does not know is dead."""
         table = self._state.table
         newer = [
             row
@@ -327,18 +326,15 @@ class Sync:
             for policy in table.policies
             if half_bucket(policy.half) in complete and theirs.get(policy.half) != policy.stamp
         ]
-        self._send_rows(peer, newer, others, theirs)
+        self._send_rows(peer, newer, others)
 
-    def _send_rows(self, peer: Row, rows: list[Row], policies: list[bytes], known: Container[bytes] = ()) -> None:
-        """Policies; records of present members, also of suspects, since a claim needs its row; of others tombstones, or
-        the verdict to a peer that has known them."""
+    def _send_rows(self, peer: Row, rows: list[Row], policies: list[bytes]) -> None:
+        """Policies; records of present members, also of suspects, since a claim needs its row; tombstones of others."""
         held = self._state.table.policies
         messages = [self._spread.policy(policy) for half in policies if (policy := held.get(half)) is not None]
         for row in rows:
             if row.present:
                 messages.append(self._spread.record_of(row))
-            elif row.half in known:
-                messages.append(self._spread.news_of(row))
             else:
                 messages.append(encode_message(self._spread.tombstone(row)))
         for batch in batches(messages, ROOM):
