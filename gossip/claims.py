@@ -331,9 +331,9 @@ class Claims:
             self._isolation.cleared(after.half)
             self.doubted.pop(after.half, None)
             self._standing.pop(after.half, None)
-            if before is None:
+            if before is None and not after.pending:
                 self._isolation.joined()
-            elif before.instance == after.instance and before.liveness is not Liveness.ALIVE:
+            elif before is not None and before.instance == after.instance and before.liveness is not Liveness.ALIVE:
                 state.alive_since[after.half] = state.now
         elif not after.present:
             state.dead_since.setdefault(after.half, state.now)
@@ -341,13 +341,17 @@ class Claims:
             self.doubted.pop(after.half, None)
 
     def _forget(self, half: bytes) -> None:
-        """A life that has been superseded leaves nothing behind."""
+        """A life that has been superseded leaves nothing behind, but that it was heard just now: it may be told of once
+        more, and called dead."""
         state = self._state
         self._votes.clear(half)
         self._isolation.cleared(half)
         state.seal.forget(half)
+        heard = state.heard[half] if state.heard_lately(half) else None
         for memory in (*state.memories(), self.doubted, self._standing):
             memory.pop(half, None)
+        if heard is not None:
+            state.heard[half] = heard
 
     def _spread_change(self, change: Change, after: Row) -> None:
         if after.liveness is Liveness.SUSPECT:

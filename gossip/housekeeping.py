@@ -69,3 +69,5 @@ class Housekeeping:
                 memory.pop(half, None)
             self._votes.clear(half)
             self._pings.forget(half)
+        for half in [half for half in state.heard if state.table.get(half) is None and not state.heard_lately(half)]:
+            del state.heard[half]

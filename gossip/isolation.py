@@ -5,8 +5,8 @@ further deaths are held for three periods; what is heard from in that time was n
 nothing is heard from anyone for three periods while at least two others were present, the likelier explanation is that
 *we* are cut off: the member is *isolated*. It evicts nobody, votes against nobody, takes over nobody and believes no
 death; what it misses it shows as suspect, which callers already try last, and the routing digest stays. That is right
-for a cut and for a mass failure alike. After a minute it gives the others up alone. A newcomer takes the place of a
-member that was lost before it came: a pool of three that has replaced one dead member may lose another.
+for a cut and for a mass failure alike. After a minute it gives the others up alone. In the smallest pools a newcomer
+takes the place of a member lost before: three that have replaced one may lose another.
 
 Coming back is like waking from a pause: votes, counts and held deaths are void, and suspicions of our own that nobody
 ever heard are withdrawn instead of spread.
@@ -17,6 +17,9 @@ from __future__ import annotations
 import math
 
 from rumormill.gossip.state import State
+
+SMALLEST = 4
+"""Members with whom a newcomer makes up for a loss. In larger pools whoever invents members is not to hide losses."""
 
 
 class Isolation:
@@ -80,7 +83,9 @@ class Isolation:
         return state.now < release
 
     def joined(self) -> None:
-        """Somebody new is here: the earliest loss that is beyond doubt is made good."""
+        """Somebody new has a name of its own here: in the smallest pools that makes the earliest death good."""
+        if len(self._state.table.order) > SMALLEST:
+            return
         for half in self._losses:
             if half in self._state.table.buried:
                 del self._losses[half]

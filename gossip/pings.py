@@ -50,12 +50,14 @@ class Pings:
             self.say(row, encode_message(Ping(self._direct_nonce(row))))
 
     def say(self, row: Row, message: bytes) -> None:
-        """Send an encoded message, with news riding along. A member that is not alive here is told so first, once a
-        period at most."""
-        messages = [message]
-        if row.liveness and self._state.once(row.half, "greeting", self._state.settings.period):
-            messages.insert(0, self._spread.news_of(row))
-        self._state.send_encoded(row, messages + self._spread.ride(ROOM - sum(map(len, messages))))
+        """Send an encoded message, with news riding along. To a member that is not alive here none rides, it would be
+        lost on the dead; it is told first what is thought of it, once a period at most."""
+        if not row.liveness:
+            self._state.send_encoded(row, [message, *self._spread.ride(ROOM - len(message))])
+        elif self._state.once(row.half, "greeting", self._state.settings.period):
+            self._state.send_encoded(row, [self._spread.news_of(row), message])
+        else:
+            self._state.send_encoded(row, [message])
 
     def bare_ping(self, row: Row) -> bytes:
         """A ping that carries nothing else, so that whoever refuses it can quote it whole; returns the datagram."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from rumormill.membership.monitors import MOST, HostOfElder, monitors_of, subjects_of
@@ -75,7 +75,7 @@ class Seniority:
         return len(voters) >= 2 and (self._of_two_hosts(voters) or not self.matters())
 
     def matters(self) -> bool:
-        """Whether elders of two hosts could be asked, and have watched everyone for a while."""
+        """Whether elders of two hosts could be asked, and watch everyone or must not be outvoted for being too few."""
         if not self._elders_of_two_hosts(RELIED_ON):
             return False
         return self._state.now - self._began >= ON_ITS_OWN or self._watch_everyone()
@@ -86,14 +86,14 @@ class Seniority:
             return list(halves)
         return [half for half in halves if self._host_if_older(half, SEASON)]
 
-    def elders_to_tell(self, count: int, told: list[Row]) -> list[Row]:
-        """At most ``count`` elders at random, where newcomers are among us: what newcomers pass on of a death, with the
-        votes that sufficed for them, an elder on whom others rely does not believe."""
+    def elders_to_tell(self, count: int, told: Container[bytes]) -> list[Row]:
+        """At most ``count`` elders at random beside those told, where newcomers are among us: what these pass on of a
+        death, with the votes that sufficed for them, an elder on whom others rely does not believe."""
         state = self._state
         if not self._newcomers or not self.matters():
             return []
-        halves = {row.half for row in told} | {state.me.half}
-        elders = [half for half in state.table.order if half not in halves and self._host_if_older(half, RELIED_ON)]
+        others = (half for half in state.table.order if half not in told and half != state.me.half)
+        elders = [half for half in others if self._host_if_older(half, RELIED_ON)]
         chosen = state.rng.sample(elders, min(count, len(elders)))
         return [row for half in chosen if (row := state.table.get(half)) is not None]
 
@@ -151,12 +151,14 @@ class Seniority:
         order, reach = self._state.table.order, MOST * self._state.settings.monitors
         elders = set(self._elders(RELIED_ON))
         homes = [(place, self._host_if_older(half, SEASON)) for place, half in enumerate(order) if half in elders]
-        circle = homes + [(place + len(order), host) for place, host in homes]
-        for number, (start, _) in enumerate(homes):
-            following = circle[number + 1 : number + 1 + len(homes)]
-            second = next(place for place, host in following if host != following[0][1])
-            if second - start > reach:
+        later = [(place + len(order), host) for place, host in homes]
+        next_place, next_host, next_other = math.inf, "", math.inf
+        for place, host in reversed(homes + later):  # backwards: who comes next, and the next on another host than that
+            if place < len(order) and next_other - place > reach:
                 return False
+            if host != next_host:
+                next_other = next_place
+            next_place, next_host = place, host
         return True
 
     def _if_needed(self) -> HostOfElder | None:

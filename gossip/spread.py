@@ -8,8 +8,8 @@ waits only for what went wide before it: where a host refuses, a death follows i
 departures, changes of readiness and policies go to ceil(ln n) + 1 members, everything else to 3, and whoever hears it
 for the first time pushes it on. To whom is not drawn by lot: with all present members in one order, number p tells
 (-p*k - r) mod n for r = 1 ... k (Imase and Itoh, "Design to minimize diameter on building-block network", 1981), so
-everybody is told by k others, and nobody is more than ceil(log_k n) steps away. Drawn by lot, as many copies miss
-somebody in one death of six at n = 64; ceil(ln n) + 3 of them still do in one of fifty.
+where tables agree everybody is told by k others and nobody is more than ceil(log_k n) steps away. Drawn by lot, as
+many copies miss somebody in one death of six at n = 64; ceil(ln n) + 3 of them still do in one of fifty.
 
 After that it rides on heartbeats, pings and acks, least-sent and newest first. Whatever both miss is found by the
 digest every heartbeat carries.
@@ -30,6 +30,9 @@ from rumormill.membership.record import Liveness
 from rumormill.membership.row import Row
 
 FANOUT = 3
+LEAST_WIDE = 5
+FAREWELLS = 5
+"""More than to others' news a departure is told to: who leaves cannot repeat it."""
 RIDES = 2
 """More changed nothing that could be measured (SWIM, section 4.1, has lambda * ln n of them, and no digest)."""
 MAX_WAITING_RECORDS = 8
@@ -87,18 +90,22 @@ class Spread:
             self._next_wide = self._next_burst
         wide = [message for half, far in fresh.items() if far and (message := self.news(half))]
         near = [message for half, far in fresh.items() if not far and (message := self.news(half))]
-        peers = self.next_in_line(self.wide_fanout(len(wide)) if wide else FANOUT)
+        told: dict[bytes, tuple[Row, list[bytes]]] = {}
         if wide:
-            peers += state.seniority.elders_to_tell(max(len(peers), ELDERS), peers)
-        for position, peer in enumerate(peers):
-            self._send_all(peer, wide + near if position < FANOUT else wide)
+            told.update((peer.half, (peer, list(wide))) for peer in self.next_in_line(self.wide_fanout(len(wide))))
+            told.update((elder.half, (elder, list(wide))) for elder in state.seniority.elders_to_tell(ELDERS, told))
+        for peer in self.next_in_line(FANOUT) if near else ():
+            told.setdefault(peer.half, (peer, []))[1].extend(near)
+        for peer, messages in told.values():
+            self._send_all(peer, messages)
         for half in fresh:
+            self._riding.pop(half, None)  # the newest stands last
             self._riding[half] = 0
         self._bound_riding()
 
     def wide_fanout(self, pieces: int = 1) -> int:
-        """ceil(ln n) + 1, and more for many pieces: enough where a tenth is lost, or tables differ."""
-        return math.ceil(math.log(max(len(self._state.table.order), 1) * pieces)) + 1
+        """ceil(ln n) + 1, more for many pieces, and everybody in the smallest pools."""
+        return max(math.ceil(math.log(len(self._state.table.order) * pieces)) + 1, LEAST_WIDE)
 
     def next_in_line(self, count: int) -> list[Row]:
         """The ``count`` members we pass news on to; some drawn by lot instead of ourselves and of suspects."""
@@ -176,7 +183,7 @@ class Spread:
         state = self._state
         state.raise_incarnation()
         farewell = encode_message(Left(state.me.half, state.me.incarnation, state.sign_departure()))
-        told = {row.half: row for row in state.random_members(self.wide_fanout() + 2 + FANOUT)}
+        told = {row.half: row for row in state.random_members(self.wide_fanout() + FAREWELLS)}
         if also is not None:
             told[also.half] = also
         for row in told.values():
@@ -208,8 +215,10 @@ class Spread:
 
     def _bound_riding(self) -> None:
         if len(self._riding) > MAX_RIDING:
-            least_sent = sorted(self._riding.items(), key=lambda item: item[1])[:MAX_RIDING]
-            self._riding = dict(least_sent)
+            newest_first = reversed(list(self._riding.items()))
+            dropped = sorted(newest_first, key=lambda item: item[1])[MAX_RIDING:]
+            for half, _ in dropped:
+                del self._riding[half]
 
 
 def successors(place: int, size: int, count: int) -> list[int]:

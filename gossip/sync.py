@@ -11,18 +11,17 @@ rows   B -> A  the same, five records a datagram
 Policies stand in it beside the members.
 
 Everything is idempotent, and any datagram may be lost: a question is repeated two round trips after the last answer
-that was *processed*, and what a sync misses the next one finds. A sync starts when a peer's heartbeat carries a
-digest that is not ours, nor was a moment ago (then news has yet to reach it), and nothing is learned here for as long
-as a push may be under way: pushes have missed us. Otherwise it starts when a peer's has differed for two periods.
-One that leaves our table as it was doubles the wait for the next, up to 30 s (a three-way split of 128 nodes
-cost 23 468 syncs without that rule and 548 with it). A newcomer syncs at once with random members, one after the
-other, while it learns anything new.
+that was *processed*, and what a sync misses the next one finds. A sync starts when the digest on a peer's heartbeats
+has differed from ours for two periods. It starts at once, *quickly*, when a digest is not ours and was not within the
+last period (else news may not have reached the peer yet), and for as long as two pushes take nothing is learned here
+and the peer does not agree: it is likely that pushes have missed us. One that leaves our table as it was doubles the
+wait for the next of its kind, up to 30 s (a three-way split of 128 nodes cost 23 468 syncs without that rule and 548
+with it). A newcomer syncs at once with random members, one after the other, while it learns anything new.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from itertools import islice
 
 from rumormill.gossip.claims import Claims
@@ -39,19 +38,41 @@ TRIES = 5
 SERVED_AT_ONCE = 4
 SERVING_SECONDS = 0.5
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
-FORMER = 16
+QUICK_WAIT = 0.25
+MAX_FORMER = 64
 BOOTSTRAP_FIRST, BOOTSTRAP_LAST = 0.02, 0.4
+
+
+class Wait:
+    """Until when no sync of one kind starts: for longer, the oftener one has brought nothing. Seconds."""
+
+    __slots__ = ("_first", "_length", "until")
+
+    def __init__(self, first: float, now: float) -> None:
+        self._first = first
+        self._length = 0.0
+        self.until = now
+
+    def end(self, now: float) -> None:
+        self._length = 0.0
+        self.until = now
+
+    def lengthen(self, now: float, jitter: float) -> None:
+        self._length = min(max(self._first, 2 * self._length), LONGEST_WAIT)
+        self.until = now + self._length * jitter
 
 
 class Exchange:
     """One sync of ours with one peer."""
 
-    __slots__ = ("again", "asked", "parts", "peer", "progress", "tries", "version", "wanted")
+    __slots__ = ("again", "asked", "parts", "peer", "progress", "tries", "version", "wait", "wanted")
 
-    def __init__(self, peer: Row, version: int) -> None:
+    def __init__(self, peer: Row, version: int, wait: Wait) -> None:
         self.peer = peer
         self.version = version
         """The table's version when we began: whether anything was learned."""
+        self.wait = wait
+        """For the next of its kind."""
         self.parts: set[int] | None = None
         """Parts of *have* still missing; None before the first."""
         self.wanted: dict[bytes, int] = {}
@@ -70,11 +91,12 @@ class Sync:
         "_bootstrap_wait",
         "_claims",
         "_differs_since",
+        "_digest",
         "_dissent",
         "_exchange",
         "_former",
-        "_not_before",
         "_pings",
+        "_quick_wait",
         "_serving",
         "_spread",
         "_state",
@@ -90,11 +112,11 @@ class Sync:
         self._differs_since: dict[bytes, float] = {}
         self._dissent: tuple[bytes, float] | None = None
         """Whose digest is not ours, and when we look into it if we have learned nothing by then."""
-        self._former: deque[int] = deque(maxlen=FORMER)
-        """Our own digests of late."""
+        self._digest = 0
+        self._former: dict[int, float] = {}
+        """Our own digests of late, and when they ceased to be."""
         self._exchange: Exchange | None = None
-        self._wait = 0.0
-        self._not_before = state.now
+        self._wait, self._quick_wait = Wait(FIRST_WAIT, state.now), Wait(QUICK_WAIT, state.now)
         self._serving: dict[bytes, float] = {}
         self._bootstrap = math.inf
         """When the newcomer's next sync starts; infinite when it is no newcomer any more."""
@@ -119,11 +141,11 @@ class Sync:
             peer = state.table.get(self._dissent[0])
             self._dissent = None
             if peer is not None:
-                self._start(peer)
+                self._start(peer, self._quick_wait)
         elif state.now >= self._bootstrap:
             peers = state.random_members(1)
             if peers:
-                self._start(peers[0])
+                self._start(peers[0], self._wait)
             else:
                 self._bootstrap = state.now + BOOTSTRAP_LAST
 
@@ -135,27 +157,43 @@ class Sync:
     def compare(self, peer: Row, digest: int) -> bool:
         """Look at the digest a peer's heartbeat carries; True if it is ours."""
         state = self._state
-        if digest == state.table.digest & 0xFFFFFFFF:
+        own = state.table.digest & 0xFFFFFFFF
+        if own != self._digest:
+            self._note_digest(own)
+        if digest == own:
             if self._differs_since:
                 self._differs_since.pop(peer.half, None)
+            if self._dissent is not None and self._dissent[0] == peer.half:
+                self._dissent = None
             return True
         since = self._differs_since.setdefault(peer.half, state.now + state.rng.random() * state.settings.period)
-        if self._exchange is None and state.now >= self._not_before:
-            if state.now - since >= 2 * state.settings.period:
-                self._start(peer)
-            elif self._dissent is None and digest not in self._former:
-                under_way = 2 * state.settings.burst + 2 * self._pings.rtt(peer.half)
-                self._dissent = (peer.half, state.now + under_way)
+        if self._exchange is None:
+            if state.now - since >= 2 * state.settings.period and state.now >= self._wait.until:
+                self._start(peer, self._wait)
+            elif self._dissent is None and state.now >= self._quick_wait.until and not self._was_ours(digest):
+                two_pushes = 2 * state.settings.burst + 2 * self._pings.rtt(peer.half)
+                self._dissent = (peer.half, state.now + two_pushes)
         return False
 
     def table_changed(self) -> None:
         """Something was learned: the next difference may be looked into at once."""
-        self._wait = 0.0
-        self._not_before = self._state.now
+        now = self._state.now
+        self._wait.end(now)
+        self._quick_wait.end(now)
         self._dissent = None
-        digest = self._state.table.digest & 0xFFFFFFFF
-        if not self._former or self._former[-1] != digest:
-            self._former.append(digest)
+        own = self._state.table.digest & 0xFFFFFFFF
+        if own != self._digest:
+            self._note_digest(own)
+
+    def _note_digest(self, own: int) -> None:
+        self._former.pop(self._digest, None)  # the latest stands last
+        self._former[self._digest] = self._state.now
+        self._digest = own
+        if len(self._former) > MAX_FORMER:
+            del self._former[next(iter(self._former))]
+
+    def _was_ours(self, digest: int) -> bool:
+        return self._state.now - self._former.get(digest, -math.inf) <= self._state.settings.period
 
     def restart(self) -> None:
         self._exchange = self._dissent = None
@@ -164,11 +202,11 @@ class Sync:
 
     # --- asking
 
-    def _start(self, peer: Row) -> None:
+    def _start(self, peer: Row, wait: Wait) -> None:
         self._state.counters["syncs"] += 1
         self._dissent = None
         self._differs_since.pop(peer.half, None)
-        self._exchange = Exchange(peer, self._state.table.version)
+        self._exchange = Exchange(peer, self._state.table.version, wait)
         self._open(self._exchange)
 
     def _open(self, exchange: Exchange) -> None:
@@ -259,11 +297,10 @@ class Sync:
             done = compared and self._bootstrap_wait > BOOTSTRAP_LAST
             self._bootstrap_wait = min(self._bootstrap_wait, BOOTSTRAP_LAST)
             self._bootstrap = math.inf if done else state.now + self._bootstrap_wait * jitter
-        elif not compared:
-            self._not_before = state.now + state.settings.period * jitter
+        elif not compared and exchange.wait is self._wait:
+            self._wait.until = state.now + state.settings.period * jitter
         elif not learned:
-            self._wait = min(max(FIRST_WAIT, 2 * self._wait), LONGEST_WAIT)
-            self._not_before = state.now + self._wait * jitter
+            exchange.wait.lengthen(state.now, jitter)
 
     # --- answering
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pools import node, pool
 
-from rumormill.gossip.spread import successors
+from rumormill.gossip.spread import MAX_RIDING, successors
 
 SIZES = st.integers(2, 300)
 COUNTS = st.integers(2, 9)
@@ -55,4 +55,15 @@ def test_in_the_smallest_pools_everybody_is_told() -> None:
     for size in (1, 2, 3, 5):
         world = pool(size, seed=3)
         for key in world.hosts:
-            assert {row.name for row in node(world, key)._spread.next_in_line(6)} == set(world.hosts) - {key}
+            spread = node(world, key)._spread
+            assert {row.name for row in spread.next_in_line(spread.wide_fanout())} == set(world.hosts) - {key}
+
+
+def test_what_rides_is_least_sent_and_newest_first() -> None:
+    spread = node(pool(40, seed=4), "n0")._spread
+    order = spread._state.table.order
+    spread._riding = dict.fromkeys(order, 0)
+    spread._bound_riding()
+    assert list(spread._riding) == order[-MAX_RIDING:]
+    first = spread.ride(room=2000)
+    assert spread.news(order[-1]) == first[0]

@@ -26,14 +26,18 @@ def test_a_newcomer_to_a_busy_pool_compares_as_soon_as_somebody_has_time(seed: i
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_whom_every_push_has_missed_compares_at_the_next_heartbeat_but_one(seed: int) -> None:
+@pytest.mark.parametrize("goes", ["n1", "n16"])
+def test_whom_every_push_has_missed_compares_at_the_next_heartbeat(goes: str, seed: int) -> None:
+    """When the last that joined goes first, everybody's digest is again what ours was before it came: not of late."""
     world = pool(16, seed)
-    world.run(seed * 0.03)
-    world.cut({"n5"})
-    world.leave("n1")
-    world.run(0.06)
+    world.start_one("n16")
+    world.run(5.0 + seed * 0.03)
+    world.cut_one_way(None, {"n5"})
+    world.leave(goes)
+    world.run(0.16)
+    assert world.holds("n5", goes) is not Liveness.LEFT
     world.heal()
-    assert world.run_until(lambda: world.holds("n5", "n1") is Liveness.LEFT, within=0.25) is not None
+    assert world.run_until(lambda: world.holds("n5", goes) is Liveness.LEFT, within=0.28) is not None
 
 
 def test_news_that_goes_round_makes_nobody_compare() -> None:
@@ -45,3 +49,19 @@ def test_news_that_goes_round_makes_nobody_compare() -> None:
         world.crash(key)
         world.run(1.5)
     assert [node(world, key).counters["syncs"] for key in observers] == before
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_news_in_different_orders_keeps_nobody_from_comparing_later(seed: int) -> None:
+    """Who has heard of B alone and who has heard of A alone compare, and neither learns what is not on its way."""
+    world = pool(40, seed)
+    for number in range(1, 7):
+        world.leave(f"n{number}")
+        world.run(0.003)
+    world.run(0.3)
+    world.cut_one_way(None, {"n20"})
+    world.leave("n7")
+    world.run(0.3)
+    assert world.holds("n20", "n7") is not Liveness.LEFT
+    world.heal()
+    assert world.run_until(lambda: world.holds("n20", "n7") is Liveness.LEFT, within=0.4) is not None
