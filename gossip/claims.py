@@ -165,8 +165,8 @@ class Claims:
         if row := self._subject(vote.subject, vote.incarnation, sender):
             if vote.vote.voter != sender.half or not self._take_vote(row, vote.vote, sender):
                 return
-            if row.liveness is Liveness.ALIVE:
-                self.apply(row.held(Liveness.SUSPECT), f"three misses seen by {sender.name}")
+            if row.liveness is Liveness.ALIVE:  # quietly: a suspicion has gone before it, or a death follows at once
+                self.apply(row.held(Liveness.SUSPECT), f"three misses seen by {sender.name}", quietly=True)
             self.conclude(row.half)
 
     def hear_death(self, death: Death, sender: Row, *, stale: bool = False) -> None:
@@ -227,14 +227,15 @@ class Claims:
 
     # --- what we conclude ourselves
 
-    def suspect(self, row: Row) -> None:
+    def suspect(self, row: Row, *, quietly: bool = False) -> None:
         """Two misses in a row: say so, to the subject first of all (a ping with the claim is on its way)."""
         if row.liveness is Liveness.ALIVE:
             self._isolation.own_suspicions[row.half] = None
-            self.apply(row.held(Liveness.SUSPECT), f"two misses seen by {self._state.me.name}")
+            self.apply(row.held(Liveness.SUSPECT), f"two misses seen by {self._state.me.name}", quietly=quietly)
 
     def vote(self, row: Row) -> None:
-        """Three misses in a row or more: vote, or renew the vote."""
+        """Three misses in a row or more: vote, or renew the vote. Where they were refusals, also before those whose
+        heartbeats go to the subject: they are refused just now as well, and have not heard it as its monitors have."""
         state = self._state
         if self._isolation.silent:
             return
@@ -243,6 +244,8 @@ class Claims:
         self._votes.cast(row.half, Ballot(state.me.half, row.incarnation, state.now, stamp, signature))
         ballot = Vote(row.half, row.incarnation, CastVote(state.me.half, stamp, 0, signature))
         others = [h for h in state.seniority.monitors_of(row.half) if h != state.me.half]
+        if state.refused_since_heard(row.half):
+            others += [h for h in state.seniority.beating_to(row.half) if h not in (state.me.half, *others)]
         jury = [other for h in others if (other := state.table.get(h))]
         jury += state.random_members(3, exclude=(row.half, *others))
         for member in jury:

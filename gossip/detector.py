@@ -265,10 +265,14 @@ class Detector:
             watch.began = state.now
         watch.due = state.now + self._period
         if watch.misses >= state.settings.misses and not self._claims.conclude(row.half):
-            self._claims.suspect(row)
+            self._claims.suspect(row, quietly=True)  # the second vote is milliseconds away
             self._claims.vote(state.table.get(row.half) or row)
             self._pings.ping(state.table.get(row.half) or row)
         self._rearm()
+
+    def is_close_to(self, half: bytes) -> bool:
+        """Whether we watch a member, or it watches us: where its kernel refuses, we are among the first to know."""
+        return half in self.watches or any(row.half == half for row in self._monitors)
 
     def verify_soon(self, row: Row) -> None:
         """Something casts doubt on a member: if we are its monitor, ping it now."""
@@ -378,10 +382,11 @@ class Detector:
         self._verify_doubted()
 
     def _ping_one_suspect(self) -> None:
-        """No suspect for ever: one a period is pinged, the claim with it, so that it can refute."""
-        suspects = self._state.table.suspects
-        if suspects:
-            half = next(iter(suspects))
+        """No suspect for ever: one a period is pinged, the claim with it, so that it can refute. In its first period
+        those see to that who suspect it on their own account."""
+        state, suspects = self._state, self._state.table.suspects
+        half = next(iter(suspects), None)
+        if half is not None and state.now - state.suspect_since.get(half, state.now) >= self._period:
             suspects[half] = suspects.pop(half)
             if row := self._state.table.get(half):
                 self._pings.ping(row)

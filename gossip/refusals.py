@@ -6,8 +6,9 @@ whole counts as a miss. Nobody who has not seen the ping can make one up: its no
 it. A ping is sealed for one instance, so a refusal never speaks of a later life at the same address.
 
 Three such misses make a vote, like any others, and may be held against what was heard *before* the pings: whoever heard
-the member within the last period need not wait, but must have been refused itself. A monitor that is told of a vote
-verifies at once, so two votes stand some 20 ms after the first refusal; refutation is as ever.
+the member within the last period need not wait, but must have been refused itself. Votes go to the member's monitors
+and to those whose heartbeats it gets, who verify at once, so two stand some 20 ms after the first refusal. Nobody else
+is told before the death is: a pool that is all told of a suspicion first is busy with that. Refutation is as ever.
 
 Where a refusal has lied (a firewall that answers in a host's name), the member is heard again. From then on nobody who
 was deceived believes a refusal of that instance for a minute.
@@ -95,8 +96,8 @@ class Refusals:
         self._ping(row, verification)
 
     def heard_vote(self, subject: bytes) -> None:
-        """Somebody votes against a member we watch: see for ourselves now."""
-        if subject in self._detector.watches and (row := self._state.table.get(subject)):
+        """Somebody votes against a member we watch, or that watches us: see for ourselves now."""
+        if self._detector.is_close_to(subject) and (row := self._state.table.get(subject)):
             self.verify(row)
 
     def heard_death(self, subject: bytes) -> None:

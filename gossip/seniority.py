@@ -109,6 +109,10 @@ class Seniority:
         """The halves that watch a member, as seen from here."""
         return monitors_of(half, self._state.table, self._state.settings.monitors, self._if_needed())
 
+    def beating_to(self, half: bytes) -> list[bytes]:
+        """The halves whose heartbeats go to a member, as seen from here; elders that watch others are left aside."""
+        return subjects_of(half, self._state.table, self._state.settings.monitors)
+
     def subjects(self) -> tuple[list[bytes], list[bytes]]:
         """The halves we watch; and those among them who may not know that we do, and send us no heartbeats."""
         table, me, count = self._state.table, self._state.me.half, self._state.settings.monitors
