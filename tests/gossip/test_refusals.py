@@ -181,3 +181,14 @@ def test_the_frozen_are_not_refused() -> None:
     world.run(2.0)
     assert world.history.of("evicted") == []
     assert held(world, "n3") == {Liveness.ALIVE}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_where_a_kernel_refuses_only_those_close_to_the_dead_suspect_it_first(seed: int) -> None:
+    """A pool of 64 processes that were all told of the suspicion asked the kernel themselves: .05 s more on two cores."""
+    world = pool(64, seed)
+    world.refuse()
+    world.crash("n7")
+    assert world.run_until(lambda: everyone_holds(world, "n7", Liveness.DEAD), within=0.3) is not None
+    suspecting = {conclusion.observer for conclusion in world.history.of("suspected") if conclusion.member == "n7"}
+    assert len(suspecting) <= 24  # three it watched, three that watched it, and three drawn by lot with each vote
