@@ -185,7 +185,7 @@ def test_the_frozen_are_not_refused() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_where_a_kernel_refuses_only_those_close_to_the_dead_suspect_it_first(seed: int) -> None:
-    """A pool of 64 processes that were all told of the suspicion asked the kernel themselves: .05 s more on two cores."""
+    """64 processes that were all told of the suspicion asked the kernel themselves: .05 s more on two cores."""
     world = pool(64, seed)
     world.refuse()
     world.crash("n7")
