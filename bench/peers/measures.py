@@ -17,7 +17,7 @@ from bench.peers.stage import OURS, Lateness, Stage, pin
 
 PERIOD = 0.2
 CALM = 0.4
-"""Seconds of peace before a fault; a random part of a period is added, so that faults fall anywhere in it."""
+"""Seconds of peace before a fault, and a random part of a period."""
 PATIENCE = 30.0
 HEALING_SECONDS = 15.0
 REST_SECONDS = 10.0
@@ -32,19 +32,31 @@ WRONGLY = "healthy members evicted"
 def crashes(stage: Stage, times: int) -> None:
     """SIGKILL, in turn at each system: on a host that stays silent, then on one whose kernel refuses.
 
-    Those that make nothing of a refusal have every fourth turn there.
+    Those that make nothing of a refusal have every fourth turn there. Each turn falls into another part of the period:
+    how long three missed heartbeats take depends on when the last one was, and the median of a few moments by lot
+    says more of the lot than of the system.
     """
+    modes = ("silent host", "live kernel")
+    moments = {(pool.name, mode): _spread_out(stage, times) for pool in stage.pools for mode in modes}
     for turn in range(times):
-        for mode in ("silent host", "live kernel"):
+        for mode in modes:
             for pool in stage.pools:
                 if (mode == "silent host" or pool.name == OURS or turn % 4 == 0) and _found_together(stage, pool):
-                    _crash(stage, pool, mode)
+                    _crash(stage, pool, mode, moments[pool.name, mode][turn])
         stage.say(f"{turn + 1} of {times}: " + _latest(stage, "silent host, all", "live kernel, all"))
 
 
-def _crash(stage: Stage, pool: Pool, mode: str) -> None:
+def _spread_out(stage: Stage, times: int) -> list[float]:
+    """So many moments in a period, one in each equal part of it, in no order. Seconds."""
+    moments = [(number + stage.rng.random()) / times * PERIOD for number in range(times)]
+    stage.rng.shuffle(moments)
+    return moments
+
+
+def _crash(stage: Stage, pool: Pool, mode: str, moment: float) -> None:
     silent = mode == "silent host"
     victim, others, mark = _choose(stage, pool, rested=not silent)
+    time.sleep((moment - time.monotonic()) % PERIOD)
     if silent:
         stage.bed.silence(victim.host, pool.system.port)
     else:
