@@ -228,7 +228,8 @@ class Claims:
     # --- what we conclude ourselves
 
     def suspect(self, row: Row, *, quietly: bool = False) -> None:
-        """Two misses in a row: say so, to the subject first of all (a ping with the claim is on its way)."""
+        """Two misses in a row: say so, to the subject first of all (a ping with the claim is on its way). ``quietly``
+        tells nobody else, where a vote follows at once."""
         if row.liveness is Liveness.ALIVE:
             self._isolation.own_suspicions[row.half] = None
             self.apply(row.held(Liveness.SUSPECT), f"two misses seen by {self._state.me.name}", quietly=quietly)

@@ -382,11 +382,10 @@ class Detector:
         self._verify_doubted()
 
     def _ping_one_suspect(self) -> None:
-        """No suspect for ever: one a period is pinged, the claim with it, so that it can refute. In its first period
-        those see to that who suspect it on their own account."""
-        state, suspects = self._state, self._state.table.suspects
-        half = next(iter(suspects), None)
-        if half is not None and state.now - state.suspect_since.get(half, state.now) >= self._period:
+        """No suspect for ever: one a period is pinged, the claim with it, so that it can refute."""
+        suspects = self._state.table.suspects
+        if suspects:
+            half = next(iter(suspects))
             suspects[half] = suspects.pop(half)
             if row := self._state.table.get(half):
                 self._pings.ping(row)

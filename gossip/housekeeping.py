@@ -54,7 +54,8 @@ class Housekeeping:
             self._pings.ping(state.rng.choice(dead))
 
     def _look(self) -> None:
-        """Forget tombstones and what is remembered of them; take new keys before the old ones have sealed too much."""
+        """Forget tombstones and what is remembered of them, and when superseded lives were heard; take new keys before
+        the old ones have sealed too much."""
         state = self._state
         if state.seal.counter >= RENEW_COUNTER:
             self._naming.renew()

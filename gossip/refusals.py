@@ -7,8 +7,8 @@ it. A ping is sealed for one instance, so a refusal never speaks of a later life
 
 Three such misses make a vote, like any others, and may be held against what was heard *before* the pings: whoever heard
 the member within the last period need not wait, but must have been refused itself. Votes go to the member's monitors
-and to those whose heartbeats it gets, who verify at once, so two stand some 20 ms after the first refusal. Nobody else
-is told before the death is: a pool that is all told of a suspicion first is busy with that. Refutation is as ever.
+and to those whose heartbeats it gets, who verify at once, so two stand some 20 ms after the first refusal. A suspicion
+is not pushed before the death: a pool that is all told of it first is busy with that. Refutation is as ever.
 
 Where a refusal has lied (a firewall that answers in a host's name), the member is heard again. From then on nobody who
 was deceived believes a refusal of that instance for a minute.

@@ -12,11 +12,11 @@ Policies stand in it beside the members.
 
 Everything is idempotent, and any datagram may be lost: a question is repeated two round trips after the last answer
 that was *processed*, and what a sync misses the next one finds. A sync starts when the digest on a peer's heartbeats
-has differed from ours for two periods. It starts at once, *quickly*, when a digest is not ours and was not within the
-last period (else news may not have reached the peer yet), and for as long as two pushes take nothing is learned here
-and the peer does not agree: it is likely that pushes have missed us. One that leaves our table as it was doubles the
-wait for the next of its kind, up to 30 s (a three-way split of 128 nodes cost 23 468 syncs without that rule and 548
-with it). A newcomer syncs at once with random members, one after the other, while it learns anything new.
+has differed from ours for two periods. It starts *quickly*, as long after a strange digest as two pushes take, if
+nothing is learned here and the peer does not agree meanwhile: it is likely that pushes have missed us. What was ours
+within the last period is not strange, for news may yet have to reach the peer. One that leaves our table as it was
+doubles the wait for the next of its kind, up to 30 s (a three-way split of 128 nodes cost 23 468 syncs without that
+rule and 548 with it). A newcomer syncs at once with random members, one after the other, while it learns anything new.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Wait:
 class Exchange:
     """One sync of ours with one peer."""
 
-    __slots__ = ("again", "asked", "parts", "peer", "progress", "tries", "version", "wait", "wanted")
+    __slots__ = ("again", "asked", "parts", "peer", "tries", "version", "wait", "wanted")
 
     def __init__(self, peer: Row, version: int, wait: Wait) -> None:
         self.peer = peer
@@ -79,7 +79,6 @@ class Exchange:
         self.asked: dict[bytes, None] = {}
         """What was asked for last and has not come."""
         self.tries = 0
-        self.progress = 0
         self.again = 0.0
 
 
@@ -157,10 +156,7 @@ class Sync:
     def compare(self, peer: Row, digest: int) -> bool:
         """Look at the digest a peer's heartbeat carries; True if it is ours."""
         state = self._state
-        own = state.table.digest & 0xFFFFFFFF
-        if own != self._digest:
-            self._note_digest(own)
-        if digest == own:
+        if digest == self._own_digest():
             if self._differs_since:
                 self._differs_since.pop(peer.half, None)
             if self._dissent is not None and self._dissent[0] == peer.half:
@@ -181,18 +177,21 @@ class Sync:
         self._wait.end(now)
         self._quick_wait.end(now)
         self._dissent = None
+        self._own_digest()
+
+    def _own_digest(self) -> int:
+        """Our digest now. Where it is another than at the last call, that one is remembered as a former one."""
         own = self._state.table.digest & 0xFFFFFFFF
         if own != self._digest:
-            self._note_digest(own)
-
-    def _note_digest(self, own: int) -> None:
-        self._former.pop(self._digest, None)  # the latest stands last
-        self._former[self._digest] = self._state.now
-        self._digest = own
-        if len(self._former) > MAX_FORMER:
-            del self._former[next(iter(self._former))]
+            self._former.pop(self._digest, None)  # the latest stands last
+            self._former[self._digest] = self._state.now
+            self._digest = own
+            if len(self._former) > MAX_FORMER:
+                del self._former[next(iter(self._former))]
+        return own
 
     def _was_ours(self, digest: int) -> bool:
+        """Whether it was ours within the last period."""
         return self._state.now - self._former.get(digest, -math.inf) <= self._state.settings.period
 
     def restart(self) -> None:

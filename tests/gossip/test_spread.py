@@ -32,7 +32,7 @@ def test_from_anywhere_all_are_reached_in_logarithmically_many_steps(
 
 
 def test_where_all_hold_the_same_everybody_is_told_by_as_many_as_it_tells() -> None:
-    """Ourselves and suspects are made up for by lot: so many that two in three are still told by all who should."""
+    """But for those who would tell themselves, and tell somebody by lot instead."""
     world = pool(40, seed=1)
     told = Counter(row.name for key in world.hosts for row in node(world, key)._spread.next_in_line(5))
     assert sum(told.values()) == 40 * 5
