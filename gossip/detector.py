@@ -179,17 +179,18 @@ class Detector:
 
     def heartbeat(self, sender: Row, heartbeat: Heartbeat) -> bool:
         """A heartbeat came; True if it is a sign of life, False if it is too old to be one."""
-        now = self._state.now
         self._fall_in(sender)
         if heartbeat.flags & DEAF:
             self._deaf[sender.half] = None
         elif self._deaf:
             self._deaf.pop(sender.half, None)
         watch = self.watches.get(sender.half)
-        delay = watch.lateness.of(heartbeat.sent, now) if watch is not None else 0.0
-        if delay > 4 * self._period:
+        at = self._state.arrived
+        if watch is not None:
+            at -= watch.lateness.of(heartbeat.sent, at)
+        if self._state.now - at > 4 * self._period:
             return False
-        self.alive(sender.half, now - delay)
+        self.alive(sender.half, at)
         return True
 
     def alive(self, half: bytes, at: float) -> None:

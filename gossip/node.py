@@ -157,11 +157,15 @@ class Node:
         self._joining.set_contacts(addresses)
         self._end_step()
 
-    def receive_datagram(self, data: bytes, source: Address, now: float) -> None:
-        """Take in one datagram. No bytes make it raise: what cannot be used is counted and dropped."""
+    def receive_datagram(self, data: bytes, source: Address, now: float, arrived: float | None = None) -> None:
+        """Take in one datagram. No bytes make it raise: what cannot be used is counted and dropped.
+
+        ``arrived`` is when it came in, at ``now`` or before: what it waited for us is not the network's lateness.
+        """
         if self._naming.stopped is not None or self._reception.ignores(data, now):
             return
         self._step_to(now)
+        self._state.arrived = now if arrived is None else arrived
         if self._reception.datagram_untrusted(data, source):
             self._end_step(only_life=self._reception.only_life)
 

@@ -96,6 +96,7 @@ class State:
         "_last_time",
         "_prefix",
         "alive_since",
+        "arrived",
         "cluster",
         "complaints",
         "counters",
@@ -140,6 +141,8 @@ class State:
         self.rng = rng
         self.token_bytes = token_bytes
         self.now = now
+        self.arrived = now
+        """When the datagram in hand came into our socket: before ``now`` where we were late to read it."""
         self.table = MemberTable(settings.max_members)
         self.counters: Counter[str] = Counter()
         self.received = self.sent = 0

@@ -16,9 +16,10 @@ import errno
 import math
 import os
 import socket
+import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import trio
@@ -45,6 +46,9 @@ CHEAP_VIEW = 0.001
 """Seconds within which a view is made anew after each turn. One that takes longer (thousands of members) is made at a
 fifth of the time: a newcomer that learns five rows a datagram would do little else."""
 
+_SO_TIMESTAMPNS = 35
+"""Linux: the kernel says with each datagram when it came in, on the wall clock. Python 3.11 has no name for it."""
+_TIMESPEC = struct.Struct("@ll")
 
 _RECVERR = {
     socket.AF_INET: (socket.IPPROTO_IP, IP_RECVERR),
@@ -63,7 +67,7 @@ class Core(Protocol):
     def stopped(self) -> str | None: ...
     @property
     def has_left(self) -> bool: ...
-    def receive_datagram(self, data: bytes, source: Address, now: float) -> None: ...
+    def receive_datagram(self, data: bytes, source: Address, now: float, arrived: float) -> None: ...
     def receive_refusal(self, datagram: bytes, address: Address, now: float) -> None: ...
     def handle_timer(self, now: float) -> None: ...
     def datagrams_to_send(self) -> list[tuple[Address, bytes]]: ...
@@ -86,6 +90,7 @@ def bind_udp(address: Address, *, refusals: bool = True) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         if refusals:
             sock.setsockopt(*_RECVERR[family], 1)
         sock.bind(address)
@@ -116,6 +121,8 @@ class GossipTransport:
         self._on_view = on_view
         self._on_events = on_events
         self._clock = clock
+        self._emptied = clock()
+        """When the socket was last found empty."""
         self._refused = False
         """Whether the queue of errors may hold something: the kernel makes the next read or send raise then."""
         self._sleep: trio.CancelScope | None = None
@@ -164,24 +171,34 @@ class GossipTransport:
     def _turn(self) -> None:
         if self._refused:
             self._drain_errors()
-        self._drain()
-        self._node.handle_timer(self._clock())
+        self._node.handle_timer(self._drain())
         self._send()
         self._report()
 
-    def _drain(self) -> None:
-        receive, clock, node = self._sock.recvfrom, self._clock, self._node
+    def _drain(self) -> float:
+        """Hand the Node what is there. Returns a time such that whatever came before has been read (but for the cap):
+        had we been kept from running since, we would miss what lies unread."""
+        receive, clock, node = self._sock.recvmsg, self._clock, self._node
+        now = clock()
+        since_epoch = time.clock_gettime(time.CLOCK_REALTIME) - now
         for _ in range(DRAIN_CAP):
+            now = clock()
             try:
-                data, source = receive(LONGEST_DATAGRAM)
+                data, ancillary, _, source = receive(LONGEST_DATAGRAM, CONTROL_BYTES)
             except BlockingIOError:
-                return
+                self._emptied = now
+                break
             except OSError as error:
                 if not self._drain_errors():
                     self.counters[f"receive_{_name_of(error)}"] += 1
-                    return
+                    break
                 continue
-            node.receive_datagram(data, source[:2], clock())
+            stamp = _stamp_of(ancillary)
+            arrived = now if stamp is None else min(max(stamp - since_epoch, self._emptied), now)
+            node.receive_datagram(data, source[:2], now, arrived)
+        else:
+            now = clock()
+        return now
 
     def _drain_errors(self) -> bool:
         """Empty the queue of errors; False if there was nothing in it."""
@@ -225,6 +242,15 @@ class GossipTransport:
             self._on_view(view)
         if events := self._node.take_events():
             self._on_events(events)
+
+
+def _stamp_of(ancillary: Iterable[tuple[int, int, bytes]]) -> float | None:
+    """When the kernel took a datagram in, seconds since the epoch; None where it does not say."""
+    for level, kind, data in ancillary:
+        if kind == _SO_TIMESTAMPNS and level == socket.SOL_SOCKET and len(data) == _TIMESPEC.size:
+            seconds, nanoseconds = _TIMESPEC.unpack(data)
+            return float(seconds + nanoseconds * 1e-9)
+    return None
 
 
 def _name_of(error: Exception) -> str:

@@ -67,12 +67,12 @@ class Fourth:
 
     # What the transport drives: the node, with both ways tapped.
 
-    def receive_datagram(self, data: bytes, source: Address, now: float) -> None:
+    def receive_datagram(self, data: bytes, source: Address, now: float, arrived: float) -> None:
         if source == self.victim:
             self._keep(data)
             self.news.set()
             self.news = trio.Event()
-        self.node.receive_datagram(data, source, now)
+        self.node.receive_datagram(data, source, now, arrived)
 
     def _listen(self) -> None:
         """Note when each heartbeat of the victim is taken in; acks between them do not count."""

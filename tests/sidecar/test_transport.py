@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -12,8 +13,9 @@ from dataclasses import replace
 
 import pytest
 import trio
+import trio.testing
 
-from rumormill.gossip import Node, Profile
+from rumormill.gossip import Node, Profile, transport
 from rumormill.gossip.transport import DRAIN_CAP, GossipTransport, bind_udp, boot_clock
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.row import tombstone
@@ -165,6 +167,37 @@ async def test_a_flood_leaves_room_for_other_tasks() -> None:
         await b.until({"a": Readiness.WARNING, "b": Readiness.PASSING})
 
 
+@pytest.mark.parametrize("leap", [0.0, 3600.0, -3600.0])
+async def test_a_datagram_counts_from_when_it_came_in(leap: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However late we read it; and a wall clock that leaps meanwhile puts it no further back than our last look."""
+    taken: list[tuple[float, float]] = []
+    with bound() as sock, bound() as sender:
+        a = Peer("a", sock)
+        monkeypatch.setattr(a.node, "receive_datagram", lambda _data, _source, *times: taken.append(times))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(a.transport.run)
+            await trio.testing.wait_all_tasks_blocked()
+            looked = boot_clock()
+            time.sleep(0.05)
+            came = boot_clock()
+            sender.sendto(b"x" * 40, a.address)
+            time.sleep(0.15)
+            clock = time.clock_gettime
+            monkeypatch.setattr(
+                time, "clock_gettime", lambda which: clock(which) + leap * (which == time.CLOCK_REALTIME)
+            )
+            with trio.fail_after(15):
+                while not taken:
+                    await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+    ((now, arrived),) = taken
+    assert now >= came + 0.15
+    if leap:
+        assert arrived == now if leap < 0 else looked - 0.01 <= arrived <= now
+    else:
+        assert came - 0.001 <= arrived <= came + 0.1
+
+
 def test_a_socket_has_room_for_a_burst_and_ipv6_is_its_own_family() -> None:
     with bound() as sock:
         assert not sock.getblocking()
@@ -200,6 +233,7 @@ async def test_a_process_that_ends_is_found_by_its_kernels_refusal(host: str) ->
     assert {event.member for peer in (a, b) for event in peer.events if event.kind == "evicted"} == {"c"}
     assert all(peer.node.counters["refusals"] >= 3 for peer in (a, b))
     assert not any(name.startswith("send_") for peer in (a, b) for name in peer.transport.counters)
+    assert not any(peer.node.counters["pauses"] for peer in (a, b)), "times were handed on out of order"
     assert took < 0.4, "sooner than two missed heartbeats"
 
 
@@ -219,7 +253,10 @@ async def test_without_refusals_nothing_is_heard_of_them() -> None:
         assert not a.transport.counters
 
 
-async def test_a_view_of_thousands_is_not_made_at_every_turn_and_the_last_one_is() -> None:
+async def test_a_view_of_thousands_is_not_made_at_every_turn_and_the_last_one_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport, "CHEAP_VIEW", 0.0)  # on a quick machine this one would be cheap
     with bound() as sock:
         a = Peer("a", sock)
         for number in range(9000):
