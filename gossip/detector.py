@@ -106,6 +106,8 @@ class Detector:
         """Subjects that send us no heartbeats, since they cannot know that we watch them: we ping them instead."""
         self._deaf: dict[bytes, None] = {}
         self.watches: dict[bytes, Watch] = {}
+        self._waited, self._waited_at = 0.0, state.now
+        """How long heartbeats lately lay unread in our own socket: a maximum that fades, and as of when."""
         self._next_due = math.inf
         self.stale = True
         """Whether the table has changed since subjects and monitors were last computed."""
@@ -170,6 +172,7 @@ class Detector:
             watch.last = now
             watch.due = self._due_after(watch)
             watch.lateness = Lateness()
+        self._waited, self._waited_at = 0.0, now
         self._next_beat = now
         self._probe = None
         self._next_probe = now + self._state.rng.random() * self._state.settings.slow_probe
@@ -185,10 +188,12 @@ class Detector:
         elif self._deaf:
             self._deaf.pop(sender.half, None)
         watch = self.watches.get(sender.half)
-        at = self._state.arrived
+        now, at = self._state.now, self._state.arrived
+        waited, faded = now - at, self._waited * 0.5 ** (now - self._waited_at)
+        self._waited, self._waited_at = max(waited, faded), now
         if watch is not None:
             at -= watch.lateness.of(heartbeat.sent, at)
-        if self._state.now - at > 4 * self._period:
+        if now - at > 4 * self._period:
             return False
         self.alive(sender.half, at)
         return True
@@ -429,7 +434,8 @@ class Detector:
         self.watches[half] = watch
 
     def _due_after(self, watch: Watch) -> float:
-        grace, period = max(self._grace, OVER_WORST * watch.lateness.worst + BEYOND_WORST * self._grace), self._period
+        worst, period = max(watch.lateness.worst, self._waited), self._period
+        grace = max(self._grace, OVER_WORST * worst + BEYOND_WORST * self._grace)
         return watch.last + period + (grace if grace < 2 * period else 2 * period)
 
     def _rearm(self) -> None:

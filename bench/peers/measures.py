@@ -323,10 +323,10 @@ def starved(stage: Stage, seconds: float, count: int) -> None:
 # --- cost, and beginnings
 
 
-def idle(stage: Stage, seconds: float) -> None:
-    """Nothing happens; what it costs."""
+def idle(stage: Stage, settle: float, seconds: float) -> None:
+    """Nothing happens; what it costs, ``settle`` seconds after the start."""
     _marks(stage)
-    time.sleep(5.0)
+    _sleep(stage, settle)
     before = {pool.name: _cost(stage, pool) for pool in stage.pools}
     begun = time.monotonic()
     _sleep(stage, seconds)

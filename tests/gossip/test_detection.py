@@ -134,6 +134,18 @@ def test_jitter_widens_the_grace_and_evicts_nobody() -> None:
     assert len(late) < 40, "after a while the grace has adapted"
 
 
+def test_a_member_that_reads_late_gives_the_others_as_long() -> None:
+    world = pool(3)
+    receive = node(world, "n0").receive_datagram
+    node(world, "n0").receive_datagram = (  # type: ignore[method-assign]
+        lambda data, source, now: receive(data, source, now, now - 0.1)
+    )
+    world.run(1.0)
+    before = sent(world)
+    world.run(10.0)
+    assert (sent(world) - before) / 3 / 10.0 <= 18.5, "nobody is missed, so nobody is pinged"
+
+
 @pytest.mark.parametrize("count", [16, 64])
 def test_a_quiet_pool_costs_the_same_at_any_size(count: int) -> None:
     world = pool(count)
