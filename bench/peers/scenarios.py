@@ -81,8 +81,8 @@ def _crashes(size: int, minutes: float) -> Scenario:
 
 
 SETTLED = 80
-"""Seconds for 64 members to come to rest. In its second minute a pool of ours has elders for the first time, few as yet:
-of 64 that started one after the other each sent 42 datagrams a second for some ten seconds. That comes once."""
+"""Seconds for 64 members to come to rest. In its second minute a pool has elders for the first time, few as yet: of 64
+that started one after the other each sent 42 datagrams a second for some ten seconds. That comes once."""
 
 
 def _idle(size: int, settle: float, minutes: float) -> Scenario:
