@@ -27,7 +27,7 @@ class Complaints:
     def due(self, kind: str, source: Address, now: float) -> bool:
         """Whether a line of this kind about this source may be told now; if so, it counts as told."""
         told = self._told.get(kind, {})
-        self._told[kind] = told = {spoken: at for spoken, at in told.items() if 0 <= now - at < TELL_EVERY}
+        self._told[kind] = told = {spoken: at for spoken, at in told.items() if now - at < TELL_EVERY}
         if source in told or len(told) >= ADDRESSES_OF_A_KIND:
             return False
         told[source] = now
@@ -39,7 +39,7 @@ class Complaints:
 
     def trouble(self, now: float) -> str:
         """What was noted lately; empty when nothing."""
-        return self._trouble if 0 <= now - self._trouble_at < TROUBLE_LASTS else ""
+        return self._trouble if now - self._trouble_at < TROUBLE_LASTS else ""
 
 
 def where(address: Address) -> str:

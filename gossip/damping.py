@@ -106,14 +106,6 @@ class Damping:
         self._impose(True)
         state.tell("probation", state.me.name, f"{state.me.name} takes no work {why}")
 
-    def clock_fell_back(self, now: float) -> None:
-        """What was remembered by the former clock has no age any more: our start is long past, and nobody flaps."""
-        self._born = -math.inf
-        self._ends.clear()
-        self._failures.clear()
-        if self.deadline < math.inf:
-            self.deadline = min(self.deadline, now + LONGEST)
-
     def _impose(self, imposed: bool) -> None:
         state = self._state
         changed = imposed != state.identity.probation and state.identity.profile.readiness.routable

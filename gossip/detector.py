@@ -54,6 +54,10 @@ OVER_WORST, BEYOND_WORST = 1.1, 0.4
 """Grace where heartbeats have come late: the worst lateness, which fades by a seventieth each, and a part of the grace.
 All of both cost 10 ms more at every death for as little; the root of their squares, four times as many false misses
 where heartbeats are up to a period late."""
+WAITED_LEFT = 0.5
+"""Of how long heartbeats waited unread in our own socket, what counts a second later. A member's own lateness lasts ten
+times as long: a link stays what it is, but a processor is busy for a moment, and deaths within that time are found
+late. None at all: 64 nodes that join in one process suspect one another."""
 HEARSAY_PERIODS = 5
 """Longer: a liar delays an eviction by as much. Shorter: more evictions of those whose links to us are bad."""
 
@@ -189,7 +193,7 @@ class Detector:
             self._deaf.pop(sender.half, None)
         watch = self.watches.get(sender.half)
         now, at = self._state.now, self._state.arrived
-        waited, faded = now - at, self._waited * 0.5 ** (now - self._waited_at)
+        waited, faded = now - at, self._waited * WAITED_LEFT ** (now - self._waited_at)
         self._waited, self._waited_at = max(waited, faded), now
         if watch is not None:
             at -= watch.lateness.of(heartbeat.sent, at)

@@ -6,8 +6,8 @@ table (full tables cost the one seed of 1000 nodes 167 MB, this 3.4): the newcom
 
 None of the four can be an old one played again. The newcomer's nonce comes back in the challenge and the welcome, each
 taken once; a cookie is good for one hello, and for no longer than its secret, which is replaced every ten seconds and
-forgotten with the next (also when our clock falls back). A *who* quotes the end of the datagram it answers. So what a
-stranger's word makes us send goes to somebody who receives there, is no longer than what he sent, or both.
+forgotten with the next. A *who* quotes the end of the datagram it answers. So what a stranger's word makes us send goes
+to somebody who receives there, is no longer than what he sent, or both.
 
 Seeds are addresses that are tried for as long as nobody there is a member we hold: starting alone is fine, and so is
 everyone starting at once, or a seed that comes back in another life long after.
@@ -301,12 +301,6 @@ class Joining:
             state.counters["who_suppressed"] += 1
             return
         state.post_stranger(source, sender, Who(datagram[-MARK_BYTES:]))
-
-    def clock_fell_back(self) -> None:
-        """No cookie of before is good any more."""
-        self._secrets = (self._state.token_bytes(32), self._state.token_bytes(32))
-        self._secret_at = self._state.now
-        self._spent = (set(), set())
 
     def _fresh_secrets(self) -> tuple[bytes, bytes]:
         now = self._state.now

@@ -39,6 +39,6 @@ class Rate:
 
 
 def _filled(bucket: tuple[float, float], rate: float, now: float) -> float:
-    """Tokens in a bucket now. A clock that fell back fills nothing."""
+    """Tokens in a bucket now."""
     tokens, at = bucket
-    return min(2 * rate, tokens + max(0.0, now - at) * rate)
+    return min(2 * rate, tokens + (now - at) * rate)

@@ -71,9 +71,11 @@ INFINITE = float("inf")
 class Node:
     """One member of the pool.
 
-    ``now`` is in seconds on a clock that also counts suspended time (CLOCK_BOOTTIME on Linux). ``rng`` makes protocol
-    choices, ``token_bytes`` makes keys and secrets. ``keyring`` None sends plaintext. With an ``authority`` only those
-    whose names it issued are let in, and ``credential`` is what it issued to this one.
+    ``now`` is in seconds on a clock that also counts suspended time (CLOCK_BOOTTIME on Linux). Where it falls back (a
+    virtual machine put back to an earlier moment), the node was paused, and all it remembers keeps its age: inside, and
+    in the stamps of heartbeats and events, time only stands still. ``rng`` makes protocol choices, ``token_bytes``
+    makes keys and secrets. ``keyring`` None sends plaintext. With an ``authority`` only those whose names it issued are
+    let in, and ``credential`` is what it issued to this one.
     """
 
     def __init__(
@@ -114,9 +116,9 @@ class Node:
         self._reception = self._make_reception(state)
         self._portrait = Portrait(state)
         self._leave_done = INFINITE
-        self._other_deadline = now
-        self.deadline = now
-        """When :meth:`handle_timer` wants to be called next, in seconds on the caller's clock."""
+        self._ahead = 0.0
+        """Seconds by which our time is ahead of the caller's clock: as much as that has fallen back."""
+        self._deadline = self._other_deadline = now
 
     def _make_parts(self, state: State) -> None:
         self._votes = VoteBook(state)
@@ -162,10 +164,10 @@ class Node:
 
         ``arrived`` is when it came in, at ``now`` or before: what it waited for us is not the network's lateness.
         """
-        if self._naming.stopped is not None or self._reception.ignores(data, now):
+        if self._naming.stopped is not None or self._reception.ignores(data, now + self._ahead):
             return
         self._step_to(now)
-        self._state.arrived = now if arrived is None else arrived
+        self._state.arrived = self._state.now if arrived is None else arrived + self._ahead
         if self._reception.datagram_untrusted(data, source):
             self._end_step(only_life=self._reception.only_life)
 
@@ -184,7 +186,9 @@ class Node:
         """
         state, reception = self._state, self._reception
         state.signatures.left = STRETCH
-        if self._naming.stopped is not None or (state.now <= now < self.deadline and not reception.waking):
+        if self._naming.stopped is not None or (
+            state.now <= now + self._ahead < self._deadline and not reception.waking
+        ):
             return
         self._step_to(now)
         reception.waking = False
@@ -260,7 +264,7 @@ class Node:
         self._step_to(now)
         self._spread.say_goodbye()
         self._claims.leaving = True
-        self._leave_done = now + LEAVE_SECONDS
+        self._leave_done = self._state.now + LEAVE_SECONDS
         self._state.tell("left", self._state.me.name, f"{self._state.me.name} left")
         self._end_step()
 
@@ -281,6 +285,11 @@ class Node:
         return audit
 
     # --- conclusions
+
+    @property
+    def deadline(self) -> float:
+        """When :meth:`handle_timer` wants to be called next, in seconds on the caller's clock."""
+        return self._deadline - self._ahead
 
     @property
     def has_left(self) -> bool:
@@ -363,7 +372,7 @@ class Node:
 
     def details(self, now: float) -> dict[bytes, MemberDetail]:
         """Misses, monitors, last heard and round-trip time of each member, by instance."""
-        return member_details(self._state, self._detector.watches, self._pings, now)
+        return member_details(self._state, self._detector.watches, self._pings, now + self._ahead)
 
     def addresses(self) -> list[Address]:
         """Where present members live: an address book for the next start."""
@@ -387,11 +396,12 @@ class Node:
         Noticed once: until the timer has been handled, deadlines may still be those of before the pause.
         """
         state = self._state
+        now += self._ahead
         if now < state.now:
-            self._joining.clock_fell_back()
-            self._damping.clock_fell_back(now)
-            self._paused(now)
-        elif now - (state.now if self._reception.waking else self.deadline) > state.settings.period:
+            self._ahead += state.now - now
+            self._paused(state.now)
+            return
+        if now - (state.now if self._reception.waking else self._deadline) > state.settings.period:
             self._paused(now)
         state.now = now
 
@@ -412,7 +422,7 @@ class Node:
         if not only_life or due > self._other_deadline:
             self._other_deadline = other = self._next_of_others()
             due = due if due < other else other
-        self.deadline = self._state.now if self._reception.waiting else due
+        self._deadline = self._state.now if self._reception.waiting else due
 
     def _next_of_others(self) -> float:
         """The earliest deadline of all parts but the detector."""
@@ -432,15 +442,13 @@ class Node:
     def _paused(self, now: float) -> None:
         """We did not run for a while: nothing we counted or were about to say can be trusted."""
         state = self._state
-        late = max(0.0, now - self.deadline)
-        state.now = self.deadline = self._other_deadline = now
+        late = max(0.0, now - self._deadline)
+        state.now = self._deadline = self._other_deadline = now
         state.counters["pauses"] += 1
         state.tell("paused", state.me.name, f"{state.me.name} was itself paused for about {late:.1f} s")
         self._reception.waking = True
         state.outbox.clear()
         state.heard_anyone = now
-        if self._claims.leaving:  # on a clock that fell back, what is left of a goodbye could be any time
-            self._leave_done = now + LEAVE_SECONDS
         self._votes.void_all()
         self._isolation.void()
         self._spread.restart()

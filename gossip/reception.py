@@ -146,7 +146,7 @@ class Reception:
         """
         state, seal = self._state, self._state.seal
         if data[2:10] != seal.label or data[0] not in seal.kinds:
-            if not 0 <= now - self._noise_at < NOISE_GAP:
+            if now - self._noise_at >= NOISE_GAP:
                 self._noise_at = now
                 return False
             state.counters["dropped_noise"] += 1

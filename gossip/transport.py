@@ -179,26 +179,23 @@ class GossipTransport:
         """Hand the Node what is there. Returns a time such that whatever came before has been read (but for the cap):
         had we been kept from running since, we would miss what lies unread."""
         receive, clock, node = self._sock.recvmsg, self._clock, self._node
-        now = clock()
-        since_epoch = time.clock_gettime(time.CLOCK_REALTIME) - now
+        since_epoch = time.clock_gettime(time.CLOCK_REALTIME) - clock()
         for _ in range(DRAIN_CAP):
             now = clock()
             try:
                 data, ancillary, _, source = receive(LONGEST_DATAGRAM, CONTROL_BYTES)
             except BlockingIOError:
                 self._emptied = now
-                break
+                return now
             except OSError as error:
-                if not self._drain_errors():
-                    self.counters[f"receive_{_name_of(error)}"] += 1
-                    break
-                continue
+                if self._drain_errors():
+                    continue
+                self.counters[f"receive_{_name_of(error)}"] += 1
+                return now
             stamp = _stamp_of(ancillary)
             arrived = now if stamp is None else min(max(stamp - since_epoch, self._emptied), now)
             node.receive_datagram(data, source[:2], now, arrived)
-        else:
-            now = clock()
-        return now
+        return clock()
 
     def _drain_errors(self) -> bool:
         """Empty the queue of errors; False if there was nothing in it."""

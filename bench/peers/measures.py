@@ -323,10 +323,10 @@ def starved(stage: Stage, seconds: float, count: int) -> None:
 # --- cost, and beginnings
 
 
-def idle(stage: Stage, settle: float, seconds: float) -> None:
-    """Nothing happens; what it costs, ``settle`` seconds after the start."""
+def idle(stage: Stage, seconds: float) -> None:
+    """Nothing happens; what it costs."""
     _marks(stage)
-    _sleep(stage, settle)
+    time.sleep(5.0)
     before = {pool.name: _cost(stage, pool) for pool in stage.pools}
     begun = time.monotonic()
     _sleep(stage, seconds)
