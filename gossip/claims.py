@@ -251,7 +251,15 @@ class Claims:
         jury += state.random_members(3, exclude=(row.half, *others))
         for member in jury:
             state.send(member, ballot)
-        self.conclude(row.half)
+        if row.present:
+            self.conclude(row.half)
+        else:  # dead here before, but not for all on the votes that came first
+            self._spread.announce(row.half, wide=True)
+
+    def others_wait(self, row: Row) -> bool:
+        """Whether a member is dead here on votes that may not suffice for others, who wait for ours."""
+        voters = [ballot.voter for ballot in self._votes.valid(row.half)]
+        return row.liveness is Liveness.DEAD and self._state.seniority.others_wait(voters)
 
     def conclude(self, half: bytes) -> bool:
         """Evict a member if that is warranted; True if it is dead here (or its death waits) after the call."""

@@ -156,7 +156,12 @@ class Detector:
             row = table.get(half)
             watch = self.watches[half]
             if row is None or not row.present:
-                del self.watches[half]
+                if (
+                    row is not None and watch.misses and self._claims.others_wait(row)
+                ):  # see the misses to their end, and vote
+                    watch.until = min(watch.until, state.now + 5 * self._period)
+                else:
+                    del self.watches[half]
             elif half not in subjects and watch.until == math.inf:
                 if watch.misses:  # whoever takes over starts at zero: what has begun is seen to its end
                     watch.until = state.now + 5 * self._period
@@ -310,21 +315,24 @@ class Detector:
     def _miss(self, watch: Watch) -> None:
         state = self._state
         row = state.table.get(watch.half)
-        if row is None or not row.present:
+        if row is None:
             return
         watch.misses += 1
         if watch.misses == 1:
             watch.began = state.now
         watch.due = state.now + self._until_next_miss(watch)
-        if watch.misses >= 2:
-            self._claims.suspect(row)
-        row = state.table.get(watch.half) or row
-        if watch.misses <= FULL_EFFORT:
-            self.verify(row)
-        elif watch.misses % FULL_EFFORT == 0:
-            self._pings.ping(row)
+        if row.present:
+            if watch.misses >= 2:
+                self._claims.suspect(row)
+            row = state.table.get(watch.half) or row
+            if watch.misses <= FULL_EFFORT:
+                self.verify(row)
+            elif watch.misses % FULL_EFFORT == 0:
+                self._pings.ping(row)
         if watch.misses >= state.settings.misses and self._may_judge(watch):
             self._claims.vote(row)
+            if not row.present:
+                watch.until = state.now
 
     def _until_next_miss(self, watch: Watch) -> float:
         """An answer has a round trip's time to come. Once we vote, the next miss only renews the vote, in its life."""

@@ -80,6 +80,10 @@ class Seniority:
             return False
         return self._state.now - self._began >= ON_ITS_OWN or self._watch_everyone()
 
+    def others_wait(self, voters: Iterable[bytes]) -> bool:
+        """Whether others, for whom elders matter a moment sooner, may believe a death with our vote only."""
+        return self._elders_of_two_hosts(WATCHFUL) and not self._of_two_hosts(voters) and not self.matters()
+
     def elders(self, halves: Iterable[bytes]) -> list[bytes]:
         """Those of some members whose word counts."""
         if not self.matters():
@@ -90,7 +94,7 @@ class Seniority:
         """At most ``count`` elders at random beside those told, where newcomers are among us: what these pass on of a
         death, with the votes that sufficed for them, an elder on whom others rely does not believe."""
         state = self._state
-        if not self._newcomers or not self.matters():
+        if not self._newcomers or not self._elders_of_two_hosts(WATCHFUL):
             return []
         others = (half for half in state.table.order if half not in told and half != state.me.half)
         elders = [half for half in others if self._host_if_older(half, RELIED_ON)]

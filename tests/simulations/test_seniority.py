@@ -139,3 +139,21 @@ def test_in_the_seconds_in_which_a_pool_comes_of_age_a_death_is_known_as_soon(se
         took.append(gone_everywhere(world, rng.choice(list(world.running()))))
         world.run(0.3 * rng.random())
     assert all(each is not None and each <= LATEST for each in took), took
+
+
+def test_who_believes_a_death_on_votes_of_newcomers_still_casts_the_one_that_others_wait_for() -> None:
+    """For some a pool is of age a moment before it is for others, whose word they ask for; newcomers take the places of
+    the dead meanwhile."""
+    world, rng = World(seed=4), random.Random(4)
+    world.start(1)
+    for number in range(1, 64):
+        world.start_one(f"n{number}")
+        world.run(30 / 64 * rng.random())
+    world.run(30.0)
+    took = []
+    while world.now < SEASON + 20.0:
+        took.append(gone_everywhere(world, rng.choice(list(world.running()))))
+        world.run(0.1)
+        world.start_one(f"x{len(took) - 1}")
+        world.run(0.4 + 0.4 * rng.random())
+    assert all(each is not None and each <= LATEST for each in took), took
