@@ -198,8 +198,9 @@ class Detector:
             self._deaf.pop(sender.half, None)
         watch = self.watches.get(sender.half)
         now, at = self._state.now, self._state.arrived
-        waited, faded = now - at, self._waited * WAITED_LEFT ** (now - self._waited_at)
-        self._waited, self._waited_at = max(waited, faded), now
+        if at < now or self._waited:
+            waited, faded = now - at, self._waited * WAITED_LEFT ** (now - self._waited_at)
+            self._waited, self._waited_at = max(waited, faded), now
         if watch is not None:
             at -= watch.lateness.of(heartbeat.sent, at)
         if now - at > 4 * self._period:
@@ -446,9 +447,11 @@ class Detector:
         self.watches[half] = watch
 
     def _due_after(self, watch: Watch) -> float:
-        worst, period = max(watch.lateness.worst, self._waited), self._period
-        grace = max(self._grace, OVER_WORST * worst + BEYOND_WORST * self._grace)
-        return watch.last + period + (grace if grace < 2 * period else 2 * period)
+        worst, waited, grace, longest = watch.lateness.worst, self._waited, self._grace, 2 * self._period
+        wide = OVER_WORST * (worst if worst > waited else waited) + BEYOND_WORST * grace
+        if wide > grace:
+            grace = wide if wide < longest else longest
+        return watch.last + self._period + grace
 
     def _rearm(self) -> None:
         next_due = math.inf

@@ -118,7 +118,9 @@ class Node:
         self._leave_done = INFINITE
         self._ahead = 0.0
         """Seconds by which our time is ahead of the caller's clock: as much as that has fallen back."""
-        self._deadline = self._other_deadline = now
+        self._other_deadline = now
+        self.deadline = now
+        """When :meth:`handle_timer` wants to be called next, in seconds on the caller's clock."""
 
     def _make_parts(self, state: State) -> None:
         self._votes = VoteBook(state)
@@ -186,9 +188,8 @@ class Node:
         """
         state, reception = self._state, self._reception
         state.signatures.left = STRETCH
-        if self._naming.stopped is not None or (
-            state.now <= now + self._ahead < self._deadline and not reception.waking
-        ):
+        due = state.now > now + self._ahead or now >= self.deadline or reception.waking
+        if self._naming.stopped is not None or not due:
             return
         self._step_to(now)
         reception.waking = False
@@ -285,11 +286,6 @@ class Node:
         return audit
 
     # --- conclusions
-
-    @property
-    def deadline(self) -> float:
-        """When :meth:`handle_timer` wants to be called next, in seconds on the caller's clock."""
-        return self._deadline - self._ahead
 
     @property
     def has_left(self) -> bool:
@@ -401,7 +397,7 @@ class Node:
             self._ahead += state.now - now
             self._paused(state.now)
             return
-        if now - (state.now if self._reception.waking else self._deadline) > state.settings.period:
+        if now - (state.now if self._reception.waking else self.deadline + self._ahead) > state.settings.period:
             self._paused(now)
         state.now = now
 
@@ -422,7 +418,7 @@ class Node:
         if not only_life or due > self._other_deadline:
             self._other_deadline = other = self._next_of_others()
             due = due if due < other else other
-        self._deadline = self._state.now if self._reception.waiting else due
+        self.deadline = (self._state.now if self._reception.waiting else due) - self._ahead
 
     def _next_of_others(self) -> float:
         """The earliest deadline of all parts but the detector."""
@@ -442,8 +438,9 @@ class Node:
     def _paused(self, now: float) -> None:
         """We did not run for a while: nothing we counted or were about to say can be trusted."""
         state = self._state
-        late = max(0.0, now - self._deadline)
-        state.now = self._deadline = self._other_deadline = now
+        late = max(0.0, now - self._ahead - self.deadline)
+        state.now = self._other_deadline = now
+        self.deadline = now - self._ahead
         state.counters["pauses"] += 1
         state.tell("paused", state.me.name, f"{state.me.name} was itself paused for about {late:.1f} s")
         self._reception.waking = True
