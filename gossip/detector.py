@@ -156,9 +156,8 @@ class Detector:
             row = table.get(half)
             watch = self.watches[half]
             if row is None or not row.present:
-                if (
-                    row is not None and watch.misses and self._claims.others_wait(row)
-                ):  # see the misses to their end, and vote
+                # Dead here, but others may wait for our vote: what has begun is seen to its end.
+                if row is not None and watch.misses and self._claims.others_wait(row):
                     watch.until = min(watch.until, state.now + 5 * self._period)
                 else:
                     del self.watches[half]

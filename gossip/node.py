@@ -446,6 +446,8 @@ class Node:
         self._reception.waking = True
         state.outbox.clear()
         state.heard_anyone = now
+        if self._claims.leaving:  # what was to be said of it may have been dropped just now
+            self._leave_done = now + LEAVE_SECONDS
         self._votes.void_all()
         self._isolation.void()
         self._spread.restart()

@@ -198,15 +198,9 @@ class RowLaws:
             return
         known = (after.instance, after.incarnation) in self._registry.concluded
         superseded = self._registry.lives.get(subject.host.key) is not subject
-        if observer in voters and (known or superseded or self._outlived(life, after) or _alone(life.node, after)):
+        if observer in voters and (known or superseded or _alone(life.node, after)):
             return
         raise Violation("evidence", f"{observer} evicted {_tell(after)} on true votes of {voters or 'nobody'}")
-
-    def _outlived(self, life: Life, after: Row) -> bool:
-        """Whether somebody else holds an earlier life of the name, and cannot vote on this one (docs/protocol.md)."""
-        others = (other for other in self._registry.lives.values() if other is not life)
-        held = (node_table(other.node).settled.get(after.name) for other in others)
-        return any(row is not None and row.present and row.half != after.half and row.life < after.life for row in held)
 
     def _few_at_once(self, life: Life, after: Row, now: int) -> None:
         if life.node._isolation.alone:
