@@ -93,7 +93,8 @@ class Claims:
                 self.apply(claimant)
 
     def _hear_of_another_life(self, row: Row) -> None:
-        """An earlier life of a name is held by a member. Where ours has long been silent, that is a second vote."""
+        """A member holds another life of a name: an earlier one, a later one that is dead, or ourselves. Where the one
+        held here has long been silent, that is a second vote: who holds the other has no row of it to vote on."""
         held = self._state.table.settled.get(row.name)
         if row.pending or held is None or held.half == row.half or not held.present or self._stands(held):
             return
@@ -121,8 +122,9 @@ class Claims:
             return row  # by far the most: what everyone passes on, we heard before
         rival = row.name == state.me.name and row.half != state.me.half and not row.pending
         if not rival and not self._is_news(row):
-            if sender is not None and row.half != state.me.half:
-                self._correct(row, sender)
+            if sender is not None:
+                if row.half != state.me.half:
+                    self._correct(row, sender)
                 self._hear_of_another_life(row)
         elif not state.signatures.of_record(row, bearer, state.now):
             return None
@@ -208,13 +210,12 @@ class Claims:
                 self._doubt(held, sender)
             elif held.present:
                 self.answer(held, sender)
-            return
-        if self._presumes(dead):
-            return
-        # Of the name's other life, the later one counts; a tombstone of ours in its second half hour is not passed on.
-        state.dead_since.setdefault(dead.half, state.now - stone.age)
-        if not self.apply(dead, "heard of after the event"):
-            state.dead_since.pop(dead.half, None)
+        elif not self._presumes(dead):
+            # Of the name's other life, the later counts; a tombstone of ours in its second half hour is not passed on.
+            state.dead_since.setdefault(dead.half, state.now - stone.age)
+            if not self.apply(dead, "heard of after the event"):
+                state.dead_since.pop(dead.half, None)
+        self._hear_of_another_life(dead)
 
     def _presumes(self, dead: Row) -> bool:
         """Whether a tombstone would bury a life that is present under another's name, or run out its generations."""
@@ -452,8 +453,8 @@ class Claims:
         for held in self._state.table.lives(heard.name):
             later = held.life > heard.life or (held.life == heard.life and held.incarnation > heard.incarnation)
             worse = held.life == heard.life and not held.present and held.incarnation >= heard.incarnation
-            if worse or (later and held.pending == heard.pending):
-                self.answer(held, sender)
+            if worse or (later and held.pending == heard.pending):  # of another life, it need never have held the row
+                self.answer(held, sender, by_name=not held.present and held.half != heard.half)
 
     def _doubt(self, row: Row, sender: Row) -> None:
         """A death that has no valid votes here: a suspicion, and its subject is told."""

@@ -8,7 +8,8 @@ starts processes at will. Each member judges from what it has itself seen: no ag
 So that a death is known as soon among newcomers (a rolling restart), a member whose monitors would not do has elders
 further on watch it as well. Each member is the first to know its own age and takes over from the elders before it, who
 leave off a second later. A newcomer cannot tell who they are, to it all have been here since it came; its elders know
-that, and ping it instead of waiting for heartbeats.
+that, and ping it instead of waiting for heartbeats. Where a whole pool comes of age, one after the other, as they
+were started, that would be much ado for seconds: its elders wait until most are of age.
 """
 
 from __future__ import annotations
@@ -30,9 +31,15 @@ WATCHFUL = SEASON + 1.0
 """Seconds after which an elder watches others as well: until then all have learned of it, and its word counts."""
 RELIED_ON = WATCHFUL + 1.0
 """Seconds after which it is relied on: it has watched for five periods, and those before it leave off."""
-ON_ITS_OWN = RELIED_ON + 15.0
-"""Seconds after which a member asks for the word of elders even if they are too few to watch everyone. In a young pool
-they come of age one by one; in one that newcomers overwhelm they stay few, and must not be outvoted for that."""
+COMING_OF_AGE = 15.0
+"""Seconds by which both come later where fewer than :data:`MOST_OLDER` are of age. Without it the first of 64 that
+were started within ten seconds pinged all the others, until these came of age as well."""
+MOST_OLDER = 2 / 3
+"""Of three monitors two are elders then, for three members of four."""
+ON_ITS_OWN = 15.0
+"""Seconds after which a member asks for the word of elders even if they are too few to watch everyone, from when it
+could rely on them. In a young pool they come of age one by one; in one that newcomers overwhelm they stay few, and must
+not be outvoted for that."""
 COALESCE = 0.1
 """Newcomers within so many seconds come of age together."""
 
@@ -40,7 +47,7 @@ COALESCE = 0.1
 class Seniority:
     """Who has been known for how long, and what follows from it."""
 
-    __slots__ = ("_began", "_certified", "_handing_over", "_newcomers", "_others", "_state")
+    __slots__ = ("_began", "_certified", "_handing_over", "_juniors", "_newcomers", "_others", "_state")
 
     def __init__(self, state: State, *, certified: bool) -> None:
         self._state = state
@@ -48,6 +55,8 @@ class Seniority:
         self._began = state.now
         self._newcomers: deque[float] = deque()
         """When those came that are not yet of age."""
+        self._juniors: deque[float] = deque()
+        """When those came that are, but not where few are."""
         self._others: set[bytes] = set()
         """Whom we watch because their own monitors would not do."""
         self._handing_over = math.inf
@@ -63,9 +72,13 @@ class Seniority:
 
     def changed(self) -> bool:
         """Whether somebody has come of age, or a handing over is at its end, since this was last asked."""
-        newcomers, changed = self._newcomers, self._state.now >= self._handing_over
-        while newcomers and self._state.now - newcomers[0] >= WATCHFUL + COALESCE:
-            newcomers.popleft()
+        now, newcomers, juniors = self._state.now, self._newcomers, self._juniors
+        changed = now >= self._handing_over
+        while newcomers and now - newcomers[0] >= WATCHFUL + COALESCE:
+            juniors.append(newcomers.popleft())
+            changed = True
+        while juniors and now - juniors[0] >= WATCHFUL + COMING_OF_AGE + COALESCE:
+            juniors.popleft()
             changed = True
         return changed
 
@@ -76,13 +89,14 @@ class Seniority:
 
     def matters(self) -> bool:
         """Whether elders of two hosts could be asked, and watch everyone or must not be outvoted for being too few."""
-        if not self._elders_of_two_hosts(RELIED_ON):
+        relied_on = self._where_most_are(RELIED_ON)
+        if not self._elders_of_two_hosts(relied_on):
             return False
-        return self._state.now - self._began >= ON_ITS_OWN or self._watch_everyone()
+        return self._state.now - self._began >= relied_on + ON_ITS_OWN or self._watch_everyone(relied_on)
 
     def others_wait(self, voters: Iterable[bytes]) -> bool:
-        """Whether others, for whom elders matter a moment sooner, may believe a death with our vote only."""
-        return self._elders_of_two_hosts(WATCHFUL) and not self._of_two_hosts(voters) and not self.matters()
+        """Whether others, for whom elders matter sooner, may believe a death with our vote only: our word counts."""
+        return self._elders_of_two_hosts(WATCHFUL) and not self._of_two_hosts(voters)
 
     def elders(self, halves: Iterable[bytes]) -> list[bytes]:
         """Those of some members whose word counts."""
@@ -129,7 +143,8 @@ class Seniority:
         others = [half for half in subjects if half not in regular]
         handed_over = self._handed_over(subjects)
         self._others = {*others, *handed_over}
-        return subjects + handed_over, [half for half in others if self._age(half) < WATCHFUL] + handed_over
+        young = self._where_most_are(WATCHFUL)
+        return subjects + handed_over, [half for half in others if self._age(half) < young] + handed_over
 
     def _handed_over(self, subjects: list[bytes]) -> list[bytes]:
         """Those we watched and need not watch any more, as soon as the elder who took over is relied on."""
@@ -138,10 +153,19 @@ class Seniority:
         left = self._others.difference(subjects)
         if not left:
             return []
-        handed_over = [half for half in subjects_of(me, table, count, self._host_relied_on) if half in left]
+        relied_on = self._host_of(self._where_most_are(RELIED_ON))
+        handed_over = [half for half in subjects_of(me, table, count, relied_on) if half in left]
         if handed_over:
             self._handing_over = self._state.now + RELIED_ON - WATCHFUL + COALESCE
         return handed_over
+
+    def _where_most_are(self, season: float) -> float:
+        """An elder's age from which on it watches others, or is relied on: a season, or more where few are that old."""
+        if self._state.now - self._began >= season and (self._newcomers or self._juniors):
+            order = self._state.table.order
+            if sum(self._age(half) >= season for half in order) < MOST_OLDER * len(order):
+                return season + COMING_OF_AGE
+        return season
 
     def _elders_of_two_hosts(self, season: float) -> bool:
         """Whether there are some, and we have been here for so long ourselves."""
@@ -154,10 +178,10 @@ class Seniority:
         halves = self._state.table.order
         return (half for half in halves if self._host_if_older(half, season) and not self._fell_silent(half))
 
-    def _watch_everyone(self) -> bool:
+    def _watch_everyone(self, season: float) -> bool:
         """Whether each member has elders of two hosts among those who come next, near enough for them to watch it."""
         order, reach = self._state.table.order, MOST * self._state.settings.monitors
-        elders = set(self._elders(RELIED_ON))
+        elders = set(self._elders(season))
         homes = [(place, self._host_if_older(half, SEASON)) for place, half in enumerate(order) if half in elders]
         later = [(place + len(order), host) for place, host in homes]
         next_place, next_host, next_other = math.inf, "", math.inf
@@ -170,13 +194,12 @@ class Seniority:
         return True
 
     def _if_needed(self) -> HostOfElder | None:
-        return self._host_watchful if self._elders_of_two_hosts(WATCHFUL) else None
+        watchful = self._where_most_are(WATCHFUL)
+        return self._host_of(watchful) if self._elders_of_two_hosts(watchful) else None
 
-    def _host_watchful(self, half: bytes) -> str:
-        return self._host_if_older(half, WATCHFUL)
-
-    def _host_relied_on(self, half: bytes) -> str:
-        return self._host_if_older(half, RELIED_ON)
+    def _host_of(self, season: float) -> HostOfElder:
+        """Of one of the K it is enough that it is of age, since it watches anyhow."""
+        return lambda half, near: self._host_if_older(half, WATCHFUL if near else season)
 
     def _host_if_older(self, half: bytes, season: float) -> str:
         """Where a member lives that has been known for so long; empty for others."""

@@ -3,7 +3,8 @@
 All present members stand on a circle in the order of their instances, which are hashes and so fall at random. A
 member's monitors are its first K successors that are not suspect; with K + 1 members or fewer, that is everyone. Where
 only the word of *elders* of two hosts counts against a member (rumormill.gossip.seniority), and its K monitors are not
-enough for that, the next elders who make up for it are added: so a death is never seen by newcomers alone.
+enough for that, the next elders who make up for it are added: so a death is never seen by newcomers alone. An elder
+among the K watches anyhow; one further on must be old enough to have taken that up.
 
 Each member computes this from its own table alone. Views that differ for a moment do no harm: an unexpected heartbeat
 is a sign of life, and a missing one is verified before it counts for anything.
@@ -12,12 +13,14 @@ is a sign of life, and a missing one is verified before it counts for anything.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from rumormill.membership.table import MemberTable
 
-HostOfElder = Callable[[bytes], str]
-"""The host of a member, by half, if its word counts; empty for a newcomer."""
+HostOfElder = Callable[[bytes, bool], str]
+"""The host of a member, by half, if its word counts: as one of the K of a subject (True), or as one further on (False).
+Empty for a newcomer."""
 MOST = 8
 """So many times K subjects are watched at most: where two elders are left among hundreds, they cannot watch all."""
 
@@ -35,7 +38,7 @@ def monitors_of(half: bytes, table: MemberTable, count: int, host_of_elder: Host
         if other in table.suspects:
             suspects.append(other)
             continue
-        host = host_of_elder(other) if host_of_elder is not None else ""
+        host = host_of_elder(other, passed < count) if host_of_elder is not None else ""
         if passed < count or _needed(host, hosts):
             monitors.append(other)
         hosts.add(host)
@@ -52,14 +55,18 @@ def subjects_of(half: bytes, table: MemberTable, count: int, host_of_elder: Host
     """
     subjects: list[bytes] = []
     hosts: set[str] = set()
-    host = host_of_elder(half) if host_of_elder is not None else ""
+    nearest: deque[str] = deque(maxlen=count)
+    """The hosts of the latest passed: they are among the K of the next."""
+    host = host_of_elder(half, False) if host_of_elder is not None else ""
     passed = 0
     for other in _predecessors(half, table.order):
-        if passed < count or _needed(host, hosts):
+        if passed < count or _needed(host, hosts.union(nearest)):
             subjects.append(other)
         if other not in table.suspects:
             passed += 1
-            hosts.add(host_of_elder(other) if host_of_elder is not None else "")
+            if host_of_elder is not None:
+                hosts.add(host_of_elder(other, False))
+                nearest.append(host_of_elder(other, True))
         if len(subjects) == MOST * count or (passed >= count and not _needed(host, hosts)):
             break
     return subjects

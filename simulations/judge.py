@@ -20,7 +20,7 @@ from rumormill.membership.policy import Policy
 from rumormill.membership.row import Row
 from rumormill.simulations.births import CLUSTER
 from rumormill.simulations.calm import Patience
-from rumormill.simulations.evidence import Evidence
+from rumormill.simulations.evidence import Evidence, sender_half
 from rumormill.simulations.host import Host
 from rumormill.simulations.laws import (
     Life,
@@ -172,8 +172,11 @@ class Judge:
         self._evidence.sent(self._world.scheduler.now, data)
 
     def _taken_in(self, host: Host, data: bytes) -> None:
-        half = self._registry.lives[host.key].node._state.me.half
-        self._evidence.taken_in(host.key, half, self._world.scheduler.now, data)
+        """What overtook its sender's record cannot be opened, and is no sign of life of anybody."""
+        node, sender = self._registry.lives[host.key].node, sender_half(data)
+        row = node_table(node).get(sender)
+        if sender in node._state.seal.peers or (row is not None and row.record is not None):
+            self._evidence.taken_in(host.key, node._state.me.half, self._world.scheduler.now, data)
 
     def _refused(self, host: Host, data: bytes) -> None:
         if isinstance(host.node, Node):

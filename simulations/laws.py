@@ -12,8 +12,8 @@ no-resurrection             what is dead comes back only at a higher incarnation
 own-row                     a running member never holds itself suspect or dead
 digest-stands               suspicion, and its end, never move the digest
 evidence                    no eviction but on two fresh votes of members who truly missed three times, by silence or
-                            by refusal (or one's own such vote, where a death was claimed already or nobody else is
-                            there)
+                            by refusal (or one's own such vote, where a death was claimed already, the subject's name
+                            is truly held by another process elsewhere, or nobody else is there)
 recently-heard              nobody evicts whom it heard within period and grace, but who was truly refused thrice since
 false-eviction              nobody healthy is evicted by anyone who, with everybody else, could hear it throughout
 great-losses                nobody evicts more than half of a pool of four or more within three periods, but alone
@@ -197,10 +197,22 @@ class RowLaws:
         if len(voters) >= 2:
             return
         known = (after.instance, after.incarnation) in self._registry.concluded
-        superseded = self._registry.lives.get(subject.host.key) is not subject
+        superseded = self._registry.lives.get(subject.host.key) is not subject or self._outlived(life, after)
         if observer in voters and (known or superseded or _alone(life.node, after)):
             return
         raise Violation("evidence", f"{observer} evicted {_tell(after)} on true votes of {voters or 'nobody'}")
+
+    def _outlived(self, life: Life, after: Row) -> bool:
+        """Whether another member holds an earlier life of the name, whose process runs: it keeps this one's row waiting
+        beside its table, cannot vote on it, and to show what it holds is its vote (docs/protocol.md)."""
+        for other in self._registry.lives.values():
+            row = node_table(other.node).settled.get(after.name)
+            if other is life or not other.runs or row is None or not row.present or row.life >= after.life:
+                continue
+            holder = self._registry.life_of(row.instance)
+            if holder is not None and holder.runs:
+                return True
+        return False
 
     def _few_at_once(self, life: Life, after: Row, now: int) -> None:
         if life.node._isolation.alone:

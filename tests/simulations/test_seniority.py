@@ -112,6 +112,16 @@ def test_a_pool_comes_of_age_without_a_word_more() -> None:
         assert datagrams_a_second(world, 1.0) <= 1.1 * calm
 
 
+def test_nor_does_one_that_was_started_one_after_the_other() -> None:
+    """The first elders of 64 leave the others to their monitors, who are about to be elders as well."""
+    world = World(seed=6)
+    world.start(64, over=10.0)
+    world.run(20.0)
+    calm = datagrams_a_second(world, 20.0)
+    while world.now < SEASON + 40.0:
+        assert datagrams_a_second(world, 2.0) <= 1.2 * calm
+
+
 def test_elders_do_not_miss_newcomers_that_cannot_know_them() -> None:
     """They are pinged once a period: taken for missing instead, they cost three times as many datagrams."""
     world = old_pool(8, seed=8)
@@ -124,18 +134,18 @@ def test_elders_do_not_miss_newcomers_that_cannot_know_them() -> None:
     assert datagrams_a_second(world, 20.0) <= 2 * calm
 
 
-@pytest.mark.parametrize("seed", [0, 2, 14, 19])
-def test_in_the_seconds_in_which_a_pool_comes_of_age_a_death_is_known_as_soon(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "over"), [(0, 4.0), (2, 4.0), (14, 4.0), (19, 4.0), (207, 45.0), (208, 30.0)])
+def test_in_the_seconds_in_which_a_pool_comes_of_age_a_death_is_known_as_soon(seed: int, over: float) -> None:
     """The first elders are few, stand where they happen to, and each watches a few others at most: nobody waits for
     their word before two watch everyone."""
     world, rng = World(seed=seed), random.Random(seed)
     world.start(1)
     for number in range(1, 40):
         world.start_one(f"n{number}")
-        world.run(0.2 * rng.random())
-    world.run(SEASON - 1.0 - world.now)
+        world.run(over / 20 * rng.random())
+    world.run(max(0.0, SEASON - 1.0 - world.now))
     took = []
-    while world.now < SEASON + 10.0:
+    while world.now < SEASON + 10.0 + 0.6 * over and len(world.running()) > 14:
         took.append(gone_everywhere(world, rng.choice(list(world.running()))))
         world.run(0.3 * rng.random())
     assert all(each is not None and each <= LATEST for each in took), took
