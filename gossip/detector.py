@@ -435,7 +435,7 @@ class Detector:
             self._probe = (half, state.now + self._period, 1)
         elif state.now >= due:
             self._probe = None
-            if not state.isolated:
+            if not self._isolation.silent:
                 self.watch_for(row, 5 * self._period)
 
     # --- bookkeeping

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 
 from rumormill.gossip.state import State
+from rumormill.membership.record import Liveness
 
 SMALLEST = 4
 """Members with whom a newcomer makes up for a loss. In larger pools whoever invents members is not to hide losses."""
@@ -136,8 +137,11 @@ class Isolation:
         self._losses.clear()
 
     def _missing(self) -> list[bytes]:
+        """Those lost that nobody has shown to be well since. Whom we gave up ourselves, alone, is missing still."""
         state = self._state
-        return [h for h in self._lost if h in state.table.suspects and state.heard.get(h, -math.inf) < self._since]
+        rows = [row for half in self._lost if (row := state.table.get(half)) is not None]
+        silent = (row for row in rows if state.heard.get(row.half, -math.inf) < self._since)
+        return [row.half for row in silent if row.liveness in (Liveness.SUSPECT, Liveness.DEAD)]
 
     def _isolate(self, *, deaf: bool) -> None:
         state = self._state

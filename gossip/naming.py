@@ -127,8 +127,6 @@ class Naming:
         against = sum(1 for half in self._jury if half in self._against)
         if 2 * against < len(self._jury) or (2 * against == len(self._jury) and not later):
             return False
-        self._jury.clear()
-        self._against.clear()
         self._become(max(rival.generation, state.me.generation) + 1, pending=True)
         return True
 
@@ -197,8 +195,11 @@ class Naming:
             state.send(rival, Taken(state.me.name, state.me.instance))
 
     def _become(self, generation: int, *, pending: bool) -> None:
-        """Write ourselves anew in this generation, or above lives of the name that ended, and say so to everyone."""
+        """Write ourselves anew in this generation, or above lives of the name that ended, and say so to everyone. What
+        others held before is settled with that."""
         state = self._state
+        self._jury.clear()
+        self._against.clear()
         lives = (row for row in state.table.lives(state.me.name) if row.instance != state.me.instance)
         generation = max([generation, *(row.generation + 1 for row in lives if not row.present)])
         if generation >= MAX_LIFE:

@@ -16,7 +16,8 @@ evidence                    no eviction but on two fresh votes of members who tr
                             is truly held by another process elsewhere, or nobody else is there)
 recently-heard              nobody evicts whom it heard within period and grace, but who was truly refused thrice since
 false-eviction              nobody healthy is evicted by anyone who, with everybody else, could hear it throughout
-great-losses                nobody evicts more than half of a pool of four or more within three periods, but alone
+great-losses                nobody evicts more than half of a pool of four or more within three periods, but alone, and
+                            not counting its own former life
 departure                   a member that leaves is never held dead by one who could hear it say so
 policy-order                a policy only moves on: by counter, then writer, then content
 policies                    members with equal digests hold equal policies
@@ -93,8 +94,8 @@ class Registry:
     def __init__(self) -> None:
         self.lives: dict[str, Life] = {}
         """The latest life on each host, by key."""
-        self.concluded: set[tuple[bytes, int]] = set()
-        """(instance, incarnation) of each death that anybody concluded."""
+        self.concluded: dict[bytes, int] = {}
+        """By instance, the latest incarnation at which anybody concluded its death: it is over at earlier ones, too."""
         self._by_instance: dict[bytes, Life] = {}
         self._by_half: dict[bytes, Life] = {}
 
@@ -170,8 +171,10 @@ class RowLaws:
         if not subject.replaced:  # where another lives at its address, who-answers are misses too, and come faster
             self._recently_heard(life, after, now)
             self._enough_evidence(life, subject, after, now)
-            self._few_at_once(life, after, now)
-        self._registry.concluded.add((after.instance, after.incarnation))
+            if subject.host.key != observer:
+                self._few_at_once(life, after, now)
+        concluded = self._registry.concluded
+        concluded[after.instance] = max(after.incarnation, concluded.get(after.instance, 0))
         if subject.healthy and reachable:
             raise Violation("false-eviction", f"{observer} evicted {_tell(after)}, who is well and was in reach")
 
@@ -196,7 +199,7 @@ class RowLaws:
         voters = self._true_voters(life, after, now)
         if len(voters) >= 2:
             return
-        known = (after.instance, after.incarnation) in self._registry.concluded
+        known = after.incarnation <= self._registry.concluded.get(after.instance, -1)
         superseded = self._registry.lives.get(subject.host.key) is not subject or self._outlived(life, after)
         if observer in voters and (known or superseded or _alone(life.node, after)):
             return
