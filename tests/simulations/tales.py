@@ -155,6 +155,20 @@ def departure(world: World) -> None:
     world.run(2.0)
 
 
+def restarts_at_once(world: World) -> None:
+    """Most of a pool begins another life, some of them several: for a while who holds which is anybody's guess."""
+    world.start(6)
+    world.run(1.1)
+    world.restart("n0", "n1", "n3", "n4", new_address=True)
+    world.run(1.6)
+    world.restart("n0", "n1", "n3", "n4")
+    world.restart("n4", new_address=True)
+    world.restart("n0")
+    world.run(0.3)
+    world.restart("n3", "n4")
+    world.run(1.0)
+
+
 def stranger(world: World) -> None:
     """Somebody of another pool, who was given our addresses by mistake."""
     settle(world, 3)

@@ -26,6 +26,7 @@ from tales import (
     heavy_loss,
     latecomer,
     long_absence,
+    restarts_at_once,
     settle,
     small_side,
     small_side_after_a_death,
@@ -97,6 +98,13 @@ def one_vote(self: Claims, row: Row, ballots: list[Ballot]) -> bool:
 
 def believe_death(self: Claims, row: Row, sender: Row) -> None:
     self.apply(row.held(Liveness.DEAD))
+
+
+def believe_what_is_shown(self: Claims, row: Row) -> None:
+    """Another life of a name is all it takes, without misses of one's own."""
+    held = self._state.table.settled.get(row.name)
+    if held is not None and held.half != row.half and held.present and not row.pending and not self._stands(held):
+        self.apply(held.held(Liveness.DEAD))
 
 
 def count_liveness(self: MemberTable, row: Row) -> None:
@@ -308,6 +316,13 @@ SABOTAGES = [
     Sabotage("evidence", "evict on two misses", nothing, crash, hasty),
     Sabotage("evidence", "drop the second vote", patch(Claims, "_enough", one_vote), heavy_loss),
     Sabotage("evidence", "merge deaths literally", patch(Claims, "_doubt", believe_death), cut_off_at_a_death),
+    Sabotage(
+        "evidence",
+        "believe what is shown",
+        patch(Claims, "_hear_of_another_life", believe_what_is_shown),
+        restarts_at_once,
+        seed=4,
+    ),
     Sabotage("evidence", "let votes never expire", patch(VoteBook, "_counts", lambda *_: True), cut_off_at_a_death),
     Sabotage(
         "recently-heard", "believe the death of whom one hears", patch(State, "heard_within", never_recently), stutter
