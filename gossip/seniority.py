@@ -56,7 +56,7 @@ class Seniority:
         self._newcomers: deque[float] = deque()
         """When those came that are not yet of age."""
         self._juniors: deque[float] = deque()
-        """When those came that are, but not where few are."""
+        """When those came that are of age, but would not watch others yet where few are."""
         self._others: set[bytes] = set()
         """Whom we watch because their own monitors would not do."""
         self._handing_over = math.inf

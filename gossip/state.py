@@ -1,8 +1,7 @@
 """What every part of the protocol shares: who we are, what we hold, whom we heard, and the way out.
 
 The parts (detector, spread, claims, isolation, sync, join, naming) each own their deadlines and their own memory, and
-meet here. Nothing in this room reads a clock: ``now`` is set by the node's verbs, in seconds,
-and never falls back.
+meet here. Nothing in this room reads a clock: ``now`` is set by the node's verbs, in seconds, and never falls back.
 """
 
 from __future__ import annotations
