@@ -13,7 +13,7 @@ demo: .venv/ready  ## three workers, three sidecars, a caller; a kill, a freeze,
 	@$(BIN)/rumormill demo
 
 test: .venv/dev-ready  ## every test that finishes in minutes
-	$(BIN)/pytest -m "not slow and not net"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not net"
 
 test-net: .venv/dev-ready  ## real sidecars on packets that really get lost: network namespaces and nft, as root
 	@if why=$$($(BIN)/python -m bench.bed); then $(BIN)/pytest -m net; else echo "test-net is skipped: $$why"; fi

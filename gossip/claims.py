@@ -98,6 +98,8 @@ class Claims:
         held = self._state.table.settled.get(row.name)
         if row.pending or held is None or held.half == row.half or not held.present or self._stands(held):
             return
+        if not row.present and row.life < held.life:
+            return  # that it ended says nothing of the one after it
         self._standing[held.half] = held.incarnation
         self.conclude(held.half)
 

@@ -5,8 +5,8 @@ further deaths are held for three periods; what is heard from in that time was n
 nothing is heard from anyone for three periods while at least two others were present, the likelier explanation is that
 *we* are cut off: the member is *isolated*. It evicts nobody, votes against nobody, takes over nobody and believes no
 death; what it misses it shows as suspect, which callers already try last, and the routing digest stays. That is right
-for a cut and for a mass failure alike. After a minute it gives the others up alone. In the smallest pools a newcomer
-takes the place of a member lost before: three that have replaced one may lose another.
+for a cut and for a mass failure alike. Once all of them have been missing for a minute it gives them up alone. In the
+smallest pools a newcomer takes the place of a member lost before: three that have replaced one may lose another.
 
 Coming back is like waking from a pause: votes, counts and held deaths are void, and suspicions of our own that nobody
 ever heard are withdrawn instead of spread.
@@ -26,13 +26,23 @@ SMALLEST = 4
 class Isolation:
     """Whether we may judge, and what waits until we know."""
 
-    __slots__ = ("_deaf", "_deaf_after", "_held", "_losses", "_lost", "_since", "_state", "own_suspicions")
+    __slots__ = (
+        "_deaf",
+        "_deaf_after",
+        "_held",
+        "_losses",
+        "_lost",
+        "_patient_until",
+        "_since",
+        "_state",
+        "own_suspicions",
+    )
 
     def __init__(self, state: State) -> None:
         self._state = state
         self._losses: dict[bytes, float] = {}
         self._held: dict[bytes, float] = {}
-        self._since = -math.inf
+        self._since = self._patient_until = -math.inf
         self._deaf = False
         self._deaf_after = 3 * state.settings.period
         self._lost: tuple[bytes, ...] = ()
@@ -54,7 +64,7 @@ class Isolation:
     @property
     def alone(self) -> bool:
         """Isolated for so long that our own vote must do."""
-        return self._state.isolated and self._state.now - self._since >= self._state.settings.isolation_patience
+        return self._state.isolated and self._state.now >= self._patient_until
 
     @property
     def silent(self) -> bool:
@@ -150,6 +160,8 @@ class Isolation:
         if deaf:
             missing = dict.fromkeys(h for h in state.table.order if h != state.me.half)
         self._lost = tuple(h for h in missing if h not in state.table.buried)
+        last_missed = max((state.suspect_since.get(h, state.now) for h in self._lost), default=state.now)
+        self._patient_until = last_missed + state.settings.isolation_patience
         self._held.clear()
         reason = "nobody is heard" if deaf else f"{len(self._lost)} of {len(state.table.order)} are missing at once"
         state.tell("isolated", state.me.name, f"{state.me.name} is isolated: {reason}; it evicts nobody")

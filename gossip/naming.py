@@ -53,8 +53,9 @@ class Naming:
         """Whom we asked which life of our name they hold, and when."""
         self._against: dict[bytes, float] = {}
         """Who holds another, and when it said so."""
-        self._predecessors: dict[bytes, int] = {}
-        """Lives that had ended when we took their name, and the incarnation in which they had."""
+        self._predecessors: dict[bytes, tuple[int, float]] = {}
+        """Lives that had ended when we took their name: the incarnation in which they had, and until when a witness
+        may not have heard of it."""
         self.deadline = math.inf
         """When we look again, while pending."""
         self._introduced = False
@@ -120,8 +121,9 @@ class Naming:
         state = self._state
         if self.stopped or state.identity.pending or not self._introduced:
             return True
-        if rival.incarnation <= self._predecessors.get(rival.half, -1):
-            return False  # the witness has not heard yet
+        incarnation, until = self._predecessors.get(rival.half, (-1, -math.inf))
+        if rival.incarnation <= incarnation and state.now < until:
+            return False
         self._hear_witness(witness)
         later = rival.life > state.me.life
         against = sum(1 for half in self._jury if half in self._against)
@@ -184,7 +186,7 @@ class Naming:
         state = self._state
         generation = state.identity.generation
         if predecessor is not None:
-            self._predecessors[predecessor.half] = predecessor.incarnation
+            self._predecessors[predecessor.half] = predecessor.incarnation, state.now + JURY_SECONDS
             generation = max(generation, predecessor.generation + 1)
         self._become(generation, pending=False)
         state.tell("settled", state.me.name, f"{state.me.name} took its name over from a life that ended")
