@@ -29,6 +29,10 @@ from rumormill.membership.table import Change
 MAX_DOUBTED = 256
 """Deaths without valid votes that wait for a refutation; more are dropped, and found again by sync."""
 MAX_CLAIMANTS = 256
+STAND = 3
+"""Periods for which a silent holder keeps its name: it would have refuted by then."""
+TO_GIVE_WAY = STAND + 2
+"""Periods after which who is shown a later life of a name holds it, unless the one it holds stands."""
 MAX_LEAP = 1 << 20
 """By how much a tombstone may put a life above the one that stands: generations must not be run out."""
 
@@ -41,6 +45,7 @@ class Claims:
         "_on_change",
         "_on_clone",
         "_on_rival",
+        "_outshone",
         "_spread",
         "_standing",
         "_state",
@@ -74,6 +79,8 @@ class Claims:
         self.leaving = False
         self.doubted: dict[bytes, float] = {}
         """Deaths without valid votes, and when to verify them ourselves if nobody has refuted."""
+        self._outshone: dict[bytes, float] = {}
+        """Lives long silent, and since when members have shown another of the name in their place."""
         self._standing: dict[bytes, int] = {}
         """Incarnations at which somebody claimed a death we verify: their claim is the second vote."""
 
@@ -82,7 +89,7 @@ class Claims:
         if not holder.present:
             return False
         since = self._state.suspect_since.get(holder.half)
-        return since is None or self._state.now - since < 3 * self._state.settings.period
+        return since is None or self._state.now - since < STAND * self._state.settings.period
 
     def admit_claimants(self) -> None:
         """Let those have a name whose holder has fallen silent, though nobody may call it dead."""
@@ -94,12 +101,16 @@ class Claims:
 
     def _hear_of_another_life(self, row: Row) -> None:
         """A member holds another life of a name: an earlier one, a later one that is dead, or ourselves. Where the one
-        held here has long been silent, that is a second vote: who holds the other has no row of it to vote on."""
-        held = self._state.table.settled.get(row.name)
+        held here has long been silent, and others go on showing another though they were shown it, that is a second
+        vote: who holds the other has no row of it to vote on."""
+        state = self._state
+        held = state.table.settled.get(row.name)
         if row.pending or held is None or held.half == row.half or not held.present or self._stands(held):
             return
         if not row.present and row.life < held.life:
             return  # that it ended says nothing of the one after it
+        if state.now - self._outshone.setdefault(held.half, state.now) < TO_GIVE_WAY * state.settings.period:
+            return
         self._standing[held.half] = held.incarnation
         self.conclude(held.half)
 
@@ -124,19 +135,24 @@ class Claims:
             return row  # by far the most: what everyone passes on, we heard before
         rival = row.name == state.me.name and row.half != state.me.half and not row.pending
         if not rival and not self._is_news(row):
-            if sender is not None:
-                if row.half != state.me.half:
-                    self._correct(row, sender)
-                self._hear_of_another_life(row)
+            self._changed_nothing(row, sender)
         elif not state.signatures.of_record(row, bearer, state.now):
             return None
         elif row.half == state.me.half:
             self._on_clone()
         elif rival and not self._on_rival(row, sender):
             self.answer(state.me, sender or row)
-        elif not self._held_aside(row) and not self.apply(row, quietly=quietly) and sender is not None:
-            self._correct(row, sender)
+        elif not self._held_aside(row) and not self.apply(row, quietly=quietly):
+            self._changed_nothing(row, sender)
         return row
+
+    def _changed_nothing(self, row: Row, sender: Row | None) -> None:
+        """A member told us what we know, or know better."""
+        if sender is None:
+            return
+        if row.half != self._state.me.half:
+            self._correct(row, sender)
+        self._hear_of_another_life(row)
 
     def _is_news(self, row: Row) -> bool:
         """Whether a record, if it is genuine, tells us anything: of our own instance, what we have not written."""
@@ -310,7 +326,11 @@ class Claims:
     # --- consequences
 
     def apply(self, row: Row, why: str = "", *, quietly: bool = False) -> bool:
-        """Merge a row and see to what follows; False if nothing changed."""
+        """Merge a row and see to what follows; False if nothing changed. Who left does not come back by a record of a
+        later generation, written before and come in after: it has left as what that record says."""
+        held = self._state.table.get(row.half)
+        if held is not None and held.liveness is Liveness.LEFT and row.present and row.generation > held.generation:
+            row = row.departed(max(held.incarnation, row.incarnation), held.farewell)
         change = self._state.table.apply(row)
         if change is None:
             return False
@@ -344,8 +364,8 @@ class Claims:
             state.dead_since.pop(after.half, None)
             self._votes.clear(after.half)
             self._isolation.cleared(after.half)
-            self.doubted.pop(after.half, None)
-            self._standing.pop(after.half, None)
+            for memory in (self.doubted, self._outshone, self._standing):
+                memory.pop(after.half, None)
             if before is None and not after.pending:
                 self._isolation.joined()
             elif before is not None and before.instance == after.instance and before.liveness is not Liveness.ALIVE:
@@ -354,6 +374,7 @@ class Claims:
             state.dead_since.setdefault(after.half, state.now)
             self._isolation.buried(after.half)
             self.doubted.pop(after.half, None)
+            self._outshone.pop(after.half, None)
 
     def _forget(self, half: bytes) -> None:
         """A life that has been superseded leaves nothing behind, but that it was heard just now: it may be told of once
@@ -363,7 +384,7 @@ class Claims:
         self._isolation.cleared(half)
         state.seal.forget(half)
         heard = state.heard[half] if state.heard_lately(half) else None
-        for memory in (*state.memories(), self.doubted, self._standing):
+        for memory in (*state.memories(), self.doubted, self._outshone, self._standing):
             memory.pop(half, None)
         if heard is not None:
             state.heard[half] = heard
@@ -451,7 +472,7 @@ class Claims:
         self.answer(state.me, sender)
 
     def _correct(self, heard: Row, sender: Row) -> None:
-        """A record that changed nothing: if ours is a verdict or a later account, its sender ought to know."""
+        """If what we hold is a verdict or a later account, the sender ought to know."""
         for held in self._state.table.lives(heard.name):
             later = held.life > heard.life or (held.life == heard.life and held.incarnation > heard.incarnation)
             worse = held.life == heard.life and not held.present and held.incarnation >= heard.incarnation

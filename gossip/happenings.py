@@ -28,7 +28,7 @@ def event_kind(change: Change) -> str | None:
         case Liveness.DEAD:
             return "evicted" if before is not None else None
         case Liveness.LEFT:
-            return "left" if before is not None else None
+            return "left" if before is not None and before.liveness is not Liveness.LEFT else None
     if before is None or before.instance != after.instance:
         return "joined" if before is None else "restarted"
     match before.liveness:

@@ -64,7 +64,7 @@ from rumormill.membership.table import Change, MemberTable
 from rumormill.membership.view import Event, MemberDetail, PoolView
 
 LEAVE_SECONDS = 0.15
-"""How long a departure is given to be heard before it counts as said."""
+"""How long a departure is given to be heard before it counts as said. Halfway through it is said once more."""
 INFINITE = float("inf")
 
 
@@ -115,7 +115,7 @@ class Node:
         self._rotation = Rotation(state, self._spread, keyring, key_version)
         self._reception = self._make_reception(state)
         self._portrait = Portrait(state)
-        self._leave_done = INFINITE
+        self._leave_done = self._repeat_goodbye_at = INFINITE
         self._ahead = 0.0
         """Seconds by which our time is ahead of the caller's clock: as much as that has fallen back."""
         self._other_deadline = now
@@ -202,6 +202,9 @@ class Node:
             self._reunited()
         if not self._claims.leaving:
             self._naming.tick()
+        elif state.now >= self._repeat_goodbye_at:
+            self._repeat_goodbye_at = INFINITE
+            self._spread.repeat_goodbye()
         self._detector.tick()
         self._refusals.tick()
         self._pings.tick()
@@ -266,6 +269,7 @@ class Node:
         self._spread.say_goodbye()
         self._claims.leaving = True
         self._leave_done = self._state.now + LEAVE_SECONDS
+        self._repeat_goodbye_at = self._state.now + LEAVE_SECONDS / 2
         self._state.tell("left", self._state.me.name, f"{self._state.me.name} left")
         self._end_step()
 
@@ -432,6 +436,7 @@ class Node:
             self._sync.deadline,
             self._damping.deadline,
             INFINITE if self._claims.leaving else self._naming.deadline,
+            self._repeat_goodbye_at,
             self._leave_done,
         )
 
@@ -447,7 +452,7 @@ class Node:
         state.outbox.clear()
         state.heard_anyone = now
         if self._claims.leaving:  # what was to be said of it may have been dropped just now
-            self._leave_done = now + LEAVE_SECONDS
+            self._leave_done, self._repeat_goodbye_at = now + LEAVE_SECONDS, now
         self._votes.void_all()
         self._isolation.void()
         self._spread.restart()

@@ -49,7 +49,7 @@ _ROW_MESSAGE, _SIGNATURE = b"\x93\x10", b"\xc4\x40"  # a msgpack array of three,
 class Spread:
     """What is to be said, to whom, and how often it has been."""
 
-    __slots__ = ("_fresh_records", "_next_burst", "_next_wide", "_riding", "_state", "_votes", "fresh")
+    __slots__ = ("_fresh_records", "_goodbye", "_next_burst", "_next_wide", "_riding", "_state", "_votes", "fresh")
 
     def __init__(self, state: State, votes: VoteBook) -> None:
         self._state = state
@@ -59,6 +59,7 @@ class Spread:
         self._fresh_records = 0
         self._riding: dict[bytes, int] = {}
         self._next_burst = self._next_wide = state.now
+        self._goodbye: list[bytes] = []
 
     @property
     def deadline(self) -> float:
@@ -183,11 +184,17 @@ class Spread:
         state = self._state
         state.raise_incarnation()
         farewell = encode_message(Left(state.me.half, state.me.incarnation, state.sign_departure()))
+        self._goodbye = [self.record_of(state.me), farewell]
+        self.repeat_goodbye(also=also)
+
+    def repeat_goodbye(self, *, also: Row | None = None) -> None:
+        """Say it to others, drawn anew: who was told first may not have been there, and the network loses some."""
+        state = self._state
         told = {row.half: row for row in state.random_members(self.wide_fanout() + FAREWELLS)}
         if also is not None:
             told[also.half] = also
         for row in told.values():
-            state.send_encoded(row, [self.record_of(state.me), farewell])
+            state.send_encoded(row, self._goodbye)
 
     def restart(self) -> None:
         """After a pause of our own: what waits may no longer be so, and bursts count from now."""

@@ -61,8 +61,9 @@ class Life:
     born: int
     incarnations: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     """By instance it went by: the latest generation and incarnation it gave itself."""
-    buried: dict[bytes, Row] = field(default_factory=dict)
-    """By instance: the last that it held dead or left, and has not heard of since, whether it remembers or not."""
+    buried: dict[bytes, tuple[Row, float]] = field(default_factory=dict)
+    """By instance: the last that it held dead or left, and has not heard of since, whether it remembers or not; and
+    when, by its own clock, that has stood for as long as a tombstone does."""
     evicted: deque[int] = field(default_factory=deque)
     """When it evicted somebody, lately. Microseconds."""
     replaced: bool = False
@@ -206,14 +207,15 @@ class RowLaws:
         raise Violation("evidence", f"{observer} evicted {_tell(after)} on true votes of {voters or 'nobody'}")
 
     def _outlived(self, life: Life, after: Row) -> bool:
-        """Whether another member holds an earlier life of the name, whose process runs: it keeps this one's row waiting
-        beside its table, cannot vote on it, and to show what it holds is its vote (docs/protocol.md)."""
+        """Whether another member cannot vote on this life of a name, since it holds another: an earlier one, whose
+        process runs and beside which it keeps this one waiting; or a later one that is truly over. To show what it
+        holds is its vote (docs/protocol.md). Of two lives of one generation the order need not be that of time."""
         for other in self._registry.lives.values():
             row = node_table(other.node).settled.get(after.name)
-            if other is life or not other.runs or row is None or not row.present or row.life >= after.life:
+            if other is life or not other.runs or row is None or row.instance == after.instance:
                 continue
             holder = self._registry.life_of(row.instance)
-            if holder is not None and holder.runs:
+            if holder is not None and row.present == holder.runs == (row.life < after.life):
                 return True
         return False
 
@@ -268,18 +270,19 @@ def _order(life: Life, before: Row, after: Row) -> None:
 def _buried(life: Life, before: Row | None, after: Row) -> None:
     """A tombstone that was dropped too soon lets in what it was there to keep out. A later life of the name may take
     its place: of each name two lives are held."""
+    state = life.node._state
     if before is not None and before.instance != after.instance:
         life.buried.pop(before.instance, None)
-    tombstone = life.buried.get(after.instance)
     if not after.present:
-        life.buried[after.instance] = after
+        since = state.dead_since.get(after.half, state.now)
+        life.buried[after.instance] = (after, since + state.settings.tombstone_life)
         return
-    if tombstone is None:
+    tombstone, until = life.buried.pop(after.instance, (None, 0.0))
+    if tombstone is None or state.now >= until:
         return
     later = (after.generation, after.incarnation) > (tombstone.generation, tombstone.incarnation)
     if tombstone.liveness is Liveness.LEFT or not later:
         raise Violation("no-resurrection", f"{life.host.key} took {_tell(after)} for new, whom it had buried")
-    del life.buried[after.instance]
 
 
 def _alone(node: Node, after: Row) -> bool:
