@@ -243,6 +243,7 @@ class Detector:
             if watch.misses >= state.settings.misses:
                 self._votes.withdraw(watch.half)
             watch.misses = 0
+            self._isolation.not_lost(watch.half)
         was_next = watch.due <= self._next_due
         watch.last = at
         due, soonest = self._due_after(watch), state.now + self._grace

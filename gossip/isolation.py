@@ -117,10 +117,8 @@ class Isolation:
 
     def sign_of_life(self, half: bytes) -> bool:
         """Somebody was heard; True if that ends our isolation."""
-        if self._held:
-            self._held.pop(half, None)
-        if half in self._losses and half not in self._state.table.buried:
-            del self._losses[half]
+        if self._losses:  # a held death counts for a loss
+            self.not_lost(half)
         if not self._state.isolated:
             return False
         if self._deaf:
@@ -130,6 +128,12 @@ class Isolation:
             self._end("most of those missing are heard again")
             return True
         return False
+
+    def not_lost(self, half: bytes) -> None:
+        """Somebody was heard, by us or by others: its death waits no longer, and it counts for no loss."""
+        self._held.pop(half, None)
+        if half in self._losses and half not in self._state.table.buried:
+            del self._losses[half]
 
     def cleared(self, half: bytes) -> None:
         """The member refuted, or is gone for good: nothing is held against it."""

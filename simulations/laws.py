@@ -126,6 +126,7 @@ class RowLaws:
         """A vote lives two periods, a death may be held for three, and news of it travels."""
         self._settled = 20 * period
         self._at_once = 3 * period
+        self._tombstone_life = settings.tombstone_life
 
     def check(self, life: Life, change: Change, now: int) -> None:
         """Raises :class:`Violation`."""
@@ -136,7 +137,7 @@ class RowLaws:
         self._own_row(life, after)
         if before is not None:
             _order(life, before, after)
-        _buried(life, before, after)
+        self._buried(life, before, after)
         if before is None:
             return
         if before.present and after.liveness is Liveness.DEAD and before.instance == after.instance:
@@ -161,6 +162,23 @@ class RowLaws:
     def _own_row(self, life: Life, after: Row) -> None:
         if after.instance in life.incarnations and after.liveness is not Liveness.ALIVE and not life.leaving:
             raise Violation("own-row", f"{life.host.key} holds itself {after.liveness.word}")
+
+    def _buried(self, life: Life, before: Row | None, after: Row) -> None:
+        """A tombstone that was dropped too soon lets in what it was there to keep out. A later life of the name may
+        take its place: of each name two lives are held."""
+        state = life.node._state
+        if before is not None and before.instance != after.instance:
+            life.buried.pop(before.instance, None)
+        if not after.present:
+            since = state.dead_since.get(after.half, state.now)
+            life.buried[after.instance] = (after, since + self._tombstone_life)
+            return
+        tombstone, until = life.buried.pop(after.instance, (None, 0.0))
+        if tombstone is None or state.now >= until:
+            return
+        later = (after.generation, after.incarnation) > (tombstone.generation, tombstone.incarnation)
+        if tombstone.liveness is Liveness.LEFT or not later:
+            raise Violation("no-resurrection", f"{life.host.key} took {_tell(after)} for new, whom it had buried")
 
     def _eviction(self, life: Life, subject: Life, after: Row, now: int) -> None:
         observer = life.host.key
@@ -265,24 +283,6 @@ def _order(life: Life, before: Row, after: Row) -> None:
         raise Violation("no-resurrection", f"{key} brought {_tell(after)} back without its word")
     if after.liveness < before.liveness:
         raise Violation("verdict-order", f"{key} went from {_tell(before)} to {_tell(after)}")
-
-
-def _buried(life: Life, before: Row | None, after: Row) -> None:
-    """A tombstone that was dropped too soon lets in what it was there to keep out. A later life of the name may take
-    its place: of each name two lives are held."""
-    state = life.node._state
-    if before is not None and before.instance != after.instance:
-        life.buried.pop(before.instance, None)
-    if not after.present:
-        since = state.dead_since.get(after.half, state.now)
-        life.buried[after.instance] = (after, since + state.settings.tombstone_life)
-        return
-    tombstone, until = life.buried.pop(after.instance, (None, 0.0))
-    if tombstone is None or state.now >= until:
-        return
-    later = (after.generation, after.incarnation) > (tombstone.generation, tombstone.incarnation)
-    if tombstone.liveness is Liveness.LEFT or not later:
-        raise Violation("no-resurrection", f"{life.host.key} took {_tell(after)} for new, whom it had buried")
 
 
 def _alone(node: Node, after: Row) -> bool:

@@ -139,3 +139,16 @@ def test_leaving_never_looks_like_failure() -> None:
         judge.calm()
         assert world.history.of("evicted") == []
         assert world.history.of("suspected") == []
+
+
+def test_a_goodbye_that_is_lost_once_is_heard_the_second_time() -> None:
+    for nodes in (2, 12):
+        world, judge = settled(nodes, seed=1)
+        world.cut({"n1"})
+        world.leave("n1")
+        world.run(0.05)
+        world.heal()
+        world.run(1.0)
+        judge.calm()
+        assert world.history.of("left", "n1") != []
+        assert world.history.of("suspected") == []
