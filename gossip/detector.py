@@ -99,6 +99,8 @@ class Detector:
         self._pings = pings
         self._period, self._grace = state.settings.period, state.settings.grace
         self._next_beat = state.now + state.rng.random() * self._period
+        self._judged = False
+        """Whether somebody was missed or verified in this step: others' deadlines may have come nearer."""
         self._leeway = 0.0
         self._saved = 0.0
         """Seconds by which our next heartbeat may leave before it is due."""
@@ -124,9 +126,11 @@ class Detector:
 
     # --- each step
 
-    def tick(self) -> None:
-        """Do what is due: heartbeats first, so that nobody misses us while we judge others."""
+    def tick(self) -> bool:
+        """Do what is due: heartbeats first, so that nobody misses us while we judge others. True if no more was done
+        than to say that we live."""
         state = self._state
+        self._judged = False
         if state.now >= self._next_beat:
             self._beat()
         if state.now >= self._next_due:
@@ -141,6 +145,7 @@ class Detector:
             self._continue_probe(self._probe)
         elif state.now >= self._next_probe:
             self._start_probe()
+        return not self._judged
 
     def reconsider(self) -> None:
         """Compute anew whom we watch and who watches us. A subject taken over starts at zero, with a ping."""
@@ -314,6 +319,7 @@ class Detector:
     # --- misses
 
     def _miss(self, watch: Watch) -> None:
+        self._judged = True
         state = self._state
         row = state.table.get(watch.half)
         if row is None:
@@ -352,6 +358,7 @@ class Detector:
 
     def verify(self, row: Row) -> None:
         """Ping a member directly and through three others; pings of our own stand in for helpers that are missing."""
+        self._judged = True
         self._pings.ping(row)
         helpers = self._helpers(row)
         for helper in helpers:

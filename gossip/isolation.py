@@ -32,6 +32,7 @@ class Isolation:
         "_held",
         "_losses",
         "_lost",
+        "_missed_since",
         "_patient_until",
         "_since",
         "_state",
@@ -46,6 +47,8 @@ class Isolation:
         self._deaf = False
         self._deaf_after = 3 * state.settings.period
         self._lost: tuple[bytes, ...] = ()
+        self._missed_since: dict[bytes, float] = {}
+        """Whom we have not heard since we missed it first, though the suspicion was withdrawn meanwhile."""
         self.own_suspicions: dict[bytes, None] = {}
         """Whom we suspect on our own account: withdrawn when it turns out that we were the one cut off."""
 
@@ -117,7 +120,7 @@ class Isolation:
 
     def sign_of_life(self, half: bytes) -> bool:
         """Somebody was heard; True if that ends our isolation."""
-        if self._losses:  # a held death counts for a loss
+        if self._losses or self._missed_since:  # a held death counts for a loss
             self.not_lost(half)
         if not self._state.isolated:
             return False
@@ -132,6 +135,7 @@ class Isolation:
     def not_lost(self, half: bytes) -> None:
         """Somebody was heard, by us or by others: its death waits no longer, and it counts for no loss."""
         self._held.pop(half, None)
+        self._missed_since.pop(half, None)
         if half in self._losses and half not in self._state.table.buried:
             del self._losses[half]
 
@@ -143,7 +147,13 @@ class Isolation:
 
     def buried(self, half: bytes) -> None:
         self._held.pop(half, None)
+        self._missed_since.pop(half, None)
         self.own_suspicions.pop(half, None)
+
+    def withdrawing(self, half: bytes) -> None:
+        """A suspicion of ours is about to be withdrawn, but its subject has not been heard."""
+        state = self._state
+        self._missed_since.setdefault(half, state.suspect_since.get(half, state.now))
 
     def void(self) -> None:
         """Forget what was held: we were paused or cut off."""
@@ -164,7 +174,8 @@ class Isolation:
         if deaf:
             missing = dict.fromkeys(h for h in state.table.order if h != state.me.half)
         self._lost = tuple(h for h in missing if h not in state.table.buried)
-        last_missed = max((state.suspect_since.get(h, state.now) for h in self._lost), default=state.now)
+        since = {**state.suspect_since, **self._missed_since}
+        last_missed = max((since.get(h, state.now) for h in self._lost), default=state.now)
         self._patient_until = last_missed + state.settings.isolation_patience
         self._held.clear()
         reason = "nobody is heard" if deaf else f"{len(self._lost)} of {len(state.table.order)} are missing at once"

@@ -81,7 +81,6 @@ class Joining:
         "_contacts",
         "_damping",
         "_naming",
-        "_next",
         "_ourselves",
         "_secret_at",
         "_secrets",
@@ -90,6 +89,7 @@ class Joining:
         "_whos",
         "deadline",
         "joined",
+        "next_try",
     )
 
     def __init__(self, state: State, claims: Claims, naming: Naming, damping: Damping) -> None:
@@ -106,7 +106,8 @@ class Joining:
         self._whos = Rate(WHO_PER_SECOND / 2, WHO_PER_SECOND)
         self.deadline = math.inf
         """When the next address is to be asked. Where a seed's member is present, there is no hurry to look again."""
-        self._next = math.inf
+        self.next_try = math.inf
+        """When any address is, in a hurry or not."""
         self.joined = False
         """Whether we have come to hold somebody else's row."""
 
@@ -146,7 +147,7 @@ class Joining:
 
     def tick(self) -> None:
         state = self._state
-        if state.now < self._next:
+        if state.now < self.next_try:
             return
         for address, contact in list(self._contacts.items()):
             if contact.due > state.now:
@@ -180,7 +181,7 @@ class Joining:
 
     def _rearm(self) -> None:
         contacts = self._contacts.values()
-        self._next = min((contact.due for contact in contacts), default=math.inf)
+        self.next_try = min((contact.due for contact in contacts), default=math.inf)
         self.deadline = min((contact.due for contact in contacts if not contact.found), default=math.inf)
 
     def _is_present(self, half: bytes) -> bool:

@@ -98,8 +98,9 @@ class Naming:
         settled = state.table.settled.get(state.me.name)
         rival = state.table.pending.get(state.me.name)
         if state.identity.pending:
-            if settled is None or not settled.present:
-                self._settle(settled)
+            ours = settled is not None and settled.instance == state.me.instance
+            if settled is None or ours or not settled.present:
+                self._settle(None if ours else settled)
             return
         if settled is not None and settled.instance != state.me.instance:
             self._become(settled.generation + 1, pending=settled.present)

@@ -118,7 +118,7 @@ class Node:
         self._leave_done = self._repeat_goodbye_at = INFINITE
         self._ahead = 0.0
         """Seconds by which our time is ahead of the caller's clock: as much as that has fallen back."""
-        self._other_deadline = now
+        self._other_deadline = self._others_due = now
         self.deadline = now
         """When :meth:`handle_timer` wants to be called next, in seconds on the caller's clock."""
 
@@ -192,6 +192,9 @@ class Node:
         if self._naming.stopped is not None or not due:
             return
         self._step_to(now)
+        if state.now < self._others_due and not (reception.waking or reception.waiting or self._claims.claimants):
+            self._end_step(only_life=self._detector.tick())
+            return
         reception.waking = False
         reception.go_on()
         if state.isolated and self._isolation.alone:
@@ -409,8 +412,9 @@ class Node:
         """Put down when we must wake. What can wait (looking after seeds, keys, the dead) goes with the next
         heartbeat, a period later at most: at rest each waking costs more than what is done in it.
 
-        ``only_life``: the step was a heartbeat that told us nothing, as nine in ten are. Whatever deadline it moves but
-        the detector's, it moves away; so where that one comes first, the others are not looked at."""
+        ``only_life``: the step was a heartbeat, of ours or one that told us nothing, as nine in ten are. Whatever
+        deadline it moves but the detector's, it moves away; so where that one comes first, the others are not looked
+        at: a step at rest touches little memory, which is what a thousand of us in one process wait for."""
         detector, spread = self._detector, self._spread
         if detector.stale:
             detector.reconsider()
@@ -421,6 +425,7 @@ class Node:
         due = detector.deadline
         if not only_life or due > self._other_deadline:
             self._other_deadline = other = self._next_of_others()
+            self._others_due = min(other, self._next_chore())
             due = due if due < other else other
         self.deadline = (self._state.now if self._reception.waiting else due) - self._ahead
 
@@ -439,6 +444,12 @@ class Node:
             self._repeat_goodbye_at,
             self._leave_done,
         )
+
+    def _next_chore(self) -> float:
+        """When there is anything to do that goes with a heartbeat; isolated, at each."""
+        if self._state.isolated:
+            return -INFINITE
+        return min(self._joining.next_try, self._rotation.deadline, self._housekeeping.deadline)
 
     def _paused(self, now: float) -> None:
         """We did not run for a while: nothing we counted or were about to say can be trusted."""
@@ -469,6 +480,7 @@ class Node:
         self._votes.void_all()
         state.heard_anyone = state.now
         for half in list(self._isolation.own_suspicions):
+            self._isolation.withdrawing(half)
             if change := state.table.withdraw_suspicion(half):
                 self._claims.consequences(change, "withdrawn: we were cut off ourselves")
         self._isolation.own_suspicions.clear()

@@ -49,7 +49,17 @@ _ROW_MESSAGE, _SIGNATURE = b"\x93\x10", b"\xc4\x40"  # a msgpack array of three,
 class Spread:
     """What is to be said, to whom, and how often it has been."""
 
-    __slots__ = ("_fresh_records", "_goodbye", "_next_burst", "_next_wide", "_riding", "_state", "_votes", "fresh")
+    __slots__ = (
+        "_departed",
+        "_fresh_records",
+        "_goodbye",
+        "_next_burst",
+        "_next_wide",
+        "_riding",
+        "_state",
+        "_votes",
+        "fresh",
+    )
 
     def __init__(self, state: State, votes: VoteBook) -> None:
         self._state = state
@@ -59,6 +69,8 @@ class Spread:
         self._fresh_records = 0
         self._riding: dict[bytes, int] = {}
         self._next_burst = self._next_wide = state.now
+        self._departed = b""
+        """The half under which we said goodbye."""
         self._goodbye: list[bytes] = []
 
     @property
@@ -180,11 +192,14 @@ class Spread:
         )
 
     def say_goodbye(self, *, also: Row | None = None) -> None:
-        """Tell many at once that we leave, with the record the departure speaks of; one of them for certain."""
+        """Tell many at once that we leave, with the record the departure speaks of; one of them for certain. Who has
+        said so already, says nothing new."""
         state = self._state
-        state.raise_incarnation()
-        farewell = encode_message(Left(state.me.half, state.me.incarnation, state.sign_departure()))
-        self._goodbye = [self.record_of(state.me), farewell]
+        if self._departed != state.me.half:
+            self._departed = state.me.half
+            state.raise_incarnation()
+            farewell = encode_message(Left(state.me.half, state.me.incarnation, state.sign_departure()))
+            self._goodbye = [self.record_of(state.me), farewell]
         self.repeat_goodbye(also=also)
 
     def repeat_goodbye(self, *, also: Row | None = None) -> None:

@@ -184,7 +184,8 @@ class RowLaws:
         observer = life.host.key
         reachable = subject.host.key != observer and self._reachable(life, subject, now)
         if subject.leaving:
-            if reachable and life.healthy and self._was_settled(subject):
+            there = life.healthy and life.born < subject.host.left_at
+            if there and reachable and self._was_settled(subject):
                 raise Violation("departure", f"{observer} evicted {_tell(after)}, who left in an orderly way")
             return
         if not subject.replaced:  # where another lives at its address, who-answers are misses too, and come faster

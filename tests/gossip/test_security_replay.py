@@ -211,7 +211,7 @@ def test_our_own_joins_sent_back_hide_no_seed(all_of_them: bool) -> None:
         for data in joins if all_of_them else joins[-1:]:
             world.inject(data, "late", seed)
             world.inject(data, "late", ("198.51.100.1", 1000 + number))
-        world.command("late", lambda late, now: late._joining.set_contacts([seed]))  # type: ignore[attr-defined]
+        world.command("late", lambda late, now: late.set_contacts([seed]))
     joining = node(world, "late")._joining
     assert len(joining._contacts) == 1
     world.heal()
@@ -224,7 +224,7 @@ def test_a_seed_that_is_ourselves_is_nobody_to_wait_for() -> None:
     joining = node(world, "n0")._joining
     elsewhere = ("198.51.100.7", 7946)
     recorder = Recorder(world)
-    world.command("n0", lambda n0, now: n0._joining.set_contacts([elsewhere]))  # type: ignore[attr-defined]
+    world.command("n0", lambda n0, now: n0.set_contacts([elsewhere]))
     assert joining.seeking
     world.run(1.0)
     world.inject(recorder.datagrams[-1][0], "n0", elsewhere)
