@@ -137,7 +137,7 @@ class RowLaws:
         self._own_row(life, after)
         if before is not None:
             _order(life, before, after)
-        self._buried(life, before, after)
+        self._buried(life, after)
         if before is None:
             return
         if before.present and after.liveness is Liveness.DEAD and before.instance == after.instance:
@@ -163,12 +163,14 @@ class RowLaws:
         if after.instance in life.incarnations and after.liveness is not Liveness.ALIVE and not life.leaving:
             raise Violation("own-row", f"{life.host.key} holds itself {after.liveness.word}")
 
-    def _buried(self, life: Life, before: Row | None, after: Row) -> None:
+    def _buried(self, life: Life, after: Row) -> None:
         """A tombstone that was dropped too soon lets in what it was there to keep out. A later life of the name may
-        take its place: of each name two lives are held."""
+        take its place: of each name two lives are held, and one that waits only while it is the later."""
         state = life.node._state
-        if before is not None and before.instance != after.instance:
-            life.buried.pop(before.instance, None)
+        others = [row for row, _ in life.buried.values() if row.name == after.name and row.instance != after.instance]
+        for row in others:
+            if row.life < after.life and (row.pending or not after.pending):
+                del life.buried[row.instance]
         if not after.present:
             since = state.dead_since.get(after.half, state.now)
             life.buried[after.instance] = (after, since + self._tombstone_life)
