@@ -41,7 +41,6 @@ class Naming:
         "_spread",
         "_state",
         "deadline",
-        "stopped",
     )
 
     def __init__(self, state: State, spread: Spread, pings: Pings, on_rewrite: Callable[[], None]) -> None:
@@ -60,7 +59,6 @@ class Naming:
         """When we look again, while pending."""
         self._introduced = False
         """Whether our record was shown to somebody who asked for it: until then we may still choose our life."""
-        self.stopped: str | None = None
 
     def introduce(self, lives: list[KnownLife]) -> None:
         """Our record is about to be shown: be the latest life of the name, pending if it is in use.
@@ -93,7 +91,7 @@ class Naming:
     def review(self) -> None:
         """Rows of our name changed: settle, warn a rival, or defend ourselves."""
         state = self._state
-        if self.stopped:
+        if state.stopped:
             return
         settled = state.table.settled.get(state.me.name)
         rival = state.table.pending.get(state.me.name)
@@ -120,7 +118,7 @@ class Naming:
     def gives_way(self, rival: Row, witness: Row | None) -> bool:
         """A settled record of our name, not ours, from a member that holds it: True if it is to be believed."""
         state = self._state
-        if self.stopped or state.identity.pending or not self._introduced:
+        if state.stopped or state.identity.pending or not self._introduced:
             return True
         incarnation, until = self._predecessors.get(rival.half, (-1, -math.inf))
         if rival.incarnation <= incarnation and state.now < until:
@@ -166,7 +164,7 @@ class Naming:
     def hear_taken(self, taken: Taken, sender: Row) -> None:
         """The holder of our name says so, itself. Only a pending newcomer gives way to mere words."""
         state = self._state
-        if self.stopped is not None or not state.identity.pending or taken.name != state.me.name:
+        if state.stopped is not None or not state.identity.pending or taken.name != state.me.name:
             return
         holder = state.table.settled.get(state.me.name)
         if holder is not None and holder.half == sender.half and taken.instance == sender.instance:
@@ -223,7 +221,7 @@ class Naming:
         who = "by a live member" if holder is not None else "for good: its generations have run out"
         if holder is not None and holder.address is not None:
             who += f" at {holder.address[0]}:{holder.address[1]} (instance {holder.instance.hex()})"
-        self.stopped = (
+        state.stopped = (
             f"the name {state.me.name!r} is taken {who}: give this one another --name, or stop that one first"
         )
-        state.tell("taken", state.me.name, self.stopped)
+        state.tell("taken", state.me.name, state.stopped)

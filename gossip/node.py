@@ -166,7 +166,7 @@ class Node:
 
         ``arrived`` is when it came in, at ``now`` or before: what it waited for us is not the network's lateness.
         """
-        if self._naming.stopped is not None or self._reception.ignores(data, now + self._ahead):
+        if self._state.stopped is not None or self._reception.ignores(data, now + self._ahead):
             return
         self._step_to(now)
         self._state.arrived = self._state.now if arrived is None else arrived + self._ahead
@@ -189,7 +189,7 @@ class Node:
         state, reception = self._state, self._reception
         state.signatures.left = STRETCH
         due = state.now > now + self._ahead or now >= self.deadline or reception.waking
-        if self._naming.stopped is not None or not due:
+        if self._state.stopped is not None or not due:
             return
         self._step_to(now)
         if state.now < self._others_due and not (reception.waking or reception.waiting or self._claims.claimants):
@@ -302,7 +302,7 @@ class Node:
     @property
     def stopped(self) -> str | None:
         """Why this node gave up (its name is taken, and by whom); it is silent from then on."""
-        return self._naming.stopped
+        return self._state.stopped
 
     @property
     def joined(self) -> bool:
@@ -391,7 +391,7 @@ class Node:
 
     @property
     def _quiet(self) -> bool:
-        return self._naming.stopped is not None
+        return self._state.stopped is not None
 
     def _step_to(self, now: float) -> None:
         """Begin a step; notice that we were paused (a timer a period late), or that the clock fell back.

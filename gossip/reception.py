@@ -83,6 +83,7 @@ class Reception:
         "_isolation",
         "_joining",
         "_joins",
+        "_liars",
         "_naming",
         "_noise_at",
         "_pings",
@@ -131,6 +132,7 @@ class Reception:
         self._asked, self._syncs, self._wants = Rate(50, 2500), Rate(10, 250), Rate(100, 2000)
         """Pings and pings by way of us; openings of a sync; rows asked for."""
         self._handle = self._handlers()
+        self._liars = state.signatures.liars
         self.waiting: deque[tuple[AnyMessage, bytes, Address]] = deque()
         """What waits for its signatures to be checked: as soon as the timers have been served."""
         self._noise_at = -math.inf
@@ -150,7 +152,7 @@ class Reception:
                 self._noise_at = now
                 return False
             state.counters["dropped_noise"] += 1
-        elif state.signatures.hears(data[10:18], now):
+        elif not self._liars or state.signatures.hears(data[10:18], now):
             return False
         else:
             state.counters["dropped_distrusted"] += 1
@@ -228,10 +230,11 @@ class Reception:
                     self._state.counters["dropped_unsealed"] += 1
 
     def _hear(self, payload: Payload, data: bytes, sender: bytes, source: Address) -> None:
-        row = self._state.table.get(sender)
+        state = self._state
+        row = state.table.get(sender)
         if row is None:
             self._joining.ask_who(data, sender, source)
-        elif data[1] == self._rotation.primary_id:
+        elif data[1] == state.seal.key_id:
             self._hear_member(payload, row, source)
         else:
             with self._rotation.answering(data[1], row):
@@ -249,7 +252,8 @@ class Reception:
         if beat is not None:
             agreed = self._sync.compare(row, beat.digest)  # after the news that rode along
             self.only_life = agreed and len(messages) == 1
-        self._settle_doubts(payload, sender)
+        if not self.only_life or row.liveness is not ALIVE or row.pending or payload.incarnation > row.incarnation:
+            self._settle_doubts(payload, sender)
 
     def _waits(self, message: AnyMessage, sender: bytes, source: Address) -> bool:
         """Whether a message with signatures must wait for a new stretch, or was dropped because too many do."""

@@ -88,7 +88,6 @@ class Rotation:
         "_unopened_first",
         "_unopened_last",
         "deadline",
-        "primary_id",
         "ring",
         "version",
     )
@@ -105,8 +104,6 @@ class Rotation:
         self._asked: dict[bytes, float] = {}
         self._audit_until = NEVER
         self._next_ask = math.inf
-        self.primary_id = 0
-        """The key id in the headers of those who hold the same primary."""
         self.deadline = math.inf
         self._notices = float(NOTICES_PER_SECOND)
         self._notices_at = state.now
@@ -114,7 +111,6 @@ class Rotation:
         self._rearm()
 
     def _rearm(self) -> None:
-        self.primary_id = key_id_of(self.ring.primary) if self.ring else 0
         self.deadline = min(self._next_compare, self._next_ask, *self._lingering.values())
 
     def tick(self) -> None:

@@ -131,7 +131,6 @@ class Seal:
 
     __slots__ = (
         "_at_hand",
-        "_key_id",
         "_keys",
         "_keys_by_id",
         "_opening",
@@ -139,6 +138,7 @@ class Seal:
         "_retired",
         "counter",
         "half",
+        "key_id",
         "keyring",
         "kinds",
         "label",
@@ -167,8 +167,8 @@ class Seal:
             self._keys_by_id.setdefault(key_id_of(key), []).append(key)
         self.kinds = (_PAIR, STRANGER) if keyring else (_PLAIN,)
         self._primary = keyring.primary if keyring else b""
-        self._key_id = key_id_of(keyring.primary) if keyring else 0
-        self._opening = bytes((_PAIR, self._key_id)) + self.label + self.half
+        self.key_id = key_id_of(keyring.primary) if keyring else 0
+        self._opening = bytes((_PAIR, self.key_id)) + self.label + self.half
 
     # --- who we know
 
@@ -217,7 +217,7 @@ class Seal:
         self.counter = counter = self.counter + 1
         if counter >= LAST_COUNTER:
             raise CounterRunOut
-        return HEADER.pack(kind, self._key_id, self.label, self.half, receiver, counter)
+        return HEADER.pack(kind, self.key_id, self.label, self.half, receiver, counter)
 
     # --- opening
 

@@ -43,7 +43,7 @@ class Liar:
 class Signatures:
     """Says whether a record, a departure or a vote is its subject's own."""
 
-    __slots__ = ("_authority", "_counters", "_label", "_liars", "_on_stranger", "left")
+    __slots__ = ("_authority", "_counters", "_label", "_on_stranger", "left", "liars")
 
     def __init__(
         self, label: bytes, authority: Authority | None, counters: Counter[str], on_stranger: Callable[[Row], None]
@@ -55,7 +55,8 @@ class Signatures:
         self._on_stranger = on_stranger
         self.left = STRETCH
         """Checks that may still be made at this stretch."""
-        self._liars: dict[Hashable, Liar] = {}
+        self.liars: dict[Hashable, Liar] = {}
+        """Who passed on bad signatures."""
 
     def of_record(self, row: Row, bearer: Hashable, now: float) -> bool:
         """Whether a record was signed by its subject, under a name that was issued to it where names are issued.
@@ -94,7 +95,7 @@ class Signatures:
 
         Who makes up such a claim uses up what is still heard of a liar, and silences nobody else.
         """
-        liar = self._liars.get(half)
+        liar = self.liars.get(half)
         if liar is None or not liar.distrusted(now):
             return True
         due = max(liar.due, now)
@@ -104,7 +105,7 @@ class Signatures:
         return True
 
     def _may_check(self, bearer: Hashable, now: float) -> bool:
-        liar = self._liars.get(bearer)
+        liar = self.liars.get(bearer)
         if liar is not None and liar.distrusted(now):
             self._counters["unchecked_signatures"] += 1
             return False
@@ -115,7 +116,7 @@ class Signatures:
     def _judge(self, good: bool, bearer: Hashable, now: float) -> bool:
         if not good:
             self._counters["bad_signatures"] += 1
-            if len(self._liars) >= MAX_DISTRUSTED:
-                del self._liars[next(iter(self._liars))]
-            self._liars[bearer] = Liar(now)
+            if len(self.liars) >= MAX_DISTRUSTED:
+                del self.liars[next(iter(self.liars))]
+            self.liars[bearer] = Liar(now)
         return good

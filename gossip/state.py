@@ -118,6 +118,7 @@ class State:
         "sent",
         "settings",
         "signatures",
+        "stopped",
         "suspect_since",
         "table",
         "token_bytes",
@@ -148,6 +149,8 @@ class State:
         self.received = self.sent = 0
         """Datagrams, counted beside the others: these two move all the time."""
         self.events: list[Event] = []
+        self.stopped: str | None = None
+        """Why we have given up (naming.py), in words."""
         self.isolated = False
         self.heard: dict[bytes, float] = {}
         """When each member last showed a sign of life."""

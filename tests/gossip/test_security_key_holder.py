@@ -233,7 +233,7 @@ def test_nobody_silences_another_with_a_poisoned_counter(breaks: Break, monkeypa
     world = with_mallory()
     breaks(monkeypatch)
     seal = node(world, "mallory")._state.seal
-    victim, key_id = row_of(world, "mallory", "n1"), node(world, "mallory")._rotation.primary_id
+    victim, key_id = row_of(world, "mallory", "n1"), node(world, "mallory")._state.seal.key_id
     for key in ("n0", "n2", "n3", "mallory"):
         receiver = row_of(world, "mallory", key).half
         for kind in (0x10, 0x12):

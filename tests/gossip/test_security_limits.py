@@ -48,7 +48,7 @@ def join_of(seal: Seal) -> bytes:
 
 def unknown_to(receiver: Node, seal: Seal, size: int) -> bytes:
     """What has the looks of a member's datagram, from a member nobody knows."""
-    header = HEADER.pack(0x10, receiver._rotation.primary_id, seal.label, seal.half, receiver.instance[:8], 1)
+    header = HEADER.pack(0x10, receiver._state.seal.key_id, seal.label, seal.half, receiver.instance[:8], 1)
     return header + bytes(size)
 
 
@@ -179,7 +179,7 @@ def test_nobody_is_taken_for_a_liar_by_its_header(broken: bool, monkeypatch: pyt
     if broken:
         monkeypatch.setattr(Signatures, "hears", lambda self, half, now: now * 1000 % 10 < 1)
     victim, seal = node(world, "n0"), node(world, "n1")._state.seal
-    rows, key_id = bad_rows(world, 100), victim._rotation.primary_id
+    rows, key_id = bad_rows(world, 100), victim._state.seal.key_id
     made_up = HEADER.pack(0x10, key_id, seal.label, seal.half, victim.instance[:8], 2**39) + bytes(60)
     for number in range(2000):
         say(world, "mallory", rows[number % 100], to=("n0",))
