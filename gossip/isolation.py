@@ -141,8 +141,7 @@ class Isolation:
 
     def cleared(self, half: bytes) -> None:
         """The member refuted, or is gone for good: nothing is held against it."""
-        self._held.pop(half, None)
-        self.own_suspicions.pop(half, None)
+        self.buried(half)
         self._losses.pop(half, None)
 
     def buried(self, half: bytes) -> None:
@@ -150,10 +149,14 @@ class Isolation:
         self._missed_since.pop(half, None)
         self.own_suspicions.pop(half, None)
 
-    def withdrawing(self, half: bytes) -> None:
-        """A suspicion of ours is about to be withdrawn, but its subject has not been heard."""
+    def missed_since(self, half: bytes) -> float:
+        """Since when a suspect has been missed."""
         state = self._state
-        self._missed_since.setdefault(half, state.suspect_since.get(half, state.now))
+        return self._missed_since.get(half, state.suspect_since.get(half, state.now))
+
+    def withdrawn(self, half: bytes, missed_since: float) -> None:
+        """A suspicion of ours was withdrawn, but nothing was heard of its subject."""
+        self._missed_since[half] = missed_since
 
     def void(self) -> None:
         """Forget what was held: we were paused or cut off."""
@@ -174,8 +177,7 @@ class Isolation:
         if deaf:
             missing = dict.fromkeys(h for h in state.table.order if h != state.me.half)
         self._lost = tuple(h for h in missing if h not in state.table.buried)
-        since = {**state.suspect_since, **self._missed_since}
-        last_missed = max((since.get(h, state.now) for h in self._lost), default=state.now)
+        last_missed = max(map(self.missed_since, self._lost), default=state.now)
         self._patient_until = last_missed + state.settings.isolation_patience
         self._held.clear()
         reason = "nobody is heard" if deaf else f"{len(self._lost)} of {len(state.table.order)} are missing at once"

@@ -480,9 +480,10 @@ class Node:
         self._votes.void_all()
         state.heard_anyone = state.now
         for half in list(self._isolation.own_suspicions):
-            self._isolation.withdrawing(half)
+            missed_since = self._isolation.missed_since(half)
             if change := state.table.withdraw_suspicion(half):
                 self._claims.consequences(change, "withdrawn: we were cut off ourselves")
+                self._isolation.withdrawn(half, missed_since)
         self._isolation.own_suspicions.clear()
         self._detector.restart()
         self._detector.stale = True
