@@ -18,23 +18,17 @@ from collections.abc import Callable, Hashable
 
 from rumormill.gossip.happenings import SENTENCES, event_kind, routability_moved
 from rumormill.gossip.isolation import Isolation
+from rumormill.gossip.namesakes import Namesakes
 from rumormill.gossip.spread import Spread
 from rumormill.gossip.state import State
 from rumormill.gossip.votes import Ballot, VoteBook
 from rumormill.gossip.wire import CastVote, Death, Left, Suspect, Tombstone, Vote, Want, encode_message
 from rumormill.membership.record import InvalidRecord, Liveness
-from rumormill.membership.row import Row, merge, row_of_record_untrusted, tombstone
+from rumormill.membership.row import Row, row_of_record_untrusted, tombstone
 from rumormill.membership.table import Change
 
 MAX_DOUBTED = 256
 """Deaths without valid votes that wait for a refutation; more are dropped, and found again by sync."""
-MAX_CLAIMANTS = 256
-STAND = 3
-"""Periods for which a silent holder keeps its name: it would have refuted by then."""
-TO_GIVE_WAY = STAND + 2
-"""Periods after which who is shown a later life of a name holds it, unless the one it holds stands."""
-MAX_LEAP = 1 << 20
-"""By how much a tombstone may put a life above the one that stands: generations must not be run out."""
 
 
 class Claims:
@@ -42,15 +36,14 @@ class Claims:
 
     __slots__ = (
         "_isolation",
+        "_namesakes",
         "_on_change",
         "_on_clone",
         "_on_rival",
-        "_outshone",
         "_spread",
         "_standing",
         "_state",
         "_votes",
-        "claimants",
         "doubted",
         "leaving",
     )
@@ -61,6 +54,7 @@ class Claims:
         votes: VoteBook,
         spread: Spread,
         isolation: Isolation,
+        namesakes: Namesakes,
         on_change: Callable[[Change], None],
         on_clone: Callable[[], None],
         on_rival: Callable[[Row, Row | None], bool],
@@ -69,50 +63,17 @@ class Claims:
         self._votes = votes
         self._spread = spread
         self._isolation = isolation
+        self._namesakes = namesakes
         self._on_change = on_change
         self._on_clone = on_clone
         """Another process has our keys: a copy of this machine, or this one as it was set back."""
         self._on_rival = on_rival
         """Another life of our name is said to hold it: True if we give way."""
-        self.claimants: dict[str, Row] = {}
-        """Settled lives of names whose holders are present here: they wait."""
         self.leaving = False
         self.doubted: dict[bytes, float] = {}
         """Deaths without valid votes, and when to verify them ourselves if nobody has refuted."""
-        self._outshone: dict[bytes, float] = {}
-        """Lives long silent, and since when members have shown another of the name in their place."""
         self._standing: dict[bytes, int] = {}
         """Incarnations at which somebody claimed a death we verify: their claim is the second vote."""
-
-    def _stands(self, holder: Row) -> bool:
-        """Whether a name's holder is present, and not suspect for so long that it would have refuted."""
-        if not holder.present:
-            return False
-        since = self._state.suspect_since.get(holder.half)
-        return since is None or self._state.now - since < STAND * self._state.settings.period
-
-    def admit_claimants(self) -> None:
-        """Let those have a name whose holder has fallen silent, though nobody may call it dead."""
-        for name, claimant in list(self.claimants.items()):
-            held = self._state.table.settled.get(name)
-            if held is None or not self._stands(held):
-                del self.claimants[name]
-                self.apply(claimant)
-
-    def _hear_of_another_life(self, row: Row) -> None:
-        """A member holds another life of a name: an earlier one, a later one that is dead, or ourselves. Where the one
-        held here has long been silent, and others go on showing another though they were shown it, that is a second
-        vote: who holds the other has no row of it to vote on."""
-        state = self._state
-        held = state.table.settled.get(row.name)
-        if row.pending or held is None or held.half == row.half or not held.present or self._stands(held):
-            return
-        if not row.present and row.life < held.life:
-            return  # that it ended says nothing of the one after it
-        if state.now - self._outshone.setdefault(held.half, state.now) < TO_GIVE_WAY * state.settings.period:
-            return
-        self._standing[held.half] = held.incarnation
-        self.conclude(held.half)
 
     # --- what others say
 
@@ -162,20 +123,20 @@ class Claims:
         return self._state.table.would_change(row)
 
     def _held_aside(self, row: Row) -> bool:
-        """Keep a settled life waiting while the holder of its name is present here, and show it that holder.
-
-        Nobody takes a name by saying so: the holder must be found dead, or leave, or give way (naming.py).
-        """
-        held = self._state.table.settled.get(row.name)
-        if row.pending or held is None or held.half == row.half or held.life >= row.life or not self._stands(held):
+        """Keep a settled life waiting while the holder of its name is present here, and show it that holder."""
+        holder = self._namesakes.holder_before(row)
+        if holder is None:
             return False
-        known = self.claimants.get(row.name)
-        if known is None and len(self.claimants) >= MAX_CLAIMANTS:
-            return True
-        self.claimants[row.name] = row if known is None else merge(known, row)
-        self._state.counters["names_contested"] += 1
-        self.answer(held, row)
+        if self._namesakes.keep(row):
+            self.answer(holder, row)
         return True
+
+    def _hear_of_another_life(self, row: Row) -> None:
+        """A member holds another life of a name than we do: that may be the second vote against ours."""
+        held = self._namesakes.outshone_by(row)
+        if held is not None:
+            self._standing[held.half] = held.incarnation
+            self.conclude(held.half)
 
     def hear_suspect(self, claim: Suspect, sender: Row) -> None:
         if row := self._subject(claim.subject, claim.incarnation, sender):
@@ -228,21 +189,12 @@ class Claims:
                 self._doubt(held, sender)
             elif held.present:
                 self.answer(held, sender)
-        elif not self._presumes(dead):
+        elif not self._namesakes.presumes(dead):
             # Of the name's other life, the later counts; a tombstone of ours in its second half hour is not passed on.
             state.dead_since.setdefault(dead.half, state.now - stone.age)
             if not self.apply(dead, "heard of after the event"):
                 state.dead_since.pop(dead.half, None)
         self._hear_of_another_life(dead)
-
-    def _presumes(self, dead: Row) -> bool:
-        """Whether a tombstone would bury a life that is present under another's name, or run out its generations."""
-        holder = self._state.table.settled.get(dead.name)
-        if holder is None:
-            return False
-        if holder.half != self._state.me.half:
-            return holder.present
-        return dead.generation > holder.generation + MAX_LEAP
 
     # --- what we conclude ourselves
 
@@ -310,6 +262,11 @@ class Claims:
             elif not self._isolation.defers(half):
                 self.apply(row.held(Liveness.DEAD), f"{self._state.settings.misses} misses, one of many losses at once")
 
+    def admit_claimants(self) -> None:
+        """Let those have a name whose holder has fallen silent, though nobody may call it dead."""
+        for claimant in self._namesakes.admitted():
+            self.apply(claimant)
+
     def take_doubted(self, room: int) -> list[Row]:
         """Deaths nobody refuted in time, at most ``room`` of them, to be verified by ourselves."""
         rows: list[Row] = []
@@ -350,8 +307,8 @@ class Claims:
             self._tell(change, after, why)
         self._on_change(change)
         if after is not None and not after.present and not after.pending:
-            claimant = self.claimants.pop(after.name, None)
-            if claimant is not None and claimant.half != after.half:
+            claimant = self._namesakes.successor_of(after)
+            if claimant is not None:
                 self.apply(claimant)
 
     def _note_liveness(self, change: Change, after: Row) -> None:
@@ -364,8 +321,9 @@ class Claims:
             state.dead_since.pop(after.half, None)
             self._votes.clear(after.half)
             self._isolation.cleared(after.half)
-            for memory in (self.doubted, self._outshone, self._standing):
-                memory.pop(after.half, None)
+            self._namesakes.forget(after.half)
+            self.doubted.pop(after.half, None)
+            self._standing.pop(after.half, None)
             if before is None and not after.pending:
                 self._isolation.joined()
             elif before is not None and before.instance == after.instance and before.liveness is not Liveness.ALIVE:
@@ -374,7 +332,7 @@ class Claims:
             state.dead_since.setdefault(after.half, state.now)
             self._isolation.buried(after.half)
             self.doubted.pop(after.half, None)
-            self._outshone.pop(after.half, None)
+            self._namesakes.forget(after.half)
 
     def _forget(self, half: bytes) -> None:
         """A life that has been superseded leaves nothing behind, but that it was heard just now: it may be told of once
@@ -382,9 +340,10 @@ class Claims:
         state = self._state
         self._votes.clear(half)
         self._isolation.cleared(half)
+        self._namesakes.forget(half)
         state.seal.forget(half)
         heard = state.heard[half] if state.heard_lately(half) else None
-        for memory in (*state.memories(), self.doubted, self._outshone, self._standing):
+        for memory in (*state.memories(), self.doubted, self._standing):
             memory.pop(half, None)
         if heard is not None:
             state.heard[half] = heard

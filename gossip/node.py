@@ -44,6 +44,7 @@ from rumormill.gossip.housekeeping import Housekeeping
 from rumormill.gossip.isolation import Isolation
 from rumormill.gossip.join import Joining
 from rumormill.gossip.keyring import KeyRing
+from rumormill.gossip.namesakes import Namesakes
 from rumormill.gossip.naming import Naming
 from rumormill.gossip.pings import Pings
 from rumormill.gossip.policies import Policies, PolicyKey
@@ -126,8 +127,16 @@ class Node:
         self._votes = VoteBook(state)
         self._spread = Spread(state, self._votes)
         self._isolation = Isolation(state)
+        self._namesakes = Namesakes(state)
         self._claims = Claims(
-            state, self._votes, self._spread, self._isolation, self._changed, self._cloned, self._rivalled
+            state,
+            self._votes,
+            self._spread,
+            self._isolation,
+            self._namesakes,
+            on_change=self._changed,
+            on_clone=self._cloned,
+            on_rival=self._rivalled,
         )
         self._pings = Pings(state, self._spread)
         self._detector = Detector(state, self._votes, self._spread, self._claims, self._isolation, self._pings)
@@ -192,7 +201,7 @@ class Node:
         if self._state.stopped is not None or not due:
             return
         self._step_to(now)
-        if state.now < self._others_due and not (reception.waking or reception.waiting or self._claims.claimants):
+        if state.now < self._others_due and not (reception.waking or reception.waiting or self._namesakes.claimants):
             self._end_step(only_life=self._detector.tick())
             return
         reception.waking = False
@@ -212,7 +221,7 @@ class Node:
         self._refusals.tick()
         self._pings.tick()
         self._claims.release_held()
-        if self._claims.claimants:
+        if self._namesakes.claimants:
             self._claims.admit_claimants()
         self._joining.tick()
         self._sync.tick()

@@ -103,7 +103,13 @@ def believe_death(self: Claims, row: Row, sender: Row) -> None:
 def believe_what_is_shown(self: Claims, row: Row) -> None:
     """Another life of a name is all it takes, without misses of one's own."""
     held = self._state.table.settled.get(row.name)
-    if held is not None and held.half != row.half and held.present and not row.pending and not self._stands(held):
+    if (
+        held is not None
+        and held.half != row.half
+        and held.present
+        and not row.pending
+        and not self._namesakes.stands(held)
+    ):
         self.apply(held.held(Liveness.DEAD))
 
 
