@@ -45,7 +45,6 @@ class Claims:
         "_state",
         "_votes",
         "doubted",
-        "leaving",
     )
 
     def __init__(
@@ -69,7 +68,6 @@ class Claims:
         """Another process has our keys: a copy of this machine, or this one as it was set back."""
         self._on_rival = on_rival
         """Another life of our name is said to hold it: True if we give way."""
-        self.leaving = False
         self.doubted: dict[bytes, float] = {}
         """Deaths without valid votes, and when to verify them ourselves if nobody has refuted."""
         self._standing: dict[bytes, int] = {}
@@ -119,7 +117,7 @@ class Claims:
         """Whether a record, if it is genuine, tells us anything: of our own instance, what we have not written."""
         me = self._state.me
         if row.half == me.half:
-            return not self.leaving and (row.incarnation > me.incarnation or row.address != me.address)
+            return not self._state.leaving and (row.incarnation > me.incarnation or row.address != me.address)
         return self._state.table.would_change(row)
 
     def _held_aside(self, row: Row) -> bool:
@@ -421,7 +419,7 @@ class Claims:
         At an incarnation above ours there is nothing to refute: nobody can hold what we have not signed.
         """
         state = self._state
-        if self.leaving:
+        if state.leaving:
             return
         if incarnation == state.me.incarnation:
             state.raise_incarnation()

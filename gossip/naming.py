@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from rumormill.gossip.departure import Departure
 from rumormill.gossip.pings import Pings
 from rumormill.gossip.spread import Spread
 from rumormill.gossip.state import State
@@ -33,6 +34,7 @@ class Naming:
 
     __slots__ = (
         "_against",
+        "_departure",
         "_introduced",
         "_jury",
         "_on_rewrite",
@@ -43,9 +45,12 @@ class Naming:
         "deadline",
     )
 
-    def __init__(self, state: State, spread: Spread, pings: Pings, on_rewrite: Callable[[], None]) -> None:
+    def __init__(
+        self, state: State, spread: Spread, departure: Departure, pings: Pings, on_rewrite: Callable[[], None]
+    ) -> None:
         self._state = state
         self._spread = spread
+        self._departure = departure
         self._pings = pings
         self._on_rewrite = on_rewrite
         self._jury: dict[bytes, float] = {}
@@ -172,7 +177,7 @@ class Naming:
 
     def renew(self) -> None:
         """Our keys have sealed enough: end this life in good order, and begin another."""
-        self._spread.say_goodbye()
+        self._departure.say_goodbye()
         self.rekey()
 
     def rekey(self) -> None:
@@ -217,7 +222,7 @@ class Naming:
         """Give the name up, and say goodbye so that nobody has to miss us first."""
         state = self._state
         self.deadline = math.inf
-        self._spread.say_goodbye(also=holder)
+        self._departure.say_goodbye(also=holder)
         who = "by a live member" if holder is not None else "for good: its generations have run out"
         if holder is not None and holder.address is not None:
             who += f" at {holder.address[0]}:{holder.address[1]} (instance {holder.instance.hex()})"

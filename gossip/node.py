@@ -39,6 +39,7 @@ from collections.abc import Callable, Iterable, Mapping
 from rumormill.gossip.claims import Claims
 from rumormill.gossip.credentials import Authority, Credential, MemberKeys
 from rumormill.gossip.damping import Damping
+from rumormill.gossip.departure import Departure
 from rumormill.gossip.detector import Detector
 from rumormill.gossip.housekeeping import Housekeeping
 from rumormill.gossip.isolation import Isolation
@@ -64,8 +65,6 @@ from rumormill.membership.row import Row
 from rumormill.membership.table import Change, MemberTable
 from rumormill.membership.view import Event, MemberDetail, PoolView
 
-LEAVE_SECONDS = 0.15
-"""How long a departure is given to be heard before it counts as said. Halfway through it is said once more."""
 INFINITE = float("inf")
 
 
@@ -116,7 +115,6 @@ class Node:
         self._rotation = Rotation(state, self._spread, keyring, key_version)
         self._reception = self._make_reception(state)
         self._portrait = Portrait(state)
-        self._leave_done = self._repeat_goodbye_at = INFINITE
         self._ahead = 0.0
         """Seconds by which our time is ahead of the caller's clock: as much as that has fallen back."""
         self._other_deadline = self._others_due = now
@@ -126,6 +124,7 @@ class Node:
     def _make_parts(self, state: State) -> None:
         self._votes = VoteBook(state)
         self._spread = Spread(state, self._votes)
+        self._departure = Departure(state, self._spread)
         self._isolation = Isolation(state)
         self._namesakes = Namesakes(state)
         self._claims = Claims(
@@ -141,7 +140,7 @@ class Node:
         self._pings = Pings(state, self._spread)
         self._detector = Detector(state, self._votes, self._spread, self._claims, self._isolation, self._pings)
         self._refusals = Refusals(state, self._pings, self._detector)
-        self._naming = Naming(state, self._spread, self._pings, self._rewritten)
+        self._naming = Naming(state, self._spread, self._departure, self._pings, self._rewritten)
         self._damping = Damping(state, self._spread, self._rewritten)
         self._joining = Joining(state, self._claims, self._naming, self._damping)
         self._sync = Sync(state, self._claims, self._spread, self._pings)
@@ -212,11 +211,7 @@ class Node:
         self._isolation.tick()
         if was_isolated and not state.isolated:
             self._reunited()
-        if not self._claims.leaving:
-            self._naming.tick()
-        elif state.now >= self._repeat_goodbye_at:
-            self._repeat_goodbye_at = INFINITE
-            self._spread.repeat_goodbye()
+        (self._departure if state.leaving else self._naming).tick()
         self._detector.tick()
         self._refusals.tick()
         self._pings.tick()
@@ -249,7 +244,7 @@ class Node:
     def update(self, profile: Profile, now: float) -> None:
         """Say something new of our worker. A change of readiness is pushed wide, anything else to three."""
         state = self._state
-        if self._quiet or self._claims.leaving or profile == state.identity.profile:
+        if self._gone or profile == state.identity.profile:
             return
         self._step_to(now)
         wide = profile.readiness != state.identity.profile.readiness
@@ -278,17 +273,13 @@ class Node:
         if self._gone:
             return
         self._step_to(now)
-        self._spread.say_goodbye()
-        self._claims.leaving = True
-        self._leave_done = self._state.now + LEAVE_SECONDS
-        self._repeat_goodbye_at = self._state.now + LEAVE_SECONDS / 2
-        self._state.tell("left", self._state.me.name, f"{self._state.me.name} left")
+        self._departure.begin()
         self._end_step()
 
     def change_keys(self, ring: KeyRing, now: float) -> None:
         """Make this key ring everyone's, over any that was before. Promote or remove a key only once
         :meth:`audit_keys` has settled, or whoever lags is cut off until it is taught. Does nothing in plaintext."""
-        if self._quiet or self._claims.leaving or self._rotation.ring is None:
+        if self._gone or self._rotation.ring is None:
             return
         self._step_to(now)
         self._rotation.change(ring)
@@ -306,7 +297,7 @@ class Node:
     @property
     def has_left(self) -> bool:
         """Whether our departure has been said for long enough."""
-        return self._claims.leaving and self._state.now >= self._leave_done
+        return self._departure.over
 
     @property
     def stopped(self) -> str | None:
@@ -396,7 +387,7 @@ class Node:
 
     @property
     def _gone(self) -> bool:
-        return self._quiet or self._claims.leaving
+        return self._quiet or self._state.leaving
 
     @property
     def _quiet(self) -> bool:
@@ -449,9 +440,7 @@ class Node:
             self._joining.deadline,
             self._sync.deadline,
             self._damping.deadline,
-            INFINITE if self._claims.leaving else self._naming.deadline,
-            self._repeat_goodbye_at,
-            self._leave_done,
+            (self._departure if self._state.leaving else self._naming).deadline,
         )
 
     def _next_chore(self) -> float:
@@ -471,8 +460,7 @@ class Node:
         self._reception.waking = True
         state.outbox.clear()
         state.heard_anyone = now
-        if self._claims.leaving:  # what was to be said of it may have been dropped just now
-            self._leave_done, self._repeat_goodbye_at = now + LEAVE_SECONDS, now
+        self._departure.restart()
         self._votes.void_all()
         self._isolation.void()
         self._spread.restart()
@@ -512,7 +500,7 @@ class Node:
         if after is None:
             return
         if after.name == state.me.name:
-            if not self._claims.leaving:
+            if not state.leaving:
                 self._naming.review()
         elif after.pending and (incumbent := state.table.settled.get(after.name)) and incumbent.present:
             self._detector.verify_soon(incumbent)

@@ -296,7 +296,7 @@ class Reception:
             self._naming.heard_from(row)
 
     def _hear_joining(self, message: AnyMessage, sender: bytes, source: Address) -> None:
-        if self._claims.leaving:
+        if self._state.leaving:
             return  # whoever says goodbye lets nobody in, and introduces itself to nobody
         if type(message) not in SIGNED or not self._waits(message, sender, source):
             self._step_of_join(message, sender, source)

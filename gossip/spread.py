@@ -31,8 +31,6 @@ from rumormill.membership.row import Row
 
 FANOUT = 3
 LEAST_WIDE = 5
-FAREWELLS = 5
-"""More than to others' news a departure is told to: who leaves cannot repeat it."""
 RIDES = 2
 """More changed nothing that could be measured (SWIM, section 4.1, has lambda * ln n of them, and no digest)."""
 MAX_WAITING_RECORDS = 8
@@ -50,9 +48,7 @@ class Spread:
     """What is to be said, to whom, and how often it has been."""
 
     __slots__ = (
-        "_departed",
         "_fresh_records",
-        "_goodbye",
         "_next_burst",
         "_next_wide",
         "_riding",
@@ -69,9 +65,6 @@ class Spread:
         self._fresh_records = 0
         self._riding: dict[bytes, int] = {}
         self._next_burst = self._next_wide = state.now
-        self._departed = b""
-        """The half under which we said goodbye."""
-        self._goodbye: list[bytes] = []
 
     @property
     def deadline(self) -> float:
@@ -190,26 +183,6 @@ class Spread:
             age=max(0, int(age)),
             farewell=row.farewell,
         )
-
-    def say_goodbye(self, *, also: Row | None = None) -> None:
-        """Tell many at once that we leave, with the record the departure speaks of; one of them for certain. Who has
-        said so already, says nothing new."""
-        state = self._state
-        if self._departed != state.me.half:
-            self._departed = state.me.half
-            state.raise_incarnation()
-            farewell = encode_message(Left(state.me.half, state.me.incarnation, state.sign_departure()))
-            self._goodbye = [self.record_of(state.me), farewell]
-        self.repeat_goodbye(also=also)
-
-    def repeat_goodbye(self, *, also: Row | None = None) -> None:
-        """Say it to others, drawn anew: who was told first may not have been there, and the network loses some."""
-        state = self._state
-        told = {row.half: row for row in state.random_members(self.wide_fanout() + FAREWELLS)}
-        if also is not None:
-            told[also.half] = also
-        for row in told.values():
-            state.send_encoded(row, self._goodbye)
 
     def restart(self) -> None:
         """After a pause of our own: what waits may no longer be so, and bursts count from now."""

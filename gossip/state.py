@@ -106,6 +106,7 @@ class State:
         "heard_anyone",
         "isolated",
         "known_since",
+        "leaving",
         "marks",
         "me",
         "now",
@@ -149,6 +150,8 @@ class State:
         self.received = self.sent = 0
         """Datagrams, counted beside the others: these two move all the time."""
         self.events: list[Event] = []
+        self.leaving = False
+        """Whether we have said goodbye (departure.py)."""
         self.stopped: str | None = None
         """Why we have given up (naming.py), in words."""
         self.isolated = False

@@ -184,8 +184,8 @@ def fall_silent(self: State, address: Address, datagram: bytes) -> None:
 
 
 def leave_silently(self: Node, now: float) -> None:
-    self._claims.leaving = True
-    self._leave_done = now
+    self._state.leaving = True
+    self._departure._over_at = now
 
 
 leave = Node.leave
@@ -194,7 +194,7 @@ leave = Node.leave
 def think_better_of_it(self: Node, now: float) -> None:
     """It says goodbye, and refutes what it hears of that."""
     leave(self, now)
-    self._claims.leaving = False
+    self._state.leaving = False
     self._state.raise_incarnation()
     self._spread.announce(self._state.me.half, wide=True)
     self._end_step()
