@@ -236,7 +236,9 @@ class RowLaws:
             if other is life or not other.runs or row is None or row.instance == after.instance:
                 continue
             holder = self._registry.life_of(row.instance)
-            if holder is not None and row.present == holder.runs == (row.life < after.life):
+            earlier_and_runs = row.present and row.life < after.life and holder is not None and holder.runs
+            later_and_over = not row.present and row.life > after.life and holder is not None and not holder.runs
+            if earlier_and_runs or later_and_over:
                 return True
         return False
 
