@@ -58,7 +58,8 @@ class Endpoint:
 
 
 class Connection:
-    """One stream of a caller. :meth:`serve` runs until either side closes it, and raises nothing a caller can cause."""
+    """One stream of a caller, open from the start: :meth:`serve` has to be called. It runs until either side closes it,
+    and raises nothing a caller can cause."""
 
     __slots__ = ("_endpoint", "_line", "_overdue", "_reader", "_scope", "deadline")
 
@@ -70,6 +71,7 @@ class Connection:
         self._overdue = False
         self.deadline = endpoint.now + endpoint.limits.head_timeout
         """When the sweep ends this connection, whatever it is doing."""
+        endpoint.open[self] = endpoint.idle[self] = None
 
     def end(self, *, overdue: bool = False) -> None:
         """Close it; one that is overdue in the middle of a request is told so, one whose place is needed is not."""
@@ -78,7 +80,6 @@ class Connection:
 
     async def serve(self) -> None:
         endpoint = self._endpoint
-        endpoint.open[self] = endpoint.idle[self] = None
         try:
             with self._scope:
                 await self._converse()

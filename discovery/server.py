@@ -8,7 +8,7 @@
 
 It shares a loop with gossip, and is built so that gossip keeps its time: callers are heard, answered and woken in
 small batches (lines.py, turns.py, waiting.py), answers are encoded once per change (view.py), and taking in new views
-costs at most a fifth of the loop.
+costs at most a fifth of the loop, and nothing while nobody is connected.
 """
 
 from __future__ import annotations
@@ -116,12 +116,11 @@ class DiscoveryServer:
         return len(self._desk.room)
 
     def publish(self, view: PoolView) -> None:
-        """Take in what the node now holds, and wake who waits for it. In a storm of views only the newest counts."""
-        if time.perf_counter() >= self._fold_again:
-            self._fold(view)
-        else:
-            self._unfolded = view
-            self._storm.set()
+        """Take in what the node now holds, and wake who waits for it. In a storm of views, and while nobody is
+        connected, only the newest counts."""
+        self._unfolded = view
+        if self.connections:
+            self._take_in()
 
     def publish_events(self, events: Sequence[Event]) -> None:
         """Append to the event log, and wake who waits for it."""
@@ -185,6 +184,7 @@ class DiscoveryServer:
                     connections.start_soon(self._turn_away, stream)
                     continue
                 connections.start_soon(Connection(self._endpoint, stream).serve)
+                self._take_in()
 
     def _make_room(self) -> bool:
         """End the longest idle connection, if one is idle."""
@@ -233,13 +233,18 @@ class DiscoveryServer:
             await self._storm.wait()
             await trio.sleep(max(self._fold_again - time.perf_counter(), 0))
             self._storm = trio.Event()
-            if self._unfolded is not None:
-                self._fold(self._unfolded)
+            self._take_in()
 
-    def _fold(self, view: PoolView) -> None:
-        self._unfolded = None
+    def _take_in(self) -> None:
+        """Show callers the newest view, now or when it is the turn of views again."""
         begin = time.perf_counter()
-        self._desk.view.update(view)
+        if self._unfolded is None:
+            return
+        if begin < self._fold_again:
+            self._storm.set()
+            return
+        self._desk.view.update(self._unfolded)
+        self._unfolded = None
         self._desk.room.check()
         end = time.perf_counter()
         self._fold_again = end + (end - begin) * (1 / FOLD_SHARE - 1)

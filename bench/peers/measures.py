@@ -13,7 +13,7 @@ from functools import partial
 
 from bench.bed import Host
 from bench.peers.pool import Member, Pool, PoolTrouble, Sighting
-from bench.peers.stage import OURS, Lateness, Stage, pin
+from bench.peers.stage import OURS, Stage, pin
 
 PERIOD = 0.2
 CALM = 0.4
@@ -24,6 +24,8 @@ REST_SECONDS = 10.0
 """Linux answers a peer's datagrams to dead ports with six refusals, then with one a second (icmp_ratelimit): a host
 that has just refused gathers them again, or the next death there would be measured as half a silent one."""
 WRONGLY = "healthy members evicted"
+TURNS_OF_PEERS = {"silent host": 2, "live kernel": 8}
+"""Each so manieth turn is theirs too: they take two to ten times as long, and make nothing of a refusal."""
 
 
 # --- deaths and departures, in turn
@@ -32,17 +34,16 @@ WRONGLY = "healthy members evicted"
 def crashes(stage: Stage, times: int) -> None:
     """SIGKILL, in turn at each system: on a host that stays silent, then on one whose kernel refuses.
 
-    Those that make nothing of a refusal have every fourth turn there. Each turn falls into another part of the period:
-    how long three missed heartbeats take depends on when the last one was, and the median of a few moments by lot
-    says more of the lot than of the system.
+    Each turn falls into another part of the period: how long three missed heartbeats take depends on when the last one
+    was, and the median of a few moments by lot says more of the lot than of the system.
     """
-    modes = ("silent host", "live kernel")
-    moments = {(pool.name, mode): _spread_out(stage, times) for pool in stage.pools for mode in modes}
+    every = {(pool, mode): 1 if pool.name == OURS else n for pool in stage.pools for mode, n in TURNS_OF_PEERS.items()}
+    moments = {who: _spread_out(stage, -(-times // n)) for who, n in every.items()}
     for turn in range(times):
-        for mode in modes:
+        for mode in TURNS_OF_PEERS:
             for pool in stage.pools:
-                if (mode == "silent host" or pool.name == OURS or turn % 4 == 0) and _found_together(stage, pool):
-                    _crash(stage, pool, mode, moments[pool.name, mode][turn])
+                if turn % every[pool, mode] == 0 and _found_together(stage, pool):
+                    _crash(stage, pool, mode, moments[pool, mode][turn // every[pool, mode]])
         stage.say(f"{turn + 1} of {times}: " + _latest(stage, "silent host, all", "live kernel, all"))
 
 
@@ -61,8 +62,10 @@ def _crash(stage: Stage, pool: Pool, mode: str, moment: float) -> None:
         stage.bed.silence(victim.host, pool.system.port)
     else:
         stage.refused[victim.host] = time.monotonic()
+    stage.stillness.take()
     begun = pool.kill(victim)
     _await_end(stage, pool, victim, others, begun, mark, mode)
+    stage.sheets[pool.name].samples["this machine late meanwhile"].append(stage.stillness.take())
     successor = pool.start(victim.host)
     if silent:  # not before somebody listens there, or the kernel would refuse what is still sent to the dead
         pool.until(lambda: successor.up, PATIENCE, "the next life up")
@@ -209,11 +212,12 @@ def _marks(stage: Stage) -> dict[str, int]:
 
 
 def _sleep(stage: Stage, seconds: float) -> None:
-    late = Lateness()
+    stage.stillness.take()
     begun = time.monotonic()
     while (left := begun + seconds - time.monotonic()) > 0:
-        late.sleep(min(10.0, left))
-        stage.say(f"{time.monotonic() - begun:.0f} of {seconds:.0f} s, this machine late by {late.worst * 1000:.0f} ms")
+        time.sleep(min(10.0, left))
+        late = stage.stillness.take() * 1000
+        stage.say(f"{time.monotonic() - begun:.0f} of {seconds:.0f} s, this machine late by {late:.0f} ms")
 
 
 def _count_wrong(stage: Stage, marks: dict[str, int], but: Iterable[Host] = ()) -> None:

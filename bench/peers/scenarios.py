@@ -73,7 +73,7 @@ def _crashes(size: int, minutes: float) -> Scenario:
         minutes=minutes,
         measure=measures.crashes,
         size=size,
-        parameters={"times": 10},
+        parameters={"times": 20},
         brief={"times": 1},
         rounds=2,
         promises=promises,
@@ -132,9 +132,9 @@ def _loss(percent: int, seconds: float) -> Scenario:
 
 
 SCENARIOS = (
-    _crashes(3, 2.5),
-    _crashes(16, 3),
-    _crashes(64, 4.8),
+    _crashes(3, 4),
+    _crashes(16, 5),
+    _crashes(64, 8),
     Scenario(
         name="leave",
         about="SIGTERM until all others know it has left, N=16",

@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -62,6 +63,7 @@ class Stage:
 
     def __enter__(self) -> Stage:
         with ExitStack() as stack:
+            self.stillness = stack.enter_context(Stillness())
             ports = [system.port for system in self.systems]
             self.bed = stack.enter_context(Bed(self.size, ports=ports, delay=self._delay, jitter=self._jitter))
             self._start_workers(stack)
@@ -102,20 +104,34 @@ class Stage:
         workers.stdout.readline()
 
 
-class Lateness:
-    """By how much this process's own timer was late at worst: what the machine is late with, nobody on it is early."""
+class Stillness:
+    """How long the machine stood still at worst, as far as a thread ahead of all others can tell: nobody on it is early
+    when that one is late. A context manager."""
+
+    STEP = 0.005
 
     def __init__(self) -> None:
-        self._due = time.monotonic()
-        self.worst = 0.0
+        self._worst = 0.0
+        self._over = threading.Event()
 
-    def sleep(self, seconds: float) -> None:
-        """Sleep in small steps, and note the worst of them."""
-        until = time.monotonic() + seconds
-        while (now := time.monotonic()) < until:
-            step = min(0.05, until - now)
-            time.sleep(step)
-            self.worst = max(self.worst, time.monotonic() - now - step)
+    def __enter__(self) -> Stillness:
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def take(self) -> float:
+        """Seconds, since this was last asked."""
+        worst, self._worst = self._worst, 0.0
+        return worst
+
+    def _watch(self) -> None:
+        os.sched_setscheduler(threading.get_native_id(), os.SCHED_FIFO, os.sched_param(1))
+        while not self._over.is_set():
+            begun = time.monotonic()
+            time.sleep(self.STEP)
+            self._worst = max(self._worst, time.monotonic() - begun - self.STEP)
 
 
 def pin(pids: Sequence[int], processor: int) -> None:

@@ -87,6 +87,20 @@ async def test_a_caller_that_hangs_up_is_forgotten_at_once():
         await until(lambda: endpoint.server.waiting == 0 and endpoint.server.connections == 0)
 
 
+async def test_what_happened_while_nobody_was_connected_counts_as_one_change_or_as_none():
+    async with serving() as endpoint:
+        tag = (await endpoint.get("/v1/workers?service=embed")).headers["etag"]
+        await until(lambda: endpoint.server.connections == 0)
+        for view in (TWO, pool(), THREE):
+            endpoint.server.publish(view)
+        assert (await endpoint.get("/v1/workers?service=embed", If_None_Match=tag)).status == 304
+        await until(lambda: endpoint.server.connections == 0)
+        for view in (pool(), THREE, TWO):
+            endpoint.server.publish(view)
+        got = await endpoint.get("/v1/workers?service=embed", If_None_Match=tag)
+        assert (got.json["index"], [worker["name"] for worker in got.json["workers"]]) == (2, ["w1", "w2"])
+
+
 async def test_a_request_pipelined_behind_a_blocked_one_waits_its_turn():
     async with serving() as endpoint:
         caller = await endpoint.caller()
