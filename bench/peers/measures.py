@@ -57,11 +57,12 @@ def _spread_out(stage: Stage, times: int) -> list[float]:
 def _crash(stage: Stage, pool: Pool, mode: str, moment: float) -> None:
     silent = mode == "silent host"
     victim, others, mark = _choose(stage, pool, rested=not silent)
-    time.sleep((moment - time.monotonic()) % PERIOD)
     if silent:
         stage.bed.silence(victim.host, pool.system.port)
     else:
         stage.refused[victim.host] = time.monotonic()
+    # Not before: a change of nft's rules is over when the processors have been busy, which is to say after heartbeats.
+    time.sleep((moment - time.monotonic()) % PERIOD)
     stage.stillness.take()
     begun = pool.kill(victim)
     _await_end(stage, pool, victim, others, begun, mark, mode)
