@@ -19,10 +19,13 @@ import math
 import operator
 import os
 import re
+import signal
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from typing import Protocol
 
 import httpx
@@ -241,11 +244,17 @@ def run_command(gate: Gate, service: str, release: str, share: float) -> tuple[b
         "RUMORMILL_RELEASE": release,
         "RUMORMILL_SHARE": f"{share:g}",
     }
-    try:
-        done = subprocess.run(  # noqa: S602  the operator's own command line, typed for a shell
-            gate.query, shell=True, env=environment, capture_output=True, timeout=COMMAND_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return False, f"took longer than {COMMAND_SECONDS:g} s"
-    lines = (done.stdout + done.stderr).decode(errors="replace").strip().splitlines()
-    return done.returncode == 0, f"code {done.returncode}" + (f", {lines[-1][:120]}" if lines else "")
+    # A session of its own: what the shell has started must end with it, or would be waited for.
+    with subprocess.Popen(  # noqa: S602  the operator's own command line, typed for a shell
+        gate.query, shell=True, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True
+    ) as process:
+        try:
+            out, trouble = process.communicate(timeout=COMMAND_SECONDS)
+        except BaseException as error:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                return False, f"took longer than {COMMAND_SECONDS:g} s"
+            raise
+    lines = (out + trouble).decode(errors="replace").strip().splitlines()
+    return process.returncode == 0, f"code {process.returncode}" + (f", {lines[-1][:120]}" if lines else "")

@@ -196,3 +196,26 @@ def test_the_clients_own_figures_from_a_file_and_a_url(tmp_path: Path) -> None:
 def test_a_command_is_told_what_it_checks() -> None:
     gate = Gate("exec: …", "exec", query='echo "$RUMORMILL_SERVICE $RUMORMILL_RELEASE $RUMORMILL_SHARE"; exit 3')
     assert run_command(gate, "embed", "v2", 0.05) == (False, "code 3, embed v2 0.05")
+
+
+def test_a_command_that_takes_too_long_is_ended_with_all_it_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shell alone was killed: what it had started went on, held its output, and was waited for."""
+    monkeypatch.setattr("rumormill.cli.gates.COMMAND_SECONDS", 0.5)
+    started = tmp_path / "started"
+    gate = Gate("exec: …", "exec", query=f"sleep 60 & echo $! > {started}; sleep 60; true")
+    begun = time.monotonic()
+    assert run_command(gate, "embed", "v2", 0.05) == (False, "took longer than 0.5 s")
+    assert time.monotonic() - begun < 20
+    child = int(started.read_text())
+    while _runs(child):
+        assert time.monotonic() - begun < 20
+        time.sleep(0.01)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
