@@ -105,13 +105,17 @@ class Seniority:
         return [half for half in halves if self._host_if_older(half, SEASON)]
 
     def elders_to_tell(self, count: int, told: Container[bytes]) -> list[Row]:
-        """At most ``count`` elders at random beside those told, where newcomers are among us: what these pass on of a
-        death, with the votes that sufficed for them, an elder on whom others rely does not believe."""
+        """At most ``count`` elders at random beside those told, where many newcomers are among us: what these pass on
+        of a death, with the votes that sufficed for them, an elder on whom others rely does not believe. Where two
+        thirds are elders, one in hundreds is told by newcomers alone, and hears of it with the next heartbeats."""
         state = self._state
         if not self._newcomers or not self._elders_of_two_hosts(WATCHFUL):
             return []
-        others = (half for half in state.table.order if half not in told and half != state.me.half)
-        elders = [half for half in others if self._host_if_older(half, RELIED_ON)]
+        order = state.table.order
+        elders = [half for half in order if half != state.me.half and self._host_if_older(half, RELIED_ON)]
+        if len(elders) >= MOST_OLDER * (len(order) - 1):
+            return []
+        elders = [half for half in elders if half not in told]
         chosen = state.rng.sample(elders, min(count, len(elders)))
         return [row for half in chosen if (row := state.table.get(half)) is not None]
 
