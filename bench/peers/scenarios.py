@@ -73,9 +73,9 @@ def _crashes(size: int, minutes: float) -> Scenario:
         minutes=minutes,
         measure=measures.crashes,
         size=size,
-        parameters={"times": 20},
+        parameters={"times": 10},
         brief={"times": 1},
-        rounds=2,
+        rounds=4,
         promises=promises,
     )
 
@@ -132,9 +132,9 @@ def _loss(percent: int, seconds: float) -> Scenario:
 
 
 SCENARIOS = (
-    _crashes(3, 4),
-    _crashes(16, 5),
-    _crashes(64, 8),
+    _crashes(3, 5),
+    _crashes(16, 6),
+    _crashes(64, 10),
     Scenario(
         name="leave",
         about="SIGTERM until all others know it has left, N=16",
