@@ -73,7 +73,7 @@ def _crashes(size: int, minutes: float) -> Scenario:
         minutes=minutes,
         measure=measures.crashes,
         size=size,
-        parameters={"times": 10},
+        parameters={"times": 5},
         brief={"times": 1},
         rounds=4,
         promises=promises,
@@ -132,13 +132,13 @@ def _loss(percent: int, seconds: float) -> Scenario:
 
 
 SCENARIOS = (
-    _crashes(3, 5),
-    _crashes(16, 6),
-    _crashes(64, 10),
+    _crashes(3, 3.1),
+    _crashes(16, 3.4),
+    _crashes(64, 5.2),
     Scenario(
         name="leave",
         about="SIGTERM until all others know it has left, N=16",
-        minutes=1.2,
+        minutes=1.8,
         measure=measures.leaves,
         parameters={"times": 20},
         brief={"times": 2},
@@ -147,21 +147,21 @@ SCENARIOS = (
     Scenario(
         name="worker-crash",
         about="the worker killed beside its sidecar (--worker-pid) until all others know, N=16",
-        minutes=1.4,
+        minutes=1.3,
         measure=measures.worker_crashes,
         parameters={"times": 20},
         brief={"times": 2},
         systems=("rumormill",),
         promises=(Promise("worker crash, all", "median", 0.015),),
     ),
-    _idle(16, 1.3),
-    _idle(64, 2.2),
+    _idle(16, 1.2),
+    _idle(64, 1.6),
     _loss(10, 300.0),
     _loss(30, 120.0),
     Scenario(
         name="one-way-cut",
         about="nothing from one member reaches one other, two minutes, N=16",
-        minutes=2.2,
+        minutes=2.1,
         measure=measures.one_way,
         parameters={"seconds": 120.0},
         brief={"seconds": 10.0},
@@ -170,7 +170,7 @@ SCENARIOS = (
     Scenario(
         name="stops",
         about="one of 16 stopped for .3 to 1.5 s again and again, one minute",
-        minutes=1.3,
+        minutes=1.1,
         measure=measures.stops,
         parameters={"seconds": 60.0},
         brief={"seconds": 10.0},
@@ -184,7 +184,7 @@ SCENARIOS = (
     Scenario(
         name="starved",
         about="four of 16 pinned to one processor with stress-ng, at the lowest priority, one minute",
-        minutes=1.3,
+        minutes=1.1,
         measure=measures.starved,
         parameters={"seconds": 60.0, "count": 4},
         brief={"seconds": 10.0},
@@ -202,15 +202,15 @@ SCENARIOS = (
     Scenario(
         name="partition-callers",
         about="the same under 2 x 50 requests a second from either side",
-        minutes=0.9,
+        minutes=0.7,
         measure=callers.partition,
         parameters={"seconds": 30.0},
         brief={"seconds": 10.0},
         systems=("rumormill",),
         promises=(_none("requests failed"), Promise("healed to one view", "max", 2.0)),
     ),
-    _crowd(64, 1.0, 1.7),
-    _crowd(128, 3.0, 2.4),
+    _crowd(64, 1.0, 1.1),
+    _crowd(128, 3.0, 1.5),
 )
 
 

@@ -20,6 +20,7 @@ import trio.testing
 from anyio.from_thread import start_blocking_portal
 
 from rumormill.discovery import Access, DiscoveryServer
+from rumormill.membership.policy import PolicyRecord
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import Member, PoolView
 from rumormill.ring import HashRing
@@ -219,6 +220,7 @@ class Stage:
         self.workers: dict[str, Worker] = {}
         self.sidecars: list[Sidecar] = []
         self.members: dict[str, Member] = {}
+        self.policies: tuple[PolicyRecord, ...] = ()
 
     @property
     def urls(self) -> list[str]:
@@ -248,10 +250,11 @@ class Stage:
         self.change(name, liveness=Liveness.DEAD)
 
     def publish(self, *sidecars: Sidecar, members: list[Member] | None = None, isolated: bool = False) -> None:
-        """These sidecars (all, if none are named) now hold these members (the stage's, if none are given)."""
+        """These sidecars (all, if none are named) now hold these members (the stage's, if none are given), and the
+        stage's policies."""
         rows = sorted(self.members.values() if members is None else members, key=lambda one: one.name)
         for sidecar in sidecars or self.sidecars:
-            sidecar.server.publish(PoolView("prod", "w0", isolated, tuple(rows)))
+            sidecar.server.publish(PoolView("prod", "w0", isolated, tuple(rows), self.policies))
 
     def owners(self, key: str) -> list[Worker]:
         """The workers in the ring's order for a key."""

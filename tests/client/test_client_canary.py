@@ -10,7 +10,8 @@ import trio
 from stage import Stage, stage, stage_in_thread
 
 from rumormill.client import Pool, SyncPool
-from rumormill.ring import CanaryShare, Policy
+from rumormill.membership.policy import WHOLE, Canary, PolicyRecord, Share
+from rumormill.ring import CanaryShare
 
 TASKS = 20
 
@@ -19,12 +20,12 @@ def key(number: int) -> str:
     return f"tenant/user-{number}"
 
 
-async def steered(scene: Stage, policy: Policy) -> None:
-    """w2 and w3 run v2, and an endpoint that nobody has asked yet has this policy."""
+async def steered(scene: Stage, share: float) -> None:
+    """w2 and w3 run v2, and by the pool's policy that has this share of the keys."""
+    scene.policies = (PolicyRecord("embed", 1, "w0", 0, Canary([Share("v2", round(share * WHOLE))])),)
     for name in ("w2", "w3"):
         scene.change(name, release="v2")
-    sidecar = await scene.add_sidecar()
-    sidecar.server._desk.view.service("embed").policy = policy
+    await scene.add_sidecar()
 
 
 async def ask_many(pool: Pool, requests: int, *, keyed: bool) -> dict[str, int]:
@@ -58,7 +59,7 @@ async def test_a_canary_gets_its_share_of_real_requests(
     share: float, requests: int, within: float, keyed: bool
 ) -> None:
     async with stage(workers=6, sidecars=0, limit=300) as scene:
-        await steered(scene, Policy(index=1, canary=[CanaryShare("v2", share)]))
+        await steered(scene, share)
         async with Pool(scene.urls, "embed") as pool:
             assert pool.topology.policy.canary == [CanaryShare("v2", share)]
             served = await ask_many(pool, requests, keyed=keyed)
