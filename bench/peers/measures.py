@@ -26,7 +26,7 @@ REST_SECONDS = 10.0
 that has just refused gathers them again, or the next death there would be measured as half a silent one."""
 WRONGLY = "healthy members evicted"
 TURNS_OF_PEERS = {"silent host": 2, "live kernel": 8}
-"""Each so manieth turn is theirs too: they take two to ten times as long, and make nothing of a refusal."""
+"""One turn in so many is theirs too: they take two to ten times as long, and make nothing of a refusal."""
 
 
 # --- deaths and departures, in turn

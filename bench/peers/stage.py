@@ -10,7 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -127,7 +127,8 @@ class Stillness:
         return worst
 
     def _watch(self) -> None:
-        os.sched_setscheduler(threading.get_native_id(), os.SCHED_FIFO, os.sched_param(1))
+        with suppress(PermissionError):  # where it may not be ahead of others, it is late with them
+            os.sched_setscheduler(threading.get_native_id(), os.SCHED_FIFO, os.sched_param(1))
         while not self._over.is_set():
             begun = time.monotonic()
             time.sleep(self.STEP)
