@@ -35,6 +35,9 @@ from rumormill.membership.row import Row
 HELPERS = 3
 MAX_VERIFYING = 8
 """Deaths without valid votes verified at a time."""
+LEAST = 0.75
+"""Of the time from miss to miss, what is left where we came late to the one before: an answer has that long to come.
+All of it, and each death is found late by as much as its monitors were at each of three misses."""
 FULL_EFFORT = 5
 """Misses up to which each is verified in full; after that, one ping each so many periods."""
 
@@ -327,7 +330,8 @@ class Detector:
         watch.misses += 1
         if watch.misses == 1:
             watch.began = state.now
-        watch.due = state.now + self._until_next_miss(watch)
+        next_miss = self._until_next_miss(watch)
+        watch.due = max(watch.due + next_miss, state.now + LEAST * next_miss)
         if row.present:
             if watch.misses >= 2:
                 self._claims.suspect(row)
@@ -399,6 +403,7 @@ class Detector:
         beat = encode_message(Heartbeat(state.table.digest & 0xFFFFFFFF, sent, flags))
         for row in self._monitors:
             self._pings.say(row, beat)
+        self._pings.measure_again(self.watches)
         for half in self._unaware:
             if (subject := state.table.get(half)) is not None:
                 self._pings.ping(subject)

@@ -1,13 +1,17 @@
-"""Pings, acks, and pings by way of others.
+"""Pings, acks, pings by way of others, and the round-trip times they show.
 
 A ping-request carries a ping that is already sealed for its subject. The helper hands it on as it is, and hands the
 sealed ack back as it is, so it can forge neither. A helper that heard the subject within a period says so at once
 instead, with the age: a monitor asks two of the subject's other monitors, who usually know.
+
+A round trip of more than a period delays the misses of a subject, so it is not believed at first sight: it may be that
+of a process that was starting. Its monitors measure it again after one second, two, four and so on.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from rumormill.gossip.spread import Spread
 from rumormill.gossip.state import ROOM, State
@@ -19,12 +23,15 @@ MAX_OUTSTANDING = 1024
 MAX_RELAYS = 512
 RELAY_SECONDS = 2.0
 REPEAT_SECONDS = 0.02
+DOUBT_FIRST, DOUBT_LAST = 1.0, 16.0
+"""Seconds after which a long round trip is measured again, doubled each time. After the last it is taken for true."""
+NO_DOUBT = (math.inf, 0.0)
 
 
 class Pings:
-    """Outstanding pings of ours, those we hand on for others, and the round-trip times they show."""
+    """Outstanding pings of ours, those we hand on for others, and what round trips they showed."""
 
-    __slots__ = ("_latest", "_outstanding", "_relays", "_repeats", "_rtt", "_spread", "_state")
+    __slots__ = ("_doubts", "_latest", "_outstanding", "_relays", "_repeats", "_rtt", "_spread", "_state")
 
     def __init__(self, state: State, spread: Spread) -> None:
         self._state = state
@@ -35,6 +42,8 @@ class Pings:
         self._relays: dict[tuple[bytes, bytes], tuple[float, Address]] = {}
         self._repeats: list[tuple[float, bytes]] = []
         self._rtt: dict[bytes, float] = {}
+        self._doubts: dict[bytes, tuple[float, float]] = {}
+        """Round trips of more than a period: when to measure each again, and how long to wait then. Seconds."""
 
     @property
     def deadline(self) -> float:
@@ -65,6 +74,15 @@ class Pings:
         if row.address is not None:
             self._state.post_raw(row.address, datagram)
         return datagram
+
+    def measure_again(self, halves: Iterable[bytes]) -> None:
+        """Ping those of some members whose round trip is in doubt, and due."""
+        state = self._state
+        for half in halves if self._doubts else ():
+            due, wait = self._doubts.get(half, NO_DOUBT)
+            if state.now >= due and (row := state.table.get(half)) is not None and row.liveness is Liveness.ALIVE:
+                self._doubts[half] = (state.now + wait, 2 * wait) if wait <= DOUBT_LAST else NO_DOUBT
+                self.ping(row)
 
     def ask(self, helper: Row, subject: Row) -> None:
         """Ask a third member to ping the subject."""
@@ -104,7 +122,11 @@ class Pings:
         frozen answers all that were sent meanwhile, and the earlier ones tell how long it slept. For the same reason a
         shorter one counts at once (nothing makes a round trip look shorter than it is), a longer one by an eighth."""
         smoothed = self._rtt.get(half, seconds)
-        self._rtt[half] = seconds if seconds < smoothed else smoothed + (seconds - smoothed) / 8
+        smoothed = self._rtt[half] = seconds if seconds < smoothed else smoothed + (seconds - smoothed) / 8
+        if smoothed > self._state.settings.period:
+            self._doubts.setdefault(half, (self._state.now + DOUBT_FIRST, 2 * DOUBT_FIRST))
+        else:
+            self._doubts.pop(half, None)
 
     def answered_by_another(self, half: bytes) -> bool:
         """Somebody else lives at a member's address: true (once) if a direct ping to it was outstanding."""
@@ -139,6 +161,7 @@ class Pings:
 
     def forget(self, half: bytes) -> None:
         self._rtt.pop(half, None)
+        self._doubts.pop(half, None)
         self._latest.pop(half, None)
 
     def restart(self) -> None:

@@ -25,6 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from bench.bed.ear import Ear
+
 TABLE = """
 table inet bed {
   {counters}
@@ -145,6 +147,10 @@ class Bed:
         """Packets and bytes (with IP headers) that processes on this port have sent, by host, since the bed stands."""
         asked = {host: self._nft(host, "-j", "list", "counters") for host in self.hosts}
         return {host: _reading(_answer(process), port) for host, process in asked.items()}
+
+    def ear(self, host: Host, port: int) -> Ear:
+        """Hears what processes of a host send from this port, while the block lasts."""
+        return Ear(self._switch, f"port{host.number}", port)
 
     def _rule(self, rules: Mapping[Host, str]) -> None:
         """All at once, as nearly as this machine can."""

@@ -16,6 +16,7 @@ from bench.peers.pool import Member, Pool, PoolTrouble, Sighting
 from bench.peers.stage import OURS, Stage, pin
 
 PERIOD = 0.2
+MONITORS = 3
 CALM = 1.5
 """Seconds of peace before a fault, and a random part of a period. In less, who has just joined still has to say so, and
 to be asked: a member that said something else since its heartbeat is missed later."""
@@ -35,8 +36,8 @@ TURNS_OF_PEERS = {"silent host": 2, "live kernel": 8}
 def crashes(stage: Stage, times: int) -> None:
     """SIGKILL, in turn at each system: on a host that stays silent, then on one whose kernel refuses.
 
-    Each turn falls into another part of the period: how long three missed heartbeats take depends on when the last one
-    was, and the median of a few moments by lot says more of the lot than of the system.
+    Each turn falls into another part of the victim's period: how long three missed heartbeats take depends on when the
+    last one was, and the median of a few moments by lot says more of the lot than of the system.
     """
     every = {(pool, mode): 1 if pool.name == OURS else n for pool in stage.pools for mode, n in TURNS_OF_PEERS.items()}
     moments = {who: _spread_out(stage, -(-times // n)) for who, n in every.items()}
@@ -58,7 +59,7 @@ def _spread_out(stage: Stage, times: int) -> list[float]:
 def _crash(stage: Stage, pool: Pool, mode: str, moment: float) -> None:
     silent = mode == "silent host"
     victim, others, mark = _choose(stage, pool, rested=not silent)
-    time.sleep((moment - time.monotonic()) % PERIOD)
+    _sleep_until(_last_heartbeat(stage, pool, victim) + moment)
     if silent:  # and not before: who hears nobody for a while asks everybody, so that everybody has just heard it
         stage.bed.silence(victim.host, pool.system.port)
     else:
@@ -71,6 +72,16 @@ def _crash(stage: Stage, pool: Pool, mode: str, moment: float) -> None:
     if silent:  # not before somebody listens there, or the kernel would refuse what is still sent to the dead
         pool.until(lambda: successor.up, PATIENCE, "the next life up")
         stage.bed.voice(victim.host)
+
+
+def _last_heartbeat(stage: Stage, pool: Pool, victim: Member) -> float:
+    """When it has just said to those who watch it that it lives; the present moment for who says so to nobody."""
+    with stage.bed.ear(victim.host, pool.system.port) as ear:
+        return ear.heartbeat(min(MONITORS, stage.size - 1), 2 * PERIOD) or time.monotonic()
+
+
+def _sleep_until(moment: float) -> None:
+    time.sleep(max(0.0, moment - time.monotonic()))
 
 
 def leaves(stage: Stage, times: int) -> None:

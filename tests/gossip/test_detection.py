@@ -22,6 +22,22 @@ def test_a_crash_is_known_everywhere_within_the_bound(count: int, seed: int) -> 
     assert everyone_holds(world, "n1", Liveness.DEAD)
 
 
+def test_how_slow_a_pool_was_to_answer_while_it_started_delays_no_death_after_it() -> None:
+    """Its round trips were longer than a period: misses would be further apart, for as long as that is believed."""
+    took = []
+    for seed in range(6):
+        world = World(seed=seed)
+        world.degrade(Trouble(delay=0.16))
+        world.start(32)
+        assert world.run_until(world.one_view, within=12.0) is not None
+        world.run(3.0)
+        world.heal()
+        world.run(5.0 + 0.1 * seed)
+        world.crash("n1")
+        took.append(world.run_until(lambda w=world: everyone_holds(w, "n1", Liveness.DEAD), within=2.0))  # type: ignore[misc]
+    assert all(each is not None and each <= 0.7 for each in took), took
+
+
 def test_the_reason_names_those_who_saw_it() -> None:
     world = pool(5)
     world.crash("n1")

@@ -13,6 +13,19 @@ from bench.bed import Bed, Host
 pytestmark = pytest.mark.net
 
 PORT = 7946
+BEAT = """
+import socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((sys.argv[1], 7946))
+for _ in range(10):
+    s.sendto(b"to one", (sys.argv[2], 7946))
+    time.sleep(0.05)
+print(time.monotonic(), flush=True)
+while True:
+    for address in sys.argv[2:]:
+        s.sendto(b"to all", (address, 7946))
+    time.sleep(0.05)
+"""
 ECHO = """
 import socket, sys
 s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
@@ -136,3 +149,18 @@ def test_a_bed_whose_owner_was_killed_is_swept_with_its_programs() -> None:
     with program.stdout, Bed(1):
         assert program.wait(10) == -9
         assert left not in subprocess.run(["ip", "netns", "list"], capture_output=True, check=True, text=True).stdout
+
+
+def test_an_ear_hears_when_a_host_sends_to_several_at_once(bed: Bed) -> None:
+    with bed.ear(bed[0], PORT) as ear, bed.ear(bed[1], PORT) as other:
+        argv = bed.command(bed[0], [sys.executable, "-c", BEAT, *(host.ip for host in bed.hosts)])
+        with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
+            try:
+                heard = ear.heartbeat(2, 10.0)
+                assert process.stdout is not None
+                began = float(process.stdout.readline())
+                assert heard is not None
+                assert heard > began, "before, it sent to one only"
+                assert other.heartbeat(1, 0.2) is None, "what a host gets it has not sent"
+            finally:
+                process.kill()
