@@ -53,9 +53,10 @@ def measure(scenario: Scenario, systems: list[System], rng: random.Random, brief
     """Do it; the figures of each system."""
     parameters = {**scenario.parameters, **(scenario.brief if brief else {})}
     sheets = {system.name: Sheet() for system in systems}
-    turns = [[system] for _ in range(scenario.rounds) for system in systems] or [systems]
-    for present in turns:
-        stage = Stage(present, scenario.size, scenario.conditions, rng, say, sheets)
+    turns = [(number, [system]) for number in range(scenario.rounds) for system in systems] or [(0, systems)]
+    for number, present in turns:
+        nth = (number, max(1, scenario.rounds))
+        stage = Stage(present, scenario.size, scenario.conditions, rng, say, sheets, nth=nth)
         with stage if scenario.bed else nullcontext():
             scenario.measure(stage, **parameters)
     return sheets

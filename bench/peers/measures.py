@@ -26,7 +26,7 @@ REST_SECONDS = 10.0
 """Linux answers a peer's datagrams to dead ports with six refusals, then with one a second (icmp_ratelimit): a host
 that has just refused gathers them again, or the next death there would be measured as half a silent one."""
 WRONGLY = "healthy members evicted"
-TURNS_OF_PEERS = {"silent host": 2, "live kernel": 8}
+TURNS_OF_PEERS = {"silent host": 3, "live kernel": 8}
 """One turn in so many is theirs too: they take two to ten times as long, and make nothing of a refusal."""
 
 
@@ -50,8 +50,10 @@ def crashes(stage: Stage, times: int) -> None:
 
 
 def _spread_out(stage: Stage, times: int) -> list[float]:
-    """So many moments in a period, one in each equal part of it, in no order. Seconds."""
-    moments = [(number + stage.rng.random()) / times * PERIOD for number in range(times)]
+    """So many moments in a period, one in each equal part of it, in no order; over all rounds, one in each part of
+    these. Seconds."""
+    number, rounds = stage.nth
+    moments = [(part + (number + stage.rng.random()) / rounds) / times * PERIOD for part in range(times)]
     stage.rng.shuffle(moments)
     return moments
 

@@ -46,6 +46,7 @@ class Stage:
         say: Say,
         sheets: dict[str, Sheet],
         *,
+        nth: tuple[int, int] = (0, 1),
         delay: float = 0.0,
         jitter: float = 0.0,
     ) -> None:
@@ -54,6 +55,8 @@ class Stage:
         self.rng = rng
         self.say = say
         self.sheets = sheets
+        self.nth = nth
+        """Which round this is (from 0), of how many."""
         self.pools: list[Pool] = []
         self.refused: dict[Host, float] = {}
         """When each host's kernel last refused what came for a process (monotonic time)."""
