@@ -122,7 +122,7 @@ def _loss(percent: int, seconds: float) -> Scenario:
     return Scenario(
         name=f"loss-{percent}",
         about=f"{percent} % of everything lost on its way in, {seconds / 60:g} minutes, no pings over TCP, N=16",
-        minutes=seconds / 60 + 0.3,
+        minutes=seconds / 60 + 0.1,
         measure=measures.lossy,
         parameters={"seconds": seconds, "share": percent / 100},
         brief={"seconds": 10},
@@ -132,9 +132,9 @@ def _loss(percent: int, seconds: float) -> Scenario:
 
 
 SCENARIOS = (
-    _crashes(3, 3.1),
-    _crashes(16, 3.4),
-    _crashes(64, 5.2),
+    _crashes(3, 4.0),
+    _crashes(16, 4.3),
+    _crashes(64, 5.3),
     Scenario(
         name="leave",
         about="SIGTERM until all others know it has left, N=16",
@@ -155,7 +155,7 @@ SCENARIOS = (
         promises=(Promise("worker crash, all", "median", 0.015),),
     ),
     _idle(16, 1.2),
-    _idle(64, 1.6),
+    _idle(64, 1.5),
     _loss(10, 300.0),
     _loss(30, 120.0),
     Scenario(
@@ -193,7 +193,7 @@ SCENARIOS = (
     Scenario(
         name="partition",
         about="8 + 8 that do not hear each other for 30 s, healed",
-        minutes=0.9,
+        minutes=0.8,
         measure=measures.partition,
         parameters={"seconds": 30.0},
         brief={"seconds": 10.0},
@@ -209,8 +209,8 @@ SCENARIOS = (
         systems=("rumormill",),
         promises=(_none("requests failed"), Promise("healed to one view", "max", 2.0)),
     ),
-    _crowd(64, 1.0, 1.1),
-    _crowd(128, 3.0, 1.5),
+    _crowd(64, 1.0, 0.7),
+    _crowd(128, 3.0, 1.7),
 )
 
 
