@@ -40,7 +40,7 @@ def crashes(stage: Stage, times: int) -> None:
     last one was, and the median of a few moments by lot says more of the lot than of the system.
     """
     every = {(pool, mode): 1 if pool.name == OURS else n for pool in stage.pools for mode, n in TURNS_OF_PEERS.items()}
-    moments = {who: _spread_out(stage, -(-times // n)) for who, n in every.items()}
+    moments = {who: spread_out(stage, -(-times // n)) for who, n in every.items()}
     for turn in range(times):
         for mode in TURNS_OF_PEERS:
             for pool in stage.pools:
@@ -49,7 +49,7 @@ def crashes(stage: Stage, times: int) -> None:
         stage.say(f"{turn + 1} of {times}: " + _latest(stage, "silent host, all", "live kernel, all"))
 
 
-def _spread_out(stage: Stage, times: int) -> list[float]:
+def spread_out(stage: Stage, times: int) -> list[float]:
     """So many moments in a period, one in each equal part of it, in no order; over all rounds, one in each part of
     these. Seconds."""
     number, rounds = stage.nth

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import random
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -10,10 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bench.peers.measures import PERIOD, spread_out
 from bench.peers.plot import detection_plot
 from bench.peers.report import Result, comparisons, read_results, result_of, table
 from bench.peers.scenarios import SCENARIOS, Scenario
-from bench.peers.stage import Sheet
+from bench.peers.stage import Sheet, Stage
+from bench.peers.systems import Conditions
 
 VERSIONS = {"rumormill": "1", "memberlist": "2"}
 
@@ -87,3 +90,10 @@ def test_with_nothing_measured_the_picture_says_so() -> None:
 def test_every_scenario_has_a_name_of_its_own_and_fits_half_an_hour() -> None:
     assert len({each.name for each in SCENARIOS}) == len(SCENARIOS)
     assert sum(each.minutes for each in SCENARIOS) < 35
+
+
+def test_deaths_fall_into_another_part_of_the_period_each_whatever_round_they_are_in() -> None:
+    rng = random.Random(3)
+    stages = [Stage([], 3, Conditions(), rng, lambda _: None, {}, nth=(number, 4)) for number in range(4)]
+    moments = [moment for stage in stages for moment in spread_out(stage, 5)]
+    assert sorted(int(moment / PERIOD * 20) for moment in moments) == list(range(20))
