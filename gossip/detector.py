@@ -35,9 +35,6 @@ from rumormill.membership.row import Row
 HELPERS = 3
 MAX_VERIFYING = 8
 """Deaths without valid votes verified at a time."""
-LEAST = 0.75
-"""Of the time from miss to miss, what is left where we came late to the one before: an answer has that long to come.
-All of it, and each death is found late by as much as its monitors were at each of three misses."""
 FULL_EFFORT = 5
 """Misses up to which each is verified in full; after that, one ping each so many periods."""
 
@@ -330,8 +327,7 @@ class Detector:
         watch.misses += 1
         if watch.misses == 1:
             watch.began = state.now
-        next_miss = self._until_next_miss(watch)
-        watch.due = max(watch.due + next_miss, state.now + LEAST * next_miss)
+        watch.due = state.now + self._until_next_miss(watch)
         if row.present:
             if watch.misses >= 2:
                 self._claims.suspect(row)

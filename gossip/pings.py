@@ -5,7 +5,8 @@ sealed ack back as it is, so it can forge neither. A helper that heard the subje
 instead, with the age: a monitor asks two of the subject's other monitors, who usually know.
 
 A round trip of more than a period delays the misses of a subject, so it is not believed at first sight: it may be that
-of a process that was starting. Its monitors measure it again after one second, two, four and so on.
+of a process that was starting. Its monitors measure it again after one second, two, four and so on, and then every
+sixteen, for as long as that is so.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MAX_RELAYS = 512
 RELAY_SECONDS = 2.0
 REPEAT_SECONDS = 0.02
 DOUBT_FIRST, DOUBT_LAST = 1.0, 16.0
-"""Seconds after which a long round trip is measured again, doubled each time. After the last it is taken for true."""
+"""Seconds after which a long round trip is measured again, doubled each time up to the last."""
 NO_DOUBT = (math.inf, 0.0)
 
 
@@ -81,7 +82,7 @@ class Pings:
         for half in halves if self._doubts else ():
             due, wait = self._doubts.get(half, NO_DOUBT)
             if state.now >= due and (row := state.table.get(half)) is not None and row.liveness is Liveness.ALIVE:
-                self._doubts[half] = (state.now + wait, 2 * wait) if wait <= DOUBT_LAST else NO_DOUBT
+                self._doubts[half] = (state.now + wait, min(2 * wait, DOUBT_LAST))
                 self.ping(row)
 
     def ask(self, helper: Row, subject: Row) -> None:

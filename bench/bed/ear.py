@@ -27,7 +27,11 @@ class Ear:
     def __init__(self, namespace: str, device: str, port: int) -> None:
         self._port = port
         self._socket = _socket_in(namespace)
-        self._socket.bind((device, ETH_P_ALL))
+        try:
+            self._socket.bind((device, ETH_P_ALL))
+        except BaseException:
+            self._socket.close()
+            raise
 
     def __enter__(self) -> Ear:
         return self
@@ -61,18 +65,21 @@ class Ear:
 
 def _socket_in(namespace: str) -> socket.socket:
     """A packet socket that belongs to another network namespace, as whatever a thread opens does once it went there."""
-    made: list[socket.socket | OSError] = []
+    made: list[socket.socket] = []
+    trouble: list[OSError] = []
 
     def go_and_open() -> None:
-        with Path(f"/run/netns/{namespace}").open() as there:
-            if ctypes.CDLL(None, use_errno=True).setns(there.fileno(), CLONE_NEWNET):
-                made.append(OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno())))
-            else:
-                made.append(socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM))
+        try:
+            with Path(f"/run/netns/{namespace}").open() as there:
+                if ctypes.CDLL(None, use_errno=True).setns(there.fileno(), CLONE_NEWNET):
+                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            made.append(socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM))
+        except OSError as error:
+            trouble.append(error)
 
     thread = threading.Thread(target=go_and_open)
     thread.start()
     thread.join()
-    if isinstance(made[0], OSError):
-        raise made[0]
+    if trouble:
+        raise trouble[0]
     return made[0]

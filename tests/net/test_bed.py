@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from bench.bed import Bed, Host
+from bench.bed.ear import Ear
 
 pytestmark = pytest.mark.net
 
@@ -164,3 +165,9 @@ def test_an_ear_hears_when_a_host_sends_to_several_at_once(bed: Bed) -> None:
                 assert other.heartbeat(1, 0.2) is None, "what a host gets it has not sent"
             finally:
                 process.kill()
+
+
+def test_an_ear_says_so_where_there_is_nothing_to_hear(bed: Bed) -> None:
+    for namespace, device in (("no-such-namespace", "port0"), (bed[0].namespace, "no-such-device")):
+        with pytest.raises(OSError, match="No such"):
+            Ear(namespace, device, PORT)
