@@ -27,6 +27,7 @@ REPEAT_SECONDS = 0.02
 DOUBT_FIRST, DOUBT_LAST = 1.0, 16.0
 """Seconds after which a long round trip is measured again, doubled each time up to the last."""
 NO_DOUBT = (math.inf, 0.0)
+"""Never due."""
 
 
 class Pings:

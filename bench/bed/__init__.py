@@ -2,8 +2,8 @@
 
 Nothing here touches the machine's own network. :class:`Bed` makes hosts, drops what a test wants dropped (a share of
 everything, one direction between two hosts, two halves from each other, the refusals of dead ports) and counts what
-processes send, as IP counts it; :mod:`delay_switch` is the switch of a bed whose packets take their time. Whether this
-kernel and user may do it says :func:`why_not`.
+processes send, as IP counts it; :mod:`ear` hears when they do. :mod:`delay_switch` is the switch of a bed whose packets
+take their time. Whether this kernel and user may do it says :func:`why_not`.
 """
 
 from bench.bed.hosts import Bed, Host, why_not

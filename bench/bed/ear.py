@@ -6,8 +6,8 @@ import ctypes
 import os
 import socket
 import struct
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -26,12 +26,8 @@ class Ear:
 
     def __init__(self, namespace: str, device: str, port: int) -> None:
         self._port = port
-        self._socket = _socket_in(namespace)
-        try:
-            self._socket.bind((device, ETH_P_ALL))
-        except BaseException:
-            self._socket.close()
-            raise
+        with ThreadPoolExecutor(1) as thread:  # whatever a thread opens belongs to the namespace that it went to
+            self._socket = thread.submit(_go_and_listen, namespace, device).result()
 
     def __enter__(self) -> Ear:
         return self
@@ -63,23 +59,15 @@ class Ear:
         return packet[9] == socket.IPPROTO_UDP and struct.unpack_from("!H", packet, header)[0] == self._port
 
 
-def _socket_in(namespace: str) -> socket.socket:
-    """A packet socket that belongs to another network namespace, as whatever a thread opens does once it went there."""
-    made: list[socket.socket] = []
-    trouble: list[OSError] = []
-
-    def go_and_open() -> None:
-        try:
-            with Path(f"/run/netns/{namespace}").open() as there:
-                if ctypes.CDLL(None, use_errno=True).setns(there.fileno(), CLONE_NEWNET):
-                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-            made.append(socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM))
-        except OSError as error:
-            trouble.append(error)
-
-    thread = threading.Thread(target=go_and_open)
-    thread.start()
-    thread.join()
-    if trouble:
-        raise trouble[0]
-    return made[0]
+def _go_and_listen(namespace: str, device: str) -> socket.socket:
+    """Leave for another network namespace, for good, and open a packet socket there."""
+    with Path(f"/run/netns/{namespace}").open() as there:
+        if ctypes.CDLL(None, use_errno=True).setns(there.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    ear = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
+    try:
+        ear.bind((device, ETH_P_ALL))
+    except OSError:
+        ear.close()
+        raise
+    return ear

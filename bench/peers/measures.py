@@ -14,9 +14,11 @@ from functools import partial
 from bench.bed import Host
 from bench.peers.pool import Member, Pool, PoolTrouble, Sighting
 from bench.peers.stage import OURS, Stage, pin
+from rumormill.gossip import ProtocolSettings
 
 PERIOD = 0.2
-MONITORS = 3
+MONITORS = ProtocolSettings().monitors
+"""Who sends to so many others at once says that it lives; no peer does."""
 CALM = 1.5
 """Seconds of peace before a fault, and a random part of a period. In less, who has just joined still has to say so, and
 to be asked: a member that said something else since its heartbeat is missed later."""
