@@ -23,7 +23,7 @@ import trio
 from rumormill.gossip import KeyRing, Node, Profile
 from rumormill.gossip.transport import GossipTransport, bind_udp, boot_clock
 from rumormill.membership.record import Readiness
-from rumormill.membership.view import Event, PoolView
+from rumormill.membership.view import Event
 
 PATIENCE = 60.0
 LOOK = 0.005
@@ -61,7 +61,7 @@ class Crowd:
                 now=boot_clock(),
             )
             self.nodes.append(node)
-            self.transports.append(GossipTransport(node, sock, on_view=_ignore, on_events=self.events.extend))
+            self.transports.append(GossipTransport(node, sock, on_change=lambda: None, on_events=self.events.extend))
         for node in self.nodes[1:]:
             node.set_contacts([address_of(self.nodes[0])])
 
@@ -87,10 +87,6 @@ class Crowd:
 def address_of(node: Node) -> tuple[str, int]:
     (own,) = (member.address for member in node.view.members if member.instance == node.instance)
     return own
-
-
-def _ignore(view: PoolView) -> None:
-    del view
 
 
 async def storm(size: int, updates: int, seed: int, found: Found) -> None:

@@ -73,14 +73,24 @@ class Bare:
                         conditional, complete = False, 0
 
 
+class Ours:
+    """A sidecar of which nothing is asked but the pool."""
+
+    weight = 1000
+
+    def view(self) -> Any:
+        return _pool(self.weight)
+
+
 async def serve(kind: str) -> None:
     """Print the port; then take commands from standard input: `change`, `lag`."""
     from rumormill.discovery import DiscoveryServer
 
-    server = DiscoveryServer(commands=None, process="bench", wall_offset=0.0, rng=random.Random(1))  # type: ignore[arg-type]
-    server.publish(_pool(1000))
+    ours = Ours()
+    server = DiscoveryServer(commands=ours, process="bench", wall_offset=0.0, rng=random.Random(1))  # type: ignore[arg-type]
+    server.pool_changed()
     bare = Bare(b"x" * 2048)
-    weight, worst = 1000, 0.0
+    worst = 0.0
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=8192)
     print(listeners[0].socket.getsockname()[1], flush=True)
 
@@ -100,8 +110,8 @@ async def serve(kind: str) -> None:
         commands = trio.lowlevel.FdStream(0)
         while command := await commands.receive_some(64):
             if command.strip() == b"change":
-                weight += 1
-                server.publish(_pool(weight))
+                ours.weight += 1
+                server.pool_changed()
                 bare.change()
             else:
                 print(worst, flush=True)

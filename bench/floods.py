@@ -47,7 +47,7 @@ class Party:
             token_bytes=os.urandom,
             now=boot_clock(),
         )
-        self.transport = GossipTransport(self.node, self.sock, on_view=lambda _: None, on_events=lambda _: None)
+        self.transport = GossipTransport(self.node, self.sock, on_change=lambda: None, on_events=lambda _: None)
 
     def row_of(self, name: str) -> Row:
         return self.node.table.settled[name]

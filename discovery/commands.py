@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from rumormill.membership.policy import Body, PolicyRecord
-from rumormill.membership.view import MemberDetail
+from rumormill.membership.view import MemberDetail, PoolView
 from rumormill.ring.worker import ReadinessWord
 
 SettingValue = str | int | float | bool | list[str] | None
@@ -103,6 +103,10 @@ class Impossible(Exception):
 
 class Commands(Protocol):
     """The sidecar, as the endpoint may use it."""
+
+    def view(self) -> PoolView:
+        """What the sidecar holds of the pool now; the same object until something visible changes."""
+        ...
 
     def details(self) -> Mapping[bytes, MemberDetail]:
         """Each member's detail by instance, read now."""

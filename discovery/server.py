@@ -1,14 +1,14 @@
-"""The discovery endpoint. The sidecar feeds it views and events; callers read it over HTTP.
+"""The discovery endpoint. The sidecar tells it of changes and events; callers read it over HTTP.
 
     server = DiscoveryServer(commands=sidecar, process=process, wall_offset=offset, access=Access())
-    server.publish(node.view)                  # at each change; cheap, synchronous, at any time
+    server.pool_changed()                      # cheap, synchronous, at any time
     server.publish_events(node.take_events())
     await nursery.start(server.serve, listeners)
     server.close()                             # blocked queries are answered, streams end, serve() returns
 
 It shares a loop with gossip, and is built so that gossip keeps its time: callers are heard, answered and woken in
-small batches (lines.py, turns.py, waiting.py), answers are encoded once per change (view.py), and taking in new views
-costs at most a fifth of the loop, and nothing while nobody is connected.
+small batches (lines.py, turns.py, waiting.py), answers are encoded once per change (view.py), and making and taking in
+new views costs at most a fifth of the loop, and nothing while nobody is connected.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from rumormill.discovery.response import CONNECTION_CLOSE, prepare, prepare_json
 from rumormill.discovery.router import Router
 from rumormill.discovery.routes import ROUTES, contents
 from rumormill.discovery.turns import Turns
-from rumormill.membership.view import Event, PoolView
+from rumormill.membership.view import Event
 
 Listener = trio.SocketListener | trio.SSLListener[Any]
 
@@ -92,7 +92,8 @@ class DiscoveryServer:
         self._limits = limits
         self._capacity = limits.connections
         self._turning_away = 0
-        self._unfolded: PoolView | None = None
+        self._unfolded = False
+        """Whether the pool has changed since its view was last taken in."""
         self._fold_again = 0.0
         self._storm = trio.Event()
         self._called = trio.Event()
@@ -115,10 +116,10 @@ class DiscoveryServer:
         """Callers that wait for a change: blocked queries and event streams."""
         return len(self._desk.room)
 
-    def publish(self, view: PoolView) -> None:
-        """Take in what the node now holds, and wake who waits for it. In a storm of views, and while nobody is
-        connected, only the newest counts."""
-        self._unfolded = view
+    def pool_changed(self) -> None:
+        """Take in what the sidecar now holds of the pool, and wake who waits for it. In a storm of changes, and while
+        nobody is connected, only what comes of them counts."""
+        self._unfolded = True
         if self.connections:
             self._take_in()
 
@@ -238,13 +239,13 @@ class DiscoveryServer:
     def _take_in(self) -> None:
         """Show callers the newest view, now or when it is the turn of views again."""
         begin = time.perf_counter()
-        if self._unfolded is None:
+        if not self._unfolded:
             return
         if begin < self._fold_again:
             self._storm.set()
             return
-        self._desk.view.update(self._unfolded)
-        self._unfolded = None
+        self._unfolded = False
+        self._desk.view.update(self._desk.commands.view())
         self._desk.room.check()
         end = time.perf_counter()
         self._fold_again = end + (end - begin) * (1 / FOLD_SHARE - 1)

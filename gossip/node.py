@@ -372,8 +372,18 @@ class Node:
 
     @property
     def view(self) -> PoolView:
-        """What we hold, frozen; the same object until something visible changes."""
+        """What we hold, frozen; the same object until something visible changes. Made when it is asked for."""
         return self._portrait.view()
+
+    @property
+    def edition(self) -> object:
+        """Equal for as long as :attr:`view` would be the same, and costs nothing."""
+        return self._portrait.edition
+
+    @property
+    def policy_records(self) -> tuple[PolicyRecord, ...]:
+        """The pool's policies as the view has them: by service and kind."""
+        return self._portrait.policies()
 
     def details(self, now: float) -> dict[bytes, MemberDetail]:
         """Misses, monitors, last heard and round-trip time of each member, by instance."""
@@ -418,6 +428,8 @@ class Node:
         deadline it moves but the detector's, it moves away; so where that one comes first, the others are not looked
         at: a step at rest touches little memory, which is what a thousand of us in one process wait for."""
         detector, spread = self._detector, self._spread
+        if self._state.table.touched:
+            self._portrait.note()
         if detector.stale:
             detector.reconsider()
             only_life = False

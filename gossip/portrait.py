@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from types import MappingProxyType
 
 from rumormill.gossip.detector import Watch
 from rumormill.gossip.pings import Pings
 from rumormill.gossip.state import State
 from rumormill.membership.policy import PolicyRecord
-from rumormill.membership.record import Readiness
+from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.row import Row
 from rumormill.membership.view import Member, MemberDetail, PoolView
 
@@ -17,41 +18,62 @@ _NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
 class Portrait:
-    """The frozen view, made anew when something in it changed; members that did not change stay the same objects."""
+    """The frozen view, made when somebody asks for it; members that did not change stay the same objects.
+
+    Since when something has been so is put down at each step (:meth:`note`). The rest would have a pool that nobody
+    asks about look at all its members, again and again, just while it has a death to tell of.
+    """
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._key: object = None
+        self._made_of: object = None
         self._view: PoolView | None = None
-        self._members: dict[bytes, tuple[Row, Member]] = {}
+        self._members: dict[bytes, Member] = {}
+        """By half: those whose rows are still what they are made of."""
+        self._since: dict[bytes, tuple[Liveness, Readiness, float]] = {}
+
+    @property
+    def edition(self) -> tuple[int, bool]:
+        """Equal for as long as the view would be the same."""
+        return self._state.table.version, self._state.isolated
+
+    def note(self) -> None:
+        """Put down when what has changed in the table did."""
+        table = self._state.table
+        for half in table.touched:
+            self._members.pop(half, None)
+            row = table.get(half)
+            if row is None:
+                self._since.pop(half, None)
+                continue
+            readiness, before = _readiness(row), self._since.get(half)
+            if before is None or before[0] is not row.liveness or before[1] is not readiness:
+                self._since[half] = (row.liveness, readiness, self._state.now)
+        table.touched.clear()
 
     def view(self) -> PoolView:
         state = self._state
-        key = (state.table.version, state.isolated)
-        if self._view is None or key != self._key:
-            members = {row.half: self._member_of(row) for row in state.table}
-            self._members = members
-            ordered = sorted((member for _, member in members.values()), key=lambda m: (m.name, m.pending))
-            self._view = PoolView(state.cluster, state.me.name, state.isolated, tuple(ordered), self._policies())
-            self._key = key
+        if self._view is None or self.edition != self._made_of:
+            self.note()
+            members = self._members
+            for row in state.table:
+                if row.half not in members:
+                    members[row.half] = _member(row, self._since[row.half][2], state.why.get(row.half, ""))
+            ordered = tuple(sorted(members.values(), key=attrgetter("name", "pending")))
+            self._view = PoolView(state.cluster, state.me.name, state.isolated, ordered, self.policies())
+            self._made_of = self.edition
         return self._view
 
-    def _policies(self) -> tuple[PolicyRecord, ...]:
+    def policies(self) -> tuple[PolicyRecord, ...]:
         records = (policy.record for policy in self._state.table.policies)
-        return tuple(sorted(records, key=lambda record: (record.service, record.kind)))
-
-    def _member_of(self, row: Row) -> tuple[Row, Member]:
-        known = self._members.get(row.half)
-        if known is not None and known[0] is row:
-            return known
-        readiness = row.record.readiness if row.record else Readiness.STARTING
-        since = self._state.now
-        if known is not None and (known[1].liveness, known[1].readiness) == (row.liveness, readiness):
-            since = known[1].since
-        return row, _member(row, readiness, since, self._state.why.get(row.half, ""))
+        return tuple(sorted(records, key=attrgetter("service", "kind")))
 
 
-def _member(row: Row, readiness: Readiness, since: float, why: str) -> Member:
+def _readiness(row: Row) -> Readiness:
+    return row.record.readiness if row.record else Readiness.STARTING
+
+
+def _member(row: Row, since: float, why: str) -> Member:
     record = row.record
     return Member(
         name=row.name,
@@ -64,7 +86,7 @@ def _member(row: Row, readiness: Readiness, since: float, why: str) -> Member:
         zone=record.zone if record else "",
         release=record.release if record else "",
         weight=record.weight if record else 0,
-        readiness=readiness,
+        readiness=_readiness(row),
         tags=MappingProxyType(record.tags) if record else _NO_TAGS,
         liveness=row.liveness,
         pending=row.pending,

@@ -13,7 +13,6 @@ that is for: then the queue of errors is drained before the datagrams, and a sen
 from __future__ import annotations
 
 import errno
-import math
 import os
 import socket
 import struct
@@ -33,7 +32,7 @@ from rumormill.gossip.error_queue import (
     refused_by_its_host,
 )
 from rumormill.membership.record import Address
-from rumormill.membership.view import Event, PoolView
+from rumormill.membership.view import Event
 
 RECEIVE_BUFFER = 1 << 20
 """Bytes. A queue of 256 datagrams lost a thousand at the seed of a pool that starts at once."""
@@ -42,9 +41,6 @@ DRAIN_CAP = 256
 LONGEST_DATAGRAM = 2048
 """More than any member sends: what is longer is cut off here, and fails to open."""
 WAKE_FLOOR = 0.001
-CHEAP_VIEW = 0.001
-"""Seconds within which a view is made anew after each turn. One that takes longer (thousands of members) is made at a
-fifth of the time: a newcomer that learns five rows a datagram would do little else."""
 
 _SO_TIMESTAMPNS = 35
 """Linux: the kernel says with each datagram when it came in, on the wall clock. Python 3.11 has no name for it."""
@@ -62,7 +58,7 @@ class Core(Protocol):
     @property
     def deadline(self) -> float: ...
     @property
-    def view(self) -> PoolView: ...
+    def edition(self) -> object: ...
     @property
     def stopped(self) -> str | None: ...
     @property
@@ -105,20 +101,21 @@ class ForkedProcess(RuntimeError):
 
 
 class GossipTransport:
-    """Drives one Node over one socket. ``on_view`` gets each new view, ``on_events`` what happened, both at once."""
+    """Drives one Node over one socket. ``on_change`` is called when its view is another, ``on_events`` gets what
+    happened, both at once."""
 
     def __init__(
         self,
         node: Core,
         sock: socket.socket,
         *,
-        on_view: Callable[[PoolView], None],
+        on_change: Callable[[], None],
         on_events: Callable[[Sequence[Event]], None],
         clock: Callable[[], float] = boot_clock,
     ) -> None:
         self._node = node
         self._sock = sock
-        self._on_view = on_view
+        self._on_change = on_change
         self._on_events = on_events
         self._clock = clock
         self._emptied = clock()
@@ -126,9 +123,7 @@ class GossipTransport:
         self._refused = False
         """Whether the queue of errors may hold something: the kernel makes the next read or send raise then."""
         self._sleep: trio.CancelScope | None = None
-        self._seen: PoolView | None = None
-        self._view_again = -math.inf
-        """Before then no view is made."""
+        self._edition: object = None
         self.counters: Counter[str] = Counter()
         """Socket errors by name (``send_ENETUNREACH``): a datagram that could not be sent is lost like any other."""
         self._process = os.getpid()
@@ -157,9 +152,7 @@ class GossipTransport:
         """Turn after turn, each at a datagram, until a poke or the deadline. Lets other tasks run in any case."""
         self._turn()
         while not self._ended:
-            now = self._clock()
-            due = min(self._node.deadline, self._view_again if self._view_again > now else math.inf)
-            sleep.deadline = trio.current_time() + max(due - now, WAKE_FLOOR)
+            sleep.deadline = trio.current_time() + max(self._node.deadline - self._clock(), WAKE_FLOOR)
             await trio.lowlevel.wait_readable(self._sock)
             self._turn()
 
@@ -231,12 +224,9 @@ class GossipTransport:
             self.counters[f"send_{_name_of(error)}"] += 1
 
     def _report(self) -> None:
-        begun = self._clock()
-        if begun >= self._view_again and (view := self._node.view) is not self._seen:
-            took = self._clock() - begun
-            self._view_again = begun + 5 * took if took > CHEAP_VIEW else begun
-            self._seen = view
-            self._on_view(view)
+        if (edition := self._node.edition) != self._edition:
+            self._edition = edition
+            self._on_change()
         if events := self._node.take_events():
             self._on_events(events)
 

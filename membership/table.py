@@ -52,6 +52,8 @@ class MemberTable:
         """Halves held suspect, in the order they came to be."""
         self.buried: dict[bytes, None] = {}
         """Halves held dead or left."""
+        self.touched: dict[bytes, None] = {}
+        """Halves whose rows came, changed or went since somebody last looked at these, and cleared them."""
         self.digest = 0
         self.version = 0
         """Moves at every change, suspicion included."""
@@ -175,6 +177,7 @@ class MemberTable:
     def _index(self, row: Row) -> None:
         half = row.half
         self._by_half[half] = row
+        self.touched[half] = None
         self._hearsay += row.record is None
         if not row.present:
             self.buried[half] = None
@@ -191,6 +194,7 @@ class MemberTable:
         if self._by_half.get(half) is not row:
             return
         del self._by_half[half]
+        self.touched[half] = None
         self._hearsay -= row.record is None
         self.buried.pop(half, None)
         self.suspects.pop(half, None)

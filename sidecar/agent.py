@@ -25,7 +25,7 @@ from rumormill.gossip import Node, ProtocolSettings
 from rumormill.gossip.credentials import Authority, Credential
 from rumormill.gossip.transport import GossipTransport, boot_clock
 from rumormill.membership.record import Readiness
-from rumormill.membership.view import Event, PoolView
+from rumormill.membership.view import Event
 from rumormill.sidecar.companion import Companion, profile_of
 from rumormill.sidecar.contacts import Contacts
 from rumormill.sidecar.errors import NameTaken, SettingsError
@@ -186,7 +186,7 @@ class _Agent:
         rng = random.Random(secrets.randbits(128))
         process = secrets.token_hex(8)
         self.node = self._new_node(rng, remembered)
-        self.transport = GossipTransport(self.node, self.sock, on_view=self._on_view, on_events=self._on_events)
+        self.transport = GossipTransport(self.node, self.sock, on_change=self._on_change, on_events=self._on_events)
         self.companion = Companion(
             settings,
             node=self.node,
@@ -280,9 +280,9 @@ class _Agent:
     def _warn(self, trouble: str) -> None:
         self.log.warning("snapshot", trouble=trouble)
 
-    def _on_view(self, view: PoolView) -> None:
-        self.server.publish(view)
-        self.companion.hear_policy(view.policies)
+    def _on_change(self) -> None:
+        self.server.pool_changed()
+        self.companion.hear_policy(self.node.policy_records)
         self.keeper.changed()
 
     def _on_events(self, events: Sequence[Event]) -> None:

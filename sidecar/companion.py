@@ -23,7 +23,7 @@ from rumormill.gossip.policies import PolicyRefused, in_words
 from rumormill.gossip.transport import GossipTransport, boot_clock
 from rumormill.membership.policy import Body, Maintenance, PolicyRecord
 from rumormill.membership.record import Readiness
-from rumormill.membership.view import MemberDetail
+from rumormill.membership.view import MemberDetail, PoolView
 from rumormill.ring.worker import ReadinessWord
 from rumormill.sidecar.log import Log, monotonic
 from rumormill.sidecar.settings import Settings
@@ -95,7 +95,7 @@ class Companion:
 
     def policies(self) -> Sequence[PolicyRecord]:
         """The pool's policies, read now."""
-        return self._node.view.policies
+        return self._node.policy_records
 
     def policy_history(self) -> Sequence[tuple[PolicyRecord, str]]:
         """The last policies learned here, oldest first, each with its words."""
@@ -229,6 +229,10 @@ class Companion:
 
     def _own_rows(self) -> list[Any]:
         return [member for member in self._node.view.members if member.instance == self._node.instance]
+
+    def view(self) -> PoolView:
+        """What this sidecar holds of the pool now."""
+        return self._node.view
 
     def details(self) -> Mapping[bytes, MemberDetail]:
         """Each member's detail by instance, read now."""

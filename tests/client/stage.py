@@ -179,7 +179,13 @@ class Worker:
 
 
 class Silent:
-    """Commands that nothing on this stage calls."""
+    """Holds a pool; of its commands a client asks for none."""
+
+    def __init__(self) -> None:
+        self.pool = PoolView("prod", "w0", isolated=False, members=())
+
+    def view(self) -> PoolView:
+        return self.pool
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"a client asked for {name}")
@@ -191,7 +197,13 @@ class Sidecar:
     def __init__(self, process: str, token: str | None) -> None:
         self.process = process
         self.port = 0
-        self.server = DiscoveryServer(commands=Silent(), process=process, wall_offset=0.0, access=Access(reading=token))  # type: ignore
+        self._commands = Silent()
+        self.server = DiscoveryServer(
+            commands=self._commands,  # type: ignore[arg-type]
+            process=process,
+            wall_offset=0.0,
+            access=Access(reading=token),
+        )
         self.scope = trio.CancelScope()
 
     @property
@@ -205,6 +217,10 @@ class Sidecar:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.server.serve, listeners)
                 task_status.started()
+
+    def publish(self, pool: PoolView) -> None:
+        self._commands.pool = pool
+        self.server.pool_changed()
 
     def kill(self) -> None:
         self.scope.cancel()
@@ -254,7 +270,7 @@ class Stage:
         stage's policies."""
         rows = sorted(self.members.values() if members is None else members, key=lambda one: one.name)
         for sidecar in sidecars or self.sidecars:
-            sidecar.server.publish(PoolView("prod", "w0", isolated, tuple(rows), self.policies))
+            sidecar.publish(PoolView("prod", "w0", isolated, tuple(rows), self.policies))
 
     def owners(self, key: str) -> list[Worker]:
         """The workers in the ring's order for a key."""

@@ -70,6 +70,7 @@ def proven(method: str, target: str, body: bytes = b"", key: bytes = HELD) -> di
 class Sidecar:
     """The commands of a sidecar that remembers what it was told."""
 
+    pool: PoolView = THREE
     told: list[str] = field(default_factory=list)
     reason: str | None = None
     known: dict[bytes, MemberDetail] = field(default_factory=dict)
@@ -77,6 +78,9 @@ class Sidecar:
     written: dict[tuple[str, str], PolicyRecord] = field(default_factory=dict)
     refusal: str = ""
     ring: KeysAnswer = field(default_factory=lambda: ONE_KEY)
+
+    def view(self) -> PoolView:
+        return self.pool
 
     def details(self) -> dict[bytes, MemberDetail]:
         if self.broken:
@@ -272,6 +276,11 @@ class Serving:
         self.callers.append(caller)
         return caller
 
+    def publish(self, view: PoolView) -> None:
+        """The sidecar now holds this of the pool."""
+        self.sidecar.pool = view
+        self.server.pool_changed()
+
     async def get(self, target: str, **headers: str) -> Answer:
         return await self.ask("GET", target, **headers)
 
@@ -290,12 +299,12 @@ async def serving(
     sealed: bool = True,
 ) -> AsyncIterator[Serving]:
     """An endpoint on an ephemeral port; it is closed, and all its tasks are gone, when the block ends."""
-    sidecar = Sidecar()
+    sidecar = Sidecar(pool=first or THREE)
     server = DiscoveryServer(
         commands=sidecar, process=PROCESS, wall_offset=WALL_OFFSET, access=access, sealed=sealed, limits=limits
     )
     if first is not None:
-        server.publish(first)
+        server.pool_changed()
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]
     with trio.fail_after(30):

@@ -24,7 +24,7 @@ async def test_a_blocked_query_is_answered_by_the_change():
         async with caller.stream:
             await caller.send(request(BLOCKED))
             await until(lambda: endpoint.server.waiting == 1)
-            endpoint.server.publish(TWO)
+            endpoint.publish(TWO)
             got = await caller.read_answer()
             assert (got.json["index"], len(got.json["workers"])) == (2, 2)
             assert endpoint.server.waiting == 0
@@ -37,7 +37,7 @@ async def test_a_change_of_another_service_wakes_nobody():
             await caller.send(request(BLOCKED))
             await everything.send(request("/v1/workers?index=1&wait=5m"))
             await until(lambda: endpoint.server.waiting == 2)
-            endpoint.server.publish(pool(*THREE.members, member("c1", service="chat")))
+            endpoint.publish(pool(*THREE.members, member("c1", service="chat")))
             assert len((await everything.read_answer()).json["workers"]) == 4
             assert endpoint.server.waiting == 1
 
@@ -49,7 +49,7 @@ async def test_a_first_worker_wakes_who_waits_for_its_service():
         async with caller.stream:
             await caller.send(request(f"/v1/workers?service=chat&index={index}&wait=5m"))
             await until(lambda: endpoint.server.waiting == 1)
-            endpoint.server.publish(pool(*THREE.members, member("c1", service="chat")))
+            endpoint.publish(pool(*THREE.members, member("c1", service="chat")))
             assert [worker["name"] for worker in (await caller.read_answer()).json["workers"]] == ["c1"]
 
 
@@ -92,11 +92,11 @@ async def test_what_happened_while_nobody_was_connected_counts_as_one_change_or_
         tag = (await endpoint.get("/v1/workers?service=embed")).headers["etag"]
         await until(lambda: endpoint.server.connections == 0)
         for view in (TWO, pool(), THREE):
-            endpoint.server.publish(view)
+            endpoint.publish(view)
         assert (await endpoint.get("/v1/workers?service=embed", If_None_Match=tag)).status == 304
         await until(lambda: endpoint.server.connections == 0)
         for view in (pool(), THREE, TWO):
-            endpoint.server.publish(view)
+            endpoint.publish(view)
         got = await endpoint.get("/v1/workers?service=embed", If_None_Match=tag)
         assert (got.json["index"], [worker["name"] for worker in got.json["workers"]]) == (2, ["w1", "w2"])
 
@@ -108,7 +108,7 @@ async def test_a_request_pipelined_behind_a_blocked_one_waits_its_turn():
             await caller.send(request(BLOCKED))
             await until(lambda: endpoint.server.waiting == 1)
             await caller.send(request("/livez"))
-            endpoint.server.publish(TWO)
+            endpoint.publish(TWO)
             assert (await caller.read_answer()).json["index"] == 2
             caller.next_cycle()
             assert (await caller.read_answer()).json == {"ok": True, "why": ""}
@@ -142,7 +142,7 @@ async def test_cancelling_ends_everything_at_once():
             listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
             port = listeners[0].socket.getsockname()[1]
             other = type(server)(commands=endpoint.sidecar, process="p2", wall_offset=0.0)
-            other.publish(THREE)
+            other.pool_changed()
             await nursery.start(other.serve, listeners)
             stream = await trio.open_tcp_stream("127.0.0.1", port)
             async with stream:
@@ -172,11 +172,11 @@ async def test_a_stream_begins_with_a_snapshot_and_goes_on_with_changes():
             assert await stream.next() == ("retry", "", "1000")
             kind, index, data = await stream.next()
             assert (kind, index, len(data["workers"]), data["policy"]["index"]) == ("snapshot", "1", 3, 0)
-            endpoint.server.publish(TWO)
+            endpoint.publish(TWO)
             kind, index, data = await stream.next()
             assert (kind, index, data["index"], len(data["workers"])) == ("change", "2", 2, 2)
             suspect = pool(member("w1", liveness=Liveness.SUSPECT), member("w2"))
-            endpoint.server.publish(suspect)
+            endpoint.publish(suspect)
             kind, index, suspected = await stream.next()
             assert (kind, index) == ("change", "3")
             assert suspected["routing_digest"] == data["routing_digest"]
@@ -192,6 +192,32 @@ async def test_a_silent_stream_is_kept_alive():
             assert [kind for kind, _, _ in got] == ["retry", "snapshot", ":", ":"]
 
 
+async def test_a_view_is_made_for_nobody_and_in_a_storm_now_and_then():
+    made = weight = 0
+    crowd = [member(f"w{n:04}") for n in range(2000)]
+    async with serving() as endpoint:
+
+        def view():
+            nonlocal made
+            made += 1
+            return pool(*crowd[1:], member("w0000", weight=weight))
+
+        endpoint.sidecar.view = view
+        for _ in range(100):
+            endpoint.server.pool_changed()
+        assert made == 0
+        caller = await endpoint.caller()
+        async with caller.stream:
+            for _ in range(200):
+                weight += 1
+                endpoint.server.pool_changed()
+                assert (await caller.get("/livez")).status == 200
+            await until(lambda: not endpoint.server._unfolded)
+            assert 1 <= made < 50
+            workers = (await caller.get("/v1/workers?service=embed")).json["workers"]
+        assert [worker["weight"] for worker in workers if worker["name"] == "w0000"] == [0.2]
+
+
 async def test_a_slow_watcher_gets_the_newest_and_holds_nothing_up():
     large = {"tags": {"note": "x" * 500}}
     crowd = [member(f"w{n:04}", **large) for n in range(2000)]
@@ -201,7 +227,7 @@ async def test_a_slow_watcher_gets_the_newest_and_holds_nothing_up():
             stream = Stream(slow)
             await stream.open()
             for weight in range(1, 41):
-                endpoint.server.publish(pool(*crowd[1:], member("w0000", weight=weight)))
+                endpoint.publish(pool(*crowd[1:], member("w0000", weight=weight)))
                 assert (await endpoint.get("/livez")).status == 200
             await until(lambda: endpoint.server._desk.view.index("embed") >= 2 and not endpoint.server._unfolded)
             final = endpoint.server._desk.view.index("embed")
@@ -221,7 +247,7 @@ async def test_thousands_of_blocked_queries_are_told_and_the_loop_is_given_back_
         for caller in callers:
             await caller.send(request(BLOCKED))
         await until(lambda: endpoint.server.waiting == count)
-        endpoint.server.publish(TWO)
+        endpoint.publish(TWO)
         answered = 0
         async with trio.open_nursery() as nursery:
 

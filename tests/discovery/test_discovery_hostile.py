@@ -194,7 +194,7 @@ async def test_an_idle_connection_is_closed_and_a_waiting_one_is_not():
             assert (await idle.get("/livez")).status == 200
             assert await idle.read_to_end() == b""
             assert endpoint.server.waiting == 1
-            endpoint.server.publish(pool(member("w1")))
+            endpoint.publish(pool(member("w1")))
             assert (await waiting.read_answer()).json["index"] == 2
 
 

@@ -50,7 +50,7 @@ async def test_an_unchanged_answer_is_a_304(path):
 async def test_a_change_makes_the_etag_stale():
     async with serving() as endpoint:
         tag = (await endpoint.get("/v1/workers")).headers["etag"]
-        endpoint.server.publish(pool(member("w1")))
+        endpoint.publish(pool(member("w1")))
         assert (await endpoint.get("/v1/workers", If_None_Match=tag)).status == 200
 
 
@@ -82,7 +82,7 @@ async def test_lookup_tells_the_owners_in_ring_order_suspects_in_their_place():
 async def test_lookup_shows_a_suspicion_though_the_ring_stays():
     async with serving(pool(member("w1"))) as endpoint:
         before = (await endpoint.get("/v1/lookup?key=a")).json
-        endpoint.server.publish(pool(member("w1", liveness=Liveness.SUSPECT)))
+        endpoint.publish(pool(member("w1", liveness=Liveness.SUSPECT)))
         after = (await endpoint.get("/v1/lookup?key=a")).json
         assert (before["owners"][0]["liveness"], after["owners"][0]["liveness"]) == ("alive", "suspect")
         assert before["routing_digest"] == after["routing_digest"]
@@ -105,7 +105,7 @@ async def test_while_a_large_ring_is_built_others_are_answered_from_the_former_o
     async with serving(pool(*many[:600])) as endpoint:
         path = "/v1/lookup?service=embed&key=a&n=3"
         former = (await endpoint.get(path)).json
-        endpoint.server.publish(pool(*(one for one in many if one.name != former["owners"][0]["name"])))
+        endpoint.publish(pool(*(one for one in many if one.name != former["owners"][0]["name"])))
         builder, other = await endpoint.caller(), await endpoint.caller()
         async with builder.stream, other.stream:
             request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
@@ -207,7 +207,7 @@ async def test_before_the_first_view_there_is_no_answer_to_give():
         got = await endpoint.get("/v1/workers")
         assert (got.status, got.headers["retry-after"]) == (503, "1")
         assert (await endpoint.get("/livez")).status == 200
-        endpoint.server.publish(THREE)
+        endpoint.publish(THREE)
         assert (await endpoint.get("/v1/workers")).json["index"] == 1
 
 

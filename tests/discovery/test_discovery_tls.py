@@ -18,8 +18,9 @@ async def test_queries_block_and_hang_up_over_tls_and_plain_callers_do_no_harm()
     authority.issue_cert("127.0.0.1").configure_cert(accepting)
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
-    server = DiscoveryServer(commands=Sidecar(), process=PROCESS, wall_offset=0.0)
-    server.publish(THREE)
+    sidecar = Sidecar(pool=THREE)
+    server = DiscoveryServer(commands=sidecar, process=PROCESS, wall_offset=0.0)
+    server.pool_changed()
     listeners = await trio.open_ssl_over_tcp_listeners(0, accepting, host="127.0.0.1")
     port = listeners[0].transport_listener.socket.getsockname()[1]
     answers = []
@@ -35,7 +36,8 @@ async def test_queries_block_and_hang_up_over_tls_and_plain_callers_do_no_harm()
                 async with trio.open_nursery() as asking:
                     asking.start_soon(ask, client)
                     await until(lambda: server.waiting == 1)
-                    server.publish(pool(member("w1")))
+                    sidecar.pool = pool(member("w1"))
+                    server.pool_changed()
                 assert answers[0].json()["index"] == 2
             plain = await trio.open_tcp_stream("127.0.0.1", port)
             async with plain:

@@ -183,7 +183,7 @@ def test_nothing_is_sealed_or_opened_beyond_the_last_counter() -> None:
 def test_a_forked_process_sends_nothing() -> None:
     world = pool(2)
     sock = bind_udp(("127.0.0.1", 0))
-    transport = GossipTransport(node(world, "n0"), sock, on_view=lambda _: None, on_events=lambda _: None)
+    transport = GossipTransport(node(world, "n0"), sock, on_change=lambda: None, on_events=lambda _: None)
     child = os.fork()
     if child == 0:
         try:

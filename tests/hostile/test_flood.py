@@ -63,7 +63,7 @@ class Fourth:
         self.genuine: list[bytes] = []
         self.news = trio.Event()
         """Set by the next datagram of the victim."""
-        self.transport = GossipTransport(self, sock, on_view=lambda _: None, on_events=lambda _: None)
+        self.transport = GossipTransport(self, sock, on_change=lambda: None, on_events=lambda _: None)
 
     # What the transport drives: the node, with both ways tapped.
 
