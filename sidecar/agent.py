@@ -253,6 +253,7 @@ class _Agent:
             remembered.addresses,
             self._warn,
         )
+        self.keys_held = self._key_content()
         self.key_keeper = key_file_keeper(
             settings.key_file, self._key_content, self._warn_of_keys, self._key_file_written
         )
@@ -287,7 +288,9 @@ class _Agent:
 
     def _on_events(self, events: Sequence[Event]) -> None:
         self.server.publish_events(events)
-        self.key_keeper.changed()
+        if (keys := self._key_content()) != self.keys_held:
+            self.keys_held = keys
+            self.key_keeper.changed()
         for event in events:
             self.log.info(event.kind, monotonic=monotonic(), who=event.member, text=event.text)
 
