@@ -20,8 +20,8 @@ _NO_TAGS: Mapping[str, str] = MappingProxyType({})
 class Portrait:
     """The frozen view, made when somebody asks for it; members that did not change stay the same objects.
 
-    Since when something has been so is put down at each step (:meth:`note`). The rest would have a pool that nobody
-    asks about look at all its members, again and again, just while it has a death to tell of.
+    Only since when something has been so is put down at each step (:meth:`note`). A view made at each change, for
+    nobody, looks at all members just while there is a death to tell of: of 64 own processes the last knew 7 ms later.
     """
 
     def __init__(self, state: State) -> None:

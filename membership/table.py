@@ -53,7 +53,7 @@ class MemberTable:
         self.buried: dict[bytes, None] = {}
         """Halves held dead or left."""
         self.touched: dict[bytes, None] = {}
-        """Halves whose rows came, changed or went since somebody last looked at these, and cleared them."""
+        """Halves whose rows came, changed or went; whoever shows the table looks at these, and clears them."""
         self.digest = 0
         self.version = 0
         """Moves at every change, suspicion included."""

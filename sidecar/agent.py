@@ -253,7 +253,7 @@ class _Agent:
             remembered.addresses,
             self._warn,
         )
-        self.keys_held = self._key_content()
+        self.keys_held = self._key_content()  # what the keeper last heard of: few events are about keys
         self.key_keeper = key_file_keeper(
             settings.key_file, self._key_content, self._warn_of_keys, self._key_file_written
         )
