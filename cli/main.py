@@ -4,6 +4,7 @@ and no HTTP client, and a table starts no agent.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from importlib.metadata import version
 from typing import NamedTuple
@@ -99,4 +100,13 @@ def rumormill() -> None:
 
 def main() -> None:
     """The console script."""
+    _take_missing_descriptors()
     rumormill(prog_name="rumormill")
+
+
+def _take_missing_descriptors() -> None:
+    """Where stdin, stdout or stderr was closed (``2>&-``), the next file or socket would get its number, and with it
+    whatever a library prints there. ``sys.stderr`` stays None, so what is closed is still known to be."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)

@@ -13,6 +13,7 @@ import random
 import secrets
 import signal
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from typing import NoReturn
@@ -31,6 +32,7 @@ from rumormill.sidecar.contacts import Contacts
 from rumormill.sidecar.errors import NameTaken, SettingsError
 from rumormill.sidecar.identity import read_authority, read_identity
 from rumormill.sidecar.keyfile import KeyFile, key_file_keeper, read_key_file
+from rumormill.sidecar.line_writer import LineWriter
 from rumormill.sidecar.log import Log, monotonic, open_log
 from rumormill.sidecar.secrets import read_policy_key, read_token_file
 from rumormill.sidecar.settings import Settings
@@ -49,7 +51,7 @@ def run(settings: Settings) -> None:
     """Run an agent until it has left. Raises :class:`rumormill.sidecar.AgentError` for what a person can put right."""
     for number in GOING_SIGNALS:
         signal.signal(number, _end_now)
-    log = open_log(member=settings.name)
+    log, lines = open_log(sys.stderr, member=settings.name)
     keys = read_key_file(settings.key_file) if settings.key_file else None
     names = _names(settings)
     access = _access(settings)
@@ -63,7 +65,7 @@ def run(settings: Settings) -> None:
             gossip=str(Endpoint(*sock.getsockname()[:2])),
             advertise=str(settings.reached_at),
         )
-        trio.run(_Agent(settings, sock, keys, names, access, worker, log).main)
+        trio.run(_Agent(settings, sock, keys, names, access, worker, log, lines).main)
     finally:
         sock.close()
         if worker is not None:
@@ -136,6 +138,7 @@ class _Agent:
         access: Access,
         worker: int | None,
         log: Log,
+        lines: LineWriter,
     ) -> None:
         self.settings = settings
         self.sock = sock
@@ -144,6 +147,7 @@ class _Agent:
         self.access = access
         self.worker = worker
         self.log = log
+        self.lines = lines
         self.policy_key = read_policy_key(settings.policy_key) if settings.policy_key else None
         self.silent = trio.Event()
         """The node has left, or has stopped."""
@@ -176,7 +180,9 @@ class _Agent:
                 await self._depart()
             await self._close()
             nursery.cancel_scope.cancel()
-        self.keeper.write_last()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.keeper.write_last)
+            nursery.start_soon(self.key_keeper.write_last)
         if self.node.stopped:
             raise NameTaken(self.node.stopped, "rumormill members, asked of any sidecar of the pool, shows who has it")
         self.log.info("ended")
@@ -195,7 +201,7 @@ class _Agent:
             process=process,
             log=self.log,
             going=self.going,
-            http_counters=lambda: self.server.counters,
+            counters=self._counters,
         )
         self.server = DiscoveryServer(
             commands=self.companion,
@@ -209,6 +215,10 @@ class _Agent:
             settings.worker, settings.worker_check, settings.worker_check_period, self.companion.worker_is
         )
         self._wire_memory(rng, remembered)
+
+    def _counters(self) -> dict[str, int]:
+        http = {f"http_{name}": value for name, value in self.server.counters.items()}
+        return {**self.transport.counters, **http, "log_lines_dropped": self.lines.dropped}
 
     def _new_node(self, rng: random.Random, remembered: Remembered) -> Node:
         settings = self.settings

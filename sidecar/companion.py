@@ -63,7 +63,7 @@ class Companion:
         process: str,
         log: Log,
         going: trio.Event,
-        http_counters: Callable[[], Mapping[str, int]],
+        counters: Callable[[], Mapping[str, int]],
     ) -> None:
         self._settings = settings
         self._node = node
@@ -72,7 +72,7 @@ class Companion:
         self._process = process
         self._log = log
         self._going = going
-        self._http_counters = http_counters
+        self._counters = counters
         self._worker = Readiness.STARTING
         self._why = "the worker has not answered its check yet"
         self._draining = False
@@ -261,13 +261,9 @@ class Companion:
             keys=len(node.keyring.keys) if node.keyring else 0,
             seal_trouble=node.seal_trouble,
             loop_lag=round(self._transport.lag, 4),
-            counters={**node.counters, **self._transport.counters, **_prefixed("http_", self._http_counters())},
+            counters={**node.counters, **self._counters()},
             settings=shown(settings),
         )
-
-
-def _prefixed(prefix: str, counters: Mapping[str, int]) -> dict[str, int]:
-    return {f"{prefix}{name}": value for name, value in counters.items()}
 
 
 def shown(settings: Settings) -> dict[str, SettingValue]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -17,6 +18,8 @@ import trio
 
 AGAIN_SECONDS = 10.0
 """Between tries to write the file while that fails."""
+LAST_SECONDS = 2.0
+"""How long the end of the process waits for a disk that hangs."""
 Content = TypeVar("Content")
 
 
@@ -68,6 +71,8 @@ class FileKeeper(Generic[Content]):
         self._insist = insist
         self._on_written = on_written
         self._due = trio.Event()
+        self._writing = threading.Lock()
+        """One writing at a time: one that hung must not put older content over newer."""
         self.trouble = ""
         """Why the file does not hold what it should; empty when it does."""
 
@@ -82,15 +87,22 @@ class FileKeeper(Generic[Content]):
             self._due = trio.Event()
             content = self._news()
             if content is not None:
-                self._note(content, await trio.to_thread.run_sync(self._attempt, self._path, content))
+                self._note(content, await self._in_thread(self._path, content))
             if self.trouble:
                 self._due.set()
             await trio.sleep(AGAIN_SECONDS if self.trouble else self._quiet)
 
-    def write_last(self) -> None:
-        """The last word before the process ends."""
+    async def write_last(self, timeout: float = LAST_SECONDS) -> None:
+        """The last word before the process ends, which a disk that hangs holds up for so many seconds at most."""
         if self._path is not None and (content := self._news()) is not None:
-            self._note(content, self._attempt(self._path, content))
+            with trio.move_on_after(timeout) as waited:
+                self._note(content, await self._in_thread(self._path, content))
+            if waited.cancelled_caught:
+                self._warn(f"{self._path} cannot be written: the disk does not answer")
+
+    async def _in_thread(self, path: Path, content: Content) -> OSError | None:
+        """Cancelled, it leaves the thread behind: nobody waits for a disk that hangs."""
+        return await trio.to_thread.run_sync(self._attempt, path, content, abandon_on_cancel=True)
 
     def _news(self) -> Content | None:
         content = self._read()
@@ -98,7 +110,8 @@ class FileKeeper(Generic[Content]):
 
     def _attempt(self, path: Path, content: Content) -> OSError | None:
         try:
-            self._write(path, content)
+            with self._writing:
+                self._write(path, content)
         except OSError as error:
             return error
         return None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 import time
 from collections.abc import Mapping, MutableMapping
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
+
+from rumormill.sidecar.line_writer import LineStream, LineWriter
 
 # structlog looks for rich, to draw tracebacks that this log never draws, and takes 3 MB and 30 ms for it.
 _rich = {name: sys.modules.get(name) for name in ("rich", "rich.console")}
@@ -22,27 +25,43 @@ finally:
 Log = structlog.typing.FilteringBoundLogger
 
 
-def open_log(stream: TextIO | None = None, **always: str) -> Log:
-    """The process's log, to the stream (stderr); ``always`` stands on every line (the member's name, say).
+class LogFile(NamedTuple):
+    """An open log."""
 
-    What other rooms log through ``structlog.get_logger()`` goes the same way.
+    log: Log
+    writer: LineWriter
+
+
+def open_log(stream: TextIO | None, **always: str) -> LogFile:
+    """The process's log, to the stream (None: it is closed); ``always`` stands on every line (the member's name, say).
+
+    What other rooms log through ``structlog.get_logger()`` goes the same way, and so does whatever the process writes
+    to ``sys.stderr`` from now on. The end of the process waits for the last lines, for a bounded time.
     """
-    stream = stream or sys.stderr
-    person = stream.isatty()
+    person = stream is not None and stream.isatty()
+    processors: list[structlog.typing.Processor] = [
+        _Always(always),
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if person else "iso", utc=not person),
+        structlog.processors.ExceptionRenderer(),
+        structlog.dev.ConsoleRenderer(colors=True) if person else structlog.processors.JSONRenderer(),
+    ]
+    filtering = structlog.make_filtering_bound_logger("info")
+    about_loss = structlog.wrap_logger(structlog.ReturnLogger(), processors, filtering)
+    writer = LineWriter(
+        None if stream is None else stream.fileno(),
+        lambda lost: str(about_loss.warning("log", dropped=lost, text=f"{lost} lines were dropped: nobody took them")),
+    )
     structlog.configure(
-        processors=[
-            _Always(always),
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%H:%M:%S" if person else "iso", utc=not person),
-            structlog.processors.ExceptionRenderer(),
-            structlog.dev.ConsoleRenderer(colors=True) if person else structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger("info"),
-        logger_factory=lambda *_: _Lines(stream),
+        processors=processors,
+        wrapper_class=filtering,
+        logger_factory=lambda *_: _Lines(writer),
         cache_logger_on_first_use=True,
     )
+    sys.stderr = LineStream(writer, terminal=person)
+    atexit.register(writer.close)
     log: Log = structlog.get_logger().bind()  # a proxy would build a logger for every line
-    return log
+    return LogFile(log, writer)
 
 
 class _Always:
@@ -61,16 +80,12 @@ def monotonic() -> float:
 
 
 class _Lines:
-    """Writes whole lines. A log that cannot be written (a full disk, a closed pipe) stops nothing."""
+    """Takes a line of any level; one writer serves all of them."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, writer: LineWriter) -> None:
+        self._writer = writer
 
     def msg(self, message: str) -> None:
-        try:
-            self._stream.write(message + "\n")
-            self._stream.flush()
-        except (OSError, ValueError):
-            return
+        self._writer.put(message)
 
     debug = info = warning = error = critical = exception = msg

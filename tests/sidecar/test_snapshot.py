@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rumormill.membership.record import MAX_LIFE
+from rumormill.sidecar.kept_file import FileKeeper
 from rumormill.sidecar.snapshot import (
     MAX_ADDRESSES,
     Content,
@@ -112,10 +115,10 @@ async def test_the_keeper_writes_what_is_new_and_warns_once(
         nursery.cancel_scope.cancel()
     assert warnings == [f"{path} cannot be written: No such file or directory"]
     held = (1, [], [])
-    keeper.write_last()
+    await keeper.write_last(timeout=math.inf)
     assert read_snapshot_untrusted(path, "w1", "prod").addresses == (HERE,), "an empty moment empties no book"
     held = (2, [THERE], [])
-    keeper.write_last()
+    await keeper.write_last(timeout=math.inf)
     assert read_snapshot_untrusted(path, "w1", "prod") == Remembered(2, (THERE,))
     assert list(folder.iterdir()) == [path]
 
@@ -124,4 +127,24 @@ async def test_without_a_path_nothing_is_kept() -> None:
     keeper = snapshot_keeper(None, "w1", "prod", lambda: (1, [HERE], []), (), lambda _: None)
     keeper.changed()
     await keeper.run()
-    keeper.write_last()
+    await keeper.write_last(timeout=math.inf)
+
+
+async def test_a_disk_that_hangs_holds_neither_the_loop_nor_the_end(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    answers = threading.Event()
+    warnings: list[str] = []
+
+    def hang(path: Path, content: str) -> None:
+        answers.wait()
+
+    keeper = FileKeeper(tmp_path / "f", lambda: "content", hang, warnings.append)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.run)
+        keeper.changed()
+        await trio.sleep(60)
+        nursery.cancel_scope.cancel()
+    await keeper.write_last()
+    answers.set()
+    assert warnings == [f"{tmp_path}/f cannot be written: the disk does not answer"]
