@@ -50,6 +50,11 @@ _decode = msgspec.json.Decoder(WorkersAnswer).decode
 class UnusableAnswer(Exception):
     """A sidecar answered something that is no list of workers; the message says what."""
 
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds in which it does not want to be asked again."""
+
 
 class Watch:
     """Keeps a topology current for as long as :meth:`run` runs."""
@@ -102,6 +107,7 @@ class Watch:
                     answer = await self._ask(source, self._wait(source))
                 except (httpx.HTTPError, UnusableAnswer, TimeoutError) as error:
                     failures += 1
+                    pace = max(self._pause(failures), getattr(error, "retry_after", 0.0))
                     source.fail(str(error) or "no answer in time")
                 else:
                     failures = 0
@@ -109,7 +115,7 @@ class Watch:
                 began = time.perf_counter()
                 self._consider()
                 pace = max((time.perf_counter() - began) / SHARE, pace)
-            await anyio.sleep(self._pause(failures) if failures else pace)
+            await anyio.sleep(pace)
 
     def _wait(self, source: Source) -> float:
         """Seconds the next query may be blocked: none for a source that has yet to show that it is there."""
@@ -139,7 +145,7 @@ class Watch:
                     if len(body) > MAX_ANSWER:
                         raise UnusableAnswer("it answers with more than any list of workers can be")
         if response.status_code != httpx.codes.OK:
-            raise UnusableAnswer(_refusal(response.status_code, bytes(body)))
+            raise UnusableAnswer(_refusal(response.status_code, bytes(body)), self._asked_for(response))
         try:
             answer = _decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -147,6 +153,12 @@ class Watch:
         if answer.service != service:
             raise UnusableAnswer(f"it answers for service {answer.service!r}")
         return answer
+
+    def _asked_for(self, response: httpx.Response) -> float:
+        """The seconds that a refusal asks us to wait, as far as we believe it; jittered, so that not all come back."""
+        after = response.headers.get("retry-after", "")
+        seconds = min(int(after), LONGEST_PAUSE) if after.isascii() and after.isdigit() and len(after) < 9 else 0.0
+        return seconds * self._rng.uniform(1.0, 1.5)
 
     def _consider(self) -> None:
         """A source has answered or failed: believe what the rules say."""

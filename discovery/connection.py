@@ -46,6 +46,7 @@ class Endpoint:
     limits: Limits
     turns: Turns
     board: Switchboard
+    counters: Counter[str]
     now: float = 0.0
     """Seconds, brought up to date at each sweep and by whoever comes when nobody is there: exact enough for deadlines,
     and free to read."""
@@ -54,14 +55,13 @@ class Endpoint:
     open: dict[Connection, None] = field(default_factory=dict)
     idle: dict[Connection, None] = field(default_factory=dict)
     """Those without a whole request, the longest so first; a head that drips in counts as none."""
-    counters: Counter[str] = field(default_factory=Counter)
 
 
 class Connection:
     """One stream of a caller, open from the start: :meth:`serve` has to be called. It runs until either side closes it,
     and raises nothing a caller can cause."""
 
-    __slots__ = ("_endpoint", "_line", "_overdue", "_reader", "_scope", "deadline")
+    __slots__ = ("_endpoint", "_line", "_overdue", "_reader", "_scope", "deadline", "opened")
 
     def __init__(self, endpoint: Endpoint, stream: trio.abc.Stream) -> None:
         self._endpoint = endpoint
@@ -69,6 +69,7 @@ class Connection:
         self._reader = RequestReader(endpoint.limits)
         self._scope = trio.CancelScope()
         self._overdue = False
+        self.opened = trio.current_time()
         self.deadline = endpoint.now + endpoint.limits.head_timeout
         """When the sweep ends this connection, whatever it is doing."""
         endpoint.open[self] = endpoint.idle[self] = None
@@ -136,10 +137,14 @@ class Connection:
         endpoint.counters["requests"] += 1
         self.deadline = math.inf
         response = await self._respond(request)
-        keep = request.keep_alive and not endpoint.desk.room.closed
         if isinstance(response, EventStream):
-            await self._stream_events(response, head_only=request.method == b"HEAD")
-            return False
+            try:
+                with endpoint.desk.capacity.wait(endpoint.now):
+                    await self._stream_events(response, head_only=request.method == b"HEAD")
+                return False
+            except Refused as refused:
+                response = refused.answer
+        keep = request.keep_alive and not endpoint.desk.room.closed
         await self._send(self._encode(request, response, keep=keep))
         return keep
 

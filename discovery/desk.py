@@ -17,6 +17,7 @@ from rumormill.discovery.events import EventLog
 from rumormill.discovery.limits import Limits
 from rumormill.discovery.lines import Line
 from rumormill.discovery.metrics import prepare_metrics
+from rumormill.discovery.places import Capacity
 from rumormill.discovery.query import parse_wait
 from rumormill.discovery.request import Request
 from rumormill.discovery.response import Prepared, prepare_json, refuse
@@ -91,6 +92,7 @@ class Desk:
         process: str,
         wall_offset: float,
         limits: Limits,
+        capacity: Capacity,
         rng: random.Random,
         openapi: Prepared,
         contents: Prepared,
@@ -102,6 +104,7 @@ class Desk:
         self.commands = commands
         self.process = process
         self.limits = limits
+        self.capacity = capacity
         self.view = RoutingView(process=process, wall_offset=wall_offset)
         self.events = EventLog(process=process, wall_offset=wall_offset)
         self.room = WaitingRoom(self.index, limits.batch)
@@ -131,13 +134,14 @@ class Desk:
     async def block(self, call: Call[object], topic: str, *, index: int, process: str | UnsetType, wait: str) -> None:
         """Return when the topic has moved past `index`, the wait is over, or the endpoint closes.
 
-        At once if another process counted that index, or if it is not the present one.
+        At once if another process counted that index, or if it is not the present one. Raises :class:`Refused` (503)
+        where all places for callers that wait are taken.
         """
         seconds = parse_wait(wait, self.limits)
         if index != self.index(topic) or not self.counted_here(process) or seconds == 0:
             return
         seconds += self._rng.uniform(0, seconds * JITTER)
-        with trio.move_on_after(seconds) as scope:
+        with self.capacity.wait(time.monotonic()), trio.move_on_after(seconds) as scope:
             call.line.hanging_up_ends(scope)
             try:
                 await self.room.moved(topic, index)

@@ -10,8 +10,8 @@ class Limits:
     """Times in seconds, sizes in bytes. The defaults are meant to be left alone; tests shorten the times."""
 
     connections: int = 8192
-    """Open at once; then the longest idle one makes room, and where none is idle the newcomer gets 503. Larger: some
-    6 kB of memory each."""
+    """Open at once, as far as descriptors go (places.py); then the longest idle one makes room, and where none is idle
+    the newcomer gets 503. Larger: some 6 kB of memory each."""
     head: int = 16384
     """Request line and headers. Larger: what a caller may make us keep before we know who asks."""
     target: int = 8192

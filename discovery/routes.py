@@ -120,7 +120,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
         query=EventsQuery,
         answer=answers.EventsAnswer,
         handler=handlers.events,
-        problems=(400,),
+        problems=(400, 503),
         conditional=True,
     ),
     Route(

@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import errno
 import random
-import resource
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from typing import Any, Final
 
-import structlog
 import trio
 
 from rumormill.discovery.access import Access, Gate
@@ -31,7 +30,8 @@ from rumormill.discovery.desk import Desk
 from rumormill.discovery.limits import Limits
 from rumormill.discovery.lines import Switchboard
 from rumormill.discovery.openapi import document
-from rumormill.discovery.response import CONNECTION_CLOSE, prepare, prepare_json, prepare_problem
+from rumormill.discovery.places import FULL, Capacity, Places
+from rumormill.discovery.response import CONNECTION_CLOSE, prepare, prepare_json
 from rumormill.discovery.router import Router
 from rumormill.discovery.routes import ROUTES, contents
 from rumormill.discovery.turns import Turns
@@ -41,22 +41,12 @@ Listener = trio.SocketListener | trio.SSLListener[Any]
 
 FOLD_SHARE: Final = 0.2
 """Of the loop's time, at most, for taking in views while they come in a storm (a thousand members joining)."""
-SPARE_FILES: Final = 64
-"""Descriptors left to everything else in the process."""
 CLOSE_GRACE: Final = 1.0
 """Seconds for callers to take their last answers."""
 ACCEPT_PAUSE: Final = 0.1
-TURNED_AWAY_AT_ONCE: Final = 64
-"""Newcomers beyond the limit that get a word of explanation."""
+HEARING: Final = 0.05
+"""Seconds in which a newcomer can send its request before its place may be given to the next."""
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-FULL: Final = prepare_problem(
-    503,
-    "this sidecar has as many callers as it takes",
-    "ask another sidecar, or again in a moment",
-    headers=(("Retry-After", "1"),),
-)
-
-log = structlog.get_logger()
 
 
 class DiscoveryServer:
@@ -76,21 +66,24 @@ class DiscoveryServer:
         """`process` names this run in headers (letters, digits, '-', '.'); ValueError if it cannot. Where gossip is not
         `sealed`, every answer says so."""
         limits, access = limits or Limits(), access or Access()
+        counters: Counter[str] = Counter()
+        self._capacity = Capacity(Places.here(limits), counters)
         self._always = b"" if sealed else b"X-Rumormill-Seal: plaintext\r\n"
         self._desk = Desk(
             commands=commands,
             process=process,
             wall_offset=wall_offset,
             limits=limits,
+            capacity=self._capacity,
             rng=rng or random.Random(),
             openapi=prepare(document(ROUTES), etag=f'W/"{process}-openapi"'),
             contents=prepare_json(contents(), etag=f'W/"{process}-contents"'),
             confidential=access.local or access.encrypted,
         )
         turns = Turns(limits.batch)
-        self._endpoint = Endpoint(self._desk, Router(Gate(access)), limits, turns, Switchboard(turns, limits.batch))
+        board = Switchboard(turns, limits.batch)
+        self._endpoint = Endpoint(self._desk, Router(Gate(access)), limits, turns, board, counters)
         self._limits = limits
-        self._capacity = limits.connections
         self._turning_away = 0
         self._unfolded = False
         """Whether the pool has changed since its view was last taken in."""
@@ -138,7 +131,7 @@ class DiscoveryServer:
         self, listeners: Sequence[Listener], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Answer callers until :meth:`close` or cancellation. Closes the listeners and every connection."""
-        self._capacity = min(self._limits.connections, _files_allowed() - SPARE_FILES)
+        self._capacity.places = Places.here(self._limits)
         try:
             async with trio.open_nursery() as helpers:
                 for helper in (
@@ -174,32 +167,47 @@ class DiscoveryServer:
                 except OSError as error:
                     # A caller that has gone again already (ECONNABORTED and the like) is no event at all.
                     if error.errno in EXHAUSTED:
-                        self._make_room()
+                        self._capacity.refused("accepts_failed", time.monotonic())
+                        self._displace()
                         await trio.sleep(ACCEPT_PAUSE)
                     continue
                 self._endpoint.counters["connections"] += 1
                 if not self.connections:
                     self._tick()
                 self._called.set()
-                if self.connections >= self._capacity and not self._make_room():
+                if not await self._make_room():
                     connections.start_soon(self._turn_away, stream)
                     continue
                 connections.start_soon(Connection(self._endpoint, stream).serve)
                 self._take_in()
 
-    def _make_room(self) -> bool:
+    async def _make_room(self) -> bool:
+        """Have a place for a newcomer: the longest idle connection's, where all are taken. False if nobody is idle.
+
+        Who has only just connected is not idle yet; those behind wait in the kernel's queue meanwhile.
+        """
+        while self.connections >= self._capacity.places.connections:
+            oldest = next(iter(self._endpoint.idle), None)
+            if oldest is None:
+                self._capacity.refused("connections_refused", time.monotonic())
+                return False
+            if trio.current_time() >= oldest.opened + HEARING:
+                self._displace()
+                return True
+            await trio.sleep_until(oldest.opened + HEARING)
+        return True
+
+    def _displace(self) -> None:
         """End the longest idle connection, if one is idle."""
         for idle in self._endpoint.idle:
             del self._endpoint.idle[idle]
             idle.end()
             self._endpoint.counters["connections_displaced"] += 1
-            return True
-        self._endpoint.counters["connections_refused"] += 1
-        return False
+            return
 
     async def _turn_away(self, stream: trio.abc.Stream) -> None:
         """Say 503 without understanding a byte; beyond some at a time, even that is too much."""
-        if self._turning_away < TURNED_AWAY_AT_ONCE:
+        if self._turning_away < self._capacity.places.turned_away:
             self._turning_away += 1
             try:
                 answer = FULL.wire(self._endpoint.date, CONNECTION_CLOSE, head_only=False)
@@ -249,8 +257,3 @@ class DiscoveryServer:
         self._desk.room.check()
         end = time.perf_counter()
         self._fold_again = end + (end - begin) * (1 / FOLD_SHARE - 1)
-
-
-def _files_allowed() -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 1_000_000 if soft == resource.RLIM_INFINITY else soft

@@ -37,7 +37,13 @@ from rumormill.sidecar.log import Log, monotonic, open_log
 from rumormill.sidecar.secrets import read_policy_key, read_token_file
 from rumormill.sidecar.settings import Settings
 from rumormill.sidecar.snapshot import Remembered, SnapshotIgnored, read_snapshot_untrusted, snapshot_keeper
-from rumormill.sidecar.sockets import Listener, bound_endpoint, open_gossip_socket, open_http_listeners
+from rumormill.sidecar.sockets import (
+    Listener,
+    bound_endpoint,
+    open_gossip_socket,
+    open_http_listeners,
+    raise_file_limit,
+)
 from rumormill.sidecar.values import Endpoint
 from rumormill.sidecar.worker_check import WorkerCheck, open_process
 
@@ -52,6 +58,7 @@ def run(settings: Settings) -> None:
     for number in GOING_SIGNALS:
         signal.signal(number, _end_now)
     log, lines = open_log(sys.stderr, member=settings.name)
+    raise_file_limit()
     keys = read_key_file(settings.key_file) if settings.key_file else None
     names = _names(settings)
     access = _access(settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 import ssl
 import stat
@@ -21,6 +22,12 @@ BACKLOG = 1024
 """Callers that may wait to be accepted: after a stall of the loop they all come at once."""
 
 Listener = trio.SocketListener | trio.SSLListener[Any]
+
+
+def raise_file_limit() -> None:
+    """Allow this process as many descriptors as it may have: the usual soft limit (1024) is made for select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def open_gossip_socket(endpoint: Endpoint, *, refusals: bool) -> socket.socket:

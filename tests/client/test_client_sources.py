@@ -14,6 +14,7 @@ from stage import DRAINING, SUSPECT, member, stage, until_true
 
 from rumormill.client import NoWorkersError, Pool, Topology
 from rumormill.client.snapshot import Snapshot, save_snapshot
+from rumormill.discovery.places import Places
 from rumormill.ring import Policy, Routing, Worker, WorkersAnswer
 
 
@@ -137,6 +138,20 @@ async def _frozen_twins(nursery: trio.Nursery, body: bytes) -> list[str]:
 
         nursery.start_soon(trio.serve_listeners, serve, [listener])
     return urls
+
+
+async def test_a_sidecar_with_too_many_callers_is_asked_no_more_often_than_it_says(autojump_clock):
+    """It refuses every query that would wait, with a Retry-After of a second, and answers those that do not."""
+    async with stage() as scene:
+        scene.sidecars[0].server._capacity.places = Places(connections=8, waiting=0, turned_away=1)
+        async with Pool(scene.urls, "embed") as pool:
+            assert known(pool.topology) == ["w0", "w1", "w2"]
+            before = scene.sidecars[0].server.counters["requests"]
+            await trio.sleep(20)
+            asked = scene.sidecars[0].server.counters["requests"] - before
+            assert 10 <= asked <= 2 * 20
+            scene.evict("w1")
+            await until(pool, lambda topology: known(topology) == ["w0", "w2"])
 
 
 async def test_a_token_is_sent_to_the_sidecars():

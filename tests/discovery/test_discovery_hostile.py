@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -9,9 +10,12 @@ import trio
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from serving import PROCESS, Serving, member, pool, serving, until
+from structlog.testing import capture_logs
 
 from rumormill.discovery import Limits
+from rumormill.discovery.places import Capacity, Places
 from rumormill.discovery.request import RequestReader
+from rumormill.discovery.response import Refused
 
 GOOD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -225,11 +229,12 @@ async def test_beyond_the_limit_the_longest_idle_makes_room():
 
 
 async def test_beyond_the_limit_with_all_at_work_the_newcomer_is_turned_away():
-    async with serving(limits=Limits(connections=3)) as endpoint:
+    crowd = pool(*(member(f"w{n:04}", tags={"note": "x" * 500}) for n in range(2000)))
+    async with serving(crowd, limits=Limits(connections=3)) as endpoint:
         callers = [await endpoint.caller() for _ in range(3)]
-        for caller in callers:
-            await caller.send(b"GET /v1/workers?index=1&wait=5m HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await until(lambda: endpoint.server.waiting == 3)
+        for caller in callers:  # more than the kernel buffers, and nobody reads
+            await caller.send(b"GET /v1/workers HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50)
+        await until(lambda: endpoint.server.counters["requests"] >= 3 and not endpoint.server._endpoint.idle)
         newcomer = await endpoint.caller()
         async with newcomer.stream:
             await newcomer.send(GOOD)  # unread, it must not reset the answer away
@@ -237,9 +242,51 @@ async def test_beyond_the_limit_with_all_at_work_the_newcomer_is_turned_away():
             assert (got.status, got.headers["retry-after"]) == (503, "1")
             assert await newcomer.read_to_end() == b""
         for caller in callers:
-            await caller.stream.aclose()
+            await trio.aclose_forcefully(caller.stream)
         await until(lambda: endpoint.server.connections == 0)
         assert await is_well(endpoint)
+        assert endpoint.server.counters["connections_refused"] == 1
+
+
+@pytest.mark.parametrize("target", ["/v1/workers?index=1&wait=5m", "/v1/events?wait=5m", "/v1/watch"])
+async def test_callers_that_wait_leave_places_for_those_that_want_little(target):
+    async with serving(limits=Limits(connections=8)) as endpoint:
+        request = f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        callers = [await endpoint.caller() for _ in range(6)]
+        for caller in callers:
+            await caller.send(request)
+        await until(lambda: endpoint.server.waiting == 6)
+        refused = await endpoint.get(target)
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        for route in ("/livez", "/readyz", "/v1/members", "/v1/status", "/metrics"):
+            assert (await endpoint.get(route)).status == 200
+        assert (await endpoint.ask("PUT", "/v1/drain")).status == 200
+        assert endpoint.server.counters["waits_refused"] == 1
+        await callers[0].stream.aclose()
+        await until(lambda: endpoint.server.waiting == 5)
+        await (await endpoint.caller()).send(request)
+        await until(lambda: endpoint.server.waiting == 6)
+
+
+@pytest.mark.parametrize("files", [16, 64, 256, 1024, 20_000, 1_000_000])
+def test_however_few_descriptors_there_are_some_serve_and_some_are_kept(files):
+    places = Places.within(files, 14, Limits())
+    assert 1 <= places.waiting < places.connections <= 8192
+    assert places.turned_away >= 1
+    if files >= 64:
+        assert 14 + places.connections + places.turned_away + 8 <= files
+        assert places.connections - places.waiting >= 8
+
+
+def test_overload_is_counted_each_time_and_logged_once_a_minute():
+    counters = Counter()
+    capacity = Capacity(Places(4, 1, 1), counters)
+    with capture_logs() as lines, capacity.wait(0.0):
+        for second in range(61):
+            with pytest.raises(Refused), capacity.wait(float(second)):
+                pass
+    assert (counters["waits_refused"], [line["refused"] for line in lines]) == (61, [1, 60])
+    assert capacity.waiting == 0
 
 
 async def test_a_saturated_endpoint_gives_the_loop_back():

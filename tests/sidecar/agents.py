@@ -15,7 +15,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -75,9 +75,12 @@ class Agent:
         self._more = trio.Event()
 
     @classmethod
-    async def start(cls, nursery: trio.Nursery, name: str, worker: Worker | str, *flags: str) -> Agent:
-        """Start it, and wait until it serves. A flag given overrides these defaults (the last one counts)."""
-        agent = cls(name, await run_agent(name, worker, *flags))
+    async def start(
+        cls, nursery: trio.Nursery, name: str, worker: Worker | str, *flags: str, before: Sequence[str] = ()
+    ) -> Agent:
+        """Start it, and wait until it serves. A flag given overrides these defaults (the last one counts); `before`
+        is a command that runs the agent's."""
+        agent = cls(name, await run_agent(name, worker, *flags, before=before))
         nursery.start_soon(agent._read)
         agent.gossip = (await agent.logged("bound"))["gossip"]
         serving = (await agent.logged("serving"))["http"]
@@ -148,7 +151,7 @@ class Agent:
             return await self.process.wait()
 
 
-async def run_agent(name: str, worker: Worker | str, *flags: str) -> trio.Process:
+async def run_agent(name: str, worker: Worker | str, *flags: str, before: Sequence[str] = ()) -> trio.Process:
     """Start an agent's process on free ports of 127.0.0.1, its stderr in a pipe."""
     url = worker if isinstance(worker, str) else worker.url
     ours = ["--name", name, "--cluster", "tests", "--service", "embed", "--worker", url]
@@ -156,7 +159,7 @@ async def run_agent(name: str, worker: Worker | str, *flags: str) -> trio.Proces
     if "--key-file" not in flags:
         ours.append("--insecure-plaintext")
     return await trio.lowlevel.open_process(
-        [*COMMAND, "agent", *ours, *flags], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment()
+        [*before, *COMMAND, "agent", *ours, *flags], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment()
     )
 
 
