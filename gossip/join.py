@@ -29,7 +29,7 @@ from rumormill.gossip.marks import MARK_BYTES
 from rumormill.gossip.naming import Naming
 from rumormill.gossip.seal import NOBODY, OVERHEAD
 from rumormill.gossip.state import ROOM, State
-from rumormill.gossip.wire import Challenge, Hello, Join, KnownLife, SignedRecord, Welcome, Who
+from rumormill.gossip.wire import MAX_DATAGRAM, Challenge, Hello, Join, KnownLife, SignedRecord, Welcome, Who
 from rumormill.membership.record import Address, InvalidRecord
 from rumormill.membership.row import Row, row_of_record_untrusted
 
@@ -45,6 +45,8 @@ MAX_SPENT = 16384
 UNWELCOME = 8
 """Hellos in a row without a welcome, all of them asked for: some three seconds, and no accident even where a third of
 all datagrams is lost."""
+LONGEST_PACKET = MAX_DATAGRAM + 48
+"""With the headers of IPv6 and UDP: what a path has to carry."""
 WELCOME_BYTES, SIGNED_RECORD_BYTES = 32, 67
 """What a welcome, and each record in it, takes beside the records."""
 
@@ -221,7 +223,10 @@ class Joining:
             if self._state.identity.credential
             else "its pool probably has an authority, and this member no identity: --ca-file and --identity-file"
         )
-        text = f"{where(source)} answers, and does not let this member in: {advice}; the log there says more"
+        text = (
+            f"{where(source)} answers, and does not let this member in: {advice}; the log there says more "
+            f"(a path that drops packets of {LONGEST_PACKET} bytes looks the same)"
+        )
         self._state.complain("unwelcome", source, text, ours=True)
 
     # --- answering
@@ -271,8 +276,9 @@ class Joining:
         signed: list[SignedRecord] = []
         room = ROOM - WELCOME_BYTES
         for other in chosen:
-            room -= len(other.encoded) + SIGNED_RECORD_BYTES
-            if room >= 0:
+            size = len(other.encoded) + SIGNED_RECORD_BYTES
+            if size <= room:
+                room -= size
                 signed.append(SignedRecord(msgspec.Raw(other.encoded), other.signature))
         digest, members = state.table.digest & 0xFFFFFFFF, len(state.table.order)
         state.post_stranger(source, row.half, Welcome(nonce, digest, members, signed))

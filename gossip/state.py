@@ -21,7 +21,15 @@ from rumormill.gossip.seniority import Seniority
 from rumormill.gossip.settings import ProtocolSettings
 from rumormill.gossip.signatures import Signatures
 from rumormill.gossip.wire import MAX_DATAGRAM, Message, assemble, encode_message, payload_prefix
-from rumormill.membership.record import MAX_LIFE, Address, Readiness, Record, encode_record, validate_record
+from rumormill.membership.record import (
+    MAX_LIFE,
+    MAX_OWN_RECORD_BYTES,
+    Address,
+    Readiness,
+    Record,
+    encode_record,
+    validate_record,
+)
 from rumormill.membership.row import Row, row_of_record_untrusted
 from rumormill.membership.table import MemberTable
 from rumormill.membership.view import Event
@@ -188,7 +196,7 @@ class State:
     def rewrite(self) -> None:
         """Write our record anew from the identity, and hold it."""
         record = self._identity.record()
-        validate_record(record)
+        validate_record(record, MAX_OWN_RECORD_BYTES)
         keys, encoded = self._identity.keys, encode_record(record)
         self.me = row_of_record_untrusted(encoded, keys.sign(record_text(self.seal.label, encoded)))
         if self.seal.half != keys.half:

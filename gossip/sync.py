@@ -33,6 +33,10 @@ from rumormill.membership.row import Row
 from rumormill.membership.table import half_bucket
 
 ENTRIES = 80
+HAVE_BYTES = 13
+"""What a *have* takes beside its buckets, a byte each, and its entries."""
+PIECE = 56
+"""Entries of one bucket that fit a *have* whatever their numbers are: 20 bytes each at the most."""
 WANTED_AT_ONCE = 64
 TRIES = 5
 SERVED_AT_ONCE = 4
@@ -328,15 +332,7 @@ class Sync:
         for policy in table.policies:
             if (entries := by_bucket.get(half_bucket(policy.half))) is not None:
                 entries.append(Entry(policy.half, policy.stamp))
-        groups: list[tuple[list[int], list[Entry]]] = [([], [])]
-        for bucket, entries in by_bucket.items():
-            pieces = [entries[i : i + ENTRIES] for i in range(0, len(entries), ENTRIES)] or [[]]
-            for piece in pieces:
-                if len(groups[-1][1]) + len(piece) > ENTRIES:
-                    groups.append(([], []))
-                groups[-1][1].extend(piece)
-            if len(pieces) == 1:
-                groups[-1][0].append(bucket)
+        groups = _groups(by_bucket)
         parts = min(len(groups), 1024)
         return [Have(n, parts, bytes(group[0]), group[1]) for n, group in enumerate(groups[:parts])]
 
@@ -375,3 +371,21 @@ class Sync:
                 messages.append(encode_message(self._spread.tombstone(row)))
         for batch in batches(messages, ROOM):
             self._state.send_encoded(peer, batch)
+
+
+def _groups(by_bucket: dict[int, list[Entry]]) -> list[tuple[list[int], list[Entry]]]:
+    """Buckets listed whole, and entries, cut into what fits one *have* each."""
+    groups: list[tuple[list[int], list[Entry]]] = [([], [])]
+    room = ROOM - HAVE_BYTES
+    for bucket, entries in by_bucket.items():
+        pieces = [entries[i : i + PIECE] for i in range(0, len(entries), PIECE)] or [[]]
+        for piece in pieces:
+            size = 1 + sum(len(encode_message(entry)) for entry in piece)
+            if len(groups[-1][1]) + len(piece) > ENTRIES or size > room:
+                groups.append(([], []))
+                room = ROOM - HAVE_BYTES
+            room -= size
+            groups[-1][1].extend(piece)
+        if len(pieces) == 1:
+            groups[-1][0].append(bucket)
+    return groups

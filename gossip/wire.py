@@ -17,8 +17,8 @@ import msgspec
 
 from rumormill.membership.record import Life, Liveness
 
-MAX_DATAGRAM = 1400
-"""Bytes after sealing, without IP and UDP headers: fits every path of MTU 1500 and most tunnels."""
+MAX_DATAGRAM = 1232
+"""Bytes after sealing, without IP and UDP headers: an IPv6 packet of 1280 bytes, which every path has to carry."""
 BUCKETS = 256
 
 Half = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]

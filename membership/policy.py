@@ -27,7 +27,9 @@ MAX_LEAP = 2**20
 MAX_POLICIES = 512
 """Records held at most; more are refused and counted."""
 MAX_POLICY_BYTES = 1100
-"""An encoded record: with its signature and an envelope it must fit one datagram."""
+"""Of others' encoded records: members of earlier versions write them as long as this."""
+MAX_OWN_POLICY_BYTES = 1080
+"""Of what we write: with its signature and an envelope it must fit one datagram."""
 SIGNATURE_BYTES = 64
 
 Text = Annotated[str, msgspec.Meta(max_length=MAX_NAME_BYTES)]
@@ -144,8 +146,8 @@ def encode_policy(record: PolicyRecord) -> bytes:
     """The bytes of a record. Raises :class:`InvalidPolicy` for one that nobody would take."""
     _validate(record)
     encoded = _encoder.encode(record)
-    if len(encoded) > MAX_POLICY_BYTES:
-        raise InvalidPolicy(f"it takes {len(encoded)} bytes, and {MAX_POLICY_BYTES} are all a policy may have")
+    if len(encoded) > MAX_OWN_POLICY_BYTES:
+        raise InvalidPolicy(f"it takes {len(encoded)} bytes, and {MAX_OWN_POLICY_BYTES} are all a policy may have")
     return encoded
 
 

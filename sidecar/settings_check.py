@@ -6,7 +6,7 @@ import ipaddress
 
 import msgspec
 
-from rumormill.membership.record import InvalidRecord, Record, validate_record
+from rumormill.membership.record import MAX_LIFE, MAX_OWN_RECORD_BYTES, InvalidRecord, Record, validate_record
 from rumormill.sidecar.errors import SettingsError
 from rumormill.sidecar.settings import Settings
 from rumormill.sidecar.values import BadValue, Endpoint, WorkerUrl
@@ -144,14 +144,14 @@ def _check_join(settings: Settings) -> None:
 
 
 def _check_record(settings: Settings) -> None:
-    """What the protocol will say of this worker must be what the protocol accepts."""
+    """What the protocol will say of this worker, at its longest, must be what the protocol accepts."""
     advertise = settings.reached_at
     try:
         validate_record(
             Record(
                 name=settings.name,
-                generation=1,
-                incarnation=1,
+                generation=MAX_LIFE - 1,
+                incarnation=MAX_LIFE - 1,
                 pending=False,
                 keys=bytes(64),
                 host=advertise.host,
@@ -162,7 +162,9 @@ def _check_record(settings: Settings) -> None:
                 release=settings.release,
                 weight=round(settings.weight * 1000),
                 tags=settings.tag,
-            )
+                certificate=bytes(64),
+            ),
+            MAX_OWN_RECORD_BYTES,
         )
     except InvalidRecord as error:
         hint = (

@@ -142,6 +142,11 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"name": "ü" * 65}, "name is longer than 128 bytes", "shorter"),
     ({"tag": ("novalue",)}, "a tag needs a key and a value", "KEY=VALUE"),
     ({"tag": ("k=" + "v" * 600,)}, "tags take more than 512 bytes", "shorter"),
+    (
+        {"tag": ("k=" + "v" * 500,), "service": "s" * 128, "name": "n" * 128, "release": "r" * 64},
+        "1000 bytes",
+        "shorter",
+    ),
     ({"http": "0.0.0.0:7380"}, "would answer anyone on the network", "--http-token-file"),
     ({"http": "0.0.0.0:7380"}, "would answer anyone on the network", "--http-insecure"),
     ({"http": "0.0.0.0:7380", "http_cert": "c", "http_key": "k"}, "would answer anyone", "--http-ca"),
