@@ -14,7 +14,8 @@ No datagram is lost on the way:
   So a member that slept, or starts with an old file, is back with its first exchange if it holds any key still good.
 
 Whoever holds none of them is told so by a *notice*: a bare header, since there is no key to seal it with. Anybody could
-have sent one, so it changes nothing but what we say to our own operator.
+have sent one, so it changes nothing but what we say to our own operator. Both sides of such a quarrel send notices;
+which of them is to change its key is told by the ring's version, which stands in it, else by whom more agree with.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ MAX_AHEAD = 2**20
 NOTICES_PER_SECOND = 10
 NOTICE_AFTER = 1.0
 """Seconds for which what we cannot open must have kept coming before we say so."""
+QUARREL, MAX_REJECTED_BY = 5.0, 64
+"""Seconds for which it counts who rejects our key and who is heard, and how many of the former."""
 NEVER = -math.inf
 NOTICE_SEALED, NOTICE_PLAIN = 0x1E, 0x1F
 """Kinds of header, in wire version 1: "this cannot be opened here, where all is sealed (or nothing is)"."""
@@ -83,6 +86,8 @@ class Rotation:
         "_next_compare",
         "_notices",
         "_notices_at",
+        "_rejected_by",
+        "_removed",
         "_spread",
         "_state",
         "_unopened_first",
@@ -108,6 +113,10 @@ class Rotation:
         self._notices = float(NOTICES_PER_SECOND)
         self._notices_at = state.now
         self._unopened_first = self._unopened_last = NEVER
+        self._removed: dict[int, str] = {}
+        """What the keys are called that have gone from our ring, by their id on the wire."""
+        self._rejected_by: dict[Address, float] = {}
+        """Who lately said that it cannot open what we seal, and when."""
         self._rearm()
 
     def _rearm(self) -> None:
@@ -172,8 +181,10 @@ class Rotation:
         for key in before.keys if before else ():
             if key not in ring.keys:
                 self._lingering[key] = state.now + LINGER
+                self._removed[key_id_of(key)] = key_name_of(key)
         for key in ring.keys:
             self._lingering.pop(key, None)
+            self._removed.pop(key_id_of(key), None)
         self.version = version
         self.ring = ring
         self._next_compare = state.now + COMPARE_EVERY
@@ -270,7 +281,7 @@ class Rotation:
         """A datagram of our pool that we have no key for, or that is sealed where we are not: say so, to both sides."""
         if len(data) < HEADER.size:
             return
-        kind, key_id, label, sender, receiver, _ = HEADER.unpack_from(data)
+        kind, key_id, label, sender, receiver, version = HEADER.unpack_from(data)
         if label != self._state.seal.label:
             if reason == "label":
                 self._state.complain(
@@ -281,15 +292,30 @@ class Rotation:
             return
         if kind in (NOTICE_PLAIN, NOTICE_SEALED):
             if receiver == self._state.me.half and len(data) == HEADER.size:
-                self._hear_notice(kind, key_id, source)
+                self._hear_notice(kind, key_id, version, self._peer(sender, source), source)
             return
         if reason not in _UNOPENED or not self._persists() or not self._may_notice():
             return
         ring = self.ring
         notice = NOTICE_SEALED if ring else NOTICE_PLAIN
         ours = key_id_of(ring.primary) if ring else 0
-        self._state.post_raw(source, HEADER.pack(notice, ours, label, self._state.me.half, sender, 0))
-        self._state.complain("seal", source, _UNOPENED[reason].format(where=where(source), key=f"{key_id:02x}"))
+        self._state.post_raw(source, HEADER.pack(notice, ours, label, self._state.me.half, sender, self.version))
+        peer = self._peer(sender, source)
+        removed = reason == "unknown_key" and key_id in self._removed
+        text = self._of_a_removed_key(peer, key_id) if removed else _UNOPENED[reason].format(where=peer, key=key_id)
+        self._state.complain("seal", source, text)
+
+    def _peer(self, sender: bytes, source: Address) -> str:
+        """Who it says to be, where we know such a member, and where it came from."""
+        row = self._state.table.get(sender)
+        return f"{row.name} at {where(source)}" if row is not None else where(source)
+
+    def _of_a_removed_key(self, peer: str, key_id: int) -> str:
+        present = ", ".join(self.ring.names) if self.ring else ""
+        return (
+            f"{peer} seals with the key {self._removed[key_id]}, which was removed here: start it again with a "
+            f"--key-file that holds a key of the pool ({present})"
+        )
 
     def _persists(self) -> bool:
         """Whether such datagrams keep coming: old ones, found in the socket after a sleep of ours, mean nothing."""
@@ -308,21 +334,42 @@ class Rotation:
         self._notices -= 1
         return True
 
-    def _hear_notice(self, kind: int, key_id: int, source: Address) -> None:
-        self._state.counters["notices"] += 1
-        there, ring = where(source), self.ring
-        if kind == NOTICE_PLAIN and ring is None:
-            return
+    def _hear_notice(self, kind: int, key_id: int, version: int, peer: str, source: Address) -> None:
+        """Somebody cannot open what we seal. ``version`` is that of its ring, ``key_id`` of the key it seals with."""
+        state, ring = self._state, self.ring
+        state.counters["notices"] += 1
+        outvoted = self._outvoted(source)
         if kind == NOTICE_PLAIN:
-            trouble = _UNOPENED["plaintext"].format(where=there)
+            if ring is not None:
+                state.complain("seal", source, _UNOPENED["plaintext"].format(where=peer), ours=outvoted)
         elif ring is None:
-            trouble = _UNOPENED["sealed"].format(where=there)
-        else:
-            trouble = (
-                f"{there} does not accept the key this member seals with; its own begins with {key_id:02x}, here are "
+            state.complain("seal", source, _UNOPENED["sealed"].format(where=peer), ours=outvoted)
+        elif key_id in self._removed:
+            state.complain("seal", source, self._of_a_removed_key(peer, key_id))
+        elif self._holds_a_later_ring(version, outvoted):
+            text = (
+                f"{peer} does not accept the key this member seals with; its own begins with {key_id:02x}, here are "
                 f"{', '.join(ring.names)}: give --key-file a key the pool still accepts"
             )
-        self._state.complain("seal", source, trouble, ours=True)
+            state.complain("behind", state.identity.address, text, ours=True)
+        else:
+            state.complain("seal", source, _UNOPENED["unknown_key"].format(where=peer, key=key_id))
+
+    def _holds_a_later_ring(self, version: int, outvoted: bool) -> bool:
+        """Whether the pool's ring is rather theirs than ours. Of one version, or of none, being as a key file had it,
+        the more are right."""
+        if 0 in (version, self.version) or version == self.version:
+            return outvoted
+        return self.version < version <= self.version + MAX_AHEAD
+
+    def _outvoted(self, source: Address) -> bool:
+        """Whether more members reject how we seal than can be heard: then it is for us to change."""
+        state, now = self._state, self._state.now
+        lately = {address: at for address, at in self._rejected_by.items() if now - at < QUARREL}
+        if len(lately) < MAX_REJECTED_BY:
+            lately[source] = now
+        self._rejected_by = lately
+        return len(lately) > sum(state.heard_within(row.half, QUARREL) for row in self._others())
 
     # --- our ring in messages
 
@@ -342,7 +389,7 @@ class Rotation:
 
 
 _UNOPENED = {
-    "unknown_key": "{where} seals with a key this member does not accept (it begins with {key})",
+    "unknown_key": "{where} seals with a key this member does not accept (it begins with {key:02x})",
     "sealed": "{where} is sealed, and this member gossips in plaintext: start it with the pool's --key-file",
     "plaintext": "{where} gossips in plaintext, and this member is sealed: start that one with the pool's --key-file",
 }
