@@ -5,7 +5,8 @@ that it has a release and a zone like any other, and goes to the less busy of tw
 
 Upon that order lie steps that never change the ring itself. A worker that starts slowly or is overloaded lets some keys
 go on (admission.py); workers this client has just seen fail come after the others, suspects after those; and where no
-routable worker is left, whoever lives is asked: draining, starting, critical, lately evicted.
+routable worker is left, whoever lives is asked: draining, starting, critical, lately evicted. But a weight of 0 is the
+operator's word and no conclusion: such a worker is never asked.
 """
 
 from __future__ import annotations
@@ -173,9 +174,10 @@ class Standings:
         return ((standing.in_flight if standing else 0) + 1) / worker.weight
 
     def _last_resort(self, tried: Collection[str], now: float) -> Worker | None:
-        unready = (worker for worker in self.topology.workers if not worker.routable)
+        unready = (worker for worker in self.topology.workers if not worker.routable and worker.weight)
         order = sorted(unready, key=lambda worker: (_LAST_RESORT[worker.readiness], self._rank(worker, 0.0, now)))
-        return next(self._untried([*order, *(worker for _, worker in self.topology.departed)], tried), None)
+        departed = (worker for _, worker in self.topology.departed if worker.weight)
+        return next(self._untried([*order, *departed], tried), None)
 
     def _untried(self, workers: Iterable[Worker], tried: Collection[str]) -> Iterator[Worker]:
         return (worker for worker in workers if worker.instance not in tried)

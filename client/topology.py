@@ -99,7 +99,7 @@ class Topology:
         """One line for people and for errors."""
         if self.origin == "nobody":
             return f"nothing is known of service {self.service!r}" + _listed(self.troubles, " (", ")")
-        shown = [f"{w.name} {w.liveness}/{w.readiness} {w.url}" for w in self.workers]
+        shown = [f"{w.name} {w.liveness}/{w.readiness}{'' if w.weight else ' weight 0'} {w.url}" for w in self.workers]
         known = f"{len(shown)} of service {self.service!r} known" + _listed(shown, " (", ")")
         isolated = ", which is isolated" if self.isolated else ""
         heard = f", heard {max(now - self.heard, 0):.1f} s ago from {self.source}{isolated}"

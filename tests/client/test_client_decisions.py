@@ -77,12 +77,12 @@ def test_failed_suspect_unready_and_evicted_workers_come_in_that_order_behind_th
     ready[suspect] = worker(suspect, liveness="suspect")
     ready[both] = worker(both, liveness="suspect")
     unready = [worker(name, readiness=name) for name in ("critical", "starting", "draining")]
-    before = topology_of(worker("evicted"), *ready.values())
+    before = topology_of(worker("evicted"), worker("evicted idle", weight=0.0), *ready.values())
     standings = Standings("embed", random.Random(0))
     standings.adopt(topology_of(*ready.values(), *unready, worker("idle", weight=0.0), before=before), 0.0)
     standings.failed(ready[failed], 0.0)
     standings.failed(ready[both], 0.0)
-    last = ["idle", "draining", "starting", "critical", "evicted"]
+    last = ["draining", "starting", "critical", "evicted"]
     assert everyone(standings) == [*order[3:], failed, suspect, both, *last]
     assert everyone(standings, now=FAILED_FOR) == [order[0], *order[3:], suspect, both, *last]
     routable = {w.instance for w in ready.values()}

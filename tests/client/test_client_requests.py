@@ -47,6 +47,33 @@ async def test_a_keyed_request_goes_to_the_owner_and_unkeyed_ones_to_all():
         assert {(await http.get("/who")).text for _ in range(100)} == {"w0", "w1", "w2"}
 
 
+async def test_a_worker_of_weight_0_is_asked_for_nothing_not_even_when_nobody_else_is_left():
+    async with stage(workers=2) as scene, calling(scene) as (pool, http):
+        idle, other = scene.workers["w0"], scene.workers["w1"]
+
+        async def weigh(thousandths: int) -> None:
+            scene.change("w0", weight=thousandths)
+            while [worker.weight for worker in pool.workers if worker.name == "w0"] != [thousandths / 1000]:
+                await pool.changed(pool.topology)
+
+        await weigh(0)
+        for index in range(50):
+            await http.get("/", headers={"Rumormill-Key": f"user-{index}"} if index % 2 else {})
+        assert (len(idle.seen), len(other.seen)) == (0, 50)
+        assert [worker.name for worker in pool.owners("user-1")] == ["w1"]
+        scene.evict("w1")
+        other.kill()
+        with pytest.raises(NoWorkersError, match="w0 alive/passing weight 0"):
+            await http.get("/")
+        assert idle.seen == []
+        await weigh(500)
+        assert (await http.get("/")).text == "w0"
+        await weigh(0)
+        with pytest.raises(NoWorkersError):
+            await http.get("/")
+        assert len(idle.seen) == 1
+
+
 async def test_what_the_caller_sent_reaches_the_worker_unchanged_but_for_the_address():
     async with stage(workers=1) as scene:
         worker = scene.workers["w0"]

@@ -156,6 +156,26 @@ async def test_pool_counts_capacity_and_failures_to_spare():
         assert (got["capacity"], got["failures_to_spare"], got["mean_utilization"]) == (1.5, 1, None)
 
 
+async def test_a_weight_of_0_takes_a_worker_out_of_all_answers_about_traffic_and_back():
+    async with serving(pool(member("w1"), member("w2"))) as endpoint:
+
+        async def seen() -> tuple[list[str], float, list[str]]:
+            ready = (await endpoint.get("/v1/workers?service=embed&ready=true")).json["workers"]
+            capacity = (await endpoint.get("/v1/pool?service=embed")).json["capacity"]
+            owners = (await endpoint.get("/v1/lookup?service=embed&key=k")).json["owners"]
+            return [one["name"] for one in ready], capacity, sorted(one["name"] for one in owners)
+
+        both = (["w1", "w2"], 2.0, ["w1", "w2"])
+        assert await seen() == both
+        endpoint.publish(pool(member("w1"), member("w2", weight=0)))
+        assert await seen() == (["w1"], 1.0, ["w1"])
+        endpoint.publish(pool(member("w1", weight=0), member("w2", weight=0)))
+        assert await seen() == ([], 0.0, [])
+        assert len((await endpoint.get("/v1/workers?service=embed")).json["workers"]) == 2
+        endpoint.publish(pool(member("w1"), member("w2")))
+        assert await seen() == both
+
+
 async def test_events_are_numbered_bounded_and_newest_last():
     async with serving() as endpoint:
         endpoint.server.publish_events([Event(float(n), "evicted", f"w{n}", f"w{n} evicted") for n in range(1, 1201)])

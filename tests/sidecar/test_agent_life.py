@@ -50,6 +50,16 @@ async def test_sigterm_drains_then_leaves_and_looks_like_no_failure() -> None:
         assert not w2.other
 
 
+async def test_a_worker_of_weight_0_is_ready_and_takes_no_traffic() -> None:
+    async with trio.open_nursery() as nursery:
+        w1 = await Agent.start(nursery, "w1", await Worker.start(nursery), "--weight", "0")
+        await w1.until(has("w1", readiness="passing", weight=0.0))
+        assert (await w1.ask("/readyz"))["ok"]
+        assert (await w1.ask("/v1/lookup?service=embed&key=k"))["owners"] == []
+        assert (await w1.ask("/v1/pool?service=embed"))["routable"] == 0
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_second_signal_ends_it_at_once() -> None:
     async with pool(1, "--drain-time", "1000s") as ([w1], _):
         w1.signal(signal.SIGTERM)
