@@ -37,6 +37,8 @@ WINDOW = "1m"
 COMMAND_SECONDS = 600.0
 HTTP_SECONDS = 10.0
 MAX_FIGURES_BYTES = 1 << 20
+NOT_RUN = (126, 127)
+"""What a shell ends with for a command that it may not run, or does not find."""
 _METRIC = re.compile(r"(p50|p90|p95|p99|errors|requests)\s*(<=|>=|<|>)\s*(\d*\.?\d+)\s*(ms|s|%)?")
 _QUERY = re.compile(r"promql:(.+?)(<=|>=|<|>)\s*(-?\d*\.?\d+)\s*", re.DOTALL)
 _OPERATORS = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge}
@@ -55,6 +57,10 @@ QUERIES = {
 
 class NoFigure(Exception):
     """The figure cannot be had now: nothing measured yet, or its source does not answer. Says which."""
+
+
+class Unreadable(NoFigure):
+    """The source itself is not there, or not one: no waiting brings a figure. Says what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +116,7 @@ class Source(Protocol):
     """Where a metric's figure comes from."""
 
     def figure(self, gate: Gate, service: str, release: str) -> float:
-        """Raises :class:`NoFigure`."""
+        """Raises :class:`NoFigure`, and :class:`Unreadable` where waiting brings none."""
         ...
 
 
@@ -138,11 +144,11 @@ class Prometheus:
             response = httpx.post(f"{self._url}/api/v1/query", data={"query": query}, timeout=HTTP_SECONDS)
             answer = msgspec.json.decode(response.content, type=PrometheusAnswer)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise NoFigure(f"Prometheus at {self._url} does not answer: {error}") from None
+            raise Unreadable(f"Prometheus at {self._url} does not answer: {error}") from None
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise NoFigure(f"what is at {self._url} does not answer like Prometheus") from None
+            raise Unreadable(f"what is at {self._url} does not answer like Prometheus") from None
         if answer.status != "success":
-            raise NoFigure(f"Prometheus refuses {query!r}: {answer.error}")
+            raise Unreadable(f"Prometheus refuses {query!r}: {answer.error}")
         return _sample(answer, gate)
 
     def query(self, gate: Gate, service: str, release: str) -> str:
@@ -168,7 +174,7 @@ def _sample(answer: PrometheusAnswer, gate: Gate) -> float:
             value = result[1]
         else:
             if len(result) > 1:
-                raise NoFigure(f"the query of {gate.text!r} has {len(result)} values; sum them up in it")
+                raise Unreadable(f"the query of {gate.text!r} has {len(result)} values; sum them up in it")
             value = result[0]["value"][1]  # type: ignore[index]
         figure = float(str(value))
     except (IndexError, KeyError, TypeError, ValueError):
@@ -209,11 +215,13 @@ class OwnFigures:
         try:
             figures = msgspec.json.decode(self._read(), type=ClientFigures)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise NoFigure(f"{self._place} does not hold a client's figures: {error}") from None
+            raise Unreadable(f"{self._place} does not hold a client's figures: {error}") from None
         age = time.time() - figures.at if figures.at is not None else 0.0
         if age > figures.window:
-            raise NoFigure(f"the figures at {self._place} are {age:.0f} s old: nobody keeps them")
-        held = figures.releases.get(release) if figures.service in ("", service) else None
+            raise Unreadable(f"the figures at {self._place} are {age:.0f} s old: nobody keeps them")
+        if figures.service not in ("", service):
+            raise Unreadable(f"{self._place} holds the figures of service {figures.service!r}, not of {service!r}")
+        held = figures.releases.get(release)
         if held is None or not held.requests:
             raise NoFigure(f"no request of {service!r} to {release!r} is in {self._place} yet")
         match gate.metric:
@@ -233,11 +241,24 @@ class OwnFigures:
             with Path(self._place).open("rb") as file:
                 return file.read(MAX_FIGURES_BYTES)
         except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:
-            raise NoFigure(f"the figures at {self._place} cannot be read: {error}") from None
+            raise Unreadable(f"the figures at {self._place} cannot be read: {error}") from None
 
 
 def run_command(gate: Gate, service: str, release: str, share: float) -> tuple[bool, str]:
     """Whether the command of an ``exec`` gate ended with 0, and its last line."""
+    code, text = _run(gate, service, release, share)
+    return code == 0, text
+
+
+def try_command(gate: Gate, service: str, release: str) -> None:
+    """Run it at a share of 0. Raises :class:`Unreadable` where the shell finds no such command, or may not run it."""
+    code, text = _run(gate, service, release, 0.0)
+    if code in NOT_RUN:
+        raise Unreadable(text)
+
+
+def _run(gate: Gate, service: str, release: str, share: float) -> tuple[int | None, str]:
+    """The command's exit code, None where it was ended for taking too long, and what to say of it."""
     environment = {
         **os.environ,
         "RUMORMILL_SERVICE": service,
@@ -254,7 +275,7 @@ def run_command(gate: Gate, service: str, release: str, share: float) -> tuple[b
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             if isinstance(error, subprocess.TimeoutExpired):
-                return False, f"took longer than {COMMAND_SECONDS:g} s"
+                return None, f"took longer than {COMMAND_SECONDS:g} s"
             raise
     lines = (out + trouble).decode(errors="replace").strip().splitlines()
-    return process.returncode == 0, f"code {process.returncode}" + (f", {lines[-1][:120]}" if lines else "")
+    return process.returncode, f"code {process.returncode}" + (f", {lines[-1][:120]}" if lines else "")

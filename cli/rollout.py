@@ -15,8 +15,8 @@ from typing import Literal
 import msgspec
 
 from rumormill.cli.asking import Sidecar
-from rumormill.cli.exit_codes import Refused, Unreachable
-from rumormill.cli.gates import Gate, NoFigure, Source, run_command
+from rumormill.cli.exit_codes import BadRequest, Refused, Unreachable
+from rumormill.cli.gates import Gate, NoFigure, Source, Unreadable, run_command, try_command
 from rumormill.discovery.policies import CanaryAnswer, RolloutRow
 
 LEAST_PATIENCE = 60.0
@@ -69,7 +69,13 @@ class Guide:
         """The last index of the policy that we know of."""
 
     def begin(self, rollout: RolloutRow, index: int) -> CanaryAnswer:
-        """Write the first step. Raises :class:`Refused` where the sidecar will not."""
+        """Look at every gate, then write the first step.
+
+        Raises :class:`BadRequest`, with nothing shifted, where a gate cannot be read, and :class:`Refused` where the
+        sidecar will not have the step.
+        """
+        for gate in self._gates:
+            self._require_readable(gate, rollout.release)
         return self._write(msgspec.structs.replace(rollout, since=self._clock()), index)
 
     def guide(self, answer: CanaryAnswer) -> RolloutRow:
@@ -127,6 +133,21 @@ class Guide:
                 return Verdict("failed", f"{gate.text}: {text}")
             found.append(text)
         return Verdict("unknown", missing) if missing else Verdict("passed", ", ".join(found) or "no gates")
+
+    def _require_readable(self, gate: Gate, release: str) -> None:
+        """That there are no figures yet is no reason to refuse: the first step brings the traffic for them."""
+        try:
+            if gate.metric == "exec":
+                try_command(gate, self._service, release)
+            elif self._source is not None:
+                self._source.figure(gate, self._service, release)
+        except Unreadable as error:
+            raise BadRequest(
+                f"the gate {gate.text!r} cannot be read: {error}",
+                "nothing was shifted; put right where the gate is read from, and run it again",
+            ) from None
+        except NoFigure:
+            return
 
     def _check(self, gate: Gate, rollout: RolloutRow) -> tuple[bool, str]:
         if gate.metric == "exec":

@@ -98,6 +98,34 @@ async def test_a_rollout_goes_up_its_steps_and_is_done(tmp_path: Path) -> None:
         assert "Rollout of v2: done" in (await canary(w2, "show")).stdout
 
 
+async def test_a_gate_that_cannot_be_read_is_refused_before_anything_is_shifted(tmp_path: Path) -> None:
+    figures = Figures("embed", path=tmp_path / "figures.json")
+    figures.write()
+    gone = tmp_path / "figurs.json"
+    async with pool(1, "--release", "v2") as ([w1], _):
+        for arguments, message in (
+            (("--gate", "p99<300ms", "--figures", str(gone)), f"the figures at {gone} cannot be read"),
+            (
+                ("--gate", "errors<1%", "--prometheus", "http://127.0.0.1:1"),
+                "http://127.0.0.1:1 does not answer",
+            ),
+            (("--gate", "errors<1%", "--prometheus", f"{w1.http}/v9"), "does not answer like Prometheus"),
+            (("--gate", "exec: true", "--gate", "exec: ./compare-answrs.sh"), "code 127"),
+        ):
+            refused = await canary(w1, "run", "v2", "--steps", "5,100", "--hold", "10s", *arguments)
+            assert refused.returncode == 2, refused.stdout
+            assert "cannot be read: " in refused.stderr
+            assert message in refused.stderr
+            assert "nothing was shifted" in refused.stderr
+            assert await shares(w1) == {}
+        process = await started(
+            w1, *RUN, "--hold", "60s", "--gate", "requests>100", "--figures", str(tmp_path / "figures.json")
+        )
+        process.kill()  # figures without traffic yet are no reason to refuse: the first step brings it
+        await process.wait()
+        assert await shares(w1) == {"v2": 0.05}
+
+
 async def test_a_failed_gate_puts_the_share_back_to_nothing(tmp_path: Path) -> None:
     figures = Figures("embed", path=tmp_path / "figures.json")
     for number in range(100):

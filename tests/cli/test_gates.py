@@ -12,7 +12,7 @@ import select
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -23,7 +23,16 @@ from hypothesis import strategies as st
 
 from rumormill.cli.canary import parse_share
 from rumormill.cli.exit_codes import BadRequest
-from rumormill.cli.gates import Gate, NoFigure, OwnFigures, Prometheus, parse_gate, run_command
+from rumormill.cli.gates import (
+    Gate,
+    NoFigure,
+    OwnFigures,
+    Prometheus,
+    Unreadable,
+    parse_gate,
+    run_command,
+    try_command,
+)
 
 
 class Answering(BaseHTTPRequestHandler):
@@ -198,6 +207,15 @@ def test_the_clients_own_figures_from_a_file_and_a_url(tmp_path: Path) -> None:
 def test_a_command_is_told_what_it_checks() -> None:
     gate = Gate("exec: …", "exec", query='echo "$RUMORMILL_SERVICE $RUMORMILL_RELEASE $RUMORMILL_SHARE"; exit 3')
     assert run_command(gate, "embed", "v2", 0.05) == (False, "code 3, embed v2 0.05")
+
+
+def test_a_command_that_is_not_there_is_told_from_one_that_says_no(tmp_path: Path) -> None:
+    script = tmp_path / "compare.sh"
+    script.write_text("exit 1\n")
+    for query, found in (("exit 1", True), (f"sh {script}", True), (str(script), False), ("no-such-command", False)):
+        gate = Gate("exec: …", "exec", query=query)
+        with nullcontext() if found else pytest.raises(Unreadable, match="code 12"):
+            try_command(gate, "embed", "v2")
 
 
 def test_a_command_that_takes_too_long_is_ended_with_all_it_has_started(
