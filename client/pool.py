@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ import httpx
 
 from rumormill.client.dispatch import Dispatcher
 from rumormill.client.exchange import Line
+from rumormill.client.host import HostTask
 from rumormill.client.replay import Replay, checked_replay
 from rumormill.client.snapshot import UnusableSnapshot, load_snapshot, save_snapshot
 from rumormill.client.standing import Standings
@@ -41,7 +43,9 @@ class Pool:
         http = httpx.AsyncClient(transport=pool.transport(), base_url="http://embed")
         await http.post("/v1/embeddings", json=body, headers={"Rumormill-Key": user_id})
 
-    A pool belongs to the event loop it was entered in; threads use :class:`rumormill.client.SyncPool`.
+    Where no block fits, such as an app's lifespan, `await pool.open()` and `await pool.aclose()` do the same, from any
+    task. A pool belongs to the process and the event loop it was opened in, and can be opened again once it is closed;
+    threads use :class:`rumormill.client.SyncPool`.
     """
 
     def __init__(
@@ -59,14 +63,15 @@ class Pool:
         patience: float = 2.0,
         rng: random.Random | None = None,
     ) -> None:
-        """Nothing is asked before the pool is entered.
+        """Nothing is asked before the pool is opened.
 
         `sources` are base URLs of sidecars, or unix:PATH: more than one keeps the pool's sight when one dies. `replay`
         says which requests may be sent again (replay.py). `hedge` asks the next owner too when an answer is late.
         `zone` is the caller's own, whose workers it prefers; None takes the pool's policy, and "" no zone.
         `bounded_load=False` keeps every key at its first owner, however busy that is.
         `snapshot` is a file for the last good list. `token` is for the sidecars, `verify` for sidecars and workers that
-        speak https. `patience` is how many seconds entering waits for the first list. Raises ValueError, with a hint.
+        speak https. `patience` is how many seconds opening waits for the first list. `rng` makes the same random
+        choices again; without it each opening, and so each forked process, has its own. Raises ValueError, with a hint.
         """
         urls = [sources] if isinstance(sources, str) else list(dict.fromkeys(sources))
         if not service:
@@ -84,27 +89,58 @@ class Pool:
         self._given_tls = verify
         self._made_tls: ssl.SSLContext | None = None
         self._patience = patience
-        self._rng = rng or random.Random()
-        self._running: AbstractAsyncContextManager[None] | None = None
+        self._rng = rng
+        self._process = 0
+        self._host: HostTask | None = None
         self._dispatcher: Dispatcher | None = None
         self._watch: Watch | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
         self._moved: anyio.Event
 
     async def __aenter__(self) -> Pool:
-        """Start watching; return when there is a list, or `patience` is over. An empty pool is no error here."""
-        if self._running is not None:
-            raise RuntimeError("this pool has been entered before; make a new one")
-        self._running = self._run()
-        await self._running.__aenter__()
-        return self
+        return await self.open()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        if self._running is None:
+    ) -> None:
+        crash = await self._close()
+        # The block's own error goes first; the crash is in the log.
+        if crash is not None and error is None:
+            raise crash
+
+    async def open(self) -> Pool:
+        """Start watching; return when there is a list, or `patience` is over. An empty pool is no error here.
+
+        Raises RuntimeError where the pool is open already.
+        """
+        if self._host is not None and self._process == os.getpid():
+            raise RuntimeError("this pool is open already; close it first, or make another")
+        self._process = os.getpid()
+        host = self._host = HostTask(self._run())
+        try:
+            await host.start()
+        except BaseException:
+            self._host = None
+            raise
+        return self
+
+    async def aclose(self) -> None:
+        """Stop watching and close every connection; from any task of the pool's event loop, and safe to repeat.
+
+        Raises what crashed in the background, if anything did.
+        """
+        crash = await self._close()
+        if crash is not None:
+            raise crash
+
+    async def _close(self) -> BaseException | None:
+        host = self._host
+        # What the process that forked this one has opened is that one's to close.
+        if host is None or self._process != os.getpid():
             return None
-        return await self._running.__aexit__(kind, error, trace)
+        await host.stop()
+        self._host = None
+        return host.failure
 
     @property
     def topology(self) -> Topology:
@@ -149,8 +185,17 @@ class Pool:
         return await self._open().send(request, self._replay if replay is None else replay)
 
     def _open(self) -> Dispatcher:
-        if self._dispatcher is None:
+        if self._host is None:
             raise RuntimeError("this pool is not open; use it inside `async with Pool(...) as pool`")
+        if self._process != os.getpid():
+            raise RuntimeError(
+                "this pool was opened before the process forked, and its event loop stayed behind; "
+                "open it in this process too, with `await pool.open()`"
+            )
+        if self._dispatcher is None:
+            raise RuntimeError(
+                "this pool is being closed, or has crashed, which is in the log; it can be closed, and opened again"
+            ) from self._host.failure
         return self._dispatcher
 
     @asynccontextmanager
@@ -158,7 +203,7 @@ class Pool:
         headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
         https = any(url.startswith("https:") for url in self._sources)
         bases = {url: f"http://{n}.localhost" for n, url in enumerate(self._sources) if url.startswith(UNIX)}
-        error: BaseException | None = None
+        rng = self._rng or random.Random()
         async with httpx.AsyncClient(
             headers=headers,
             timeout=None,  # noqa: S113 - each query has its own limit
@@ -170,27 +215,22 @@ class Pool:
                 for url, base in bases.items()
             },
         ) as http:
-            standings = Standings(self.service, self._rng, zone=self._zone, bounded=self._bounded_load)
+            standings = Standings(self.service, rng, zone=self._zone, bounded=self._bounded_load)
             dispatcher = Dispatcher(standings, tls=self._tls, hedge=self._hedge, now=anyio.current_time())
-            self._watch = Watch(self._sources, self.service, http=http, bases=bases, rng=self._rng, adopt=self._adopt)
+            self._watch = Watch(self._sources, self.service, http=http, bases=bases, rng=rng, adopt=self._adopt)
             self._dispatcher = dispatcher
             self._moved = anyio.Event()
             try:
                 async with anyio.create_task_group() as self._tasks:
                     await self._begin(self._tasks, self._watch)
-                    try:
-                        yield
-                    except (Exception, KeyboardInterrupt, SystemExit) as raised:
-                        # Raised again outside the task group, which would wrap it in an exception group.
-                        error = raised
+                    yield
                     self._tasks.cancel_scope.cancel()
             finally:
                 self._dispatcher = self._tasks = None
+                self._moved.set()
                 with anyio.CancelScope(shield=True):
                     for line in dispatcher.take_lines():
                         await line.aclose()
-        if error is not None:
-            raise error
 
     async def _begin(self, tasks: anyio.abc.TaskGroup, watch: Watch) -> None:
         tasks.start_soon(watch.run)

@@ -2,6 +2,8 @@
 
 One loop serves every thread, so balance, hedging and what is known of workers are shared by all of them, and there is
 one implementation of each. Handing a request over and back costs about half a millisecond.
+
+A fork leaves the thread behind. A pool that is used in a child of the process it was opened in opens itself anew there.
 """
 
 from __future__ import annotations
@@ -9,24 +11,34 @@ from __future__ import annotations
 import os
 import random
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, TypeVar
 
 import anyio
 import anyio.to_thread
 import httpx
-from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from rumormill.client.bodies import LIMIT, Body, Kept, OneShot
+from rumormill.client.loop_thread import LoopThread
 from rumormill.client.pool import Pool
 from rumormill.client.replay import Replay, checked_replay
 from rumormill.client.topology import Topology
 from rumormill.ring.worker import Worker
 
-T = TypeVar("T")
+_reopening = threading.Lock()
+"""Held while a pool opens itself anew after a fork."""
+
+
+def _after_fork() -> None:
+    """In the child: the lock may be held by a thread that was not copied."""
+    global _reopening
+    _reopening = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class SyncPool:
@@ -34,6 +46,8 @@ class SyncPool:
 
     with SyncPool(["http://127.0.0.1:7380"], service="embed") as pool:
         http = httpx.Client(transport=pool.transport(), base_url="http://embed")
+
+    `pool.open()` and `pool.close()` do the same where no block fits.
     """
 
     def __init__(
@@ -66,28 +80,44 @@ class SyncPool:
             rng=rng,
         )
         self._replay: Replay = replay
-        self._stack = ExitStack()
-        self._portal: BlockingPortal | None = None
-        self._process = 0
+        self._loop: LoopThread | None = None
 
     def __enter__(self) -> SyncPool:
-        """Start the thread and watch; return when there is a list, or `patience` is over."""
-        with ExitStack() as stack:
-            self._process = os.getpid()
-            self._portal = stack.enter_context(start_blocking_portal())
-            stack.enter_context(self._portal.wrap_async_context_manager(self._pool))
-            self._stack = stack.pop_all()
-        return self
+        return self.open()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
-        self._portal = None
+        try:
+            self.close()
+        except Exception:
+            # The block's own error goes first; the crash is in the log.
+            if error is None:
+                raise
+
+    def open(self) -> SyncPool:
+        """Start the thread and watch; return when there is a list, or `patience` is over.
+
+        Raises RuntimeError where the pool is open already.
+        """
+        if self._loop is not None and not self._loop.inherited:
+            raise RuntimeError("this pool is open already; close it first, or make another")
+        self._loop = LoopThread(self._pool)
+        return self
+
+    def close(self) -> None:
+        """Stop watching, close every connection and end the thread. Safe to repeat, and in a forked child too.
+
+        Raises what crashed in the background, if anything did.
+        """
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.close()
 
     @property
     def topology(self) -> Topology:
         """What the pool believes now."""
+        self._opened()
         return self._pool.topology
 
     @property
@@ -97,6 +127,7 @@ class SyncPool:
 
     def owners(self, key: str | bytes, n: int | None = None) -> list[Worker]:
         """The owners of a key in order of preference; without a zone, as all sidecars of the same digest name them."""
+        self._opened()
         return self._pool.owners(key, n)
 
     def transport(self, *, replay: Replay | None = None) -> SyncPoolTransport:
@@ -106,18 +137,20 @@ class SyncPool:
     @contextmanager
     def acquire(self, key: str | bytes | None = None) -> Iterator[Worker]:
         """A worker for a client of your own; as :meth:`Pool.acquire`."""
-        loop, lease = self._open(), self._pool.acquire(key)
-        worker = loop.call(lease.__enter__)
+        loop, lease = self._opened(), self._pool.acquire(key)
+        worker = loop.call(_entered, lease)
         try:
             yield worker
         except BaseException as error:
-            loop.call(lease.__exit__, type(error), error, error.__traceback__)
+            if loop.running:
+                loop.call(_left, lease, error)
             raise
-        loop.call(lease.__exit__, None, None, None)
+        if loop.running:
+            loop.call(_left, lease, None)
 
     def changed(self, known: Topology, timeout: float | None = None) -> Topology:
         """Wait until the pool believes something else than `known`, and return it. Raises TimeoutError, if asked to."""
-        return self.call(self._changed, known, timeout)
+        return self._opened().call(self._changed, known, timeout)
 
     async def _send(self, request: httpx.Request, replay: Replay | None) -> httpx.Response:
         return await self._pool.send(request, replay=replay)
@@ -135,65 +168,39 @@ class SyncPool:
             stream=_kept(request),
             extensions=request.extensions,
         )
-        response = self.call(self._send, inner, replay)
+        loop = self._opened()
+        response = loop.call(self._send, inner, replay)
         stream = response.stream
         if isinstance(stream, httpx.AsyncByteStream) and not isinstance(stream, httpx.ByteStream):
             return httpx.Response(
                 response.status_code,
                 headers=response.headers,
-                stream=_BlockingBody(self, stream),
+                stream=_BlockingBody(loop, stream),
                 extensions=response.extensions,
             )
         return response
 
-    def call(self, step: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
-        """Do this in the pool's loop and wait for it; whatever ends the waiting ends the step too."""
-        loop, doing = self._open(), _Doing(step, args)
-        try:
-            return loop.start_task_soon(doing.run).result()
-        except BaseException:
-            # An interrupt may strike before there is anything to cancel, so what is under way cancels itself.
-            doing.give_up(loop)
-            raise
-
-    def _open(self) -> BlockingPortal:
-        if self._portal is None:
+    def _opened(self) -> LoopThread:
+        """The thread of this process; started now if the pool was opened before the process was forked."""
+        loop = self._loop
+        if loop is None:
             raise RuntimeError("this pool is not open; use it inside `with SyncPool(...) as pool`")
-        if self._process != os.getpid():
-            raise RuntimeError("this pool was opened before the process forked; open one in each process instead")
-        return self._portal
+        if loop.inherited:
+            with _reopening:
+                if self._loop is loop:
+                    self._loop = LoopThread(self._pool)
+            return self._opened()
+        return loop
 
 
-class _Doing(Generic[T]):
-    """One step in the pool's loop, which the waiting thread can give up at any moment."""
+async def _entered(lease: AbstractContextManager[Worker]) -> Worker:
+    return lease.__enter__()
 
-    def __init__(self, step: Callable[..., Coroutine[Any, Any, T]], args: tuple[object, ...]) -> None:
-        self._step = step
-        self._args = args
-        self._given_up = False
-        self._over = False
-        self._scope: anyio.CancelScope | None = None
 
-    async def run(self) -> T:
-        with anyio.CancelScope() as self._scope:
-            if self._given_up:
-                self._scope.cancel()
-            try:
-                return await self._step(*self._args)
-            finally:
-                self._over = True
-        raise RuntimeError("given up by the thread that waited for it")
-
-    def give_up(self, loop: BlockingPortal) -> None:
-        """Cancel it, from the thread that waited. Nothing is left to do where it is over, or the loop is."""
-        self._given_up = True
-        if not self._over:
-            with suppress(RuntimeError):
-                loop.start_task_soon(self._cancel)
-
-    async def _cancel(self) -> None:
-        if self._scope is not None:
-            self._scope.cancel()
+async def _left(lease: AbstractContextManager[Worker], error: BaseException | None) -> None:
+    lease.__exit__(
+        type(error) if error is not None else None, error, error.__traceback__ if error is not None else None
+    )
 
 
 class SyncPoolTransport(httpx.BaseTransport):
@@ -210,8 +217,8 @@ class SyncPoolTransport(httpx.BaseTransport):
 class _BlockingBody(httpx.SyncByteStream):
     """A streamed answer, read in the caller's thread."""
 
-    def __init__(self, pool: SyncPool, stream: httpx.AsyncByteStream) -> None:
-        self._pool = pool
+    def __init__(self, loop: LoopThread, stream: httpx.AsyncByteStream) -> None:
+        self._loop = loop
         self._stream = stream
 
     def __iter__(self) -> Iterator[bytes]:
@@ -220,11 +227,12 @@ class _BlockingBody(httpx.SyncByteStream):
         async def following() -> bytes | None:
             return await anext(chunks, None)
 
-        while (chunk := self._pool.call(following)) is not None:
+        while (chunk := self._loop.call(following)) is not None:
             yield chunk
 
     def close(self) -> None:
-        self._pool.call(self._stream.aclose)
+        if self._loop.running:
+            self._loop.call(self._stream.aclose)
 
 
 def _kept(request: httpx.Request) -> Body:

@@ -88,5 +88,5 @@ def test_threads_share_a_zone_and_leave_it_when_it_has_lost_its_workers() -> Non
             for name in ("w0", "w1"):
                 scene.do(scene.scene.evict, name)
             while {worker.name for worker in pool.workers} & {"w0", "w1"}:
-                pool.call(pool._pool.changed, pool.topology)
+                pool.changed(pool.topology)
             assert asked() == {"w2", "w3"}
