@@ -264,7 +264,8 @@ class Node:
         return record
 
     def worker_failed(self, now: float) -> None:
-        """The worker beside us was ready and is not any more, against anybody's wish. One that keeps failing waits."""
+        """The worker beside us was ready and has ended, refused or answered wrongly. One that keeps failing waits;
+        one that is silent to its checks may be busy, and is not to be told of here."""
         if not self._gone:
             self._step_to(now)
             self._damping.worker_failed()

@@ -219,7 +219,12 @@ class _Agent:
             rng=rng,
         )
         self.check = WorkerCheck(
-            settings.worker, settings.worker_check, settings.worker_check_period, self.companion.worker_is
+            settings.worker,
+            settings.worker_check,
+            period=settings.worker_check_period,
+            timeout=settings.worker_check_timeout,
+            on_change=self.companion.worker_is,
+            on_failure=self.companion.worker_failed,
         )
         self._wire_memory(rng, remembered)
 

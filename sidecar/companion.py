@@ -110,10 +110,12 @@ class Companion:
         self._transport.poke()
         return record
 
+    def worker_failed(self) -> None:
+        """A worker that was ready has ended, refused or answered wrongly; one that is only silent may be busy."""
+        self._node.worker_failed(boot_clock())
+
     def worker_is(self, readiness: Readiness, why: str) -> None:
         """The worker check has concluded something."""
-        if self._worker.routable and readiness is Readiness.CRITICAL:
-            self._node.worker_failed(boot_clock())
         self._worker = readiness
         self._why = f"the worker is {readiness.word}: {why}"
         log = self._log.warning if readiness is Readiness.CRITICAL else self._log.info

@@ -65,6 +65,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     worker_check_period: Annotated[
         Seconds, _about("Time between checks; three misses in a row are critical.", "TIME")
     ] = Seconds(1)
+    worker_check_timeout: Annotated[
+        Seconds, _about("How long a check may take; more, and a worker that hangs is found so much later.", "TIME")
+    ] = Seconds(3)
     drain_time: Annotated[
         Seconds, _about("How long a SIGTERM lets callers finish before this member leaves.", "TIME")
     ] = Seconds(1)

@@ -50,6 +50,7 @@ def _check_times(settings: Settings) -> None:
     for key, value, least, most in (
         ("period", settings.period, 0.02, 10.0),
         ("worker-check-period", settings.worker_check_period, 0.02, 3600.0),
+        ("worker-check-timeout", settings.worker_check_timeout, 0.02, 3600.0),
         ("drain-time", settings.drain_time, 0.0, 3600.0),
         ("probation", settings.probation, 0.0, 300.0),
     ):

@@ -6,6 +6,10 @@
 A miss is anything but an answer of 200..299 within the time-out. Each check opens a connection of its own: a worker
 that takes no more connections cannot serve, whatever an old connection says.
 
+A check that is not answered in time stays open, and each further period without its answer is another miss. A worker
+that does one thing at a time answers it as soon as it gets to it, and its queue holds one check instead of one for each
+period that it was busy. Such silence is no failure: the worker may only be busy, and nobody is put on probation for it.
+
 The request is written and read here, with httptools, because that costs .2 MB of memory where httpx
 costs 7.7 (docs/sidecar.md), and nothing but the status is wanted.
 """
@@ -17,7 +21,6 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 
 import httptools
@@ -29,9 +32,10 @@ from rumormill.sidecar.values import Endpoint, WorkerUrl
 MISSES = 3
 MAX_ANSWER_BYTES = 1 << 16
 """Read of an answer at most; a longer one is cut off, and its status stands."""
-LONGEST_TIMEOUT = 2.0
-SHORTEST_TIMEOUT = 0.25
-"""A busy worker is not a dead one: even with hurried checks it gets this long to answer."""
+LONGEST_OPEN = 30.0
+"""Seconds after which an unanswered check is asked again on a new connection. A larger value finds a worker well again
+that much later where its connection was lost without a word (another host's restart); a smaller one leaves more
+connections in the queue of a busy worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,30 +44,52 @@ class CheckState:
 
     readiness: Readiness = Readiness.STARTING
     misses: int = 0
+    failed: bool = False
+    """Whether, when critical, it has shown more than silence: it ended, refused, or answered wrongly."""
 
     def after_pass(self) -> CheckState:
         return CheckState(Readiness.PASSING)
 
-    def after_miss(self) -> CheckState:
+    def after_miss(self, *, silent: bool = False) -> CheckState:
         misses = self.misses + 1
         gone = self.readiness is Readiness.PASSING and misses >= MISSES
-        return CheckState(Readiness.CRITICAL if gone else self.readiness, misses)
+        readiness = Readiness.CRITICAL if gone else self.readiness
+        return CheckState(readiness, misses, self.failed or (readiness is Readiness.CRITICAL and not silent))
 
     def after_exit(self) -> CheckState:
-        return CheckState(Readiness.CRITICAL, MISSES)
+        return CheckState(Readiness.CRITICAL, MISSES, failed=True)
 
 
 class CheckFailed(Exception):
     """A miss; the text says why, in words for a log line."""
 
+    def __init__(self, text: str, *, silent: bool = False) -> None:
+        super().__init__(text)
+        self.silent = silent
+        """Nothing was answered in time: the worker may be busy."""
+
 
 class WorkerCheck:
-    """Checks one worker for ever. ``on_change`` gets the readiness and the reason at every change, at once."""
+    """Checks one worker for ever. ``on_change`` gets the readiness and the reason at every change, at once;
+    ``on_failure`` is called first where a worker that was ready has failed, and not for mere silence."""
 
-    def __init__(self, url: WorkerUrl, path: str, period: float, on_change: Callable[[Readiness, str], None]) -> None:
+    def __init__(
+        self,
+        url: WorkerUrl,
+        path: str,
+        *,
+        period: float,
+        timeout: float,
+        on_change: Callable[[Readiness, str], None],
+        on_failure: Callable[[], None],
+    ) -> None:
+        """``period`` and ``timeout`` in seconds."""
         self._period = period
-        self._timeout = min(max(period, SHORTEST_TIMEOUT), LONGEST_TIMEOUT)
+        self._timeout = timeout
         self._on_change = on_change
+        self._on_failure = on_failure
+        self._open: _Question | None = None
+        """The check that has not been answered in time."""
         self._endpoint = url.endpoint
         self._tls = ssl.create_default_context() if url.secure else None
         self._request = _request(url, path)
@@ -76,12 +102,16 @@ class WorkerCheck:
     async def run(self) -> None:
         """Check for ever. A worker not yet ready is asked more often at first, so that a start is seen at once."""
         begun = trio.current_time()
-        while True:
-            started = trio.current_time()
-            await self._check_once()
-            waiting = self.state.readiness is not Readiness.PASSING
-            soon = max(0.05, (started - begun) / 5)
-            await trio.sleep_until(started + (min(self._period, soon) if waiting else self._period))
+        try:
+            while True:
+                started = trio.current_time()
+                await self._check_once()
+                if self._open is None:
+                    waiting = self.state.readiness is not Readiness.PASSING
+                    soon = max(0.05, (started - begun) / 5)
+                    await trio.sleep_until(started + (min(self._period, soon) if waiting else self._period))
+        finally:
+            self._close()
 
     async def watch_process(self, pidfd: int) -> None:
         """Wait until the process behind the descriptor has ended, and say so at once."""
@@ -96,47 +126,64 @@ class WorkerCheck:
             await trio.sleep_forever()
 
     async def _check_once(self) -> None:
-        ended = self.ended.is_set()
+        ended = self.ended.is_set() if self._open is None else self._open.ended
         try:
             await self._get()
         except CheckFailed as error:
             self.last_miss = str(error)
-            self._move(self.state.after_miss(), f"{MISSES} checks missed, the last: {error}")
+            self._move(self.state.after_miss(silent=error.silent), f"{MISSES} checks missed, the last: {error}")
         else:
             if ended == self.ended.is_set():  # an answer begun by a process that has ended since says nothing
                 self._move(self.state.after_pass(), "it answers")
 
     def _move(self, state: CheckState, reason: str) -> None:
-        changed = state.readiness is not self.state.readiness
-        self.state = state
-        if changed:
+        before, self.state = self.state, state
+        if state.failed and not before.failed and before.readiness is not Readiness.STARTING:
+            self._on_failure()
+        if state.readiness is not before.readiness:
             self._on_change(state.readiness, reason)
 
     async def _get(self) -> None:
-        """One GET; returns where it was answered with 200..299, else raises :class:`CheckFailed`."""
+        """One GET, or one more period for the one that is open; returns where it was answered with 200..299, else
+        raises :class:`CheckFailed`."""
+        patience = self._timeout if self._open is None else self._period
         try:
-            with trio.fail_after(self._timeout):
+            with trio.fail_after(patience):
                 status = await self._ask()
         except trio.TooSlowError:
-            raise CheckFailed(f"no answer within {self._timeout:g} s") from None
+            raise self._unanswered() from None
         except trio.BrokenResourceError as error:
+            self._close()
             raise CheckFailed(_words(error.__cause__)) from None
         except OSError as error:
+            self._close()
             raise CheckFailed(_words(error)) from None
+        except CheckFailed:
+            self._close()
+            raise
+        self._close()
         if not 200 <= status <= 299:
             raise CheckFailed(f"answered {status}")
 
     async def _ask(self) -> int:
-        if self._endpoint.ip is not None and self._tls is None:
-            with closing(_PlainStream(self._endpoint)) as plain:
-                await plain.send_all(self._request)
-                return await _read_status(plain)
-        stream = await _connect(self._endpoint, self._tls)
-        try:
+        if self._open is None:
+            stream = await _connect(self._endpoint, self._tls)
+            self._open = _Question(stream, trio.current_time(), ended=self.ended.is_set())
             await stream.send_all(self._request)
-            return await _read_status(stream)
-        finally:
-            await trio.aclose_forcefully(stream)
+            self._open.sent = True
+        return await self._open.status()
+
+    def _unanswered(self) -> CheckFailed:
+        """What a time-out amounts to. A question that is not out, or has been out for too long, is given up."""
+        waited = self._timeout if self._open is None else trio.current_time() - self._open.asked
+        if self._open is not None and (not self._open.sent or waited >= max(LONGEST_OPEN, self._timeout)):
+            self._close()
+        return CheckFailed(f"no answer within {self._timeout:g} s", silent=True)
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
 
 
 def open_process(pid: int) -> int:
@@ -176,7 +223,12 @@ class _PlainStream:
         self._socket.close()
 
 
-async def _connect(endpoint: Endpoint, tls: ssl.SSLContext | None) -> trio.abc.Stream:
+_Stream = _PlainStream | trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+
+async def _connect(endpoint: Endpoint, tls: ssl.SSLContext | None) -> _Stream:
+    if endpoint.ip is not None and tls is None:
+        return _PlainStream(endpoint)
     if tls is None:
         return await trio.open_tcp_stream(endpoint.host, endpoint.port)
     return await trio.open_ssl_over_tcp_stream(endpoint.host, endpoint.port, ssl_context=tls, https_compatible=True)
@@ -205,25 +257,46 @@ class _Answer:
         self.complete = self.status is not None
 
 
-async def _read_status(stream: _PlainStream | trio.abc.Stream) -> int:
-    """Reads the whole answer if it is short: cutting a worker off in the middle fills its log with complaints."""
-    answer, read = _Answer(), 0
-    while not answer.complete and read < MAX_ANSWER_BYTES:
-        data = await stream.receive_some(4096)
-        if not data:
-            break
-        read += len(data)
-        try:
-            answer.parser.feed_data(data)
-        except httptools.HttpParserError:
-            if answer.status is None:
-                raise CheckFailed("the answer is not HTTP") from None
-            break  # the status is clear, whatever stands behind it
-    if answer.status is None:
-        raise CheckFailed(
-            "the connection was closed without an answer" if read < MAX_ANSWER_BYTES else "no end of headers"
-        )
-    return answer.status
+class _Question:
+    """One check on its connection. Waiting for its status may be cut short, and taken up again."""
+
+    def __init__(self, stream: _Stream, asked: float, *, ended: bool) -> None:
+        self._stream = stream
+        self._answer = _Answer()
+        self._read = 0
+        self.asked = asked
+        self.ended = ended
+        """Whether the worker's process was known to have ended when it was asked."""
+        self.sent = False
+
+    async def status(self) -> int:
+        """Reads the whole answer if it is short: cutting a worker off in the middle fills its log with complaints."""
+        answer = self._answer
+        while not answer.complete and self._read < MAX_ANSWER_BYTES:
+            data = await self._stream.receive_some(4096)
+            if not data:
+                break
+            self._read += len(data)
+            try:
+                answer.parser.feed_data(data)
+            except httptools.HttpParserError:
+                if answer.status is None:
+                    raise CheckFailed("the answer is not HTTP") from None
+                break  # the status is clear, whatever stands behind it
+        if answer.status is None:
+            raise CheckFailed(
+                "the connection was closed without an answer" if self._read < MAX_ANSWER_BYTES else "no end of headers"
+            )
+        return answer.status
+
+    def close(self) -> None:
+        match self._stream:
+            case trio.SSLStream():
+                self._stream.transport_stream.socket.close()
+            case trio.SocketStream():
+                self._stream.socket.close()
+            case _PlainStream():
+                self._stream.close()
 
 
 def _words(error: BaseException | None) -> str:

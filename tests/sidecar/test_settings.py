@@ -44,6 +44,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert plain.advertise == plain.gossip
     assert plain.worker_url == "http://127.0.0.1:9001"
     assert (plain.period, plain.worker_check_period, plain.drain_time) == (0.2, 1.0, 1.0)
+    assert plain.worker_check_timeout == 3.0
     assert (plain.worker_check, plain.weight, plain.join, plain.tag) == ("/health", 1.0, (), {})
 
 
@@ -127,6 +128,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"worker_check": "/a b"}, "is not a path", "/health"),
     ({"worker_check_period": "1"}, "'1' is not a duration", "200ms, 1s"),
     ({"worker_check_period": "0s"}, "out of range", "20ms to 3600s"),
+    ({"worker_check_timeout": "0s"}, "out of range", "20ms to 3600s"),
     ({"period": "-1s"}, "is not a duration", "say the unit"),
     ({"period": "1h"}, "out of range", "20ms to 10s"),
     ({"worker_pid": "1abc"}, "--worker-pid: '1abc' is not a whole number above 0", "a number like 4711"),

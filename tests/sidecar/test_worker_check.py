@@ -51,14 +51,25 @@ async def server(answer: bytes | None, context: ssl.SSLContext | None = None) ->
 class Watch:
     """A check that runs, and what it has said."""
 
-    def __init__(self, url: str, path: str = "/health", period: float = 0.02) -> None:
-        self.check = WorkerCheck(WorkerUrl.parse(url), path, period, self._on_change)
+    def __init__(self, url: str, path: str = "/health", *, period: float = 0.02, timeout: float = 0.25) -> None:
+        self.check = WorkerCheck(
+            WorkerUrl.parse(url),
+            path,
+            period=period,
+            timeout=timeout,
+            on_change=self._on_change,
+            on_failure=self._on_failure,
+        )
         self.said: list[tuple[Readiness, str]] = []
+        self.failures = 0
         self._news = trio.Event()
 
     def _on_change(self, readiness: Readiness, why: str) -> None:
         self.said.append((readiness, why))
         self._news.set()
+
+    def _on_failure(self) -> None:
+        self.failures += 1
 
     async def news(self) -> tuple[Readiness, str]:
         with trio.fail_after(15):
@@ -150,6 +161,86 @@ async def test_three_misses_in_a_row_are_critical_and_one_pass_ends_that() -> No
         (Readiness.CRITICAL, "3 checks missed, the last: answered 500"),
         (Readiness.PASSING, "it answers"),
     ]
+    assert watch.failures == 1
+
+
+async def test_a_busy_worker_gets_one_check_to_answer_later_and_has_not_failed() -> None:
+    """One thing at a time: each request waits for the one before it."""
+    lock = trio.Lock()
+    asked = 0
+
+    async def serve(stream: trio.SocketStream) -> None:
+        nonlocal asked
+        await stream.receive_some(4096)
+        asked += 1
+        async with lock:
+            await stream.send_all(OK)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        async with running(Watch(f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}")) as watch:
+            await watch.news()
+            async with lock:
+                readiness, why = await watch.news()
+                assert readiness is Readiness.CRITICAL
+                assert "no answer within" in why
+                before = asked
+                await watch.misses(20)
+                assert asked == before, "the check in its queue is the only one"
+            assert await watch.news() == (Readiness.PASSING, "it answers")
+            assert watch.failures == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_check_unanswered_for_long_is_asked_again_on_a_new_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rumormill.sidecar.worker_check.LONGEST_OPEN", 0.3)
+    asked = 0
+
+    async def serve(stream: trio.SocketStream) -> None:
+        nonlocal asked
+        await stream.receive_some(4096)
+        asked += 1
+        if asked == 1:
+            await trio.sleep_forever()
+        await stream.send_all(OK)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        async with running(Watch(f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}")) as watch:
+            assert await watch.news() == (Readiness.PASSING, "it answers")
+        nursery.cancel_scope.cancel()
+    assert asked == 2
+
+
+async def test_a_busy_worker_that_then_ends_has_failed() -> None:
+    busy = False
+    life = trio.CancelScope()
+
+    async def converse(stream: trio.SocketStream) -> None:
+        await stream.receive_some(4096)
+        if busy:
+            await trio.sleep_forever()
+        await stream.send_all(OK)
+
+    async def serve(task_status: trio.TaskStatus[list[trio.SocketListener]]) -> None:
+        with life:
+            await trio.serve_tcp(converse, 0, host="127.0.0.1", task_status=task_status)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(serve)
+        watch = Watch(f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}")
+        nursery.start_soon(watch.check.run)
+        await watch.news()
+        busy = True
+        assert (await watch.news())[0] is Readiness.CRITICAL
+        assert watch.failures == 0
+        life.cancel()
+        with trio.fail_after(15):
+            while not watch.failures:
+                await trio.lowlevel.checkpoint()
+        assert watch.check.state.readiness is Readiness.CRITICAL
+        nursery.cancel_scope.cancel()
+    assert watch.failures == 1
 
 
 async def test_tls_is_checked_against_the_known_authorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,16 +287,18 @@ async def test_the_end_of_the_process_is_critical_at_once_whatever_an_older_chec
     process.communicate()
 
 
-@given(st.lists(st.sampled_from(["pass", "miss", "exit"]), max_size=30))
+@given(st.lists(st.sampled_from(["pass", "miss", "silence", "exit"]), max_size=30))
 def test_the_rule_in_all_orders(steps: list[str]) -> None:
     state = CheckState()
     for count, step in enumerate(steps, 1):
-        state = {"pass": state.after_pass, "miss": state.after_miss, "exit": state.after_exit}[step]()
+        steps_from = {"pass": state.after_pass, "miss": state.after_miss, "exit": state.after_exit}
+        state = state.after_miss(silent=True) if step == "silence" else steps_from[step]()
         past = steps[:count]
         last_good = max((i for i, s in enumerate(past) if s == "pass"), default=-1)
         since = past[last_good + 1 :]
-        if "exit" in since or (last_good >= 0 and since.count("miss") >= 3):
+        if "exit" in since or (last_good >= 0 and len(since) >= 3):
             assert state.readiness is Readiness.CRITICAL
+            assert state.failed or set(since[2:]) == {"silence"}
         elif last_good >= 0:
             assert state.readiness is Readiness.PASSING
         else:
