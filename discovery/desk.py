@@ -10,6 +10,7 @@ from typing import Final, Generic, TypeVar
 
 import trio
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from rumormill.discovery.answers import MemberRow, MembersAnswer
 from rumormill.discovery.commands import Commands
@@ -152,7 +153,12 @@ class Desk:
         pool = self.require_pool()
         details = self.commands.details()
         rows = [self._row(member, details.get(member.instance)) for member in pool.members]
+        if (unready := self.commands.unready()) is not None:  # the only one of them whose reason is known here
+            rows = [replace(row, why=unready) if self._ours(row, pool) else row for row in rows]
         return prepare_json(MembersAnswer(pool.cluster, pool.observer, self.process, pool.isolated, rows))
+
+    def _ours(self, row: MemberRow, pool: PoolView) -> bool:
+        return row.name == pool.observer and row.liveness == "alive" and not row.pending
 
     def _row(self, member: Member, detail: MemberDetail | None) -> MemberRow:
         host, port = member.address

@@ -225,6 +225,7 @@ class _Agent:
             timeout=settings.worker_check_timeout,
             on_change=self.companion.worker_is,
             on_failure=self.companion.worker_failed,
+            on_miss=self.companion.check_missed,
         )
         self._wire_memory(rng, remembered)
 

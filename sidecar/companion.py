@@ -37,6 +37,10 @@ _WORDS: Mapping[Readiness, ReadinessWord] = {
 }
 
 
+MISSES_TOLD = 16
+"""Different reasons that are logged before the worker's readiness changes again."""
+
+
 def profile_of(settings: Settings, readiness: Readiness) -> Profile:
     """What a sidecar with these settings says of a worker in this state."""
     return Profile(
@@ -75,6 +79,8 @@ class Companion:
         self._counters = counters
         self._worker = Readiness.STARTING
         self._why = "the worker has not answered its check yet"
+        self._misses_told: set[str] = set()
+        """Reasons of missed checks in the log since the readiness last changed."""
         self._draining = False
         self._in_maintenance = False
 
@@ -117,10 +123,20 @@ class Companion:
     def worker_is(self, readiness: Readiness, why: str) -> None:
         """The worker check has concluded something."""
         self._worker = readiness
+        self._misses_told.clear()
         self._why = f"the worker is {readiness.word}: {why}"
         log = self._log.warning if readiness is Readiness.CRITICAL else self._log.info
         log("worker", monotonic=monotonic(), readiness=readiness.word, why=why)
         self._tell()
+
+    def check_missed(self, why: str) -> None:
+        """A check was missed, for another reason than the one before it. A worker that answers now this and now that
+        writes each reason to the log once."""
+        if not self._worker.routable:
+            self._why = f"the worker is {self._worker.word}: {why}"
+        if why not in self._misses_told and len(self._misses_told) < MISSES_TOLD:
+            self._misses_told.add(why)
+            self._log.warning("check", monotonic=monotonic(), why=why)
 
     def drain(self) -> None:
         """Take this worker out of new work."""

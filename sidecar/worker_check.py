@@ -71,7 +71,8 @@ class CheckFailed(Exception):
 
 class WorkerCheck:
     """Checks one worker for ever. ``on_change`` gets the readiness and the reason at every change, at once;
-    ``on_failure`` is called first where a worker that was ready has failed, and not for mere silence."""
+    ``on_failure`` is called first where a worker that was ready has failed, and not for mere silence; ``on_miss`` gets
+    the reason of a miss, where it is another than that of the miss before."""
 
     def __init__(
         self,
@@ -82,12 +83,15 @@ class WorkerCheck:
         timeout: float,
         on_change: Callable[[Readiness, str], None],
         on_failure: Callable[[], None],
+        on_miss: Callable[[str], None],
     ) -> None:
         """``period`` and ``timeout`` in seconds."""
         self._period = period
         self._timeout = timeout
         self._on_change = on_change
         self._on_failure = on_failure
+        self._on_miss = on_miss
+        self._path = f"{url.path}{path}"
         self._open: _Question | None = None
         """The check that has not been answered in time."""
         self._endpoint = url.endpoint
@@ -97,7 +101,7 @@ class WorkerCheck:
         """The worker's process has ended (known only where its process was given)."""
         self.state = CheckState()
         self.last_miss = ""
-        """Why the latest miss was one: what an operator of a worker that never gets ready wants to read."""
+        """Why the latest check was missed; empty when it passed."""
 
     async def run(self) -> None:
         """Check for ever. A worker not yet ready is asked more often at first, so that a start is seen at once."""
@@ -130,11 +134,17 @@ class WorkerCheck:
         try:
             await self._get()
         except CheckFailed as error:
-            self.last_miss = str(error)
+            self._note_miss(str(error))
             self._move(self.state.after_miss(silent=error.silent), f"{MISSES} checks missed, the last: {error}")
         else:
+            self.last_miss = ""
             if ended == self.ended.is_set():  # an answer begun by a process that has ended since says nothing
                 self._move(self.state.after_pass(), "it answers")
+
+    def _note_miss(self, why: str) -> None:
+        changed, self.last_miss = why != self.last_miss, why
+        if changed:
+            self._on_miss(why)
 
     def _move(self, state: CheckState, reason: str) -> None:
         before, self.state = self.state, state
@@ -154,16 +164,17 @@ class WorkerCheck:
             raise self._unanswered() from None
         except trio.BrokenResourceError as error:
             self._close()
-            raise CheckFailed(_words(error.__cause__)) from None
+            raise CheckFailed(_words(error.__cause__, self._endpoint)) from None
         except OSError as error:
             self._close()
-            raise CheckFailed(_words(error)) from None
+            raise CheckFailed(_words(error, self._endpoint)) from None
         except CheckFailed:
             self._close()
             raise
         self._close()
         if not 200 <= status <= 299:
-            raise CheckFailed(f"answered {status}")
+            hint = "; set --worker-check to a path that answers 2xx" if status < 500 else ""
+            raise CheckFailed(f"GET {self._path} answered {status}{hint}")
 
     async def _ask(self) -> int:
         if self._open is None:
@@ -299,9 +310,23 @@ class _Question:
                 self._stream.close()
 
 
-def _words(error: BaseException | None) -> str:
+def _words(error: BaseException | None, endpoint: Endpoint) -> str:
+    if _refused(error):
+        return f"nothing listens on {endpoint}"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not to be trusted: {error.verify_message} (SSL_CERT_FILE names further authorities)"
     if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
         return os.strerror(error.errno).lower()
     return str(error or "the connection broke")
+
+
+def _refused(error: BaseException | None) -> bool:
+    """Whether a kernel has refused the connection, at every address of the name if it is one."""
+    match error:
+        case ConnectionRefusedError():
+            return True
+        case BaseExceptionGroup():
+            return all(map(_refused, error.exceptions))
+        case OSError():
+            return _refused(error.__cause__)
+    return False

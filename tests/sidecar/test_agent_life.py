@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from agents import Agent, Worker, all_routable, gone, has, pool, run_agent
+from agents import PATIENCE, Agent, Worker, all_routable, gone, has, pool, run_agent
 
 EIGHT_SECONDS = "8s"
 
@@ -127,8 +127,31 @@ async def test_a_worker_that_is_not_there_yet_is_starting_and_says_why() -> None
             port = taken.getsockname()[1]
         w1 = await Agent.start(nursery, "w1", f"http://127.0.0.1:{port}")
         await w1.until(has("w1", readiness="starting"))
-        assert "has not answered its check yet" in (await w1.ask("/readyz"))["why"]
+        why = f"nothing listens on 127.0.0.1:{port}"
+        assert (await w1.logged("check"))["why"] == why
+        assert (await w1.ask("/readyz"))["why"] == f"the worker is starting: {why}"
         w1.process.kill()
+
+
+async def test_a_wrong_health_path_is_said_from_the_first_check_and_once() -> None:
+    async with trio.open_nursery() as nursery:
+        worker = await Worker.start(nursery)
+        worker.status = 404
+        w1 = await Agent.start(nursery, "w1", worker, "--worker-check-period", "50ms")
+        why = "GET /health answered 404; set --worker-check to a path that answers 2xx"
+        assert (await w1.logged("check"))["why"] == why
+        full = f"the worker is starting: {why}"
+        assert (await w1.ask("/readyz"))["why"] == full
+        assert (await w1.ask("/v1/status"))["unready"] == full
+        assert [member["why"] for member in (await w1.ask("/v1/members"))["members"]] == [full]
+        with trio.fail_after(PATIENCE):
+            while worker.asked < 10:
+                await trio.sleep(0.01)
+        assert len([line for line in w1.lines if line["event"] == "check"]) == 1
+        worker.status = 200
+        await w1.until(has("w1", readiness="passing"))
+        assert [member["why"] for member in (await w1.ask("/v1/members"))["members"]] != [full]
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_death_of_the_workers_process_is_told_at_once() -> None:
