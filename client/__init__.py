@@ -7,6 +7,7 @@ without either. The room knows the ring and its JSON, and nothing of gossip.
 """
 
 from rumormill.client.course import Attempt, Failure
+from rumormill.client.descriptors import TooManyOpenFilesError
 from rumormill.client.errors import NoWorkersError, PoolError, RequestNotReplayableError, ResponseInterruptedError
 from rumormill.client.pool import Pool, PoolTransport
 from rumormill.client.replay import Replay
@@ -25,5 +26,6 @@ __all__ = [
     "ResponseInterruptedError",
     "SyncPool",
     "SyncPoolTransport",
+    "TooManyOpenFilesError",
     "Topology",
 ]

@@ -5,7 +5,7 @@ The rules:
 - An attempt that failed before anything was sent costs nothing: on to the next worker, whatever the request.
 - One that failed after sending goes on only if the request is replayable; else the caller is told so.
 - The caller's own time limit ends the request, unless another attempt is still running; so does a request that our
-  own side twice refuses to send, which is then malformed.
+  own side twice refuses to send, which is then malformed, or there are no descriptors to send it with.
 - A replayable request may have up to three attempts running at once (hedges); each worker is tried once at most.
 - Whoever answers first has answered; the others are cancelled.
 """
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from rumormill.client.descriptors import TooManyOpenFilesError
 from rumormill.ring.worker import Worker
 
 MAX_RUNNING = 3
@@ -45,7 +46,8 @@ class Failure:
     by_limit: bool = False
     """One of the caller's own time limits ran out."""
     refused_here: bool = False
-    """Our own side would not send it: the request is malformed, or this one connection is in no state to."""
+    """Our own side would not send it: the request is malformed, this one connection is in no state to, or there is no
+    descriptor for one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -100,7 +102,7 @@ class Course:
             return Verdict.WAIT if self.running else Verdict.AS_IT_IS
         refusals = sum(a.failure is not None and a.failure.refused_here for a in self.attempts)
         if failure.refused_here and (failure.sent or refusals > 1):
-            return Verdict.AS_IT_IS
+            return Verdict.WAIT if self.running else Verdict.AS_IT_IS
         if failure.sent and self.unreplayable is not None:
             return Verdict.NOT_REPLAYABLE
         return Verdict.NEXT
@@ -131,6 +133,8 @@ def failure_of(error: Exception, *, sent: bool) -> Failure | None:
     match error:
         case httpx.ConnectTimeout():
             return Failure("no connection in time", sent=False, cause=error)
+        case TooManyOpenFilesError():
+            return Failure(what, sent=False, cause=error, refused_here=True)
         case httpx.ConnectError() | httpx.PoolTimeout() | httpx.UnsupportedProtocol() | httpx.ProxyError():
             return Failure(what, sent=False, cause=error)
         case httpx.TimeoutException():

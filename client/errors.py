@@ -1,6 +1,8 @@
 """What can go wrong for a caller. All of it is what httpx, and what is built on httpx, already catches.
 
     httpx.TransportError
+    ├── httpx.ConnectError
+    │   └── TooManyOpenFilesError       this process is out of file descriptors; no worker is to blame (descriptors.py)
     └── PoolError                       the pool's own words
         ├── NoWorkersError              nobody to ask, or everybody asked could not be reached or died
         ├── RequestNotReplayableError   one worker got the request and failed; sending it again is not allowed

@@ -14,6 +14,7 @@ import httpcore
 import httpx
 
 from rumormill.client.bodies import Body, read_response
+from rumormill.client.descriptors import TooManyOpenFilesError, descriptor_shortage
 
 CONNECT_LIMIT = 1.0
 """Seconds for a connection. Moving on without one is always safe, so this is shorter than a caller would choose."""
@@ -75,7 +76,14 @@ class Line:
 
     async def send(self, request: httpx.Request, body: Body, progress: Progress) -> httpx.Response:
         """The answer, whole where bodies.py says so. Raises what httpx raises; `progress` knows what was sent."""
-        return await read_response(await self._transport.handle_async_request(self._address(request, body, progress)))
+        try:
+            response = await self._transport.handle_async_request(self._address(request, body, progress))
+        except httpx.ConnectError as error:
+            shortage = descriptor_shortage(error)
+            if shortage is not None:
+                raise TooManyOpenFilesError(shortage) from error
+            raise
+        return await read_response(response)
 
     def _address(self, request: httpx.Request, body: Body, progress: Progress) -> httpx.Request:
         """The request to this worker: its scheme, host and port, and its path before the request's."""

@@ -14,6 +14,7 @@ import anyio
 import httpx
 import msgspec
 
+from rumormill.client.descriptors import descriptor_shortage
 from rumormill.client.topology import (
     NOT_ASKED,
     Source,
@@ -108,7 +109,7 @@ class Watch:
                 except (httpx.HTTPError, UnusableAnswer, TimeoutError) as error:
                     failures += 1
                     pace = max(self._pause(failures), getattr(error, "retry_after", 0.0))
-                    source.fail(str(error) or "no answer in time")
+                    source.fail(descriptor_shortage(error) or str(error) or "no answer in time")
                 else:
                     failures = 0
                     source.take(answer, anyio.current_time())

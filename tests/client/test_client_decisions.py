@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rumormill.client.bodies import LIMIT, whole_or_nothing
 from rumormill.client.course import MAX_RUNNING, Course, Failure, Verdict, failure_of
+from rumormill.client.descriptors import TooManyOpenFilesError
 from rumormill.client.errors import no_workers, not_replayable
 from rumormill.client.hedging import (
     COLD_FLOOR,
@@ -237,6 +238,17 @@ def test_a_request_that_two_connections_refuse_to_send_is_the_callers_mistake():
     half_sent = failure_of(httpx.LocalProtocolError("too little data"), sent=True)
     course = Course("GET /", None)
     assert course.fail(course.begin(worker("w1"), 0.0), half_sent) is Verdict.AS_IT_IS
+
+
+def test_what_runs_goes_on_when_there_is_no_descriptor_for_a_hedge():
+    def refused(course: Course) -> Verdict:
+        attempt = course.begin(worker(f"w{len(course.attempts)}"), 1.0)
+        return course.fail(attempt, failure_of(TooManyOpenFilesError("too many open files"), sent=False))
+
+    alone, beside_another = Course("GET /", None), Course("GET /", None)
+    beside_another.begin(worker("w0"), 0.0)
+    assert [refused(alone) for _ in range(2)] == [Verdict.NEXT, Verdict.AS_IT_IS]
+    assert [refused(beside_another) for _ in range(2)] == [Verdict.NEXT, Verdict.WAIT]
 
 
 def test_errors_tell_what_was_sent_to_whom_and_what_is_known():
