@@ -3,16 +3,16 @@
 Request bodies of up to 8 MiB are read before the request is sent, so they can be sent again. A longer stream can be
 sent once, and such a request is not replayable.
 
-Answers are read to their end within the attempt when they are of no use in parts: those with a Content-Length of up to
-8 MiB, and JSON without one. A worker that dies in mid-body has then failed like one that died before it, and the
-request goes on to the next. Everything else (`text/event-stream`, `application/x-ndjson`, chunked anything, long
-downloads) is passed on as it comes, and ends with an error if its worker does: a caller who has seen half an answer
-cannot be given another worker's half.
+Answers are read to their end within the attempt where their Content-Length is at most 8 MiB. A worker that dies in
+mid-body has then failed like one that died before it, and the request goes on to the next. Everything else is passed on
+as it comes, because nobody can tell how long its next byte takes (`text/event-stream`, `application/x-ndjson`, chunked
+anything, long downloads), and ends with an error if its worker dies: a caller who has seen half an answer cannot be
+given another worker's half. Of JSON the head is of no use by itself, so it is passed on with the first bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 
 import anyio
 import httpx
@@ -71,7 +71,7 @@ async def prepare_request_body(stream: AsyncIterable[bytes]) -> Body:
     """The body in a form that says whether it can be sent twice."""
     if isinstance(stream, (Kept, OneShot)):
         return stream
-    beginning, rest = await _read(aiter(stream))
+    beginning, rest = await _read(aiter(stream), LIMIT)
     return Kept(beginning) if rest is None else OneShot(beginning, rest)
 
 
@@ -80,10 +80,11 @@ async def read_response(response: httpx.Response) -> httpx.Response:
 
     The response given is closed then, or on any error.
     """
-    if not whole_or_nothing(response) or not isinstance(response.stream, httpx.AsyncByteStream):
+    limit = kept_of_response(response)
+    if limit is None or not isinstance(response.stream, httpx.AsyncByteStream):
         return response
     try:
-        beginning, rest = await _read(aiter(response.stream))
+        beginning, rest = await _read(aiter(response.stream), limit)
     except BaseException:
         with anyio.CancelScope(shield=True):
             await response.stream.aclose()
@@ -97,33 +98,35 @@ async def read_response(response: httpx.Response) -> httpx.Response:
     return httpx.Response(response.status_code, headers=response.headers, stream=body, extensions=response.extensions)
 
 
-def whole_or_nothing(response: httpx.Response) -> bool:
-    """Whether an answer is to be read to its end before the caller is given any of it."""
+def kept_of_response(response: httpx.Response) -> int | None:
+    """Bytes to which an answer is kept until its end: with one more it is passed on. None: it is not kept at all."""
     content_type: str = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == "text/event-stream":
-        return False
+        return None
     length: str = response.headers.get("content-length", "")
     if length.isdecimal():
-        return int(length) <= LIMIT
-    return content_type == "application/json" or content_type.endswith("+json")
+        return LIMIT if int(length) <= LIMIT else None
+    return 0 if content_type == "application/json" or content_type.endswith("+json") else None
 
 
 class _Resumed(OneShot):
-    """An answer that proved too long to be kept: what was read of it, then the rest as it comes."""
+    """An answer that is passed on: what was read of it, then the rest as it comes."""
 
     def __init__(self, beginning: bytes, rest: AsyncIterator[bytes], stream: httpx.AsyncByteStream) -> None:
         super().__init__(beginning, rest)
         self._stream = stream
 
     async def aclose(self) -> None:
+        if isinstance(self._rest, AsyncGenerator):
+            await self._rest.aclose()
         await self._stream.aclose()
 
 
-async def _read(stream: AsyncIterator[bytes]) -> tuple[bytes, AsyncIterator[bytes] | None]:
+async def _read(stream: AsyncIterator[bytes], limit: int) -> tuple[bytes, AsyncIterator[bytes] | None]:
     """All of it and None, or the first bytes beyond the limit and what is still to be read."""
     beginning = bytearray()
     async for chunk in stream:
         beginning += chunk
-        if len(beginning) > LIMIT:
+        if len(beginning) > limit:
             return bytes(beginning), stream
     return bytes(beginning), None

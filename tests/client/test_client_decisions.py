@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rumormill.client.bodies import LIMIT, whole_or_nothing
+from rumormill.client.bodies import LIMIT, kept_of_response
 from rumormill.client.course import MAX_RUNNING, Course, Failure, Verdict, failure_of
 from rumormill.client.descriptors import TooManyOpenFilesError
 from rumormill.client.errors import no_workers, not_replayable
@@ -291,21 +291,22 @@ def test_the_rules_of_replay(mode, method, headers, one_shot, reason):
 
 
 @pytest.mark.parametrize(
-    ("headers", "whole"),
+    ("headers", "kept"),
     [
-        ({"Content-Length": "10"}, True),
-        ({"Content-Length": str(LIMIT + 1)}, False),
-        ({"Content-Type": "text/event-stream", "Content-Length": "10"}, False),
-        ({"Content-Type": "text/event-stream; charset=utf-8"}, False),
-        ({"Content-Type": "application/json; charset=utf-8"}, True),
-        ({"Content-Type": "application/problem+json"}, True),
-        ({"Content-Type": "application/x-ndjson"}, False),
-        ({"Content-Type": "text/plain"}, False),
-        ({}, False),
+        ({"Content-Length": "10"}, LIMIT),
+        ({"Content-Type": "application/json", "Content-Length": "10"}, LIMIT),
+        ({"Content-Length": str(LIMIT + 1)}, None),
+        ({"Content-Type": "text/event-stream", "Content-Length": "10"}, None),
+        ({"Content-Type": "text/event-stream; charset=utf-8"}, None),
+        ({"Content-Type": "application/json; charset=utf-8"}, 0),
+        ({"Content-Type": "application/problem+json"}, 0),
+        ({"Content-Type": "application/x-ndjson"}, None),
+        ({"Content-Type": "text/plain"}, None),
+        ({}, None),
     ],
 )
-def test_answers_of_no_use_in_parts_are_read_whole(headers, whole):
-    assert whole_or_nothing(httpx.Response(200, headers=headers)) == whole
+def test_answers_are_kept_where_their_length_is_known_and_json_until_its_first_byte(headers, kept):
+    assert kept_of_response(httpx.Response(200, headers=headers)) == kept
 
 
 # When to hedge.

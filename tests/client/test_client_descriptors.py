@@ -47,7 +47,8 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (LIMIT, LIMIT))
 if backend in ("asyncio", "trio"):
     anyio.run(main, backend=backend)
 else:
-    with SyncPool(urls, "embed", hedge=False) as pool, httpx.Client(transport=pool.transport(), base_url="http://embed") as http:
+    pool = SyncPool(urls, "embed", hedge=False)
+    with pool, httpx.Client(transport=pool.transport(), base_url="http://embed") as http:
         with no_descriptors():
             error = None
             try:

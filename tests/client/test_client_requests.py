@@ -301,7 +301,7 @@ async def test_a_draining_worker_finishes_its_old_work_even_after_it_has_left():
         assert answers[0].text == first.name
 
 
-async def test_a_death_in_mid_body_is_replayed_where_the_answer_is_of_no_use_in_parts():
+async def test_a_death_in_mid_body_is_replayed_where_the_length_of_the_answer_is_known():
     async def die_halfway(exchange: Exchange) -> None:
         await exchange.begin("application/json", 1000)
         await exchange.part(b'{"half":')
@@ -311,6 +311,46 @@ async def test_a_death_in_mid_body_is_replayed_where_the_answer_is_of_no_use_in_
         first, second, _ = scene.owners("user-1")
         first.behaviour = die_halfway
         assert (await http.post("/", content=b"x", headers=KEYED)).text == second.name
+
+
+async def test_chunked_json_is_replayed_until_its_first_byte_and_then_passes_as_it_comes():
+    more = trio.Event()
+
+    async def die_at_once(exchange: Exchange) -> None:
+        await exchange.begin("application/json")
+        await exchange.die()
+
+    async def begin_and_die(exchange: Exchange) -> None:
+        await exchange.begin("application/json")
+        await exchange.part(b"[1,")
+        await more.wait()
+        await exchange.die()
+
+    async with stage() as scene, calling(scene) as (_, http):
+        first, second, _ = scene.owners("user-1")
+        first.behaviour, second.behaviour = die_at_once, begin_and_die
+        async with http.stream("GET", "/", headers=KEYED) as response:
+            assert response.extensions["rumormill_worker"].name == second.name
+            chunks = response.aiter_bytes()
+            assert await anext(chunks) == b"[1,"
+            more.set()
+            with pytest.raises(ResponseInterruptedError, match=f"{second.name}.*mid-answer"):
+                await anext(chunks)
+
+
+async def test_chunked_json_is_read_whole_for_who_does_not_stream():
+    async def in_parts(exchange: Exchange) -> None:
+        await exchange.begin("application/json")
+        if exchange.seen.target != "/empty":
+            await exchange.part(b"[1,")
+            await exchange.part(b"2]")
+        await exchange.end()
+
+    async with stage(workers=1) as scene, calling(scene) as (pool, http):
+        scene.workers["w0"].behaviour = in_parts
+        assert (await http.get("/")).json() == [1, 2]
+        assert (await http.get("/empty")).content == b""
+        assert pool._open().standings.of(pool.workers[0]).in_flight == 0
 
 
 async def test_a_stream_passes_as_it_comes_and_ends_with_an_error_when_its_worker_dies():

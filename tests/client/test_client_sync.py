@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -43,8 +44,8 @@ def calling(scene: StageInThread, **settings: Any) -> Iterator[tuple[SyncPool, h
         yield pool, http
 
 
-async def three_events(exchange: Exchange) -> None:
-    await exchange.begin("text/event-stream")
+async def three_events(exchange: Exchange, content_type: str = "text/event-stream") -> None:
+    await exchange.begin(content_type)
     for number in range(3):
         await exchange.part(b"data: %d\n\n" % number)
     await exchange.end()
@@ -100,6 +101,27 @@ def test_streams_pass_as_they_come_in_both_directions(scene):
         assert first.seen[-1].body == b"ab"
         assert http.post("/", content=iter([b"x" * 2**20] * 9), headers=KEYED).text == first.name
         assert len(first.seen[-1].body) == 9 * 2**20
+
+
+def test_chunked_json_passes_as_it_comes_in_a_thread_too(scene):
+    more = trio.Event()
+
+    async def in_parts(exchange: Exchange) -> None:
+        await exchange.begin("application/json")
+        await exchange.part(b"[1,")
+        await more.wait()
+        await exchange.part(b"2]")
+        await exchange.end()
+
+    first = scene.scene.owners("user-1")[0]
+    first.behaviour = in_parts
+    with calling(scene, hedge=False) as (_, http):
+        with http.stream("GET", "/", headers=KEYED) as response:
+            chunks = response.iter_bytes()
+            assert next(chunks) == b"[1,"
+            scene.do(more.set)
+            assert b"".join(chunks) == b"2]"
+        assert http.get("/", headers=KEYED).json() == [1, 2]
 
 
 def test_a_stream_in_a_thread_ends_with_an_error_when_its_worker_is_evicted(scene):
@@ -233,9 +255,10 @@ def _key_of(pool: Pool, name: str) -> str:
     return next(f"k{i}" for i in range(1000) if pool.owners(f"k{i}", 1)[0].name == name)
 
 
-def test_a_stream_left_early_on_asyncio_leaves_nothing_behind(scene):
+@pytest.mark.parametrize("content_type", ["text/event-stream", "application/json"])
+def test_a_stream_left_early_on_asyncio_leaves_nothing_behind(scene, content_type):
     first = scene.scene.owners("user-1")[0]
-    first.behaviour = three_events
+    first.behaviour = partial(three_events, content_type=content_type)
 
     async def main() -> None:
         async with (
