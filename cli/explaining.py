@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
 import click
 
@@ -11,7 +10,6 @@ from rumormill.cli.asking import Sidecar
 from rumormill.cli.exit_codes import NONE_FOUND
 from rumormill.cli.tables import Column, show_line, show_pairs, show_table
 from rumormill.ring.explain import Candidate, Explanation
-from rumormill.ring.worker import Worker, WorkersAnswer
 
 CANDIDATE_COLUMNS: tuple[Column[Candidate], ...] = (
     Column("NAME", lambda c: c.name),
@@ -36,7 +34,7 @@ def show_explanation(
     else:
         show_pairs(_steps(answer))
         show_line("")
-        show_table(CANDIDATE_COLUMNS, answer.candidates[:count], nobody_owns(sidecar, key, service, []))
+        show_table(CANDIDATE_COLUMNS, answer.candidates[:count], nobody_owns(key, service))
         if len(answer.candidates) > count:
             show_line(f"and {len(answer.candidates) - count} more (-n shows them)", "dim")
         show_line(f"routing digest {answer.routing_digest}", "dim")
@@ -54,13 +52,6 @@ def _steps(answer: Explanation) -> list[tuple[str, str]]:
     ]
 
 
-def nobody_owns(sidecar: Sidecar, key: str, service: str | None, owners: Sequence[Worker]) -> str:
-    """Why a key has no owner, in words; asks which services there are where that may be the reason."""
-    if owners or service is None:
-        return f"Nobody owns {key!r}: no worker takes new work."
-    everyone, _ = sidecar.get("/v1/workers", {}, WorkersAnswer)
-    services = sorted({worker.service for worker in everyone.workers})
-    if service in services:
-        return f"Nobody owns {key!r}: no worker of {service!r} takes new work."
-    known = f"there are {', '.join(services)}" if services else "no service has a worker here"
-    return f"Nobody owns {key!r}: there is no service {service!r} ({known})."
+def nobody_owns(key: str, service: str | None) -> str:
+    """Why a key has no owner, in words."""
+    return f"Nobody owns {key!r}: no worker {f'of {service!r} ' if service else ''}takes new work."

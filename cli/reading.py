@@ -143,7 +143,7 @@ def lookup(
     if output == "json":
         write_json(body)
     else:
-        show_table(WORKER_COLUMNS[:-1], answer.owners, nobody_owns(sidecar, key, service, answer.owners))
+        show_table(WORKER_COLUMNS[:-1], answer.owners, nobody_owns(key, service))
         show_line(f"routing digest {answer.routing_digest}", "dim")
     if not answer.owners:
         sys.exit(NONE_FOUND)

@@ -17,7 +17,7 @@ from rumormill.discovery.query import (
     WorkersQuery,
 )
 from rumormill.discovery.response import prepare_json, refuse
-from rumormill.discovery.rings import only_service, routing_of
+from rumormill.discovery.rings import known_service, routing_of
 from rumormill.discovery.view import Form
 
 STREAM_BEGIN = b"retry: 1000\n\n"
@@ -66,7 +66,7 @@ async def watch(desk: Desk, call: Call[ServiceQuery]) -> Response:
 async def lookup(desk: Desk, call: Call[LookupQuery]) -> Response:
     desk.require_pool()
     query = call.query
-    view, routing = await routing_of(desk, query.service or only_service(desk), or_former=True)
+    view, routing = await routing_of(desk, known_service(desk, query.service), or_former=True)
     return prepare_json(LookupAnswer(query.key, routing.digest, view.owners(routing, query.key, query.n)))
 
 

@@ -19,9 +19,24 @@ def only_service(desk: Desk) -> str:
     """A key has owners within one service; where there are several, the caller must say which."""
     names = desk.view.names()
     if len(names) > 1:
-        shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-        raise refuse(400, f"there are {len(names)} services here", f"name one of them as the service: {shown}")
+        raise refuse(400, f"there are {len(names)} services here", f"name one of them as the service: {_listed(names)}")
     return names[0] if names else ALL_SERVICES
+
+
+def known_service(desk: Desk, named: str) -> str:
+    """The service to look keys up in. Raises :class:`Refused`: 404 for one that never had a worker here, and what
+    :func:`only_service` does where none is named."""
+    if not named:
+        return only_service(desk)
+    if not desk.view.knows(named):
+        names = desk.view.names()
+        there = f"there are {_listed(names)}" if names else "no service has a worker here yet"
+        raise refuse(404, f"there is no service {named!r} here", there)
+    return named
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
 
 
 async def routing_of(desk: Desk, service: str, *, or_former: bool = False) -> tuple[ServiceView, Routing]:

@@ -92,7 +92,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
         query=LookupQuery,
         answer=answers.LookupAnswer,
         handler=handlers.lookup,
-        problems=(400, 503),
+        problems=(400, 404, 503),
     ),
     Route(
         method="GET",
@@ -279,7 +279,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
         query=ExplainQuery,
         answer=Explanation,
         handler=steering.explained,
-        problems=(400, 503),
+        problems=(400, 404, 503),
     ),
     Route(
         method="GET",
@@ -288,7 +288,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
         query=RingQuery,
         answer=None,
         handler=steering.ring,
-        problems=(400, 503),
+        problems=(400, 404, 503),
         media="image/svg+xml",
     ),
     Route(

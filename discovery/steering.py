@@ -33,7 +33,7 @@ from rumormill.discovery.policies import (
 )
 from rumormill.discovery.query import CanaryQuery, ExplainQuery, NoQuery, RingQuery, ServiceQuery
 from rumormill.discovery.response import prepare, prepare_json, refuse
-from rumormill.discovery.rings import only_service, routing_of
+from rumormill.discovery.rings import known_service, only_service, routing_of
 from rumormill.discovery.view import timestamp
 from rumormill.membership.policy import WHOLE, Body, Canary, Maintenance, PolicyRecord, Rollout, ZonePreference
 from rumormill.ring.explain import explain
@@ -182,7 +182,7 @@ async def history(desk: Desk, call: Call[ServiceQuery]) -> Response:
 async def explained(desk: Desk, call: Call[ExplainQuery]) -> Response:
     desk.require_pool()
     query = call.query
-    view, routing = await routing_of(desk, query.service or only_service(desk))
+    view, routing = await routing_of(desk, known_service(desk, query.service))
     return prepare_json(
         explain(
             routing,
@@ -197,7 +197,7 @@ async def explained(desk: Desk, call: Call[ExplainQuery]) -> Response:
 async def ring(desk: Desk, call: Call[RingQuery]) -> Response:
     desk.require_pool()
     query = call.query
-    _, routing = await routing_of(desk, query.service or only_service(desk))
+    _, routing = await routing_of(desk, known_service(desk, query.service))
     key = None if query.key is msgspec.UNSET else query.key
     return prepare(draw(routing, key).encode(), media="image/svg+xml")
 

@@ -286,6 +286,10 @@ class RoutingView:
         view = self._services.get(name)
         return view.index if view is not None else self._unnamed
 
+    def knows(self, name: str) -> bool:
+        """Whether the service has a worker, or had one."""
+        return name in self._services
+
     def names(self) -> list[str]:
         """The services that have workers now, sorted."""
         return sorted(name for name, view in self._services.items() if name != ALL_SERVICES and view.workers)

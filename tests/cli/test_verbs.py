@@ -77,10 +77,11 @@ async def test_readers_answer_programs_with_what_the_sidecar_said() -> None:
 
 async def test_nobody_is_exit_code_one() -> None:
     async with pool(1) as ([w1], _):
-        for arguments in (("workers", "--service", "none"), ("lookup", "k", "--service", "none")):
+        await w1.ask("/v1/drain", "PUT")
+        for arguments in (("workers", "--service", "none"), ("lookup", "k"), ("lookup", "k", "--service", "embed")):
             done = await rumormill(*arguments, "--http", w1.http)
             assert done.returncode == 1
-            assert done.stdout.startswith(("No worker is there.", "Nobody owns 'k'"))
+            assert done.stdout.startswith(("No worker is there.", "Nobody owns 'k': no worker"))
             assert not done.stderr
 
 

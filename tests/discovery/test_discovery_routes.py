@@ -129,10 +129,25 @@ async def test_lookup_asks_which_service_where_there_are_several():
         assert "chat, embed" in got.json["hint"]
 
 
-async def test_lookup_in_a_service_nobody_has_named_finds_no_owners():
-    async with serving() as endpoint:
-        got = await endpoint.get("/v1/lookup?service=nobody&key=a")
+@pytest.mark.parametrize("route", ["/v1/lookup?key=a&", "/v1/explain?key=a&", "/v1/ring?"])
+async def test_a_service_that_nobody_has_is_not_found_and_those_there_are_are_named(route):
+    async with serving(pool(member("w1"), member("c1", service="chat"))) as endpoint:
+        got = await endpoint.get(f"{route}service=embedd")
+        assert (got.status, got.headers["content-type"]) == (404, "application/problem+json")
+        assert "'embedd'" in got.json["detail"]
+        assert got.json["hint"] == "there are chat, embed"
+
+
+async def test_a_service_whose_workers_take_no_work_or_have_gone_has_no_owners():
+    path = "/v1/lookup?service=embed&key=a"
+    async with serving(pool(member("w1", readiness=Readiness.CRITICAL))) as endpoint:
+        assert (await endpoint.get(path)).json["owners"] == []
+        endpoint.publish(pool(member("w1", liveness=Liveness.DEAD), member("c1", service="chat")))
+        got = await endpoint.get(path)
         assert (got.status, got.json["owners"]) == (200, [])
+    async with serving(pool()) as endpoint:
+        got = await endpoint.get(path)
+        assert (got.status, got.json["hint"]) == (404, "no service has a worker here yet")
 
 
 async def test_members_are_all_with_what_an_operator_asks_for():
