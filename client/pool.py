@@ -53,6 +53,7 @@ class Pool:
         sources: str | Iterable[str],
         service: str,
         *,
+        cluster: str | None = None,
         replay: Replay = "idempotent",
         hedge: bool = True,
         zone: str | None = None,
@@ -65,8 +66,9 @@ class Pool:
     ) -> None:
         """Nothing is asked before the pool is opened.
 
-        `sources` are base URLs of sidecars, or unix:PATH: more than one keeps the pool's sight when one dies. `replay`
-        says which requests may be sent again (replay.py). `hedge` asks the next owner too when an answer is late.
+        `sources` are base URLs of sidecars, or unix:PATH: more than one keeps the pool's sight when one dies. `cluster`
+        insists on a cluster; None takes that of most sources (clusters.py). `replay` says which requests may be sent
+        again (replay.py). `hedge` asks the next owner too when an answer is late.
         `zone` is the caller's own, whose workers it prefers; None takes the pool's policy, and "" no zone.
         `bounded_load=False` keeps every key at its first owner, however busy that is.
         `snapshot` is a file for the last good list. `token` is for the sidecars, `verify` for sidecars and workers that
@@ -76,7 +78,10 @@ class Pool:
         urls = [sources] if isinstance(sources, str) else list(dict.fromkeys(sources))
         if not service:
             raise ValueError('service="" is no service; name the one to call, such as service="embed"')
+        if cluster == "":
+            raise ValueError('cluster="" is no cluster; name the one to insist on, or leave it out')
         self.service = service
+        self._cluster = cluster
         self._sources = [_checked_source(url) for url in urls]
         if not self._sources:
             raise ValueError('a pool needs a sidecar to ask, such as ["http://127.0.0.1:7380"]')
@@ -217,7 +222,15 @@ class Pool:
         ) as http:
             standings = Standings(self.service, rng, zone=self._zone, bounded=self._bounded_load)
             dispatcher = Dispatcher(standings, tls=self._tls, hedge=self._hedge, now=anyio.current_time())
-            self._watch = Watch(self._sources, self.service, http=http, bases=bases, rng=rng, adopt=self._adopt)
+            self._watch = Watch(
+                self._sources,
+                self.service,
+                http=http,
+                bases=bases,
+                cluster=self._cluster,
+                rng=rng,
+                adopt=self._adopt,
+            )
             self._dispatcher = dispatcher
             self._moved = anyio.Event()
             try:
@@ -255,7 +268,7 @@ class Pool:
 
     def _recall(self, watch: Watch, path: Path) -> None:
         try:
-            answer, age = load_snapshot(path, self.service, time.time())
+            answer, age = load_snapshot(path, self.service, self._cluster, time.time())
         except UnusableSnapshot as error:
             log.warning("no list from the snapshot: %s", error)
             return

@@ -33,8 +33,11 @@ class UnusableSnapshot(Exception):
 _decode = msgspec.json.Decoder(Snapshot).decode
 
 
-def load_snapshot(path: Path, service: str, wall: float) -> tuple[WorkersAnswer, float]:
-    """The answer and its age in seconds. Raises :class:`UnusableSnapshot`, nothing else. `wall` is the clock now."""
+def load_snapshot(path: Path, service: str, cluster: str | None, wall: float) -> tuple[WorkersAnswer, float]:
+    """The answer and its age in seconds. Raises :class:`UnusableSnapshot`, nothing else.
+
+    `cluster` is the one insisted on, if any; `wall` is the clock now.
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UnusableSnapshot(f"{path} is larger than any list of workers; remove it")
@@ -47,6 +50,10 @@ def load_snapshot(path: Path, service: str, wall: float) -> tuple[WorkersAnswer,
     if snapshot.answer.service != service:
         raise UnusableSnapshot(
             f"{path} is of service {snapshot.answer.service!r} and not {service!r}; give each its own"
+        )
+    if cluster is not None and snapshot.answer.cluster != cluster:
+        raise UnusableSnapshot(
+            f"{path} is of cluster {snapshot.answer.cluster!r} and not {cluster!r}; give each its own"
         )
     if age > GOOD_FOR:
         raise UnusableSnapshot(f"{path} is {age / 3600:.1f} hours old")

@@ -55,6 +55,7 @@ class SyncPool:
         sources: str | Iterable[str],
         service: str,
         *,
+        cluster: str | None = None,
         replay: Replay = "idempotent",
         hedge: bool = True,
         zone: str | None = None,
@@ -69,6 +70,7 @@ class SyncPool:
         self._pool = Pool(
             sources,
             service,
+            cluster=cluster,
             replay=replay,
             hedge=hedge,
             zone=zone,

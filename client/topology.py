@@ -2,7 +2,8 @@
 
 The rules:
 
-- A source votes while it answers. One that has failed has no vote until it answers again.
+- A source votes while it answers and is of the pool's cluster (clusters.py). One that has failed has no vote until it
+  answers again.
 - Isolated sources are believed only where no other answers: their view is frozen on purpose.
 - Of the rest the one is believed whose routing digest most of them share; where votes are equal, the one whose answer
   changed last (a sidecar that froze still stands there with what it said before). Never a union: mixing two views makes
@@ -118,7 +119,7 @@ def nothing_known(service: str) -> Topology:
 
 
 def believed_source(sources: Iterable[Source], current: Topology, now: float) -> Source | None:
-    """The source to believe, by the rules above; None where what is believed should stand."""
+    """The source to believe, by the rules above; None where what is believed should stand. All are of one cluster."""
     answering = [
         (source, source.answer)
         for source in sources
@@ -127,8 +128,8 @@ def believed_source(sources: Iterable[Source], current: Topology, now: float) ->
     voters = [pair for pair in answering if not pair[1].isolated] or answering
     if not voters:
         return None
-    votes = Counter((answer.cluster, answer.routing_digest) for _, answer in voters)
-    return max(voters, key=lambda pair: (votes[pair[1].cluster, pair[1].routing_digest], pair[0].changed))[0]
+    votes = Counter(answer.routing_digest for _, answer in voters)
+    return max(voters, key=lambda pair: (votes[pair[1].routing_digest], pair[0].changed))[0]
 
 
 def _early(source: Source, current: Topology, now: float) -> bool:
@@ -156,7 +157,8 @@ def learn(current: Topology, answer: WorkersAnswer, *, source: str, origin: Orig
         routing=current.routing.evolve(workers, answer.policy),
         policy=answer.policy,
         workers=workers,
-        departed=_departed(current, workers, now),
+        # A snapshot's cluster may prove to be another than that of the sidecars.
+        departed=_departed(current, workers, now) if answer.cluster == current.cluster else (),
         cluster=answer.cluster,
         isolated=answer.isolated,
         source=source,

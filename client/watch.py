@@ -14,6 +14,7 @@ import anyio
 import httpx
 import msgspec
 
+from rumormill.client.clusters import ClusterChoice
 from rumormill.client.descriptors import descriptor_shortage
 from rumormill.client.topology import (
     NOT_ASKED,
@@ -40,7 +41,8 @@ PACE = 0.01
 SHARE = 0.2
 """Of the loop's time, at most, for taking in what one sidecar says: a ring of a thousand workers takes its time."""
 CONVERGENCE = 0.3
-"""Seconds sidecars are given to agree by themselves before those that lag are asked again."""
+"""Seconds sidecars are given to agree by themselves before those that lag are asked again, and to answer at all before
+the others decide on the cluster."""
 MAX_ANSWER = 32 * 2**20
 
 log = logging.getLogger("rumormill.client")
@@ -67,10 +69,14 @@ class Watch:
         *,
         http: httpx.AsyncClient,
         bases: Mapping[str, str],
+        cluster: str | None,
         rng: random.Random,
         adopt: Callable[[Topology], None],
     ) -> None:
-        """`adopt` is called with every new topology, in order; `bases` has the base URLs of sources that are none."""
+        """`adopt` is called with every new topology, in order; `bases` has the base URLs of sources that are none.
+
+        `cluster` is the one insisted on.
+        """
         self.sources = [Source(url) for url in sources]
         self.topology = nothing_known(service)
         self.answer: WorkersAnswer | None = None
@@ -86,6 +92,12 @@ class Watch:
         """URLs to be asked again without a wait."""
         self._disagreed = anyio.Event()
         self._compared: set[str] = set()
+        self._cluster = ClusterChoice(cluster)
+        self._heard = anyio.Event()
+        """Set by the first answer of any source."""
+        self._waited = False
+        self._objected: set[str] = set()
+        """URLs of sources that were said to be of another cluster."""
 
     async def run(self) -> None:
         """Watch every source, for ever."""
@@ -93,6 +105,11 @@ class Watch:
             for source in self.sources:
                 tasks.start_soon(self._follow, source)
             tasks.start_soon(self._referee)
+            await self._heard.wait()
+            # Those that are slow to answer at all may decide on the cluster, but not for ever.
+            await anyio.sleep(CONVERGENCE)
+            self._waited = True
+            self._consider()
 
     def believe(self, answer: WorkersAnswer, topology: Topology) -> None:
         """Take this as what holds, until a source says otherwise."""
@@ -113,6 +130,7 @@ class Watch:
                 else:
                     failures = 0
                     source.take(answer, anyio.current_time())
+                    self._heard.set()
                 began = time.perf_counter()
                 self._consider()
                 pace = max((time.perf_counter() - began) / SHARE, pace)
@@ -164,8 +182,9 @@ class Watch:
     def _consider(self) -> None:
         """A source has answered or failed: believe what the rules say."""
         now = anyio.current_time()
-        chosen = believed_source(self.sources, self.topology, now)
-        troubles = tuple(f"{s.url}: {s.trouble}" for s in self.sources if not s.answering)
+        self._cluster.choose(self.sources, waited=self._waited)
+        chosen = believed_source(self._cluster.own(self.sources), self.topology, now)
+        troubles = tuple(f"{s.url}: {trouble}" for s in self.sources if (trouble := self._trouble(s)))
         if chosen is not None and chosen.answer is not None and chosen.answer is not self.answer:
             topology = learn(self.topology, chosen.answer, source=chosen.url, origin="sidecar", now=now)
             self.believe(chosen.answer, refreshed(topology, heard=chosen.confirmed, troubles=troubles))
@@ -177,8 +196,23 @@ class Watch:
         asked = all(source.answering or source.trouble != NOT_ASKED for source in self.sources)
         if asked or (chosen is not None and not self.topology.isolated):
             self.ready.set()
-        if stale_voters(self.sources):
+        if stale_voters(self._cluster.own(self.sources)):
             self._disagreed.set()
+
+    def _trouble(self, source: Source) -> str:
+        """Why a source does not count, in words; "" where it does. Another cluster is said once in the log too."""
+        if not source.answering:
+            return source.trouble
+        objection = self._cluster.objection(source)
+        if objection and source.url not in self._objected:
+            self._objected.add(source.url)
+            log.warning(
+                "%s does not count for the pool of %r: %s; list sources of one cluster only, and name it with cluster=",
+                source.url,
+                self.topology.service,
+                objection,
+            )
+        return objection
 
     def _compare(self, answer: WorkersAnswer) -> None:
         """Say once if a sidecar's digest is not ours for the same workers: its keys go elsewhere than ours."""
@@ -198,7 +232,7 @@ class Watch:
             await self._disagreed.wait()
             await anyio.sleep(CONVERGENCE)
             self._disagreed = anyio.Event()
-            for source in stale_voters(self.sources):
+            for source in stale_voters(self._cluster.own(self.sources)):
                 self._doubted.add(source.url)
                 self._queries[source.url].cancel()
 

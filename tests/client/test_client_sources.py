@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import httpx
 import msgspec
 import pytest
 import trio
-from stage import DRAINING, SUSPECT, member, stage, until_true
+from stage import DRAINING, SUSPECT, Stage, member, stage, until_true
 
 from rumormill.client import NoWorkersError, Pool, Topology
 from rumormill.client.snapshot import Snapshot, save_snapshot
 from rumormill.discovery.places import Places
+from rumormill.membership.view import PoolView
 from rumormill.ring import Policy, Routing, Worker, WorkersAnswer
 
 
@@ -49,6 +53,75 @@ async def test_the_majority_of_sidecars_is_believed_and_never_a_union():
         scene.publish(scene.sidecars[1], scene.sidecars[2], members=rows[1:3])
         async with Pool(scene.urls, "embed") as pool:
             await until(pool, lambda topology: known(topology) == ["w1", "w2"])
+
+
+@asynccontextmanager
+async def two_clusters(*clusters: str) -> AsyncIterator[Stage]:
+    """A sidecar of each of these clusters; w0 is a worker of prod, and w1 of staging."""
+    async with stage(workers=2, sidecars=len(clusters)) as scene:
+        for sidecar, cluster in zip(scene.sidecars, clusters, strict=True):
+            row = scene.members["w0" if cluster == "prod" else "w1"]
+            sidecar.publish(PoolView(cluster, "s0", isolated=False, members=(row,)))
+        yield scene
+
+
+@pytest.mark.parametrize(
+    ("clusters", "insisted", "chosen"),
+    [
+        (["staging", "prod", "prod"], None, "w0"),
+        (["prod", "staging", "staging"], None, "w1"),
+        (["prod", "staging"], None, "w0"),
+        (["staging", "prod"], None, "w1"),
+        (["staging", "prod", "prod"], "staging", "w1"),
+        (["prod", "staging"], "staging", "w1"),
+    ],
+)
+async def test_the_workers_of_one_cluster_are_called_and_the_other_is_named(clusters, insisted, chosen, caplog):
+    async with two_clusters(*clusters) as scene:
+        with caplog.at_level(logging.WARNING):
+            async with (
+                Pool(scene.urls, "embed", cluster=insisted) as pool,
+                httpx.AsyncClient(transport=pool.transport(), base_url="http://embed") as http,
+            ):
+                await until_true(lambda: bool(pool.topology.troubles))
+                assert {(await http.get("/")).text for _ in range(10)} == {chosen}
+                own, other = ("prod", "staging") if chosen == "w0" else ("staging", "prod")
+                assert pool.topology.cluster == own
+                verb = "insists on" if insisted else "calls the workers of"
+                why = f"it is of cluster {other!r}, and this pool {verb} {own!r}"
+                strangers = [url for url, cluster in zip(scene.urls, clusters, strict=True) if cluster == other]
+                assert pool.topology.troubles == tuple(f"{url}: {why}" for url in strangers)
+                # The choice stays when those it was made for are gone.
+                for sidecar, cluster in zip(scene.sidecars, clusters, strict=True):
+                    if cluster == own:
+                        sidecar.kill()
+                await until_true(lambda: len(pool.topology.troubles) == len(clusters))
+                assert {(await http.get("/")).text for _ in range(10)} == {chosen}
+        assert caplog.text.count(why) == len(strangers)
+        assert scene.workers["w1" if chosen == "w0" else "w0"].seen == []
+
+
+async def test_who_insists_on_a_cluster_that_no_source_is_of_is_told_which_they_are_of(tmp_path):
+    path = tmp_path / "embed.json"
+    save_snapshot(path, an_answer(), time.time())
+    async with (
+        two_clusters("staging") as scene,
+        Pool(scene.urls, "embed", cluster="production", snapshot=path) as pool,
+    ):
+        why = "it is of cluster 'staging', and this pool insists on 'production'"
+        with pytest.raises(NoWorkersError, match=why), pool.acquire():
+            pass
+    with pytest.raises(ValueError, match="leave it out"):
+        Pool("http://127.0.0.1:7380", "embed", cluster="")
+
+
+async def test_a_source_that_is_slow_to_answer_at_all_does_not_hold_up_the_choice_for_long(autojump_clock):
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        async with two_clusters("prod") as scene:
+            began = trio.current_time()
+            async with Pool([f"http://127.0.0.1:{deaf.getsockname()[1]}", *scene.urls], "embed", patience=60) as pool:
+                assert known(pool.topology) == ["w0"]
+                assert trio.current_time() - began < 0.5
 
 
 async def test_an_isolated_sidecar_is_believed_only_when_nobody_else_answers():

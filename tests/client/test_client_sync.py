@@ -64,6 +64,14 @@ def test_threads_share_one_pool(scene):
         assert [worker.name for worker in pool.workers] == ["w0", "w1", "w2"]
 
 
+def test_a_cluster_can_be_insisted_on_in_threads_too(scene):
+    with SyncPool(scene.scene.urls, "embed", cluster="prod") as pool:
+        assert len(pool.workers) == 3
+    why = "of cluster 'prod', and this pool insists on 'staging'"
+    with SyncPool(scene.scene.urls, "embed", cluster="staging") as pool, pytest.raises(NoWorkersError, match=why):
+        pool.send(httpx.Request("GET", "http://embed/"))
+
+
 def test_failures_are_met_as_in_the_asynchronous_pool(scene):
     first, second, _ = scene.scene.owners("user-1")
     with calling(scene) as (pool, http):

@@ -6,6 +6,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rumormill.client.clusters import ClusterChoice
 from rumormill.client.topology import (
     DEPARTED_KEPT,
     MAX_DEPARTED,
@@ -29,10 +30,12 @@ def worker(name: str, **changes: object) -> Worker:
     return msgspec.structs.replace(plain, **changes)
 
 
-def answer(*names: str, isolated: bool = False, process: str = "p", index: int = 1) -> WorkersAnswer:
+def answer(
+    *names: str, cluster: str = "prod", isolated: bool = False, process: str = "p", index: int = 1
+) -> WorkersAnswer:
     workers = [worker(name) for name in names]
     digest = Routing("embed", workers).digest
-    return WorkersAnswer("prod", "embed", index, process, digest, isolated, Policy(), workers)
+    return WorkersAnswer(cluster, "embed", index, process, digest, isolated, Policy(), workers)
 
 
 def source(url: str, said: WorkersAnswer | None, changed: float = 0.0, answering: bool = True) -> Source:
@@ -129,6 +132,51 @@ def test_the_evicted_are_remembered_for_a_while_and_those_who_left_while_drainin
     assert believing("w1", "w2", now=3.0, before=topology).departed == ()
     many = believing(*(f"w{i:03}" for i in range(100)))
     assert len(believing(now=1.0, before=many).departed) == MAX_DEPARTED
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=6), st.randoms(use_true_random=False))
+def test_the_cluster_of_most_sources_is_chosen_in_whatever_order_they_answer_and_stays(clusters, rng):
+    """And as early as it is sure: never one that a later answer would have changed."""
+    sources = [Source(f"http://{n}") for n in range(len(clusters))]
+    pool = ClusterChoice(None)
+    for n in rng.sample(range(len(clusters)), len(clusters)):
+        assert pool.own(sources) == [] or pool.name is not None
+        sources[n].take(answer("w", cluster=clusters[n]), 0.0)
+        pool.choose(sources, waited=False)
+    most = max(map(clusters.count, clusters))
+    assert pool.name == next(cluster for cluster in clusters if clusters.count(cluster) == most)
+    assert [s.url for s in pool.own(sources)] == [f"http://{n}" for n, c in enumerate(clusters) if c == pool.name]
+    assert [pool.objection(s) == "" for s in sources] == [cluster == pool.name for cluster in clusters]
+    for one in sources:
+        one.take(answer("w", cluster="later", index=2), 1.0)
+    pool.choose(sources, waited=True)
+    assert pool.name != "later"
+    assert pool.own(sources) == []
+
+
+def test_a_cluster_is_chosen_without_those_that_fail_or_take_their_time():
+    def choice(*states: str | None, waited: bool = False) -> str | None:
+        sources = [Source(str(n)) for n, _ in enumerate(states)]
+        for one, state in zip(sources, states, strict=True):
+            if state == "fails":
+                one.fail("refused")
+            elif state is not None:
+                one.take(answer("w", cluster=state), 0.0)
+        pool = ClusterChoice(None)
+        pool.choose(sources, waited=waited)
+        return pool.name
+
+    assert choice("a") == choice("a", None) == choice("a", "b") == choice("fails", "a") == choice("b", "a", "a") == "a"
+    assert choice(None, "a", "a") == choice(None, None, "a", "a", "a") == "a"
+    assert choice(None, "a") is choice("a", None, None) is choice(None) is choice("fails") is None
+    assert choice(None, "a", waited=True) == choice("a", None, None, waited=True) == "a"
+    assert choice(None, "fails", waited=True) is None
+
+
+def test_workers_of_another_cluster_are_no_last_resort():
+    recalled = believing("w1", "w2")
+    found = learn(recalled, answer("w3", cluster="staging"), source="s", origin="sidecar", now=1.0)
+    assert ([w.name for w in found.workers], found.departed) == (["w3"], ())
 
 
 def test_work_is_lost_where_a_worker_is_gone_or_became_critical():
