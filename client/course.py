@@ -76,7 +76,7 @@ class Course:
         self.unreplayable = unreplayable
         self.attempts: list[Attempt] = []
         self.tried: set[str] = set()
-        """Instances."""
+        """URLs: one worker is tried once, however many sidecars name it."""
         self.no_more_hedges = False
         """Set when nobody is left to hedge with."""
 
@@ -92,7 +92,7 @@ class Course:
         """An attempt at this worker begins."""
         attempt = Attempt(worker, now, hedge=self.running > 0)
         self.attempts.append(attempt)
-        self.tried.add(worker.instance)
+        self.tried.add(worker.url)
         return attempt
 
     def fail(self, attempt: Attempt, failure: Failure) -> Verdict:

@@ -15,12 +15,13 @@ import httpx
 
 from rumormill.client.bodies import Body, OneShot, prepare_request_body
 from rumormill.client.course import Attempt, Course, Failure, Verdict, failure_of
+from rumormill.client.direct_check import check_evicted
 from rumormill.client.errors import PoolError, no_workers, not_replayable, response_interrupted
 from rumormill.client.exchange import Line, Progress
 from rumormill.client.hedging import Budget, Pace
 from rumormill.client.replay import Replay, why_not_replayable
 from rumormill.client.standing import Standings
-from rumormill.client.topology import Topology, lost_places
+from rumormill.client.topology import Topology
 from rumormill.client.work import Register, Work, WorkerLost
 from rumormill.ring.worker import Worker
 
@@ -48,10 +49,9 @@ class Dispatcher:
         return self.standings.topology
 
     def adopt(self, topology: Topology) -> list[Line]:
-        """Send to these workers from now on, and end the work at those that are lost. Returns lines to close."""
-        lost = lost_places(self.topology, topology)
+        """Send to these workers from now on. Returns lines to close."""
         self.standings.adopt(topology, anyio.current_time())
-        self.register.lose(lost)
+        self.register.adopt(topology)
         wanted = {worker.url for worker in topology.workers} | {worker.url for _, worker in topology.departed}
         idle = [url for url, line in self._lines.items() if url not in wanted and not line.in_use]
         return [self._lines.pop(url) for url in idle]
@@ -60,6 +60,10 @@ class Dispatcher:
         """Every line, to be closed: this is the end."""
         lines, self._lines = list(self._lines.values()), {}
         return lines
+
+    async def check_evicted(self) -> None:
+        """Ask evicted workers at which something is under way, and end it where they are gone; for ever."""
+        await check_evicted(self.register, self._tls)
 
     def begin(self, worker: Worker) -> Work:
         """Work at this worker begins. Raises httpx.UnsupportedProtocol where its URL is of no use."""
@@ -237,7 +241,7 @@ class _Race:
 
 
 class _LiveBody(httpx.AsyncByteStream, AsyncIterator[bytes]):
-    """An answer passed on as it comes; it ends with an error as soon as its worker is lost."""
+    """An answer passed on as it comes; it ends with an error as soon as its worker is gone."""
 
     def __init__(self, stream: httpx.AsyncByteStream, work: Work, dispatcher: Dispatcher) -> None:
         self._stream = stream

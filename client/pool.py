@@ -247,6 +247,8 @@ class Pool:
 
     async def _begin(self, tasks: anyio.abc.TaskGroup, watch: Watch) -> None:
         tasks.start_soon(watch.run)
+        if self._dispatcher is not None:
+            tasks.start_soon(self._dispatcher.check_evicted)
         with anyio.move_on_after(self._patience):
             await watch.ready.wait()
         if self._snapshot is not None:

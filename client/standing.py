@@ -63,7 +63,7 @@ class Standings:
         """`zone` is the caller's own, None for the policy's; without `bounded` load moves no key."""
         self._rng = rng
         self._zone = zone
-        self._by_instance: dict[str, Standing] = {}
+        self._by_url: dict[str, Standing] = {}
         self._admission = Admission(service, bounded=bounded)
         self._draws: dict[tuple[Group, bool], _Draw] = {}
         self.topology = nothing_known(service)
@@ -74,13 +74,13 @@ class Standings:
             self._draws = {}
         self.topology = topology
         self._admission.adopt(topology, now)
-        known = {worker.instance for worker in topology.workers}
-        known.update(worker.instance for _, worker in topology.departed)
-        for instance in [i for i, standing in self._by_instance.items() if i not in known and not standing.in_flight]:
-            del self._by_instance[instance]
+        known = {worker.url for worker in topology.workers}
+        known.update(worker.url for _, worker in topology.departed)
+        for url in [url for url, standing in self._by_url.items() if url not in known and not standing.in_flight]:
+            del self._by_url[url]
 
     def of(self, worker: Worker) -> Standing:
-        return self._by_instance.setdefault(worker.instance, Standing())
+        return self._by_url.setdefault(worker.url, Standing())
 
     def begin(self, worker: Worker) -> None:
         """A request begins there."""
@@ -99,7 +99,7 @@ class Standings:
     def pick(
         self, key: bytes | str | None, tried: Collection[str], now: float, *, last_resort: bool = True
     ) -> Worker | None:
-        """The best worker whose instance is not among those tried; None when everybody has been.
+        """The best worker whose URL is not among those tried; None when everybody has been.
 
         Without `last_resort`, only the routable are picked.
         """
@@ -121,7 +121,7 @@ class Standings:
         standing.answered, standing.behind_until = now, 0.0
 
     def _rank(self, worker: Worker, key_place: float, now: float, *, first: bool = False) -> int:
-        standing = self._by_instance.get(worker.instance)
+        standing = self._by_url.get(worker.url)
         in_flight = standing.in_flight if standing is not None else 0
         rank = _SUSPECT if worker.liveness == "suspect" else 0
         if standing is not None and standing.behind_until > now:
@@ -136,7 +136,7 @@ class Standings:
         key_place = place_of(key)
         best, best_rank = None, 2 * _SUSPECT
         order = enumerate(self.topology.routing.walk(key, zone=self._zone))
-        untried = ((turn, worker) for turn, worker in order if worker.instance not in tried)
+        untried = ((turn, worker) for turn, worker in order if worker.url not in tried)
         for turn, worker in islice(untried, LOOK_AHEAD):
             rank = self._rank(worker, key_place, now, first=turn == 0)
             if rank < best_rank:
@@ -152,7 +152,7 @@ class Standings:
         key_place = place_of(key)
         draw = self._drawn_from(key)
         pair = self._rng.choices(draw.workers, cum_weights=draw.weights, k=2)
-        good = [w for w in pair if w.instance not in tried and self._rank(w, key_place, now) == 0]
+        good = [w for w in pair if w.url not in tried and self._rank(w, key_place, now) == 0]
         return min(good, key=self._load) if good else self._by_key(key, tried, now)
 
     def _drawn_from(self, key: bytes) -> _Draw:
@@ -170,14 +170,16 @@ class Standings:
         return draw
 
     def _load(self, worker: Worker) -> float:
-        standing = self._by_instance.get(worker.instance)
+        standing = self._by_url.get(worker.url)
         return ((standing.in_flight if standing else 0) + 1) / worker.weight
 
     def _last_resort(self, tried: Collection[str], now: float) -> Worker | None:
         unready = (worker for worker in self.topology.workers if not worker.routable and worker.weight)
-        order = sorted(unready, key=lambda worker: (_LAST_RESORT[worker.readiness], self._rank(worker, 0.0, now)))
+        order = sorted(
+            unready, key=lambda one: (_LAST_RESORT[one.readiness], self._rank(one, 0.0, now), self._load(one))
+        )
         departed = (worker for _, worker in self.topology.departed if worker.weight)
         return next(self._untried([*order, *departed], tried), None)
 
     def _untried(self, workers: Iterable[Worker], tried: Collection[str]) -> Iterator[Worker]:
-        return (worker for worker in workers if worker.instance not in tried)
+        return (worker for worker in workers if worker.url not in tried)

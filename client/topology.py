@@ -169,30 +169,13 @@ def learn(current: Topology, answer: WorkersAnswer, *, source: str, origin: Orig
 
 
 def _departed(current: Topology, workers: tuple[Worker, ...], now: float) -> tuple[tuple[float, Worker], ...]:
-    names = {worker.name for worker in workers}
+    names, urls = {worker.name for worker in workers}, {worker.url for worker in workers}
     # One that was draining has left on purpose, and its worker is on its way out too.
     gone = [(now, worker) for worker in current.workers if worker.readiness != "draining"]
     kept = [*gone, *(pair for pair in current.departed if now - pair[0] < DEPARTED_KEPT)]
-    return tuple(pair for pair in kept if pair[1].name not in names)[:MAX_DEPARTED]
+    return tuple(one for one in kept if one[1].name not in names and one[1].url not in urls)[:MAX_DEPARTED]
 
 
 def refreshed(current: Topology, *, heard: float, troubles: tuple[str, ...]) -> Topology:
     """The same beliefs, heard again or with other troubles."""
     return replace(current, heard=heard, troubles=troubles)
-
-
-def lost_places(before: Topology, after: Topology) -> dict[Place, str]:
-    """Where work in flight is lost, with the reason in words: its worker was evicted, or is critical now.
-
-    A draining worker finishes its old work, and so does one that left while draining; a sidecar that came back under
-    the same name and URL says nothing against the worker beside it.
-    """
-    present = {place(worker): worker for worker in after.workers}
-    lost: dict[Place, str] = {}
-    for worker in before.workers:
-        now = present.get(place(worker))
-        if now is None and worker.readiness != "draining":
-            lost[place(worker)] = f"{worker.name} was evicted or left"
-        elif now is not None and now.readiness == "critical" and worker.readiness != "critical":
-            lost[place(worker)] = f"{worker.name} became critical"
-    return lost

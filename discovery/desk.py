@@ -22,7 +22,7 @@ from rumormill.discovery.places import Capacity
 from rumormill.discovery.query import parse_wait
 from rumormill.discovery.request import Request
 from rumormill.discovery.response import Prepared, prepare_json, refuse
-from rumormill.discovery.view import RoutingView, liveness_word, readiness_word, timestamp
+from rumormill.discovery.view import RoutingView, address_text, liveness_word, readiness_word, timestamp
 from rumormill.discovery.waiting import WaitingRoom
 from rumormill.membership.view import Member, MemberDetail, PoolView
 
@@ -161,13 +161,12 @@ class Desk:
         return row.name == pool.observer and row.liveness == "alive" and not row.pending
 
     def _row(self, member: Member, detail: MemberDetail | None) -> MemberRow:
-        host, port = member.address
         return MemberRow(
             name=member.name,
             generation=member.generation,
             instance=member.instance.hex(),
             incarnation=member.incarnation,
-            address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            address=address_text(member.address),
             service=member.service,
             url=member.url,
             zone=member.zone,

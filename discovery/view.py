@@ -25,7 +25,7 @@ import msgspec
 from rumormill.discovery.answers import PoolAnswer
 from rumormill.discovery.policies import routing_policies
 from rumormill.discovery.response import Prepared, prepare
-from rumormill.membership.record import Liveness, Readiness
+from rumormill.membership.record import Address, Liveness, Readiness
 from rumormill.membership.view import Member, PoolView
 from rumormill.ring.pieces import whole
 from rumormill.ring.routing import Routing, routing_digest
@@ -81,7 +81,14 @@ def worker_of(member: Member, wall_offset: float) -> Worker:
         utilization=None,
         tags=dict(member.tags),
         since=timestamp(member.since + wall_offset),
+        address=address_text(member.address),
     )
+
+
+def address_text(address: Address) -> str:
+    """HOST:PORT, IPv6 in brackets."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _seen(worker: Worker) -> tuple[object, ...]:
@@ -98,6 +105,7 @@ def _seen(worker: Worker) -> tuple[object, ...]:
         worker.liveness,
         worker.readiness,
         worker.tags,
+        worker.address,
     )
 
 

@@ -33,6 +33,8 @@ class Worker(msgspec.Struct, frozen=True):
     tags: dict[str, str]
     since: str
     """When liveness or readiness last changed, by the answering sidecar's wall clock (RFC 3339, UTC). For display."""
+    address: str = ""
+    """HOST:PORT of its sidecar's gossip; empty where it is not known."""
 
     @property
     def routable(self) -> bool:

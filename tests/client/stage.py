@@ -237,6 +237,8 @@ class Stage:
         self.sidecars: list[Sidecar] = []
         self.members: dict[str, Member] = {}
         self.policies: tuple[PolicyRecord, ...] = ()
+        self.gossip: dict[str, socket.socket] = {}
+        """The UDP ports of the workers' own sidecars, where nobody reads: as if they were frozen."""
 
     @property
     def urls(self) -> list[str]:
@@ -245,7 +247,9 @@ class Stage:
     async def add_worker(self, name: str, port: int = 0) -> Worker:
         worker = self.workers[name] = Worker(name, port)
         await self._nursery.start(worker.serve)
-        self.members[name] = member(name, worker.url)
+        self.gossip[name] = port_of = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        port_of.bind(("127.0.0.1", 0))
+        self.members[name] = member(name, worker.url, address=port_of.getsockname())
         return worker
 
     async def add_sidecar(self, port: int = 0) -> Sidecar:
@@ -262,8 +266,13 @@ class Stage:
         self.publish()
 
     def evict(self, name: str) -> None:
-        """Every sidecar learns that a member is dead."""
+        """Every sidecar learns that a member is dead. Its own sidecar's port refuses nothing: it may be frozen."""
         self.change(name, liveness=Liveness.DEAD)
+
+    def kill_sidecar(self, name: str) -> None:
+        """The sidecar beside this worker ends, its kernel refuses for it, and everybody evicts the member."""
+        self.gossip[name].close()
+        self.evict(name)
 
     def publish(self, *sidecars: Sidecar, members: list[Member] | None = None, isolated: bool = False) -> None:
         """These sidecars (all, if none are named) now hold these members (the stage's, if none are given), and the
@@ -296,6 +305,8 @@ async def stage(
             for _ in range(sidecars):
                 await scene.add_sidecar()
             yield scene
+            for port in scene.gossip.values():
+                port.close()
             nursery.cancel_scope.cancel()
 
 

@@ -55,7 +55,7 @@ def everyone(standings: Standings, key: str | None = "k", now: float = 0.0) -> l
     tried: set[str] = set()
     order = []
     while (one := standings.pick(key, tried, now)) is not None:
-        tried.add(one.instance)
+        tried.add(one.url)
         order.append(one.name)
     return order
 
@@ -86,10 +86,20 @@ def test_failed_suspect_unready_and_evicted_workers_come_in_that_order_behind_th
     last = ["draining", "starting", "critical", "evicted"]
     assert everyone(standings) == [*order[3:], failed, suspect, both, *last]
     assert everyone(standings, now=FAILED_FOR) == [order[0], *order[3:], suspect, both, *last]
-    routable = {w.instance for w in ready.values()}
+    routable = {w.url for w in ready.values()}
     assert standings.pick("k", routable, 0.0, last_resort=False) is None
     assert set(everyone(standings, None)[:5]) == set(order[3:])
     assert everyone(standings, None)[5:] == [failed, suspect, both, *last]
+
+
+def test_when_all_are_busy_the_least_loaded_for_its_weight_is_asked():
+    busy = [worker(name, readiness="critical", weight=weight) for name, weight in (("a", 1.0), ("b", 2.0), ("c", 1.0))]
+    standings = standings_of(*busy)
+    for _ in range(40):
+        standings.begin(standings.pick("k", (), 0.0))
+    assert [standings.of(one).in_flight for one in busy] == [10, 20, 10]
+    standings.end(busy[2])
+    assert everyone(standings) == ["c", "b", "a"]
 
 
 def test_unkeyed_requests_follow_weights_and_avoid_the_busy():
@@ -122,7 +132,7 @@ def test_what_was_seen_of_a_worker_is_forgotten_with_it_but_not_while_it_works()
     standings.begin(worker("b"))
     standings.adopt(nothing_known("embed"), 0.0)
     standings.adopt(nothing_known("embed"), 0.0)
-    assert list(standings._by_instance) == [worker("b").instance]
+    assert list(standings._by_url) == [worker("b").url]
     assert standings.pick(None, (), 0.0) is None
 
 

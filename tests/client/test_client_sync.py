@@ -143,6 +143,7 @@ def test_a_stream_in_a_thread_ends_with_an_error_when_its_worker_is_evicted(scen
     with calling(scene) as (_, http), http.stream("GET", "/", headers=KEYED) as response:
         chunks = response.iter_bytes()
         assert next(chunks) == b"data: 1\n\n"
+        first.behaviour = hang
         scene.do(scene.scene.evict, first.name)
         with pytest.raises(ResponseInterruptedError, match="was evicted or left"):
             next(chunks)

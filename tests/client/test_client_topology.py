@@ -1,4 +1,4 @@
-"""Which source is believed, what is kept of the departed, and where work in flight is lost: pure."""
+"""Which source is believed, what is kept of the departed: pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from rumormill.client.topology import (
     Source,
     believed_source,
     learn,
-    lost_places,
     nothing_known,
     stale_voters,
 )
@@ -177,27 +176,6 @@ def test_workers_of_another_cluster_are_no_last_resort():
     recalled = believing("w1", "w2")
     found = learn(recalled, answer("w3", cluster="staging"), source="s", origin="sidecar", now=1.0)
     assert ([w.name for w in found.workers], found.departed) == (["w3"], ())
-
-
-def test_work_is_lost_where_a_worker_is_gone_or_became_critical():
-    before = believing("gone", "ill", "drains", "moved", "suspected", "restarted", "stays")
-    after = {w.name: w for w in before.workers}
-    del after["gone"]
-    for name, changes in {
-        "ill": {"readiness": "critical"},
-        "drains": {"readiness": "draining"},
-        "moved": {"url": "http://elsewhere"},
-        "suspected": {"liveness": "suspect"},
-        "restarted": {"instance": "f" * 32, "generation": 2, "readiness": "starting"},
-    }.items():
-        after[name] = msgspec.structs.replace(after[name], **changes)
-    said = msgspec.structs.replace(answer(), workers=list(after.values()))
-    later = learn(before, said, source="s", origin="sidecar", now=1.0)
-    assert {name for name, _ in lost_places(before, later)} == {"gone", "ill", "moved"}
-    # Each loss is told once, and a draining worker that goes takes nothing with it.
-    gone = learn(later, answer("stays"), source="s", origin="sidecar", now=2.0)
-    assert {name for name, _ in lost_places(later, gone)} == {"ill", "moved", "suspected", "restarted"}
-    assert lost_places(gone, gone) == {}
 
 
 def test_a_topology_describes_itself_in_a_line():

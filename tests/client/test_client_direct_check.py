@@ -1,0 +1,238 @@
+"""What goes on when a worker is busy or only its sidecar has died, and what ends because the worker is gone."""
+
+from __future__ import annotations
+
+import resource
+import socket
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+import trio
+from stage import ALIVE, CRITICAL, SUSPECT, Exchange, Stage, Worker, stage, until_true
+
+from rumormill.client import Pool, RequestNotReplayableError, ResponseInterruptedError, direct_check
+from rumormill.client.work import InFlight
+from rumormill.ring import Worker as PoolWorker
+
+KEYED = {"Rumormill-Key": "user-1"}
+LIMIT = 0.2
+WORKER = PoolWorker("w", 1, "i", "embed", "http://w", "", "", 1.0, "alive", "passing", None, {}, "")
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct_check, "LIMIT", LIMIT)
+    monkeypatch.setattr(direct_check, "AGAIN", 0.05)
+
+
+class Busy:
+    """A worker's behaviour: requests wait until it is free; what asks for HEAD may be answered all the same."""
+
+    def __init__(self, *, answers_checks: bool) -> None:
+        self.free = trio.Event()
+        self.answers_checks = answers_checks
+        self.checks = 0
+
+    async def __call__(self, exchange: Exchange) -> None:
+        if exchange.seen.method == "HEAD":
+            self.checks += 1
+            if self.answers_checks:
+                await exchange.answer(b"")
+                return
+        await self.free.wait()
+        await exchange.answer()
+
+
+@asynccontextmanager
+async def one_under_way(busy: Busy, **settings: Any) -> AsyncIterator[tuple[Stage, Pool, Worker, list[Any]]]:
+    """A request that must not be replayed, at a worker that takes its time; and what came of it."""
+    outcome: list[Any] = []
+    async with (
+        stage() as scene,
+        Pool(scene.urls, "embed", replay="never", **settings) as pool,
+        httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
+    ):
+        first = scene.owners("user-1")[0]
+        first.behaviour = busy
+
+        async def ask() -> None:
+            try:
+                outcome.append((await http.post("/", content=b"x", headers=KEYED)).text)
+            except httpx.HTTPError as error:
+                outcome.append(error)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await first.arrived.wait()
+            yield scene, pool, first, outcome
+            await until_true(lambda: bool(outcome))
+
+
+@pytest.mark.parametrize("changes", [{"readiness": CRITICAL}, {"liveness": SUSPECT}], ids=["critical", "suspect"])
+async def test_what_a_critical_or_suspected_worker_has_under_way_goes_on(changes):
+    busy = Busy(answers_checks=False)
+    async with one_under_way(busy) as (scene, pool, first, outcome):
+        known = pool.topology
+        scene.change(first.name, **changes)
+        await pool.changed(known)
+        await trio.sleep(2 * LIMIT)
+        assert outcome == []
+        busy.free.set()
+    assert outcome == [first.name]
+    assert busy.checks == 0, "a member is not asked"
+
+
+async def test_what_is_under_way_goes_on_when_the_evicted_worker_answers():
+    busy = Busy(answers_checks=True)
+    async with one_under_way(busy) as (scene, _, first, outcome):
+        scene.evict(first.name)
+        await until_true(lambda: busy.checks >= 2)
+        assert outcome == []
+        # It has answered since its sidecar went: it may be as silent now as any busy worker.
+        busy.answers_checks = False
+        before = busy.checks
+        await until_true(lambda: busy.checks > before)
+        await trio.sleep(2 * LIMIT)
+        assert outcome == []
+        assert busy.checks == before + 1, "one check in its queue is enough"
+        busy.free.set()
+    assert outcome == [first.name]
+
+
+async def test_a_busy_worker_whose_sidecar_died_alone_goes_on():
+    busy = Busy(answers_checks=False)
+    async with one_under_way(busy) as (scene, _, first, outcome):
+        scene.kill_sidecar(first.name)
+        await until_true(lambda: busy.checks == 1)
+        await trio.sleep(2 * LIMIT)
+        assert outcome == []
+        busy.free.set()
+    assert outcome == [first.name]
+
+
+async def test_a_worker_that_froze_with_its_sidecar_is_given_up():
+    async with one_under_way(Busy(answers_checks=False)) as (scene, _, first, outcome):
+        scene.evict(first.name)
+    (error,) = outcome
+    assert isinstance(error, RequestNotReplayableError)
+    assert f"{first.name} was evicted or left, and does not answer within {LIMIT:g} s" in str(error)
+
+
+async def test_a_worker_that_dies_long_after_its_sidecar_is_found():
+    busy = Busy(answers_checks=True)
+    async with one_under_way(busy) as (scene, _, first, outcome):
+        scene.kill_sidecar(first.name)
+        await until_true(lambda: busy.checks >= 2)
+        first.kill()
+    assert isinstance(outcome[0], RequestNotReplayableError)
+
+
+async def test_no_check_is_made_once_the_member_is_back_or_nothing_is_under_way():
+    busy = Busy(answers_checks=True)
+    async with one_under_way(busy) as (scene, pool, first, _):
+        scene.evict(first.name)
+        await until_true(lambda: busy.checks >= 1)
+        known = pool.topology
+        scene.change(first.name, liveness=ALIVE, instance=b"returned".ljust(16, b"-"), generation=2)
+        await pool.changed(known)
+        (here,) = pool._open().register._at.values()
+        assert not here.evicted
+        assert here.check is None
+        scene.evict(first.name)
+        await until_true(lambda: here.check is not None)
+        busy.free.set()
+
+
+async def test_a_stream_goes_on_without_its_sidecar_and_ends_when_its_worker_does():
+    more = trio.Event()
+    checks = 0
+
+    async def stream(exchange: Exchange) -> None:
+        nonlocal checks
+        if exchange.seen.method == "HEAD":
+            checks += 1
+            await exchange.answer(b"")
+            return
+        await exchange.begin("text/event-stream")
+        await exchange.part(b"data: 1\n\n")
+        await more.wait()
+        await exchange.part(b"data: 2\n\n")
+        await exchange.hang()
+
+    async with (
+        stage() as scene,
+        Pool(scene.urls, "embed") as pool,
+        httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
+    ):
+        first = scene.owners("user-1")[0]
+        first.behaviour = stream
+        async with http.stream("GET", "/", headers=KEYED) as response:
+            chunks = response.aiter_bytes()
+            assert await anext(chunks) == b"data: 1\n\n"
+            scene.kill_sidecar(first.name)
+            await until_true(lambda: checks >= 2)
+            more.set()
+            assert await anext(chunks) == b"data: 2\n\n"
+            first.kill()
+            with pytest.raises(ResponseInterruptedError, match=f"{first.name}.*mid-answer"):
+                await anext(chunks)
+
+
+async def test_what_was_begun_at_an_evicted_worker_is_not_given_up_because_it_is_silent():
+    async with (
+        stage(workers=1) as scene,
+        Pool(scene.urls, "embed", replay="never") as pool,
+        httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
+    ):
+        worker, busy = scene.workers["w0"], Busy(answers_checks=False)
+        worker.behaviour = busy
+        known = pool.topology
+        scene.evict("w0")
+        await pool.changed(known)
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def ask() -> None:
+                assert (await http.post("/", content=b"x")).text == "w0"
+
+            await until_true(lambda: busy.checks == 1)
+            await trio.sleep(2 * LIMIT)
+            busy.free.set()
+
+
+async def test_a_full_queue_is_no_death_where_the_sidecars_port_is_refused():
+    """No connection is taken; only the refused port tells this host from one that is down."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        sidecar = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        sidecar.bind(("127.0.0.1", 0))
+        host, port = sidecar.getsockname()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        while _connects(stack.enter_context(socket.socket()), listener.getsockname()):
+            pass
+        worker = msgspec.structs.replace(WORKER, url=url, address=f"{host}:{port}")
+        check = direct_check.DirectCheck(InFlight(worker, evicted=True), lambda: pytest.fail("no TLS here"))
+        assert await check._is_gone()
+        sidecar.close()
+        assert not await check._is_gone()
+
+
+def _connects(one: socket.socket, address: tuple[str, int]) -> bool:
+    one.settimeout(0.3)
+    return one.connect_ex(address) == 0
+
+
+async def test_being_out_of_descriptors_says_nothing_of_the_worker(monkeypatch: pytest.MonkeyPatch):
+    worker = msgspec.structs.replace(WORKER, url="http://127.0.0.1:9")
+    check = direct_check.DirectCheck(InFlight(worker, evicted=True), lambda: pytest.fail("no TLS here"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        assert not await check._is_gone()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert await check._is_gone()
