@@ -135,17 +135,23 @@ class Desk:
     async def block(self, call: Call[object], topic: str, *, index: int, process: str | UnsetType, wait: str) -> None:
         """Return when the topic has moved past `index`, the wait is over, or the endpoint closes.
 
-        At once if another process counted that index, or if it is not the present one. Raises :class:`Refused` (503)
-        where all places for callers that wait are taken.
+        At once if the index is one of ours that has passed. One that another process counted, or nobody yet, means
+        nothing here: the caller may have the same already from another sidecar behind one address. It waits for the
+        next change, but only a moment, or it would learn what it missed on the way too late. Raises :class:`Refused`
+        (503) where all places for callers that wait are taken.
         """
-        seconds = parse_wait(wait, self.limits)
-        if index != self.index(topic) or not self.counted_here(process) or seconds == 0:
+        seconds, present = parse_wait(wait, self.limits), self.index(topic)
+        ours = self.counted_here(process) and index <= present
+        if seconds == 0 or (ours and index < present):
             return
-        seconds += self._rng.uniform(0, seconds * JITTER)
+        if ours:
+            seconds += self._rng.uniform(0, seconds * JITTER)
+        else:
+            seconds = min(seconds, self._rng.uniform(self.limits.moment / 2, self.limits.moment))
         with self.capacity.wait(time.monotonic()), trio.move_on_after(seconds) as scope:
             call.line.hanging_up_ends(scope)
             try:
-                await self.room.moved(topic, index)
+                await self.room.moved(topic, present)
             finally:
                 call.line.hanging_up_ends(None)
 

@@ -32,6 +32,9 @@ class Limits:
     """A comment is sent on a silent event stream, so that proxies and the caller see it lives."""
     longest_wait: float = 600.0
     """The longest blocking query."""
+    moment: float = 0.5
+    """For which a query with an index of another process blocks, at most; half of it at least. Longer: a caller that
+    reaches another sidecar with each query asks less often, and learns later what changed between two of them."""
     batch: int = 64
     """Requests answered, or waiting callers woken, before the loop is given back to gossip (about 2 ms). Larger: a
     little cheaper, and gossip waits longer under load."""

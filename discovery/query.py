@@ -28,7 +28,9 @@ Index = Annotated[
 ]
 Process = Annotated[
     str,
-    msgspec.Meta(max_length=128, description="The process that counted `index`; another's is answered at once."),
+    msgspec.Meta(
+        max_length=128, description="The process that counted `index`; with another's it blocks .5 s at most."
+    ),
 ]
 Wait = Annotated[
     str,

@@ -54,12 +54,40 @@ async def test_a_first_worker_wakes_who_waits_for_its_service():
 
 
 @pytest.mark.parametrize(
-    "query", ["index=1&process=other", "index=2", "index=0", "wait=5m", "index=1&wait=0s", "process=other"]
+    "query", ["index=0", "wait=5m", "index=1&wait=0s", "index=1&process=other&wait=0s", "process=other"]
 )
 async def test_what_has_nothing_to_wait_for_is_answered_at_once(query):
     async with serving() as endpoint:
         got = await endpoint.get(f"/v1/workers?service=embed&{query}")
         assert (got.status, got.json["index"]) == (200, 1)
+
+
+ELSEWHERE = [
+    "workers?service=embed&index=1&process=other",
+    "workers?service=embed&index=2",
+    "events?since=7&process=other",
+]
+
+
+@pytest.mark.parametrize("query", ELSEWHERE)
+async def test_an_index_that_was_not_counted_here_is_held_for_a_moment(query):
+    async with serving() as endpoint:
+        begin = trio.current_time()
+        got = await endpoint.get(f"/v1/{query}&wait=5m")
+        assert trio.current_time() - begin >= Limits().moment / 2
+        assert got.status == 200
+
+
+@pytest.mark.parametrize("query", ELSEWHERE)
+async def test_a_change_within_that_moment_is_told_at_once(query):
+    async with serving(limits=Limits(moment=1e6)) as endpoint:
+        caller = await endpoint.caller()
+        async with caller.stream:
+            await caller.send(request(f"/v1/{query}&wait=5m"))
+            await until(lambda: endpoint.server.waiting == 1)
+            endpoint.publish(TWO)
+            endpoint.server.publish_events([Event(1.0, "evicted", "w3", "w3 evicted")])
+            assert (await caller.read_answer()).status == 200
 
 
 async def test_a_wait_ends_with_the_same_answer_and_never_early():
