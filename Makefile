@@ -1,5 +1,5 @@
 # The front door. Every target prepares what it needs in .venv first; nothing is installed outside this folder.
-.PHONY: demo test test-net soak fuzz audit lab lab-full lint check bench bench-peers format clean
+.PHONY: venv demo test test-net soak fuzz audit lab lab-full lint check bench bench-peers format clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -11,6 +11,8 @@ help:  ## what can be asked of this Makefile
 
 demo: .venv/ready  ## three workers, three sidecars, a caller; a kill, a freeze, a restart, a drain (under a minute)
 	@$(BIN)/rumormill demo
+
+venv: .venv/ready  ## what the other targets prepare too; then: . .venv/bin/activate
 
 test: .venv/dev-ready  ## every test that finishes in minutes
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not net"

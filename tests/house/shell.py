@@ -1,4 +1,4 @@
-"""Runs a block of shell from a document as its reader would: in an empty folder, and a network of its own if it may."""
+"""Runs a block of shell from a document as a reader does who pastes it in a checkout, on a network of its own if it may."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import os
 import re
 import signal
 import subprocess
-import sys
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+PATIENCE = 120.0
+"""Seconds."""
 
 
 def block_with(document: str, words: str) -> str:
@@ -19,30 +20,32 @@ def block_with(document: str, words: str) -> str:
     return next(block for block in blocks if words in block)
 
 
-def run_block(block: str, folder: Path, ended: Callable[[str], bool]) -> list[str]:
-    """The lines it says, up to the one by which it has ended: programs in the background keep the pipe open."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+def run_block(block: str, folder: Path) -> str:
+    """All it says until the last program that it has started has ended."""
+    _check_out(folder)
+    others = [place for place in os.environ["PATH"].split(":") if not (Path(place) / "rumormill").exists()]
     shell = subprocess.Popen(
         [*_own_network(), "bash", "-euc", block],
         cwd=folder,
-        env={**os.environ, "PATH": path, "COLUMNS": "120"},
+        env={**os.environ, "PATH": ":".join(others), "COLUMNS": "120"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
     )
-    lines: list[str] = []
     try:
-        assert shell.stdout is not None
-        for line in shell.stdout:
-            lines.append(line)
-            if ended(line):
-                break
+        return shell.communicate(timeout=PATIENCE)[0]
     finally:
-        os.killpg(shell.pid, signal.SIGKILL)
-        shell.communicate()
-    return lines
+        with suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+
+
+def _check_out(folder: Path) -> None:
+    """Make the folder a checkout, its environment included."""
+    for part in ROOT.iterdir():
+        if part.name != ".git":
+            (folder / part.name).symlink_to(part)
 
 
 def _own_network() -> list[str]:
