@@ -1,4 +1,4 @@
-"""Runs a block of shell from a document as a reader does who pastes it in a checkout, on a network of its own if it may."""
+"""Runs a block of shell from a document as if pasted in a checkout; on a network of its own, where that may be."""
 
 from __future__ import annotations
 
