@@ -162,16 +162,19 @@ class _Race:
 
     def _start(self, worker: Worker, tasks: anyio.abc.TaskGroup) -> None:
         attempt = self._course.begin(worker, anyio.current_time())
-        tasks.start_soon(self._attempt, attempt, tasks)
+        try:
+            # Here and not in the task: who is picked next, for another request, must see that this one is on its way.
+            work = self._dispatcher.begin(worker)
+        except httpx.UnsupportedProtocol as error:
+            self._failed(attempt, failure_of(error, sent=False) or error, tasks)
+        else:
+            tasks.start_soon(self._attempt, attempt, work, tasks)
 
-    async def _attempt(self, attempt: Attempt, tasks: anyio.abc.TaskGroup) -> None:
+    async def _attempt(self, attempt: Attempt, work: Work, tasks: anyio.abc.TaskGroup) -> None:
         progress = Progress(self._request)
-        work: Work | None = None
         answered = False
         try:
-            work = self._dispatcher.begin(attempt.worker)
-            line = work.line
-            response = await work.run(lambda: line.send(self._request, self._body, progress))
+            response = await work.run(lambda: work.line.send(self._request, self._body, progress))
             answered = self._win(attempt, work, response)
             if not answered:
                 with anyio.CancelScope(shield=True):
@@ -181,7 +184,7 @@ class _Race:
         except Exception as error:
             self._failed(attempt, failure_of(error, sent=progress.sent) or error, tasks)
         finally:
-            if work is not None and not answered:
+            if not answered:
                 work.close()
 
     def _win(self, attempt: Attempt, work: Work, response: httpx.Response) -> bool:
