@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -74,7 +75,8 @@ def agent(ctx: click.Context, /, config: Path | None, **_flags: Any) -> None:
     (key-file). A flag wins over a variable, a variable over the file. Times are written with a unit: 200ms, 1s.
 
     SIGTERM, SIGINT or `rumormill leave`: the worker is drained for --drain-time, the member leaves, exit code 0. A
-    second signal ends the process at once.
+    second signal ends the process at once. SIGHUP or `rumormill reload` reads the settings again; the log says what
+    has changed and what needs a restart.
     """
     typed = {
         field.encode_name: ctx.params[field.name]
@@ -82,7 +84,7 @@ def agent(ctx: click.Context, /, config: Path | None, **_flags: Any) -> None:
         if ctx.get_parameter_source(field.name) is click.core.ParameterSource.COMMANDLINE
     }
     try:
-        run(load(typed, os.environ, config))
+        run(partial(load, typed, dict(os.environ), config))
     except AgentError as error:
         Trouble(error.message, error.hint).show()
         ctx.exit(error.exit_code)

@@ -1,4 +1,4 @@
-"""The verbs that make a sidecar do something: drain, undrain, leave. Saying one twice is saying it once."""
+"""The verbs that make a sidecar do something: drain, undrain, leave, reload. Saying one twice is saying it once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rumormill.cli.asking import Sidecar, asking, output_option
 from rumormill.cli.exit_codes import EPILOG
 from rumormill.cli.reading import write_json
 from rumormill.cli.tables import show_line
-from rumormill.discovery.answers import DrainAnswer, LeaveAnswer
+from rumormill.discovery.answers import DrainAnswer, LeaveAnswer, ReloadAnswer
 
 
 @click.command(epilog=EPILOG)
@@ -40,6 +40,15 @@ def leave(sidecar: Sidecar, output: str) -> None:
     """Make this sidecar drain its worker, leave the pool for good, and end with code 0."""
     _, body = sidecar.command("POST", "/v1/leave", LeaveAnswer)
     _say(body, output, "Leaving: it drains, says goodbye and ends.")
+
+
+@click.command(epilog=EPILOG)
+@asking
+@output_option
+def reload(sidecar: Sidecar, output: str) -> None:
+    """Make this sidecar read its settings again, with the files they name, as a SIGHUP does."""
+    _, body = sidecar.command("POST", "/v1/reload", ReloadAnswer)
+    _say(body, output, "Reading its settings again: `rumormill status` shows those in force, its log what changed.")
 
 
 def _say(body: bytes, output: str, text: str) -> None:

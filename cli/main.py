@@ -32,6 +32,7 @@ VERBS = {
     "drain": Verb("commanding:drain", "Take a worker out of new work; what it has begun, it ends."),
     "undrain": Verb("commanding:undrain", "Put a drained worker back to work."),
     "leave": Verb("commanding:leave", "Make a sidecar drain, leave the pool and end."),
+    "reload": Verb("commanding:reload", "Make a sidecar read its settings again."),
     "canary": Verb("canary:canary", "Give a release a share of the keys: set, show, run, abort, history."),
     "maintenance": Verb("maintenance:maintenance", "Keep workers out of new work, by the pool's policy."),
     "zone": Verb("maintenance:zone", "Choose the zone preferred by callers that name none."),

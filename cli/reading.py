@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 
 import click
 
@@ -200,12 +201,22 @@ def _portrait(status: Status) -> list[tuple[str, str]]:
         ("pool", _company(status)),
         ("seal", sealed),
         *([("seal trouble", status.seal_trouble)] if status.seal_trouble else []),
+        *([("settings trouble", status.settings_trouble)] if status.settings_trouble else []),
+        *([("worker process", status.worker_process)] if status.worker_process else []),
+        *_certificate(status),
         ("generation", str(status.generation)),
         ("instance", status.instance),
         ("table digest", status.table_digest),
         ("process", status.process),
         ("loop lag", seconds(status.loop_lag)),
     ]
+
+
+def _certificate(status: Status) -> list[tuple[str, str]]:
+    if status.certificate_not_after is None:
+        return []
+    trouble = [("certificate trouble", status.certificate_trouble)] if status.certificate_trouble else []
+    return [("certificate ends", datetime.fromtimestamp(status.certificate_not_after, UTC).isoformat()), *trouble]
 
 
 def _company(status: Status) -> str:

@@ -114,6 +114,10 @@ class LeaveAnswer(msgspec.Struct, frozen=True):
     leaving: bool
 
 
+class ReloadAnswer(msgspec.Struct, frozen=True):
+    reloading: bool
+
+
 class HealthAnswer(msgspec.Struct, frozen=True):
     """The answer of the health routes; with status 503 where it is not ok."""
 

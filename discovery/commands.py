@@ -57,6 +57,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Datagrams sent, received, dropped by reason, and so on, since the start."""
     settings: dict[str, SettingValue]
     """What is in force, wherever it came from; paths in place of what is secret."""
+    settings_trouble: str = ""
+    """Why the settings that were last read are not, or not all, in force; empty when they are."""
+    worker_process: str = ""
+    """Which process of the worker is watched, in words; empty where none was to be."""
+    certificate_not_after: float | None = None
+    """When the endpoint's certificate ends, in seconds since the epoch; null without TLS."""
+    certificate_trouble: str = ""
+    """Why its files do not hold the certificate in force; empty when they do."""
 
 
 class KeyRow(msgspec.Struct, frozen=True):
@@ -158,6 +166,10 @@ class Commands(Protocol):
 
     def write_policy(self, service: str, body: Body) -> PolicyRecord:
         """Make this the pool's policy. Raises :class:`Impossible`."""
+        ...
+
+    def reload(self) -> None:
+        """Have the settings read again, and put into force what can change."""
         ...
 
     def leave(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 from msgspec import UNSET
 
-from rumormill.discovery.answers import DrainAnswer, HealthAnswer, LeaveAnswer, LookupAnswer
+from rumormill.discovery.answers import DrainAnswer, HealthAnswer, LeaveAnswer, LookupAnswer, ReloadAnswer
 from rumormill.discovery.desk import EVENTS, Call, Desk, EventStream, Response, Send
 from rumormill.discovery.query import (
     AnyQuery,
@@ -106,6 +106,11 @@ async def leave(desk: Desk, _call: Call[NoQuery]) -> Response:
     desk.commands.leave()
     desk.status.forget()
     return prepare_json(LeaveAnswer(leaving=True), status=202)
+
+
+async def reload(desk: Desk, _call: Call[NoQuery]) -> Response:
+    desk.commands.reload()
+    return prepare_json(ReloadAnswer(reloading=True), status=202)
 
 
 async def livez(_desk: Desk, _call: Call[AnyQuery]) -> Response:

@@ -31,6 +31,12 @@ class _Collected(Collector):
             ("loop_lag_seconds", "By how much the loop lately woke late: a maximum that decays.", status.loop_lag),
         ):
             yield GaugeMetricFamily(f"rumormill_{name}", text, value=float(value))
+        if status.certificate_not_after is not None:
+            yield GaugeMetricFamily(
+                "rumormill_certificate_not_after_timestamp_seconds",
+                "When the endpoint's certificate ends.",
+                value=status.certificate_not_after,
+            )
         happened = CounterMetricFamily(
             "rumormill_happened", "Datagrams, requests and happenings since the start.", labels=("what",)
         )

@@ -25,7 +25,8 @@ class Router:
     """Matches requests against the table, and callers against the gate; the health routes are for everyone."""
 
     def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+        self.gate = gate
+        """May be replaced: it is asked at each request."""
         self._by_path: dict[str, dict[str, Route[Any]]] = {}
         for route in ROUTES:
             self._by_path.setdefault(route.path, {})[route.method] = route
@@ -43,7 +44,7 @@ class Router:
                 self._remembered[key] = found
         route = found[0]
         if not route.public:
-            self._gate.check(request, command=route.command)
+            self.gate.check(request, command=route.command)
         return found
 
     def _find(self, request: Request) -> Found:

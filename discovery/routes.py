@@ -161,6 +161,16 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
         problems=(400, 403),
     ),
     Route(
+        method="POST",
+        path="/v1/reload",
+        summary="Read the settings again, as SIGHUP does; status says what is not in force",
+        query=NoQuery,
+        answer=answers.ReloadAnswer,
+        handler=handlers.reload,
+        status=202,
+        problems=(400, 403),
+    ),
+    Route(
         method="GET",
         path="/v1/keys",
         summary="The group keys by id, and how many members hold each",

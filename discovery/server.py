@@ -37,7 +37,7 @@ from rumormill.discovery.routes import ROUTES, contents
 from rumormill.discovery.turns import Turns
 from rumormill.membership.view import Event
 
-Listener = trio.SocketListener | trio.SSLListener[Any]
+Listener = trio.abc.Listener[Any]
 
 FOLD_SHARE: Final = 0.2
 """Of the loop's time, at most, for taking in views while they come in a storm (a thousand members joining)."""
@@ -121,6 +121,10 @@ class DiscoveryServer:
         if events:
             self._desk.events.extend(events)
             self._desk.room.check()
+
+    def admit(self, access: Access) -> None:
+        """Ask this of callers from the next request on."""
+        self._endpoint.router.gate = Gate(access)
 
     def close(self) -> None:
         """End: no new callers, blocked queries are answered as things stand, streams stop; :meth:`serve` returns."""

@@ -2,7 +2,7 @@
 
 SIGTERM, SIGINT and ``POST /v1/leave`` all do the same: say *draining*, give callers ``--drain-time`` (less, where the
 worker's process ends before), say goodbye, end with code 0. A second signal ends the process at once, with code 128
-plus its number.
+plus its number. SIGHUP and ``POST /v1/reload`` have the settings read again.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 import msgspec
 import trio
 
-from rumormill.discovery import Access, DiscoveryServer
+from rumormill.discovery import DiscoveryServer
 from rumormill.gossip import Node, ProtocolSettings
 from rumormill.gossip.credentials import Authority, Credential
 from rumormill.gossip.transport import GossipTransport, boot_clock
@@ -29,12 +30,13 @@ from rumormill.membership.record import Readiness
 from rumormill.membership.view import Event
 from rumormill.sidecar.companion import Companion, profile_of
 from rumormill.sidecar.contacts import Contacts
-from rumormill.sidecar.errors import NameTaken, SettingsError
+from rumormill.sidecar.errors import NameTaken
 from rumormill.sidecar.identity import read_authority, read_identity
 from rumormill.sidecar.keyfile import KeyFile, key_file_keeper, read_key_file
 from rumormill.sidecar.line_writer import LineWriter
 from rumormill.sidecar.log import Log, monotonic, open_log
-from rumormill.sidecar.secrets import read_policy_key, read_token_file
+from rumormill.sidecar.reload import InForce, Reloader, read_in_force
+from rumormill.sidecar.secrets import read_policy_key
 from rumormill.sidecar.settings import Settings
 from rumormill.sidecar.snapshot import Remembered, SnapshotIgnored, read_snapshot_untrusted, snapshot_keeper
 from rumormill.sidecar.sockets import (
@@ -44,8 +46,10 @@ from rumormill.sidecar.sockets import (
     open_http_listeners,
     raise_file_limit,
 )
+from rumormill.sidecar.tls import CertificateKeeper
 from rumormill.sidecar.values import Endpoint
-from rumormill.sidecar.worker_check import WorkerCheck, open_process
+from rumormill.sidecar.worker_check import WorkerCheck
+from rumormill.sidecar.worker_process import WorkerProcess, check_process
 
 Names = tuple[Authority | None, Credential | None]
 GOING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -53,30 +57,30 @@ GOODBYE_SECONDS = 2.0
 """How long a goodbye may take before the process ends without one."""
 
 
-def run(settings: Settings) -> None:
-    """Run an agent until it has left. Raises :class:`rumormill.sidecar.AgentError` for what a person can put right."""
+def run(read: Callable[[], Settings]) -> None:
+    """Run an agent until it has left. ``read`` gives the settings, now and whenever they are to be read again.
+
+    Raises :class:`rumormill.sidecar.AgentError` for what a person can put right.
+    """
     for number in GOING_SIGNALS:
         signal.signal(number, _end_now)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the agent hears it: it ends no agent, at no time
+    settings = read()
     log, lines = open_log(sys.stderr, member=settings.name)
     raise_file_limit()
     keys = read_key_file(settings.key_file) if settings.key_file else None
     names = _names(settings)
-    access = _access(settings)
-    worker = _open_worker(settings.worker_pid)
-    sock = open_gossip_socket(settings.gossip, refusals=not settings.no_icmp_evidence)
-    try:
-        settings = _told(settings, sock)
+    in_force = read_in_force(settings)
+    check_process(settings)
+    with open_gossip_socket(settings.gossip, refusals=not settings.no_icmp_evidence) as sock:
+        in_force = replace(in_force, settings=_told(settings, sock))
         log.info(
             "bound",
             monotonic=monotonic(),
             gossip=str(Endpoint(*sock.getsockname()[:2])),
-            advertise=str(settings.reached_at),
+            advertise=str(in_force.settings.reached_at),
         )
-        trio.run(_Agent(settings, sock, keys, names, access, worker, log, lines).main)
-    finally:
-        sock.close()
-        if worker is not None:
-            os.close(worker)
+        trio.run(_Agent(in_force, lambda: _told(read(), sock), sock, keys, names, log, lines).main)
 
 
 def _names(settings: Settings) -> Names:
@@ -95,26 +99,6 @@ def _end_now(number: int, _frame: object) -> NoReturn:
     os._exit(128 + number)
 
 
-def _access(settings: Settings) -> Access:
-    """What callers of the endpoint must show. Raises :class:`SettingsError` for a token file that will not do."""
-    reading, changing = (
-        read_token_file(path) if path else None for path in (settings.http_token_file, settings.http_change_token_file)
-    )
-    if reading is not None and reading == changing:
-        raise SettingsError(
-            "--http-token-file and --http-change-token-file hold the same token",
-            "every caller holds the first: give changes another",
-        )
-    return Access(
-        reading=reading,
-        changing=changing,
-        local=settings.http.local,
-        certified=settings.http_ca is not None,
-        encrypted=settings.http_cert is not None,
-        named=settings.http.path is None,
-    )
-
-
 def _told(settings: Settings, sock: socket.socket) -> Settings:
     """The settings with the port the kernel chose, where none was chosen by the operator."""
     told = settings.reached_at
@@ -122,39 +106,29 @@ def _told(settings: Settings, sock: socket.socket) -> Settings:
     return msgspec.structs.replace(settings, advertise=Endpoint(told.host, port))
 
 
-def _open_worker(pid: int | None) -> int | None:
-    if pid is None:
-        return None
-    try:
-        return open_process(pid)
-    except OSError as error:
-        raise SettingsError(
-            f"--worker-pid {pid}: {os.strerror(error.errno or 0).lower()}", "give the process id of the running worker"
-        ) from None
-
-
 class _Agent:
     """Everything of one run, and the order in which it comes and goes."""
 
     def __init__(
         self,
-        settings: Settings,
+        in_force: InForce,
+        read: Callable[[], Settings],
         sock: socket.socket,
         keys: KeyFile | None,
         names: Names,
-        access: Access,
-        worker: int | None,
         log: Log,
         lines: LineWriter,
     ) -> None:
-        self.settings = settings
+        self.in_force = in_force
+        """As it was at the start; :attr:`reloader` knows what is now."""
+        self.settings = settings = in_force.settings
         self.sock = sock
         self.keys = keys
         self.names = names
-        self.access = access
-        self.worker = worker
         self.log = log
         self.lines = lines
+        self.certificate = CertificateKeeper(in_force.certificate, log) if in_force.certificate else None
+        self.reloader = Reloader(in_force, read=read, apply=self._apply, keys=lambda: self.node.keyring, log=log)
         self.policy_key = read_policy_key(settings.policy_key) if settings.policy_key else None
         self.silent = trio.Event()
         """The node has left, or has stopped."""
@@ -168,7 +142,7 @@ class _Agent:
             self.log.warning("plaintext", text="gossip is not sealed: anyone on the network can read and forge it")
         if self.settings.http_insecure and not self.settings.http.local:
             self.log.warning("insecure", text="the endpoint is not protected: anyone on the network can read it")
-        listeners = await open_http_listeners(self.settings)
+        listeners = await open_http_listeners(self.settings.http, self.certificate)
         remembered = self._remembered()
         self._wire(remembered)
         # What was imported lives as long as the process. Left among the collector's business, it costs a pause of tens
@@ -177,8 +151,10 @@ class _Agent:
         async with trio.open_nursery() as nursery:
             for task in (self._gossip, self.contacts.run, self.check.run, self.keeper.run, self.key_keeper.run):
                 nursery.start_soon(task)
-            if self.worker is not None:
-                nursery.start_soon(self.check.watch_process, self.worker)
+            for task in (self.worker_process.run, self.reloader.hear_signals, self.reloader.run):
+                nursery.start_soon(task)
+            if self.certificate is not None:
+                nursery.start_soon(self.certificate.run)
             await nursery.start(self._hear_signals)
             await nursery.start(self._serve, listeners)
             await self.going.wait()
@@ -209,12 +185,15 @@ class _Agent:
             log=self.log,
             going=self.going,
             counters=self._counters,
+            reloader=self.reloader,
+            certificate=self.certificate,
+            worker_process=lambda: self.worker_process.about,
         )
         self.server = DiscoveryServer(
             commands=self.companion,
             process=process,
             wall_offset=time.time() - boot_clock(),
-            access=self.access,
+            access=self.in_force.access,
             sealed=self.keys is not None,
             rng=rng,
         )
@@ -227,7 +206,28 @@ class _Agent:
             on_failure=self.companion.worker_failed,
             on_miss=self.companion.check_missed,
         )
+        self.worker_process = WorkerProcess(
+            (settings.worker_pid, settings.worker_pid_file),
+            on_start=self.check.process_started,
+            on_end=self.check.process_ended,
+            on_event=lambda text: self._on_events([Event(boot_clock(), "process", settings.name, text)]),
+        )
         self._wire_memory(rng, remembered)
+
+    def _apply(self, new: InForce) -> None:
+        """Put new settings into force, where they can change."""
+        self.settings = settings = new.settings
+        self.check.configure(
+            settings.worker,
+            settings.worker_check,
+            period=settings.worker_check_period,
+            timeout=settings.worker_check_timeout,
+        )
+        self.worker_process.follow((settings.worker_pid, settings.worker_pid_file))
+        self.server.admit(new.access)
+        if self.certificate is not None and new.certificate is not None:
+            self.certificate.replace(new.certificate)
+        self.companion.reconfigure(settings)
 
     def _counters(self) -> dict[str, int]:
         http = {f"http_{name}": value for name, value in self.server.counters.items()}

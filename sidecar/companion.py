@@ -26,7 +26,9 @@ from rumormill.membership.record import Readiness
 from rumormill.membership.view import MemberDetail, PoolView
 from rumormill.ring.worker import ReadinessWord
 from rumormill.sidecar.log import Log, monotonic
+from rumormill.sidecar.reload import Reloader
 from rumormill.sidecar.settings import Settings
+from rumormill.sidecar.tls import CertificateKeeper
 
 _WORDS: Mapping[Readiness, ReadinessWord] = {
     Readiness.STARTING: "starting",
@@ -68,6 +70,9 @@ class Companion:
         log: Log,
         going: trio.Event,
         counters: Callable[[], Mapping[str, int]],
+        reloader: Reloader,
+        certificate: CertificateKeeper | None,
+        worker_process: Callable[[], str],
     ) -> None:
         self._settings = settings
         self._node = node
@@ -77,6 +82,9 @@ class Companion:
         self._log = log
         self._going = going
         self._counters = counters
+        self._reloader = reloader
+        self._certificate = certificate
+        self._worker_process = worker_process
         self._worker = Readiness.STARTING
         self._why = "the worker has not answered its check yet"
         self._misses_told: set[str] = set()
@@ -151,6 +159,15 @@ class Companion:
             self._draining = False
             self._log.info("undrained")
             self._tell()
+
+    def reload(self) -> None:
+        """Have the settings read again, as a SIGHUP does."""
+        self._reloader.ask()
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Say of the worker what these settings say of it."""
+        self._settings = settings
+        self._tell()
 
     def leave(self) -> None:
         """Begin to leave the pool for good: drains first, as a SIGTERM does."""
@@ -258,7 +275,7 @@ class Companion:
 
     def status(self) -> Status:
         """This sidecar, read now."""
-        node, settings = self._node, self._settings
+        node, settings, certificate = self._node, self._settings, self._certificate
         return Status(
             name=settings.name,
             cluster=settings.cluster,
@@ -281,6 +298,10 @@ class Companion:
             loop_lag=round(self._transport.lag, 4),
             counters={**node.counters, **self._counters()},
             settings=shown(settings),
+            settings_trouble=self._reloader.trouble,
+            worker_process=self._worker_process(),
+            certificate_not_after=certificate.certificate.not_after if certificate else None,
+            certificate_trouble=certificate.trouble if certificate else "",
         )
 
 

@@ -61,6 +61,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     worker_pid: Annotated[
         Annotated[int, Meta(ge=1)] | None, _about("The worker's process: its crash is told to the pool at once.", "PID")
     ] = None
+    worker_pid_file: Annotated[
+        Path | None, _about("A file that holds it, looked at again after a restart of the worker.", "FILE")
+    ] = None
     worker_check: Annotated[str, _about("Path that answers 200..299 while the worker can serve.", "PATH")] = "/health"
     worker_check_period: Annotated[
         Seconds, _about("Time between checks; three misses in a row are critical.", "TIME")

@@ -77,6 +77,8 @@ def _check_worker(settings: Settings) -> None:
         c.isspace() or not c.isprintable() for c in settings.worker_check
     ):
         raise SettingsError(f"--worker-check {settings.worker_check!r} is not a path", "write it as /health")
+    if settings.worker_pid is not None and settings.worker_pid_file is not None:
+        raise SettingsError("--worker-pid and --worker-pid-file exclude each other", "leave the number out")
     advertise = settings.reached_at
     told = settings.advertise_worker or settings.worker
     host = told.endpoint.host

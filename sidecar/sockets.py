@@ -6,22 +6,20 @@ import errno
 import os
 import resource
 import socket
-import ssl
 import stat
 from pathlib import Path
-from typing import Any
 
 import trio
 
 from rumormill.gossip.transport import bind_udp
-from rumormill.sidecar.errors import BindError, SettingsError
-from rumormill.sidecar.settings import Settings
+from rumormill.sidecar.errors import BindError
+from rumormill.sidecar.tls import CertificateKeeper, TlsListener
 from rumormill.sidecar.values import Endpoint, HttpAddress
 
 BACKLOG = 1024
 """Callers that may wait to be accepted: after a stall of the loop they all come at once."""
 
-Listener = trio.SocketListener | trio.SSLListener[Any]
+Listener = trio.SocketListener | TlsListener
 
 
 def raise_file_limit() -> None:
@@ -38,19 +36,17 @@ def open_gossip_socket(endpoint: Endpoint, *, refusals: bool) -> socket.socket:
         raise _refused("--gossip", endpoint, error, "ss -ulpn") from None
 
 
-async def open_http_listeners(settings: Settings) -> list[Listener]:
-    """Listeners of the discovery endpoint, with TLS where a certificate is given. Raises :class:`BindError`."""
-    endpoint = settings.http
+async def open_http_listeners(endpoint: HttpAddress, certificate: CertificateKeeper | None) -> list[Listener]:
+    """Listeners of the discovery endpoint, with TLS where there is a certificate. Raises :class:`BindError`."""
     if endpoint.path is not None:
         return [open_unix_listener(endpoint.path)]
-    context = _tls_context(settings)
     try:
         listeners = await trio.open_tcp_listeners(endpoint.port, host=endpoint.host, backlog=BACKLOG)
     except OSError as error:
         raise _refused("--http", endpoint, error, "ss -tlpn") from None
-    if context is None:
+    if certificate is None:
         return list(listeners)
-    return [trio.SSLListener(listener, context, https_compatible=True) for listener in listeners]
+    return [TlsListener(listener, certificate) for listener in listeners]
 
 
 def open_unix_listener(path: Path) -> trio.SocketListener:
@@ -102,7 +98,7 @@ def _unix_refused(path: Path, error: OSError) -> BindError:
 
 def bound_endpoint(listener: Listener) -> Endpoint:
     """Where a listener of :func:`open_http_listeners` really listens."""
-    plain = listener.transport_listener if isinstance(listener, trio.SSLListener) else listener
+    plain = listener.transport_listener if isinstance(listener, TlsListener) else listener
     assert isinstance(plain, trio.SocketListener)  # noqa: S101  for the type checker: we opened it
     name = plain.socket.getsockname()
     return HttpAddress.parse(f"unix:{name}") if isinstance(name, str) else Endpoint(*name[:2])
@@ -116,42 +112,3 @@ def _refused(flag: str, endpoint: Endpoint, error: OSError, who: str) -> BindErr
     }
     reason = os.strerror(error.errno).lower() if error.errno else str(error)
     return BindError(f"cannot listen on {flag} {endpoint}: {reason}", hints.get(error.errno or 0, ""))
-
-
-def _tls_context(settings: Settings) -> ssl.SSLContext | None:
-    cert, key, authorities = settings.http_cert, settings.http_key, settings.http_ca
-    if cert is None or key is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    if authorities is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-        try:
-            context.load_verify_locations(authorities)
-        except OSError as error:  # ssl.SSLError is one
-            reason = error.strerror if error.errno and not isinstance(error, ssl.SSLError) else "no certificate in it"
-            raise SettingsError(
-                f"--http-ca {authorities} cannot be used: {reason}", "give the PEM file of your authority"
-            ) from None
-    for flag, path in (("--http-cert", cert), ("--http-key", key)):
-        try:
-            with path.open("rb") as file:
-                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        except OSError as error:
-            raise SettingsError(
-                f"{flag} {path} cannot be read: {error.strerror}", "give a PEM file you can read"
-            ) from None
-    try:
-        context.load_cert_chain(cert, key, password=_no_password)
-    except (ssl.SSLError, ValueError) as error:
-        reason = getattr(error, "reason", None) or str(error)
-        raise SettingsError(
-            f"--http-cert {cert} and --http-key {key} are not a pair: {reason}",
-            "both must be PEM, the key unencrypted and the certificate's own",
-        ) from None
-    if mode & 0o007:  # the key's; a group of its own is how distributions share one
-        raise SettingsError(f"--http-key {key} can be read by everyone (mode {mode:04o})", f"chmod 600 {key}")
-    return context
-
-
-def _no_password() -> str:
-    raise ValueError("the key is encrypted")

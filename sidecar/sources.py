@@ -145,7 +145,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} is longer than a megabyte", "give --config the agent's own TOML file")
     try:
         toml = tomllib.loads(text.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(
             f"{path} is not TOML: {_lower(str(error))}", 'a line looks like  cluster = "prod"'
         ) from None

@@ -86,17 +86,16 @@ class WorkerCheck:
         on_miss: Callable[[str], None],
     ) -> None:
         """``period`` and ``timeout`` in seconds."""
-        self._period = period
-        self._timeout = timeout
         self._on_change = on_change
         self._on_failure = on_failure
         self._on_miss = on_miss
-        self._path = f"{url.path}{path}"
         self._open: _Question | None = None
         """The check that has not been answered in time."""
-        self._endpoint = url.endpoint
-        self._tls = ssl.create_default_context() if url.secure else None
-        self._request = _request(url, path)
+        self._tls: ssl.SSLContext | None = None
+        self._round = trio.CancelScope()
+        self._asked: object = None
+        """What is checked, and how often."""
+        self.configure(url, path, period=period, timeout=timeout)
         self.ended = trio.Event()
         """The worker's process has ended (known only where its process was given)."""
         self.state = CheckState()
@@ -108,18 +107,40 @@ class WorkerCheck:
         begun = trio.current_time()
         try:
             while True:
-                started = trio.current_time()
-                await self._check_once()
-                if self._open is None:
-                    waiting = self.state.readiness is not Readiness.PASSING
-                    soon = max(0.05, (started - begun) / 5)
-                    await trio.sleep_until(started + (min(self._period, soon) if waiting else self._period))
+                with trio.CancelScope() as self._round:
+                    await self._check_and_wait(begun)
+                if self._round.cancelled_caught:  # something else is to be asked
+                    self._close()
         finally:
             self._close()
 
-    async def watch_process(self, pidfd: int) -> None:
-        """Wait until the process behind the descriptor has ended, and say so at once."""
-        await trio.lowlevel.wait_readable(pidfd)
+    async def _check_and_wait(self, begun: float) -> None:
+        started = trio.current_time()
+        await self._check_once()
+        if self._open is None:
+            waiting = self.state.readiness is not Readiness.PASSING
+            soon = max(0.05, (started - begun) / 5)
+            await trio.sleep_until(started + (min(self._period, soon) if waiting else self._period))
+
+    def configure(self, url: WorkerUrl, path: str, *, period: float, timeout: float) -> None:
+        """Check this from now on; what was found so far stands until the next check."""
+        if self._asked == (url, path, period, timeout):
+            return
+        self._asked = (url, path, period, timeout)
+        self._period = period
+        self._timeout = timeout
+        self._path = f"{url.path}{path}"
+        self._endpoint = url.endpoint
+        self._tls = (self._tls or ssl.create_default_context()) if url.secure else None
+        self._request = _request(url, path)
+        self._round.cancel()
+
+    def process_started(self) -> None:
+        """The worker has a process whose end will be told."""
+        self.ended = trio.Event()
+
+    def process_ended(self) -> None:
+        """It has ended: said at once, before any check is missed."""
         self.ended.set()
         self._move(self.state.after_exit(), "its process has ended")
 
@@ -195,11 +216,6 @@ class WorkerCheck:
         if self._open is not None:
             self._open.close()
             self._open = None
-
-
-def open_process(pid: int) -> int:
-    """A descriptor that becomes readable when the process ends. Raises ProcessLookupError, PermissionError."""
-    return os.pidfd_open(pid)
 
 
 class _PlainStream:

@@ -158,6 +158,9 @@ class Sidecar:
         if "leave" not in self.told:
             self.told.append("undrain")
 
+    def reload(self) -> None:
+        self.told.append("reload")
+
     def leave(self) -> None:
         self.told.append("leave")
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from rumormill.membership.record import Readiness
 from rumormill.sidecar.values import WorkerUrl
-from rumormill.sidecar.worker_check import CheckState, WorkerCheck, open_process
+from rumormill.sidecar.worker_check import CheckState, WorkerCheck
+from rumormill.sidecar.worker_process import WorkerProcess
 
 
 @asynccontextmanager
@@ -280,9 +281,14 @@ async def test_the_end_of_the_process_is_critical_at_once_whatever_an_older_chec
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
         watch = Watch(f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}", period=1000)
-        descriptor = open_process(process.pid)
+        watched = WorkerProcess(
+            (process.pid, None),
+            on_start=watch.check.process_started,
+            on_end=watch.check.process_ended,
+            on_event=lambda _: None,
+        )
         nursery.start_soon(watch.check.run)
-        nursery.start_soon(watch.check.watch_process, descriptor)
+        nursery.start_soon(watched.run)
         await asked.wait()
         process.kill()
         assert await watch.news() == (Readiness.CRITICAL, "its process has ended")
