@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import click
@@ -11,7 +12,7 @@ from rumormill.cli.asking import Sidecar, asking, output_option
 from rumormill.cli.exit_codes import EPILOG, NONE_FOUND, BadRequest
 from rumormill.cli.explaining import nobody_owns, show_explanation
 from rumormill.cli.tables import Column, seconds, show_line, show_pairs, show_table
-from rumormill.discovery.answers import EventRow, EventsAnswer, LookupAnswer, MemberRow, MembersAnswer
+from rumormill.discovery.answers import EventRow, EventsAnswer, LookupAnswer, MemberRow, MembersAnswer, shared_in_words
 from rumormill.discovery.commands import Status
 from rumormill.ring.worker import Worker, WorkersAnswer
 
@@ -85,8 +86,19 @@ def members(sidecar: Sidecar, output: str) -> None:
         write_json(body)
         return
     show_table(MEMBER_COLUMNS, answer.members, "Nobody is known yet.")
+    for (_, url), names in shared_workers(answer.members).items():
+        show_line(shared_in_words(names, url), "yellow")
     if answer.isolated:
         show_line(ISOLATED, "yellow")
+
+
+def shared_workers(members: Iterable[MemberRow]) -> dict[tuple[str, str], list[str]]:
+    """The names of present members that name one worker, by service and URL."""
+    named: dict[tuple[str, str], list[str]] = {}
+    for member in members:
+        if member.liveness in ("alive", "suspect") and not member.pending:
+            named.setdefault((member.service, member.url), []).append(member.name)
+    return {where: sorted(names) for where, names in named.items() if len(names) > 1}
 
 
 @click.command(epilog=EPILOG)
@@ -204,6 +216,7 @@ def _portrait(status: Status) -> list[tuple[str, str]]:
         *([("settings trouble", status.settings_trouble)] if status.settings_trouble else []),
         *([("worker process", status.worker_process)] if status.worker_process else []),
         *_certificate(status),
+        *([("worker shared with", ", ".join(status.shares_worker_with))] if status.shares_worker_with else []),
         ("generation", str(status.generation)),
         ("instance", status.instance),
         ("table digest", status.table_digest),

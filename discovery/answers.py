@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from rumormill.ring.worker import LivenessWord, ReadinessWord, Worker
@@ -73,6 +75,12 @@ class MemberRow(msgspec.Struct, frozen=True):
     rtt: float | None
     """Seconds to it and back; null until measured."""
     tags: dict[str, str]
+
+
+def shared_in_words(names: Sequence[str], url: str) -> str:
+    """What it means that several members name one worker, and what to do."""
+    who = f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{who} name the same worker, {url}: it gets the load of {len(names)}; leave one agent beside it"
 
 
 class MembersAnswer(msgspec.Struct, frozen=True):

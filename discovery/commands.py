@@ -51,6 +51,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Keys that open what others seal; 0 in plaintext."""
     seal_trouble: str
     """What an address this sidecar tried lately says of its seal (unauthenticated); empty when nothing."""
+    shares_worker_with: list[str]
+    """Other members that serve the same service at the same URL: its worker gets the load of all of them."""
     loop_lag: float
     """Seconds the loop came late to its last deadline."""
     counters: dict[str, int]

@@ -38,6 +38,7 @@ from rumormill.sidecar.log import Log, monotonic, open_log
 from rumormill.sidecar.reload import InForce, Reloader, read_in_force
 from rumormill.sidecar.secrets import read_policy_key
 from rumormill.sidecar.settings import Settings
+from rumormill.sidecar.shared_worker import SharedWorker
 from rumormill.sidecar.snapshot import Remembered, SnapshotIgnored, read_snapshot_untrusted, snapshot_keeper
 from rumormill.sidecar.sockets import (
     Listener,
@@ -155,6 +156,7 @@ class _Agent:
                 nursery.start_soon(task)
             if self.certificate is not None:
                 nursery.start_soon(self.certificate.run)
+            nursery.start_soon(SharedWorker(self.node, self.companion.worker_shared).run)
             await nursery.start(self._hear_signals)
             await nursery.start(self._serve, listeners)
             await self.going.wait()

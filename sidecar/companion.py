@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import trio
 
+from rumormill.discovery.answers import shared_in_words
 from rumormill.discovery.commands import Impossible, KeyRow, KeysAnswer, SettingValue, Status
 from rumormill.discovery.policies import find
 from rumormill.gossip import InvalidKey, KeyRing, Node, Profile
@@ -28,6 +29,7 @@ from rumormill.ring.worker import ReadinessWord
 from rumormill.sidecar.log import Log, monotonic
 from rumormill.sidecar.reload import Reloader
 from rumormill.sidecar.settings import Settings
+from rumormill.sidecar.shared_worker import sharing
 from rumormill.sidecar.tls import CertificateKeeper
 
 _WORDS: Mapping[Readiness, ReadinessWord] = {
@@ -127,6 +129,14 @@ class Companion:
     def worker_failed(self) -> None:
         """A worker that was ready has ended, refused or answered wrongly; one that is only silent may be busy."""
         self._node.worker_failed(boot_clock())
+
+    def worker_shared(self, others: Sequence[str]) -> None:
+        """Other members name this worker's URL as theirs; nobody does any more where there are none."""
+        names, url = [self._settings.name, *others], self._settings.worker_url
+        if others:
+            self._log.warning("shared worker", url=url, members=names, text=shared_in_words(names, url))
+        else:
+            self._log.info("shared worker", url=url, members=names, text="no other member names this worker any more")
 
     def worker_is(self, readiness: Readiness, why: str) -> None:
         """The worker check has concluded something."""
@@ -295,6 +305,7 @@ class Companion:
             seal="aes-256-gcm" if node.keyring else "plaintext",
             keys=len(node.keyring.keys) if node.keyring else 0,
             seal_trouble=node.seal_trouble,
+            shares_worker_with=list(sharing(node.instance, node.view.members)),
             loop_lag=round(self._transport.lag, 4),
             counters={**node.counters, **self._counters()},
             settings=shown(settings),

@@ -102,6 +102,22 @@ def test_when_all_are_busy_the_least_loaded_for_its_weight_is_asked():
     assert everyone(standings) == ["c", "b", "a"]
 
 
+def test_a_worker_that_two_members_name_is_tried_once_and_its_load_counted_once():
+    one, twin, other = worker("a", url="http://x"), worker("b", url="http://x"), worker("c")
+    standings = standings_of(one, twin, other)
+    assert len(everyone(standings)) == len(everyone(standings, None)) == 2
+    standings.begin(one)
+    standings.begin(twin)
+    assert standings.of(one) is standings.of(twin)
+    assert standings.of(one).in_flight == 2
+    # Whoever of the two is drawn beside the other worker is the busier one.
+    picks = Counter(standings.pick(None, (), 0.0).url for _ in range(400))
+    assert picks["http://x"] < 400 * 0.6
+    evicted = topology_of(other, before=standings.topology, now=1.0)
+    assert [gone.url for _, gone in evicted.departed] == ["http://x"] * 2
+    assert topology_of(twin, other, before=standings.topology, now=1.0).departed == ()
+
+
 def test_unkeyed_requests_follow_weights_and_avoid_the_busy():
     standings = standings_of(worker("light"), worker("heavy", weight=3.0))
     picks = Counter(standings.pick(None, (), 0.0).name for _ in range(4000))

@@ -108,6 +108,7 @@ class Sidecar:
             seal="plaintext",
             keys=0,
             seal_trouble="",
+            shares_worker_with=[],
             loop_lag=0.001,
             counters={"sent": 12},
             settings={"period": 0.2, "join": ["127.0.0.1:7947"], "zone": None},
