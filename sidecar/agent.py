@@ -265,6 +265,7 @@ class _Agent:
             settings.join,
             remembered.addresses,
             family=self.sock.family,
+            loopback=settings.gossip.loopback,
             rng=rng,
             set_contacts=node.set_contacts,
             joined=lambda: node.joined,

@@ -33,14 +33,17 @@ class Contacts:
         remembered: Sequence[Address],
         *,
         family: socket.AddressFamily,
+        loopback: bool,
         rng: random.Random,
         set_contacts: Callable[[Sequence[Address]], None],
         joined: Callable[[], bool],
         on_trouble: Callable[[Endpoint, str], None],
     ) -> None:
+        """``loopback``: the socket is bound to a loopback address, which reaches this machine only."""
         self._found: dict[Endpoint, tuple[Address, ...]] = {seed: _literal(seed) for seed in seeds}
         self._remembered = tuple(remembered)
         self._family = family
+        self._loopback = loopback
         self._rng = rng
         self._set_contacts = set_contacts
         self._joined = joined
@@ -75,11 +78,20 @@ class Contacts:
             if found and found != self._found[seed]:
                 self._found[seed] = found
                 self._tell()
+            problem = problem or self._out_of_reach(found)
             if problem and problem != trouble:
                 self._on_trouble(seed, problem)
             trouble = problem
             await trio.sleep(delay * self._rng.uniform(0.75, 1.25))
             delay = RESOLVE_LATER if self._joined() else min(delay * 1.5, RESOLVE_LATER)
+
+    def _out_of_reach(self, found: tuple[Address, ...]) -> str:
+        if not self._loopback or any(
+            e.loopback or e.of_this_machine for e in (Endpoint(*address) for address in found)
+        ):
+            return ""
+        host = found[0][0]
+        return f"it is {host}, and --gossip is loopback, which reaches this machine only: give --gossip another address"
 
     async def _resolve(self, seed: Endpoint) -> tuple[tuple[Address, ...], str]:
         try:

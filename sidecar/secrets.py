@@ -1,4 +1,7 @@
-"""Files that hold secrets: group keys and the HTTP tokens. Read only when nobody else can read them."""
+"""Files that hold secrets: group keys and the HTTP tokens. Read only when nobody else can read them.
+
+A group of ours may: in Kubernetes a secret's files are root's, and pods that are not root read them by ``fsGroup``.
+"""
 
 from __future__ import annotations
 
@@ -42,26 +45,45 @@ def read_policy_key(path: Path) -> PolicyKey:
 
 
 def read_private(path: Path, what: str, make: str, unless: str = "") -> str:
-    """The text of a file that only its owner can read. Raises :class:`SettingsError`; ``make`` says how to get one.
+    """The text of a file that only its owner, or a group of ours, can read. ``make`` says how to get one. Raises
+    :class:`SettingsError`.
 
     What begins with the word ``unless`` is public, and others may read it.
     """
     try:
         with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            found = os.fstat(file.fileno())
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise SettingsError(f"{what} {path} does not exist", make) from None
     except OSError as error:
         raise SettingsError(
             f"{what} {path} cannot be read: {error.strerror}",
-            f"ls -l {path} shows whose it is; it must be yours, mode 0600",
+            f"ls -l {path} shows whose it is; it must be yours, mode 0600, or a group's of yours, mode 0440",
         ) from None
-    if mode & 0o077 and not (unless and data.startswith(unless.encode() + b" ")):
-        raise SettingsError(f"{what} {path} can be read by others (mode {mode:04o})", f"chmod 600 {path}")
+    if exposed(found, groups()) and not (unless and data.startswith(unless.encode() + b" ")):
+        mode = stat.S_IMODE(found.st_mode)
+        raise SettingsError(f"{what} {path} can be read by others (mode {mode:04o})", _how_to_close(path, found.st_uid))
     if len(data) > MAX_BYTES:
         raise SettingsError(f"{what} {path} is longer than {MAX_BYTES} bytes", make)
     try:
         return data.decode()
     except UnicodeDecodeError:
         raise SettingsError(f"{what} {path} is not text", make) from None
+
+
+def groups() -> frozenset[int]:
+    """The groups this process is in."""
+    return frozenset((os.getegid(), *os.getgroups()))
+
+
+def exposed(found: os.stat_result, ours: frozenset[int]) -> bool:
+    """Whether anybody but its owner, and our own groups, may do anything with the file."""
+    allowed = 0o760 if found.st_gid in ours else 0o700
+    return bool(stat.S_IMODE(found.st_mode) & ~allowed & 0o777)
+
+
+def _how_to_close(path: Path, owner: int) -> str:
+    if owner == os.geteuid():
+        return f"chmod 600 {path}"
+    return f"have its owner run chmod 640 {path}, its group one of yours; in Kubernetes: fsGroup, and defaultMode: 0440"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 
 import msgspec
 
@@ -144,6 +145,30 @@ def _check_join(settings: Settings) -> None:
             continue
         if wildcard:
             raise SettingsError(f"--join {seed} is everywhere and nowhere", "give one member's address")
+        _check_reach(settings, seed)
+
+
+def _check_reach(settings: Settings, seed: Endpoint) -> None:
+    """Nothing gets from a loopback address to another machine, or back. Names are looked at when they resolve."""
+    if seed.loopback or seed.of_this_machine:
+        return
+    for flag, ours in (("--gossip", settings.gossip), ("--advertise", settings.reached_at)):
+        if ours.loopback:
+            own = Endpoint(_own_address_towards(seed), ours.port)
+            raise SettingsError(
+                f"{flag} {ours} is loopback, which reaches this machine only, and --join {seed} is another",
+                f"give the address the others reach this machine at: {flag} {own}",
+            )
+
+
+def _own_address_towards(seed: Endpoint) -> str:
+    """Which of this machine's addresses the kernel would send from; nothing is sent."""
+    try:
+        with socket.socket(seed.family, socket.SOCK_DGRAM) as probe:
+            probe.connect((seed.host, seed.port))
+            return str(probe.getsockname()[0])
+    except OSError:  # no way there yet
+        return "10.0.0.5" if seed.family == socket.AF_INET else "2001:db8::5"
 
 
 def _check_record(settings: Settings) -> None:

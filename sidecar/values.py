@@ -87,6 +87,16 @@ class Endpoint(str):
         return self.host == "localhost" if self.ip is None else self.ip.is_loopback
 
     @property
+    def of_this_machine(self) -> bool:
+        """Whether a literal host is an address of this machine: the kernel binds those only."""
+        try:
+            with socket.socket(self.family, socket.SOCK_DGRAM) as probe:
+                probe.bind((self.host, 0))
+        except OSError:
+            return False
+        return True
+
+    @property
     def family(self) -> socket.AddressFamily:
         """Meant for endpoints whose host is a literal."""
         return socket.AF_INET6 if ":" in self.host else socket.AF_INET

@@ -51,11 +51,12 @@ class Told:
         self.trouble: list[str] = []
         self.joined = False
 
-    def contacts_of(self, *seeds: str, remembered: Sequence[Address] = ()) -> Contacts:
+    def contacts_of(self, *seeds: str, remembered: Sequence[Address] = (), loopback: bool = False) -> Contacts:
         return Contacts(
             [Endpoint.parse(seed) for seed in seeds],
             remembered,
             family=socket.AF_INET,
+            loopback=loopback,
             rng=random.Random(1),
             set_contacts=lambda addresses: setattr(self, "contacts", list(addresses)),
             joined=lambda: self.joined,
@@ -119,3 +120,19 @@ async def test_a_headless_service_of_a_large_pool_is_bounded(names: NameServer, 
         await trio.sleep(1)
         assert len(told.contacts) == 64
         nursery.cancel_scope.cancel()
+
+
+async def test_a_name_that_loopback_cannot_reach_is_told_once(
+    names: NameServer, autojump_clock: trio.abc.Clock
+) -> None:
+    told = Told()
+    names.table |= {"far": ["198.51.100.7", "198.51.100.8"], "near": ["127.0.0.1"]}
+    told.joined = True
+    with trio.move_on_after(100):
+        await told.contacts_of("far:7946", "near:7946", loopback=True).run()
+    assert names.asked > 4
+    [only] = told.trouble
+    assert only.startswith("far:7946: it is 198.51.100.7, and --gossip is loopback")
+    with trio.move_on_after(100):
+        await told.contacts_of("far:7946").run()
+    assert told.trouble == [only], "from another address it can be reached"

@@ -10,7 +10,7 @@ import pytest
 
 from rumormill.sidecar import Settings, SettingsError, load
 from rumormill.sidecar.keyfile import read_key_file
-from rumormill.sidecar.secrets import read_token_file
+from rumormill.sidecar.secrets import exposed, read_token_file
 from rumormill.sidecar.settings import description_of, fields
 from rumormill.sidecar.values import Endpoint, Seconds, WorkerUrl
 
@@ -164,6 +164,17 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"key_file": "k"}, "exclude each other", "leave one out; a key file can also"),
     ({"join": ("10.0.0.1:0",)}, "has port 0", "gossips on"),
     ({"join": ("0.0.0.0:1",)}, "everywhere and nowhere", "one member's address"),
+    (
+        {"join": ("198.51.100.7:1",)},
+        "--gossip 127.0.0.1:7946 is loopback, which reaches this machine only",
+        "--gossip ",
+    ),
+    (
+        {"join": ("localhost:1", "198.51.100.7:1"), "gossip": "0.0.0.0:7000", "advertise": "127.0.0.1:7000"},
+        "--advertise 127.0.0.1:7000 is loopback",
+        ":7000",
+    ),
+    ({"join": ("[2001:db8::7]:1",), "gossip": "[::1]:7946"}, "--gossip [::1]:7946 is loopback", ":7946"),
     ({"name": None, "cluster": None}, "the agent needs --name and --cluster", "for example: rumormill agent"),
 ]
 
@@ -225,6 +236,16 @@ def test_every_setting_says_what_it_is_for() -> None:
         assert metavar == metavar.upper()
 
 
+def test_loopback_may_join_what_is_on_this_machine() -> None:
+    assert settings(join=("127.0.0.2:7946", "localhost:7946", "elsewhere.example:7946"))
+    assert settings(
+        join=("198.51.100.7:7946",), gossip="0.0.0.0:7946", advertise="10.0.0.5:7946", advertise_worker="http://h"
+    )
+    own = Endpoint("127.0.0.1", 1)
+    assert own.of_this_machine
+    assert not Endpoint("198.51.100.7", 1).of_this_machine
+
+
 def test_values_print_as_they_are_written() -> None:
     assert str(Endpoint.parse("[::1]:7946")) == "[::1]:7946"
     assert (Endpoint("::1", 5).host, Endpoint("h", 5).port) == ("::1", 5)
@@ -260,6 +281,25 @@ def test_a_key_file_that_will_not_do(tmp_path: Path, text: str | bytes, mode: in
         read_key_file(private(tmp_path / "k", text, mode))
     assert message in refused.value.message
     assert hint in refused.value.hint
+
+
+def test_a_group_of_ours_may_read_a_secret_and_nobody_else_may(tmp_path: Path) -> None:
+    path = private(tmp_path / "k", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n", 0o440)
+    assert read_key_file(path).ring.keys == (bytes(32),)
+    group = path.stat().st_gid
+    for mode, ours_may, others_may in (
+        (0o400, True, True),
+        (0o600, True, True),
+        (0o440, True, False),
+        (0o640, True, False),
+        (0o660, True, False),
+        (0o650, False, False),
+        (0o444, False, False),
+        (0o641, False, False),
+    ):
+        path.chmod(mode)
+        assert exposed(path.stat(), frozenset({group})) is not ours_may, oct(mode)
+        assert exposed(path.stat(), frozenset({group + 1})) is not others_may, oct(mode)
 
 
 def test_a_key_file_that_is_not_there_or_is_a_folder(tmp_path: Path) -> None:
