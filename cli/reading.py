@@ -14,6 +14,7 @@ from rumormill.cli.explaining import nobody_owns, show_explanation
 from rumormill.cli.tables import Column, seconds, show_line, show_pairs, show_table
 from rumormill.discovery.answers import EventRow, EventsAnswer, LookupAnswer, MemberRow, MembersAnswer, shared_in_words
 from rumormill.discovery.commands import Status
+from rumormill.membership.record import USUAL_PERIOD
 from rumormill.ring.worker import Worker, WorkersAnswer
 
 ISOLATED = "This sidecar is isolated: what it says of the others is what it last knew. Ask another with --http."
@@ -28,6 +29,7 @@ WORKER_COLUMNS: tuple[Column[Worker], ...] = (
     Column("WEIGHT", lambda w: f"{w.weight:g}", right=True),
     Column("URL", lambda w: w.url),
     Column("TAGS", lambda w: tags(w.tags)),
+    Column("PROBATION UNTIL", lambda w: clock(w.probation_until)),
     Column("SINCE", lambda w: clock(w.since)),
 )
 
@@ -35,6 +37,7 @@ MEMBER_COLUMNS: tuple[Column[MemberRow], ...] = (
     Column("NAME", lambda m: f"{m.name} (pending)" if m.pending else m.name),
     Column("LIVENESS", lambda m: m.liveness),
     Column("READINESS", lambda m: m.readiness),
+    Column("PROBATION", lambda m: "" if m.probation is None else f"{m.probation:.0f} s more", right=True),
     Column("SERVICE", lambda m: m.service),
     Column("RELEASE", lambda m: m.release),
     Column("ZONE", lambda m: m.zone),
@@ -42,6 +45,7 @@ MEMBER_COLUMNS: tuple[Column[MemberRow], ...] = (
     Column("HEARD", lambda m: seconds(m.last_heard), right=True),
     Column("RTT", lambda m: "" if m.rtt is None else f"{m.rtt * 1000:.1f} ms", right=True),
     Column("MISSES", lambda m: str(m.misses) if m.misses else "", right=True),
+    Column("PERIOD", lambda m: "" if m.period == USUAL_PERIOD / 1000 else f"{m.period:g} s", right=True),
     Column("ADDRESS", lambda m: m.address),
     Column("WHY", lambda m: m.why),
 )
@@ -157,6 +161,8 @@ def lookup(
         write_json(body)
     else:
         show_table(WORKER_COLUMNS[:-1], answer.owners, nobody_owns(key, service))
+        for name, why in answer.unroutable.items():
+            show_line(f"not {name}: {why}", "yellow")
         show_line(f"routing digest {answer.routing_digest}", "dim")
     if not answer.owners:
         sys.exit(NONE_FOUND)
@@ -217,6 +223,7 @@ def _portrait(status: Status) -> list[tuple[str, str]]:
         *([("worker process", status.worker_process)] if status.worker_process else []),
         *_certificate(status),
         *([("worker shared with", ", ".join(status.shares_worker_with))] if status.shares_worker_with else []),
+        *([("period trouble", status.period_trouble)] if status.period_trouble else []),
         ("generation", str(status.generation)),
         ("instance", status.instance),
         ("table digest", status.table_digest),

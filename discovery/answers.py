@@ -41,6 +41,8 @@ class LookupAnswer(msgspec.Struct, frozen=True):
     """Whoever has the same digest has the same owners, in the same order."""
     owners: list[Worker]
     """In ring order, suspects in their place: a caller tries those last, but that is the caller's step."""
+    unroutable: dict[str, str] = {}
+    """Workers of the service that take no new work, by name, and why; 32 of them at most."""
 
 
 class MemberRow(msgspec.Struct, frozen=True):
@@ -75,6 +77,10 @@ class MemberRow(msgspec.Struct, frozen=True):
     rtt: float | None
     """Seconds to it and back; null until measured."""
     tags: dict[str, str]
+    probation: float | None = None
+    """Seconds for which it still takes no new work because it has flapped; null where it has not."""
+    period: float = 0.2
+    """Seconds between two of its heartbeats."""
 
 
 def shared_in_words(names: Sequence[str], url: str) -> str:

@@ -53,6 +53,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What an address this sidecar tried lately says of its seal (unauthenticated); empty when nothing."""
     shares_worker_with: list[str]
     """Other members that serve the same service at the same URL: its worker gets the load of all of them."""
+    period_trouble: str = ""
+    """Members that heartbeat at another period than this sidecar; empty where there are none."""
     loop_lag: float
     """Seconds the loop came late to its last deadline."""
     counters: dict[str, int]

@@ -190,4 +190,6 @@ class Desk:
             last_heard=detail.last_heard if detail else None,
             rtt=detail.rtt if detail else None,
             tags=dict(member.tags),
+            probation=detail.probation if detail else None,
+            period=member.period,
         )

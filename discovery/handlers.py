@@ -67,7 +67,8 @@ async def lookup(desk: Desk, call: Call[LookupQuery]) -> Response:
     desk.require_pool()
     query = call.query
     view, routing = await routing_of(desk, known_service(desk, query.service), or_former=True)
-    return prepare_json(LookupAnswer(query.key, routing.digest, view.owners(routing, query.key, query.n)))
+    owners = view.owners(routing, query.key, query.n)
+    return prepare_json(LookupAnswer(query.key, routing.digest, owners, view.unroutable))
 
 
 async def members(desk: Desk, _call: Call[NoQuery]) -> Response:

@@ -33,6 +33,8 @@ from rumormill.ring.worker import LivenessWord, Policy, ReadinessWord, Worker, W
 
 ALL_SERVICES: Final = ""
 """The name under which all workers together are answered."""
+UNROUTABLE_TOLD: Final = 32
+"""Workers for which a lookup says why it does not name them."""
 EMPTY_KEPT: Final = 1024
 """Services remembered (their index, that is) after their last worker has gone."""
 
@@ -82,6 +84,7 @@ def worker_of(member: Member, wall_offset: float) -> Worker:
         tags=dict(member.tags),
         since=timestamp(member.since + wall_offset),
         address=address_text(member.address),
+        probation_until=timestamp(member.probation_ends + wall_offset) if member.probation_ends is not None else "",
     )
 
 
@@ -91,8 +94,15 @@ def address_text(address: Address) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def why_not(worker: Worker) -> str:
+    """Why a worker that is present takes no new work, in words."""
+    if worker.probation_until and worker.readiness == "starting":
+        return f"it has flapped, and is on probation until {worker.probation_until}"
+    return "its weight is 0" if worker.readiness in ("passing", "warning") else f"its worker is {worker.readiness}"
+
+
 def _seen(worker: Worker) -> tuple[object, ...]:
-    """All of a worker that moves the index: everything but utilization and since."""
+    """All of a worker that moves the index: everything but utilization, since, and when exactly a probation ends."""
     return (
         worker.name,
         worker.generation,
@@ -106,6 +116,7 @@ def _seen(worker: Worker) -> tuple[object, ...]:
         worker.readiness,
         worker.tags,
         worker.address,
+        bool(worker.probation_until),
     )
 
 
@@ -117,6 +128,7 @@ class ServiceView:
         "_encoded",
         "_ring",
         "_routing_digest",
+        "_unroutable",
         "cluster",
         "index",
         "isolated",
@@ -148,6 +160,7 @@ class ServiceView:
         self._ring: Routing | None = None
         self._encoded: dict[Form, Prepared] = {}
         self._by_name: dict[str, Worker] = {}
+        self._unroutable: dict[str, str] | None = None
 
     @property
     def routing_digest(self) -> str:
@@ -188,6 +201,14 @@ class ServiceView:
             return [self._by_name[worker.name] for worker in routing.owners(key, count)]
         present = (self._by_name[worker.name] for worker in routing.walk(key) if worker.name in self._by_name)
         return list(islice(present, count))
+
+    @property
+    def unroutable(self) -> dict[str, str]:
+        """Present workers that take no new work, by name, and why; the first of them where they are many."""
+        if self._unroutable is None:
+            waiting = (worker for worker in self.workers if not worker.routable)
+            self._unroutable = {worker.name: why_not(worker) for worker in islice(waiting, UNROUTABLE_TOLD)}
+        return self._unroutable
 
     def same_but_for_times(self, workers: tuple[Worker, ...], policy: Policy, *, isolated: bool) -> bool:
         """Whether these would give an answer that differs in nothing but `since` and `utilization`."""

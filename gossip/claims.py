@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
-from rumormill.gossip.happenings import SENTENCES, event_kind, routability_moved
+from rumormill.gossip.happenings import SENTENCES, event_kind, routability_moved, self_description
 from rumormill.gossip.isolation import Isolation
 from rumormill.gossip.namesakes import Namesakes
 from rumormill.gossip.spread import Spread
@@ -360,13 +360,16 @@ class Claims:
         return self._state.now - since > self._state.settings.tombstone_life / 2
 
     def _tell(self, change: Change, after: Row, why: str) -> None:
-        if kind := event_kind(change):
+        kind, more = event_kind(change), self_description(change, self._state.me)
+        if kind and not (kind == "updated" and more):
             suffix = f": {why}" if why else ""
             if after.pending:  # not the holder of the name, and nobody should read it as news of the holder
                 text = f"a newcomer that waits for the name {after.name} {SENTENCES[kind]}{suffix}"
                 self._state.tell("newcomer", after.name, text)
             else:
                 self._state.tell(kind, after.name, f"{after.name} {SENTENCES[kind]}{suffix}")
+        for kind, words in more.items():
+            self._state.tell(kind, after.name, f"{after.name} {words}")
 
     # --- helpers of the above
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rumormill.membership.record import Liveness
+from rumormill.membership.record import Liveness, Record
+from rumormill.membership.row import Row
 from rumormill.membership.table import Change
 
 SENTENCES = {
@@ -15,6 +16,38 @@ SENTENCES = {
     "refuted": "refuted the suspicion",
     "updated": "changed what it says of its worker",
 }
+
+SERVED = "has served its probation"
+
+
+def self_description(change: Change, me: Row) -> dict[str, str]:
+    """What is new of what a member says of itself beside its readiness, in words, by the kind of event."""
+    before, after = change.before, change.after
+    if after is None or after.record is None or not after.present or after.pending:
+        return {}
+    former = before.record if before is not None and change.same_life else None
+    told = {}
+    if words := _of_probation(former, after.record):
+        told["probation"] = words
+    if me.record and after.record.period != me.record.period and (not former or former.period != after.record.period):
+        told["period"] = _of_period(after.record.period, me.record.period)
+    return told
+
+
+def _of_probation(former: Record | None, record: Record) -> str | None:
+    """When it begins, is made longer, and is over. Said again from time to time, it is always shorter."""
+    then = former.probation if former else 0
+    if record.probation > then:
+        return f"has flapped and is on probation for {record.probation / 1000:.0f} s: it takes no new work"
+    return SERVED if then and not record.probation else None
+
+
+def _of_period(theirs: int, ours: int) -> str:
+    """That a member keeps another time than we do. Milliseconds."""
+    return (
+        f"sends a heartbeat every {theirs / 1000:g} s, this member every {ours / 1000:g} s: give all members one "
+        "--period, or the quicker ask in vain and the slower are evicted late"
+    )
 
 
 def event_kind(change: Change) -> str | None:

@@ -239,7 +239,7 @@ class Joining:
                 contact.ours = True
             return
         lives = [
-            KnownLife(row.generation, row.instance, row.incarnation, row.liveness, row.pending)
+            KnownLife(row.generation, row.instance, row.incarnation, row.liveness, row.pending, row.draining)
             for row in state.table.lives(join.name)
         ]
         if len(join.padding) + len(join.name.encode()) < JOIN_BYTES:

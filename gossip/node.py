@@ -388,7 +388,7 @@ class Node:
 
     def details(self, now: float) -> dict[bytes, MemberDetail]:
         """Misses, monitors, last heard and round-trip time of each member, by instance."""
-        return member_details(self._state, self._detector.watches, self._pings, now + self._ahead)
+        return member_details(self._state, self._detector.watches, self._pings, self._portrait, now + self._ahead)
 
     def addresses(self) -> list[Address]:
         """Where present members live: an address book for the next start."""

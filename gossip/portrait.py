@@ -10,7 +10,7 @@ from rumormill.gossip.detector import Watch
 from rumormill.gossip.pings import Pings
 from rumormill.gossip.state import State
 from rumormill.membership.policy import PolicyRecord
-from rumormill.membership.record import Liveness, Readiness
+from rumormill.membership.record import USUAL_PERIOD, Liveness, Readiness
 from rumormill.membership.row import Row
 from rumormill.membership.view import Member, MemberDetail, PoolView
 
@@ -31,6 +31,8 @@ class Portrait:
         self._members: dict[bytes, Member] = {}
         """By half: those whose rows are still what they are made of."""
         self._since: dict[bytes, tuple[Liveness, Readiness, float]] = {}
+        self._probation: dict[bytes, tuple[int, float]] = {}
+        """Of which record, by its checksum, and when what it says of probation will be over."""
 
     @property
     def edition(self) -> tuple[int, bool]:
@@ -45,11 +47,30 @@ class Portrait:
             row = table.get(half)
             if row is None:
                 self._since.pop(half, None)
+                self._probation.pop(half, None)
                 continue
+            self._note_probation(row)
             readiness, before = _readiness(row), self._since.get(half)
             if before is None or before[0] is not row.liveness or before[1] is not readiness:
                 self._since[half] = (row.liveness, readiness, self._state.now)
         table.touched.clear()
+
+    def _note_probation(self, row: Row) -> None:
+        """What a record says counts from when it was heard, and not again with each verdict about it."""
+        if row.record is None or not row.record.probation:
+            self._probation.pop(row.half, None)
+        elif self._probation.get(row.half, (0, 0.0))[0] != row.checksum:
+            self._probation[row.half] = (row.checksum, self._state.now + row.record.probation / 1000)
+
+    def probation_left(self, half: bytes, now: float) -> float | None:
+        """Seconds of a member's probation that are left; None if it is on none."""
+        probation = self._probation.get(half)
+        return max(0.0, probation[1] - now) if probation else None
+
+    def _member(self, row: Row) -> Member:
+        state, probation = self._state, self._probation.get(row.half)
+        ends = probation[1] if probation else None
+        return _member(row, self._since[row.half][2], state.why.get(row.half, ""), ends)
 
     def view(self) -> PoolView:
         state = self._state
@@ -58,7 +79,7 @@ class Portrait:
             members = self._members
             for row in state.table:
                 if row.half not in members:
-                    members[row.half] = _member(row, self._since[row.half][2], state.why.get(row.half, ""))
+                    members[row.half] = self._member(row)
             ordered = tuple(sorted(members.values(), key=attrgetter("name", "pending")))
             self._view = PoolView(state.cluster, state.me.name, state.isolated, ordered, self.policies())
             self._made_of = self.edition
@@ -73,7 +94,7 @@ def _readiness(row: Row) -> Readiness:
     return row.record.readiness if row.record else Readiness.STARTING
 
 
-def _member(row: Row, since: float, why: str) -> Member:
+def _member(row: Row, since: float, why: str, probation_ends: float | None) -> Member:
     record = row.record
     return Member(
         name=row.name,
@@ -92,10 +113,14 @@ def _member(row: Row, since: float, why: str) -> Member:
         pending=row.pending,
         since=since,
         why=why,
+        probation_ends=probation_ends,
+        period=(record.period if record else USUAL_PERIOD) / 1000,
     )
 
 
-def member_details(state: State, watches: Mapping[bytes, Watch], pings: Pings, now: float) -> dict[bytes, MemberDetail]:
+def member_details(
+    state: State, watches: Mapping[bytes, Watch], pings: Pings, portrait: Portrait, now: float
+) -> dict[bytes, MemberDetail]:
     """What an operator asks for, by instance."""
     details = {}
     for row in state.table:
@@ -108,5 +133,6 @@ def member_details(state: State, watches: Mapping[bytes, Watch], pings: Pings, n
             monitors=tuple(sorted(state.name_of(half) for half in monitors)),
             last_heard=max(0.0, now - heard) if heard is not None else None,
             rtt=pings.rtt(row.half) or None,
+            probation=portrait.probation_left(row.half, now),
         )
     return details

@@ -6,6 +6,7 @@ meet here. Nothing in this room reads a clock: ``now`` is set by the node's verb
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -24,6 +25,8 @@ from rumormill.gossip.wire import MAX_DATAGRAM, Message, assemble, encode_messag
 from rumormill.membership.record import (
     MAX_LIFE,
     MAX_OWN_RECORD_BYTES,
+    MAX_PERIOD,
+    MAX_PROBATION,
     Address,
     Readiness,
     Record,
@@ -71,12 +74,14 @@ class Identity:
     keys: MemberKeys
     credential: Credential | None = None
     """The certified signing key of the name, where the pool has an authority."""
-    probation: bool = False
-    """We have flapped (damping.py): we say *starting* where our profile says that we are ready."""
+    probation_ends: float = -math.inf
+    """We have flapped (damping.py): until then we say *starting* where our profile says that we are ready."""
 
-    def record(self) -> Record:
+    def record(self, now: float, period: float) -> Record:
+        """What we say of ourselves now, with the time between our heartbeats. Seconds."""
         profile = self.profile
-        waits = self.probation and profile.readiness.routable
+        left = max(0, math.ceil((self.probation_ends - now) * 1000)) if self.probation_ends > now else 0
+        waits = left and profile.readiness.routable
         return Record(
             name=self.name,
             generation=self.generation,
@@ -93,6 +98,8 @@ class Identity:
             readiness=Readiness.STARTING if waits else profile.readiness,
             tags=dict(profile.tags),
             certificate=self.keys.certificate,
+            probation=min(left, MAX_PROBATION),
+            period=min(max(1, round(period * 1000)), MAX_PERIOD),
         )
 
 
@@ -195,7 +202,7 @@ class State:
 
     def rewrite(self) -> None:
         """Write our record anew from the identity, and hold it."""
-        record = self._identity.record()
+        record = self._identity.record(self.now, self.settings.period)
         validate_record(record, MAX_OWN_RECORD_BYTES)
         keys, encoded = self._identity.keys, encode_record(record)
         self.me = row_of_record_untrusted(encoded, keys.sign(record_text(self.seal.label, encoded)))

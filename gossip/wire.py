@@ -146,6 +146,8 @@ class KnownLife(msgspec.Struct, frozen=True, array_like=True, gc=False):
     incarnation: Life
     liveness: Liveness
     pending: bool
+    draining: bool = False
+    """Whether it had said that it takes no new work: then its end is no flap."""
 
 
 class Challenge(Message, tag=33):

@@ -31,6 +31,10 @@ MAX_OWN_RECORD_BYTES = 1000
 """Of what we write: it must share one datagram with a header, an envelope, its signature and a signed farewell."""
 MAX_LIFE = 2**40
 """Generations and incarnations stay below this, so no claim can run the counter out."""
+MAX_PROBATION, MAX_PERIOD = 300_000, 60_000
+"""Milliseconds."""
+USUAL_PERIOD = 200
+"""Milliseconds between the heartbeats of a member that says nothing else of them."""
 MAX_WEIGHT = 1_000_000
 """In thousandths: a worker weighs at most 1000 times the normal one."""
 
@@ -105,6 +109,10 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tags: dict[str, str] = msgspec.field(default_factory=dict)
     certificate: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
     """Where the pool has an authority: its signature over the name and the signing key."""
+    probation: Annotated[int, msgspec.Meta(ge=0, le=MAX_PROBATION)] = 0
+    """Milliseconds for which, from when this was written, it takes no new work because it has flapped."""
+    period: Annotated[int, msgspec.Meta(ge=1, le=MAX_PERIOD)] = USUAL_PERIOD
+    """Milliseconds between two of its heartbeats."""
 
     @property
     def instance(self) -> bytes:
@@ -125,9 +133,18 @@ def instance_of(keys: bytes) -> bytes:
     return hashlib.sha256(keys).digest()[:INSTANCE_BYTES]
 
 
+_LAST_FIELDS = (0, USUAL_PERIOD)
+"""What members of the first version say of probation and period: nothing."""
+
+
 def encode_record(record: Record) -> bytes:
-    """The canonical bytes of a record; equal records give equal bytes."""
-    return _encoder.encode(record)
+    """The canonical bytes of a record; equal records give equal bytes. Where the last fields are as usual they are left
+    out, so that the record is one of the first version."""
+    fields = msgspec.structs.astuple(record)
+    left_out = len(_LAST_FIELDS)
+    while left_out and fields[-left_out:] != _LAST_FIELDS[-left_out:]:
+        left_out -= 1
+    return _encoder.encode(fields[: len(fields) - left_out])
 
 
 def validate_record(record: Record, longest: int = MAX_RECORD_BYTES) -> None:

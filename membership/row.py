@@ -26,6 +26,7 @@ from rumormill.membership.record import (
     HALF_BYTES,
     Address,
     Liveness,
+    Readiness,
     Record,
     decode_record_untrusted,
 )
@@ -60,6 +61,11 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     def present(self) -> bool:
         """Alive or suspect."""
         return self.liveness <= SUSPECT
+
+    @property
+    def draining(self) -> bool:
+        """Whether its subject has said that it takes no new work, and so that its end is no surprise."""
+        return self.record is not None and self.record.readiness is Readiness.DRAINING
 
     @property
     def life(self) -> tuple[int, bytes]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from rumormill.membership.policy import PolicyRecord
-from rumormill.membership.record import Address, Liveness, Readiness
+from rumormill.membership.record import USUAL_PERIOD, Address, Liveness, Readiness
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,10 @@ class Member:
     """Seconds on the observer's own clock: when liveness or readiness last changed here."""
     why: str
     """How the present liveness came about, in words ("3 misses seen by w1, w5")."""
+    probation_ends: float | None = None
+    """Seconds on the observer's own clock: until then it takes no new work because it has flapped; None if on none."""
+    period: float = USUAL_PERIOD / 1000
+    """Seconds between two of its heartbeats."""
 
     @property
     def routable(self) -> bool:
@@ -69,6 +73,8 @@ class MemberDetail:
     """Seconds ago that any sign of life reached this observer; None if never."""
     rtt: float | None
     """Seconds for a ping and its ack, smoothed; None until measured."""
+    probation: float | None = None
+    """Seconds for which it still takes no new work because it has flapped; None if on none."""
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):

@@ -35,6 +35,8 @@ class Worker(msgspec.Struct, frozen=True):
     """When liveness or readiness last changed, by the answering sidecar's wall clock (RFC 3339, UTC). For display."""
     address: str = ""
     """HOST:PORT of its sidecar's gossip; empty where it is not known."""
+    probation_until: str = ""
+    """Until when it takes no new work because it has flapped, by the same clock; empty where it has not."""
 
     @property
     def routable(self) -> bool:

@@ -318,7 +318,8 @@ class _Agent:
             self.keys_held = keys
             self.key_keeper.changed()
         for event in events:
-            self.log.info(event.kind, monotonic=monotonic(), who=event.member, text=event.text)
+            log = self.log.warning if event.kind == "period" else self.log.info
+            log(event.kind, monotonic=monotonic(), who=event.member, text=event.text)
 
     async def _gossip(self) -> None:
         await self.transport.run()

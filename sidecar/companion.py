@@ -32,6 +32,7 @@ from rumormill.sidecar.settings import Settings
 from rumormill.sidecar.shared_worker import sharing
 from rumormill.sidecar.tls import CertificateKeeper
 
+PERIODS_NAMED = 8
 _WORDS: Mapping[Readiness, ReadinessWord] = {
     Readiness.STARTING: "starting",
     Readiness.PASSING: "passing",
@@ -283,6 +284,14 @@ class Companion:
         """Each member's detail by instance, read now."""
         return self._node.details(boot_clock())
 
+    def _period_trouble(self) -> str:
+        """Who heartbeats at another period than we do, both said."""
+        ours = self._settings.period
+        odd = [m for m in self._node.view.members if m.liveness.present and abs(m.period - ours) > 0.0005]
+        named = ", ".join(f"{member.name} every {member.period:g} s" for member in odd[:PERIODS_NAMED])
+        more = f" and {len(odd) - PERIODS_NAMED} more" if len(odd) > PERIODS_NAMED else ""
+        return f"this member sends a heartbeat every {ours:g} s; {named}{more}: give all one --period" if odd else ""
+
     def status(self) -> Status:
         """This sidecar, read now."""
         node, settings, certificate = self._node, self._settings, self._certificate
@@ -306,6 +315,7 @@ class Companion:
             keys=len(node.keyring.keys) if node.keyring else 0,
             seal_trouble=node.seal_trouble,
             shares_worker_with=list(sharing(node.instance, node.view.members)),
+            period_trouble=self._period_trouble(),
             loop_lag=round(self._transport.lag, 4),
             counters={**node.counters, **self._counters()},
             settings=shown(settings),

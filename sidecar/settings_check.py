@@ -7,7 +7,15 @@ import socket
 
 import msgspec
 
-from rumormill.membership.record import MAX_LIFE, MAX_OWN_RECORD_BYTES, InvalidRecord, Record, validate_record
+from rumormill.membership.record import (
+    MAX_LIFE,
+    MAX_OWN_RECORD_BYTES,
+    MAX_PERIOD,
+    MAX_PROBATION,
+    InvalidRecord,
+    Record,
+    validate_record,
+)
 from rumormill.sidecar.errors import SettingsError
 from rumormill.sidecar.settings import Settings
 from rumormill.sidecar.values import BadValue, Endpoint, WorkerUrl
@@ -191,6 +199,8 @@ def _check_record(settings: Settings) -> None:
                 weight=round(settings.weight * 1000),
                 tags=settings.tag,
                 certificate=bytes(64),
+                probation=MAX_PROBATION,
+                period=MAX_PERIOD,
             ),
             MAX_OWN_RECORD_BYTES,
         )

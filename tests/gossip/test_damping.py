@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pools import node, pool
 
-from rumormill.gossip.damping import LONGEST, probation
-from rumormill.membership import Readiness
+from rumormill.gossip import ProtocolSettings
+from rumormill.gossip.damping import LONGEST, SAY_AGAIN, probation
+from rumormill.membership import Liveness, Readiness
 from rumormill.simulations import World
-from rumormill.simulations.births import worker_profile
+from rumormill.simulations.births import RumormillFactory, worker_profile
 
 
 @pytest.mark.parametrize(
@@ -131,3 +132,114 @@ def test_a_member_given_up_wrongly_has_not_flapped() -> None:
         world.run(3.0)
     assert node(world, "n0")._damping.ends_of("n3") == []
     assert readiness(world, "n3") is Readiness.PASSING
+
+
+def test_who_says_goodbye_may_restart_as_often_as_it_likes() -> None:
+    world = pool(4)
+    for _ in range(7):
+        world.leave("n3")
+        world.run(1.0)
+        world.restart("n3")
+        assert world.run_until(lambda: readiness(world, "n3") is Readiness.PASSING, within=1.0) is not None
+        world.run(11.0)
+    assert world.history.of("probation") == []
+    assert node(world, "n0")._damping.ends_of("n3") == []
+
+
+def say(world: World, key: str, state: Readiness) -> None:
+    member, now = node(world, key), world.hosts[key].local_time()
+    if state is Readiness.CRITICAL:
+        member.worker_failed(now)
+    member.update(replace(worker_profile(key), readiness=state), now)
+
+
+@pytest.mark.parametrize("downtime", [0.0, 0.3, 3.0])
+def test_who_drains_before_its_end_has_not_flapped_either(downtime: float) -> None:
+    """Whether its end is missed before the next life is there, or not."""
+    world = pool(4)
+    for _ in range(5):
+        say(world, "n3", Readiness.DRAINING)
+        world.run(1.0)
+        world.crash("n3")
+        world.run(downtime)
+        world.restart("n3")
+        assert world.run_until(lambda: readiness(world, "n3") is Readiness.PASSING, within=2.0) is not None
+        world.run(8.0)
+    assert world.history.of("probation") == []
+
+
+def test_a_worker_that_is_drained_may_fail() -> None:
+    world = pool(3)
+    for _ in range(5):
+        for state in (Readiness.DRAINING, Readiness.CRITICAL, Readiness.DRAINING, Readiness.PASSING):
+            if state is Readiness.CRITICAL:
+                node(world, "n2").worker_failed(world.hosts["n2"].local_time())
+            else:
+                say(world, "n2", state)
+            world.run(1.0)
+    assert readiness(world, "n2") is Readiness.PASSING
+    assert world.history.of("probation") == []
+
+
+def test_a_goodbye_that_is_heard_after_the_eviction_is_no_flap() -> None:
+    world = pool(5)
+    world.cut_one_way(None, {"n0"})
+    world.leave("n3")
+    world.run(5.0)
+    world.heal()
+    assert world.run_until(lambda: world.holds("n0", "n3") is Liveness.LEFT, within=10.0) is not None
+    assert node(world, "n0")._damping.ends_of("n3") == []
+
+
+def left_of(world: World, observer: str, subject: str) -> float | None:
+    """Seconds of a probation, as an observer tells them."""
+    watching = node(world, observer)
+    [member] = [m for m in watching.view.members if m.name == subject]
+    return watching.details(world.hosts[observer].local_time())[member.instance].probation
+
+
+def test_every_member_can_tell_of_a_probation_and_for_how_long_it_lasts() -> None:
+    world = pool(6)
+    for _ in range(4):
+        world.crash("n3")
+        world.run(1.0)
+        world.restart("n3")
+        world.run(1.0)
+    others = [name for name in world.running() if name != "n3"]
+    assert 40 < node(world, "n3").probation < 45
+    for name in others:
+        assert left_of(world, name, "n3") == pytest.approx(node(world, "n3").probation, abs=0.5)
+    told = [event for event in world.history.of("probation") if event.observer in others]
+    assert {event.observer for event in told if "on probation for 45 s" in event.text} == set(others)
+    world.run(SAY_AGAIN - 3)
+    world.start_one("late")
+    world.run(1.0)
+    late = left_of(world, "late", "n3")
+    assert late is not None
+    assert 0 <= late - node(world, "n3").probation <= SAY_AGAIN
+    world.crash("n5")  # a verdict about a member, and withdrawn or not, starts nothing anew
+    world.freeze("n3")
+    world.run(0.5)
+    world.thaw("n3")
+    world.run(SAY_AGAIN)
+    for name in ("n0", "n1", "n2", "n4", "late"):
+        assert left_of(world, name, "n3") == pytest.approx(node(world, "n3").probation, abs=1.0)
+    assert world.run_until(lambda: node(world, "n3").probation == 0, within=45.0) is not None
+    world.run(0.5)
+    assert {left_of(world, name, "n3") for name in world.running()} == {None}
+    served = [event.observer for event in world.history.of("probation") if "served" in event.text]
+    assert set(served) >= {"n0", "n1", "n2", "n4", "late"}
+    assert len(served) == len(set(served))
+
+
+def test_a_member_of_another_period_is_named_with_both_values_on_both_sides() -> None:
+    world = pool(4)
+    world.start_one("slow", factory=RumormillFactory(settings=ProtocolSettings(period=0.5)))
+    assert world.run_until(lambda: world.holds("n1", "slow") is not None, within=3.0) is not None
+    world.run(2.0)
+    told = {(event.observer, event.member): event.text for event in world.history.of("period")}
+    for name in ("n0", "n1", "n2", "n3"):
+        assert "slow sends a heartbeat every 0.5 s, this member every 0.2 s" in told[name, "slow"]
+        assert f"{name} sends a heartbeat every 0.2 s, this member every 0.5 s" in told["slow", name]
+    assert len(told) == 8
+    assert {m.name: m.period for m in node(world, "n2").view.members}["slow"] == 0.5

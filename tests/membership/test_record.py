@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_merge import record
 
 from rumormill.membership import InvalidRecord, encode_record, row_of_record_untrusted
-from rumormill.membership.record import MAX_LIFE, MAX_RECORD_BYTES
+from rumormill.membership.record import MAX_LIFE, MAX_PERIOD, MAX_PROBATION, MAX_RECORD_BYTES
 
 
 def test_a_record_survives_its_bytes() -> None:
@@ -77,3 +77,45 @@ def test_any_text_for_a_url_is_taken_or_refused(text: str, scheme: str) -> None:
 def test_bytes_from_anywhere_are_a_record_or_refused(data: bytes) -> None:
     with contextlib.suppress(InvalidRecord):
         row_of_record_untrusted(data)
+
+
+class FirstRecord(msgspec.Struct, frozen=True, array_like=True):
+    """As the first version reads it."""
+
+    name: str
+    generation: int
+    incarnation: int
+    pending: bool
+    keys: bytes
+    host: str
+    port: int
+    service: str
+    url: str
+    zone: str
+    release: str
+    weight: int
+    readiness: int
+    tags: dict[str, str]
+    certificate: bytes
+
+
+@given(st.integers(0, MAX_PROBATION), st.integers(1, MAX_PERIOD))
+def test_the_first_version_reads_all_records_and_writes_those_of_usual_members(probation: int, period: int) -> None:
+    said = record("w1", 7, probation=probation, period=period)
+    encoded = encode_record(said)
+    read = msgspec.msgpack.decode(encoded, type=FirstRecord)
+    assert (read.name, read.incarnation) == ("w1", 1)
+    assert row_of_record_untrusted(encoded).record == said
+    usual = record("w1", 7)
+    assert row_of_record_untrusted(msgspec.msgpack.encode(read)).record == usual
+    assert msgspec.msgpack.encode(msgspec.msgpack.decode(encode_record(usual), type=FirstRecord)) == encode_record(
+        usual
+    )
+
+
+@pytest.mark.parametrize(
+    "fields", [{"probation": -1}, {"probation": MAX_PROBATION + 1}, {"period": 0}, {"period": 10**9}]
+)
+def test_probation_and_period_are_bounded(fields: dict[str, int]) -> None:
+    with pytest.raises(InvalidRecord):
+        row_of_record_untrusted(msgspec.msgpack.encode(record("w1", 1, **fields)))
