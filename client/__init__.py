@@ -1,9 +1,9 @@
 """How callers use the pool: a worker for every request, and a death they never see.
 
 What enters here is what a caller needs: which sidecar to believe, whom to ask, when to ask another, and the httpx
-transports that do it. Decisions are pure files (topology, standing, admission, course, replay, hedging), each opening
-with its rules; around them are thin shells on anyio, so that everything runs on trio, on asyncio and, through a thread,
-without either. The room knows the ring and its JSON, and nothing of gossip.
+transports that do it. Decisions are pure files (topology, standing, admission, answers, breaker, budget, course,
+replay, hedging), each opening with its rules; around them are thin shells on anyio, so that everything runs on trio, on
+asyncio and, through a thread, without either. The room knows the ring and its JSON, and nothing of gossip.
 """
 
 from rumormill.client.course import Attempt, Failure

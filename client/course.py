@@ -3,6 +3,9 @@
 The rules:
 
 - An attempt that failed before anything was sent costs nothing: on to the next worker, whatever the request.
+- A refusal (503, 429) came before the worker acted, so it leads to the next worker whatever the request; a failure
+  (500, 502, 504) leads there if the request is replayable. When nobody is left to ask, or the budget for retries is
+  spent, the last such answer is the caller's.
 - One that failed after sending goes on only if the request is replayable; else the caller is told so.
 - The caller's own time limit ends the request, unless another attempt is still running; so does a request that our
   own side twice refuses to send, which is then malformed, or there are no descriptors to send it with.
@@ -17,6 +20,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from rumormill.client.answers import Judgement
 from rumormill.client.descriptors import TooManyOpenFilesError
 from rumormill.ring.worker import Worker
 
@@ -48,6 +52,8 @@ class Failure:
     refused_here: bool = False
     """Our own side would not send it: the request is malformed, this one connection is in no state to, or there is no
     descriptor for one."""
+    status: int | None = None
+    """What the worker answered, where it did and another was asked."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,10 +76,14 @@ class Attempt:
 class Course:
     """The state of one request."""
 
-    def __init__(self, title: str, unreplayable: str | None) -> None:
-        """`title` is for people ("POST /v1/embeddings"); `unreplayable` says why it must not be sent twice, if so."""
+    def __init__(self, title: str, unreplayable: str | None, *, one_shot: bool = False) -> None:
+        """`title` is for people ("POST /v1/embeddings"); `unreplayable` says why it must not be sent twice, if so.
+
+        The body of a `one_shot` request cannot be sent twice, whoever refused it.
+        """
         self.title = title
         self.unreplayable = unreplayable
+        self._one_shot = one_shot
         self.attempts: list[Attempt] = []
         self.tried: set[str] = set()
         """URLs: one worker is tried once, however many sidecars name it."""
@@ -94,6 +104,16 @@ class Course:
         self.attempts.append(attempt)
         self.tried.add(worker.url)
         return attempt
+
+    def asks_another(self, judgement: Judgement) -> bool:
+        """Whether an answer of which this is held is reason to ask another worker."""
+        if self._one_shot or not judgement.ask_another:
+            return False
+        return self.unreplayable is None or not judgement.acted
+
+    def refuse(self, attempt: Attempt, status: int) -> None:
+        """An attempt was answered in a way that is the caller's only if no other worker does better."""
+        attempt.failure, attempt.running = Failure(f"answered {status}", sent=True, status=status), False
 
     def fail(self, attempt: Attempt, failure: Failure) -> Verdict:
         """An attempt failed: what now?"""

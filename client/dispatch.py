@@ -1,24 +1,30 @@
 """A request on its way: attempts as tasks, the hedging timer, and the answer handed over once.
 
-What a failure means, who is next and when a hedge is due is decided in course.py, standing.py and hedging.py.
+What a failure or an answer means, who is next and when a hedge is due is decided in course.py, answers.py, standing.py
+and hedging.py; budget.py bounds what is sent twice.
 """
 
 from __future__ import annotations
 
+import logging
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 
 import anyio
 import anyio.abc
 import httpx
 
+from rumormill.client.answers import Judgement, judge
 from rumormill.client.bodies import Body, OneShot, prepare_request_body
+from rumormill.client.budget import Budgets
 from rumormill.client.course import Attempt, Course, Failure, Verdict, failure_of
 from rumormill.client.direct_check import check_evicted
-from rumormill.client.errors import PoolError, no_workers, not_replayable, response_interrupted
+from rumormill.client.errors import no_workers, not_replayable
 from rumormill.client.exchange import Line, Progress
-from rumormill.client.hedging import Budget, Pace
+from rumormill.client.hedging import FLOOR, LatencyWindow, LatencyWindows, kind_of
+from rumormill.client.live_body import LiveBody
 from rumormill.client.replay import Replay, why_not_replayable
 from rumormill.client.standing import Standings
 from rumormill.client.topology import Topology
@@ -28,6 +34,10 @@ from rumormill.ring.worker import Worker
 KEY_HEADER = "Rumormill-Key"
 OWN_PAUSE = 0.010
 """Seconds that the hedging timer may come late before the delay is held to be this process's own."""
+WARN_EVERY = 60.0
+"""Seconds between two warnings that too many workers fail."""
+
+log = logging.getLogger("rumormill.client")
 
 _KEY_HEADER = KEY_HEADER.lower().encode()
 
@@ -37,12 +47,15 @@ class Dispatcher:
 
     def __init__(self, standings: Standings, *, tls: Callable[[], ssl.SSLContext], hedge: bool, now: float) -> None:
         self.standings = standings
-        self.pace = Pace()
+        self.latencies = LatencyWindows()
         self.hedges = hedge
-        self.budget = Budget(now)
+        self.budgets = Budgets(now)
+        self.waiting: set[_Race] = set()
+        """For an answer that may be late."""
         self.register = Register()
         self._tls = tls
         self._lines: dict[str, Line] = {}
+        self._warned = -inf
 
     @property
     def topology(self) -> Topology:
@@ -50,8 +63,12 @@ class Dispatcher:
 
     def adopt(self, topology: Topology) -> list[Line]:
         """Send to these workers from now on. Returns lines to close."""
+        suspects = self.standings.suspects
         self.standings.adopt(topology, anyio.current_time())
         self.register.adopt(topology)
+        if self.standings.suspects - suspects:
+            for race in self.waiting:
+                race.stir()
         wanted = {worker.url for worker in topology.workers} | {worker.url for _, worker in topology.departed}
         idle = [url for url, line in self._lines.items() if url not in wanted and not line.in_use]
         return [self._lines.pop(url) for url in idle]
@@ -65,6 +82,19 @@ class Dispatcher:
         """Ask evicted workers at which something is under way, and end it where they are gone; for ever."""
         await check_evicted(self.register, self._tls)
 
+    def answered(self, attempt: Attempt, judgement: Judgement, now: float) -> None:
+        """A worker answered: let it count."""
+        if (
+            not self.standings.answered(attempt.worker, judgement, attempt.began, now)
+            and now > self._warned + WARN_EVERY
+        ):
+            self._warned = now
+            log.warning(
+                "more than half of the workers of %r fail; %s is asked all the same, lest the others get everything",
+                self.topology.service,
+                attempt.worker.name,
+            )
+
     def begin(self, worker: Worker) -> Work:
         """Work at this worker begins. Raises httpx.UnsupportedProtocol where its URL is of no use."""
         line = self._lines.get(worker.url)
@@ -75,14 +105,16 @@ class Dispatcher:
     @contextmanager
     def lease(self, key: str | bytes | None) -> Iterator[Worker]:
         """A worker for a client of the caller's own, counted as busy until the block ends."""
-        worker = self.standings.pick(key, (), anyio.current_time())
+        began = anyio.current_time()
+        worker = self.standings.pick(key, (), began)
         if worker is None:
-            raise no_workers(None, self.topology, anyio.current_time())
+            raise no_workers(None, self.topology, began)
         self.standings.begin(worker)
         try:
             yield worker
+            self.standings.answered(worker, Judgement(good=True), began, anyio.current_time())
         except (httpx.TransportError, OSError):
-            self.standings.failed(worker, anyio.current_time())
+            self.standings.failed(worker, began, anyio.current_time())
             raise
         finally:
             self.standings.end(worker)
@@ -92,72 +124,141 @@ class Dispatcher:
         if not isinstance(request.stream, httpx.AsyncByteStream):
             raise TypeError("this transport is for httpx.AsyncClient; httpx.Client takes that of a SyncPool")
         body = await prepare_request_body(request.stream)
-        unreplayable = why_not_replayable(replay, request.method, request.headers, one_shot=isinstance(body, OneShot))
-        course = Course(f"{request.method} {request.url.path}", unreplayable)
-        self.budget.earn(anyio.current_time())
-        race = _Race(self, request, body, course)
+        one_shot = isinstance(body, OneShot)
+        unreplayable = why_not_replayable(replay, request.method, request.headers, one_shot=one_shot)
+        course = Course(f"{request.method} {request.url.path}", unreplayable, one_shot=one_shot)
+        self.budgets.asked(anyio.current_time())
+        kind = kind_of(request.method, request.url.path, request.headers.get("content-length"))
+        race = _Race(self, request, body, course, self.latencies.of(kind))
         return await race.run()
 
 
 class _Race:
     """One request, and the attempts at it."""
 
-    def __init__(self, dispatcher: Dispatcher, request: httpx.Request, body: Body, course: Course) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, request: httpx.Request, body: Body, course: Course, latency: LatencyWindow
+    ) -> None:
         self._dispatcher = dispatcher
         self._standings = dispatcher.standings
         self._request = request
         self._body = body
         self._course = course
+        self._latency = latency
         self._key = next((value for name, value in request.headers.raw if name.lower() == _KEY_HEADER), None)
         self._over = anyio.Event()
+        self._stirred = anyio.Event()
+        self._retries = 0
+        """Paid for by the budget."""
+        self._refusal: httpx.Response | None = None
+        """The last answer that is the caller's only if nobody does better."""
         self._response: httpx.Response | None = None
         self._error: Exception | None = None
 
     async def run(self) -> httpx.Response:
-        async with anyio.create_task_group() as tasks:
-            self._try_next(tasks)
-            await self._hedge_while_late(tasks)
-            await self._over.wait()
-            tasks.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._try_next(tasks)
+                await self._hedge_while_late(tasks)
+                await self._over.wait()
+                tasks.cancel_scope.cancel()
+        finally:
+            if self._refusal is not None and self._refusal is not self._response:
+                await _close_response(self._refusal)
         if self._response is None:
             raise self._error or RuntimeError("a race ended without an outcome")
+        self._response.extensions["rumormill_attempts"] = tuple(self._course.attempts)
         return self._response
 
     async def _hedge_while_late(self, tasks: anyio.abc.TaskGroup) -> None:
         """Ask one more worker each time an answer is late, until there is one or nobody to ask; then return."""
-        since = 0.0
-        while self._dispatcher.hedges and self._course.may_hedge:
-            newest = self._course.attempts[-1]
-            due = max(newest.began, since) + self._dispatcher.pace.delay
-            if await self._over_by(due):
-                return
-            since = anyio.current_time()
-            # Held up ourselves? Then the answer may be there and only wait to be read.
-            if since - due > OWN_PAUSE and await self._over_by(since + (since - due)):
-                return
-            if self._course.attempts[-1] is newest:
-                self._hedge(tasks)
+        if not self._dispatcher.hedges:
+            return
+        self._dispatcher.waiting.add(self)
+        try:
+            since = 0.0
+            while self._course.may_hedge:
+                newest = self._course.attempts[-1]
+                due = max(self._due(newest, since), anyio.current_time())
+                await self._stirred_by(due)
+                now = anyio.current_time()
+                # Held up ourselves? Then the answer may be there and only wait to be read.
+                if await self._over_by(now + (now - due) if now - due > OWN_PAUSE else now):
+                    return
+                if now >= due and self._course.attempts[-1] is newest:
+                    since = anyio.current_time()
+                    self._hedge(tasks)
+        finally:
+            self._dispatcher.waiting.discard(self)
+
+    def _due(self, newest: Attempt, since: float) -> float:
+        """When the next hedge is due; none has been since the newest attempt began, or since then."""
+        began = max(newest.began, since)
+        if self._standings.doubted(newest.worker):
+            return began + FLOOR
+        delay = self._latency.delay
+        return inf if delay is None else began + delay
+
+    def stir(self) -> None:
+        """Something has happened that may make a hedge due."""
+        self._stirred.set()
+
+    async def _stirred_by(self, deadline: float) -> None:
+        self._stirred = anyio.Event()
+        if not self._over.is_set():
+            with anyio.CancelScope(deadline=deadline):
+                await self._stirred.wait()
 
     async def _over_by(self, deadline: float) -> bool:
-        with anyio.CancelScope(deadline=deadline):
-            await self._over.wait()
+        if not self._over.is_set() and deadline > anyio.current_time():
+            with anyio.CancelScope(deadline=deadline):
+                await self._over.wait()
         return self._over.is_set()
 
     def _hedge(self, tasks: anyio.abc.TaskGroup) -> None:
-        """Ask the next worker as well, if there is one to spare."""
+        """Ask the next worker as well, if there is one to spare and the budget allows it."""
         now = anyio.current_time()
+        running = (attempt for attempt in self._course.attempts if attempt.running)
+        doubt = all(self._standings.in_doubt(attempt.worker, attempt.began) for attempt in running)
+        budget = self._dispatcher.budgets.doubt if doubt else self._dispatcher.budgets.late
+        if not budget.spend(now):
+            return
         worker = self._standings.pick(self._key, self._course.tried, now, last_resort=False)
         if worker is None:
             self._course.no_more_hedges = True
-        elif self._dispatcher.budget.spend(now):
+            budget.give_back(1)
+        else:
             self._start(worker, tasks)
 
     def _try_next(self, tasks: anyio.abc.TaskGroup) -> None:
         now = anyio.current_time()
+        if not self._start_next(tasks, now) and not self._course.running:
+            self._end_without_worker(now)
+
+    def _retry(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Ask the next worker because of what one answered, if there is one and the budget allows it."""
+        now, budget = anyio.current_time(), self._dispatcher.budgets.retries
+        if budget.spend(now):
+            if self._start_next(tasks, now):
+                self._retries += 1
+                return
+            budget.give_back(1)
+        if not self._course.running:
+            self._end_without_worker(now)
+
+    def _start_next(self, tasks: anyio.abc.TaskGroup, now: float) -> bool:
+        """Ask the next worker; False if there is none."""
         worker = self._standings.pick(self._key, self._course.tried, now)
         if worker is not None:
             self._start(worker, tasks)
-        elif not self._course.running:
+        return worker is not None
+
+    def _end_without_worker(self, now: float) -> None:
+        """Nobody is left, or nobody that may be asked: the last real answer is the caller's, if there was one."""
+        self._response = self._refusal
+        if self._response is not None:
+            self._finish()
+        else:
             self._end(self._course.mistake or no_workers(self._course, self._standings.topology, now))
 
     def _start(self, worker: Worker, tasks: anyio.abc.TaskGroup) -> None:
@@ -175,10 +276,9 @@ class _Race:
         answered = False
         try:
             response = await work.run(lambda: work.line.send(self._request, self._body, progress))
-            answered = self._win(attempt, work, response)
+            answered = await self._answered(attempt, work, response, tasks)
             if not answered:
-                with anyio.CancelScope(shield=True):
-                    await response.aclose()
+                await _close_response(response)
         except WorkerLost as lost:
             self._failed(attempt, Failure(lost.reason, sent=progress.sent, cause=lost), tasks)
         except Exception as error:
@@ -187,18 +287,38 @@ class _Race:
             if not answered:
                 work.close()
 
-    def _win(self, attempt: Attempt, work: Work, response: httpx.Response) -> bool:
-        """Take this answer, unless another attempt has been answered already; then the response is nobody's."""
+    async def _answered(
+        self, attempt: Attempt, work: Work, response: httpx.Response, tasks: anyio.abc.TaskGroup
+    ) -> bool:
+        """Take this answer, or keep it in case nobody gives a better one; False if it is nobody's.
+
+        It is nobody's when another attempt has been answered already.
+        """
         if self._over.is_set():
             return False
         now = anyio.current_time()
-        self._dispatcher.pace.record(now - attempt.began)
-        self._standings.answered(attempt.worker, now)
+        judgement = judge(response.status_code, response.headers.get("retry-after", ""))
+        self._dispatcher.answered(attempt, judgement, now)
+        response = self._handed_over(response, attempt, work)
+        if not self._course.asks_another(judgement):
+            self._win(attempt, judgement, response, now)
+            return True
+        worse, self._refusal = self._refusal, response
+        self._course.refuse(attempt, response.status_code)
+        self._retry(tasks)
+        if worse is not None:
+            await _close_response(worse)
+        return True
+
+    def _win(self, attempt: Attempt, judgement: Judgement, response: httpx.Response, now: float) -> None:
+        if judgement.good:
+            self._latency.record(now - attempt.began)
+        if not judgement.sick:
+            self._dispatcher.budgets.answered_well(now, self._retries)
         for loser in self._course.settle(attempt):
             self._standings.overtaken(loser.worker, loser.began, now)
-        self._response = self._handed_over(response, attempt, work)
-        self._over.set()
-        return True
+        self._response = response
+        self._finish()
 
     def _handed_over(self, response: httpx.Response, attempt: Attempt, work: Work) -> httpx.Response:
         """The response as the caller gets it: a whole one ends the work, a stream keeps it under way."""
@@ -206,12 +326,8 @@ class _Race:
         if isinstance(stream, httpx.ByteStream) or not isinstance(stream, httpx.AsyncByteStream):
             work.close()
         else:
-            stream = _LiveBody(stream, work, self._dispatcher)
-        extensions = {
-            **response.extensions,
-            "rumormill_worker": attempt.worker,
-            "rumormill_attempts": tuple(self._course.attempts),
-        }
+            stream = LiveBody(stream, work, self._standings)
+        extensions = {**response.extensions, "rumormill_worker": attempt.worker}
         return httpx.Response(response.status_code, headers=response.headers, stream=stream, extensions=extensions)
 
     def _failed(self, attempt: Attempt, failure: Failure | Exception, tasks: anyio.abc.TaskGroup) -> None:
@@ -224,7 +340,7 @@ class _Race:
         if failure.by_limit:
             self._standings.overtaken(attempt.worker, attempt.began, now)
         elif not failure.refused_here:
-            self._standings.failed(attempt.worker, now)
+            self._standings.failed(attempt.worker, attempt.began, now)
         match self._course.fail(attempt, failure):
             case Verdict.NEXT:
                 self._try_next(tasks)
@@ -240,45 +356,13 @@ class _Race:
 
     def _end(self, error: Exception) -> None:
         self._error = error
+        self._finish()
+
+    def _finish(self) -> None:
         self._over.set()
+        self.stir()
 
 
-class _LiveBody(httpx.AsyncByteStream, AsyncIterator[bytes]):
-    """An answer passed on as it comes; it ends with an error as soon as its worker is gone."""
-
-    def __init__(self, stream: httpx.AsyncByteStream, work: Work, dispatcher: Dispatcher) -> None:
-        self._stream = stream
-        self._chunks = aiter(stream)
-        self._work = work
-        self._dispatcher = dispatcher
-
-    # An iterator and no generator: callers may leave it half read, and trio minds generators that are.
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        chunk = await self._next()
-        if chunk is None:
-            raise StopAsyncIteration
-        return chunk
-
-    async def _next(self) -> bytes | None:
-        try:
-            return await self._work.run(lambda: anext(self._chunks, None))
-        except WorkerLost as lost:
-            raise self._interrupted(lost.reason) from lost
-        except httpx.TimeoutException:
-            raise
-        except httpx.TransportError as error:
-            self._dispatcher.standings.failed(self._work.worker, anyio.current_time())
-            raise self._interrupted(str(error) or type(error).__name__) from error
-
-    def _interrupted(self, what: str) -> PoolError:
-        return response_interrupted(self._work.worker, what, self._dispatcher.topology, anyio.current_time())
-
-    async def aclose(self) -> None:
-        self._work.close()
-        with anyio.CancelScope(shield=True):
-            if isinstance(self._chunks, AsyncGenerator):
-                await self._chunks.aclose()
-            await self._stream.aclose()
+async def _close_response(response: httpx.Response) -> None:
+    with anyio.CancelScope(shield=True):
+        await response.aclose()

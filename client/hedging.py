@@ -1,35 +1,49 @@
 """When a request that is slow to be answered is sent to the next owner as well. Pure; times in seconds.
 
-No fixed limit suits both an embedding of 5 ms and a generation of 60 s, so the service's own recent answers set the
-pace: a hedge is due after four times their 95th percentile, 50 ms at least. Only attempts that succeeded count, each by
-its own duration and not by how long its request had waited before, so a death does not slow the hedges it calls for.
+No fixed limit suits both an embedding of 5 ms and a generation of 60 s, so the recent answers to requests of the same
+kind set the pace: a hedge is due after four times their 95th percentile, 50 ms at least. Only attempts that succeeded
+count, each by its own duration and not by how long its request had waited before, so a death does not slow the hedges
+it calls for.
 
-A budget keeps hedges from becoming a second load: when a whole service slows down, all of its requests would be hedged.
+A kind is a method, a path and a class of body sizes. Nothing is hedged for being late before its kind is known: a fresh
+pool that guessed would send the dearest work twice.
+
+What is sent twice is paid from one of two budgets (budget.py). A worker that answers others is only late with this one;
+one of which there is reason to doubt that it still works may need all its requests asked elsewhere at once:
+
+- it became suspect since the attempt began: then a hedge is due at once, whatever is known of the kind;
+- it has answered nobody since the attempt began, while other workers have answered;
+- it has just hung or failed, and this is the request that tries whether it still does (breaker.py).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import deque
+from collections import OrderedDict, deque
+from typing import Final
 
-FACTOR = 4.0
-FLOOR = 0.050
+FACTOR: Final = 4.0
+FLOOR: Final = 0.050
 """Shorter, and a scheduler's hiccup is hedged; longer, and every freeze costs a caller that much more."""
-COLD_FLOOR = 0.250
-"""The floor until enough answers are known to speak of a percentile."""
-ENOUGH = 8
-WINDOW = 256
+ENOUGH: Final = 20
+"""Answers from which on a 95th percentile means something."""
+WINDOW: Final = 256
 """Answers that count. More smooth the figure; fewer follow a change of the service's pace sooner."""
-PERCENTILE = 0.95
+PERCENTILE: Final = 0.95
+MAX_KINDS: Final = 64
+"""Kinds known at a time; those not asked for longest are forgotten first, as paths with a name in each would be."""
 
-HEDGES_PER_REQUEST = 0.2
-HEDGES_PER_SECOND = 5.0
-HEDGE_BURST = 100.0
-"""What one frozen worker may cost at once; a larger burst is a larger second load."""
+Kind = tuple[str, str, int]
 
 
-class Pace:
-    """The recent durations of a service's answers."""
+def kind_of(method: str, path: str, content_length: str | None) -> Kind:
+    """Requests that take about as long: bodies count as alike within a factor of four."""
+    size = int(content_length) if content_length is not None and content_length.isdecimal() else -1
+    return method, path, -1 if size < 0 else size.bit_length() // 2
+
+
+class LatencyWindow:
+    """The recent durations of the answers to one kind of request."""
 
     def __init__(self) -> None:
         self._recent: deque[float] = deque()
@@ -50,32 +64,24 @@ class Pace:
         return self._sorted[min(int(len(self._sorted) * PERCENTILE), len(self._sorted) - 1)]
 
     @property
-    def delay(self) -> float:
-        """How long to wait for an answer before asking the next owner too."""
+    def delay(self) -> float | None:
+        """How long to wait for an answer before asking the next owner too; None until enough is known to say."""
         p95 = self.p95
-        floor = FLOOR if len(self._recent) >= ENOUGH else COLD_FLOOR
-        return floor if p95 is None else max(FACTOR * p95, floor)
+        return None if p95 is None or len(self._recent) < ENOUGH else max(FACTOR * p95, FLOOR)
 
 
-class Budget:
-    """How many hedges may still be sent: a bucket that requests and time refill."""
+class LatencyWindows:
+    """One for each kind of request."""
 
-    def __init__(self, now: float) -> None:
-        self._left = HEDGE_BURST
-        self._at = now
+    def __init__(self) -> None:
+        self._windows: OrderedDict[Kind, LatencyWindow] = OrderedDict()
 
-    def earn(self, now: float) -> None:
-        """A request came in."""
-        self._refill(now, HEDGES_PER_REQUEST)
-
-    def spend(self, now: float) -> bool:
-        """Take one hedge, if one is left."""
-        self._refill(now, 0.0)
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
-
-    def _refill(self, now: float, extra: float) -> None:
-        self._left = min(self._left + (now - self._at) * HEDGES_PER_SECOND + extra, HEDGE_BURST)
-        self._at = now
+    def of(self, kind: Kind) -> LatencyWindow:
+        """The window of this kind, which is made where there is none."""
+        window = self._windows.get(kind)
+        if window is None:
+            if len(self._windows) == MAX_KINDS:
+                self._windows.popitem(last=False)
+            window = self._windows[kind] = LatencyWindow()
+        self._windows.move_to_end(kind)
+        return window

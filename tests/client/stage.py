@@ -71,16 +71,19 @@ class Exchange:
         self._stream = stream
         self._machine = machine
 
-    async def answer(self, body: bytes | None = None, content_type: str = "text/plain") -> None:
+    async def answer(
+        self, body: bytes | None = None, content_type: str = "text/plain", *, status: int = 200, **headers: str
+    ) -> None:
         body = self.worker.name.encode() if body is None else body
-        await self.begin(content_type, len(body))
+        await self.begin(content_type, len(body), status=status, **headers)
         await self.part(body)
         await self.end()
 
-    async def begin(self, content_type: str, length: int | None = None) -> None:
-        """The head of an answer; chunked where no length is given."""
+    async def begin(self, content_type: str, length: int | None = None, *, status: int = 200, **headers: str) -> None:
+        """The head of an answer; chunked where no length is given. In names of headers, _ stands for -."""
         size = ("Transfer-Encoding", "chunked") if length is None else ("Content-Length", str(length))
-        await self._send(h11.Response(status_code=200, headers=[("Content-Type", content_type), size]))
+        more = [(name.replace("_", "-"), value) for name, value in headers.items()]
+        await self._send(h11.Response(status_code=status, headers=[("Content-Type", content_type), size, *more]))
 
     async def part(self, data: bytes) -> None:
         await self._send(h11.Data(data=data))
@@ -113,6 +116,15 @@ async def answer(exchange: Exchange) -> None:
 
 async def hang(exchange: Exchange) -> None:
     await exchange.hang()
+
+
+def answering(status: int, **headers: str) -> Behaviour:
+    """Answers at once, with this status."""
+
+    async def behave(exchange: Exchange) -> None:
+        await exchange.answer(status=status, **headers)
+
+    return behave
 
 
 async def die(exchange: Exchange) -> None:

@@ -11,23 +11,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rumormill.client.answers import judge
 from rumormill.client.bodies import LIMIT, kept_of_response
+from rumormill.client.breaker import JITTER, SILENT_FOR, UNREACHABLE_FOR
 from rumormill.client.course import MAX_RUNNING, Course, Failure, Verdict, failure_of
 from rumormill.client.descriptors import TooManyOpenFilesError
 from rumormill.client.errors import no_workers, not_replayable
 from rumormill.client.hedging import (
-    COLD_FLOOR,
     ENOUGH,
     FLOOR,
-    HEDGE_BURST,
-    HEDGES_PER_REQUEST,
-    HEDGES_PER_SECOND,
+    MAX_KINDS,
     WINDOW,
-    Budget,
-    Pace,
+    LatencyWindow,
+    LatencyWindows,
+    kind_of,
 )
 from rumormill.client.replay import checked_replay, why_not_replayable
-from rumormill.client.standing import FAILED_FOR, SILENT_FOR, Standings
+from rumormill.client.standing import Standings
 from rumormill.client.topology import learn, nothing_known
 from rumormill.ring import Policy, Routing, Worker, WorkersAnswer
 
@@ -81,15 +81,15 @@ def test_failed_suspect_unready_and_evicted_workers_come_in_that_order_behind_th
     before = topology_of(worker("evicted"), worker("evicted idle", weight=0.0), *ready.values())
     standings = Standings("embed", random.Random(0))
     standings.adopt(topology_of(*ready.values(), *unready, worker("idle", weight=0.0), before=before), 0.0)
-    standings.failed(ready[failed], 0.0)
-    standings.failed(ready[both], 0.0)
+    standings.failed(ready[failed], 0.0, 0.0)
+    standings.failed(ready[both], 0.0, 0.0)
     last = ["draining", "starting", "critical", "evicted"]
     assert everyone(standings) == [*order[3:], failed, suspect, both, *last]
-    assert everyone(standings, now=FAILED_FOR) == [order[0], *order[3:], suspect, both, *last]
-    routable = {w.url for w in ready.values()}
-    assert standings.pick("k", routable, 0.0, last_resort=False) is None
     assert set(everyone(standings, None)[:5]) == set(order[3:])
     assert everyone(standings, None)[5:] == [failed, suspect, both, *last]
+    assert everyone(standings, now=UNREACHABLE_FOR * (1 + JITTER)) == [order[0], *order[3:], suspect, both, *last]
+    routable = {w.url for w in ready.values()}
+    assert standings.pick("k", routable, 0.0, last_resort=False) is None
 
 
 def test_when_all_are_busy_the_least_loaded_for_its_weight_is_asked():
@@ -133,18 +133,18 @@ def test_unkeyed_requests_follow_weights_and_avoid_the_busy():
 def test_a_hedge_overtaking_a_worker_counts_against_it_only_if_it_is_silent():
     one, other = worker("a"), worker("b")
     standings = standings_of(one, other)
-    standings.answered(one, 5.0)
-    standings.overtaken(one, since=4.0, now=6.0)
-    assert standings.of(one).behind_until == 0.0
-    standings.overtaken(one, since=5.5, now=6.0)
-    assert standings.of(one).behind_until == 6.0 + SILENT_FOR
-    standings.answered(one, 6.1)
-    assert standings.of(one).behind_until == 0.0
+    standings.answered(one, judge(200), 4.0, 5.0)
+    standings.overtaken(one, 4.0, 6.0)
+    assert standings.of(one).breaker.closed
+    standings.overtaken(one, 5.5, 6.0)
+    assert standings.of(one).breaker.holds(6.0 + SILENT_FOR / 2)
+    standings.answered(one, judge(200), 6.05, 6.1)
+    assert standings.of(one).breaker.closed
 
 
 def test_what_was_seen_of_a_worker_is_forgotten_with_it_but_not_while_it_works():
     standings = standings_of(worker("a"), worker("b"))
-    standings.failed(worker("a"), 0.0)
+    standings.failed(worker("a"), 0.0, 0.0)
     standings.begin(worker("b"))
     standings.adopt(nothing_known("embed"), 0.0)
     standings.adopt(nothing_known("embed"), 0.0)
@@ -339,31 +339,43 @@ def test_answers_are_kept_where_their_length_is_known_and_json_until_its_first_b
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=WINDOW + 50))
-def test_the_pace_is_the_95th_percentile_of_the_last_answers(durations):
-    pace = Pace()
+def test_the_delay_is_four_times_the_95th_percentile_of_the_last_answers_once_enough_are_known(durations):
+    window = LatencyWindow()
     for seconds in durations:
-        pace.record(seconds)
+        window.record(seconds)
     recent = sorted(durations[-WINDOW:])
-    assert pace.p95 == recent[min(int(len(recent) * 0.95), len(recent) - 1)]
-    assert pace.delay == max(4 * pace.p95, FLOOR if len(recent) >= ENOUGH else COLD_FLOOR)
+    assert window.p95 == recent[min(int(len(recent) * 0.95), len(recent) - 1)]
+    assert window.delay == (max(4 * window.p95, FLOOR) if len(recent) >= ENOUGH else None)
 
 
 def test_a_few_slow_answers_do_not_slow_the_hedges():
-    pace = Pace()
-    assert (pace.p95, pace.delay) == (None, COLD_FLOOR)
+    window = LatencyWindow()
+    assert (window.p95, window.delay) == (None, None)
     for _ in range(200):
-        pace.record(0.005)
+        window.record(0.005)
     for _ in range(9):
-        pace.record(0.5)
-    assert pace.delay == FLOOR
+        window.record(0.5)
+    assert window.delay == FLOOR
 
 
-def test_hedges_are_bounded_by_requests_and_time():
-    budget = Budget(0.0)
-    assert sum(budget.spend(0.0) for _ in range(1000)) == HEDGE_BURST
-    for _ in range(100):
-        budget.earn(1.0)
-    earned = 100 * HEDGES_PER_REQUEST + HEDGES_PER_SECOND
-    assert sum(budget.spend(1.0) for _ in range(1000)) == pytest.approx(earned, abs=1)
-    budget.earn(1e6)
-    assert sum(budget.spend(1e6) for _ in range(1000)) == HEDGE_BURST
+def test_long_and_short_requests_are_different_kinds():
+    short, long = kind_of("POST", "/v1/embeddings", "300"), kind_of("POST", "/v1/embeddings", "3000000")
+    kinds = {short, long, kind_of("GET", "/v1/embeddings", None), kind_of("POST", "/v1/chat", "300")}
+    assert len(kinds) == 4
+    assert kind_of("POST", "/v1/embeddings", "310") == short
+    assert kind_of("POST", "/v1/embeddings", "no number") == kind_of("POST", "/v1/embeddings", None)
+    windows = LatencyWindows()
+    for _ in range(ENOUGH):
+        windows.of(short).record(0.005)
+        windows.of(long).record(6.0)
+    assert windows.of(short).delay == FLOOR
+    assert windows.of(long).delay == 24.0
+
+
+def test_kinds_are_bounded_and_the_one_in_use_is_kept():
+    windows = LatencyWindows()
+    kept = windows.of(kind_of("POST", "/v1/embeddings", "300"))
+    for number in range(3 * MAX_KINDS):
+        windows.of(kind_of("GET", f"/item/{number}", None))
+        assert windows.of(kind_of("POST", "/v1/embeddings", "300")) is kept
+    assert len(windows._windows) == MAX_KINDS

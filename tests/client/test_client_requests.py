@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 import trio
-from stage import CRITICAL, DRAINING, SUSPECT, Exchange, Stage, die, hang, stage
+from stage import CRITICAL, DRAINING, SUSPECT, Exchange, Stage, die, hang, stage, until_true
 
 from rumormill.client import (
     NoWorkersError,
@@ -18,6 +18,7 @@ from rumormill.client import (
     RequestNotReplayableError,
     ResponseInterruptedError,
 )
+from rumormill.client.hedging import ENOUGH
 
 KEYED = {"Rumormill-Key": "user-1"}
 
@@ -190,7 +191,7 @@ async def test_an_evicted_worker_is_a_last_resort_when_its_sidecar_died_alone():
 async def test_a_late_answer_is_hedged_to_the_next_owner_and_the_loser_is_cancelled():
     async with stage() as scene, calling(scene) as (_, http):
         first, second, _ = scene.owners("user-1")
-        for _ in range(10):
+        for _ in range(ENOUGH):
             await http.get("/", headers=KEYED)
         first.behaviour = hang
         began = trio.current_time()
@@ -206,9 +207,11 @@ async def test_a_late_answer_is_hedged_to_the_next_owner_and_the_loser_is_cancel
 async def test_the_first_worker_may_still_win_over_its_hedge():
     async with stage(workers=2) as scene, calling(scene) as (_, http):
         first, second = scene.owners("user-1")
+        for _ in range(ENOUGH):
+            await http.get("/", headers=KEYED)
 
         async def answer_after_the_hedge(exchange: Exchange) -> None:
-            await second.arrived.wait()
+            await until_true(lambda: bool(second.seen))
             await exchange.answer()
 
         first.behaviour, second.behaviour = answer_after_the_hedge, hang

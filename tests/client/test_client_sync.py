@@ -24,6 +24,7 @@ from rumormill.client import (
     ResponseInterruptedError,
     SyncPool,
 )
+from rumormill.client.hedging import ENOUGH
 
 KEYED = {"Rumormill-Key": "user-1"}
 
@@ -91,6 +92,8 @@ def test_failures_are_met_as_in_the_asynchronous_pool(scene):
 def test_a_late_answer_is_hedged_for_threads_too(scene):
     first, second, _ = scene.scene.owners("user-1")
     with calling(scene) as (_, http):
+        for _ in range(ENOUGH):
+            http.get("/", headers=KEYED)
         first.behaviour = hang
         assert http.get("/", headers=KEYED).text == second.name
     scene.do(first.hung_up.wait)
@@ -217,6 +220,8 @@ def test_the_pool_on_asyncio(scene):
             assert (await http.get("/", headers=KEYED)).text == second.name
             with pytest.raises(RequestNotReplayableError):
                 await http.post("/", headers={"Rumormill-Key": _key_of(pool, first.name)}, content=b"x")
+            for _ in range(ENOUGH):
+                await http.get("/", headers=KEYED)
             first.behaviour = hang
             async with asyncio.timeout(5):
                 assert (await http.get("/", headers={"Rumormill-Key": _key_of(pool, first.name)})).text != first.name
@@ -243,7 +248,7 @@ def test_a_pause_of_our_own_is_not_held_against_the_worker(scene):
             Pool(scene.scene.urls, "embed") as pool,
             httpx.AsyncClient(transport=pool.transport(), base_url="http://embed") as http,
         ):
-            for _ in range(10):
+            for _ in range(ENOUGH):
                 await http.get("/", headers=KEYED)
             first.behaviour = answer_when_released
             asking = asyncio.create_task(http.get("/", headers=KEYED))
@@ -260,7 +265,7 @@ def _key_of(pool: Pool, name: str) -> str:
     """A key this worker owns, once it is no longer behind for what it did before."""
     standings = pool._open().standings
     (worker,) = (worker for worker in pool.workers if worker.name == name)
-    standings.of(worker).behind_until = 0.0
+    standings.of(worker).breaker.close(0.0)
     return next(f"k{i}" for i in range(1000) if pool.owners(f"k{i}", 1)[0].name == name)
 
 

@@ -1,0 +1,295 @@
+"""Answers that another worker may better, and hedges, on real HTTP workers and in virtual time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from stage import DRAINING, SUSPECT, Behaviour, Exchange, Stage, answering, die, hang, stage, until_true
+from test_client_requests import KEYED, calling, names
+
+from rumormill.client import NoWorkersError, Pool, RequestNotReplayableError
+from rumormill.client.breaker import FAILING_FOR, FAILURES, JITTER
+from rumormill.client.hedging import ENOUGH
+
+
+def taking(seconds: float) -> Behaviour:
+    async def behave(exchange: Exchange) -> None:
+        await trio.sleep(seconds)
+        await exchange.answer()
+
+    return behave
+
+
+@asynccontextmanager
+async def waiting(scene: Stage, **settings: Any) -> AsyncIterator[tuple[Pool, httpx.AsyncClient]]:
+    """A pool, and a client without a time limit."""
+    async with calling(scene, **settings) as (pool, http):
+        http.timeout = httpx.Timeout(None)
+        yield pool, http
+
+
+async def ask_many(http: httpx.AsyncClient, requests: int, at_once: int, method: str = "GET") -> Counter[int]:
+    """How often each status came back."""
+    statuses: Counter[int] = Counter()
+    left = iter(range(requests))
+
+    async def ask() -> None:
+        for _ in left:
+            statuses[(await http.request(method, "/")).status_code] += 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(at_once):
+            nursery.start_soon(ask)
+    return statuses
+
+
+def arrivals(scene: Stage) -> int:
+    return sum(len(worker.seen) for worker in scene.workers.values())
+
+
+# Another is asked.
+
+
+@pytest.mark.parametrize("replay", ["idempotent", "always", "never"])
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_refusal_leads_to_the_next_owner_whatever_the_request(status, replay):
+    async with stage() as scene, calling(scene, replay=replay) as (_, http):
+        first, second, _ = scene.owners("user-1")
+        first.behaviour = answering(status)
+        response = await http.post("/", content=b"x", headers=KEYED)
+        assert (response.status_code, response.text) == (200, second.name)
+        assert names(response) == [first.name, second.name]
+        failure = response.extensions["rumormill_attempts"][0].failure
+        assert (failure.status, failure.what) == (status, f"answered {status}")
+        assert response.extensions["rumormill_worker"].name == second.name
+
+
+@pytest.mark.parametrize(("method", "asked_again"), [("GET", True), ("POST", False)])
+@pytest.mark.parametrize("status", [500, 502, 504])
+async def test_a_failure_leads_to_the_next_owner_if_the_request_may_be_sent_again(status, method, asked_again):
+    async with stage() as scene, calling(scene) as (_, http):
+        first, second, _ = scene.owners("user-1")
+        first.behaviour = answering(status)
+        response = await http.request(method, "/", headers=KEYED)
+        assert response.status_code == (200 if asked_again else status)
+        assert len(second.seen) == asked_again
+
+
+@pytest.mark.parametrize("status", [400, 404, 422, 501, 507])
+async def test_every_other_answer_is_the_callers(status):
+    async with stage() as scene, calling(scene, replay="always") as (_, http):
+        for worker in scene.workers.values():
+            worker.behaviour = answering(status)
+        assert names(await http.get("/", headers=KEYED)) == [scene.owners("user-1")[0].name]
+
+
+async def test_the_last_real_answer_is_the_callers_when_nobody_is_left():
+    async with stage() as scene, calling(scene, replay="always") as (_, http):
+        first, second, third = scene.owners("user-1")
+        first.behaviour, second.behaviour = answering(503), answering(500, retry_after="7")
+        third.kill()
+        response = await http.post("/", content=b"x", headers=KEYED)
+        assert (response.status_code, response.text, response.headers["Retry-After"]) == (500, second.name, "7")
+        assert response.extensions["rumormill_worker"].name == second.name
+        assert names(response) == [first.name, second.name, third.name]
+        second.behaviour = die
+        response = await http.post("/", content=b"x", headers=KEYED)
+        assert (response.status_code, response.text) == (503, first.name)
+        first.behaviour = die
+        with pytest.raises(NoWorkersError):
+            await http.post("/", content=b"x", headers=KEYED)
+
+
+async def test_a_death_after_a_refusal_is_told_where_the_request_must_not_be_sent_again():
+    async with stage() as scene, calling(scene, replay="never") as (_, http):
+        first, second, third = scene.owners("user-1")
+        first.behaviour, second.behaviour = answering(503), die
+        with pytest.raises(RequestNotReplayableError, match=f"was sent to {second.name}"):
+            await http.post("/", content=b"x", headers=KEYED)
+        assert not third.seen
+
+
+async def test_a_refusal_that_is_streamed_is_kept_open_until_somebody_does_better():
+    async def stream(exchange: Exchange) -> None:
+        await exchange.begin("text/plain", status=503)
+        await exchange.part(b"not now")
+        await exchange.end()
+
+    async with stage(workers=2) as scene, calling(scene) as (pool, http):
+        first, second = scene.owners("user-1")
+        first.behaviour = second.behaviour = stream
+        response = await http.get("/", headers=KEYED)
+        assert (response.status_code, response.text) == (503, "not now")
+        second.behaviour = taking(0)
+        assert (await http.get("/", headers=KEYED)).text == second.name
+        assert [pool._open().standings.of(worker).in_flight for worker in pool.workers] == [0, 0]
+
+
+async def test_a_body_that_can_be_sent_once_brings_the_refusal_back():
+    async def chunks():
+        for _ in range(9):
+            yield b"x" * 2**20
+
+    async with stage() as scene, calling(scene, replay="always") as (_, http):
+        scene.owners("user-1")[0].behaviour = answering(503)
+        assert (await http.post("/", content=chunks(), headers=KEYED)).status_code == 503
+
+
+# A worker that keeps failing.
+
+
+@pytest.mark.parametrize("status", [500, 503])
+async def test_a_worker_that_fails_at_once_draws_no_traffic_and_comes_back_when_it_is_well(status, autojump_clock):
+    async with stage(limit=600) as scene, waiting(scene) as (_, http):
+        for worker in scene.workers.values():
+            worker.behaviour = taking(0.2)
+        sick = scene.workers["w0"]
+        sick.behaviour = answering(status)
+        assert await ask_many(http, 300, 20) == {200: 300}
+        # What was under way when it was found out counts too.
+        assert FAILURES <= len(sick.seen) <= FAILURES + 20
+        sick.behaviour = taking(0.2)
+        await trio.sleep(FAILING_FOR * (1 + JITTER))
+        await ask_many(http, 20, 1)
+        before = len(sick.seen)
+        assert await ask_many(http, 300, 20) == {200: 300}
+        assert len(sick.seen) - before > 60
+
+
+async def test_a_storm_of_the_callers_own_mistakes_puts_nobody_behind():
+    async with stage() as scene, calling(scene) as (pool, http):
+        for worker in scene.workers.values():
+            worker.behaviour = answering(400)
+        assert await ask_many(http, 300, 20) == {400: 300}
+        assert arrivals(scene) == 300
+        assert all(pool._open().standings.of(worker).breaker.closed for worker in pool.workers)
+
+
+async def test_an_outage_of_all_costs_little_more_than_an_attempt_a_request(autojump_clock):
+    async with stage() as scene, calling(scene) as (_, http):
+        for worker in scene.workers.values():
+            worker.behaviour = answering(503)
+        assert await ask_many(http, 400, 20) == {503: 400}
+        # A hundred are saved up; virtual time hardly passes, so that little is added.
+        assert 400 + 100 <= arrivals(scene) <= 400 + 110
+
+
+# Hedges.
+
+
+async def test_whatever_a_frozen_worker_was_sent_is_asked_elsewhere_however_slow_its_kind(autojump_clock):
+    async with stage(limit=600) as scene, waiting(scene) as (_, http):
+        for worker in scene.workers.values():
+            worker.behaviour = taking(1)
+        await ask_many(http, 60, 20)
+        frozen = scene.workers["w0"]
+        frozen.behaviour = hang
+        before = len(frozen.seen)
+        # Nobody evicts it.
+        assert await ask_many(http, 600, 20) == {200: 600}
+        assert len(frozen.seen) - before < 30
+
+
+@pytest.mark.parametrize("at_once", [10, 50])
+async def test_a_fresh_pool_does_not_double_the_dearest_work(at_once, autojump_clock):
+    async with stage(limit=600) as scene, waiting(scene, replay="always") as (_, http):
+        for worker in scene.workers.values():
+            worker.behaviour = taking(6)
+        assert await ask_many(http, 50, at_once, "POST") == {200: 50}
+        assert arrivals(scene) <= 52
+
+
+async def test_a_slow_kind_of_request_is_not_hedged_at_the_pace_of_a_quick_one(autojump_clock):
+    async def by_path(exchange: Exchange) -> None:
+        await trio.sleep(6 if exchange.seen.target == "/generate" else 0.01)
+        await exchange.answer()
+
+    async with stage(limit=600) as scene, waiting(scene) as (_, http):
+        for worker in scene.workers.values():
+            worker.behaviour = by_path
+        for _ in range(5):
+            await ask_many(http, 20, 5)
+            await http.get("/generate")
+        assert arrivals(scene) == 105
+
+
+async def test_what_is_late_is_hedged_within_two_in_a_hundred_requests(autojump_clock):
+    async def now_and_then_slow(exchange: Exchange) -> None:
+        await trio.sleep(1 if len(exchange.worker.seen) % 25 == 0 else 0.01)
+        await exchange.answer()
+
+    async with stage(limit=600) as scene, waiting(scene) as (_, http):
+        for worker in scene.workers.values():
+            worker.behaviour = now_and_then_slow
+        await ask_many(http, 500, 20)
+        assert 5 <= arrivals(scene) - 500 <= 1 + 500 * 0.02
+
+
+async def test_a_request_under_way_at_a_suspect_is_asked_elsewhere_whatever_is_known_of_its_kind(autojump_clock):
+    async with stage() as scene, waiting(scene, replay="always") as (_, http):
+        first, second, _ = scene.owners("user-1")
+        first.behaviour = hang
+        answers = []
+
+        async def ask() -> None:
+            answers.append(await http.post("/", content=b"x", headers=KEYED))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await until_true(lambda: bool(first.seen))
+            scene.change(first.name, liveness=SUSPECT)
+        assert names(answers[0]) == [first.name, second.name]
+
+
+async def test_a_worker_that_freezes_under_load_delays_nobody_for_long(autojump_clock):
+    """A hundred keyed requests a second; gossip suspects the frozen one 0.4 s later and evicts it after 0.6 s."""
+    slowest = 0.0
+
+    async def ask(http: httpx.AsyncClient, number: int) -> None:
+        nonlocal slowest
+        began = trio.current_time()
+        response = await http.post("/", content=b"x" * (100 + number % 100), headers={"Rumormill-Key": f"{number}"})
+        assert response.status_code == 200
+        slowest = max(slowest, trio.current_time() - began)
+
+    async with stage() as scene, waiting(scene, replay="always") as (_, http), trio.open_nursery() as nursery:
+        for worker in scene.workers.values():
+            worker.behaviour = taking(0.005)
+        for number in range(300):
+            nursery.start_soon(ask, http, number)
+            await trio.sleep(0.01)
+            match number:
+                case 100:
+                    scene.workers["w1"].behaviour = hang
+                case 140:
+                    scene.change("w1", liveness=SUSPECT)
+                case 160:
+                    scene.evict("w1")
+    assert 0.05 <= slowest <= 0.1
+
+
+async def test_the_work_of_a_draining_worker_is_not_asked_elsewhere(autojump_clock):
+    async with stage() as scene, waiting(scene, replay="always") as (_, http):
+        first = scene.owners("user-1")[0]
+        first.behaviour = taking(3)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: http.post("/", content=b"x", headers=KEYED))
+            await until_true(lambda: bool(first.seen))
+            scene.change(first.name, liveness=SUSPECT, readiness=DRAINING)
+        assert arrivals(scene) == 1
+
+
+async def test_enough_answers_of_a_kind_are_needed_before_one_is_late(autojump_clock):
+    async with stage(workers=2) as scene, calling(scene) as (_, http):
+        first, _ = scene.owners("user-1")
+        for _ in range(ENOUGH - 1):
+            await http.get("/", headers=KEYED)
+        first.behaviour = hang
+        with pytest.raises(httpx.ReadTimeout):
+            await http.get("/", headers=KEYED, timeout=5)
