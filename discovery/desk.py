@@ -118,6 +118,12 @@ class Desk:
         """Services whose ring is being built in a thread just now."""
         self._rng = rng
 
+    def set_wall_offset(self, wall_offset: float) -> None:
+        """Events to come carry the new time; what is already told of an event is what the clock said then."""
+        self.view.set_wall_offset(wall_offset)
+        self.events.wall_offset = wall_offset
+        self.members.forget()
+
     def index(self, topic: str) -> int:
         """The present index of a topic: a service, all of them, or the event log."""
         return self.events.index if topic == EVENTS else self.view.index(topic)

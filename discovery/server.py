@@ -126,6 +126,10 @@ class DiscoveryServer:
         """Ask this of callers from the next request on."""
         self._endpoint.router.gate = Gate(access)
 
+    def set_wall_offset(self, wall_offset: float) -> None:
+        """Somebody has set the wall clock: tell times by it from now on."""
+        self._desk.set_wall_offset(wall_offset)
+
     def close(self) -> None:
         """End: no new callers, blocked queries are answered as things stand, streams stop; :meth:`serve` returns."""
         self._desk.room.close()

@@ -305,6 +305,13 @@ class RoutingView:
             self._update_service(service, tuple(workers), newcomer)
         self._forget_empty()
 
+    def set_wall_offset(self, wall_offset: float) -> None:
+        """Tell since when by another offset; no index moves for it."""
+        self.wall_offset = wall_offset
+        self._workers.clear()
+        if self.pool is not None:
+            self.update(self.pool)
+
     def service(self, name: str) -> ServiceView:
         """One service, or all together under the empty name. Never fails: an unknown one is empty."""
         view = self._services.get(name)

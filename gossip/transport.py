@@ -12,6 +12,7 @@ that is for: then the queue of errors is drained before the datagrams, and a sen
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -78,7 +79,8 @@ def boot_clock() -> float:
 def bind_udp(address: Address, *, refusals: bool = True) -> socket.socket:
     """A non-blocking UDP socket bound to the address, with room for a burst. Raises OSError.
 
-    ``refusals`` asks the kernel to keep what ICMP says of our datagrams (IP_RECVERR).
+    ``refusals`` asks the kernel to keep what ICMP says of our datagrams (IP_RECVERR). Whether the kernel knows of that,
+    and of time stamps, :func:`missing_options` tells.
     """
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -86,14 +88,39 @@ def bind_udp(address: Address, *, refusals: bool = True) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        _ask_for(sock, (socket.SOL_SOCKET, _SO_TIMESTAMPNS))
         if refusals:
-            sock.setsockopt(*_RECVERR[family], 1)
+            _ask_for(sock, _RECVERR[family])
         sock.bind(address)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _ask_for(sock: socket.socket, option: tuple[int, int]) -> None:
+    """Not every kernel knows these (gVisor, older emulations). Gossip goes without."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(*option, 1)
+
+
+def missing_options(sock: socket.socket, *, refusals: bool = True) -> list[str]:
+    """What the kernel does not do for a socket of :func:`bind_udp`, and what that costs."""
+    missing = []
+    if not _has(sock, (socket.SOL_SOCKET, _SO_TIMESTAMPNS)):
+        missing.append(
+            "the kernel does not say when datagrams came in: after a pause of this process they seem to be late"
+        )
+    if refusals and not _has(sock, _RECVERR[sock.family]):
+        missing.append("the kernel does not hand on ICMP refusals: every death takes three missed heartbeats")
+    return missing
+
+
+def _has(sock: socket.socket, option: tuple[int, int]) -> bool:
+    try:
+        return sock.getsockopt(*option) != 0
+    except OSError:
+        return False
 
 
 class ForkedProcess(RuntimeError):

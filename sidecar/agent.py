@@ -14,7 +14,6 @@ import secrets
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NoReturn
@@ -25,7 +24,7 @@ import trio
 from rumormill.discovery import DiscoveryServer
 from rumormill.gossip import Node, ProtocolSettings
 from rumormill.gossip.credentials import Authority, Credential
-from rumormill.gossip.transport import GossipTransport, boot_clock
+from rumormill.gossip.transport import GossipTransport, boot_clock, missing_options
 from rumormill.membership.record import Readiness
 from rumormill.membership.view import Event
 from rumormill.sidecar.companion import Companion, profile_of
@@ -49,6 +48,7 @@ from rumormill.sidecar.sockets import (
 )
 from rumormill.sidecar.tls import CertificateKeeper
 from rumormill.sidecar.values import Endpoint
+from rumormill.sidecar.wall_clock import WallClock
 from rumormill.sidecar.worker_check import WorkerCheck
 from rumormill.sidecar.worker_process import WorkerProcess, check_process
 
@@ -56,6 +56,8 @@ Names = tuple[Authority | None, Credential | None]
 GOING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GOODBYE_SECONDS = 2.0
 """How long a goodbye may take before the process ends without one."""
+WALL_CLOCK_SECONDS = 10.0
+"""Between looks at the wall clock while nothing happens."""
 
 
 def run(read: Callable[[], Settings]) -> None:
@@ -81,6 +83,8 @@ def run(read: Callable[[], Settings]) -> None:
             gossip=str(Endpoint(*sock.getsockname()[:2])),
             advertise=str(in_force.settings.reached_at),
         )
+        for lost in missing_options(sock, refusals=not settings.no_icmp_evidence):
+            log.warning("kernel", text=lost)
         trio.run(_Agent(in_force, lambda: _told(read(), sock), sock, keys, names, log, lines).main)
 
 
@@ -128,6 +132,7 @@ class _Agent:
         self.names = names
         self.log = log
         self.lines = lines
+        self.wall_clock = WallClock()
         self.certificate = CertificateKeeper(in_force.certificate, log) if in_force.certificate else None
         self.reloader = Reloader(in_force, read=read, apply=self._apply, keys=lambda: self.node.keyring, log=log)
         self.policy_key = read_policy_key(settings.policy_key) if settings.policy_key else None
@@ -152,7 +157,12 @@ class _Agent:
         async with trio.open_nursery() as nursery:
             for task in (self._gossip, self.contacts.run, self.check.run, self.keeper.run, self.key_keeper.run):
                 nursery.start_soon(task)
-            for task in (self.worker_process.run, self.reloader.hear_signals, self.reloader.run):
+            for task in (
+                self.worker_process.run,
+                self.reloader.hear_signals,
+                self.reloader.run,
+                self._watch_wall_clock,
+            ):
                 nursery.start_soon(task)
             if self.certificate is not None:
                 nursery.start_soon(self.certificate.run)
@@ -194,7 +204,7 @@ class _Agent:
         self.server = DiscoveryServer(
             commands=self.companion,
             process=process,
-            wall_offset=time.time() - boot_clock(),
+            wall_offset=self.wall_clock.offset,
             access=self.in_force.access,
             sealed=self.keys is not None,
             rng=rng,
@@ -312,7 +322,19 @@ class _Agent:
         self.companion.hear_policy(self.node.policy_records)
         self.keeper.changed()
 
+    def _look_at_wall_clock(self) -> None:
+        """Have events carry the time that the log does, also after somebody has set the clock."""
+        if moved := self.wall_clock.moved():
+            self.log.info("clock", text=f"the wall clock was set by {moved:+.1f} s")
+            self.server.set_wall_offset(self.wall_clock.offset)
+
+    async def _watch_wall_clock(self) -> None:
+        while True:
+            await trio.sleep(WALL_CLOCK_SECONDS)
+            self._look_at_wall_clock()
+
     def _on_events(self, events: Sequence[Event]) -> None:
+        self._look_at_wall_clock()
         self.server.publish_events(events)
         if (keys := self._key_content()) != self.keys_held:
             self.keys_held = keys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -209,3 +210,14 @@ NAMES = ["", "embed", "chat", "nobody"]
 def _differs_but_for_suspicion(before: Any, now: Any) -> bool:
     calm = [[msgspec.structs.replace(worker, liveness="alive") for worker in shown[2]] for shown in (before, now)]
     return calm[0] != calm[1]
+
+
+def test_another_wall_clock_moves_the_times_and_no_index():
+    view = view_of(THREE)
+    before = answer(view)
+    view.set_wall_offset(WALL_OFFSET + 3600)
+    after = answer(view)
+    assert after.index == before.index
+    for was, now in zip(before.workers, after.workers, strict=True):
+        moved = datetime.fromisoformat(now.since) - datetime.fromisoformat(was.since)
+        assert moved.total_seconds() == 3600

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import socket
@@ -9,13 +10,14 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
 from rumormill.gossip import Node, Profile
-from rumormill.gossip.transport import DRAIN_CAP, GossipTransport, bind_udp, boot_clock
+from rumormill.gossip.transport import DRAIN_CAP, GossipTransport, bind_udp, boot_clock, missing_options
 from rumormill.membership.record import Readiness
 from rumormill.membership.view import Event, PoolView
 
@@ -250,3 +252,34 @@ async def test_without_refusals_nothing_is_heard_of_them() -> None:
         assert a.node.counters["sent"] > 0
         assert a.node.counters["refusals"] == 0
         assert not a.transport.counters
+
+
+class IgnorantSocket(socket.socket):
+    """A socket of a kernel that knows neither time stamps nor a queue of errors."""
+
+    def setsockopt(self, level: int, option: int, *value: Any) -> None:
+        if (level, option) in ((socket.SOL_SOCKET, 35), (socket.IPPROTO_IP, 11), (socket.IPPROTO_IPV6, 25)):
+            raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+        super().setsockopt(level, option, *value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_gossip_goes_without_what_a_kernel_does_not_know(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with bind_udp((host, 0)) as sock:
+        assert missing_options(sock) == []
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "socket", IgnorantSocket)
+        one, other = bind_udp((host, 0)), bind_udp((host, 0))
+    with one, other:
+        stamps, refusals = missing_options(one)
+        assert "when datagrams came in" in stamps
+        assert "ICMP refusals" in refusals
+        assert missing_options(one, refusals=False) == [stamps]
+        a, b = Peer("a", one), Peer("b", other)
+        b.node.set_contacts([a.address])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(a.transport.run)
+            nursery.start_soon(b.transport.run)
+            for peer in (a, b):
+                await peer.until({"a": Readiness.PASSING, "b": Readiness.PASSING})
+            nursery.cancel_scope.cancel()
