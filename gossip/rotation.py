@@ -292,7 +292,7 @@ class Rotation:
             return
         if kind in (NOTICE_PLAIN, NOTICE_SEALED):
             if receiver == self._state.me.half and len(data) == HEADER.size:
-                self._hear_notice(kind, key_id, version, self._peer(sender, source), source)
+                self._hear_notice(kind, key_id, version, self._peer(sender, source)[0], source)
             return
         if reason not in _UNOPENED or not self._persists() or not self._may_notice():
             return
@@ -300,15 +300,18 @@ class Rotation:
         notice = NOTICE_SEALED if ring else NOTICE_PLAIN
         ours = key_id_of(ring.primary) if ring else 0
         self._state.post_raw(source, HEADER.pack(notice, ours, label, self._state.me.half, sender, self.version))
-        peer = self._peer(sender, source)
+        peer, home = self._peer(sender, source)
         removed = reason == "unknown_key" and key_id in self._removed
         text = self._of_a_removed_key(peer, key_id) if removed else _UNOPENED[reason].format(where=peer, key=key_id)
-        self._state.complain("seal", source, text)
+        self._state.complain("seal", home, text)
 
-    def _peer(self, sender: bytes, source: Address) -> str:
-        """Who it says to be, where we know such a member, and where it came from."""
+    def _peer(self, sender: bytes, source: Address) -> tuple[str, Address]:
+        """Who it says to be, in words, and where that member lives; another may have handed on what it sealed."""
         row = self._state.table.get(sender)
-        return f"{row.name} at {where(source)}" if row is not None else where(source)
+        if row is None or row.address is None:
+            return where(source), source
+        way = "" if row.address == source else f" (by way of {where(source)})"
+        return f"{row.name} at {where(row.address)}{way}", row.address
 
     def _of_a_removed_key(self, peer: str, key_id: int) -> str:
         present = ", ".join(self.ring.names) if self.ring else ""

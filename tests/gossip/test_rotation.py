@@ -285,7 +285,10 @@ def test_who_wakes_with_a_removed_key_is_told_and_the_others_name_it(asleep: tup
         assert any("give --key-file a key the pool still accepts" in text for text in told_of_seals(world, name))
     lines = [text for name in awake for text in told_of_seals(world, name)]
     for name in asleep:
-        assert any(f"{name} at " in text and "was removed here" in text for text in lines), lines
+        home = world.hosts[name].address[0]
+        assert any(f"{name} at {home}:" in text and "was removed here" in text for text in lines), lines
+    for text in lines:
+        assert [text.startswith(f"{name} at {world.hosts[name].address[0]}:") for name in asleep].count(True) == 1, text
     assert not any("this member seals with" in text for text in lines)
 
 
