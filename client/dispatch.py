@@ -34,6 +34,9 @@ from rumormill.ring.worker import Worker
 KEY_HEADER = "Rumormill-Key"
 OWN_PAUSE = 0.010
 """Seconds that the hedging timer may come late before the delay is held to be this process's own."""
+HEDGE_AGAIN = 0.5
+"""Seconds until a hedge in doubt is tried again where the budget had nothing left. Doubt may last for minutes: less
+keeps this process busy with all who wait, more lets them wait for longer than the budget makes them."""
 WARN_EVERY = 60.0
 """Seconds between two warnings that too many workers fail."""
 
@@ -63,10 +66,10 @@ class Dispatcher:
 
     def adopt(self, topology: Topology) -> list[Line]:
         """Send to these workers from now on. Returns lines to close."""
-        suspects = self.standings.suspects
+        doubtful = self.standings.suspects | self.standings.critical
         self.standings.adopt(topology, anyio.current_time())
         self.register.adopt(topology)
-        if self.standings.suspects - suspects:
+        if (self.standings.suspects | self.standings.critical) - doubtful:
             for race in self.waiting:
                 race.stir()
         wanted = {worker.url for worker in topology.workers} | {worker.url for _, worker in topology.departed}
@@ -176,10 +179,15 @@ class _Race:
             return
         self._dispatcher.waiting.add(self)
         try:
-            since = 0.0
+            since = doubted_since = -inf
             while self._course.may_hedge:
                 newest = self._course.attempts[-1]
-                due = max(self._due(newest, since), anyio.current_time())
+                doubtful = self._standings.doubted(newest.worker) or self._standings.unwell(newest.worker)
+                if doubtful:
+                    due = max(newest.began + FLOOR, doubted_since + HEDGE_AGAIN)
+                else:
+                    due = max(newest.began, since) + self._patience
+                due = max(due, anyio.current_time())
                 await self._stirred_by(due)
                 now = anyio.current_time()
                 # Held up ourselves? Then the answer may be there and only wait to be read.
@@ -187,17 +195,16 @@ class _Race:
                     return
                 if now >= due and self._course.attempts[-1] is newest:
                     since = anyio.current_time()
+                    doubted_since = since if doubtful else doubted_since
                     self._hedge(tasks)
         finally:
             self._dispatcher.waiting.discard(self)
 
-    def _due(self, newest: Attempt, since: float) -> float:
-        """When the next hedge is due; none has been since the newest attempt began, or since then."""
-        began = max(newest.began, since)
-        if self._standings.doubted(newest.worker):
-            return began + FLOOR
+    @property
+    def _patience(self) -> float:
+        """Seconds until an answer is late; infinite where nothing is known of its kind."""
         delay = self._latency.delay
-        return inf if delay is None else began + delay
+        return inf if delay is None else delay
 
     def stir(self) -> None:
         """Something has happened that may make a hedge due."""

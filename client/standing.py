@@ -88,7 +88,9 @@ class Standings:
         self._answered = float("-inf")
         """When any worker last answered anything."""
         self.suspects: frozenset[str] = frozenset()
-        """Instances of which others doubt that they live."""
+        """URLs of workers that others doubt are alive: suspected, or lately evicted."""
+        self.critical: frozenset[str] = frozenset()
+        """URLs of workers that answer their sidecar's checks wrongly, or not at all."""
         self.topology = nothing_known(service)
 
     def adopt(self, topology: Topology, now: float) -> None:
@@ -104,6 +106,7 @@ class Standings:
             self._hold_no_more_than_half(now)
         if topology.workers is not before.workers:
             self.suspects = frozenset(_suspects(topology))
+            self.critical = frozenset(worker.url for worker in topology.workers if worker.readiness == "critical")
             self._hear_of_recoveries(before, now)
 
     def _hear_of_recoveries(self, before: Topology, now: float) -> None:
@@ -121,8 +124,12 @@ class Standings:
         return standing
 
     def doubted(self, worker: Worker) -> bool:
-        """Whether a worker that was asked while nothing spoke against it has become suspect since."""
-        return worker.liveness != "suspect" and worker.instance in self.suspects
+        """Whether a worker that was asked while nothing spoke against it has become suspect, or was evicted, since."""
+        return worker.liveness != "suspect" and worker.url in self.suspects
+
+    def unwell(self, worker: Worker) -> bool:
+        """Whether it has become critical since it was asked: busy, perhaps, and perhaps ill."""
+        return worker.readiness != "critical" and worker.url in self.critical
 
     def in_doubt(self, worker: Worker, began: float) -> bool:
         """Whether there is reason to doubt that a worker asked then still works."""
@@ -272,7 +279,8 @@ class Standings:
 
 
 def _suspects(topology: Topology) -> Iterator[str]:
-    """The instances of which others doubt that they live. A draining one finishes what it has, and may go quietly."""
+    """The URLs of workers that others doubt are alive. A draining one finishes what it has, and may go quietly."""
     for worker in topology.workers:
         if worker.liveness == "suspect" and worker.readiness != "draining":
-            yield worker.instance
+            yield worker.url
+    yield from (worker.url for _, worker in topology.departed)

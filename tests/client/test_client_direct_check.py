@@ -147,6 +147,65 @@ async def test_no_check_is_made_once_the_member_is_back_or_nothing_is_under_way(
         busy.free.set()
 
 
+@pytest.mark.parametrize("how", ["suspected", "critical", "evicted"])
+@pytest.mark.parametrize("winner", ["first", "second"])
+async def test_a_replayable_request_is_asked_elsewhere_in_doubt_and_the_first_goes_on(how, winner):
+    busy, other = Busy(answers_checks=True), Busy(answers_checks=True)
+    async with (
+        stage() as scene,
+        Pool(scene.urls, "embed") as pool,
+        httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
+        trio.open_nursery() as nursery,
+    ):
+        first, second, _ = scene.owners("user-1")
+        first.behaviour, second.behaviour = busy, other
+        answers: list[httpx.Response] = []
+
+        @nursery.start_soon
+        async def ask() -> None:
+            answers.append(await http.get("/", headers=KEYED))
+
+        await first.arrived.wait()
+        match how:
+            case "suspected":
+                scene.change(first.name, liveness=SUSPECT)
+            case "critical":
+                scene.change(first.name, readiness=CRITICAL)
+            case "evicted":
+                scene.evict(first.name)
+        await second.arrived.wait()
+        assert not first.hung_up.is_set()
+        (busy if winner == "first" else other).free.set()
+        await until_true(lambda: bool(answers))
+        assert answers[0].text == (first if winner == "first" else second).name
+        tried = answers[0].extensions["rumormill_attempts"]
+        assert [(attempt.worker.name, attempt.hedge) for attempt in tried] == [(first.name, False), (second.name, True)]
+        for one in (busy, other):
+            one.free.set()
+
+
+async def test_a_pool_that_is_busy_as_a_whole_is_not_asked_twice_for_that(autojump_clock):
+    async def slow(exchange: Exchange) -> None:
+        await trio.sleep(30)
+        await exchange.answer()
+
+    async with (
+        stage(limit=600) as scene,
+        Pool(scene.urls, "embed") as pool,
+        httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
+    ):
+        for worker in scene.workers.values():
+            worker.behaviour = slow
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(http.get, "/")
+            for name in scene.workers:
+                await trio.sleep(1)
+                scene.change(name, readiness=CRITICAL)
+        # The budget for what is late: one at first, and one in fifty.
+        assert sum(len(worker.seen) for worker in scene.workers.values()) <= 52
+
+
 async def test_a_stream_goes_on_without_its_sidecar_and_ends_when_its_worker_does():
     more = trio.Event()
     checks = 0
