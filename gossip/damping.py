@@ -81,6 +81,9 @@ class Damping:
         state = self._state
         if state.now < self.deadline:
             return
+        if state.leaving:  # whatever we said now would bring us back
+            self.deadline = math.inf
+            return
         if over := state.now >= self._over_at:
             self._over_at = math.inf
             state.identity.probation_ends = -math.inf

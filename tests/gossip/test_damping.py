@@ -243,3 +243,17 @@ def test_a_member_of_another_period_is_named_with_both_values_on_both_sides() ->
         assert f"{name} sends a heartbeat every 0.2 s, this member every 0.5 s" in told["slow", name]
     assert len(told) == 8
     assert {m.name: m.period for m in node(world, "n2").view.members}["slow"] == 0.5
+
+
+@pytest.mark.parametrize("before", [0.02, 0.06, 0.1, 0.14])
+def test_whose_probation_ends_while_it_says_goodbye_has_left_all_the_same(before: float) -> None:
+    world = pool(5)
+    for _ in range(2):
+        world.restart("n3")
+        world.run(2.0)
+    world.run(node(world, "n3")._damping.deadline - world.hosts["n3"].local_time() - before)
+    assert readiness(world, "n3") is None
+    world.leave("n3")
+    world.run(3.0)
+    assert {world.holds(name, "n3") for name in ("n0", "n1", "n2", "n4")} == {Liveness.LEFT}
+    assert not [event for event in world.history.of("returned") if event.member == "n3"]
