@@ -14,6 +14,7 @@ the worker finds one in its queue, and TCP's keep-alive tells if the host behind
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -23,6 +24,7 @@ import anyio
 import anyio.abc
 import httpx
 from anyio.abc import SocketAttribute
+from anyio.streams.tls import TLSStream
 
 from rumormill.client.descriptors import descriptor_shortage
 from rumormill.client.work import InFlight, Register
@@ -77,40 +79,37 @@ class DirectCheck:
         deadline = anyio.current_time() + LIMIT
         with _Knock(self._here.worker.address) as knock:
             try:
-                stream = await self._connect(deadline)
+                tcp = await self._connect(deadline)
             except TimeoutError:
                 # A kernel that refuses the sidecar's port lives, and the worker's queue is full.
                 if knock.refused() or _late(deadline):
                     return False
                 return self._lose(f"takes no connection within {LIMIT:g} s")
-            except (anyio.EndOfStream, anyio.BrokenResourceError, ssl.SSLError):
-                return False  # somebody is there, or was until now: the next connection tells
             except OSError as error:
                 return not _says_nothing(error) and self._lose(f"takes no connection: {_words(error)}")
             try:
-                await self._ask(stream, deadline, knock)
+                await self._ask(tcp, deadline, knock)
             except (anyio.EndOfStream, anyio.BrokenResourceError, ssl.SSLError):
-                pass  # as above
+                pass  # somebody is there, or was until now: the next connection tells
             finally:
-                await anyio.aclose_forcefully(stream)
+                await anyio.aclose_forcefully(tcp)
         return False
 
-    async def _connect(self, deadline: float) -> anyio.abc.ByteStream:
-        host, port = self._url.host, self._url.port or (443 if self._tls else 80)
+    async def _connect(self, deadline: float) -> anyio.abc.SocketStream:
         with anyio.fail_after(max(deadline - anyio.current_time(), 0)):
-            if self._tls is None:
-                stream: anyio.abc.ByteStream = await anyio.connect_tcp(host, port)
-            else:
-                stream = await anyio.connect_tcp(host, port, ssl_context=self._tls, tls_standard_compatible=False)
-        raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - no database here
+            tcp = await anyio.connect_tcp(self._url.host, self._url.port or (443 if self._tls else 80))
+        raw = tcp.extra(SocketAttribute.raw_socket)  # noqa: S610 - no database here
         for option in _KEEP_ALIVE:
-            raw.setsockopt(*option)
-        return stream
+            with contextlib.suppress(OSError):  # not every kernel has them all
+                raw.setsockopt(*option)
+        return tcp
 
-    async def _ask(self, stream: anyio.abc.ByteStream, deadline: float, knock: _Knock) -> None:
+    async def _ask(self, tcp: anyio.abc.SocketStream, deadline: float, knock: _Knock) -> None:
         """Wait for any answer; a worker that is only busy is waited for as long as it takes."""
-        await stream.send(_request(self._url))
+        stream: anyio.abc.ByteStream | None = None
         with anyio.CancelScope(deadline=deadline) as scope:
+            stream = await self._secured(tcp)
+            await stream.send(_request(self._url))
             await stream.receive()
             self._sidecar_alone = True
         if not scope.cancelled_caught or _late(deadline):
@@ -118,8 +117,15 @@ class DirectCheck:
         self._sidecar_alone = self._sidecar_alone or knock.refused()
         if not self._sidecar_alone:
             self._here.lose_older(f"does not answer within {LIMIT:g} s")
-        await stream.receive()
-        self._sidecar_alone = True
+        if stream is not None:
+            await stream.receive()
+            self._sidecar_alone = True
+
+    async def _secured(self, tcp: anyio.abc.SocketStream) -> anyio.abc.ByteStream:
+        if self._tls is None:
+            return tcp
+        host = self._url.host
+        return await TLSStream.wrap(tcp, hostname=host, ssl_context=self._tls, standard_compatible=False)
 
     def _lose(self, why: str) -> bool:
         self._here.lose(why)
@@ -141,7 +147,7 @@ class _Knock:
             self._socket.setblocking(False)
             self._socket.connect((host, int(port)))
             self._socket.send(b"\0")
-        except (OSError, ValueError):
+        except (OSError, ValueError, OverflowError):
             self.close()
 
     def refused(self) -> bool:

@@ -66,7 +66,7 @@ class CheckFailed(Exception):
     def __init__(self, text: str, *, silent: bool = False) -> None:
         super().__init__(text)
         self.silent = silent
-        """Nothing was answered in time: the worker may be busy."""
+        """Nothing came from the worker: it may be busy, or could not be asked (no descriptor, no name, no route)."""
 
 
 class WorkerCheck:
@@ -188,7 +188,7 @@ class WorkerCheck:
             raise CheckFailed(_words(error.__cause__, self._endpoint)) from None
         except OSError as error:
             self._close()
-            raise CheckFailed(_words(error, self._endpoint)) from None
+            raise CheckFailed(_words(error, self._endpoint), silent=not _from_worker(error)) from None
         except CheckFailed:
             self._close()
             raise
@@ -334,6 +334,11 @@ def _words(error: BaseException | None, endpoint: Endpoint) -> str:
     if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
         return os.strerror(error.errno).lower()
     return str(error or "the connection broke")
+
+
+def _from_worker(error: OSError) -> bool:
+    """Whether the worker's side caused it, and not our own or what lies between."""
+    return isinstance(error, (ConnectionError, ssl.SSLError)) or _refused(error)
 
 
 def _refused(error: BaseException | None) -> bool:

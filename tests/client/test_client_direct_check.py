@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import resource
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any
@@ -15,7 +17,10 @@ import trio
 from stage import ALIVE, CRITICAL, SUSPECT, Exchange, Stage, Worker, stage, until_true
 
 from rumormill.client import Pool, RequestNotReplayableError, ResponseInterruptedError, direct_check
-from rumormill.client.work import InFlight
+from rumormill.client.direct_check import DirectCheck
+from rumormill.client.exchange import Line
+from rumormill.client.standing import Standings
+from rumormill.client.work import InFlight, Register, WorkerLost
 from rumormill.ring import Worker as PoolWorker
 
 KEYED = {"Rumormill-Key": "user-1"}
@@ -274,10 +279,27 @@ async def test_a_full_queue_is_no_death_where_the_sidecars_port_is_refused():
         while _connects(stack.enter_context(socket.socket()), listener.getsockname()):
             pass
         worker = msgspec.structs.replace(WORKER, url=url, address=f"{host}:{port}")
-        check = direct_check.DirectCheck(InFlight(worker, evicted=True), lambda: pytest.fail("no TLS here"))
+        check = DirectCheck(InFlight(worker, evicted=True), lambda: pytest.fail("no TLS here"))
         assert await check._is_gone()
         sidecar.close()
         assert not await check._is_gone()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("address", ["", "127.0.0.1:99999", "nonsense"])
+async def test_a_worker_that_takes_connections_and_says_nothing_is_given_up(scheme, address):
+    """Whatever its sidecar's address may be."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
+        worker = msgspec.structs.replace(WORKER, url=url, address=address)
+        register = Register()
+        work = register.begin(worker, Line(url, ssl.create_default_context), Standings("embed", random.Random(0)))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(DirectCheck(register._at[url], ssl.create_default_context).run)
+            with pytest.raises(WorkerLost, match=f"was evicted or left, and does not answer within {LIMIT:g} s"):
+                await work.run(trio.sleep_forever)
+            nursery.cancel_scope.cancel()
+        await work.line.aclose()
 
 
 def _connects(one: socket.socket, address: tuple[str, int]) -> bool:
@@ -287,7 +309,7 @@ def _connects(one: socket.socket, address: tuple[str, int]) -> bool:
 
 async def test_being_out_of_descriptors_says_nothing_of_the_worker(monkeypatch: pytest.MonkeyPatch):
     worker = msgspec.structs.replace(WORKER, url="http://127.0.0.1:9")
-    check = direct_check.DirectCheck(InFlight(worker, evicted=True), lambda: pytest.fail("no TLS here"))
+    check = DirectCheck(InFlight(worker, evicted=True), lambda: pytest.fail("no TLS here"))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:

@@ -251,6 +251,16 @@ async def test_a_busy_worker_that_then_ends_has_failed() -> None:
     assert watch.failures == 1
 
 
+async def test_a_worker_whose_name_does_not_resolve_has_not_failed() -> None:
+    async with server(OK) as port, running(Watch(f"http://127.0.0.1:{port}")) as watch:
+        await watch.news()
+        watch.check.configure(WorkerUrl.parse("http://no.such.host.invalid"), "/health", period=0.02, timeout=5)
+        assert (await watch.news())[0] is Readiness.CRITICAL
+        watch.check.configure(WorkerUrl.parse(f"http://127.0.0.1:{port}"), "/health", period=0.02, timeout=5)
+        assert (await watch.news())[0] is Readiness.PASSING
+        assert watch.failures == 0
+
+
 async def test_tls_is_checked_against_the_known_authorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     authority = Authority(tmp_path)
     certificate, key = authority.issue()
