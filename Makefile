@@ -1,5 +1,5 @@
 # The front door. Every target prepares what it needs in .venv first; nothing is installed outside this folder.
-.PHONY: venv demo test test-net soak fuzz audit lab lab-full lint check bench bench-peers format clean
+.PHONY: venv demo test test-net soak fuzz audit lab lab-full lint check bench bench-peers docs docs-reference format clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -35,10 +35,10 @@ audit: .venv/dev-ready  ## known vulnerabilities of what we depend on; says so w
 	@$(BIN)/pip freeze --quiet --disable-pip-version-check --exclude-editable > .venv/frozen.txt
 	@$(BIN)/python .ci/audit.py .venv/frozen.txt --stamp .venv/audited
 
-# What matters most comes first; docs/simulation.md says what each takes. REAL=FILE sets real detection beside the lab's.
+# What matters most comes first; docs/understand/simulation.md says what each takes. REAL=FILE sets real detection beside the lab's.
 SWEEP = $(BIN)/rumormill simulate sweep
 OUT ?= lab.jsonl
-lab: .venv/ready  ## the figures of docs/simulation.md, within an hour on two cores; can be stopped and taken up again
+lab: .venv/ready  ## the figures of docs/understand/simulation.md, within an hour on two cores; can be stopped and taken up again
 	$(SWEEP) pictures --out $(OUT)
 	$(SWEEP) detection --seeds 3 --out $(OUT)
 	$(SWEEP) split --seeds 20 --out $(OUT)
@@ -70,13 +70,20 @@ lint: .venv/dev-ready  ## format, lint, types, known vulnerabilities
 
 check: lint test  ## lint and test
 
-bench: .venv/dev-ready  ## the figures of docs/benchmarks.md, from this machine
+bench: .venv/dev-ready  ## the figures of docs/understand/results.md, from this machine
 	$(BIN)/python -m bench
 
 PEERS_NEED := golang-go golang-github-hashicorp-memberlist-dev iproute2 nftables stress-ng
 bench-peers: .venv/dev-ready  ## beside memberlist and kinship, half an hour; as root, installs Debian's golang-go and more
 	@dpkg -s $(PEERS_NEED) > /dev/null 2>&1 || { apt-get update -q && apt-get install -y -q $(PEERS_NEED); }
 	$(BIN)/python -m bench.peers $(SCENARIOS)
+
+docs: .venv/docs-ready docs-reference  ## the documentation as a site in build/site; a dead link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The site is in build/site: open build/site/index.html"
+
+docs-reference: .venv/ready  ## write the pages of docs/reference that are made from the code
+	$(BIN)/python docs/generate.py
 
 format: .venv/dev-ready  ## rewrite the sources the way `make lint` wants them
 	$(BIN)/ruff format .
@@ -104,6 +111,11 @@ clean:  ## remove what these targets made
 	@echo "Preparing .venv with the development tools (once) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@mkdir -p .venv/rooms && ln -sfn ../.. .venv/rooms/rumormill
+	@touch .venv/ready $@
+
+.venv/docs-ready: pyproject.toml | .venv/bin/python
+	@echo "Preparing .venv with what builds the documentation (once) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch .venv/ready $@
 
 .venv/fuzz-ready: .venv/dev-ready

@@ -2,7 +2,7 @@
 
 A share of 5 % on a ring of a few hundred points lands anywhere between a third and twice of it. So the ring does not
 decide it: an independent hash of the key does, and then the ring of that release's workers alone chooses among them.
-The rules (docs/ring.md has them for other languages):
+The rules (docs/reference/ring.md has them for other languages):
 
 - The gate has 10 000 slots, one a basis point. A key's slot is a hash of it that the ring does not use.
 - A release named in the policy (a *candidate*) holds as many slots as its share says. What no candidate holds belongs

@@ -1,6 +1,6 @@
 """A weighted consistent-hash ring: one sorted list of packed points, searched by bisection.
 
-The rules, exact enough to be written again in another language (docs/ring.md has them with test vectors):
+The rules, exact enough to be written again in another language (docs/reference/ring.md has them with test vectors):
 
 - The ring is the 32-bit numbers in a circle. A member of weight ``w`` holds the points ``mmh3(name + "#" + j)`` for
   ``0 <= j < round(w * points)``, and at least one: a prefix of one endless sequence, so a change of weight adds or

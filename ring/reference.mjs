@@ -1,4 +1,4 @@
-// Who owns a key, in JavaScript: the rules of docs/ring.md, for web pages and as a pattern for other languages.
+// Who owns a key, in JavaScript: the rules of docs/reference/ring.md, for web pages and as a pattern for other languages.
 // It needs nothing but the language and WebCrypto, and gives what ring/*.py gives (tests/ring/vectors.json).
 
 const POINTS = 400, SLOTS = 10000, DRAWS = 64, OVERFULL = 12500, CIRCLE = 2 ** 32;

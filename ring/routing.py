@@ -6,7 +6,7 @@ the release come those of the others, so that the order holds every routable wor
 
 The digest covers exactly what decides: the routable workers and the policy. Liveness (a suspect is still in the ring),
 utilization, tags and `since` are not in it, so a suspicion or a load figure never makes a caller think that keys moved.
-docs/ring.md gives the canonical bytes with test vectors.
+docs/reference/ring.md gives the canonical bytes with test vectors.
 """
 
 from __future__ import annotations

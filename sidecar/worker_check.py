@@ -11,7 +11,7 @@ that does one thing at a time answers it as soon as it gets to it, and its queue
 period that it was busy. Such silence is no failure: the worker may only be busy, and nobody is put on probation for it.
 
 The request is written and read here, with httptools, because that costs .2 MB of memory where httpx
-costs 7.7 (docs/sidecar.md), and nothing but the status is wanted.
+costs 7.7 (docs/run/agent.md), and nothing but the status is wanted.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from shell import block_with, run_block
 
 def test_an_authority_step_by_step(tmp_path: Path) -> None:
     """Ends with what the logs of both sides say of the member that has no identity."""
-    block = block_with("docs/security.md", "keys ca")
+    block = block_with("docs/understand/security.md", "keys ca")
     said = run_block(block, tmp_path)
     members = re.findall(r"^(w\d) +alive", said, re.MULTILINE)
     assert members == ["w1", "w2"], said

@@ -14,7 +14,7 @@ from rumormill.ring import CanaryShare, EmptyRing, Policy, Routing, canonical_ro
 
 KEYS = [f"key-{i}" for i in range(50)]
 
-# The table of docs/ring.md, not in order.
+# The table of docs/reference/ring.md, not in order.
 DOCUMENTED = [
     worker("w2", generation=3, zone='z"1', release="v2", weight=0.5),
     worker("w1"),

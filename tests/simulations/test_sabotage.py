@@ -367,7 +367,7 @@ def test_the_judge_notices(sabotage: Sabotage, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_docs_name_every_law_and_every_sabotage() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/understand/simulation.md").read_text()
     table = page[page.index("| law |") : page.index("An invariant that cannot fail")]
     _, *rows = re.findall(r"^\| ([a-z-]+) \| [^|]+ \| ([^|]+) \|$", table, re.MULTILINE)
     told = {(law, what) for law, cell in rows for what in cell.split("; ")}

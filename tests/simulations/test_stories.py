@@ -140,7 +140,7 @@ def test_a_story_says_how_long_it_lasts_and_what_is_unusual() -> None:
 
 
 def test_the_story_in_the_docs_can_be_played() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/understand/simulation.md").read_text()
     block = re.search(r"```json\n(.*?)```", page, re.DOTALL)
     assert block is not None
     story = Story.from_json(block[1].encode())
