@@ -1,1 +1,1 @@
-"""The figures of docs/understand/results.md, and the bed of network namespaces that the tests of `make test-net` share."""
+"""The figures of docs/understand/results.md, and the network namespaces that `make test-net` shares."""

@@ -1,8 +1,8 @@
 """Other lives of the names that members hold: which of them waits, and whose silence they confirm.
 
 A member keeps the settled life it holds while that is present and has not stood suspect for so long that it would have
-refuted; another life of the name waits beside the table, and is shown the holder (docs/understand/protocol.md). What concerns our
-own name is in naming.py.
+refuted; another life of the name waits beside the table, and is shown the holder (docs/understand/protocol.md). What
+concerns our own name is in naming.py.
 """
 
 from __future__ import annotations

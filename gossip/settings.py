@@ -1,6 +1,6 @@
 """The protocol's settings: few, and everything else is derived from them.
 
-Each says what a larger value costs. The defaults are those of docs/understand/protocol.md, with the measurements behind them.
+Each says what a larger value costs. docs/understand/results.md says how to tune them.
 """
 
 from __future__ import annotations

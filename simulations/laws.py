@@ -230,7 +230,8 @@ class RowLaws:
     def _outlived(self, life: Life, after: Row) -> bool:
         """Whether another member cannot vote on this life of a name, since it holds another: an earlier one, whose
         process runs and beside which it keeps this one waiting; or a later one that is truly over. To show what it
-        holds is its vote (docs/understand/protocol.md). Of two lives of one generation the order need not be that of time."""
+        holds is its vote (docs/understand/protocol.md). Of two lives of one generation the order need not be that
+        of time."""
         for other in self._registry.lives.values():
             row = node_table(other.node).settled.get(after.name)
             if other is life or not other.runs or row is None or row.instance == after.instance:

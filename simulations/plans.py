@@ -1,4 +1,4 @@
-"""Plans: the lists of runs behind the figures of docs/understand/simulation.md, as data that worker processes can be handed.
+"""Plans: the runs behind the figures of docs/understand/simulation.md, as data that worker processes can be handed.
 
 A :class:`Job` says everything one run needs, has a key that names it, and is independent of all others: a plan can be
 played on any number of cores, stopped, and taken up again where it was.

@@ -1,6 +1,6 @@
 """One self-contained HTML page about a file of outcomes: pictures, and tables beside other people's figures.
 
-Each section is there if the runs it needs are. Figures of others are those of docs/understand/simulation.md, with their sources.
+Each section is there if its runs are. Figures of others are those of docs/understand/simulation.md, with sources.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""rumormill beside its peers on real processes and real packets: ``python -m bench.peers`` (docs/understand/results.md).
+"""rumormill beside its peers on real processes and packets: ``python -m bench.peers`` (docs/understand/results.md).
 
 One process a member, one network namespace a host; every system stands on the same hosts at the same time, and takes
 its turn: a kill here, a kill there. Times are CLOCK_MONOTONIC of this machine, stamped by the processes themselves as

@@ -1,4 +1,4 @@
-"""What is measured, as data: each scenario is one figure of docs/understand/results.md, with what rumormill promises of it."""
+"""Scenarios as data: each is one figure of docs/understand/results.md, with what rumormill promises of it."""
 
 from __future__ import annotations
 
