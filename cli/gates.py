@@ -46,7 +46,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "%": 0.01, None: 1.0, "": 1.0}
 _FORMS = "write p99<300ms, errors<.1%, requests>100, 'promql: QUERY < 5' or 'exec: COMMAND'"
 
 QUERIES = {
-    "errors": 'sum(rate(rumormill_client_requests_total{{{labels},outcome="error"}}[{window}])) / '
+    "errors": 'sum(rate(rumormill_client_requests_total{{{labels},outcome=~"error|hung"}}[{window}])) / '
     "sum(rate(rumormill_client_requests_total{{{labels}}}[{window}]))",
     "requests": "sum(increase(rumormill_client_requests_total{{{labels}}}[{window}]))",
     "p": "histogram_quantile({quantile}, sum by (le) "

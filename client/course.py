@@ -25,6 +25,9 @@ from rumormill.client.descriptors import TooManyOpenFilesError
 from rumormill.ring.worker import Worker
 
 MAX_RUNNING = 3
+ATTEMPTS = "rumormill_attempts"
+"""In a response's extensions, the attempts at its request. A list under this name in a request's extensions gets each
+attempt as it begins."""
 
 
 class Verdict(enum.Enum):

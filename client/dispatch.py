@@ -19,7 +19,7 @@ import httpx
 from rumormill.client.answers import Judgement, judge
 from rumormill.client.bodies import Body, OneShot, prepare_request_body
 from rumormill.client.budget import Budgets
-from rumormill.client.course import Attempt, Course, Failure, Verdict, failure_of
+from rumormill.client.course import ATTEMPTS, Attempt, Course, Failure, Verdict, failure_of
 from rumormill.client.direct_check import check_evicted
 from rumormill.client.errors import no_workers, not_replayable
 from rumormill.client.exchange import Line, Progress
@@ -170,7 +170,7 @@ class _Race:
                 await _close_response(self._refusal)
         if self._response is None:
             raise self._error or RuntimeError("a race ended without an outcome")
-        self._response.extensions["rumormill_attempts"] = tuple(self._course.attempts)
+        self._response.extensions[ATTEMPTS] = tuple(self._course.attempts)
         return self._response
 
     async def _hedge_while_late(self, tasks: anyio.abc.TaskGroup) -> None:
@@ -270,6 +270,8 @@ class _Race:
 
     def _start(self, worker: Worker, tasks: anyio.abc.TaskGroup) -> None:
         attempt = self._course.begin(worker, anyio.current_time())
+        if isinstance(asked := self._request.extensions.get(ATTEMPTS), list):
+            asked.append(attempt)
         try:
             # Here and not in the task: who is picked next, for another request, must see that this one is on its way.
             work = self._dispatcher.begin(worker)

@@ -7,65 +7,83 @@ The file is what `rumormill canary run --figures FILE` reads its gates from; `fi
 would rather serve it, and `figures.prometheus()` the same as Prometheus text, under the names its gates ask for.
 
 Each worker that was asked counts: one that failed a request which another then answered has failed it all the same, and
-one that a hedge overtook took as long as the request.
+one that a hedge overtook took as long as the request. A request that its caller gave up (a cancelled task, an
+`asyncio.timeout`) counts as cancelled at whoever was being asked, with the time it had waited. If that was longer than
+nine answers in ten take, it hung, and is an error too: a release that answers nobody must not pass for one without
+errors.
 
 Percentiles are over the last minute, of at most the last 2048 answers a release; counts too. The time of a request ends
 with the head of its answer: what a stream takes is its content's business.
+
+Several processes may keep one file (figures_parts.py): it holds the sum of all of them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import msgspec
 
-from rumormill.client.course import Attempt
+from rumormill.client.course import ATTEMPTS, Attempt
+from rumormill.client.figures_parts import (
+    SHARES,
+    WINDOW,
+    Counts,
+    FiguresFile,
+    Part,
+    ReleaseFigures,
+    SharedFile,
+    bucket,
+    rank,
+    summed,
+)
 from rumormill.ring.worker import Worker
 
-WINDOW = 60.0
-"""Seconds that count for percentiles and for the counts beside them."""
 KEPT = 2048
 MAX_RELEASES = 64
 """Releases told apart; what is beyond is counted together."""
 OTHERS = "(others)"
 WRITE_EVERY = 1.0
+USUAL = 0.9
+"""The part of the answers that are quicker than what a cancelled request may have waited for before it hung. Less, and
+whoever changes their mind makes an error; more, and what callers give up in time is none."""
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the histogram's buckets, seconds."""
 
 
-class ReleaseFigures(msgspec.Struct, frozen=True):
-    """One release over the last minute. Times in seconds; None where nothing was answered."""
+class Outcome(enum.Enum):
+    """How a request ended for one worker."""
 
-    requests: int
-    errors: int
-    p50: float | None
-    p90: float | None
-    p95: float | None
-    p99: float | None
+    OK = "ok"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+    HUNG = "hung"
+    """Cancelled after a longer wait than most answers take."""
 
+    @property
+    def failed(self) -> bool:
+        return self in (Outcome.ERROR, Outcome.HUNG)
 
-class FiguresFile(msgspec.Struct, frozen=True):
-    service: str
-    at: float
-    """Seconds since 1970."""
-    window: float
-    releases: dict[str, ReleaseFigures]
+    @property
+    def cancelled(self) -> bool:
+        return self in (Outcome.CANCELLED, Outcome.HUNG)
 
 
 @dataclass(slots=True)
 class _Release:
-    recent: deque[tuple[float, float, bool]] = field(default_factory=lambda: deque(maxlen=KEPT))
-    """When, how long, whether it failed."""
-    requests: int = 0
-    errors: int = 0
+    recent: deque[tuple[float, float, Outcome]] = field(default_factory=lambda: deque(maxlen=KEPT))
+    """When, how long, and how it ended."""
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
     seconds: float = 0.0
     buckets: list[int] = field(default_factory=lambda: [0] * len(BOUNDS))
 
@@ -77,54 +95,84 @@ class Figures:
         self, service: str, *, path: str | os.PathLike[str] | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         self.service = service
-        self._path = Path(path) if path is not None else None
+        self._file = SharedFile(Path(path)) if path is not None else None
         self._clock = clock
+        self._begin()
+        _ALL.add(self)
+
+    def _begin(self) -> None:
+        """Count from nothing, as a child does after a fork: what its parent counted stays its parent's."""
         self._lock = threading.Lock()
         self._releases: dict[str, _Release] = {}
         self._written = 0.0
+        self._usual = (float("-inf"), 0.0)
 
     def note(self, release: str, seconds: float, *, failed: bool) -> None:
         """One request ended."""
+        self._note(release, seconds, Outcome.ERROR if failed else Outcome.OK)
+
+    def note_cancelled(self, release: str, seconds: float) -> None:
+        """One request was given up by its caller after this long."""
+        self._note(release, seconds, Outcome.HUNG if seconds > self._usual_time() else Outcome.CANCELLED)
+
+    def _note(self, release: str, seconds: float, outcome: Outcome) -> None:
         now = self._clock()
         with self._lock:
             held = self._releases.get(release)
             if held is None:
                 name = release if len(self._releases) < MAX_RELEASES else OTHERS
                 held = self._releases.setdefault(name, _Release())
-            held.recent.append((now, seconds, failed))
-            held.requests += 1
-            held.errors += failed
+            held.recent.append((now, seconds, outcome))
+            held.outcomes[outcome] += 1
             held.seconds += seconds
             for position, bound in enumerate(BOUNDS):
                 held.buckets[position] += seconds <= bound
-            due = self._path is not None and now - self._written >= WRITE_EVERY
+            due = self._file is not None and now - self._written >= WRITE_EVERY
             if due:
                 self._written = now
         if due:
             with contextlib.suppress(OSError):  # no request fails for its figures' sake; who reads them sees their age
                 self.write()
 
-    def figures(self) -> dict[str, ReleaseFigures]:
-        """The last minute by release."""
+    def _usual_time(self) -> float:
+        """What nine answers in ten take at most, whoever gave them; 0 where nobody has answered lately."""
+        now = self._clock()
+        if now - self._usual[0] >= WRITE_EVERY:
+            recent = self._recent()
+            times = sorted(took for entries in recent.values() for took, outcome in entries if outcome is Outcome.OK)
+            self._usual = now, times[rank(len(times), USUAL)] if times else 0.0
+        return self._usual[1]
+
+    def _recent(self) -> dict[str, list[tuple[float, Outcome]]]:
         since = self._clock() - WINDOW
         with self._lock:
-            recent = {
-                name: [(took, failed) for at, took, failed in held.recent if at >= since]
+            return {
+                name: [(took, outcome) for at, took, outcome in held.recent if at >= since]
                 for name, held in self._releases.items()
             }
-        return {name: _summary(entries) for name, entries in recent.items()}
+
+    def figures(self) -> dict[str, ReleaseFigures]:
+        """The last minute by release, as this process has seen it."""
+        return {name: _summary(entries) for name, entries in self._recent().items()}
 
     def json(self) -> bytes:
-        """The figures as `rumormill canary run --figures` reads them."""
-        return msgspec.json.encode(FiguresFile(self.service, self._clock(), WINDOW, self.figures()))
+        """The figures as `rumormill canary run --figures` reads them, of all processes that keep the same file."""
+        return msgspec.json.encode(self._whole())
 
     def write(self) -> None:
-        """Replace the file in one step, so that no reader sees half of it. Raises OSError."""
-        if self._path is None:
-            return
-        beside = self._path.with_name(f"{self._path.name}.new")
-        beside.write_bytes(self.json())
-        beside.replace(self._path)
+        """Replace this process's part, and the file as the sum of all parts. Raises OSError."""
+        if self._file is not None:
+            self._file.write(self._part())
+            self._file.write_sum(self._whole())
+
+    def _whole(self) -> FiguresFile:
+        now = self._clock()
+        others = self._file.others(self.service, now) if self._file is not None else []
+        releases = summed([self._part(), *others]) if others else self.figures()
+        return FiguresFile(self.service, now, WINDOW, releases)
+
+    def _part(self) -> Part:
+        return Part(self.service, self._clock(), {name: _counts(held) for name, held in self._recent().items()})
 
     def prometheus(self) -> str:
         """Prometheus text, counted since the start: requests by outcome, and a histogram of their times."""
@@ -135,19 +183,19 @@ class Figures:
         with self._lock:
             for name, held in sorted(self._releases.items()):
                 labels = f'service="{_escaped(self.service)}",release="{_escaped(name)}"'
-                counts = {"ok": held.requests - held.errors, "error": held.errors}
+                requests = held.outcomes.total()
                 lines += [
-                    f'rumormill_client_requests_total{{{labels},outcome="{outcome}"}} {count}'
-                    for outcome, count in counts.items()
+                    f'rumormill_client_requests_total{{{labels},outcome="{outcome.value}"}} {held.outcomes[outcome]}'
+                    for outcome in Outcome
                 ]
                 lines += [
                     f'rumormill_client_request_seconds_bucket{{{labels},le="{bound:g}"}} {count}'
                     for bound, count in zip(BOUNDS, held.buckets, strict=True)
                 ]
                 lines += [
-                    f'rumormill_client_request_seconds_bucket{{{labels},le="+Inf"}} {held.requests}',
+                    f'rumormill_client_request_seconds_bucket{{{labels},le="+Inf"}} {requests}',
                     f"rumormill_client_request_seconds_sum{{{labels}}} {held.seconds:.6f}",
-                    f"rumormill_client_request_seconds_count{{{labels}}} {held.requests}",
+                    f"rumormill_client_request_seconds_count{{{labels}}} {requests}",
                 ]
         # Families together, as the format asks for.
         return "\n".join(sorted(lines, key=lambda line: ("_seconds" in line, not line.startswith("#")))) + "\n"
@@ -160,19 +208,41 @@ class Figures:
         """The same for a `SyncPool`."""
         return _SyncCounting(self, inner)
 
-    def _answered(self, response: httpx.Response, began: float) -> None:
-        took = time.perf_counter() - began
+    @contextlib.contextmanager
+    def _counted(self, request: httpx.Request) -> Iterator[Callable[[httpx.Response], None]]:
+        """Counts what becomes of a request; what is yielded takes its answer."""
+        asked: list[Attempt] = []
+        request.extensions[ATTEMPTS] = asked
+        began = time.perf_counter()
+        try:
+            yield lambda response: self._answered(response, time.perf_counter() - began)
+        except httpx.TransportError as error:
+            self._failed(error, time.perf_counter() - began)
+            raise
+        except Exception:
+            raise
+        except BaseException:
+            # Cancelled or interrupted: those that were being asked have not answered for so long.
+            self._given_up(asked, time.perf_counter() - began)
+            raise
+
+    def _answered(self, response: httpx.Response, took: float) -> None:
         worker = response.extensions.get("rumormill_worker")
-        self._missed(response.extensions.get("rumormill_attempts", ()), worker, took)
+        self._missed(response.extensions.get(ATTEMPTS, ()), worker, took)
         if worker is not None:
             self.note(worker.release, took, failed=response.status_code >= 500)
 
-    def _failed(self, error: httpx.TransportError, began: float) -> None:
-        took = time.perf_counter() - began
+    def _failed(self, error: httpx.TransportError, took: float) -> None:
         attempts, worker = getattr(error, "attempts", ()), getattr(error, "worker", None)
         self._missed(attempts, None, took)
         if worker is not None and not attempts:
             self.note(worker.release, took, failed=True)
+
+    def _given_up(self, attempts: Sequence[Attempt], waited: float) -> None:
+        self._missed([attempt for attempt in attempts if attempt.failure is not None], None, waited)
+        for attempt in attempts:
+            if attempt.failure is None:
+                self.note_cancelled(attempt.worker.release, waited - (attempt.began - attempts[0].began))
 
     def _missed(self, attempts: Sequence[Attempt], answered: Worker | None, took: float) -> None:
         """Who was asked and did not answer: the caller may never notice, but a gate must."""
@@ -183,7 +253,19 @@ class Figures:
                 if number == 0:  # overtaken, and so at least as slow as the whole request
                     self.note(attempt.worker.release, took, failed=False)
             elif not attempt.failure.refused_here:
-                self.note(attempt.worker.release, took, failed=True)
+                status = attempt.failure.status
+                self.note(attempt.worker.release, took, failed=status is None or status >= 500)
+
+
+_ALL: weakref.WeakSet[Figures] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for figures in _ALL:
+        figures._begin()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Counting(httpx.AsyncBaseTransport):
@@ -192,13 +274,9 @@ class _Counting(httpx.AsyncBaseTransport):
         self._inner = inner
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        began = time.perf_counter()
-        try:
+        with self._figures._counted(request) as answered:
             response = await self._inner.handle_async_request(request)
-        except httpx.TransportError as error:
-            self._figures._failed(error, began)
-            raise
-        self._figures._answered(response, began)
+        answered(response)
         return response
 
     async def aclose(self) -> None:
@@ -211,26 +289,26 @@ class _SyncCounting(httpx.BaseTransport):
         self._inner = inner
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        began = time.perf_counter()
-        try:
+        with self._figures._counted(request) as answered:
             response = self._inner.handle_request(request)
-        except httpx.TransportError as error:
-            self._figures._failed(error, began)
-            raise
-        self._figures._answered(response, began)
+        answered(response)
         return response
 
     def close(self) -> None:
         self._inner.close()
 
 
-def _summary(entries: list[tuple[float, bool]]) -> ReleaseFigures:
+def _summary(entries: list[tuple[float, Outcome]]) -> ReleaseFigures:
+    counts = _counts(entries)
     times = sorted(took for took, _ in entries)
-    errors = sum(failed for _, failed in entries)
-    quantiles = (
-        times[min(len(times) - 1, int(len(times) * part))] if times else None for part in (0.5, 0.9, 0.95, 0.99)
-    )
-    return ReleaseFigures(len(entries), errors, *quantiles)
+    p50, p90, p95, p99 = (times[rank(len(times), share)] if times else None for share in SHARES)
+    return ReleaseFigures(counts.requests, counts.errors, p50, p90, p95, p99, counts.cancelled)
+
+
+def _counts(entries: list[tuple[float, Outcome]]) -> Counts:
+    errors = sum(outcome.failed for _, outcome in entries)
+    cancelled = sum(outcome.cancelled for _, outcome in entries)
+    return Counts(len(entries), errors, cancelled, Counter(bucket(took) for took, _ in entries))
 
 
 def _escaped(text: str) -> str:

@@ -146,7 +146,7 @@ def test_prometheus_is_asked_for_the_release_and_its_value_is_read() -> None:
     assert all(one.startswith("/api/v1/query ") for one in asked)
     assert "histogram_quantile(0.99, sum by (le)" in asked[0]
     assert r'service="embed",release="v\"2"' in asked[0]
-    assert 'outcome="error"' in asked[1]
+    assert 'outcome=~"error|hung"' in asked[1]
     assert asked[2].endswith("sum(rate(x{release='v2',service='embed'}[1m]))")
 
 

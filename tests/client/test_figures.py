@@ -83,7 +83,7 @@ def test_prometheus_reads_what_it_writes() -> None:
     figures.note("v2\\", 0.3, failed=True)
     families = {family.name: family for family in text_string_to_metric_families(figures.prometheus())}
     requests = {s.labels["outcome"]: s.value for s in families["rumormill_client_requests"].samples}
-    assert requests == {"ok": 1.0, "error": 1.0}
+    assert requests == {"ok": 1.0, "error": 1.0, "cancelled": 0.0, "hung": 0.0}
     samples = families["rumormill_client_request_seconds"].samples
     assert {s.labels["service"] for s in samples} == {'em"bed'}
     assert {s.labels["release"] for s in samples} == {"v2\\"}

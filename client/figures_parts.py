@@ -1,0 +1,187 @@
+"""One file of figures that several processes keep: each writes a part of its own beside it, and the sum of all parts.
+
+The rules:
+
+- A part is `FILE.part-PID-TOKEN`, replaced as a whole by its process. Whoever writes one then writes FILE anew, as the
+  sum of all fresh parts; so FILE is right whoever wrote it last, and its readers need not know of parts.
+- A part counts for a minute after it was written. What a process that has ended was asked for still counts for so
+  long; then its part is removed by whoever finds it. A process without traffic needs no part.
+- Percentiles cannot be added, so a part has its times in buckets, each 2 % wider than the one before: a sum's
+  percentile is the upper end of a bucket, 2 % too high at most.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+WINDOW = 60.0
+"""Seconds that count for percentiles and for the counts beside them."""
+SHARES = (0.5, 0.9, 0.95, 0.99)
+"""Of the percentiles that are told."""
+MAX_PARTS = 256
+"""Parts that are read; more processes than that are not expected to keep one file."""
+MAX_PART_BYTES = 1 << 20
+_HALF_WRITTEN = ".new"
+_GROWTH = 1.02
+_SMALLEST = 1e-4
+_MAX_BUCKET = 1000
+
+
+class ReleaseFigures(msgspec.Struct, frozen=True):
+    """One release over the last minute. Times in seconds; None where nothing was asked."""
+
+    requests: int
+    errors: int
+    p50: float | None
+    p90: float | None
+    p95: float | None
+    p99: float | None
+    cancelled: int = 0
+    """Requests that their caller gave up; those that hung are errors too."""
+
+
+class FiguresFile(msgspec.Struct, frozen=True):
+    """What FILE holds."""
+
+    service: str
+    at: float
+    """Seconds since 1970."""
+    window: float
+    releases: dict[str, ReleaseFigures]
+
+
+class Counts(msgspec.Struct):
+    """One release in one process, over the minute before its part was written."""
+
+    requests: int = 0
+    errors: int = 0
+    cancelled: int = 0
+    times: dict[int, int] = {}
+    """How many requests took what a bucket says."""
+
+
+class Part(msgspec.Struct):
+    """One process's figures."""
+
+    service: str
+    at: float
+    releases: dict[str, Counts]
+
+
+def bucket(seconds: float) -> int:
+    """The bucket of a time."""
+    if seconds <= _SMALLEST:
+        return 0
+    return min(math.ceil(math.log(seconds / _SMALLEST) / math.log(_GROWTH)), _MAX_BUCKET)
+
+
+def rank(count: int, share: float) -> int:
+    """Which of so many sorted times is the percentile."""
+    return min(count - 1, int(count * share))
+
+
+def summed(parts: Iterable[Part]) -> dict[str, ReleaseFigures]:
+    """The figures of several processes taken together."""
+    releases: dict[str, Counts] = {}
+    for part in parts:
+        for name, counts in part.releases.items():
+            total = releases.setdefault(name, Counts())
+            total.requests += counts.requests
+            total.errors += counts.errors
+            total.cancelled += counts.cancelled
+            total.times = Counter(total.times) + Counter(counts.times)
+    return {name: _figures(counts) for name, counts in releases.items()}
+
+
+def _figures(counts: Counts) -> ReleaseFigures:
+    p50, p90, p95, p99 = (_quantile(counts.times, share) for share in SHARES)
+    return ReleaseFigures(counts.requests, counts.errors, p50, p90, p95, p99, counts.cancelled)
+
+
+def _quantile(times: Mapping[int, int], share: float) -> float | None:
+    wanted = rank(sum(times.values()), share)
+    for position, many in sorted(times.items()):
+        wanted -= many
+        if wanted < 0:
+            return float(_SMALLEST * _GROWTH**position)
+    return None
+
+
+class SharedFile:
+    """FILE, as one process keeps it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._token = secrets.token_hex(4)
+
+    @property
+    def _own(self) -> Path:
+        # Asked each time: a child after a fork is another process. The token tells containers apart, whose PIDs agree.
+        return self._path.with_name(f"{self._prefix}{os.getpid()}-{self._token}")
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self._path.name}.part-"
+
+    def write(self, part: Part) -> None:
+        """Replace this process's part. Raises OSError."""
+        self._replace(self._own, msgspec.json.encode(part))
+
+    def write_sum(self, file: FiguresFile) -> None:
+        """Replace FILE. Raises OSError."""
+        self._replace(self._path, msgspec.json.encode(file))
+
+    def _replace(self, path: Path, data: bytes) -> None:
+        """In one step, so that no reader sees half of it."""
+        beside = self._path.with_name(f"{self._own.name}{_HALF_WRITTEN}")
+        beside.write_bytes(data)
+        beside.replace(path)
+
+    def others(self, service: str, now: float) -> list[Part]:
+        """The fresh parts of other processes. What is stale is removed; what cannot be read is passed over."""
+        own, found = self._own.name, []
+        try:
+            names = sorted(entry.name for entry in os.scandir(self._path.parent) if entry.name.startswith(self._prefix))
+        except OSError:
+            return []
+        for name in names[:MAX_PARTS]:
+            part = _read(self._path.with_name(name), now) if name != own else None
+            if part is not None and part.service == service:
+                found.append(part)
+        return found
+
+
+def _read(path: Path, now: float) -> Part | None:
+    """The part if it is fresh; removed if it is stale."""
+    part = _decoded(path)
+    if abs(now - (part.at if part is not None else _written(path))) <= WINDOW:
+        return part
+    with suppress(OSError):  # another has removed it, or may, or it is not ours to remove
+        path.unlink()
+    return None
+
+
+def _decoded(path: Path) -> Part | None:
+    if path.suffix == _HALF_WRITTEN:
+        return None
+    try:
+        with path.open("rb") as file:
+            return msgspec.json.decode(file.read(MAX_PART_BYTES), type=Part)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _written(path: Path) -> float:
+    """When a file that is no whole part was written: a killed process may leave one."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
