@@ -301,8 +301,12 @@ async def serving(
     access: Access | None = None,
     limits: Limits | None = None,
     sealed: bool = True,
+    within: float = 30,
 ) -> AsyncIterator[Serving]:
-    """An endpoint on an ephemeral port; it is closed, and all its tasks are gone, when the block ends."""
+    """An endpoint on an ephemeral port; it is closed, and all its tasks are gone, when the block ends.
+
+    ``within`` seconds, far above what anything in the block takes on a busy machine.
+    """
     sidecar = Sidecar(pool=first or THREE)
     server = DiscoveryServer(
         commands=sidecar, process=PROCESS, wall_offset=WALL_OFFSET, access=access, sealed=sealed, limits=limits
@@ -311,7 +315,7 @@ async def serving(
         server.pool_changed()
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]
-    with trio.fail_after(30):
+    with trio.fail_after(within):
         async with trio.open_nursery() as nursery:
             await nursery.start(server.serve, listeners)
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
