@@ -1,45 +1,47 @@
-"""A thread with an event loop in it, and a pool open there, for callers that block.
+"""A thread with an event loop in it, for callers that block. All pools of a process share one.
 
 It belongs to the process that started it: a fork copies no thread, so a child that waited for the loop would wait for
 ever. What is left of it in a child can only be forgotten. So nothing here ends the thread by itself when it is
 forgotten, as anyio's own `start_blocking_portal` would, which is a generator.
+
+Under gevent's monkey patching the thread is a greenlet, and all greenlets run in one thread of the system, where
+asyncio allows one loop only; that is why it is shared.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+import selectors
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
+from threading import get_ident
 from typing import Any, Generic, TypeVar
 
 import anyio
 from anyio.from_thread import BlockingPortal
 
-from rumormill.client.pool import Pool
-
 T = TypeVar("T")
+
+_lending = threading.Lock()
+_shared: LoopThread | None = None
 
 
 class LoopThread:
-    """The thread, the loop and the open pool."""
+    """The thread and the loop."""
 
-    def __init__(self, pool: Pool) -> None:
-        """Return when the pool is open. Raises OSError where there is no descriptor left for a loop."""
+    def __init__(self) -> None:
+        """Return when the loop runs. Raises OSError where there is no descriptor left for one."""
+        self.users = 0
         self._process = os.getpid()
-        self._pool = pool
         self._closed = False
         started: Future[BlockingPortal] = Future()
-        name = f"rumormill pool of {pool.service!r}"
-        self._thread = threading.Thread(target=_run_loop, args=(started,), daemon=True, name=name)
+        self._thread = threading.Thread(target=_run_loop, args=(started,), daemon=True, name="rumormill pools")
         self._thread.start()
         self._portal = started.result()
-        try:
-            self.call(pool.open)
-        except BaseException:
-            self.close()
-            raise
 
     @property
     def inherited(self) -> bool:
@@ -66,15 +68,51 @@ class LoopThread:
             raise
 
     def close(self) -> None:
-        """Close the pool and end the thread. Raises what crashed in the pool's background."""
-        if not self.running:
-            return
-        try:
-            self.call(self._pool.aclose)
-        finally:
-            self._closed = True
-            self._portal.call(self._portal.stop, True)
-            self._thread.join()
+        """End the thread."""
+        self._closed = True
+        self._portal.call(self._portal.stop, True)
+        self._thread.join()
+
+
+def borrow_loop() -> LoopThread:
+    """The loop of this process, for one more user, who gives it back. Raises what :func:`check_threads` raises."""
+    global _shared
+    check_threads()
+    with _lending:
+        if _shared is None or not _shared.running:
+            _shared = LoopThread()
+        _shared.users += 1
+        return _shared
+
+
+def give_back(loop: LoopThread) -> None:
+    """One user is done; with the last, the thread ends. A loop that another process started is that one's to end."""
+    if loop.inherited:
+        return
+    with _lending:
+        loop.users -= 1
+        if not loop.users:
+            loop.close()
+
+
+def check_threads() -> None:
+    """Raises RuntimeError, with a way out, where threads and what waits for them are not of one kind."""
+    if threading.get_ident is not get_ident:
+        raise RuntimeError(
+            "threads were monkey patched after rumormill.client was imported, and a SyncPool would wait for ever; "
+            "call gevent.monkey.patch_all() before all other imports"
+        )
+    if _monkey_patched("socket") and not _monkey_patched("threading"):
+        raise RuntimeError(
+            "gevent has patched sockets but not threads, so each call of a SyncPool would hold up every greenlet; "
+            "call gevent.monkey.patch_all() without thread=False, or leave sockets unpatched too"
+        )
+
+
+def _monkey_patched(module: str) -> bool:
+    """Whether gevent has replaced what is in a module of the standard library."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and monkey.is_module_patched(module)
 
 
 def _run_loop(started: Future[BlockingPortal]) -> None:
@@ -86,15 +124,42 @@ def _run_loop(started: Future[BlockingPortal]) -> None:
             await portal.sleep_until_stopped()
 
     try:
-        anyio.run(serve)
+        anyio.run(serve, backend_options={"loop_factory": _greenlet_loop} if _monkey_patched("threading") else {})
     except BaseException as error:
         if started.done():
             raise
         started.set_exception(error)
 
 
+def _greenlet_loop() -> asyncio.AbstractEventLoop:
+    return asyncio.SelectorEventLoop(_StoppedByFork())
+
+
+class _StoppedByFork(selectors.DefaultSelector):
+    """A fork copies greenlets, and a loop that went on in the child would read what its parent is sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._process = os.getpid()
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        events = super().select(timeout)
+        if self._process != os.getpid():
+            threading.Event().wait()
+        return events
+
+
+def _after_fork() -> None:
+    """In the child: the lock may be held by a thread that was not copied."""
+    global _lending
+    _lending = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class _Doing(Generic[T]):
-    """One step in the pool's loop, which the waiting thread can give up at any moment."""
+    """One step in the loop, which the waiting thread can give up at any moment."""
 
     def __init__(self, step: Callable[..., Coroutine[Any, Any, T]], args: tuple[object, ...]) -> None:
         self._step = step

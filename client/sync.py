@@ -1,7 +1,7 @@
-"""The same pool for threads: the asynchronous one runs in a thread of its own, and callers wait for it.
+"""The same pool for threads: the asynchronous one runs in another thread, and callers wait for it.
 
-One loop serves every thread, so balance, hedging and what is known of workers are shared by all of them, and there is
-one implementation of each. Handing a request over and back costs about half a millisecond.
+One loop serves every thread and every pool, so balance, hedging and what is known of workers are shared by all threads,
+and there is one implementation of each. Handing a request over and back costs about half a millisecond.
 
 A fork leaves the thread behind. A pool that is used in a child of the process it was opened in opens itself anew there.
 """
@@ -22,7 +22,7 @@ import anyio.to_thread
 import httpx
 
 from rumormill.client.bodies import LIMIT, Body, Kept, OneShot
-from rumormill.client.loop_thread import LoopThread
+from rumormill.client.loop_thread import LoopThread, borrow_loop, check_threads, give_back
 from rumormill.client.pool import Pool
 from rumormill.client.replay import Replay, checked_replay
 from rumormill.client.topology import Topology
@@ -66,7 +66,8 @@ class SyncPool:
         patience: float = 2.0,
         rng: random.Random | None = None,
     ) -> None:
-        """Takes what :class:`Pool` takes."""
+        """Takes what :class:`Pool` takes. Raises RuntimeError where gevent has patched too late or only in part."""
+        check_threads()
         self._pool = Pool(
             sources,
             service,
@@ -98,23 +99,36 @@ class SyncPool:
                 raise
 
     def open(self) -> SyncPool:
-        """Start the thread and watch; return when there is a list, or `patience` is over.
+        """Start watching; return when there is a list, or `patience` is over.
 
         Raises RuntimeError where the pool is open already.
         """
         if self._loop is not None and not self._loop.inherited:
             raise RuntimeError("this pool is open already; close it first, or make another")
-        self._loop = LoopThread(self._pool)
+        self._start()
         return self
 
+    def _start(self) -> None:
+        loop = borrow_loop()
+        try:
+            loop.call(self._pool.open)
+        except BaseException:
+            give_back(loop)
+            raise
+        self._loop = loop
+
     def close(self) -> None:
-        """Stop watching, close every connection and end the thread. Safe to repeat, and in a forked child too.
+        """Stop watching and close every connection. Safe to repeat, and in a forked child too.
 
         Raises what crashed in the background, if anything did.
         """
         loop, self._loop = self._loop, None
-        if loop is not None:
-            loop.close()
+        if loop is None or not loop.running:
+            return
+        try:
+            loop.call(self._pool.aclose)
+        finally:
+            give_back(loop)
 
     @property
     def topology(self) -> Topology:
@@ -183,14 +197,14 @@ class SyncPool:
         return response
 
     def _opened(self) -> LoopThread:
-        """The thread of this process; started now if the pool was opened before the process was forked."""
+        """The loop that the pool is open in; opened now if that was before the process was forked."""
         loop = self._loop
         if loop is None:
             raise RuntimeError("this pool is not open; use it inside `with SyncPool(...) as pool`")
         if loop.inherited:
             with _reopening:
                 if self._loop is loop:
-                    self._loop = LoopThread(self._pool)
+                    self._start()
             return self._opened()
         return loop
 
