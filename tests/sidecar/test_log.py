@@ -180,9 +180,12 @@ class Silent:
             self.command, stdin=subprocess.DEVNULL, stderr=self.stderr, env=environment()
         )
 
-    async def ask(self, path: str) -> Any:
+    def client(self) -> httpx.AsyncClient:
         transport = httpx.AsyncHTTPTransport(uds=str(self.socket))
-        async with httpx.AsyncClient(transport=transport, base_url="http://sidecar", timeout=PATIENCE) as client:
+        return httpx.AsyncClient(transport=transport, base_url="http://sidecar", timeout=PATIENCE)
+
+    async def ask(self, path: str) -> Any:
+        async with self.client() as client:
             with trio.fail_after(PATIENCE):
                 while True:
                     try:
@@ -211,6 +214,35 @@ async def test_an_agent_whose_log_nobody_takes_lives_and_ends_like_any_other(kin
             finally:
                 process.kill()
         nursery.cancel_scope.cancel()
+
+
+async def test_an_agent_says_in_its_log_and_its_status_how_many_lines_are_missing(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        worker = await Worker.start(nursery)
+        with full_pipe() as (reading, stderr):
+            silent = Silent(tmp_path, worker, stderr)
+            process = await silent.start()
+            try:
+                await silent.ask("/livez")
+                async with silent.client() as client:
+                    for _ in range(QUEUED_LINES * 3 // 5):  # two lines each
+                        await client.put("/v1/drain")
+                        await client.delete("/v1/drain")
+                dropped = (await silent.ask("/v1/status"))["counters"]["log_lines_dropped"]
+                assert dropped > 0
+                with trio.fail_after(PATIENCE):
+                    told = json.loads(await trio.to_thread.run_sync(line_with, reading, '"event": "log"'))
+                assert (told["level"], told["member"]) == ("warning", "silent")
+                assert told["dropped"] >= dropped
+            finally:
+                process.kill()
+                await process.wait()
+        nursery.cancel_scope.cancel()
+
+
+def line_with(descriptor: int, words: str) -> str:
+    with os.fdopen(os.dup(descriptor), encoding="utf-8") as lines:
+        return next(line for line in lines if words in line)
 
 
 async def test_two_signals_end_an_agent_whose_log_nobody_takes(tmp_path: Path) -> None:
