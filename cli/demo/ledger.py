@@ -73,6 +73,16 @@ def figures(outcomes: Iterable[Outcome]) -> Figures:
     )
 
 
+def slowest_late(outcomes: Iterable[Outcome]) -> float:
+    """Seconds by which the caller was late, at the most, to begin a request while the slowest one was under way: it may
+    have been as late to take that one's answer."""
+    taken = list(outcomes)
+    if not taken:
+        return 0.0
+    slowest = max(taken, key=lambda outcome: outcome.seconds)
+    return max(o.late for o in taken if slowest.begun <= o.begun <= slowest.ended)
+
+
 def percentile(ordered: Sequence[float], share: float) -> float:
     """Nearest rank: the smallest value that so large a share of them does not exceed. Of nothing: 0.0."""
     if not ordered:

@@ -14,7 +14,8 @@ from typing import Protocol
 
 import trio
 
-from rumormill.cli.demo.ledger import Ledger, figures
+from rumormill.cli.demo.lateness import Lateness
+from rumormill.cli.demo.ledger import Ledger, figures, slowest_late
 from rumormill.cli.demo.processes import LocalPool, ProcessEnded, Program
 from rumormill.cli.demo.verdict import ActReport, FactPromise, Promise, TimePromise, Verdict, duration
 from rumormill.cli.demo.watch import NotSeen, PoolWatch, Test, everyone_routable, evicted, routable, unroutable
@@ -46,6 +47,8 @@ class Act:
     title: str
     number: int
     begun: float
+    lateness: Lateness = field(default_factory=lambda: Lateness.from_now(()))
+    """Counted from its beginning."""
     promises: list[Promise] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -118,7 +121,7 @@ class Story:
     async def play(self, finish: Callable[[], Awaitable[None]]) -> None:
         """Every act in turn; the verdict grows with each. ``finish`` ends the stream of requests in the last act."""
         for number, script in enumerate(self.scripts, 1):
-            act = Act(script.name, script.title, number, time.monotonic())
+            act = Act(script.name, script.title, number, time.monotonic(), Lateness.from_now(self._pids()))
             self.audience.begins(act)
             await script.play(act)
             await trio.sleep(max(0.0, act.begun + script.seconds * self.pace - time.monotonic()))
@@ -128,12 +131,14 @@ class Story:
 
     def _close(self, act: Act) -> None:
         now = time.monotonic()
-        seen = figures(self.ledger.ended_since(act.begun, now))
+        outcomes = self.ledger.ended_since(act.begun, now)
+        seen = figures(outcomes)
         limit = {"kill": KILL_SLOWEST, "freeze": FREEZE_SLOWEST}.get(act.name)
         if limit is not None:
             # What a death may add is promised; how long a model of somebody else's thinks is its own affair.
             limit += self.verdict.acts[0].figures.p99 if self.foreign else 0.0
-            act.promises.insert(0, TimePromise("slowest request", limit, seen.slowest if seen.requests else None))
+            slowest = seen.slowest if seen.requests else None
+            act.promises.insert(0, TimePromise("slowest request", limit, slowest, slowest_late(outcomes)))
         report = ActReport(act.name, act.title, now - act.begun, seen, tuple(act.promises), tuple(act.notes))
         self.verdict.acts.append(report)
         self.audience.ends(report)
@@ -154,7 +159,8 @@ class Story:
         self.doing["w2"] = "running"
         seen = await self._seen(act, "w2 routable again", begun, ["w1", "w2", "w3"], routable("w2"), self.patience)
         if not self.foreign:
-            act.promises.append(TimePromise("routable everywhere, start-up included", BACK_WITHIN, seen))
+            late = act.lateness.seconds(self._pids())
+            act.promises.append(TimePromise("routable everywhere, start-up included", BACK_WITHIN, seen, late))
 
     async def _freeze(self, act: Act) -> None:
         instance = self.watch.instance("w3", ["w1", "w2"])
@@ -195,7 +201,10 @@ class Story:
         self, act: Act, what: str, target: float, since: float, observers: Sequence[str], test: Test
     ) -> None:
         seen = await self._seen(act, what, since, observers, test, PATIENCE_SECONDS)
-        act.promises.append(TimePromise(what, target, seen))
+        act.promises.append(TimePromise(what, target, seen, act.lateness.seconds(self._pids())))
+
+    def _pids(self) -> list[int]:
+        return [program.pid for program in self.pool.programs if program.pid is not None]
 
     async def _seen(
         self, act: Act, what: str, since: float, observers: Sequence[str], test: Test, within: float

@@ -1,8 +1,9 @@
 """What was promised, what was seen, and whether that breaks the promise. Pure.
 
-A failed request or a wrong answer breaks a promise outright. A time is a promise with two marks: up to ``target`` it is
-kept; up to three times the target it is *strained*, shown with the figure and not held against the pool, because a
-laptop that compiles something meanwhile does that too; beyond, or never seen, it is broken.
+A failed request or a wrong answer breaks a promise outright. A time is judged without what the machine was late by
+meanwhile, as measured (lateness.py), and that is said. Up to ``target`` it is kept; up to three times the target it is
+*strained*, shown with the figure and not held against the pool, because a slow machine does that too; beyond, or never
+seen, it is broken.
 """
 
 from __future__ import annotations
@@ -27,12 +28,19 @@ class TimePromise:
     target: float
     seen: float | None
     """None: it did not happen while anybody waited."""
+    late: float = 0.0
+    """Seconds that this machine kept waiting whoever had a part in it; not counted."""
 
     @property
     def mark(self) -> Mark:
-        if self.seen is None or self.seen > self.target * STRAIN:
+        if self.seen is None or self.seen - self.late > self.target * STRAIN:
             return "broken"
-        return "kept" if self.seen <= self.target else "strained"
+        return "kept" if self.seen - self.late <= self.target else "strained"
+
+    @property
+    def excused(self) -> bool:
+        """Whether it is kept only without what the machine was late by."""
+        return self.mark == "kept" and self.seen is not None and self.seen > self.target
 
     @property
     def promised_text(self) -> str:
@@ -40,7 +48,10 @@ class TimePromise:
 
     @property
     def seen_text(self) -> str:
-        return "not seen" if self.seen is None else duration(self.seen)
+        if self.seen is None:
+            return "not seen"
+        beyond = self.seen > self.target and self.late > 0
+        return duration(self.seen) + (f" (this machine was late by {duration(self.late)})" if beyond else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +148,9 @@ class Verdict:
             return f"{broken} of {sum(1 for _ in self.promises)} promises broken."
         if strained:
             return f"No promise broken; {strained} strained (beyond the target, within {STRAIN:g} times of it)."
-        return "Every promise kept."
+        excused = sum(isinstance(promise, TimePromise) and promise.excused for _, promise in self.promises)
+        late = f"; {excused} without what this machine itself was late by" if excused else ""
+        return f"Every promise kept{late}."
 
     def as_json(self) -> dict[str, Any]:
         """For machines: times in seconds."""
@@ -159,7 +172,8 @@ def _promise_json(promise: Promise) -> dict[str, Any]:
             promised, seen = 0, promise.seen
         case FactPromise():
             promised, seen = True, promise.held
-    return {"what": promise.what, "promised": promised, "seen": seen, "mark": promise.mark}
+    told = {"what": promise.what, "promised": promised, "seen": seen, "mark": promise.mark}
+    return told | {"machine_late": round(promise.late, 5)} if isinstance(promise, TimePromise) else told
 
 
 def _act_json(act: ActReport) -> dict[str, Any]:

@@ -93,8 +93,6 @@ async def test_no_replayable_request_fails_when_its_worker_is_killed_or_frozen(h
     assert outcomes.failed == []
     assert len(outcomes.answered) == outcomes.begun == 120
     assert {name for name, _ in outcomes.answered[-20:]} == {"w0", "w2"}
-    # The promise is 100 and 400 ms on a machine that does nothing else; this one may.
-    assert max(seconds for _, seconds in outcomes.answered) < 2
 
 
 async def test_what_must_not_be_replayed_fails_only_if_it_was_sent_and_says_so():

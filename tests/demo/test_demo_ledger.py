@@ -2,7 +2,7 @@
 
 import pytest
 
-from rumormill.cli.demo.ledger import Bucket, Figures, Ledger, Outcome, figures, percentile, shares
+from rumormill.cli.demo.ledger import Bucket, Figures, Ledger, Outcome, figures, percentile, shares, slowest_late
 
 
 def _outcome(begun: float, seconds: float = 0.01, worker: str | None = "w1", **more: str) -> Outcome:
@@ -22,6 +22,12 @@ def test_figures_count_what_failed_and_what_was_wrong() -> None:
     assert made.p50 == pytest.approx(0.03)
     assert made.slowest == made.p99 == pytest.approx(0.5)
     assert made.troubles == (("ConnectError: refused", 2), ("not the text's", 1))
+
+
+def test_the_caller_is_as_late_for_the_slowest_answer_as_for_what_it_began_meanwhile() -> None:
+    outcomes = [Outcome(1.0, 1.01, "w1", late=0.9), Outcome(2.0, 2.5, "w1"), Outcome(2.1, 2.11, "w1", late=0.3)]
+    assert slowest_late(outcomes) == 0.3
+    assert slowest_late([]) == 0.0
 
 
 def test_figures_of_nothing_are_nothing() -> None:

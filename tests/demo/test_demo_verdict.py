@@ -29,6 +29,10 @@ def _act(*promises: Promise, requests: int = 300, failed: int = 0, wrong: int = 
         (TimePromise("slowest", 0.1, 0.11), "strained"),
         (TimePromise("slowest", 0.1, 0.31), "broken"),
         (TimePromise("slowest", 0.1, None), "broken"),
+        (TimePromise("slowest", 0.1, 0.14, late=0.05), "kept"),
+        (TimePromise("slowest", 0.1, 0.2, late=0.05), "strained"),
+        (TimePromise("slowest", 0.1, 0.36, late=0.05), "broken"),
+        (TimePromise("slowest", 0.1, None, late=9.0), "broken"),
         (NonePromise("failed", 0, 900), "kept"),
         (NonePromise("failed", 1, 900), "broken"),
         (FactPromise("ends with 0", True, "code 0"), "kept"),
@@ -43,6 +47,23 @@ def test_all_kept() -> None:
     verdict = Verdict([_act(TimePromise("evicted", 0.85, 0.6))])
     assert verdict.ok
     assert verdict.sentence == "Every promise kept."
+
+
+def test_what_the_machine_was_late_by_is_not_counted_and_is_said() -> None:
+    verdict = Verdict([_act(TimePromise("routable", 1.0, 1.05, late=0.2), TimePromise("evicted", 0.85, 0.6, late=0.2))])
+    assert (verdict.ok, verdict.count("kept")) == (True, 4)
+    assert verdict.sentence == "Every promise kept; 1 without what this machine itself was late by."
+    lines = plain_lines(verdict)
+    assert any("1.05 s (this machine was late by 0.20 s)" in line for line in lines)
+    assert any(line.endswith("0.60 s") for line in lines)
+    assert verdict.as_json()["promises"][2] | {"seen": 0} == {
+        "act": "kill",
+        "what": "routable",
+        "promised": 1.0,
+        "seen": 0,
+        "mark": "kept",
+        "machine_late": 0.2,
+    }
 
 
 def test_a_strained_time_is_said_and_not_held_against_the_pool() -> None:

@@ -14,8 +14,6 @@ import pytest
 import trio
 from agents import PATIENCE, Agent, Worker, all_routable, gone, has, pool, run_agent
 
-EIGHT_SECONDS = "8s"
-
 
 async def test_three_find_each_other_and_agree_on_every_owner() -> None:
     async with pool(3) as (agents, _):
@@ -35,7 +33,7 @@ async def test_an_idle_sidecar_of_three_is_small() -> None:
 
 
 async def test_sigterm_drains_then_leaves_and_looks_like_no_failure() -> None:
-    async with pool(2, "--drain-time", EIGHT_SECONDS) as ([w1, w2], _):
+    async with pool(2, "--drain-time", "1000s") as ([w1, w2], _):
         w2.signal(signal.SIGTERM)
         await w1.until(has("w2", readiness="draining", liveness="alive"))
         assert (await w2.ask("/readyz"))["why"] == "the worker is draining"

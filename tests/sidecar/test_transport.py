@@ -16,16 +16,19 @@ import pytest
 import trio
 import trio.testing
 
-from rumormill.gossip import Node, Profile
+from rumormill.gossip import Node, Profile, ProtocolSettings
 from rumormill.gossip.transport import DRAIN_CAP, GossipTransport, bind_udp, boot_clock, missing_options
 from rumormill.membership.record import Readiness
 from rumormill.membership.view import Event, PoolView
+
+LONG = 10.0
+"""A period, in seconds, in which nothing that waits for the next heartbeat comes about while anybody here waits."""
 
 
 class Peer:
     """A node on a socket of its own, and what its shell has reported."""
 
-    def __init__(self, name: str, sock: socket.socket) -> None:
+    def __init__(self, name: str, sock: socket.socket, period: float = 0.2) -> None:
         self.sock = sock
         self.address = sock.getsockname()[:2]
         self.node = Node(
@@ -37,6 +40,7 @@ class Peer:
             rng=random.Random(name),
             token_bytes=os.urandom,
             now=boot_clock(),
+            settings=ProtocolSettings(period=period),
         )
         self.views: list[PoolView] = []
         self.events: list[Event] = []
@@ -66,9 +70,9 @@ def bound(host: str = "127.0.0.1") -> Iterator[socket.socket]:
 
 
 @asynccontextmanager
-async def two() -> AsyncIterator[tuple[Peer, Peer, trio.Nursery]]:
+async def two(period: float = 0.2) -> AsyncIterator[tuple[Peer, Peer, trio.Nursery]]:
     with bound() as one, bound() as other:
-        a, b = Peer("a", one), Peer("b", other)
+        a, b = Peer("a", one, period), Peer("b", other, period)
         b.node.set_contacts([a.address])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(a.transport.run)
@@ -80,14 +84,12 @@ async def two() -> AsyncIterator[tuple[Peer, Peer, trio.Nursery]]:
 
 
 async def test_two_meet_and_what_one_says_reaches_the_other_at_once() -> None:
-    async with two() as (a, b, _):
+    async with two(LONG) as (a, b, _):
         assert a.views[-1] is a.node.view
         assert [event.kind for event in a.events][:1] == ["joined"]
-        begun = trio.current_time()
         a.node.update(Peer.profile(Readiness.DRAINING), boot_clock())
         a.transport.poke()
         await b.until({"a": Readiness.DRAINING, "b": Readiness.PASSING})
-        assert trio.current_time() - begun < a.node.deadline - boot_clock() + 0.2
         assert a.transport.lag >= 0
 
 
@@ -213,7 +215,7 @@ def test_a_socket_has_room_for_a_burst_and_ipv6_is_its_own_family() -> None:
 async def test_a_process_that_ends_is_found_by_its_kernels_refusal(host: str) -> None:
     """Sockets of the real kernel: the queue of errors, its control messages, and the send that raises for another."""
     with bound(host) as one, bound(host) as other, bound(host) as third:
-        a, b, c = Peer("a", one), Peer("b", other), Peer("c", third)
+        a, b, c = Peer("a", one, LONG), Peer("b", other, LONG), Peer("c", third, LONG)
         life = trio.CancelScope()
         async with trio.open_nursery() as nursery:
             for peer in (b, c):
@@ -226,16 +228,13 @@ async def test_a_process_that_ends_is_found_by_its_kernels_refusal(host: str) ->
             life.cancel()
             await trio.lowlevel.checkpoint()
             third.close()
-            begun = trio.current_time()
             for peer in (a, b):
                 await peer.until(dict.fromkeys("ab", Readiness.PASSING))
-            took = trio.current_time() - begun
             nursery.cancel_scope.cancel()
     assert {event.member for peer in (a, b) for event in peer.events if event.kind == "evicted"} == {"c"}
     assert all(peer.node.counters["refusals"] >= 3 for peer in (a, b))
     assert not any(name.startswith("send_") for peer in (a, b) for name in peer.transport.counters)
     assert not any(peer.node.counters["pauses"] for peer in (a, b)), "times were handed on out of order"
-    assert took < 0.4, "sooner than two missed heartbeats"
 
 
 async def _run_within(scope: trio.CancelScope, peer: Peer) -> None:
