@@ -121,7 +121,7 @@ async def serve(kind: str) -> None:
 
 def _pool(weight: int) -> Any:
     from rumormill.membership.record import Liveness, Readiness
-    from rumormill.membership.view import Member, PoolView
+    from rumormill.membership.view import Connectivity, Member, PoolView
 
     def member(number: int) -> Member:
         return Member(
@@ -130,7 +130,7 @@ def _pool(weight: int) -> Any:
             readiness=Readiness.PASSING, tags={}, liveness=Liveness.ALIVE, pending=False, since=0.0, why="joined",
         )  # fmt: skip
 
-    return PoolView("bench", "w1", False, tuple(member(number) for number in range(WORKERS)))
+    return PoolView("bench", "w1", Connectivity.CONNECTED, tuple(member(number) for number in range(WORKERS)))
 
 
 # ---- the load

@@ -15,9 +15,10 @@ from rumormill.cli.tables import Column, seconds, show_line, show_pairs, show_ta
 from rumormill.discovery.answers import EventRow, EventsAnswer, LookupAnswer, MemberRow, MembersAnswer, shared_in_words
 from rumormill.discovery.commands import Status
 from rumormill.membership.record import USUAL_PERIOD
+from rumormill.membership.view import ConnectivityWord
 from rumormill.ring.worker import Worker, WorkersAnswer
 
-ISOLATED = "This sidecar is isolated: what it says of the others is what it last knew. Ask another with --http."
+ISOLATED = "What this sidecar says of the others is what it last knew. Ask another with --http."
 
 WORKER_COLUMNS: tuple[Column[Worker], ...] = (
     Column("NAME", lambda w: w.name),
@@ -93,7 +94,7 @@ def members(sidecar: Sidecar, output: str) -> None:
     for (_, url), names in shared_workers(answer.members).items():
         show_line(shared_in_words(names, url), "yellow")
     if answer.isolated:
-        show_line(ISOLATED, "yellow")
+        show_line(f"{_isolated(answer.connectivity, answer.connectivity_why)}. {ISOLATED}", "yellow")
 
 
 def shared_workers(members: Iterable[MemberRow]) -> dict[tuple[str, str], list[str]]:
@@ -124,7 +125,7 @@ def workers(sidecar: Sidecar, service: str | None, ready: bool, output: str) -> 
     else:
         show_table(WORKER_COLUMNS, answer.workers, "No worker is there." if not ready else "No worker takes new work.")
         if answer.isolated:
-            show_line(ISOLATED, "yellow")
+            show_line(f"This sidecar is isolated. {ISOLATED}", "yellow")
     if not answer.workers:
         sys.exit(NONE_FOUND)
 
@@ -243,9 +244,16 @@ def _company(status: Status) -> str:
     if status.stopped:
         return f"stopped: {status.stopped}"
     others = f"{status.peers} other member(s)"
+    if status.suspects:
+        others += f", {status.suspects} suspect"
     if status.isolated:
-        return f"isolated; {others} last known"
+        return f"{_isolated(status.connectivity, status.connectivity_why)}; {others} last known"
     return others if status.joined else "alone so far"
+
+
+def _isolated(connectivity: ConnectivityWord, why: str) -> str:
+    """In what way a sidecar is cut off; one of an earlier version says only that it is."""
+    return f"{connectivity}: {why}" if why else "isolated"
 
 
 def _words(value: object) -> str:

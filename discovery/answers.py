@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from rumormill.membership.view import ConnectivityWord
 from rumormill.ring.worker import LivenessWord, ReadinessWord, Worker
 
 
@@ -30,7 +31,8 @@ class PoolAnswer(msgspec.Struct, frozen=True):
     scale_out: bool | None
     """Null: not measured."""
     failures_to_spare: int
-    """How many routable workers may be lost with one still left to answer."""
+    """How many routable workers may be lost with one still left to answer: of those heard, for a suspect may be lost
+    already."""
 
 
 class LookupAnswer(msgspec.Struct, frozen=True):
@@ -40,7 +42,8 @@ class LookupAnswer(msgspec.Struct, frozen=True):
     routing_digest: str
     """Whoever has the same digest has the same owners, in the same order."""
     owners: list[Worker]
-    """In ring order, suspects in their place: a caller tries those last, but that is the caller's step."""
+    """In the order in which to try them: that of the ring, those that are heard before the suspects. Suspicion is a
+    step along the order and moves no digest."""
     unroutable: dict[str, str] = {}
     """Workers of the service that take no new work, by name, and why; 32 of them at most."""
 
@@ -97,6 +100,10 @@ class MembersAnswer(msgspec.Struct, frozen=True):
     process: str
     isolated: bool
     members: list[MemberRow]
+    connectivity: ConnectivityWord = "connected"
+    """How this sidecar stands to the others: connected, isolated, deaf or mute."""
+    connectivity_why: str = ""
+    """What that means, in words; empty while connected."""
 
 
 class EventRow(msgspec.Struct, frozen=True):

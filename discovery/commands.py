@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from rumormill.membership.policy import Body, PolicyRecord
-from rumormill.membership.view import MemberDetail, PoolView
+from rumormill.membership.view import ConnectivityWord, MemberDetail, PoolView
 from rumormill.ring.worker import ReadinessWord
 
 SettingValue = str | int | float | bool | list[str] | None
@@ -38,11 +38,18 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     joined: bool
     """Whether it knows of any other member."""
     isolated: bool
-    """Whether it hears too few of the others to conclude anything about them."""
+    """Whether it is cut off, as it seems, in any way: what it says of the others is what it last knew."""
+    connectivity: ConnectivityWord = "connected"
+    """How it stands to the others: connected; isolated (too many of them are missing at once), deaf (it hears nobody),
+    or mute (nobody hears it)."""
+    connectivity_why: str = ""
+    """What that means, in words ("the others hold this member dead: they do not hear it"); empty while connected."""
     stopped: str | None
     """Why it fell silent (its name is taken, and by whom); null while it runs."""
     peers: int
-    """Other members held alive."""
+    """Other members held alive, and not suspect."""
+    suspects: int = 0
+    """Members held suspect: missed, and not evicted yet, or not to be while this sidecar is isolated."""
     table_digest: str
     """16 hexadecimal digits; equal where members know the same."""
     seal: str

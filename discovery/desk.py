@@ -22,7 +22,14 @@ from rumormill.discovery.places import Capacity
 from rumormill.discovery.query import parse_wait
 from rumormill.discovery.request import Request
 from rumormill.discovery.response import Prepared, prepare_json, refuse
-from rumormill.discovery.view import RoutingView, address_text, liveness_word, readiness_word, timestamp
+from rumormill.discovery.view import (
+    RoutingView,
+    address_text,
+    connectivity_headers,
+    liveness_word,
+    readiness_word,
+    timestamp,
+)
 from rumormill.discovery.waiting import WaitingRoom
 from rumormill.membership.view import Member, MemberDetail, PoolView
 
@@ -167,7 +174,17 @@ class Desk:
         rows = [self._row(member, details.get(member.instance)) for member in pool.members]
         if (unready := self.commands.unready()) is not None:  # the only one of them whose reason is known here
             rows = [replace(row, why=unready) if self._ours(row, pool) else row for row in rows]
-        return prepare_json(MembersAnswer(pool.cluster, pool.observer, self.process, pool.isolated, rows))
+        connectivity = pool.connectivity
+        answer = MembersAnswer(
+            cluster=pool.cluster,
+            observer=pool.observer,
+            process=self.process,
+            isolated=pool.isolated,
+            members=rows,
+            connectivity=connectivity.word,
+            connectivity_why=connectivity.words,
+        )
+        return prepare_json(answer, headers=connectivity_headers(connectivity))
 
     def _ours(self, row: MemberRow, pool: PoolView) -> bool:
         return row.name == pool.observer and row.liveness == "alive" and not row.pending

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from rumormill.discovery.commands import Status
 from rumormill.discovery.response import Prepared, prepare
+from rumormill.membership.view import Connectivity
 
 
 class _Collected(Collector):
@@ -24,9 +25,10 @@ class _Collected(Collector):
         for name, text, value in (
             ("sealed", "1 where gossip is sealed, 0 in plaintext.", status.seal != "plaintext"),
             ("keys", "Group keys accepted.", status.keys),
-            ("peers", "Other members held alive.", status.peers),
+            ("peers", "Other members held alive, and not suspect.", status.peers),
+            ("suspects", "Members held suspect.", status.suspects),
             ("joined", "1 where any other member is known.", status.joined),
-            ("isolated", "1 while too few of the others are heard to conclude anything about them.", status.isolated),
+            ("isolated", "1 while this sidecar is cut off, as it seems: isolated, deaf or mute.", status.isolated),
             ("draining", "1 while the worker takes no new work.", status.draining),
             ("loop_lag_seconds", "By how much the loop lately woke late: a maximum that decays.", status.loop_lag),
         ):
@@ -37,6 +39,12 @@ class _Collected(Collector):
                 "When the endpoint's certificate ends.",
                 value=status.certificate_not_after,
             )
+        stands = GaugeMetricFamily(
+            "rumormill_connectivity", "1 for how this sidecar stands to the others.", labels=("state",)
+        )
+        for state in Connectivity:
+            stands.add_metric((state.value,), float(state.value == status.connectivity))
+        yield stands
         happened = CounterMetricFamily(
             "rumormill_happened", "Datagrams, requests and happenings since the start.", labels=("what",)
         )

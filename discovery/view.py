@@ -15,7 +15,7 @@ service's index. The rules:
 from __future__ import annotations
 
 import enum
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Final, get_args
@@ -26,7 +26,7 @@ from rumormill.discovery.answers import PoolAnswer
 from rumormill.discovery.policies import routing_policies
 from rumormill.discovery.response import Prepared, prepare
 from rumormill.membership.record import Address, Liveness, Readiness
-from rumormill.membership.view import Member, PoolView
+from rumormill.membership.view import Connectivity, Member, PoolView
 from rumormill.ring.pieces import whole
 from rumormill.ring.routing import Routing, routing_digest
 from rumormill.ring.worker import LivenessWord, Policy, ReadinessWord, Worker, WorkersAnswer
@@ -120,6 +120,13 @@ def _seen(worker: Worker) -> tuple[object, ...]:
     )
 
 
+def connectivity_headers(connectivity: Connectivity) -> tuple[tuple[str, str], ...]:
+    """What an answer of a sidecar that is cut off says of it, for whoever reads no body."""
+    if connectivity is Connectivity.CONNECTED:
+        return ()
+    return (("X-Rumormill-Connectivity", connectivity.value),)
+
+
 class ServiceView:
     """One service at one index: immutable, but for what it has already encoded."""
 
@@ -128,10 +135,11 @@ class ServiceView:
         "_encoded",
         "_ring",
         "_routing_digest",
+        "_suspects",
         "_unroutable",
         "cluster",
+        "connectivity",
         "index",
-        "isolated",
         "policy",
         "process",
         "service",
@@ -145,7 +153,7 @@ class ServiceView:
         service: str,
         index: int,
         process: str,
-        isolated: bool,
+        connectivity: Connectivity,
         workers: tuple[Worker, ...],
         policy: Policy | None = None,
     ) -> None:
@@ -153,7 +161,7 @@ class ServiceView:
         self.service = service
         self.index = index
         self.process = process
-        self.isolated = isolated
+        self.connectivity = connectivity
         self.policy = policy or Policy()
         self.workers = workers
         self._routing_digest: str | None = None
@@ -161,6 +169,11 @@ class ServiceView:
         self._encoded: dict[Form, Prepared] = {}
         self._by_name: dict[str, Worker] = {}
         self._unroutable: dict[str, str] | None = None
+        self._suspects = 0
+
+    @property
+    def isolated(self) -> bool:
+        return self.connectivity is not Connectivity.CONNECTED
 
     @property
     def routing_digest(self) -> str:
@@ -193,14 +206,16 @@ class ServiceView:
         self._ring = ring
 
     def owners(self, routing: Routing, key: str, count: int) -> list[Worker]:
-        """The owners of a key in order of preference, as they stand now: the ring may be older than a suspicion. Of a
-        former ring those that are still routable: whoever has gone leaves everybody else's order as it was."""
+        """The owners of a key as they stand now (the ring may be older than a suspicion), in ring order, those that are
+        heard before the suspects. Of a former ring those that are still routable: whoever has gone leaves everybody
+        else's order as it was."""
         if not self._by_name:
             self._by_name = {worker.name: worker for worker in self.workers if worker.routable}
-        if routing.digest == self.routing_digest:
+            self._suspects = sum(worker.liveness == "suspect" for worker in self._by_name.values())
+        if routing.digest == self.routing_digest and not self._suspects:
             return [self._by_name[worker.name] for worker in routing.owners(key, count)]
         present = (self._by_name[worker.name] for worker in routing.walk(key) if worker.name in self._by_name)
-        return list(islice(present, count))
+        return list(islice(_heard_first(present), count))
 
     @property
     def unroutable(self) -> dict[str, str]:
@@ -210,9 +225,9 @@ class ServiceView:
             self._unroutable = {worker.name: why_not(worker) for worker in islice(waiting, UNROUTABLE_TOLD)}
         return self._unroutable
 
-    def same_but_for_times(self, workers: tuple[Worker, ...], policy: Policy, *, isolated: bool) -> bool:
+    def same_but_for_times(self, workers: tuple[Worker, ...], policy: Policy, *, connectivity: Connectivity) -> bool:
         """Whether these would give an answer that differs in nothing but `since` and `utilization`."""
-        if isolated != self.isolated or policy != self.policy or len(workers) != len(self.workers):
+        if connectivity is not self.connectivity or policy != self.policy or len(workers) != len(self.workers):
             return False
         pairs = zip(self.workers, workers, strict=True)
         return all(before is after or _seen(before) == _seen(after) for before, after in pairs)
@@ -241,7 +256,11 @@ class ServiceView:
     def _prepare_json(self, body: bytes, suffix: str) -> Prepared:
         # The index moves exactly when anything but `since` and `utilization` does, so with the process it names
         # precisely what the tag has to cover.
-        headers = (("X-Rumormill-Index", str(self.index)), ("X-Rumormill-Process", self.process))
+        headers = (
+            ("X-Rumormill-Index", str(self.index)),
+            ("X-Rumormill-Process", self.process),
+            *connectivity_headers(self.connectivity),
+        )
         return prepare(body, etag=f'W/"{self.process}-{self.index}{suffix}"', headers=headers)
 
     def workers_answer(self, workers: Iterable[Worker]) -> WorkersAnswer:
@@ -258,6 +277,7 @@ class ServiceView:
 
     def pool_answer(self) -> PoolAnswer:
         routable = [worker for worker in self.workers if worker.routable]
+        suspect = sum(worker.liveness == "suspect" for worker in routable)
         return PoolAnswer(
             cluster=self.cluster,
             service=self.service,
@@ -266,12 +286,23 @@ class ServiceView:
             isolated=self.isolated,
             workers=len(self.workers),
             routable=len(routable),
-            suspect=sum(worker.liveness == "suspect" for worker in routable),
+            suspect=suspect,
             capacity=round(sum(worker.weight for worker in routable), 3),
             mean_utilization=None,
             scale_out=None,
-            failures_to_spare=max(len(routable) - 1, 0),
+            failures_to_spare=max(len(routable) - suspect - 1, 0),
         )
+
+
+def _heard_first(workers: Iterable[Worker]) -> Iterator[Worker]:
+    """The same workers in their order, but suspects behind the others."""
+    suspects = []
+    for worker in workers:
+        if worker.liveness == "suspect":
+            suspects.append(worker)
+        else:
+            yield worker
+    yield from suspects
 
 
 class RoutingView:
@@ -297,7 +328,7 @@ class RoutingView:
         # Nobody can have seen a service empty before the first view; afterwards somebody may be waiting for its first
         # worker, so that its appearing is a change, as isolation is of every answer.
         newcomer = self._unnamed + (self.pool is not None)
-        if self.pool is not None and self.pool.isolated != pool.isolated:
+        if self.pool is not None and self.pool.connectivity is not pool.connectivity:
             self._unnamed += 1
         self.pool = pool
         self._policies = routing_policies(pool.policies)
@@ -355,9 +386,9 @@ class RoutingView:
             self._services[name] = self._view(name, newcomer, workers)
             return
         policy = self._policies.get(name, _NO_POLICY)
-        if workers == held.workers and self._isolated == held.isolated and policy == held.policy:
+        if workers == held.workers and self._connectivity is held.connectivity and policy == held.policy:
             return
-        same = held.same_but_for_times(workers, policy, isolated=self._isolated)
+        same = held.same_but_for_times(workers, policy, connectivity=self._connectivity)
         view = self._view(name, held.index + (not same), workers)
         view.adopt(held._ring)
         self._services[name] = view
@@ -368,14 +399,14 @@ class RoutingView:
             service=name,
             index=index,
             process=self.process,
-            isolated=self._isolated,
+            connectivity=self._connectivity,
             workers=workers,
             policy=self._policies.get(name),
         )
 
     @property
-    def _isolated(self) -> bool:
-        return self.pool is not None and self.pool.isolated
+    def _connectivity(self) -> Connectivity:
+        return self.pool.connectivity if self.pool is not None else Connectivity.CONNECTED
 
     def _forget_empty(self) -> None:
         """Members may make up service names for ever; indexes of forgotten ones must still never fall."""

@@ -31,6 +31,9 @@ MAX_DOUBTED = 256
 """Deaths without valid votes that wait for a refutation; more are dropped, and found again by sync."""
 
 
+WITHDRAWN = "withdrawn: we were cut off ourselves"
+
+
 class Claims:
     """Applies what is heard and what we conclude to the table, and sees to the consequences of each change."""
 
@@ -196,6 +199,21 @@ class Claims:
 
     # --- what we conclude ourselves
 
+    def miss_everybody(self) -> None:
+        """Nobody is heard: everybody is missing, also those we do not watch. Spread to nobody; callers try us first."""
+        state = self._state
+        for half in state.table.order:
+            if half != state.me.half and (row := state.table.get(half)) is not None:
+                self.suspect(row, quietly=True)
+
+    def withdraw(self, half: bytes) -> bool:
+        """Take back a suspicion of our own, since it was us who was cut off; False if there is none."""
+        self._isolation.own_suspicions.pop(half, None)
+        change = self._state.table.withdraw_suspicion(half)
+        if change is not None:
+            self.consequences(change, WITHDRAWN)
+        return change is not None
+
     def suspect(self, row: Row, *, quietly: bool = False) -> None:
         """Two misses in a row: say so, to the subject first of all (a ping with the claim is on its way). ``quietly``
         tells nobody else, where a vote follows at once."""
@@ -207,7 +225,7 @@ class Claims:
         """Three misses in a row or more: vote, or renew the vote. Where they were refusals, also before those whose
         heartbeats go to the subject: they are refused just now as well, and have not heard it as its monitors have."""
         state = self._state
-        if self._isolation.silent:
+        if self._isolation.silent and not state.refused_since_heard(row.half):
             return
         stamp = int(state.now * 1000) % 2**32
         signature = state.sign_vote(row, stamp)
@@ -360,16 +378,19 @@ class Claims:
         return self._state.now - since > self._state.settings.tombstone_life / 2
 
     def _tell(self, change: Change, after: Row, why: str) -> None:
-        kind, more = event_kind(change), self_description(change, self._state.me)
+        state = self._state
+        if why == WITHDRAWN or (state.cut_off and after.liveness is Liveness.SUSPECT):
+            return  # that we are cut off, or not any more, is told once and not of each member
+        kind, more = event_kind(change), self_description(change, state.me)
         if kind and not (kind == "updated" and more):
             suffix = f": {why}" if why else ""
             if after.pending:  # not the holder of the name, and nobody should read it as news of the holder
                 text = f"a newcomer that waits for the name {after.name} {SENTENCES[kind]}{suffix}"
-                self._state.tell("newcomer", after.name, text)
+                state.tell("newcomer", after.name, text)
             else:
-                self._state.tell(kind, after.name, f"{after.name} {SENTENCES[kind]}{suffix}")
+                state.tell(kind, after.name, f"{after.name} {SENTENCES[kind]}{suffix}")
         for kind, words in more.items():
-            self._state.tell(kind, after.name, f"{after.name} {words}")
+            state.tell(kind, after.name, f"{after.name} {words}")
 
     # --- helpers of the above
 
@@ -429,7 +450,9 @@ class Claims:
             state.counters["refutations"] += 1
             state.tell("refuted", state.me.name, f"{state.me.name} refuted a claim passed on by {sender.name}")
             self._spread.announce(state.me.half, wide=wide)
-        self.answer(state.me, sender)
+        self._isolation.audience.accused(sender, incarnation)
+        if not self._isolation.mute:
+            self.answer(state.me, sender)
 
     def _correct(self, heard: Row, sender: Row) -> None:
         """If what we hold is a verdict or a later account, the sender ought to know."""
@@ -458,7 +481,14 @@ class Claims:
             self._isolation.alone
             or self._standing.get(row.half) == row.incarnation
             or (not row.pending and self._in_pool_of_two())
+            or (self._state.refused_since_heard(row.half) and self._nobody_could_second(row))
         )
+
+    def _nobody_could_second(self, row: Row) -> bool:
+        """Whether no vote but ours could come: of a pool most of whose kernels refuse, one is left."""
+        table, me = self._state.table, self._state.me.half
+        halves = (h for h in table.order if h not in (me, row.half) and h not in table.suspects)
+        return self._isolation.deaf or all(self._is_pending(half) for half in halves)
 
     def _seen_ourselves(self, half: bytes, voters: list[bytes]) -> bool:
         """Whether our own eyes make up for whose the other votes are: a kernel refused us, or it has taken longer than

@@ -151,8 +151,14 @@ class Detector:
         """Compute anew whom we watch and who watches us. A subject taken over starts at zero, with a ping."""
         state, table = self._state, self._state.table
         self.stale = False
-        monitors = state.seniority.monitors_of(state.me.half)
+        monitors = dict.fromkeys(state.seniority.monitors_of(state.me.half))
+        monitors.update(dict.fromkeys(self._isolation.successors(state.settings.monitors)))
         self._monitors = [row for half in monitors if (row := table.get(half))]
+        if self._isolation.mute:  # who holds us dead sends us nothing
+            self.watches.clear()
+            self._unaware = []
+            self._rearm()
+            return
         watched, self._unaware = state.seniority.subjects()
         subjects = dict.fromkeys(watched)
         if state.isolated and not self._isolation.alone:
@@ -360,6 +366,8 @@ class Detector:
         """Ping a member directly and through three others; pings of our own stand in for helpers that are missing."""
         self._judged = True
         self._pings.ping(row)
+        if self._state.cut_off:
+            return
         helpers = self._helpers(row)
         for helper in helpers:
             self._pings.ask(helper, row)
@@ -407,6 +415,14 @@ class Detector:
             self.stale = True
         self._ping_one_suspect()
         self._verify_doubted()
+        self._ask_whether_we_are_heard()
+
+    def _ask_whether_we_are_heard(self) -> None:
+        """In doubt three are pinged each period; once we know, one, so that we notice when it is over."""
+        isolation = self._isolation
+        if isolation.mute or isolation.audience.doubted:
+            for row in self._state.random_members(1 if isolation.mute else HELPERS):
+                self._pings.ping(row)
 
     def _ping_one_suspect(self) -> None:
         """No suspect for ever: one a period is pinged, the claim with it, so that it can refute."""
@@ -428,6 +444,8 @@ class Detector:
         while self._probe_order:
             row = state.table.get(self._probe_order.pop())
             if row is not None and row.present:
+                if self._isolation.lost_sight_of(row.half):
+                    self._claims.suspect(row, quietly=True)
                 self._pings.ping(row)
                 self._probe = (row.half, state.now + self._period, 0)
                 return
@@ -439,7 +457,7 @@ class Detector:
         if row is None or not row.present or state.heard_within(half, (stage + 1) * self._period + self._grace):
             self._probe = None
         elif state.now >= due and stage == 0:
-            for helper in self._helpers(row):
+            for helper in () if state.cut_off else self._helpers(row):
                 self._pings.ask(helper, row)
             self._probe = (half, state.now + self._period, 1)
         elif state.now >= due:

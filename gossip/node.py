@@ -15,6 +15,7 @@ The way of a datagram is one-way: seal, wire, the part it concerns, the table, t
 state         who we are, what we hold, the outbox
 spread        pushes and piggyback                      (spread.py)
 votes         the ballots                                (votes.py)
+audience      whether anybody hears us                (audience.py)
 isolation     whether we may judge                   (isolation.py)
 claims        verdicts, and whether to believe them     (claims.py)
 pings         pings, acks, and by way of others          (pings.py)
@@ -38,6 +39,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping
 
+from rumormill.gossip.audience import Audience
 from rumormill.gossip.claims import Claims
 from rumormill.gossip.credentials import Authority, Credential, MemberKeys
 from rumormill.gossip.damping import Damping
@@ -65,7 +67,7 @@ from rumormill.membership.policy import Body, PolicyRecord
 from rumormill.membership.record import Address
 from rumormill.membership.row import Row
 from rumormill.membership.table import Change, MemberTable
-from rumormill.membership.view import Event, MemberDetail, PoolView
+from rumormill.membership.view import Connectivity, Event, MemberDetail, PoolView
 
 INFINITE = float("inf")
 
@@ -127,7 +129,8 @@ class Node:
         self._votes = VoteBook(state)
         self._spread = Spread(state, self._votes)
         self._departure = Departure(state, self._spread)
-        self._isolation = Isolation(state)
+        self._pings = Pings(state, self._spread)
+        self._isolation = Isolation(state, Audience(state, self._pings))
         self._namesakes = Namesakes(state)
         self._claims = Claims(
             state,
@@ -139,9 +142,8 @@ class Node:
             on_clone=self._cloned,
             on_rival=self._rivalled,
         )
-        self._pings = Pings(state, self._spread)
         self._detector = Detector(state, self._votes, self._spread, self._claims, self._isolation, self._pings)
-        self._refusals = Refusals(state, self._pings, self._detector)
+        self._refusals = Refusals(state, self._pings, self._detector, self._isolation)
         self._naming = Naming(state, self._spread, self._departure, self._pings, self._rewritten)
         self._damping = Damping(state, self._spread, self._rewritten)
         self._joining = Joining(state, self._claims, self._naming, self._damping)
@@ -209,10 +211,10 @@ class Node:
         reception.go_on()
         if state.isolated and self._isolation.alone:
             self._detector.stale = True
-        was_isolated = state.isolated
+        before = state.connectivity
         self._isolation.tick()
-        if was_isolated and not state.isolated:
-            self._reunited()
+        if state.connectivity is not before:
+            self._isolation_turned()
         (self._departure if state.leaving else self._naming).tick()
         self._detector.tick()
         self._refusals.tick()
@@ -313,8 +315,13 @@ class Node:
         return self._joining.joined
 
     @property
+    def connectivity(self) -> Connectivity:
+        """How we stand to the others: unless connected, what we say about them may be old."""
+        return self._state.connectivity
+
+    @property
     def hears(self) -> bool:
-        """False while isolated: what we say about others is then old."""
+        """Whether we are connected."""
         return not self._state.isolated
 
     @property
@@ -486,6 +493,14 @@ class Node:
         self._detector.restart()
         self._housekeeping.restart()
 
+    def _isolation_turned(self) -> None:
+        """We have come to be isolated, in another way than before, or not any more."""
+        if not self._state.isolated:
+            self._reunited()
+        elif self._isolation.deaf:
+            self._claims.miss_everybody()
+        self._detector.stale = True
+
     def _reunited(self) -> None:
         """Our isolation is over: like waking, and the suspicions we never spread are withdrawn."""
         state = self._state
@@ -493,8 +508,7 @@ class Node:
         state.heard_anyone = state.now
         for half in list(self._isolation.own_suspicions):
             missed_since = self._isolation.missed_since(half)
-            if change := state.table.withdraw_suspicion(half):
-                self._claims.consequences(change, "withdrawn: we were cut off ourselves")
+            if self._claims.withdraw(half):
                 self._isolation.withdrawn(half, missed_since)
         self._isolation.own_suspicions.clear()
         self._detector.restart()

@@ -19,6 +19,7 @@ from rumormill.gossip.state import ROOM, State
 from rumormill.gossip.wire import MAX_DATAGRAM, Ack, Heard, Ping, PingRequest, encode_message
 from rumormill.membership.record import Address, Liveness
 from rumormill.membership.row import Row
+from rumormill.membership.view import Connectivity
 
 MAX_OUTSTANDING = 1024
 MAX_RELAYS = 512
@@ -62,10 +63,11 @@ class Pings:
 
     def say(self, row: Row, message: bytes) -> None:
         """Send an encoded message, with news riding along. To a member that is not alive here none rides, it would be
-        lost on the dead; it is told first what is thought of it, once a period at most."""
+        lost on the dead; it is told first what is thought of it, once a period at most, unless we are cut off
+        ourselves."""
         if not row.liveness:
             self._state.send_encoded(row, [message, *self._spread.ride(ROOM - len(message))])
-        elif self._state.once(row.half, "greeting", self._state.settings.period):
+        elif not self._state.cut_off and self._state.once(row.half, "greeting", self._state.settings.period):
             self._state.send_encoded(row, [self._spread.news_of(row), message])
         else:
             self._state.send_encoded(row, [message])
@@ -105,7 +107,11 @@ class Pings:
                 self.ping(row)
 
     def answer(self, ping: Ping, sender: Row, source: Address) -> None:
-        """Ack a ping to where it came from: directly, or by way of the helper that handed it on."""
+        """Ack a ping to where it came from: directly, or by way of the helper that handed it on. While nobody hears us
+        one a period will do: what we send anyway shows as well when we are heard again."""
+        state = self._state
+        if state.connectivity is Connectivity.MUTE and not state.once(state.me.half, "ack", state.settings.period):
+            return
         message = encode_message(Ack(ping.nonce))
         self._state.post(source, sender, [message, *self._spread.ride(ROOM - len(message))])
 

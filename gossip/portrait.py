@@ -12,7 +12,7 @@ from rumormill.gossip.state import State
 from rumormill.membership.policy import PolicyRecord
 from rumormill.membership.record import USUAL_PERIOD, Liveness, Readiness
 from rumormill.membership.row import Row
-from rumormill.membership.view import Member, MemberDetail, PoolView
+from rumormill.membership.view import Connectivity, Member, MemberDetail, PoolView
 
 _NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
@@ -35,9 +35,9 @@ class Portrait:
         """Of which record, by its checksum, and when what it says of probation will be over."""
 
     @property
-    def edition(self) -> tuple[int, bool]:
+    def edition(self) -> tuple[int, Connectivity]:
         """Equal for as long as the view would be the same."""
-        return self._state.table.version, self._state.isolated
+        return self._state.table.version, self._state.connectivity
 
     def note(self) -> None:
         """Put down when what has changed in the table did."""
@@ -81,7 +81,7 @@ class Portrait:
                 if row.half not in members:
                     members[row.half] = self._member(row)
             ordered = tuple(sorted(members.values(), key=attrgetter("name", "pending")))
-            self._view = PoolView(state.cluster, state.me.name, state.isolated, ordered, self.policies())
+            self._view = PoolView(state.cluster, state.me.name, state.connectivity, ordered, self.policies())
             self._made_of = self.edition
         return self._view
 

@@ -281,6 +281,8 @@ class Reception:
         state.heard_anyone = state.now
         if self._isolation.sign_of_life(row.half):
             self._reunited()
+        elif self._isolation.mute and row.half in self._isolation.own_suspicions:
+            self._claims.withdraw(row.half)
         return beat
 
     def _settle_doubts(self, payload: Payload, sender: bytes) -> None:
@@ -320,10 +322,10 @@ class Reception:
 
     def _handlers(self) -> dict[type, Callable[[Any, Row, Address], object]]:
         """Which part takes a member's message, by its type. Heartbeats have done their work as a sign of life."""
-        claims, sync, pings = self._claims, self._sync, self._pings
+        claims, sync = self._claims, self._sync
         return {
             Ping: self._hear_ping,
-            Ack: lambda ack, sender, _: pings.acked(ack, sender),
+            Ack: self._hear_ack,
             PingRequest: self._hear_ping_request,
             Heard: lambda heard, _sender, _source: self._detector.heard_of(heard),
             RowMessage: self._hear_row,
@@ -353,6 +355,10 @@ class Reception:
     def _hear_ping(self, ping: Ping, sender: Row, source: Address) -> None:
         if self._may(self._asked, sender.half):
             self._pings.answer(ping, sender, source)
+
+    def _hear_ack(self, ack: Ack, sender: Row, _source: Address) -> None:
+        if self._pings.acked(ack, sender) and self._isolation.heard_us(sender.half):
+            self._reunited()
 
     def _hear_ping_request(self, request: PingRequest, sender: Row, _source: Address) -> None:
         if self._may(self._asked, sender.half):

@@ -10,6 +10,10 @@ the member within the last period need not wait, but must have been refused itse
 and to those whose heartbeats it gets, who verify at once, so two stand some 20 ms after the first refusal. A suspicion
 is not pushed before the death: a pool that is all told of it first is busy with that. Refutation is as ever.
 
+Where no second vote can come, because nobody else is left unsuspected or nobody is heard at all, such a vote suffices
+alone: kernels that refuse are in reach, so their members are gone and we are not cut off (isolation.py). That is so
+where most of a pool was killed with its hosts alive.
+
 Where a refusal has lied (a firewall that answers in a host's name), the member is heard again. From then on nobody who
 was deceived believes a refusal of that instance for a minute.
 """
@@ -19,6 +23,7 @@ from __future__ import annotations
 import math
 
 from rumormill.gossip.detector import Detector
+from rumormill.gossip.isolation import Isolation
 from rumormill.gossip.pings import Pings
 from rumormill.gossip.seal import Unopened
 from rumormill.gossip.state import State
@@ -52,12 +57,13 @@ class Verification:
 class Refusals:
     """Hears refusals, verifies, and counts what deserves to be counted."""
 
-    __slots__ = ("_convinced", "_detector", "_distrusted", "_pings", "_state", "_verifying")
+    __slots__ = ("_convinced", "_detector", "_distrusted", "_isolation", "_pings", "_state", "_verifying")
 
-    def __init__(self, state: State, pings: Pings, detector: Detector) -> None:
+    def __init__(self, state: State, pings: Pings, detector: Detector, isolation: Isolation) -> None:
         self._state = state
         self._pings = pings
         self._detector = detector
+        self._isolation = isolation
         self._verifying: dict[bytes, Verification] = {}
         self._convinced: dict[bytes, float] = {}
         """When we last held a member's refusals for proof."""
@@ -101,9 +107,9 @@ class Refusals:
             self.verify(row)
 
     def heard_death(self, subject: bytes) -> None:
-        """Somebody claims a death that we do not believe because we have just heard the member."""
+        """Somebody claims a death that we do not believe because we have just heard the member, or doubt ourselves."""
         row = self._state.table.get(subject)
-        if row is not None and self._state.heard_lately(subject):
+        if row is not None and (self._state.heard_lately(subject) or self._isolation.waits(subject)):
             self.verify(row)
 
     def tick(self) -> None:

@@ -120,7 +120,7 @@ class Spread:
         chosen: dict[bytes, Row] = {}
         for place in successors(bisect_left(order, me), len(order), count):
             half = order[place]
-            if half != me and half not in table.suspects and (row := table.get(half)):
+            if half != me and (half not in table.suspects or self._state.cut_off) and (row := table.get(half)):
                 chosen[half] = row
         by_lot = self._state.random_members(count - len(chosen), exclude=tuple(chosen)) if len(chosen) < count else []
         return [*chosen.values(), *by_lot]

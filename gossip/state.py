@@ -35,7 +35,7 @@ from rumormill.membership.record import (
 )
 from rumormill.membership.row import Row, row_of_record_untrusted
 from rumormill.membership.table import MemberTable
-from rumormill.membership.view import Event
+from rumormill.membership.view import Connectivity, Event
 
 ENVELOPE_BYTES = 24
 """Room kept for the payload's opening: generation, incarnation and the array header."""
@@ -114,12 +114,12 @@ class State:
         "arrived",
         "cluster",
         "complaints",
+        "connectivity",
         "counters",
         "dead_since",
         "events",
         "heard",
         "heard_anyone",
-        "isolated",
         "known_since",
         "leaving",
         "marks",
@@ -169,7 +169,8 @@ class State:
         """Whether we have said goodbye (departure.py)."""
         self.stopped: str | None = None
         """Why we have given up (naming.py), in words."""
-        self.isolated = False
+        self.connectivity = Connectivity.CONNECTED
+        """How we stand to the others (isolation.py)."""
         self.heard: dict[bytes, float] = {}
         """When each member last showed a sign of life."""
         self.heard_anyone = now
@@ -195,6 +196,16 @@ class State:
         self.rewrite()
 
     # --- who we are
+
+    @property
+    def isolated(self) -> bool:
+        """Whether it may be us who is cut off: we show what we last knew, and judge nobody."""
+        return self.connectivity is not Connectivity.CONNECTED
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether nothing passes one way at least: nobody can refute what we think of him."""
+        return self.connectivity in (Connectivity.DEAF, Connectivity.MUTE)
 
     @property
     def identity(self) -> Identity:

@@ -17,11 +17,12 @@ from rumormill.membership.record import (
 )
 from rumormill.membership.row import Row, merge, precedence, row_of_record_untrusted, tombstone
 from rumormill.membership.table import Change, MemberTable
-from rumormill.membership.view import Event, Member, MemberDetail, PoolView
+from rumormill.membership.view import Connectivity, Event, Member, MemberDetail, PoolView
 
 __all__ = [
     "Address",
     "Change",
+    "Connectivity",
     "Event",
     "InvalidRecord",
     "Liveness",

@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 
 from rumormill.membership.policy import PolicyRecord
 from rumormill.membership.record import USUAL_PERIOD, Address, Liveness, Readiness
+
+ConnectivityWord = Literal["connected", "isolated", "deaf", "mute"]
+
+
+class Connectivity(enum.Enum):
+    """How a member stands to the others. In all but the first it is *isolated*: it shows what it last knew, judges
+    nobody, and a caller had better ask another."""
+
+    CONNECTED = "connected"
+    ISOLATED = "isolated"
+    """Too many of the others are missing at once."""
+    DEAF = "deaf"
+    """It hears nobody."""
+    MUTE = "mute"
+    """Nobody hears it."""
+
+    @property
+    def word(self) -> ConnectivityWord:
+        return self.value
+
+    @property
+    def words(self) -> str:
+        """What that means, for people; nothing where all is well."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    Connectivity.CONNECTED: "",
+    Connectivity.ISOLATED: "too many of the others are missing at once: this member may be the one that is cut off",
+    Connectivity.DEAF: "none of the others is heard: they are gone, or what they send does not arrive here",
+    Connectivity.MUTE: "the others hold this member dead: they do not hear it",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +86,15 @@ class PoolView:
 
     cluster: str
     observer: str
-    isolated: bool
+    connectivity: Connectivity
     members: tuple[Member, ...]
     """Sorted by name; a settled member stands before a pending one of the same name."""
     policies: tuple[PolicyRecord, ...] = ()
     """Sorted by service and kind."""
+
+    @property
+    def isolated(self) -> bool:
+        return self.connectivity is not Connectivity.CONNECTED
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from rumormill.gossip.keyring import key_id_of, parse_key
 from rumormill.gossip.policies import PolicyRefused, in_words
 from rumormill.gossip.transport import GossipTransport, boot_clock
 from rumormill.membership.policy import Body, Maintenance, PolicyRecord
-from rumormill.membership.record import Readiness
+from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import MemberDetail, PoolView
 from rumormill.ring.worker import ReadinessWord
 from rumormill.sidecar.log import Log, monotonic
@@ -267,8 +267,6 @@ class Companion:
             return self._why
         if self._node.probation:
             return f"this member has flapped and is on probation for {self._node.probation:.0f} s more"
-        if not self._node.hears:
-            return "this sidecar hears too few of the others"
         if any(member.pending for member in self._own_rows()):
             return f"the name {self._settings.name!r} is still held by a former life of it"
         return None
@@ -308,8 +306,11 @@ class Companion:
             unready=self.unready() or "",
             joined=node.joined,
             isolated=not node.hears,
+            connectivity=node.connectivity.word,
+            connectivity_why=node.connectivity.words,
             stopped=node.stopped,
-            peers=sum(m.liveness.present and m.instance != node.instance for m in node.view.members),
+            peers=sum(m.liveness is Liveness.ALIVE and m.instance != node.instance for m in node.view.members),
+            suspects=sum(m.liveness is Liveness.SUSPECT for m in node.view.members),
             table_digest=f"{node.table_digest:016x}",
             seal="aes-256-gcm" if node.keyring else "plaintext",
             keys=len(node.keyring.keys) if node.keyring else 0,

@@ -13,11 +13,12 @@ own-row                     a running member never holds itself suspect or dead
 digest-stands               suspicion, and its end, never move the digest
 evidence                    no eviction but on two fresh votes of members who truly missed three times, by silence or
                             by refusal (or one's own such vote, where a death was claimed already, the subject's name
-                            is truly held by another process elsewhere, or nobody else is there)
+                            is truly held by another process elsewhere, nobody else is there, or the subject's kernel
+                            truly refused thrice and nobody else is there who is not suspected)
 recently-heard              nobody evicts whom it heard within period and grace, but who was truly refused thrice since
 false-eviction              nobody healthy is evicted by anyone who, with everybody else, could hear it throughout
 great-losses                nobody evicts more than half of a pool of four or more within three periods, but alone, and
-                            not counting its own former life
+                            not counting its own former life, nor those that truly refused thrice
 departure                   a member that leaves is never held dead by one who could hear it say so
 policy-order                a policy only moves on: by counter, then writer, then content
 policies                    members with equal digests hold equal policies
@@ -39,6 +40,7 @@ from rumormill.membership import Change, Liveness, MemberTable
 from rumormill.membership.policy import Policy, PolicyRecord
 from rumormill.membership.row import Row
 from rumormill.membership.table import half_bucket
+from rumormill.membership.view import Connectivity
 from rumormill.simulations.evidence import Evidence
 from rumormill.simulations.host import Host
 from rumormill.simulations.scheduler import microseconds
@@ -223,7 +225,8 @@ class RowLaws:
             return
         known = after.incarnation <= self._registry.concluded.get(after.instance, -1)
         superseded = self._registry.lives.get(subject.host.key) is not subject or self._outlived(life, after)
-        if observer in voters and (known or superseded or _alone(life.node, after)):
+        refused = self._evidence.was_refused(observer, after.half) and _nobody_to_second(life.node, after)
+        if observer in voters and (known or superseded or refused or _alone(life.node, after)):
             return
         raise Violation("evidence", f"{observer} evicted {_tell(after)} on true votes of {voters or 'nobody'}")
 
@@ -244,7 +247,7 @@ class RowLaws:
         return False
 
     def _few_at_once(self, life: Life, after: Row, now: int) -> None:
-        if life.node._isolation.alone:
+        if life.node._isolation.alone or self._evidence.was_refused(life.host.key, after.half):
             return
         evicted = life.evicted
         evicted.append(now)
@@ -296,6 +299,13 @@ def _alone(node: Node, after: Row) -> bool:
     table = node_table(node)
     present = [row for row in table if row.present and not row.pending and row.instance != after.instance]
     return len(present) <= 1 or not node.hears
+
+
+def _nobody_to_second(node: Node, after: Row) -> bool:
+    """Whether all but one whose kernel refuses are suspected here, or nobody is heard."""
+    table = node_table(node)
+    others = [row for row in table if row.instance not in (after.instance, node.instance) and not row.pending]
+    return node.connectivity is Connectivity.DEAF or all(row.liveness is not Liveness.ALIVE for row in others)
 
 
 def check_digest(life: Life, change: Change, before: int, after: int) -> None:

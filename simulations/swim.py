@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from rumormill.membership import Address, Event, Liveness, Member, PoolView, Readiness
+from rumormill.membership import Address, Connectivity, Event, Liveness, Member, PoolView, Readiness
 from rumormill.simulations.participant import Birth
 
 MAX_PAYLOAD = 1350
@@ -196,7 +196,7 @@ class SwimNode:
     def view(self) -> PoolView:
         if self._view is None:
             members = tuple(self._member(self._peers[name]) for name in sorted(self._peers))
-            self._view = PoolView("swim", self.name, isolated=False, members=members)
+            self._view = PoolView("swim", self.name, connectivity=Connectivity.CONNECTED, members=members)
         return self._view
 
     def _member(self, peer: Peer) -> Member:

@@ -22,7 +22,7 @@ from anyio.from_thread import start_blocking_portal
 from rumormill.discovery import Access, DiscoveryServer
 from rumormill.membership.policy import PolicyRecord
 from rumormill.membership.record import Liveness, Readiness
-from rumormill.membership.view import Member, PoolView
+from rumormill.membership.view import Connectivity, Member, PoolView
 from rumormill.ring import HashRing
 
 SUSPECT, ALIVE = Liveness.SUSPECT, Liveness.ALIVE
@@ -194,7 +194,7 @@ class Silent:
     """Holds a pool; of its commands a client asks for none."""
 
     def __init__(self) -> None:
-        self.pool = PoolView("prod", "w0", isolated=False, members=())
+        self.pool = PoolView("prod", "w0", connectivity=Connectivity.CONNECTED, members=())
 
     def view(self) -> PoolView:
         return self.pool
@@ -291,7 +291,8 @@ class Stage:
         stage's policies."""
         rows = sorted(self.members.values() if members is None else members, key=lambda one: one.name)
         for sidecar in sidecars or self.sidecars:
-            sidecar.publish(PoolView("prod", "w0", isolated, tuple(rows), self.policies))
+            connectivity = Connectivity.DEAF if isolated else Connectivity.CONNECTED
+            sidecar.publish(PoolView("prod", "w0", connectivity, tuple(rows), self.policies))
 
     def owners(self, key: str) -> list[Worker]:
         """The workers in the ring's order for a key."""

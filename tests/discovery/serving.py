@@ -20,7 +20,7 @@ from rumormill.discovery.keys import proof_text
 from rumormill.gossip.keyring import proof_of
 from rumormill.membership.policy import Body, InvalidPolicy, PolicyRecord, encode_policy
 from rumormill.membership.record import Liveness, Readiness
-from rumormill.membership.view import Member, MemberDetail, PoolView
+from rumormill.membership.view import Connectivity, Member, MemberDetail, PoolView
 
 WALL_OFFSET = 1_700_000_000.0
 PROCESS = "6f1c2d"
@@ -49,8 +49,11 @@ def member(name: str, **changes: Any) -> Member:
     return replace(plain, **changes)
 
 
-def pool(*members: Member, isolated: bool = False, policies: tuple[PolicyRecord, ...] = ()) -> PoolView:
-    return PoolView("prod", "w1", isolated, tuple(sorted(members, key=lambda one: (one.name, one.pending))), policies)
+def pool(
+    *members: Member, connectivity: Connectivity = Connectivity.CONNECTED, policies: tuple[PolicyRecord, ...] = ()
+) -> PoolView:
+    ordered = tuple(sorted(members, key=lambda one: (one.name, one.pending)))
+    return PoolView("prod", "w1", connectivity, ordered, policies)
 
 
 THREE = pool(member("w1"), member("w2"), member("w3"))

@@ -65,18 +65,32 @@ async def test_head_is_get_without_the_body(path):
             assert head.status == got.status
 
 
-async def test_lookup_tells_the_owners_in_ring_order_suspects_in_their_place():
+@pytest.mark.parametrize("count", [1, 3, 5, 8])
+async def test_lookup_tells_the_owners_that_are_heard_in_ring_order_and_then_the_suspects(count: int):
     views = pool(*(member(f"w{n}", liveness=Liveness(n % 2)) for n in range(8)))
     async with serving(views) as endpoint:
         workers = (await endpoint.get("/v1/workers?service=embed")).json
-        got = (await endpoint.get("/v1/lookup?service=embed&key=user%2042&n=5")).json
+        got = (await endpoint.get(f"/v1/lookup?service=embed&key=user%2042&n={count}")).json
         assert got["key"] == "user 42"
         assert got["routing_digest"] == workers["routing_digest"]
         view = endpoint.server._desk.view.service("embed")
-        owners = Routing("embed", view.workers, Policy()).owners("user 42", 5)
-        assert [owner["name"] for owner in got["owners"]] == [owner.name for owner in owners]
-        assert got["owners"][0] == next(w for w in workers["workers"] if w["name"] == owners[0].name)
+        owners = Routing("embed", view.workers, Policy()).owners("user 42")
+        tried = [owner.name for word in ("alive", "suspect") for owner in owners if owner.liveness == word]
+        assert [owner["name"] for owner in got["owners"]] == tried[:count]
+        assert got["owners"][0] == next(w for w in workers["workers"] if w["name"] == tried[0])
         assert len((await endpoint.get("/v1/lookup?key=a")).json["owners"]) == 3
+
+
+async def test_lookup_names_no_suspect_first_while_anybody_is_heard_and_no_digest_moves():
+    async with serving(pool(*(member(f"w{n}") for n in range(4)))) as endpoint:
+        before = [(await endpoint.get(f"/v1/lookup?key={key}&n=4")).json for key in range(60)]
+        suspects = pool(member("w0"), *(member(f"w{n}", liveness=Liveness.SUSPECT) for n in range(1, 4)))
+        endpoint.publish(suspects)
+        after = [(await endpoint.get(f"/v1/lookup?key={key}&n=4")).json for key in range(60)]
+        assert {answer["owners"][0]["name"] for answer in after} == {"w0"}
+        assert {answer["routing_digest"] for answer in after} == {before[0]["routing_digest"]}
+        rest = [[owner["name"] for owner in answer["owners"] if owner["name"] != "w0"] for answer in before]
+        assert [[owner["name"] for owner in answer["owners"][1:]] for answer in after] == rest
 
 
 async def test_lookup_shows_a_suspicion_though_the_ring_stays():

@@ -14,7 +14,7 @@ from serving import PROCESS, THREE, WALL_OFFSET, member, pool
 
 from rumormill.discovery.view import EMPTY_KEPT, Form, RoutingView
 from rumormill.membership.record import Liveness, Readiness
-from rumormill.membership.view import PoolView
+from rumormill.membership.view import Connectivity, PoolView
 from rumormill.ring.worker import WorkersAnswer
 
 
@@ -103,9 +103,28 @@ def test_a_change_of_one_service_leaves_the_others_alone():
 
 
 def test_isolation_moves_the_index_of_every_service_even_unnamed_ones():
-    view = view_of(THREE, pool(*THREE.members, isolated=True))
+    view = view_of(THREE, pool(*THREE.members, connectivity=Connectivity.DEAF))
     assert (view.index("embed"), view.index(""), view.index("nobody")) == (2, 2, 2)
     assert answer(view).isolated
+
+
+def test_how_a_sidecar_is_cut_off_is_in_a_header_and_moves_the_index():
+    view = view_of(pool(*THREE.members))
+    assert b"Connectivity" not in view.service("embed").answer(Form.WORKERS).headers
+    for index, connectivity in enumerate((Connectivity.DEAF, Connectivity.MUTE), 2):
+        view.update(pool(*THREE.members, connectivity=connectivity))
+        assert view.index("embed") == index
+        said = f"X-Rumormill-Connectivity: {connectivity.value}\r\n".encode()
+        for form in (Form.WORKERS, Form.READY, Form.POOL):
+            assert said in view.service("embed").answer(form).headers
+
+
+@pytest.mark.parametrize(("heard", "spare"), [(0, 0), (1, 0), (2, 1), (4, 3)])
+def test_a_suspect_is_no_spare(heard: int, spare: int):
+    """It may be gone already: of four, three of which fell silent, none may be lost."""
+    members = [member(f"w{n}", liveness=Liveness.ALIVE if n < heard else Liveness.SUSPECT) for n in range(4)]
+    counted = view_of(pool(*members)).service("embed").pool_answer()
+    assert (counted.routable, counted.suspect, counted.failures_to_spare) == (4, 4 - heard, spare)
 
 
 def test_ready_holds_only_the_routable_and_the_digest_of_all():
@@ -124,7 +143,7 @@ def test_ready_holds_only_the_routable_and_the_digest_of_all():
     assert answer(view, form=Form.READY).routing_digest == answer(view).routing_digest
     counted = view.service("embed").pool_answer()
     assert (counted.workers, counted.routable, counted.suspect, counted.capacity) == (5, 2, 1, 2.0)
-    assert (counted.failures_to_spare, counted.mean_utilization, counted.scale_out) == (1, None, None)
+    assert (counted.failures_to_spare, counted.mean_utilization, counted.scale_out) == (0, None, None)
 
 
 def test_an_unknown_service_can_be_waited_for():
@@ -177,15 +196,16 @@ members_drawn = st.builds(
     pending=st.booleans(),
 )
 pools_drawn = st.builds(
-    lambda members, isolated: pool(*{one.name: one for one in members}.values(), isolated=isolated),
+    lambda members, connectivity: pool(*{one.name: one for one in members}.values(), connectivity=connectivity),
     st.lists(members_drawn, max_size=3),
-    st.booleans(),
+    st.sampled_from(Connectivity),
 )
 
 
 def _shown(view: RoutingView, service: str) -> object:
     got = answer(view, service)
-    return got.isolated, got.policy, [msgspec.structs.replace(one, since="") for one in got.workers]
+    workers = [msgspec.structs.replace(one, since="") for one in got.workers]
+    return view.service(service).connectivity, got.policy, workers
 
 
 @given(st.lists(pools_drawn, min_size=2, max_size=6))

@@ -269,7 +269,7 @@ def falling_index(self: RoutingView, name: str, index: int, workers: Any) -> Ser
         service=name,
         index=next(_indices),
         process=self.process,
-        isolated=pool.isolated,
+        connectivity=pool.connectivity,
         workers=workers,
     )
 

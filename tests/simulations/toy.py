@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rumormill.membership.record import Address, Liveness, Readiness
-from rumormill.membership.view import Event, Member, PoolView
+from rumormill.membership.view import Connectivity, Event, Member, PoolView
 from rumormill.simulations import Birth
 
 PERIOD = 0.2
@@ -33,7 +33,7 @@ class Toy:
     @property
     def view(self) -> PoolView:
         names = sorted({data.split()[0].decode() for _, data, _ in self.heard} | {self.birth.name})
-        return PoolView("toys", self.birth.name, False, tuple(self._member(name) for name in names))
+        return PoolView("toys", self.birth.name, Connectivity.CONNECTED, tuple(self._member(name) for name in names))
 
     def _member(self, name: str) -> Member:
         address = self.birth.address

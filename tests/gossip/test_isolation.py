@@ -1,0 +1,212 @@
+"""Who is cut off knows it, and in which way: one state for as long as the cut lasts, and little said in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from pools import everyone_holds, held, node
+
+from rumormill.gossip.audience import Audience
+from rumormill.membership import Liveness, Readiness
+from rumormill.membership.view import Connectivity
+from rumormill.simulations import Trouble, World
+from rumormill.simulations.judge import Judge
+
+TWO_MINUTES = 120
+CUT = 3.0
+"""Seconds after which a cut has been noticed; that it then stays so is what is tested."""
+
+
+def judged_pool(count: int, seed: int = 1) -> World:
+    world = World(seed=seed)
+    Judge(world)
+    world.start(count)
+    assert world.run_until(world.one_view, within=3.0) is not None, world.history.tail()
+    world.run(2.0)
+    return world
+
+
+def sends(world: World, key: str, seconds: float) -> float:
+    """Datagrams a second of one member, from now on."""
+    before = node(world, key).counters["sent"]
+    world.run(seconds)
+    return (node(world, key).counters["sent"] - before) / seconds
+
+
+def stands(world: World, key: str, seconds: int) -> set[Connectivity]:
+    """How a member stood to the others, looked at ten times a second."""
+    seen = set()
+    for _ in range(10 * seconds):
+        world.run(0.1)
+        seen.add(node(world, key).connectivity)
+    return seen
+
+
+def told(world: World, key: str, since: int) -> Counter[str]:
+    return Counter(said.kind for said in list(world.history)[since:] if said.observer == key)
+
+
+def views(world: World, key: str) -> set[Liveness]:
+    """What a member thinks of the others."""
+    return {member.liveness for member in node(world, key).view.members if member.name != key}
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("count", [2, 3, 6, 16])
+def test_who_is_heard_by_nobody_knows_it_until_the_cut_ends(count: int, seed: int) -> None:
+    world = judged_pool(count, seed)
+    idle = sends(world, "n1", 20.0)
+    begun = len(world.history)
+    world.cut_one_way({"n1"}, None)
+    sent = node(world, "n1").counters["sent"]
+    world.run(CUT)
+    assert stands(world, "n1", TWO_MINUTES) == {Connectivity.MUTE}
+    assert (node(world, "n1").counters["sent"] - sent) / (CUT + TWO_MINUTES) <= 2 * idle
+    assert everyone_holds(world, "n1", Liveness.DEAD)
+    events = told(world, "n1", begun)
+    assert (events["isolated"], events["rejoined"]) == (1, 0)
+    assert sum(events.values()) <= 12
+    if count > 2:
+        assert views(world, "n1") == {Liveness.ALIVE}, "it hears them"
+    world.heal()
+    assert world.run_until(world.one_view, within=1.0) is not None, world.history.tail()
+    assert world.run_until(lambda: node(world, "n1").hears, within=0.5) is not None
+    assert told(world, "n1", begun)["rejoined"] == 1
+
+
+def test_the_others_death_is_no_secret_to_who_is_mute() -> None:
+    """It is told nothing, but notices within two minutes whom it does not hear any more."""
+    world = judged_pool(6)
+    world.cut_one_way({"n1"}, None)
+    world.run(CUT)
+    world.crash("n2")
+    world.run(TWO_MINUTES + 30)
+    assert {m.name for m in node(world, "n1").view.members if m.liveness is Liveness.SUSPECT} == {"n2"}
+    world.heal()
+    assert world.run_until(lambda: everyone_holds(world, "n2", Liveness.DEAD), within=3.0), world.history.tail()
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("count", [3, 6, 16])
+def test_who_hears_nobody_knows_it_until_the_cut_ends(count: int, seed: int) -> None:
+    """After its minute it gives the others up, and goes on to say that it lives: they keep it."""
+    world = judged_pool(count, seed)
+    idle = sends(world, "n1", 20.0)
+    begun = len(world.history)
+    world.cut_one_way(None, {"n1"})
+    sent = node(world, "n1").counters["sent"]
+    world.run(CUT)
+    assert views(world, "n1") == {Liveness.SUSPECT}
+    assert stands(world, "n1", TWO_MINUTES) == {Connectivity.DEAF}
+    assert (node(world, "n1").counters["sent"] - sent) / (CUT + TWO_MINUTES) <= 2 * idle
+    assert held(world, "n1") == {Liveness.ALIVE}
+    events = told(world, "n1", begun)
+    assert (events["isolated"], events["rejoined"]) == (1, 0)
+    assert views(world, "n1") == {Liveness.DEAD}
+    world.heal()
+    assert world.run_until(lambda: world.one_view() and node(world, "n1").hears, within=1.0), world.history.tail()
+
+
+def test_who_is_deaf_still_tells_the_others_of_its_worker() -> None:
+    world = judged_pool(6)
+    world.cut_one_way(None, {"n1"})
+    world.run(10.0)
+    deaf = node(world, "n1")
+    profile = replace(deaf._state.identity.profile, readiness=Readiness.CRITICAL)
+    world.command("n1", lambda _, now: deaf.update(profile, now))
+    world.run(1.0)
+    told = {m.readiness.word for key in world.running() for m in node(world, key).view.members if m.name == "n1"}
+    assert told == {"critical"}
+
+
+def test_one_who_cannot_hear_us_is_not_everybody() -> None:
+    world = judged_pool(6)
+    world.cut_one_way({"n1"}, {"n2"})
+    seen = stands(world, "n1", 60)
+    assert seen == {Connectivity.CONNECTED}
+    assert world.history.of("evicted") == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_loss_is_not_taken_for_a_cut(seed: int) -> None:
+    world = judged_pool(8, seed)
+    world.degrade(Trouble(loss=0.3))
+    world.run(120.0)
+    assert world.history.of("isolated") == []
+
+
+def test_a_liar_can_make_us_ask_but_not_believe_that_nobody_hears_us() -> None:
+    """It says for ever that it holds us dead at an account of before."""
+    world = judged_pool(5)
+    member, liar = node(world, "n1"), node(world, "n2")
+    member._state.raise_incarnation()
+    audience: Audience = member._isolation.audience
+    row = member.table.get(liar._state.me.half)
+    assert row is not None
+    for _ in range(100):
+        audience.accused(row, 1)
+        world.run(0.1)
+    assert member.connectivity is Connectivity.CONNECTED
+    assert world.history.of("isolated") == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("count", "killed"), [(3, 2), (4, 3), (6, 4), (8, 5), (16, 15)])
+def test_where_their_own_kernels_refuse_the_many_that_die_at_once_are_out_at_once(
+    count: int, killed: int, seed: int
+) -> None:
+    """That is no cut: nobody waits for a minute, however few are left."""
+    world = judged_pool(count, seed)
+    world.refuse()
+    world.run(0.037 * seed)
+    dead = {f"n{number}" for number in range(1, 1 + killed)}
+    begun = len(world.history)
+    world.crash(*dead)
+    out = lambda: all(everyone_holds(world, key, Liveness.DEAD) for key in dead)  # noqa: E731
+    assert world.run_until(out, within=1.5) is not None, world.history.tail()
+    world.run(90.0)
+    for key in world.running():
+        assert node(world, key).connectivity is Connectivity.CONNECTED
+        assert told(world, key, begun)["isolated"] == told(world, key, begun)["rejoined"] <= 1
+
+
+@pytest.mark.parametrize(("count", "killed"), [(3, 2), (4, 3), (16, 15)])
+def test_where_nothing_refuses_it_may_be_a_cut_and_nobody_is_given_up_for_a_minute(count: int, killed: int) -> None:
+    world = judged_pool(count)
+    world.crash(*(f"n{number}" for number in range(1, 1 + killed)))
+    world.run(CUT)
+    for _ in range(50):
+        world.run(1.0)
+        assert views(world, "n0") == {Liveness.SUSPECT}
+        assert node(world, "n0").connectivity is Connectivity.DEAF
+    world.run(60.0)
+    assert Liveness.DEAD in views(world, "n0")
+    assert node(world, "n0").connectivity is Connectivity.DEAF, "nobody has shown that they are gone"
+    world.restart("n1")
+    assert world.run_until(lambda: node(world, "n0").hears, within=2.0) is not None
+
+
+def test_of_those_cut_off_whose_kernels_are_silent_nobody_is_evicted_for_others_that_refuse() -> None:
+    """n4 and n5 are killed beside n0 on one side of a cut; n1, n2 and n3 are beyond it."""
+    world = judged_pool(6)
+    world.refuse()
+    world.cut({"n0", "n4", "n5"}, {"n1", "n2", "n3"})
+    world.run(0.05)
+    world.crash("n4", "n5")
+    world.run(30.0)
+    of = {m.name: m.liveness for m in node(world, "n0").view.members}
+    assert (of["n4"], of["n5"]) == (Liveness.DEAD, Liveness.DEAD)
+    assert {of["n1"], of["n2"], of["n3"]} == {Liveness.SUSPECT}
+    assert not node(world, "n0").hears
+
+
+def test_false_refusals_alone_evict_nobody_from_who_is_deaf() -> None:
+    """Somebody on the way makes refusals up, but has not seen what is under the seal."""
+    world = judged_pool(3)
+    world.degrade(Trouble(forged=True))
+    world.cut_one_way(None, {"n0"})
+    world.run(50.0)
+    assert views(world, "n0") == {Liveness.SUSPECT}
+    assert world.history.of("evicted") == []
