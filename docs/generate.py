@@ -259,7 +259,8 @@ def metrics_page() -> str:
     figures.note("v1", 0.01, failed=False)
     client = _families(figures.prometheus())
     meanings = {
-        "rumormill_client_requests_total": "Requests by outcome, `ok` or `error`, at each worker that was asked.",
+        "rumormill_client_requests_total": "Requests by outcome at each worker that was asked: "
+        "`ok`, `error`, `cancelled` by the caller, or `hung` until the caller gave up.",
         "rumormill_client_request_seconds": "How long these requests took until the head of the answer.",
     }
     client = [(name, kind, labels, meanings[name.strip("`")]) for name, kind, labels, _ in client]
