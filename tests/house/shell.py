@@ -20,6 +20,11 @@ def block_with(document: str, words: str) -> str:
     return next(block for block in blocks if words in block)
 
 
+def all_blocks(document: str) -> str:
+    """All blocks of shell in a document, one after the other."""
+    return "".join(re.findall(r"```sh\n(.*?)```", (ROOT / document).read_text(), re.DOTALL))
+
+
 def run_block(block: str, folder: Path) -> str:
     """All it says until the last program that it has started has ended."""
     _check_out(folder)

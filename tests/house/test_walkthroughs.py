@@ -5,15 +5,25 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from shell import block_with, run_block
+from shell import all_blocks, block_with, run_block
 
 
 def test_an_authority_step_by_step(tmp_path: Path) -> None:
     """Ends with what the logs of both sides say of the member that has no identity."""
-    block = block_with("docs/understand/security.md", "keys ca")
+    block = block_with("docs/run/authority.md", "keys ca")
     said = run_block(block, tmp_path)
     members = re.findall(r"^(w\d) +alive", said, re.MULTILINE)
     assert members == ["w1", "w2"], said
     assert re.search(r"^seal trouble .*--identity-file", said, re.MULTILINE), said
     assert re.search(r'"member": ?"w1".*w3 at 127.0.0.1:7953 is not a member here', said), said
     assert re.search(r'"member": ?"w3".*does not let this', said), said
+
+
+def test_three_workers_of_your_own(tmp_path: Path) -> None:
+    """The tutorial, from its first block to its last."""
+    said = run_block(all_blocks("docs/start/index.md"), tmp_path)
+    assert "200 of 200 answered" in said, said
+    assert re.search(r"^w1 +dead", said, re.MULTILINE), said
+    assert re.search(r"w1 evicted.*misses seen by", said), said
+    ready = said[said.index("Draining") : said.index("No longer draining")]
+    assert re.findall(r"^(w\d) +alive +passing", ready, re.MULTILINE) == ["w1", "w2"], said
