@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -60,6 +64,31 @@ def test_a_cut_of_one_direction_evicts_nobody() -> None:
         bed.cut(bed[1], bed[4])
         assert nobody_is_evicted(members)
         assert members.one_view()
+
+
+def connectivity(pool: Pool, number: int) -> str:
+    """What a member says of itself."""
+    verb = [sys.executable, "-c", "from rumormill.cli.main import main; main()", "status", "-o", "json"]
+    done = subprocess.run(pool.bed.command(pool.bed[number], verb), stdout=subprocess.PIPE, check=True)
+    said = json.loads(done.stdout)
+    assert said["isolated"] == (said["connectivity"] != "connected")
+    return str(said["connectivity"])
+
+
+@pytest.mark.parametrize(("word", "outbound"), [("mute", True), ("deaf", False)])
+def test_who_is_cut_off_one_way_says_in_which(word: str, outbound: bool) -> None:
+    with pool(6) as (members, bed):
+        for number in (0, 2, 3, 4, 5):
+            ends = (bed[1], bed[number]) if outbound else (bed[number], bed[1])
+            bed.cut(*ends)
+        members.until(lambda: connectivity(members, 1) == word, PATIENCE, f"it says that it is {word}")
+        begun, before = time.monotonic(), bed.sent(members.system.port)[bed[1]][0]
+        assert not members.until(lambda: connectivity(members, 1) != word, A_WHILE)
+        rate = (bed.sent(members.system.port)[bed[1]][0] - before) / (time.monotonic() - begun)
+        assert rate < 40, "at rest it sends 17 a second"
+        assert connectivity(members, 3) == "connected"
+        bed.mend()
+        members.until(lambda: connectivity(members, 1) == "connected" and members.one_view(), PATIENCE, "it is back")
 
 
 def test_two_halves_go_their_own_ways_and_find_together_again() -> None:
