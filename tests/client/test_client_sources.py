@@ -18,7 +18,7 @@ from stage import DRAINING, SUSPECT, Stage, member, stage, until_true
 from rumormill.client import NoWorkersError, Pool, Topology
 from rumormill.client.snapshot import Snapshot, save_snapshot
 from rumormill.discovery.places import Places
-from rumormill.membership.view import PoolView
+from rumormill.membership.view import Connectivity, PoolView
 from rumormill.ring import Policy, Routing, Worker, WorkersAnswer
 
 
@@ -61,7 +61,7 @@ async def two_clusters(*clusters: str) -> AsyncIterator[Stage]:
     async with stage(workers=2, sidecars=len(clusters)) as scene:
         for sidecar, cluster in zip(scene.sidecars, clusters, strict=True):
             row = scene.members["w0" if cluster == "prod" else "w1"]
-            sidecar.publish(PoolView(cluster, "s0", isolated=False, members=(row,)))
+            sidecar.publish(PoolView(cluster, "s0", Connectivity.CONNECTED, (row,)))
         yield scene
 
 
