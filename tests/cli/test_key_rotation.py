@@ -48,7 +48,7 @@ async def keeps_its_keys_to_itself(agent: Agent, said: str) -> None:
     assert (status["keys"], status["seal_trouble"]) == (1, "")
     assert not {"dropped_unknown_key", "dropped_key"} & status["counters"].keys()
     kinds = {line["event"] for line in agent.lines}
-    assert not {"suspected", "evicted", "refused"} & kinds
+    assert not {"evicted", "refused"} & kinds  # a busy machine may make a suspicion, and it is refuted
     async with httpx.AsyncClient(trust_env=False) as client:
         status["metrics"] = (await client.get(f"{agent.http}/metrics")).text
     assert "rumormill_sealed 1.0" in status["metrics"]
