@@ -235,6 +235,6 @@ async def test_a_flood_of_hostile_bytes_changes_nothing_and_costs_little(tmp_pat
     assert status["counters"].get("http_requests_failed", 0) == 0
     assert sum(dropped.values()) > FLOOD * 0.5
     assert grown < 10_000_000
-    # One a period and no gap above .21 s where the machine has time for it (docs/security.md).
+    # One a period and no gap above .21 s where the machine has time for it (docs/understand/security.md).
     assert len(beats) > 0.5 * took / PERIOD
     assert beats[int(0.99 * len(beats))] < 10 * PERIOD
