@@ -18,7 +18,7 @@ test: .venv/dev-ready  ## every test that finishes in minutes
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not net"
 
 test-net: .venv/dev-ready  ## real sidecars on packets that really get lost: network namespaces and nft, as root
-	@if why=$$($(BIN)/python -m bench.bed); then $(BIN)/pytest -m net; else echo "test-net is skipped: $$why"; fi
+	@if why=$$($(BIN)/python -m bench.netns_testbed); then $(BIN)/pytest -m net; else echo "test-net is skipped: $$why"; fi
 
 SOAK ?= 5000
 soak: .venv/fuzz-ready  ## thousands of fresh stories against the laws, a million hostile datagrams, two hours of fuzzing

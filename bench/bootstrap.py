@@ -21,7 +21,7 @@ import click
 import trio
 
 from rumormill.gossip import KeyRing, Node, Profile
-from rumormill.gossip.transport import GossipTransport, bind_udp, boot_clock
+from rumormill.gossip.udp.transport import GossipTransport, bind_udp, boot_clock
 from rumormill.membership.record import Readiness
 from rumormill.membership.view import Event
 
@@ -31,7 +31,7 @@ PROFILE = Profile("embed", "http://127.0.0.1:9001", readiness=Readiness.PASSING)
 
 
 @dataclass
-class Found:
+class BootstrapFigures:
     """Seconds of each run, and what went wrong in any of them."""
 
     joined: list[float] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Found:
     doubts: Counter[str] = field(default_factory=Counter)
 
 
-class Crowd:
+class SocketCrowd:
     """Nodes on sockets of their own, in this process."""
 
     def __init__(self, size: int, seed: int, sockets: ExitStack) -> None:
@@ -68,7 +68,7 @@ class Crowd:
     def one_view(self) -> bool:
         """Equal digests that everyone is in: the digest is over all that is present, so the count settles it."""
         first = self.nodes[0].table_digest
-        return all(len(node.table.order) == len(self.nodes) and node.table_digest == first for node in self.nodes)
+        return all(len(node.table.present_ids) == len(self.nodes) and node.table_digest == first for node in self.nodes)
 
     async def until_one_view(self) -> float:
         begun = time.monotonic()
@@ -89,10 +89,10 @@ def address_of(node: Node) -> tuple[str, int]:
     return own
 
 
-async def storm(size: int, updates: int, seed: int, found: Found) -> None:
+async def storm(size: int, updates: int, seed: int, found: BootstrapFigures) -> None:
     """One run. Raises trio.TooSlowError where there is no one view within a minute."""
     with ExitStack() as sockets:
-        crowd = Crowd(size, seed, sockets)
+        crowd = SocketCrowd(size, seed, sockets)
         gc.collect()
         gc.freeze()
         async with trio.open_nursery() as nursery:
@@ -124,7 +124,7 @@ def line(title: str, seconds: Sequence[float]) -> str:
 def bench(sizes: tuple[int, ...], runs: int, updates: int, seed: int) -> None:
     """All join one seed at once."""
     for size in sizes:
-        found = Found()
+        found = BootstrapFigures()
         for run in range(runs):
             trio.run(storm, size, updates, seed + run, found)
         click.echo(f"{size} nodes in one process, {runs} runs{'':9}min  median     max   s")

@@ -23,9 +23,9 @@ from pathlib import Path
 import click
 import trio
 
-from rumormill.cli.demo.ledger import percentile
+from rumormill.cli.demo.pool_watch import PoolWatch, everyone_routable, evicted, unroutable
 from rumormill.cli.demo.processes import LocalPool, LocalPoolSettings
-from rumormill.cli.demo.watch import PoolWatch, everyone_routable, evicted, unroutable
+from rumormill.cli.demo.request_log import percentile
 
 PATIENCE = 30.0
 PERIOD = 0.2
@@ -34,7 +34,7 @@ CALM_SECONDS = 1.0
 
 
 @dataclass
-class Found:
+class DetectionFigures:
     """Seconds, one for each fault."""
 
     evicted: list[float] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Bench:
         self.pool = pool
         self.watch = watch
         self.rng = rng
-        self.found = Found()
+        self.found = DetectionFigures()
         self._stall = 0.0
 
     async def mind_the_clock(self) -> None:
@@ -106,7 +106,7 @@ class Bench:
         self.found.back.append(at - begun)
 
 
-async def measure(size: int, kills: int, worker_kills: int, seed: int, *, silent: bool) -> Found:
+async def measure(size: int, kills: int, worker_kills: int, seed: int, *, silent: bool) -> DetectionFigures:
     """One pool of so many members, all own processes; ``silent``: refusals by a dead member's kernel do not count."""
     flags = ("--probation", "0s", *(("--no-icmp-evidence",) if silent else ()))
     with LocalPool(LocalPoolSettings(size=size, cluster="bench", agent_flags=flags)) as pool:
@@ -133,7 +133,7 @@ def line(title: str, seconds: Sequence[float], target: str = "") -> str:
     return f"{title:44}" + "".join(f"{mark * 1000:9.0f}" for mark in marks) + f"   {target}"
 
 
-def report(size: int, found: Found) -> str:
+def report(size: int, found: DetectionFigures) -> str:
     return "\n".join(
         [
             f"N={size}, {len(found.evicted)} kills, ms{'min':>28}{'median':>9}{'p90':>9}{'max':>9}   promised",

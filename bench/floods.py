@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from rumormill.gossip import KeyRing, Node, Profile
-from rumormill.gossip.credentials import MemberKeys, record_text
-from rumormill.gossip.seal import HEADER, STRANGER
-from rumormill.gossip.spread import Spread
-from rumormill.gossip.transport import GossipTransport, bind_udp, boot_clock
-from rumormill.gossip.wire import CastVote, Death, Sum, Vote, encode_message
+from rumormill.gossip.dissemination.broadcast import Broadcast
+from rumormill.gossip.security.credentials import MemberKeys, record_text
+from rumormill.gossip.security.seal import HEADER, STRANGER
+from rumormill.gossip.udp.transport import GossipTransport, bind_udp, boot_clock
+from rumormill.gossip.wire import Dead, SignedVote, SyncDigest, VoteMessage, encode_message
+from rumormill.membership.member_state import MemberState, member_state_of_record_untrusted
 from rumormill.membership.record import Readiness, Record, encode_record
-from rumormill.membership.row import Row, row_of_record_untrusted
 
 MEMBERS = 64
 BATCH = 200
@@ -49,7 +49,7 @@ class Party:
         )
         self.transport = GossipTransport(self.node, self.sock, on_change=lambda: None, on_events=lambda _: None)
 
-    def row_of(self, name: str) -> Row:
+    def row_of(self, name: str) -> MemberState:
         return self.node.table.settled[name]
 
 
@@ -90,7 +90,7 @@ def _fill(*parties: Party) -> None:
         )  # fmt: skip
         encoded = encode_record(record)
         label = parties[0].node._state.seal.label
-        row = row_of_record_untrusted(encoded, keys.sign(record_text(label, encoded)))
+        row = member_state_of_record_untrusted(encoded, keys.sign(record_text(label, encoded)))
         for party in parties:
             party.node.table.apply(row)
 
@@ -98,7 +98,7 @@ def _fill(*parties: Party) -> None:
 def _floods(victim: Party, mallory: Party) -> Iterator[tuple[str, Flood]]:
     seal = mallory.node._state.seal
     here, there = victim.node.instance[:8], mallory.node.instance[:8]
-    key_id = mallory.node._rotation.primary_id
+    key_id = mallory.node._key_rotation.primary_id
     noise = os.urandom(100)
     yield "100 random bytes", lambda: noise
     alien = HEADER.pack(0x10, key_id, os.urandom(8), there, here, 1) + noise
@@ -123,24 +123,24 @@ def _said(mallory: Party, messages: list[bytes]) -> Flood:
 def _lies(mallory: Party) -> Iterator[tuple[str, list[bytes]]]:
     state = mallory.node._state
     yield "nothing at all", []
-    yield "an opening of a sync", [encode_message(Sum(bytes(1024)))]
+    yield "an opening of a sync", [encode_message(SyncDigest(bytes(1024)))]
     row = mallory.row_of("m1")
     assert row.record is not None
     records = []
     for number in range(5):
         encoded = encode_record(msgspec.structs.replace(row.record, incarnation=1000 + number))
-        records.append(Spread.record_of(None, row_of_record_untrusted(encoded, bytes(64))))  # type: ignore[arg-type]
+        records.append(Broadcast.record_of(None, member_state_of_record_untrusted(encoded, bytes(64))))  # type: ignore[arg-type]
     yield "5 records with bad signatures", records
     yield "one such record", records[:1]
-    votes = [CastVote(mallory.row_of(f"m{n}").half, 1, 0, bytes(64)) for n in (2, 3, 4)]
+    votes = [SignedVote(mallory.row_of(f"m{n}").half, 1, 0, bytes(64)) for n in (2, 3, 4)]
     yield (
         "5 deaths, 3 bad votes each",
-        [encode_message(Death(mallory.row_of(f"m{n}").half, 1, votes)) for n in range(10, 15)],
+        [encode_message(Dead(mallory.row_of(f"m{n}").half, 1, votes)) for n in range(10, 15)],
     )
     yield (
         "12 bad votes of its own",
         [
-            encode_message(Vote(mallory.row_of(f"m{n}").half, 1, CastVote(state.me.half, 1, 0, bytes(64))))
+            encode_message(VoteMessage(mallory.row_of(f"m{n}").half, 1, SignedVote(state.me.half, 1, 0, bytes(64))))
             for n in range(10, 22)
         ],
     )

@@ -16,9 +16,9 @@ import click
 import trio
 
 from rumormill.cli.demo.caller import Caller, Replay
-from rumormill.cli.demo.ledger import Figures, Ledger, figures, percentile
+from rumormill.cli.demo.pool_watch import PoolWatch, everyone_routable, evicted, routable
 from rumormill.cli.demo.processes import LocalPool, LocalPoolSettings
-from rumormill.cli.demo.watch import PoolWatch, everyone_routable, evicted, routable
+from rumormill.cli.demo.request_log import RequestLog, RequestSummary, figures, percentile
 
 Fault = Literal["kill", "freeze"]
 PATIENCE = 30.0
@@ -28,18 +28,18 @@ DOWN_SECONDS = 0.5
 
 
 @dataclass
-class Found:
+class KillFigures:
     """The figures of each fault, and of the whole run."""
 
-    faults: list[Figures] = field(default_factory=list)
-    whole: Figures = field(default_factory=Figures)
+    faults: list[RequestSummary] = field(default_factory=list)
+    whole: RequestSummary = field(default_factory=RequestSummary)
     troubles: Counter[str] = field(default_factory=Counter)
 
 
-async def measure(fault: Fault, replay: Replay, times: int, rate: float, seed: int) -> Found:
+async def measure(fault: Fault, replay: Replay, times: int, rate: float, seed: int) -> KillFigures:
     """So many faults, one after the other, under one stream of requests."""
     rng = random.Random(seed)
-    ledger, found = Ledger(), Found()
+    ledger, found = RequestLog(), KillFigures()
     with LocalPool(LocalPoolSettings(cluster="bench", agent_flags=("--probation", "0s"))) as pool:
         watch = PoolWatch({member.name: member.url for member in pool}, pool.settings.service)
         caller = Caller(pool.urls, service="embed", record=ledger.add, rate=rate, replay=replay, rng=rng)
@@ -58,7 +58,9 @@ async def measure(fault: Fault, replay: Replay, times: int, rate: float, seed: i
     return found
 
 
-async def _one(fault: Fault, pool: LocalPool, watch: PoolWatch, ledger: Ledger, rng: random.Random) -> Figures:
+async def _one(
+    fault: Fault, pool: LocalPool, watch: PoolWatch, ledger: RequestLog, rng: random.Random
+) -> RequestSummary:
     await trio.sleep(CALM_SECONDS + rng.uniform(0, 0.2))
     victim = pool[rng.choice(list(pool.members))]
     others = [name for name in pool.members if name != victim.name]
@@ -75,7 +77,7 @@ async def _one(fault: Fault, pool: LocalPool, watch: PoolWatch, ledger: Ledger, 
     return figures(ledger.ended_since(begun))
 
 
-def report(fault: Fault, replay: Replay, found: Found, promised: str) -> str:
+def report(fault: Fault, replay: Replay, found: KillFigures, promised: str) -> str:
     slowest = sorted(each.slowest for each in found.faults)
     late = max((each.late for each in found.faults), default=0.0)
     marks = " / ".join(f"{percentile(slowest, share) * 1000:.0f}" for share in (0.0, 0.5, 0.9, 0.99, 1.0))

@@ -25,19 +25,19 @@ import msgspec
 import trio
 
 from rumormill.gossip import Node, Profile
-from rumormill.gossip.seal import HEADER
-from rumormill.gossip.transport import LONGEST_DATAGRAM, bind_udp, boot_clock
+from rumormill.gossip.security.seal import HEADER
+from rumormill.gossip.udp.transport import LONGEST_DATAGRAM, bind_udp, boot_clock
 from rumormill.gossip.wire import Heartbeat, decode_untrusted
+from rumormill.membership.member_state import MemberState
 from rumormill.membership.monitors import subjects_of
 from rumormill.membership.record import Readiness
-from rumormill.membership.row import Row
 
 PERIOD = 0.2
 PATIENCE = 300.0
 PROFILE = Profile("embed", "http://127.0.0.1:9001", readiness=Readiness.PASSING)
 
 
-class Crowd:
+class LargeCrowd:
     """The members that live here, by half; ``feeder`` is the one that runs by itself and knows them all."""
 
     def __init__(self, size: int) -> None:
@@ -47,11 +47,11 @@ class Crowd:
         self.members: dict[bytes, Node] = {}
         for number in range(size - 2):
             node = self._node(f"m{number:04}")
-            self.members[node._state.me.half] = node
-            self.feeder._claims.apply(node._state.me, quietly=True)
+            self.members[node._state.me.member_id] = node
+            self.feeder._updates.apply(node._state.me, quietly=True)
             node._state.table = self.feeder._state.table  # all who live here know the same
-            node._detector.reconsider = _never  # type: ignore[method-assign]  # and watch nobody
-        self.agent: Row | None = None
+            node._failure_detector.reconsider = _never  # type: ignore[method-assign]  # and watch nobody
+        self.agent: MemberState | None = None
         self.gaps: list[float] = []
         """Seconds between the agent's heartbeats to one member."""
         self._last: dict[bytes, float] = {}
@@ -86,16 +86,16 @@ class Crowd:
                 return
             _, _, _, sender, receiver, _ = HEADER.unpack_from(data)
             node = self.members.get(receiver, self.feeder)
-            if self.agent is not None and sender == self.agent.half and node is not self.feeder and _beats(data):
+            if self.agent is not None and sender == self.agent.member_id and node is not self.feeder and _beats(data):
                 self._note_beat(receiver)
             node.receive_datagram(data, source, boot_clock())
             self._send(node)
 
-    def _note_beat(self, half: bytes) -> None:
+    def _note_beat(self, member_id: bytes) -> None:
         now = time.monotonic()
-        if half in self._last:
-            self.gaps.append(now - self._last[half])
-        self._last[half] = now
+        if member_id in self._last:
+            self.gaps.append(now - self._last[member_id])
+        self._last[member_id] = now
 
     def heartbeats(self, when: str) -> str:
         gaps = sorted(self.gaps)
@@ -124,8 +124,8 @@ class Crowd:
             assert self.agent is not None
             beat = Heartbeat(self.feeder.table_digest & 0xFFFFFFFF, int(boot_clock() * 1000) % 2**32, 0)
             for target in (self.agent, self.feeder._state.me):
-                for half in subjects_of(target.half, self.feeder.table, 3):
-                    if node := self.members.get(half):
+                for member_id in subjects_of(target.member_id, self.feeder.table, 3):
+                    if node := self.members.get(member_id):
                         node._state.send(target, beat)
                         self._send(node)
             await trio.sleep(PERIOD)
@@ -208,7 +208,7 @@ async def until(
 
 
 async def measure(size: int, updates: int) -> None:
-    crowd = Crowd(size)
+    crowd = LargeCrowd(size)
     gc.freeze()
     agent = Agent(crowd.sock.getsockname())
     async with trio.open_nursery() as nursery, httpx.AsyncClient(base_url=agent.url, trust_env=False) as client:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.ring_peers import Peer, peers, uhashring
+from bench.ring_peers import RingPeer, peers, uhashring
 from rumormill.ring import DEFAULT_POINTS, HashRing
 
 ROUNDS = int(os.environ.get("RUMORMILL_BENCH_ROUNDS", "7"))
@@ -71,7 +71,7 @@ def lookups(size: int) -> dict[str, Any]:
     return {"one": interleaved(one), "three": interleaved(three), "many": interleaved(many)}
 
 
-def _batch(ring: Peer) -> Step:
+def _batch(ring: RingPeer) -> Step:
     batch = ring.many
     return each(ring.one, KEYS) if batch is None else lambda: batch(KEYS)
 

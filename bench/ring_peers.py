@@ -14,7 +14,7 @@ Lookup = Callable[[str], object]
 
 
 @dataclass(frozen=True)
-class Peer:
+class RingPeer:
     """One ring, built of equal members."""
 
     name: str
@@ -23,26 +23,26 @@ class Peer:
     many: Callable[[list[str]], object] | None = None
 
 
-def rumormill(names: list[str], *, index: bool) -> Peer:
+def rumormill(names: list[str], *, index: bool) -> RingPeer:
     ring = HashRing(dict.fromkeys(names, 1.0))
     if index:
         # Filled by other keys than those of the bench, as many as it takes to meet nearly every stretch.
         for many in range(0, 4_000 * len(names), 40_000):
             ring.owners_many([f"another key {number}" for number in range(many, many + 40_000)])
-        return Peer("rumormill+index", ring.owner, lambda key: ring.owners(key, 3), ring.owners_many)
+        return RingPeer("rumormill+index", ring.owner, lambda key: ring.owners(key, 3), ring.owners_many)
     # It would build itself one after a few lookups.
     ring._asked = sys.maxsize
-    return Peer("rumormill", ring.owner, lambda key: ring.owners(key, 3), ring.owners_many)
+    return RingPeer("rumormill", ring.owner, lambda key: ring.owners(key, 3), ring.owners_many)
 
 
-def uhashring(names: list[str]) -> Peer:
+def uhashring(names: list[str]) -> RingPeer:
     from uhashring import HashRing as Ring
 
     ring = Ring(names)
-    return Peer("uhashring", ring.get_node, lambda key: list(ring.range(key, 3, unique=True)))
+    return RingPeer("uhashring", ring.get_node, lambda key: list(ring.range(key, 3, unique=True)))
 
 
-def hashring(names: list[str]) -> Peer:
+def hashring(names: list[str]) -> RingPeer:
     from hashring import HashRing as Ring
 
     ring = Ring(names)
@@ -51,18 +51,18 @@ def hashring(names: list[str]) -> Peer:
         nodes = ring.iterate_nodes(key, distinct=True)
         return [node for _, node in zip(range(3), nodes, strict=False)]
 
-    return Peer("hashring", ring.get_node, three)
+    return RingPeer("hashring", ring.get_node, three)
 
 
-def jump(names: list[str]) -> Peer:
+def jump(names: list[str]) -> RingPeer:
     """Jump consistent hash knows numbers, not names: members can only come and go at the end."""
     from jump import hash as jump_hash
 
     hash_of, count = mmh3.hash, len(names)
-    return Peer("jump", lambda key: names[jump_hash(hash_of(key, 0, False), count)])
+    return RingPeer("jump", lambda key: names[jump_hash(hash_of(key, 0, False), count)])
 
 
-def fastring(names: list[str]) -> Peer | None:
+def fastring(names: list[str]) -> RingPeer | None:
     """In Rust, for Python 3.13 and later."""
     try:
         from fastring import HashRing as Ring
@@ -71,10 +71,10 @@ def fastring(names: list[str]) -> Peer | None:
     ring = Ring()
     for name in names:
         ring.add_node(name)
-    return Peer("fastring", ring.get_node, lambda key: ring.get_replicas(key, 3), ring.get_node_batch)
+    return RingPeer("fastring", ring.get_node, lambda key: ring.get_replicas(key, 3), ring.get_node_batch)
 
 
-def peers(names: list[str]) -> Iterable[Peer]:
+def peers(names: list[str]) -> Iterable[RingPeer]:
     """All that can be had here, of these members, each with its own default of points."""
     made = [
         rumormill(names, index=False),

@@ -9,11 +9,11 @@ import timeit
 from collections.abc import Callable
 
 from rumormill.gossip import KeyRing, Node
-from rumormill.gossip.credentials import MemberKeys, record_text, signed_by, sound
-from rumormill.gossip.seal import Seal, _agreements, _derived, label_hash
-from rumormill.membership import Row
+from rumormill.gossip.security.credentials import MemberKeys, record_text, signed_by, verify_record
+from rumormill.gossip.security.seal import Seal, _agreements, _derived, label_hash
+from rumormill.membership import MemberState
 from rumormill.simulations import World
-from rumormill.simulations.births import CLUSTER
+from rumormill.simulations.factories import CLUSTER
 
 HEARTBEAT = 20
 """Bytes of a quiet heartbeat's payload."""
@@ -27,7 +27,7 @@ def main() -> None:
     into.meet(alice.public)
     for size in (HEARTBEAT, 1300):
         payload = os.urandom(size)
-        _tell(f"seal, {size} B", lambda payload=payload: out.seal(bob.half, payload))
+        _tell(f"seal, {size} B", lambda payload=payload: out.seal(bob.member_id, payload))
         _tell(
             f"seal, read the header, check the window, open, {size} B",
             lambda payload=payload: _both(out, into, payload),
@@ -42,7 +42,7 @@ def main() -> None:
         1000,
         less="sign a record",
     )
-    _tell("check one seen before", lambda: sound(row, label, None))
+    _tell("check one seen before", lambda: verify_record(row, label, None))
     _idle()
 
 
@@ -57,7 +57,7 @@ def _tell(what: str, act: Callable[[], object], count: int = 20_000, *, less: st
 
 
 def _both(out: Seal, into: Seal, payload: bytes) -> bytes:
-    datagram = out.seal(into.half, payload)
+    datagram = out.seal(into.member_id, payload)
     sender, _ = into.parties(datagram)
     return into.open(datagram, sender)
 
@@ -67,10 +67,10 @@ def _first(keyring: KeyRing, alice: MemberKeys, bob: MemberKeys) -> bytes:
     _derived.cache_clear()
     seal = Seal(keyring, "bench", alice)
     seal.meet(bob.public)
-    return seal.seal(bob.half, b"")
+    return seal.seal(bob.member_id, b"")
 
 
-def _some_row() -> Row:
+def _some_row() -> MemberState:
     world = World(seed=1)
     world.start(1)
     node = world.node("n0")

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import click
 import msgspec
 
-from rumormill.cli.exit_codes import EPILOG, Trouble
+from rumormill.cli.exit_codes import EPILOG, CliError
 from rumormill.sidecar import AgentError, load, run
 from rumormill.sidecar.settings import description_of, fields
 
@@ -86,5 +86,5 @@ def agent(ctx: click.Context, /, config: Path | None, **_flags: Any) -> None:
     try:
         run(partial(load, typed, dict(os.environ), config))
     except AgentError as error:
-        Trouble(error.message, error.hint).show()
+        CliError(error.message, error.hint).show()
         ctx.exit(error.exit_code)

@@ -7,12 +7,12 @@ from urllib.parse import urlencode
 
 import click
 
-from rumormill.cli.asking import Sidecar, asking, output_option
 from rumormill.cli.exit_codes import EPILOG, BadRequest
-from rumormill.cli.reading import clock, service_option, write_json
+from rumormill.cli.http_client import SidecarClient, output_option, sidecar_options
+from rumormill.cli.queries import clock, service_option, write_json
 from rumormill.cli.rollout_command import run
 from rumormill.cli.tables import Column, show_line, show_table
-from rumormill.discovery.policies import CanaryAnswer, CandidateRow, HistoryAnswer, PolicyChange
+from rumormill.discovery.schema.policies import CanaryAnswer, CandidateRow, HistoryAnswer, PolicyChange
 
 _SHARE = re.compile(r"(\d{0,3}(?:\.\d{1,4})?)\s*%?")
 
@@ -71,9 +71,9 @@ canary.add_command(run)
 @click.argument("release")
 @click.argument("share")
 @service_option
-@asking
+@sidecar_options
 @output_option
-def set_share(sidecar: Sidecar, service: str | None, release: str, share: str, output: str) -> None:
+def set_share(sidecar: SidecarClient, service: str | None, release: str, share: str, output: str) -> None:
     """Give RELEASE a SHARE of the keys, such as 5%; the other candidates keep theirs.
 
     A release at 0% stays a candidate: its workers get no keys at all. A guided
@@ -85,18 +85,18 @@ def set_share(sidecar: Sidecar, service: str | None, release: str, share: str, o
 
 @canary.command(epilog=EPILOG)
 @service_option
-@asking
+@sidecar_options
 @output_option
-def show(sidecar: Sidecar, service: str | None, output: str) -> None:
+def show(sidecar: SidecarClient, service: str | None, output: str) -> None:
     """Show the candidates, their shares, and how far a rollout is."""
     _say(*sidecar.get("/v1/canary", {"service": service}, CanaryAnswer), output)
 
 
 @canary.command(epilog=EPILOG)
 @service_option
-@asking
+@sidecar_options
 @output_option
-def history(sidecar: Sidecar, service: str | None, output: str) -> None:
+def history(sidecar: SidecarClient, service: str | None, output: str) -> None:
     """Show who changed which policy where, as this sidecar learned of it since its start; newest last."""
     answer, body = sidecar.get("/v1/policy/history", {"service": service}, HistoryAnswer)
     if output == "json":
@@ -108,9 +108,9 @@ def history(sidecar: Sidecar, service: str | None, output: str) -> None:
 @canary.command(epilog=EPILOG)
 @click.argument("release", required=False)
 @service_option
-@asking
+@sidecar_options
 @output_option
-def abort(sidecar: Sidecar, service: str | None, release: str | None, output: str) -> None:
+def abort(sidecar: SidecarClient, service: str | None, release: str | None, output: str) -> None:
     """Put the share of RELEASE, or of every candidate, back to 0, and end its rollout.
 
     Its workers get no keys then; `canary clear` lets them back among the rest.
@@ -128,9 +128,9 @@ def abort(sidecar: Sidecar, service: str | None, release: str | None, output: st
 @canary.command(epilog=EPILOG)
 @click.argument("release", required=False)
 @service_option
-@asking
+@sidecar_options
 @output_option
-def clear(sidecar: Sidecar, service: str | None, release: str | None, output: str) -> None:
+def clear(sidecar: SidecarClient, service: str | None, release: str | None, output: str) -> None:
     """Let RELEASE, or every release, be no candidate any more: its workers get keys by weight, like all others.
 
     The end of a rollout at 100%, once the other workers are replaced or gone.

@@ -25,7 +25,7 @@ A rollout also ends with 7 a gate failed, the share is back at 0;
 """
 
 
-class Trouble(click.ClickException):
+class CliError(click.ClickException):
     """One line about what is wrong, one about what to do, and an exit code."""
 
     def __init__(self, message: str, hint: str) -> None:
@@ -39,19 +39,19 @@ class Trouble(click.ClickException):
             click.echo(f"  hint: {self.hint}", err=True)
 
 
-class BadRequest(Trouble):
+class BadRequest(CliError):
     """Wrong flags or files; nothing was done."""
 
     exit_code = 2
 
 
-class Unreachable(Trouble):
+class Unreachable(CliError):
     """No sidecar answers at the address, or no longer."""
 
     exit_code = 3
 
 
-class Refused(Trouble):
+class Refused(CliError):
     """A sidecar (or something else) answers, and not with what was asked for."""
 
     exit_code = 4

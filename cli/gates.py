@@ -55,16 +55,16 @@ QUERIES = {
 """What is asked of Prometheus where a gate says no query of its own; client/figures.py writes these metrics."""
 
 
-class NoFigure(Exception):
+class MetricUnavailable(Exception):
     """The figure cannot be had now: nothing measured yet, or its source does not answer. Says which."""
 
 
-class Unreadable(NoFigure):
+class Unreadable(MetricUnavailable):
     """The source itself is not there, or not one: no waiting brings a figure. Says what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class RolloutGate:
     """One gate, parsed. ``text`` is what the operator wrote."""
 
     text: str
@@ -88,15 +88,15 @@ class Gate:
         return f"{self.metric} {figure:.4g}"
 
 
-def parse_gate(text: str) -> Gate:
+def parse_gate(text: str) -> RolloutGate:
     """Raises :class:`BadRequest` for what is no gate."""
     if text.startswith("exec:"):
         command = text.removeprefix("exec:").strip()
         if not command:
             raise BadRequest(f"the gate {text!r} names no command", _FORMS)
-        return Gate(text, "exec", query=command)
+        return RolloutGate(text, "exec", query=command)
     if found := _QUERY.fullmatch(text):
-        return Gate(text, "promql", found[2], float(found[3]), found[1].strip())
+        return RolloutGate(text, "promql", found[2], float(found[3]), found[1].strip())
     found = _METRIC.fullmatch(text.strip())
     if found is None:
         raise BadRequest(f"{text!r} is no gate", _FORMS)
@@ -109,14 +109,14 @@ def parse_gate(text: str) -> Gate:
         raise BadRequest(
             f"the gate {text!r} holds whatever fails", "errors are a part of all requests: write errors<1%"
         )
-    return Gate(text, metric, compare, limit)
+    return RolloutGate(text, metric, compare, limit)
 
 
-class Source(Protocol):
+class MetricSource(Protocol):
     """Where a metric's figure comes from."""
 
-    def figure(self, gate: Gate, service: str, release: str) -> float:
-        """Raises :class:`NoFigure`, and :class:`Unreadable` where waiting brings none."""
+    def figure(self, gate: RolloutGate, service: str, release: str) -> float:
+        """Raises :class:`MetricUnavailable`, and :class:`Unreadable` where waiting brings none."""
         ...
 
 
@@ -138,7 +138,7 @@ class Prometheus:
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
 
-    def figure(self, gate: Gate, service: str, release: str) -> float:
+    def figure(self, gate: RolloutGate, service: str, release: str) -> float:
         query = self.query(gate, service, release)
         try:
             response = httpx.post(f"{self._url}/api/v1/query", data={"query": query}, timeout=HTTP_SECONDS)
@@ -151,7 +151,7 @@ class Prometheus:
             raise Unreadable(f"Prometheus refuses {query!r}: {answer.error}")
         return _sample(answer, gate)
 
-    def query(self, gate: Gate, service: str, release: str) -> str:
+    def query(self, gate: RolloutGate, service: str, release: str) -> str:
         """The PromQL of a gate."""
         labels = f"service={_quoted(service)},release={_quoted(release)}"
         if gate.metric == "promql":
@@ -167,7 +167,7 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _sample(answer: PrometheusAnswer, gate: Gate) -> float:
+def _sample(answer: PrometheusAnswer, gate: RolloutGate) -> float:
     result = answer.data.result
     try:
         if answer.data.resultType == "scalar":
@@ -178,9 +178,9 @@ def _sample(answer: PrometheusAnswer, gate: Gate) -> float:
             value = result[0]["value"][1]  # type: ignore[index]
         figure = float(str(value))
     except (IndexError, KeyError, TypeError, ValueError):
-        raise NoFigure(f"Prometheus has no value yet for {gate.text!r}") from None
+        raise MetricUnavailable(f"Prometheus has no value yet for {gate.text!r}") from None
     if math.isnan(figure):
-        raise NoFigure(f"Prometheus has no traffic yet for {gate.text!r}")
+        raise MetricUnavailable(f"Prometheus has no traffic yet for {gate.text!r}")
     return figure
 
 
@@ -211,7 +211,7 @@ class OwnFigures:
     def __init__(self, place: str) -> None:
         self._place = place
 
-    def figure(self, gate: Gate, service: str, release: str) -> float:
+    def figure(self, gate: RolloutGate, service: str, release: str) -> float:
         try:
             figures = msgspec.json.decode(self._read(), type=ClientFigures)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -223,7 +223,7 @@ class OwnFigures:
             raise Unreadable(f"{self._place} holds the figures of service {figures.service!r}, not of {service!r}")
         held = figures.releases.get(release)
         if held is None or not held.requests:
-            raise NoFigure(f"no request of {service!r} to {release!r} is in {self._place} yet")
+            raise MetricUnavailable(f"no request of {service!r} to {release!r} is in {self._place} yet")
         match gate.metric:
             case "errors":
                 return held.errors / held.requests
@@ -231,7 +231,7 @@ class OwnFigures:
                 return float(held.requests)
         figure: float | None = getattr(held, gate.metric, None)
         if figure is None:
-            raise NoFigure(f"{self._place} does not say {gate.metric}")
+            raise MetricUnavailable(f"{self._place} does not say {gate.metric}")
         return figure
 
     def _read(self) -> bytes:
@@ -244,20 +244,20 @@ class OwnFigures:
             raise Unreadable(f"the figures at {self._place} cannot be read: {error}") from None
 
 
-def run_command(gate: Gate, service: str, release: str, share: float) -> tuple[bool, str]:
+def run_command(gate: RolloutGate, service: str, release: str, share: float) -> tuple[bool, str]:
     """Whether the command of an ``exec`` gate ended with 0, and its last line."""
     code, text = _run(gate, service, release, share)
     return code == 0, text
 
 
-def try_command(gate: Gate, service: str, release: str) -> None:
+def try_command(gate: RolloutGate, service: str, release: str) -> None:
     """Run it at a share of 0. Raises :class:`Unreadable` where the shell finds no such command, or may not run it."""
     code, text = _run(gate, service, release, 0.0)
     if code in NOT_RUN:
         raise Unreadable(text)
 
 
-def _run(gate: Gate, service: str, release: str, share: float) -> tuple[int | None, str]:
+def _run(gate: RolloutGate, service: str, release: str, share: float) -> tuple[int | None, str]:
     """The command's exit code, None where it was ended for taking too long, and what to say of it."""
     environment = {
         **os.environ,

@@ -13,18 +13,18 @@ import click
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from rumormill.cli.asking import Command, Sidecar, asking, output_option
 from rumormill.cli.exit_codes import EPILOG, BadRequest
-from rumormill.cli.reading import write_json
+from rumormill.cli.http_client import Command, SidecarClient, output_option, sidecar_options
+from rumormill.cli.queries import write_json
 from rumormill.cli.tables import Column, show_line, show_table
+from rumormill.discovery.api.key_handlers import proof_text
 from rumormill.discovery.commands import KeyRow, KeysAnswer
-from rumormill.discovery.keys import proof_text
-from rumormill.gossip.credentials import Issuer
-from rumormill.gossip.keyring import KeyRing, key_name_of, proof_of
+from rumormill.gossip.security.credentials import Issuer
+from rumormill.gossip.security.keyring import KeyRing, key_name_of, proof_of
 from rumormill.membership.record import MAX_NAME_BYTES
 from rumormill.sidecar import SettingsError
 from rumormill.sidecar.identity import read_issuer
-from rumormill.sidecar.keyfile import read_key_file
+from rumormill.sidecar.key_file import read_key_file
 from rumormill.sidecar.secrets import POLICY_PRIVATE, POLICY_PUBLIC
 
 PRIVATE_MODE, PUBLIC_MODE = 0o600, 0o644
@@ -126,7 +126,7 @@ def _changing(command: Command) -> Command:
 
 
 def _change(
-    sidecar: Sidecar, method: str, query: dict[str, str], key_file: Path, output: str, body: bytes = b""
+    sidecar: SidecarClient, method: str, query: dict[str, str], key_file: Path, output: str, body: bytes = b""
 ) -> None:
     """One step, with the proof that whoever asks for it holds a key of the pool."""
     now, _ = sidecar.get("/v1/keys", {}, KeysAnswer)
@@ -159,9 +159,9 @@ def policy_key(out: str) -> None:
 
 
 @keys.command("list", epilog=EPILOG)
-@asking
+@sidecar_options
 @output_option
-def list_keys(sidecar: Sidecar, output: str) -> None:
+def list_keys(sidecar: SidecarClient, output: str) -> None:
     """Show the keys by id, who seals with which, and how many members hold each."""
     _show(*sidecar.get("/v1/keys", {}, KeysAnswer), output)
 
@@ -169,9 +169,9 @@ def list_keys(sidecar: Sidecar, output: str) -> None:
 @keys.command(epilog=EPILOG)
 @click.argument("file", type=click.Path(path_type=Path))
 @_changing
-@asking
+@sidecar_options
 @output_option
-def install(sidecar: Sidecar, output: str, file: Path, key_file: Path, force: bool) -> None:
+def install(sidecar: SidecarClient, output: str, file: Path, key_file: Path, force: bool) -> None:
     """Make every member accept the (first) key of FILE as well."""
     body = msgspec.json.encode({"key": base64.b64encode(_read_key(file)).decode()})
     _change(sidecar, "POST", _forced(force), key_file, output, body)
@@ -180,9 +180,9 @@ def install(sidecar: Sidecar, output: str, file: Path, key_file: Path, force: bo
 @keys.command(epilog=EPILOG)
 @click.argument("key")
 @_changing
-@asking
+@sidecar_options
 @output_option
-def use(sidecar: Sidecar, output: str, key: str, key_file: Path, force: bool) -> None:
+def use(sidecar: SidecarClient, output: str, key: str, key_file: Path, force: bool) -> None:
     """Make every member seal with KEY: an id of `rumormill keys list`, or a file that holds it."""
     _change(sidecar, "PUT", {"id": _id_of(key), **_forced(force)}, key_file, output)
 
@@ -190,9 +190,9 @@ def use(sidecar: Sidecar, output: str, key: str, key_file: Path, force: bool) ->
 @keys.command(epilog=EPILOG)
 @click.argument("key")
 @_changing
-@asking
+@sidecar_options
 @output_option
-def remove(sidecar: Sidecar, output: str, key: str, key_file: Path, force: bool) -> None:
+def remove(sidecar: SidecarClient, output: str, key: str, key_file: Path, force: bool) -> None:
     """Let no member accept KEY any longer: an id of `rumormill keys list`, or a file that holds it.
 
     A member that sleeps meanwhile, and holds no other key, is not let in again without a new key file.

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from rumormill.cli.asking import Sidecar, asking, output_option
 from rumormill.cli.exit_codes import EPILOG
-from rumormill.cli.reading import service_option, write_json
+from rumormill.cli.http_client import SidecarClient, output_option, sidecar_options
+from rumormill.cli.queries import service_option, write_json
 from rumormill.cli.tables import show_line
-from rumormill.discovery.policies import MaintenanceAnswer, ZoneAnswer
+from rumormill.discovery.schema.policies import MaintenanceAnswer, ZoneAnswer
 
 
 @click.group(epilog=EPILOG)
@@ -29,9 +29,9 @@ def maintenance() -> None:
 
 @maintenance.command(epilog=EPILOG)
 @service_option
-@asking
+@sidecar_options
 @output_option
-def show(sidecar: Sidecar, service: str | None, output: str) -> None:
+def show(sidecar: SidecarClient, service: str | None, output: str) -> None:
     """Show which workers are kept out of new work."""
     _say(*sidecar.get("/v1/maintenance", {"service": service}, MaintenanceAnswer), output)
 
@@ -39,9 +39,9 @@ def show(sidecar: Sidecar, service: str | None, output: str) -> None:
 @maintenance.command(epilog=EPILOG)
 @click.argument("workers", nargs=-1, required=True)
 @service_option
-@asking
+@sidecar_options
 @output_option
-def add(sidecar: Sidecar, service: str | None, workers: tuple[str, ...], output: str) -> None:
+def add(sidecar: SidecarClient, service: str | None, workers: tuple[str, ...], output: str) -> None:
     """Keep these workers out of new work as well."""
     _change(sidecar, service, output, lambda named: [*named, *(name for name in workers if name not in named)])
 
@@ -49,15 +49,15 @@ def add(sidecar: Sidecar, service: str | None, workers: tuple[str, ...], output:
 @maintenance.command(epilog=EPILOG)
 @click.argument("workers", nargs=-1, required=True)
 @service_option
-@asking
+@sidecar_options
 @output_option
-def remove(sidecar: Sidecar, service: str | None, workers: tuple[str, ...], output: str) -> None:
+def remove(sidecar: SidecarClient, service: str | None, workers: tuple[str, ...], output: str) -> None:
     """Let these workers take new work again."""
     _change(sidecar, service, output, lambda named: [name for name in named if name not in workers])
 
 
 def _change(
-    sidecar: Sidecar, service: str | None, output: str, change: Callable[[Sequence[str]], Sequence[str]]
+    sidecar: SidecarClient, service: str | None, output: str, change: Callable[[Sequence[str]], Sequence[str]]
 ) -> None:
     held, _ = sidecar.get("/v1/maintenance", {"service": service}, MaintenanceAnswer)
     wanted = {"service": held.service, "workers": list(change(held.workers))}
@@ -87,9 +87,9 @@ def zone() -> None:
 
 @zone.command("show", epilog=EPILOG)
 @service_option
-@asking
+@sidecar_options
 @output_option
-def show_zone(sidecar: Sidecar, service: str | None, output: str) -> None:
+def show_zone(sidecar: SidecarClient, service: str | None, output: str) -> None:
     """Show the preferred zone."""
     _say_zone(*sidecar.get("/v1/zone", {"service": service}, ZoneAnswer), output)
 
@@ -97,9 +97,9 @@ def show_zone(sidecar: Sidecar, service: str | None, output: str) -> None:
 @zone.command(epilog=EPILOG)
 @click.argument("zone")
 @service_option
-@asking
+@sidecar_options
 @output_option
-def prefer(sidecar: Sidecar, service: str | None, zone: str, output: str) -> None:
+def prefer(sidecar: SidecarClient, service: str | None, zone: str, output: str) -> None:
     """Prefer ZONE; empty for none."""
     wanted = {"zone": zone, **({"service": service} if service else {})}
     _say_zone(*sidecar.steer("/v1/zone", ZoneAnswer, wanted), output)

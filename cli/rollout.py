@@ -14,10 +14,10 @@ from typing import Literal
 
 import msgspec
 
-from rumormill.cli.asking import Sidecar
 from rumormill.cli.exit_codes import BadRequest, Refused, Unreachable
-from rumormill.cli.gates import Gate, NoFigure, Source, Unreadable, run_command, try_command
-from rumormill.discovery.policies import CanaryAnswer, RolloutRow
+from rumormill.cli.gates import MetricSource, MetricUnavailable, RolloutGate, Unreadable, run_command, try_command
+from rumormill.cli.http_client import SidecarClient
+from rumormill.discovery.schema.policies import CanaryAnswer, RolloutRow
 
 LEAST_PATIENCE = 60.0
 """Seconds beyond a step's hold that a missing figure is waited for, at the least; else as long as the hold."""
@@ -29,7 +29,7 @@ TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class GateResult:
     """What one look at all gates found."""
 
     state: Literal["passed", "failed", "unknown"]
@@ -40,15 +40,15 @@ class TakenOver(Exception):
     """The rollout is not ours to guide any more; says who or what ended it."""
 
 
-class Guide:
+class RolloutController:
     """Guides one rollout. ``say`` shows a line of progress; ``sleep`` and ``clock`` are time's, and tests'."""
 
     def __init__(
         self,
-        sidecar: Sidecar,
+        sidecar: SidecarClient,
         service: str,
-        gates: Sequence[Gate],
-        source: Source | None,
+        gates: Sequence[RolloutGate],
+        source: MetricSource | None,
         *,
         every: float | None,
         say: Callable[[str], None],
@@ -120,21 +120,21 @@ class Guide:
             if self._moved(rollout):
                 return None, ""
 
-    def _examine(self, rollout: RolloutRow) -> Verdict:
+    def _examine(self, rollout: RolloutRow) -> GateResult:
         """Look at every gate. One failure decides; a missing figure leaves it open."""
         found, missing = [], ""
         for gate in self._gates:
             try:
                 passed, text = self._check(gate, rollout)
-            except NoFigure as error:
+            except MetricUnavailable as error:
                 missing = missing or str(error)
                 continue
             if not passed:
-                return Verdict("failed", f"{gate.text}: {text}")
+                return GateResult("failed", f"{gate.text}: {text}")
             found.append(text)
-        return Verdict("unknown", missing) if missing else Verdict("passed", ", ".join(found) or "no gates")
+        return GateResult("unknown", missing) if missing else GateResult("passed", ", ".join(found) or "no gates")
 
-    def _require_readable(self, gate: Gate, release: str) -> None:
+    def _require_readable(self, gate: RolloutGate, release: str) -> None:
         """That there are no figures yet is no reason to refuse: the first step brings the traffic for them."""
         try:
             if gate.metric == "exec":
@@ -146,18 +146,18 @@ class Guide:
                 f"the gate {gate.text!r} cannot be read: {error}",
                 "nothing was shifted; put right where the gate is read from, and run it again",
             ) from None
-        except NoFigure:
+        except MetricUnavailable:
             return
 
-    def _check(self, gate: Gate, rollout: RolloutRow) -> tuple[bool, str]:
+    def _check(self, gate: RolloutGate, rollout: RolloutRow) -> tuple[bool, str]:
         if gate.metric == "exec":
             return run_command(gate, self._service, rollout.release, rollout.steps[rollout.position])
         if self._source is None:
-            raise NoFigure("neither --prometheus nor --figures says where figures are")
+            raise MetricUnavailable("neither --prometheus nor --figures says where figures are")
         figure = self._source.figure(gate, self._service, rollout.release)
         return gate.passes(figure), gate.in_words(figure)
 
-    def _progress(self, rollout: RolloutRow, verdict: Verdict, left: float) -> str:
+    def _progress(self, rollout: RolloutRow, verdict: GateResult, left: float) -> str:
         share = f"{rollout.steps[rollout.position] * 100:g} %"
         step = f"step {rollout.position + 1} of {len(rollout.steps)}"
         remaining = f"{max(left, 0):.0f} s left" if left > 0 else "held"

@@ -7,14 +7,14 @@ import time
 
 import click
 
-from rumormill.cli.asking import Sidecar, asking, output_option
 from rumormill.cli.exit_codes import EPILOG, GATE_FAILED, INTERRUPTED, OUT_OF_HAND, BadRequest
-from rumormill.cli.gates import Gate, OwnFigures, Prometheus, Source, parse_gate
-from rumormill.cli.reading import service_option, write_json
-from rumormill.cli.rollout import Guide, TakenOver
+from rumormill.cli.gates import MetricSource, OwnFigures, Prometheus, RolloutGate, parse_gate
+from rumormill.cli.http_client import SidecarClient, output_option, sidecar_options
+from rumormill.cli.queries import service_option, write_json
+from rumormill.cli.rollout import RolloutController, TakenOver
 from rumormill.cli.tables import show_line
-from rumormill.discovery.policies import CanaryAnswer, RolloutRow
-from rumormill.sidecar.values import BadValue, Seconds
+from rumormill.discovery.schema.policies import CanaryAnswer, RolloutRow
+from rumormill.sidecar.settings_values import BadValue, Seconds
 
 
 @click.command("run", epilog=EPILOG)
@@ -26,10 +26,10 @@ from rumormill.sidecar.values import BadValue, Seconds
 @click.option("--figures", metavar="PLACE", help="The client's own figures: a file, or a URL.")
 @click.option("--every", metavar="TIME", help="How often gates are looked at; default a twentieth of --hold.")
 @service_option
-@asking
+@sidecar_options
 @output_option
 def run(
-    sidecar: Sidecar,
+    sidecar: SidecarClient,
     service: str | None,
     release: str,
     steps: str | None,
@@ -65,7 +65,7 @@ def run(
     begun = answer.rollout if answer.rollout and answer.rollout.state == "running" else None
     wanted = _wanted(release, steps, hold, gates, prometheus, figures) if steps else None
     rollout = _chosen(release, begun, wanted, given=bool(steps or hold or gates or prometheus or figures))
-    guide = Guide(
+    guide = RolloutController(
         sidecar,
         answer.service,
         [parse_gate(gate) for gate in rollout.gates],
@@ -82,7 +82,9 @@ def run(
     _say_err(f"Done: {release} has {ended.steps[-1] * 100:g} % of the keys.")
 
 
-def _guided(guide: Guide, release: str, rollout: RolloutRow, answer: CanaryAnswer, *, begun: bool) -> RolloutRow:
+def _guided(
+    guide: RolloutController, release: str, rollout: RolloutRow, answer: CanaryAnswer, *, begun: bool
+) -> RolloutRow:
     """Begin it, or go on with one that was begun, to its end. Leaves the process where it is stopped, or taken over."""
     try:
         if begun:
@@ -152,7 +154,7 @@ def _wanted(
     )
 
 
-def _check_sources(gates: list[Gate], prometheus: str | None, figures: str | None) -> None:
+def _check_sources(gates: list[RolloutGate], prometheus: str | None, figures: str | None) -> None:
     for gate in gates:
         if gate.metric == "promql" and not prometheus:
             raise BadRequest(f"the gate {gate.text!r} needs a Prometheus", "add --prometheus http://HOST:9090")
@@ -162,7 +164,7 @@ def _check_sources(gates: list[Gate], prometheus: str | None, figures: str | Non
             )
 
 
-def _source(rollout: RolloutRow) -> Source | None:
+def _source(rollout: RolloutRow) -> MetricSource | None:
     if rollout.prometheus:
         return Prometheus(rollout.prometheus)
     return OwnFigures(rollout.figures) if rollout.figures else None

@@ -16,18 +16,18 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from rumormill.cli.exit_codes import INTERRUPTED, BadRequest, Trouble
-from rumormill.cli.lab import OutcomeFile, play_all
+from rumormill.cli.exit_codes import INTERRUPTED, BadRequest, CliError
+from rumormill.cli.parallel_runs import OutcomeFile, play_all
 from rumormill.cli.tables import Column, show_line, show_pairs, show_table
-from rumormill.sidecar.kept_file import replace_file
-from rumormill.simulations.judge import Judge
-from rumormill.simulations.laws import Violation
+from rumormill.sidecar.file_writer import replace_file
+from rumormill.simulations.invariant_checker import InvariantChecker
+from rumormill.simulations.invariants import InvariantViolation
 from rumormill.simulations.operations import LATENCIES, InvalidStory, Story
-from rumormill.simulations.outcome import Outcome, median, quantile
+from rumormill.simulations.outcome import RunOutcome, median, quantile
 from rumormill.simulations.plans import BASELINE, PLANS, PROTOCOLS, Done, Job, ProtocolName, UnknownPlan, plan
-from rumormill.simulations.promises import promises
 from rumormill.simulations.report import render_report
 from rumormill.simulations.scenarios import SCENARIOS, UnknownScenario, scenario_named
+from rumormill.simulations.slo import objectives
 from rumormill.simulations.world import World
 
 Delay = Annotated[float, msgspec.Meta(gt=0)]
@@ -51,7 +51,7 @@ class LawBroken(click.ClickException):
         click.echo(f"rumormill: a law was broken: {self.message}", err=True)
 
 
-class Stopped(Trouble):
+class Stopped(CliError):
     """Ctrl-C."""
 
     exit_code = INTERRUPTED
@@ -304,7 +304,7 @@ def report(files: Sequence[Path], out: Path, real: Path | None) -> None:
             raise BadRequest(f"{real}: {error}", 'write it as {"3": [0.55, 0.61], "16": [0.57]}') from None
     _write(out, render_report(done, measured).encode())
     columns = [Column(title, itemgetter(n)) for n, title in enumerate(("PROMISE", "BOUND", "FOUND", "", "SEEN IN"))]
-    rows = [(p.says, p.bound, p.found, "kept" if p.kept else "BROKEN", p.evidence) for p in promises(done, measured)]
+    rows = [(p.says, p.bound, p.found, "kept" if p.kept else "BROKEN", p.evidence) for p in objectives(done, measured)]
     show_table(columns, rows, "")
     show_line(f"Wrote {out}: {_count(len(done), 'run')}.")
 
@@ -323,13 +323,13 @@ def replay(file: Path, judge: bool, events: int) -> None:
         raise BadRequest(f"{file} is no story: {error}", "name a file that --save or a test wrote") from None
     show_line(str(story))
     world = story.world()
-    guard = Judge(world, story.settings) if judge else None
+    guard = InvariantChecker(world, story.settings) if judge else None
     try:
         story.play(world)
         said = _conclude(guard) if guard is not None else ""
     except InvalidStory as error:
         raise BadRequest(f"{file}: {error}", "start a host before you do something to it, and no name twice") from None
-    except Violation as violation:  # it tells what was concluded before
+    except InvariantViolation as violation:  # it tells what was concluded before
         raise LawBroken(str(violation)) from None
     if events:
         show_line(f"\n{world.history.tail(events)}")
@@ -339,8 +339,8 @@ def replay(file: Path, judge: bool, events: int) -> None:
         show_line(said)
 
 
-def _conclude(guard: Judge) -> str:
-    """What to say at the end of a story that broke no law so far. Raises :class:`Violation`."""
+def _conclude(guard: InvariantChecker) -> str:
+    """What to say at the end of a story that broke no law so far. Raises :class:`InvariantViolation`."""
     if standing := guard.disturbances():
         return f"No law was broken. Whether they come to one view cannot be said: at the end {standing}."
     return f"No law was broken; one view after {guard.calm():.1f} calm seconds."
@@ -363,7 +363,7 @@ def _job(scenario: str, nodes: int | None, seed: int, protocol: ProtocolName, **
 class Played(NamedTuple):
     """A run, the real seconds it took, and what the judge says of it, if there was one."""
 
-    outcome: Outcome
+    outcome: RunOutcome
     seconds: float
     verdict: str
 
@@ -371,11 +371,11 @@ class Played(NamedTuple):
 def _play(job: Job, *, judge: bool) -> Played:
     """Raises :class:`LawBroken`."""
     story = job.story()
-    guards: list[Judge] = []
+    guards: list[InvariantChecker] = []
 
     def watch(world: World) -> None:
         if judge:
-            guards.append(Judge(world, story.settings))
+            guards.append(InvariantChecker(world, story.settings))
 
     began = time.perf_counter()
     with _progress() as progress:
@@ -383,7 +383,7 @@ def _play(job: Job, *, judge: bool) -> Played:
         try:
             outcome = job.run(on_world=watch, on_progress=lambda now: progress.update(task, completed=now))
             verdict = " ".join(map(_conclude, guards))
-        except Violation as violation:
+        except InvariantViolation as violation:
             raise LawBroken(str(violation)) from None
     return Played(outcome, time.perf_counter() - began, verdict)
 
@@ -404,7 +404,7 @@ def _told(played: Played) -> list[tuple[str, str]]:
     return [*pairs, *verdict, ("trace", outcome.trace), ("speed", f"{rate:.0f} node-seconds a second")]
 
 
-def _summary(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
+def _summary(outcomes: Sequence[RunOutcome]) -> dict[str, float | None]:
     """The figures of some runs of one kind, by the names shown."""
     delays = [delay for outcome in outcomes for delay in outcome.detection_delays]
     firsts = [d.first for o in outcomes for d in o.detections if d.first is not None]

@@ -6,11 +6,11 @@ replay, hedging), each opening with its rules; around them are thin shells on an
 asyncio and, through a thread, without either. The room knows the ring and its JSON, and nothing of gossip.
 """
 
-from rumormill.client.course import Attempt, Failure
 from rumormill.client.descriptors import TooManyOpenFilesError
 from rumormill.client.errors import NoWorkersError, PoolError, RequestNotReplayableError, ResponseInterruptedError
 from rumormill.client.pool import Pool, PoolTransport
 from rumormill.client.replay import Replay
+from rumormill.client.retries import Attempt, Failure
 from rumormill.client.sync import SyncPool, SyncPoolTransport
 from rumormill.client.topology import Topology
 

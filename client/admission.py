@@ -1,5 +1,5 @@
 """Which of a worker's keys this client sends to it just now: slow start and bounded load. Pure; times in seconds on
-the pool's clock. The arithmetic is ring/steps.py.
+the pool's clock. The arithmetic is ring/admission.py.
 
 The rules:
 
@@ -20,8 +20,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from rumormill.client.topology import Place, Topology, nothing_known, place
-from rumormill.ring.gate import Group
-from rumormill.ring.steps import SLOW_START, part_by_age, part_by_utilization, places, utilization_bound
+from rumormill.ring.admission import (
+    SLOW_START,
+    admit_fraction_by_age,
+    admit_fraction_by_utilization,
+    places,
+    utilization_bound,
+)
+from rumormill.ring.traffic_split import Group
 from rumormill.ring.worker import Worker
 
 READ_AGAIN: Final = 1.0
@@ -30,7 +36,7 @@ would overshoot."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Company:
+class _ReleaseLoad:
     """The routable workers of one release, taken together."""
 
     capacity: float
@@ -46,7 +52,7 @@ class Admission:
         """Without `bounded` load keeps no key from its first owner."""
         self._bounded = bounded
         self._topology = nothing_known(service)
-        self._companies: dict[Group, _Company] = {}
+        self._companies: dict[Group, _ReleaseLoad] = {}
         self._since: dict[Place, float] = {}
         """When those became routable that may still be starting slowly."""
         self._parts: dict[str, float] = {}
@@ -77,7 +83,7 @@ class Admission:
     def starting(self, worker: Worker, key_place: float, now: float) -> bool:
         """Whether a key standing here goes on because the worker starts slowly."""
         since = self._since.get(place(worker))
-        return since is not None and key_place >= part_by_age(now - since)
+        return since is not None and key_place >= admit_fraction_by_age(now - since)
 
     def overloaded(self, worker: Worker, in_flight: int, key_place: float, *, first: bool) -> bool:
         """Whether a key standing here goes on for the worker's load. `in_flight` are this client's requests there."""
@@ -105,18 +111,18 @@ class Admission:
             began |= dict.fromkeys(sorted(routable - known), now)
         self._since = began
 
-    def _company(self, group: Group) -> _Company:
+    def _company(self, group: Group) -> _ReleaseLoad:
         routing = self._topology.routing
         members = [routing.worker(name) for name in routing.rings[group].weights]
         known = [(worker.weight, worker.utilization) for worker in members if worker.utilization is not None]
-        return _Company(capacity=sum(worker.weight for worker in members), bound=utilization_bound(known))
+        return _ReleaseLoad(capacity=sum(worker.weight for worker in members), bound=utilization_bound(known))
 
     def _adjusted(self) -> dict[str, float]:
         parts = {}
         for worker in self._topology.routing.workers:
             bound = self._companies[self._topology.routing.gate.group(worker.release)].bound
             if worker.utilization is not None and bound is not None:
-                part = part_by_utilization(self._parts.get(worker.instance, 1.0), worker.utilization, bound)
+                part = admit_fraction_by_utilization(self._parts.get(worker.instance, 1.0), worker.utilization, bound)
                 if part < 1.0:
                     parts[worker.instance] = part
         return parts

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from rumormill.client.topology import NOT_ASKED, Source
+from rumormill.client.topology import NOT_ASKED, SidecarSource
 
 _SHOWN = 64
 """Characters of another's label that are passed on to people."""
@@ -28,7 +28,7 @@ class ClusterChoice:
         self.name = insisted
         """None until it is chosen."""
 
-    def choose(self, sources: Sequence[Source], *, waited: bool) -> None:
+    def choose(self, sources: Sequence[SidecarSource], *, waited: bool) -> None:
         """Choose, if it is time: `waited` says that sources still unheard have had theirs."""
         answered = [s.answer.cluster for s in sources if s.answering and s.answer is not None]
         if self.name is not None or not answered:
@@ -42,11 +42,11 @@ class ClusterChoice:
         if waited or not unheard or safe:
             self.name = leader
 
-    def own(self, sources: Sequence[Source]) -> list[Source]:
+    def own(self, sources: Sequence[SidecarSource]) -> list[SidecarSource]:
         """The sources that count; none before there is a choice."""
         return [s for s in sources if s.answer is not None and s.answer.cluster == self.name]
 
-    def objection(self, source: Source) -> str:
+    def objection(self, source: SidecarSource) -> str:
         """Why a source that answers does not count, in words; "" where it does, or nothing is chosen yet."""
         if source.answer is None or self.name is None or source.answer.cluster == self.name:
             return ""

@@ -27,7 +27,7 @@ from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSStream
 
 from rumormill.client.descriptors import descriptor_shortage
-from rumormill.client.work import InFlight, Register
+from rumormill.client.in_flight import InFlight, InFlightRegistry
 
 LIMIT = 1.0
 """Seconds a worker has for an answer. More keeps callers of a frozen worker waiting; less gives up slow ones."""
@@ -45,7 +45,7 @@ _KEEP_ALIVE = (
 )
 
 
-async def check_evicted(register: Register, tls: Callable[[], ssl.SSLContext]) -> None:
+async def check_evicted(register: InFlightRegistry, tls: Callable[[], ssl.SSLContext]) -> None:
     """Ask evicted workers at which something is under way, for ever."""
     async with anyio.create_task_group() as tasks:
         while True:

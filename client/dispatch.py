@@ -1,7 +1,7 @@
 """A request on its way: attempts as tasks, the hedging timer, and the answer handed over once.
 
-What a failure or an answer means, who is next and when a hedge is due is decided in course.py, answers.py, standing.py
-and hedging.py; budget.py bounds what is sent twice.
+What a failure or an answer means, who is next and when a hedge is due is decided in retries.py, answers.py,
+worker_selector.py and hedging.py; budget.py bounds what is sent twice.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import httpx
 from rumormill.client.answers import Judgement, judge
 from rumormill.client.bodies import Body, OneShot, prepare_request_body
 from rumormill.client.budget import Budgets
-from rumormill.client.course import ATTEMPTS, Attempt, Course, Failure, Verdict, failure_of
 from rumormill.client.direct_check import check_evicted
 from rumormill.client.errors import no_workers, not_replayable
-from rumormill.client.exchange import Line, Progress
 from rumormill.client.hedging import FLOOR, LatencyWindow, LatencyWindows, kind_of
+from rumormill.client.in_flight import InFlightRegistry, InFlightRequest, WorkerLost
 from rumormill.client.live_body import LiveBody
 from rumormill.client.replay import Replay, why_not_replayable
-from rumormill.client.standing import Standings
+from rumormill.client.retries import ATTEMPTS, Attempt, Failure, RequestState, RetryDecision, failure_of
 from rumormill.client.topology import Topology
-from rumormill.client.work import Register, Work, WorkerLost
+from rumormill.client.upstream import SendProgress, Upstream
+from rumormill.client.worker_selector import WorkerSelector
 from rumormill.ring.worker import Worker
 
 KEY_HEADER = "Rumormill-Key"
@@ -48,23 +48,25 @@ _KEY_HEADER = KEY_HEADER.lower().encode()
 class Dispatcher:
     """Sends requests to the workers of one topology, which may be replaced at any time."""
 
-    def __init__(self, standings: Standings, *, tls: Callable[[], ssl.SSLContext], hedge: bool, now: float) -> None:
+    def __init__(
+        self, standings: WorkerSelector, *, tls: Callable[[], ssl.SSLContext], hedge: bool, now: float
+    ) -> None:
         self.standings = standings
         self.latencies = LatencyWindows()
         self.hedges = hedge
         self.budgets = Budgets(now)
-        self.waiting: set[_Race] = set()
+        self.waiting: set[_HedgedRequest] = set()
         """For an answer that may be late."""
-        self.register = Register()
+        self.register = InFlightRegistry()
         self._tls = tls
-        self._lines: dict[str, Line] = {}
+        self._lines: dict[str, Upstream] = {}
         self._warned = -inf
 
     @property
     def topology(self) -> Topology:
         return self.standings.topology
 
-    def adopt(self, topology: Topology) -> list[Line]:
+    def adopt(self, topology: Topology) -> list[Upstream]:
         """Send to these workers from now on. Returns lines to close."""
         doubtful = self.standings.suspects | self.standings.critical
         self.standings.adopt(topology, anyio.current_time())
@@ -76,7 +78,7 @@ class Dispatcher:
         idle = [url for url, line in self._lines.items() if url not in wanted and not line.in_use]
         return [self._lines.pop(url) for url in idle]
 
-    def take_lines(self) -> list[Line]:
+    def take_lines(self) -> list[Upstream]:
         """Every line, to be closed: this is the end."""
         lines, self._lines = list(self._lines.values()), {}
         return lines
@@ -98,11 +100,11 @@ class Dispatcher:
                 attempt.worker.name,
             )
 
-    def begin(self, worker: Worker) -> Work:
+    def begin(self, worker: Worker) -> InFlightRequest:
         """Work at this worker begins. Raises httpx.UnsupportedProtocol where its URL is of no use."""
         line = self._lines.get(worker.url)
         if line is None:
-            line = self._lines[worker.url] = Line(worker.url, self._tls)
+            line = self._lines[worker.url] = Upstream(worker.url, self._tls)
         return self.register.begin(worker, line, self.standings)
 
     @contextmanager
@@ -129,18 +131,18 @@ class Dispatcher:
         body = await prepare_request_body(request.stream)
         one_shot = isinstance(body, OneShot)
         unreplayable = why_not_replayable(replay, request.method, request.headers, one_shot=one_shot)
-        course = Course(f"{request.method} {request.url.path}", unreplayable, one_shot=one_shot)
+        course = RequestState(f"{request.method} {request.url.path}", unreplayable, one_shot=one_shot)
         self.budgets.asked(anyio.current_time())
         kind = kind_of(request.method, request.url.path, request.headers.get("content-length"))
-        race = _Race(self, request, body, course, self.latencies.of(kind))
+        race = _HedgedRequest(self, request, body, course, self.latencies.of(kind))
         return await race.run()
 
 
-class _Race:
+class _HedgedRequest:
     """One request, and the attempts at it."""
 
     def __init__(
-        self, dispatcher: Dispatcher, request: httpx.Request, body: Body, course: Course, latency: LatencyWindow
+        self, dispatcher: Dispatcher, request: httpx.Request, body: Body, course: RequestState, latency: LatencyWindow
     ) -> None:
         self._dispatcher = dispatcher
         self._standings = dispatcher.standings
@@ -280,8 +282,8 @@ class _Race:
         else:
             tasks.start_soon(self._attempt, attempt, work, tasks)
 
-    async def _attempt(self, attempt: Attempt, work: Work, tasks: anyio.abc.TaskGroup) -> None:
-        progress = Progress(self._request)
+    async def _attempt(self, attempt: Attempt, work: InFlightRequest, tasks: anyio.abc.TaskGroup) -> None:
+        progress = SendProgress(self._request)
         answered = False
         try:
             response = await work.run(lambda: work.line.send(self._request, self._body, progress))
@@ -297,7 +299,7 @@ class _Race:
                 work.close()
 
     async def _answered(
-        self, attempt: Attempt, work: Work, response: httpx.Response, tasks: anyio.abc.TaskGroup
+        self, attempt: Attempt, work: InFlightRequest, response: httpx.Response, tasks: anyio.abc.TaskGroup
     ) -> bool:
         """Take this answer, or keep it in case nobody gives a better one; False if it is nobody's.
 
@@ -329,7 +331,7 @@ class _Race:
         self._response = response
         self._finish()
 
-    def _handed_over(self, response: httpx.Response, attempt: Attempt, work: Work) -> httpx.Response:
+    def _handed_over(self, response: httpx.Response, attempt: Attempt, work: InFlightRequest) -> httpx.Response:
         """The response as the caller gets it: a whole one ends the work, a stream keeps it under way."""
         stream = response.stream
         if isinstance(stream, httpx.ByteStream) or not isinstance(stream, httpx.AsyncByteStream):
@@ -351,16 +353,16 @@ class _Race:
         elif not failure.refused_here:
             self._standings.failed(attempt.worker, attempt.began, now)
         match self._course.fail(attempt, failure):
-            case Verdict.NEXT:
+            case RetryDecision.NEXT:
                 self._try_next(tasks)
-            case Verdict.NOT_REPLAYABLE:
+            case RetryDecision.NOT_REPLAYABLE:
                 self._end(not_replayable(self._course, attempt, failure, self._standings.topology, now))
-            case Verdict.AS_IT_IS:
+            case RetryDecision.AS_IT_IS:
                 error = failure.cause or RuntimeError(failure.what)
                 # For those who keep figures.
                 error.attempts = tuple(self._course.attempts)  # type: ignore[attr-defined]
                 self._end(error)
-            case Verdict.WAIT:
+            case RetryDecision.WAIT:
                 pass
 
     def _end(self, error: Exception) -> None:

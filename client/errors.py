@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import httpx
 
-from rumormill.client.course import Attempt, Course, Failure
+from rumormill.client.retries import Attempt, Failure, RequestState
 from rumormill.client.topology import Topology
 from rumormill.ring.worker import Worker
 
@@ -56,7 +56,7 @@ class ResponseInterruptedError(PoolError):
         self.worker = worker
 
 
-def no_workers(course: Course | None, topology: Topology, now: float) -> NoWorkersError:
+def no_workers(course: RequestState | None, topology: Topology, now: float) -> NoWorkersError:
     """Nobody to ask, or nobody left; with the topology in it."""
     if course is None or not course.attempts:
         asked = f"no worker of service {topology.service!r} to ask"
@@ -73,7 +73,7 @@ def no_workers(course: Course | None, topology: Topology, now: float) -> NoWorke
 
 
 def not_replayable(
-    course: Course, attempt: Attempt, failure: Failure, topology: Topology, now: float
+    course: RequestState, attempt: Attempt, failure: Failure, topology: Topology, now: float
 ) -> RequestNotReplayableError:
     """What was sent to whom, how it ended, and why it was not sent again."""
     worker, reason = attempt.worker, course.unreplayable or ""

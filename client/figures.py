@@ -34,7 +34,6 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from rumormill.client.course import ATTEMPTS, Attempt
 from rumormill.client.figures_parts import (
     SHARES,
     WINDOW,
@@ -47,6 +46,7 @@ from rumormill.client.figures_parts import (
     rank,
     summed,
 )
+from rumormill.client.retries import ATTEMPTS, Attempt
 from rumormill.ring.worker import Worker
 
 KEPT = 2048

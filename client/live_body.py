@@ -8,14 +8,14 @@ import anyio
 import httpx
 
 from rumormill.client.errors import PoolError, response_interrupted
-from rumormill.client.standing import Standings
-from rumormill.client.work import Work, WorkerLost
+from rumormill.client.in_flight import InFlightRequest, WorkerLost
+from rumormill.client.worker_selector import WorkerSelector
 
 
 class LiveBody(httpx.AsyncByteStream, AsyncIterator[bytes]):
     """It ends with an error as soon as its worker is lost."""
 
-    def __init__(self, stream: httpx.AsyncByteStream, work: Work, standings: Standings) -> None:
+    def __init__(self, stream: httpx.AsyncByteStream, work: InFlightRequest, standings: WorkerSelector) -> None:
         self._stream = stream
         self._chunks = aiter(stream)
         self._work = work

@@ -18,14 +18,14 @@ import anyio.abc
 import anyio.to_thread
 import httpx
 
+from rumormill.client.background import HostTask
 from rumormill.client.dispatch import Dispatcher
-from rumormill.client.exchange import Line
-from rumormill.client.host import HostTask
 from rumormill.client.replay import Replay, checked_replay
 from rumormill.client.snapshot import UnusableSnapshot, load_snapshot, save_snapshot
-from rumormill.client.standing import Standings
-from rumormill.client.topology import Topology, learn, refreshed
-from rumormill.client.watch import Watch
+from rumormill.client.topology import Topology, with_answer, with_status
+from rumormill.client.topology_watcher import TopologyWatcher
+from rumormill.client.upstream import Upstream
+from rumormill.client.worker_selector import WorkerSelector
 from rumormill.ring.worker import Worker
 
 UNIX = "unix:"
@@ -98,7 +98,7 @@ class Pool:
         self._process = 0
         self._host: HostTask | None = None
         self._dispatcher: Dispatcher | None = None
-        self._watch: Watch | None = None
+        self._watch: TopologyWatcher | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
         self._moved: anyio.Event
 
@@ -220,9 +220,9 @@ class Pool:
                 for url, base in bases.items()
             },
         ) as http:
-            standings = Standings(self.service, rng, zone=self._zone, bounded=self._bounded_load)
+            standings = WorkerSelector(self.service, rng, zone=self._zone, bounded=self._bounded_load)
             dispatcher = Dispatcher(standings, tls=self._tls, hedge=self._hedge, now=anyio.current_time())
-            self._watch = Watch(
+            self._watch = TopologyWatcher(
                 self._sources,
                 self.service,
                 http=http,
@@ -245,7 +245,7 @@ class Pool:
                     for line in dispatcher.take_lines():
                         await line.aclose()
 
-    async def _begin(self, tasks: anyio.abc.TaskGroup, watch: Watch) -> None:
+    async def _begin(self, tasks: anyio.abc.TaskGroup, watch: TopologyWatcher) -> None:
         tasks.start_soon(watch.run)
         if self._dispatcher is not None:
             tasks.start_soon(self._dispatcher.check_evicted)
@@ -268,18 +268,18 @@ class Pool:
             self._moved.set()
             self._moved = anyio.Event()
 
-    def _recall(self, watch: Watch, path: Path) -> None:
+    def _recall(self, watch: TopologyWatcher, path: Path) -> None:
         try:
             answer, age = load_snapshot(path, self.service, self._cluster, time.time())
         except UnusableSnapshot as error:
             log.warning("no list from the snapshot: %s", error)
             return
         now = anyio.current_time()
-        topology = learn(watch.topology, answer, source=str(path), origin="snapshot", now=now)
-        watch.believe(answer, refreshed(topology, heard=now - age, troubles=watch.topology.troubles))
+        topology = with_answer(watch.topology, answer, source=str(path), origin="snapshot", now=now)
+        watch.believe(answer, with_status(topology, heard=now - age, troubles=watch.topology.troubles))
         log.warning("no sidecar answers; using the list of %.0f s ago from %s", age, path)
 
-    async def _remember(self, watch: Watch, path: Path) -> None:
+    async def _remember(self, watch: TopologyWatcher, path: Path) -> None:
         """Write what sidecars say to the snapshot, whenever it has changed."""
         written = None
         while True:
@@ -312,7 +312,7 @@ class PoolTransport(httpx.AsyncBaseTransport):
         return await self._pool.send(request, replay=self._replay)
 
 
-async def _close(line: Line) -> None:
+async def _close(line: Upstream) -> None:
     await line.aclose()
 
 

@@ -18,7 +18,7 @@ GOOD_FOR = 3600.0
 MAX_BYTES = 32 * 2**20
 
 
-class Snapshot(msgspec.Struct, frozen=True):
+class SavedTopology(msgspec.Struct, frozen=True):
     """What stands in the file."""
 
     saved: float
@@ -30,7 +30,7 @@ class UnusableSnapshot(Exception):
     """There is no list worth believing in the file; the message says why."""
 
 
-_decode = msgspec.json.Decoder(Snapshot).decode
+_decode = msgspec.json.Decoder(SavedTopology).decode
 
 
 def load_snapshot(path: Path, service: str, cluster: str | None, wall: float) -> tuple[WorkersAnswer, float]:
@@ -62,7 +62,7 @@ def load_snapshot(path: Path, service: str, cluster: str | None, wall: float) ->
 
 def save_snapshot(path: Path, answer: WorkersAnswer, wall: float) -> None:
     """Replace the file. Raises OSError; the file is then what it was."""
-    data = msgspec.json.encode(Snapshot(wall, answer))
+    data = msgspec.json.encode(SavedTopology(wall, answer))
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

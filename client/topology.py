@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rumormill.ring.routing import Routing
-from rumormill.ring.worker import Policy, Worker, WorkersAnswer
+from rumormill.ring.worker import RoutingPolicy, Worker, WorkersAnswer
 
 Place = tuple[str, str]
 """Name and URL: where requests go. A sidecar's restart changes its instance and not the worker that serves there."""
@@ -41,7 +41,7 @@ def place(worker: Worker) -> Place:
 
 
 @dataclass(slots=True)
-class Source:
+class SidecarSource:
     """One sidecar, and what it said last. Times are the pool's clock, in seconds."""
 
     url: str
@@ -81,7 +81,7 @@ class Topology:
 
     service: str
     routing: Routing = field(compare=False)
-    policy: Policy = field(default_factory=Policy)
+    policy: RoutingPolicy = field(default_factory=RoutingPolicy)
     workers: tuple[Worker, ...] = ()
     """Alive and suspect, in every readiness, sorted by name."""
     departed: tuple[tuple[float, Worker], ...] = ()
@@ -118,7 +118,7 @@ def nothing_known(service: str) -> Topology:
     return Topology(service, Routing(service, ()))
 
 
-def believed_source(sources: Iterable[Source], current: Topology, now: float) -> Source | None:
+def believed_source(sources: Iterable[SidecarSource], current: Topology, now: float) -> SidecarSource | None:
     """The source to believe, by the rules above; None where what is believed should stand. All are of one cluster."""
     answering = [
         (source, source.answer)
@@ -132,11 +132,11 @@ def believed_source(sources: Iterable[Source], current: Topology, now: float) ->
     return max(voters, key=lambda pair: (votes[pair[1].routing_digest], pair[0].changed))[0]
 
 
-def _early(source: Source, current: Topology, now: float) -> bool:
+def _early(source: SidecarSource, current: Topology, now: float) -> bool:
     return source.newborn(now) and source.answer is not None and 2 * len(source.answer.workers) < len(current.workers)
 
 
-def stale_voters(sources: Iterable[Source]) -> list[Source]:
+def stale_voters(sources: Iterable[SidecarSource]) -> list[SidecarSource]:
     """Those that contradict the newest answer with an older one, and may be frozen: worth asking again at once."""
     voters = [(s, s.answer) for s in sources if s.answering and s.answer and not s.answer.isolated]
     if not voters:
@@ -149,12 +149,12 @@ def stale_voters(sources: Iterable[Source]) -> list[Source]:
     ]
 
 
-def learn(current: Topology, answer: WorkersAnswer, *, source: str, origin: Origin, now: float) -> Topology:
+def with_answer(current: Topology, answer: WorkersAnswer, *, source: str, origin: Origin, now: float) -> Topology:
     """The topology after an answer is believed. Its ring is made from the present one where little has changed."""
     workers = tuple(sorted(answer.workers, key=lambda worker: (worker.name, worker.generation, worker.instance)))
     return Topology(
         service=current.service,
-        routing=current.routing.evolve(workers, answer.policy),
+        routing=current.routing.updated(workers, answer.policy),
         policy=answer.policy,
         workers=workers,
         # A snapshot's cluster may prove to be another than that of the sidecars.
@@ -176,6 +176,6 @@ def _departed(current: Topology, workers: tuple[Worker, ...], now: float) -> tup
     return tuple(one for one in kept if one[1].name not in names and one[1].url not in urls)[:MAX_DEPARTED]
 
 
-def refreshed(current: Topology, *, heard: float, troubles: tuple[str, ...]) -> Topology:
+def with_status(current: Topology, *, heard: float, troubles: tuple[str, ...]) -> Topology:
     """The same beliefs, heard again or with other troubles."""
     return replace(current, heard=heard, troubles=troubles)

@@ -5,10 +5,10 @@ trio streams, sharing the loop with gossip and never making it late. Into this r
 known) and `ring` (who owns a key); whatever it changes, it changes through the :class:`Commands` the sidecar hands it.
 """
 
-from rumormill.discovery.access import Access
 from rumormill.discovery.commands import Commands, Status
-from rumormill.discovery.limits import Limits
+from rumormill.discovery.http.access import Access
+from rumormill.discovery.http.limits import Limits
 from rumormill.discovery.server import DiscoveryServer
-from rumormill.discovery.view import Form, RoutingView, ServiceView
+from rumormill.discovery.view import Representation, RoutingView, ServiceView
 
-__all__ = ["Access", "Commands", "DiscoveryServer", "Form", "Limits", "RoutingView", "ServiceView", "Status"]
+__all__ = ["Access", "Commands", "DiscoveryServer", "Limits", "Representation", "RoutingView", "ServiceView", "Status"]

@@ -111,7 +111,7 @@ class KeysAnswer(msgspec.Struct, frozen=True):
     """Why this sidecar's own key file does not hold the ring; empty when it does."""
 
 
-class Impossible(Exception):
+class CommandRejected(Exception):
     """A command that cannot be carried out as things stand; nothing has changed."""
 
     def __init__(self, detail: str, hint: str) -> None:
@@ -156,15 +156,15 @@ class Commands(Protocol):
         ...
 
     def install_key(self, text: str) -> None:
-        """Accept one more key, everywhere. Raises :class:`Impossible`; never shows the key."""
+        """Accept one more key, everywhere. Raises :class:`CommandRejected`; never shows the key."""
         ...
 
     def use_key(self, key_id: str) -> None:
-        """Seal with this key from now on, everywhere. Raises :class:`Impossible`."""
+        """Seal with this key from now on, everywhere. Raises :class:`CommandRejected`."""
         ...
 
     def remove_key(self, key_id: str) -> None:
-        """Accept this key no longer, anywhere. Raises :class:`Impossible`."""
+        """Accept this key no longer, anywhere. Raises :class:`CommandRejected`."""
         ...
 
     def policies(self) -> Sequence[PolicyRecord]:
@@ -176,7 +176,7 @@ class Commands(Protocol):
         ...
 
     def write_policy(self, service: str, body: Body) -> PolicyRecord:
-        """Make this the pool's policy. Raises :class:`Impossible`."""
+        """Make this the pool's policy. Raises :class:`CommandRejected`."""
         ...
 
     def reload(self) -> None:

@@ -7,8 +7,8 @@
     server.close()                             # blocked queries are answered, streams end, serve() returns
 
 It shares a loop with gossip, and is built so that gossip keeps its time: callers are heard, answered and woken in
-small batches (lines.py, turns.py, waiting.py), answers are encoded once per change (view.py), and making and taking in
-new views costs at most a fifth of the loop, and nothing while nobody is connected.
+small batches (streams.py, fair_scheduler.py, watchers.py), answers are encoded once per change (view.py), and making
+and taking in new views costs at most a fifth of the loop, and nothing while nobody is connected.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from typing import Any, Final
 
 import trio
 
-from rumormill.discovery.access import Access, Gate
+from rumormill.discovery.api.context import ApiContext
+from rumormill.discovery.api.router import Router
+from rumormill.discovery.api.routes import ROUTES, contents
 from rumormill.discovery.commands import Commands
-from rumormill.discovery.connection import GONE, Connection, Endpoint, take_leave
-from rumormill.discovery.desk import Desk
-from rumormill.discovery.limits import Limits
-from rumormill.discovery.lines import Switchboard
-from rumormill.discovery.openapi import document
-from rumormill.discovery.places import FULL, Capacity, Places
-from rumormill.discovery.response import CONNECTION_CLOSE, prepare, prepare_json
-from rumormill.discovery.router import Router
-from rumormill.discovery.routes import ROUTES, contents
-from rumormill.discovery.turns import Turns
+from rumormill.discovery.http.access import Access, AccessControl
+from rumormill.discovery.http.connection import GONE, Connection, ServerState, linger
+from rumormill.discovery.http.connection_slots import FULL, Capacity, Places
+from rumormill.discovery.http.fair_scheduler import FairScheduler
+from rumormill.discovery.http.limits import Limits
+from rumormill.discovery.http.response import CONNECTION_CLOSE, prepare, prepare_json
+from rumormill.discovery.http.streams import EpollMux
+from rumormill.discovery.schema.openapi import document
 from rumormill.membership.view import Event
 
 Listener = trio.abc.Listener[Any]
@@ -69,7 +69,7 @@ class DiscoveryServer:
         counters: Counter[str] = Counter()
         self._capacity = Capacity(Places.here(limits), counters)
         self._always = b"" if sealed else b"X-Rumormill-Seal: plaintext\r\n"
-        self._desk = Desk(
+        self._desk = ApiContext(
             commands=commands,
             process=process,
             wall_offset=wall_offset,
@@ -80,9 +80,9 @@ class DiscoveryServer:
             contents=prepare_json(contents(), etag=f'W/"{process}-contents"'),
             confidential=access.local or access.encrypted,
         )
-        turns = Turns(limits.batch)
-        board = Switchboard(turns, limits.batch)
-        self._endpoint = Endpoint(self._desk, Router(Gate(access)), limits, turns, board, counters)
+        turns = FairScheduler(limits.batch)
+        board = EpollMux(turns, limits.batch)
+        self._endpoint = ServerState(self._desk, Router(AccessControl(access)), limits, turns, board, counters)
         self._limits = limits
         self._turning_away = 0
         self._unfolded = False
@@ -124,7 +124,7 @@ class DiscoveryServer:
 
     def admit(self, access: Access) -> None:
         """Ask this of callers from the next request on."""
-        self._endpoint.router.gate = Gate(access)
+        self._endpoint.router.gate = AccessControl(access)
 
     def set_wall_offset(self, wall_offset: float) -> None:
         """Somebody has set the wall clock: tell times by it from now on."""
@@ -219,7 +219,7 @@ class DiscoveryServer:
             self._turning_away += 1
             try:
                 answer = FULL.wire(self._endpoint.date, CONNECTION_CLOSE, head_only=False)
-                await take_leave(stream, answer, self._limits.linger)
+                await linger(stream, answer, self._limits.linger)
             except GONE:
                 self._endpoint.counters["connections_broken"] += 1
             finally:

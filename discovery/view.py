@@ -22,14 +22,14 @@ from typing import Final, get_args
 
 import msgspec
 
-from rumormill.discovery.answers import PoolAnswer
-from rumormill.discovery.policies import routing_policies
-from rumormill.discovery.response import Prepared, prepare
+from rumormill.discovery.http.response import Prepared, prepare
+from rumormill.discovery.schema.answers import PoolAnswer
+from rumormill.discovery.schema.policies import routing_policies
 from rumormill.membership.record import Address, Liveness, Readiness
 from rumormill.membership.view import Connectivity, Member, PoolView
-from rumormill.ring.pieces import whole
+from rumormill.ring.incremental import whole
 from rumormill.ring.routing import Routing, routing_digest
-from rumormill.ring.worker import LivenessWord, Policy, ReadinessWord, Worker, WorkersAnswer
+from rumormill.ring.worker import LivenessWord, ReadinessWord, RoutingPolicy, Worker, WorkersAnswer
 
 ALL_SERVICES: Final = ""
 """The name under which all workers together are answered."""
@@ -38,13 +38,13 @@ UNROUTABLE_TOLD: Final = 32
 EMPTY_KEPT: Final = 1024
 """Services remembered (their index, that is) after their last worker has gone."""
 
-_NO_POLICY: Final = Policy()
+_NO_POLICY: Final = RoutingPolicy()
 _encode = msgspec.json.Encoder().encode
 _LIVENESS: Final[dict[Liveness, LivenessWord]] = {Liveness(i): w for i, w in enumerate(get_args(LivenessWord))}
 _READINESS: Final[dict[Readiness, ReadinessWord]] = {Readiness(i): w for i, w in enumerate(get_args(ReadinessWord))}
 
 
-class Form(enum.Enum):
+class Representation(enum.Enum):
     """The shapes in which one service is answered."""
 
     WORKERS = "workers"
@@ -155,18 +155,18 @@ class ServiceView:
         process: str,
         connectivity: Connectivity,
         workers: tuple[Worker, ...],
-        policy: Policy | None = None,
+        policy: RoutingPolicy | None = None,
     ) -> None:
         self.cluster = cluster
         self.service = service
         self.index = index
         self.process = process
         self.connectivity = connectivity
-        self.policy = policy or Policy()
+        self.policy = policy or RoutingPolicy()
         self.workers = workers
         self._routing_digest: str | None = None
         self._ring: Routing | None = None
-        self._encoded: dict[Form, Prepared] = {}
+        self._encoded: dict[Representation, Prepared] = {}
         self._by_name: dict[str, Worker] = {}
         self._unroutable: dict[str, str] | None = None
         self._suspects = 0
@@ -194,7 +194,7 @@ class ServiceView:
     def routing_in_pieces(self) -> Generator[None, None, Routing]:
         """The same in pieces of a few milliseconds, for whoever has more urgent things to do in between."""
         former = self._ring or Routing(self.service, ())
-        return former.evolve_in_pieces(self.workers, self.policy)
+        return former.updated_in_pieces(self.workers, self.policy)
 
     @property
     def former_routing(self) -> Routing | None:
@@ -225,33 +225,35 @@ class ServiceView:
             self._unroutable = {worker.name: why_not(worker) for worker in islice(waiting, UNROUTABLE_TOLD)}
         return self._unroutable
 
-    def same_but_for_times(self, workers: tuple[Worker, ...], policy: Policy, *, connectivity: Connectivity) -> bool:
+    def same_but_for_times(
+        self, workers: tuple[Worker, ...], policy: RoutingPolicy, *, connectivity: Connectivity
+    ) -> bool:
         """Whether these would give an answer that differs in nothing but `since` and `utilization`."""
         if connectivity is not self.connectivity or policy != self.policy or len(workers) != len(self.workers):
             return False
         pairs = zip(self.workers, workers, strict=True)
         return all(before is after or _seen(before) == _seen(after) for before, after in pairs)
 
-    def answer(self, form: Form) -> Prepared:
+    def answer(self, form: Representation) -> Prepared:
         """The encoded answer in one shape; encoded at the first asking."""
         prepared = self._encoded.get(form)
         if prepared is None:
             prepared = self._encoded[form] = self._prepare(form)
         return prepared
 
-    def _prepare(self, form: Form) -> Prepared:
+    def _prepare(self, form: Representation) -> Prepared:
         match form:
-            case Form.WORKERS:
+            case Representation.WORKERS:
                 return self._prepare_json(_encode(self.workers_answer(self.workers)), "")
-            case Form.READY:
+            case Representation.READY:
                 ready = tuple(worker for worker in self.workers if worker.routable)
                 return self._prepare_json(_encode(self.workers_answer(ready)), "r")
-            case Form.POOL:
+            case Representation.POOL:
                 return self._prepare_json(_encode(self.pool_answer()), "p")
-            case Form.SNAPSHOT | Form.CHANGE:
+            case Representation.SNAPSHOT | Representation.CHANGE:
                 # JSON holds no bare line feed, so one data line carries it whole.
                 event = f"event: {form.value}\nid: {self.index}\ndata: ".encode()
-                return prepare(event + self.answer(Form.WORKERS).body + b"\n\n", media="text/event-stream")
+                return prepare(event + self.answer(Representation.WORKERS).body + b"\n\n", media="text/event-stream")
 
     def _prepare_json(self, body: bytes, suffix: str) -> Prepared:
         # The index moves exactly when anything but `since` and `utilization` does, so with the process it names
@@ -321,7 +323,7 @@ class RoutingView:
         self._unnamed = 1
         """The index of every service not held."""
         self._workers: dict[bytes, tuple[Member, Worker]] = {}
-        self._policies: dict[str, Policy] = {}
+        self._policies: dict[str, RoutingPolicy] = {}
 
     def update(self, pool: PoolView) -> None:
         """Take in what the node now holds. Replaces the views of services that changed, and no others."""

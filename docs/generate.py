@@ -19,18 +19,18 @@ import click
 import msgspec
 
 import rumormill.client
-from rumormill.cli.exit_codes import Trouble
+from rumormill.cli.exit_codes import CliError
 from rumormill.cli.main import VERBS
 from rumormill.cli.main import rumormill as command_line
 from rumormill.client.figures import Figures
-from rumormill.discovery import openapi
+from rumormill.discovery.api.metrics import prepare_metrics
+from rumormill.discovery.api.routes import ROUTES
 from rumormill.discovery.commands import Status
-from rumormill.discovery.metrics import prepare_metrics
-from rumormill.discovery.routes import ROUTES
+from rumormill.discovery.schema import openapi
 from rumormill.sidecar import AgentError
 from rumormill.sidecar.reload import CHANGEABLE, TLS
 from rumormill.sidecar.settings import description_of, fields
-from rumormill.sidecar.sources import variable_of
+from rumormill.sidecar.settings_sources import variable_of
 
 PAGES = Path(__file__).parent / "reference"
 NOTE = (
@@ -305,7 +305,7 @@ def exit_codes_page() -> str:
     constants = attribute_docs_of_module(exit_codes)
     rows: list[tuple[int, str, str]] = [(0, "all", "Done. An agent has drained its worker and left the pool.")]
     rows += [(cast("int", getattr(exit_codes, name)), "verbs", text) for name, text in constants.items()]
-    rows += [(kind.exit_code, "verbs", _first(kind)) for kind in _subclasses(Trouble)]
+    rows += [(kind.exit_code, "verbs", _first(kind)) for kind in _subclasses(CliError)]
     rows += [(kind.exit_code, MEMBER, _first(kind)) for kind in _subclasses(AgentError)]
     rows.append((128, MEMBER, "A second signal, number n, ended the process at once."))
     ordered = sorted(set(rows), key=lambda row: (row[0], row[1] != "all", row[1], row[2]))

@@ -4,8 +4,8 @@ Nothing but ``transport`` may read a clock, open a socket or wait. What others n
 (:class:`Profile`, :class:`ProtocolSettings`, :class:`KeyRing`), and membership's words for what it concludes.
 """
 
-from rumormill.gossip.keyring import InvalidKey, KeyRing
 from rumormill.gossip.node import Node
+from rumormill.gossip.security.keyring import InvalidKey, KeyRing
 from rumormill.gossip.settings import ProtocolSettings
 from rumormill.gossip.state import Profile
 

@@ -13,24 +13,24 @@ The way of a datagram is one-way: seal, wire, the part it concerns, the table, t
 
 ============  =====================================================
 state         who we are, what we hold, the outbox
-spread        pushes and piggyback                      (spread.py)
+spread        pushes and piggyback                      (broadcast.py)
 votes         the ballots                                (votes.py)
-audience      whether anybody hears us                (audience.py)
-isolation     whether we may judge                   (isolation.py)
-claims        verdicts, and whether to believe them     (claims.py)
-pings         pings, acks, and by way of others          (pings.py)
-detector      heartbeats and misses                   (detector.py)
-refusals      misses that a kernel tells of           (refusals.py)
-naming        our own name                              (naming.py)
-namesakes     other lives of others' names              (namesakes.py)
-departure     leaving                                   (departure.py)
+audience      whether anybody hears us                (mute_detector.py)
+isolation     whether we may judge                   (partition_guard.py)
+claims        verdicts, and whether to believe them     (membership_updates.py)
+pings         pings, acks, and by way of others          (probes.py)
+detector      heartbeats and misses                   (failure_detector.py)
+refusals      misses that a kernel tells of           (icmp_evidence.py)
+naming        our own name                              (own_name.py)
+namesakes     other lives of others' names              (name_conflicts.py)
+departure     leaving                                   (leave.py)
 joining       getting in, letting in                      (join.py)
-sync          making two tables one                       (sync.py)
-policies      what operators say of the pool          (policies.py)
-damping       probation for whoever flaps              (damping.py)
-rotation      changing the group keys                 (rotation.py)
-housekeeping  the dead retried, old tombstones   (housekeeping.py)
-reception     what each datagram sets off            (reception.py)
+sync          making two tables one                       (anti_entropy.py)
+policies      what operators say of the pool          (policy_replication.py)
+damping       probation for whoever flaps              (flap_damping.py)
+rotation      changing the group keys                 (key_rotation.py)
+housekeeping  the dead retried, old tombstones   (reaper.py)
+reception     what each datagram sets off            (dispatch.py)
 ============  =====================================================
 """
 
@@ -39,34 +39,34 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping
 
-from rumormill.gossip.audience import Audience
-from rumormill.gossip.claims import Claims
-from rumormill.gossip.credentials import Authority, Credential, MemberKeys
-from rumormill.gossip.damping import Damping
-from rumormill.gossip.departure import Departure
-from rumormill.gossip.detector import Detector
-from rumormill.gossip.housekeeping import Housekeeping
-from rumormill.gossip.isolation import Isolation
-from rumormill.gossip.join import Joining
-from rumormill.gossip.keyring import KeyRing
-from rumormill.gossip.namesakes import Namesakes
-from rumormill.gossip.naming import Naming
-from rumormill.gossip.pings import Pings
-from rumormill.gossip.policies import Policies, PolicyKey
-from rumormill.gossip.portrait import Portrait, member_details
-from rumormill.gossip.reception import Reception
-from rumormill.gossip.refusals import Refusals
-from rumormill.gossip.rotation import KeyAudit, Rotation
+from rumormill.gossip.detection.failure_detector import FailureDetector
+from rumormill.gossip.detection.icmp_evidence import IcmpEvidence
+from rumormill.gossip.detection.mute_detector import MuteDetector
+from rumormill.gossip.detection.partition_guard import PartitionGuard
+from rumormill.gossip.detection.probes import Probes
+from rumormill.gossip.detection.votes import VoteBook
+from rumormill.gossip.dispatch import DatagramDispatch
+from rumormill.gossip.dissemination.anti_entropy import AntiEntropy
+from rumormill.gossip.dissemination.broadcast import Broadcast
+from rumormill.gossip.dissemination.policy_replication import PolicyKey, PolicyReplication
+from rumormill.gossip.lifecycle.flap_damping import FlapDamping
+from rumormill.gossip.lifecycle.join import JoinProtocol
+from rumormill.gossip.lifecycle.leave import LeaveProtocol
+from rumormill.gossip.lifecycle.membership_updates import MembershipUpdates
+from rumormill.gossip.lifecycle.name_conflicts import NameConflicts
+from rumormill.gossip.lifecycle.own_name import OwnName
+from rumormill.gossip.lifecycle.reaper import Reaper
+from rumormill.gossip.reporting.view_builder import ViewBuilder, member_details
+from rumormill.gossip.security.credentials import Authority, Credential, MemberKeys
+from rumormill.gossip.security.key_rotation import KeyAudit, KeyRotation
+from rumormill.gossip.security.keyring import KeyRing
+from rumormill.gossip.security.signature_verifier import MAX_CHECKS_PER_TURN
 from rumormill.gossip.settings import ProtocolSettings
-from rumormill.gossip.signatures import STRETCH
-from rumormill.gossip.spread import Spread
-from rumormill.gossip.state import Identity, Profile, State
-from rumormill.gossip.sync import Sync
-from rumormill.gossip.votes import VoteBook
+from rumormill.gossip.state import Identity, NodeState, Profile
+from rumormill.membership.member_state import MemberState
 from rumormill.membership.policy import Body, PolicyRecord
 from rumormill.membership.record import Address
-from rumormill.membership.row import Row
-from rumormill.membership.table import Change, MemberTable
+from rumormill.membership.table import MemberChange, MemberTable
 from rumormill.membership.view import Connectivity, Event, MemberDetail, PoolView
 
 INFINITE = float("inf")
@@ -103,7 +103,7 @@ class Node:
     ) -> None:
         keys = MemberKeys.fresh(token_bytes, credential)
         identity = Identity(name, address, profile, generation, 1, False, keys, credential)
-        self._state = state = State(
+        self._state = state = NodeState(
             identity=identity,
             cluster=cluster,
             keyring=keyring,
@@ -114,55 +114,59 @@ class Node:
             now=now,
         )
         self._make_parts(state)
-        self._policies = Policies(state, self._spread, policy_key, self._joining, self._sync, gone=lambda: self._gone)
-        self._policies.remember(policies)
-        self._rotation = Rotation(state, self._spread, keyring, key_version)
-        self._reception = self._make_reception(state)
-        self._portrait = Portrait(state)
+        self._policy_replication = PolicyReplication(
+            state, self._broadcast, policy_key, self._join, self._anti_entropy, gone=lambda: self._gone
+        )
+        self._policy_replication.remember(policies)
+        self._key_rotation = KeyRotation(state, self._broadcast, keyring, key_version)
+        self._dispatch = self._make_reception(state)
+        self._view_builder = ViewBuilder(state)
         self._ahead = 0.0
         """Seconds by which our time is ahead of the caller's clock: as much as that has fallen back."""
         self._other_deadline = self._others_due = now
         self.deadline = now
         """When :meth:`handle_timer` wants to be called next, in seconds on the caller's clock."""
 
-    def _make_parts(self, state: State) -> None:
+    def _make_parts(self, state: NodeState) -> None:
         self._votes = VoteBook(state)
-        self._spread = Spread(state, self._votes)
-        self._departure = Departure(state, self._spread)
-        self._pings = Pings(state, self._spread)
-        self._isolation = Isolation(state, Audience(state, self._pings))
-        self._namesakes = Namesakes(state)
-        self._claims = Claims(
+        self._broadcast = Broadcast(state, self._votes)
+        self._leave_protocol = LeaveProtocol(state, self._broadcast)
+        self._probes = Probes(state, self._broadcast)
+        self._partition_guard = PartitionGuard(state, MuteDetector(state, self._probes))
+        self._name_conflicts = NameConflicts(state)
+        self._updates = MembershipUpdates(
             state,
             self._votes,
-            self._spread,
-            self._isolation,
-            self._namesakes,
+            self._broadcast,
+            self._partition_guard,
+            self._name_conflicts,
             on_change=self._changed,
             on_clone=self._cloned,
             on_rival=self._rivalled,
         )
-        self._detector = Detector(state, self._votes, self._spread, self._claims, self._isolation, self._pings)
-        self._refusals = Refusals(state, self._pings, self._detector, self._isolation)
-        self._naming = Naming(state, self._spread, self._departure, self._pings, self._rewritten)
-        self._damping = Damping(state, self._spread, self._rewritten)
-        self._joining = Joining(state, self._claims, self._naming, self._damping)
-        self._sync = Sync(state, self._claims, self._spread, self._pings)
-        self._housekeeping = Housekeeping(state, self._votes, self._pings, self._naming, self._damping)
+        self._failure_detector = FailureDetector(
+            state, self._votes, self._broadcast, self._updates, self._partition_guard, self._probes
+        )
+        self._icmp_evidence = IcmpEvidence(state, self._probes, self._failure_detector, self._partition_guard)
+        self._own_name = OwnName(state, self._broadcast, self._leave_protocol, self._probes, self._rewritten)
+        self._flap_damping = FlapDamping(state, self._broadcast, self._rewritten)
+        self._join = JoinProtocol(state, self._updates, self._own_name, self._flap_damping)
+        self._anti_entropy = AntiEntropy(state, self._updates, self._broadcast, self._probes)
+        self._reaper = Reaper(state, self._votes, self._probes, self._own_name, self._flap_damping)
 
-    def _make_reception(self, state: State) -> Reception:
-        return Reception(
+    def _make_reception(self, state: NodeState) -> DatagramDispatch:
+        return DatagramDispatch(
             state=state,
-            claims=self._claims,
-            isolation=self._isolation,
-            pings=self._pings,
-            detector=self._detector,
-            refusals=self._refusals,
-            naming=self._naming,
-            joining=self._joining,
-            sync=self._sync,
-            policies=self._policies,
-            rotation=self._rotation,
+            claims=self._updates,
+            isolation=self._partition_guard,
+            pings=self._probes,
+            detector=self._failure_detector,
+            refusals=self._icmp_evidence,
+            naming=self._own_name,
+            joining=self._join,
+            sync=self._anti_entropy,
+            policies=self._policy_replication,
+            rotation=self._key_rotation,
             on_reunited=self._reunited,
         )
 
@@ -170,7 +174,7 @@ class Node:
 
     def set_contacts(self, addresses: Iterable[Address]) -> None:
         """Say at which addresses others may be found (resolved seeds, a snapshot); replaces the former ones."""
-        self._joining.set_contacts(addresses)
+        self._join.set_contacts(addresses)
         self._end_step()
 
     def receive_datagram(self, data: bytes, source: Address, now: float, arrived: float | None = None) -> None:
@@ -178,19 +182,19 @@ class Node:
 
         ``arrived`` is when it came in, at ``now`` or before: what it waited for us is not the network's lateness.
         """
-        if self._state.stopped is not None or self._reception.ignores(data, now + self._ahead):
+        if self._state.stopped is not None or self._dispatch.ignores(data, now + self._ahead):
             return
         self._step_to(now)
         self._state.arrived = self._state.now if arrived is None else arrived + self._ahead
-        if self._reception.datagram_untrusted(data, source):
-            self._end_step(only_life=self._reception.only_life)
+        if self._dispatch.datagram_untrusted(data, source):
+            self._end_step(only_life=self._dispatch.only_life)
 
     def receive_refusal(self, datagram: bytes, address: Address, now: float) -> None:
         """A kernel at ``address`` said that no process is there for what it quotes of us. Never raises."""
         if self._quiet:
             return
         self._step_to(now)
-        self._refusals.refused_untrusted(datagram, address)
+        self._icmp_evidence.refused_untrusted(datagram, address)
         self._end_step()
 
     def handle_timer(self, now: float) -> None:
@@ -198,36 +202,38 @@ class Node:
 
         Costs nothing before then.
         """
-        state, reception = self._state, self._reception
-        state.signatures.left = STRETCH
+        state, reception = self._state, self._dispatch
+        state.signatures.left = MAX_CHECKS_PER_TURN
         due = state.now > now + self._ahead or now >= self.deadline or reception.waking
         if self._state.stopped is not None or not due:
             return
         self._step_to(now)
-        if state.now < self._others_due and not (reception.waking or reception.waiting or self._namesakes.claimants):
-            self._end_step(only_life=self._detector.tick())
+        if state.now < self._others_due and not (
+            reception.waking or reception.waiting or self._name_conflicts.claimants
+        ):
+            self._end_step(only_life=self._failure_detector.tick())
             return
         reception.waking = False
         reception.go_on()
-        if state.isolated and self._isolation.alone:
-            self._detector.stale = True
+        if state.isolated and self._partition_guard.alone:
+            self._failure_detector.stale = True
         before = state.connectivity
-        self._isolation.tick()
+        self._partition_guard.tick()
         if state.connectivity is not before:
             self._isolation_turned()
-        (self._departure if state.leaving else self._naming).tick()
-        self._detector.tick()
-        self._refusals.tick()
-        self._pings.tick()
-        self._claims.release_held()
-        if self._namesakes.claimants:
-            self._claims.admit_claimants()
-        self._joining.tick()
-        self._sync.tick()
-        self._rotation.tick()
-        self._damping.tick()
-        if state.now >= self._housekeeping.deadline:
-            self._housekeeping.tick()
+        (self._leave_protocol if state.leaving else self._own_name).tick()
+        self._failure_detector.tick()
+        self._icmp_evidence.tick()
+        self._probes.tick()
+        self._updates.release_held()
+        if self._name_conflicts.claimants:
+            self._updates.admit_claimants()
+        self._join.tick()
+        self._anti_entropy.tick()
+        self._key_rotation.tick()
+        self._flap_damping.tick()
+        if state.now >= self._reaper.deadline:
+            self._reaper.tick()
         self._end_step()
 
     def datagrams_to_send(self) -> list[tuple[Address, bytes]]:
@@ -254,14 +260,14 @@ class Node:
         wide = profile.readiness != state.identity.profile.readiness
         state.describe(profile)
         self._rewritten()
-        self._spread.announce(state.me.half, wide=wide)
+        self._broadcast.announce(state.me.member_id, wide=wide)
         self._end_step()
 
     def write_policy(self, service: str, body: Body, at: int, now: float) -> PolicyRecord:
         """Make this the pool's policy; ``at`` is wall time in milliseconds, for display. Raises PolicyRefused."""
         if not self._quiet:
             self._step_to(now)
-        record = self._policies.write(service, body, at)
+        record = self._policy_replication.write(service, body, at)
         self._end_step()
         return record
 
@@ -270,7 +276,7 @@ class Node:
         one that is silent to its checks may be busy, and is not to be told of here."""
         if not self._gone:
             self._step_to(now)
-            self._damping.worker_failed()
+            self._flap_damping.worker_failed()
             self._end_step()
 
     def leave(self, now: float) -> None:
@@ -278,22 +284,22 @@ class Node:
         if self._gone:
             return
         self._step_to(now)
-        self._departure.begin()
+        self._leave_protocol.begin()
         self._end_step()
 
     def change_keys(self, ring: KeyRing, now: float) -> None:
         """Make this key ring everyone's, over any that was before. Promote or remove a key only once
         :meth:`audit_keys` has settled, or whoever lags is cut off until it is taught. Does nothing in plaintext."""
-        if self._gone or self._rotation.ring is None:
+        if self._gone or self._key_rotation.ring is None:
             return
         self._step_to(now)
-        self._rotation.change(ring)
+        self._key_rotation.change(ring)
         self._end_step()
 
     def audit_keys(self, now: float) -> KeyAudit:
         """Ask every present member which key ring it holds, or go on asking; what has been heard so far."""
         self._step_to(now)
-        audit = self._rotation.audit()
+        audit = self._key_rotation.audit()
         self._end_step()
         return audit
 
@@ -302,7 +308,7 @@ class Node:
     @property
     def has_left(self) -> bool:
         """Whether our departure has been said for long enough."""
-        return self._departure.over
+        return self._leave_protocol.over
 
     @property
     def stopped(self) -> str | None:
@@ -312,7 +318,7 @@ class Node:
     @property
     def joined(self) -> bool:
         """Whether we hold anybody else's row."""
-        return self._joining.joined
+        return self._join.joined
 
     @property
     def connectivity(self) -> Connectivity:
@@ -335,7 +341,7 @@ class Node:
     @property
     def probation(self) -> float:
         """Seconds for which we still take no work because we flapped; 0 for none."""
-        return self._damping.left
+        return self._flap_damping.left
 
     @property
     def policies(self) -> list[tuple[bytes, bytes]]:
@@ -344,22 +350,22 @@ class Node:
 
     def policy_history(self) -> list[PolicyRecord]:
         """The last policies we learned of, oldest first."""
-        return list(self._policies.history)
+        return list(self._policy_replication.history)
 
     @property
     def keyring(self) -> KeyRing | None:
         """The keys accepted now, the primary first; None in plaintext."""
-        return self._rotation.ring
+        return self._key_rotation.ring
 
     @property
     def key_version(self) -> int:
         """How often the pool's key ring has been changed; 0 while it is as the key files had it."""
-        return self._rotation.version
+        return self._key_rotation.version
 
     @property
     def seal_trouble(self) -> str:
         """Why an address we tried does not let us in, as far as we know, in words; empty when nothing is known."""
-        return self._state.complaints.trouble(self._state.now)
+        return self._state.operator_warnings.trouble(self._state.now)
 
     @property
     def table_digest(self) -> int:
@@ -381,26 +387,28 @@ class Node:
     @property
     def view(self) -> PoolView:
         """What we hold, frozen; the same object until something visible changes. Made when it is asked for."""
-        return self._portrait.view()
+        return self._view_builder.view()
 
     @property
     def edition(self) -> object:
         """Equal for as long as :attr:`view` would be the same, and costs nothing."""
-        return self._portrait.edition
+        return self._view_builder.edition
 
     @property
     def policy_records(self) -> tuple[PolicyRecord, ...]:
         """The pool's policies as the view has them: by service and kind."""
-        return self._portrait.policies()
+        return self._view_builder.policies()
 
     def details(self, now: float) -> dict[bytes, MemberDetail]:
         """Misses, monitors, last heard and round-trip time of each member, by instance."""
-        return member_details(self._state, self._detector.watches, self._pings, self._portrait, now + self._ahead)
+        return member_details(
+            self._state, self._failure_detector.monitored, self._probes, self._view_builder, now + self._ahead
+        )
 
     def addresses(self) -> list[Address]:
         """Where present members live: an address book for the next start."""
         table = self._state.table
-        rows = (table.get(half) for half in table.order if half != self._state.me.half)
+        rows = (table.get(member_id) for member_id in table.present_ids if member_id != self._state.me.member_id)
         return [row.address for row in rows if row is not None and row.address is not None]
 
     # --- a step
@@ -424,7 +432,7 @@ class Node:
             self._ahead += state.now - now
             self._paused(state.now)
             return
-        if now - (state.now if self._reception.waking else self.deadline + self._ahead) > state.settings.period:
+        if now - (state.now if self._dispatch.waking else self.deadline + self._ahead) > state.settings.period:
             self._paused(now)
         state.now = now
 
@@ -435,9 +443,9 @@ class Node:
         ``only_life``: the step was a heartbeat, of ours or one that told us nothing, as nine in ten are. Whatever
         deadline it moves but the detector's, it moves away; so where that one comes first, the others are not looked
         at: a step at rest touches little memory, which is what a thousand of us in one process wait for."""
-        detector, spread = self._detector, self._spread
+        detector, spread = self._failure_detector, self._broadcast
         if self._state.table.touched:
-            self._portrait.note()
+            self._view_builder.note()
         if detector.stale:
             detector.reconsider()
             only_life = False
@@ -449,27 +457,27 @@ class Node:
             self._other_deadline = other = self._next_of_others()
             self._others_due = min(other, self._next_chore())
             due = due if due < other else other
-        self.deadline = (self._state.now if self._reception.waiting else due) - self._ahead
+        self.deadline = (self._state.now if self._dispatch.waiting else due) - self._ahead
 
     def _next_of_others(self) -> float:
         """The earliest deadline of all parts but the detector."""
-        spread = self._spread
+        spread = self._broadcast
         return min(
             spread.deadline if spread.fresh else INFINITE,
-            self._pings.deadline,
-            self._refusals.deadline,
-            self._isolation.deadline,
-            self._joining.deadline,
-            self._sync.deadline,
-            self._damping.deadline,
-            (self._departure if self._state.leaving else self._naming).deadline,
+            self._probes.deadline,
+            self._icmp_evidence.deadline,
+            self._partition_guard.deadline,
+            self._join.deadline,
+            self._anti_entropy.deadline,
+            self._flap_damping.deadline,
+            (self._leave_protocol if self._state.leaving else self._own_name).deadline,
         )
 
     def _next_chore(self) -> float:
         """When there is anything to do that goes with a heartbeat; isolated, at each."""
         if self._state.isolated:
             return -INFINITE
-        return min(self._joining.next_try, self._rotation.deadline, self._housekeeping.deadline)
+        return min(self._join.next_try, self._key_rotation.deadline, self._reaper.deadline)
 
     def _paused(self, now: float) -> None:
         """We did not run for a while: nothing we counted or were about to say can be trusted."""
@@ -479,70 +487,70 @@ class Node:
         self.deadline = now - self._ahead
         state.counters["pauses"] += 1
         state.tell("paused", state.me.name, f"{state.me.name} was itself paused for about {late:.1f} s")
-        self._reception.waking = True
+        self._dispatch.waking = True
         state.outbox.clear()
         state.heard_anyone = now
-        self._departure.restart()
+        self._leave_protocol.restart()
         self._votes.void_all()
-        self._isolation.void()
-        self._spread.restart()
-        self._pings.restart()
-        self._refusals.restart()
-        self._sync.restart()
-        self._joining.restart()
-        self._detector.restart()
-        self._housekeeping.restart()
+        self._partition_guard.void()
+        self._broadcast.restart()
+        self._probes.restart()
+        self._icmp_evidence.restart()
+        self._anti_entropy.restart()
+        self._join.restart()
+        self._failure_detector.restart()
+        self._reaper.restart()
 
     def _isolation_turned(self) -> None:
         """We have come to be isolated, in another way than before, or not any more."""
         if not self._state.isolated:
             self._reunited()
-        elif self._isolation.deaf:
-            self._claims.miss_everybody()
-        self._detector.stale = True
+        elif self._partition_guard.deaf:
+            self._updates.miss_everybody()
+        self._failure_detector.stale = True
 
     def _reunited(self) -> None:
         """Our isolation is over: like waking, and the suspicions we never spread are withdrawn."""
         state = self._state
         self._votes.void_all()
         state.heard_anyone = state.now
-        for half in list(self._isolation.own_suspicions):
-            missed_since = self._isolation.missed_since(half)
-            if self._claims.withdraw(half):
-                self._isolation.withdrawn(half, missed_since)
-        self._isolation.own_suspicions.clear()
-        self._detector.restart()
-        self._detector.stale = True
+        for member_id in list(self._partition_guard.own_suspicions):
+            missed_since = self._partition_guard.missed_since(member_id)
+            if self._updates.withdraw(member_id):
+                self._partition_guard.withdrawn(member_id, missed_since)
+        self._partition_guard.own_suspicions.clear()
+        self._failure_detector.restart()
+        self._failure_detector.stale = True
 
-    def _changed(self, change: Change) -> None:
+    def _changed(self, change: MemberChange) -> None:
         """A row changed: whoever depends on the table hears of it."""
         state, after = self._state, change.after
-        self._detector.stale = True
-        self._sync.table_changed()
-        self._damping.note(change)
-        if not self._joining.joined and len(state.table) > 1:
-            self._joining.joined = True
+        self._failure_detector.stale = True
+        self._anti_entropy.table_changed()
+        self._flap_damping.note(change)
+        if not self._join.joined and len(state.table) > 1:
+            self._join.joined = True
             state.heard_anyone = state.now
-            self._sync.begin_bootstrap()
+            self._anti_entropy.begin_bootstrap()
         if change.before is not None and not change.same_life:
-            self._pings.forget(change.before.half)
+            self._probes.forget(change.before.member_id)
         if after is None:
             return
         if after.name == state.me.name:
             if not state.leaving:
-                self._naming.review()
+                self._own_name.review()
         elif after.pending and (incumbent := state.table.settled.get(after.name)) and incumbent.present:
-            self._detector.verify_soon(incumbent)
+            self._failure_detector.verify_soon(incumbent)
 
     def _cloned(self) -> None:
         """Somebody else goes by our instance: a copy of this process or machine."""
         self._state.counters["clones"] += 1
-        self._naming.rekey()
+        self._own_name.rekey()
 
-    def _rivalled(self, rival: Row, witness: Row | None) -> bool:
+    def _rivalled(self, rival: MemberState, witness: MemberState | None) -> bool:
         """Somebody holds another life of our name: whether we give way."""
-        return self._naming.gives_way(rival, witness)
+        return self._own_name.gives_way(rival, witness)
 
     def _rewritten(self) -> None:
-        self._detector.stale = True
-        self._sync.table_changed()
+        self._failure_detector.stale = True
+        self._anti_entropy.table_changed()

@@ -31,7 +31,8 @@ class ProtocolSettings:
     dead_retry: float = 2.0
     """One dead member is tried again each. Larger: a healed partition finds itself later."""
     icmp_evidence: bool = True
-    """Whether refused datagrams count (gossip/refusals.py). Off: a dead process is found as late as a silent host."""
+    """Whether refused datagrams count (gossip/detection/icmp_evidence.py). Off: a dead process is found as late as a
+    silent host."""
     probation: float = 5.0
     """Of a member that starts a third time within a minute; three times as long at each further one. 0: never."""
     max_members: int = 10_000

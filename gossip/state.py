@@ -13,15 +13,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rumormill.gossip.complaints import Complaints, where
-from rumormill.gossip.credentials import Authority, Credential, MemberKeys, left_text, record_text, vote_text
-from rumormill.gossip.keyring import KeyRing
-from rumormill.gossip.marks import Marks
-from rumormill.gossip.seal import OVERHEAD, Seal
-from rumormill.gossip.seniority import Seniority
+from rumormill.gossip.detection.voter_eligibility import VoterEligibility
+from rumormill.gossip.reporting.operator_warnings import OperatorWarnings, address_text
+from rumormill.gossip.security.credentials import Authority, Credential, MemberKeys, leave_text, record_text, vote_text
+from rumormill.gossip.security.keyring import KeyRing
+from rumormill.gossip.security.seal import OVERHEAD, Seal
+from rumormill.gossip.security.sent_datagrams import SentDatagrams
+from rumormill.gossip.security.signature_verifier import SignatureVerifier
 from rumormill.gossip.settings import ProtocolSettings
-from rumormill.gossip.signatures import Signatures
 from rumormill.gossip.wire import MAX_DATAGRAM, Message, assemble, encode_message, payload_prefix
+from rumormill.membership.member_state import MemberState, member_state_of_record_untrusted
 from rumormill.membership.record import (
     MAX_LIFE,
     MAX_OWN_RECORD_BYTES,
@@ -33,13 +34,12 @@ from rumormill.membership.record import (
     encode_record,
     validate_record,
 )
-from rumormill.membership.row import Row, row_of_record_untrusted
 from rumormill.membership.table import MemberTable
 from rumormill.membership.view import Connectivity, Event
 
 ENVELOPE_BYTES = 24
 """Room kept for the payload's opening: generation, incarnation and the array header."""
-ROOM = MAX_DATAGRAM - OVERHEAD - ENVELOPE_BYTES
+MAX_MESSAGE_BYTES = MAX_DATAGRAM - OVERHEAD - ENVELOPE_BYTES
 """Bytes of messages that fit one datagram."""
 STRANGERS_PREFIX = payload_prefix(0, 0)
 """Between strangers no life is spoken of outside of records; so the length of an answer is known."""
@@ -75,7 +75,7 @@ class Identity:
     credential: Credential | None = None
     """The certified signing key of the name, where the pool has an authority."""
     probation_ends: float = -math.inf
-    """We have flapped (damping.py): until then we say *starting* where our profile says that we are ready."""
+    """We have flapped (flap_damping.py): until then we say *starting* where our profile says that we are ready."""
 
     def record(self, now: float, period: float) -> Record:
         """What we say of ourselves now, with the time between our heartbeats. Seconds."""
@@ -103,7 +103,7 @@ class Identity:
         )
 
 
-class State:
+class NodeState:
     """Shared by all parts of one node. ``me`` is our own row, always as we last wrote it."""
 
     __slots__ = (
@@ -113,7 +113,6 @@ class State:
         "alive_since",
         "arrived",
         "cluster",
-        "complaints",
         "connectivity",
         "counters",
         "dead_since",
@@ -122,22 +121,23 @@ class State:
         "heard_anyone",
         "known_since",
         "leaving",
-        "marks",
         "me",
         "now",
+        "operator_warnings",
         "outbox",
         "received",
         "refused",
         "rng",
         "seal",
-        "seniority",
         "sent",
+        "sent_datagrams",
         "settings",
         "signatures",
         "stopped",
         "suspect_since",
         "table",
         "token_bytes",
+        "voter_eligibility",
         "why",
     )
 
@@ -166,11 +166,11 @@ class State:
         """Datagrams, counted beside the others: these two move all the time."""
         self.events: list[Event] = []
         self.leaving = False
-        """Whether we have said goodbye (departure.py)."""
+        """Whether we have said goodbye (leave.py)."""
         self.stopped: str | None = None
-        """Why we have given up (naming.py), in words."""
+        """Why we have given up (own_name.py), in words."""
         self.connectivity = Connectivity.CONNECTED
-        """How we stand to the others (isolation.py)."""
+        """How we stand to the others (partition_guard.py)."""
         self.heard: dict[bytes, float] = {}
         """When each member last showed a sign of life."""
         self.heard_anyone = now
@@ -188,11 +188,11 @@ class State:
         self.outbox: list[tuple[Address, bytes]] = []
         """Datagrams to be sent, oldest first."""
         self._last_time: dict[tuple[bytes, str], float] = {}
-        self.marks = Marks()
+        self.sent_datagrams = SentDatagrams()
         self.seal = Seal(keyring, cluster, identity.keys)
-        self.signatures = Signatures(self.seal.label, authority, self.counters, self._complain_of_identity)
-        self.complaints = Complaints()
-        self.seniority = Seniority(self, certified=authority is not None)
+        self.signatures = SignatureVerifier(self.seal.label, authority, self.counters, self._complain_of_identity)
+        self.operator_warnings = OperatorWarnings()
+        self.voter_eligibility = VoterEligibility(self, certified=authority is not None)
         self.rewrite()
 
     # --- who we are
@@ -216,12 +216,12 @@ class State:
         record = self._identity.record(self.now, self.settings.period)
         validate_record(record, MAX_OWN_RECORD_BYTES)
         keys, encoded = self._identity.keys, encode_record(record)
-        self.me = row_of_record_untrusted(encoded, keys.sign(record_text(self.seal.label, encoded)))
-        if self.seal.half != keys.half:
+        self.me = member_state_of_record_untrusted(encoded, keys.sign(record_text(self.seal.label, encoded)))
+        if self.seal.member_id != keys.member_id:
             self.seal = Seal(self.seal.keyring, self.cluster, keys)
         self._prefix = payload_prefix(self.me.generation, self.me.incarnation)
         self.table.apply(self.me)
-        self.seniority.meet(self.me.half)
+        self.voter_eligibility.meet(self.me.member_id)
 
     def raise_incarnation(self, above: int = 0) -> None:
         """Say of ourselves what we say now, at an incarnation greater than ours and than ``above``."""
@@ -230,9 +230,9 @@ class State:
 
     def sign_departure(self) -> bytes:
         """That we leave, at the incarnation we are in."""
-        return self._identity.keys.sign(left_text(self.seal.label, self.me.instance, self.me.incarnation))
+        return self._identity.keys.sign(leave_text(self.seal.label, self.me.instance, self.me.incarnation))
 
-    def sign_vote(self, subject: Row, stamp: int) -> bytes:
+    def sign_vote(self, subject: MemberState, stamp: int) -> bytes:
         """That we saw three misses of a member's present incarnation."""
         text = vote_text(self.seal.label, self.me.instance, subject.instance, subject.incarnation, stamp)
         return self._identity.keys.sign(text)
@@ -247,9 +247,9 @@ class State:
 
     # --- time and memory
 
-    def once(self, half: bytes, what: str, every: float) -> bool:
+    def throttle(self, member_id: bytes, what: str, every: float) -> bool:
         """True at most once in ``every`` seconds for this member and this purpose."""
-        key = (half, what)
+        key = (member_id, what)
         if self.now - self._last_time.get(key, -1e9) < every:
             return False
         if len(self._last_time) >= 4096:
@@ -257,17 +257,17 @@ class State:
         self._last_time[key] = self.now
         return True
 
-    def heard_within(self, half: bytes, seconds: float) -> bool:
-        return self.now - self.heard.get(half, -1e9) < seconds
+    def heard_within(self, member_id: bytes, seconds: float) -> bool:
+        return self.now - self.heard.get(member_id, -1e9) < seconds
 
-    def heard_lately(self, half: bytes) -> bool:
+    def heard_lately(self, member_id: bytes) -> bool:
         """Whether a member was heard within period and grace, and its kernel has not refused us since."""
         within = self.settings.period + self.settings.grace
-        return self.heard_within(half, within) and not self.refused_since_heard(half)
+        return self.heard_within(member_id, within) and not self.refused_since_heard(member_id)
 
-    def refused_since_heard(self, half: bytes) -> bool:
+    def refused_since_heard(self, member_id: bytes) -> bool:
         """Whether refusals convinced us that a member's process is gone, and nothing was heard of it since."""
-        return self.refused.get(half, -1e9) > self.heard.get(half, -1e9)
+        return self.refused.get(member_id, -1e9) > self.heard.get(member_id, -1e9)
 
     def memories(self) -> tuple[dict[bytes, Any], ...]:
         """All that is remembered of single members, by half: what goes when a member is forgotten."""
@@ -281,9 +281,9 @@ class State:
             self.why,
         )
 
-    def name_of(self, half: bytes) -> str:
-        row = self.table.get(half)
-        return row.name if row else half.hex()
+    def name_of(self, member_id: bytes) -> str:
+        row = self.table.get(member_id)
+        return row.name if row else member_id.hex()
 
     def tell(self, kind: str, member: str, text: str) -> None:
         """Note an event; the oldest are dropped when nobody collects them."""
@@ -294,35 +294,35 @@ class State:
     def complain(self, kind: str, source: Address, text: str, *, ours: bool = False) -> None:
         """Tell our operator of somebody who cannot come in, or (``ours``) does not let us in; not too often."""
         if ours:
-            self.complaints.note_trouble(text, self.now)
-        if self.complaints.due(kind, source, self.now):
+            self.operator_warnings.note_trouble(text, self.now)
+        if self.operator_warnings.due(kind, source, self.now):
             self.tell("refused", self.me.name, text)
 
-    def _complain_of_identity(self, row: Row) -> None:
+    def _complain_of_identity(self, row: MemberState) -> None:
         """A record that our authority does not vouch for."""
         if row.address is None or row.record is None:
             return
         lack = "an identity of another authority or name" if row.record.certificate else "no identity"
         text = (
-            f"{row.name} at {where(row.address)} is not a member here: it shows {lack}; make it one with the private "
-            "half of --ca-file (rumormill keys issue), and start it with --identity-file and --ca-file"
+            f"{row.name} at {address_text(row.address)} is not a member here: it shows {lack}; make it one with the "
+            "private half of --ca-file (rumormill keys issue), and start it with --identity-file and --ca-file"
         )
         self.complain("identity", row.address, text, ours=len(self.table) <= 1)
 
     # --- the way out
 
-    def send(self, row: Row, *messages: Message) -> None:
+    def send(self, row: MemberState, *messages: Message) -> None:
         """Seal messages for a member and put the datagram in the outbox."""
         self.send_encoded(row, [encode_message(message) for message in messages])
 
-    def send_encoded(self, row: Row, messages: list[bytes]) -> None:
+    def send_encoded(self, row: MemberState, messages: list[bytes]) -> None:
         if row.address is not None:
             self.post(row.address, row, messages)
 
-    def post(self, address: Address, member: Row, messages: list[bytes]) -> None:
+    def post(self, address: Address, member: MemberState, messages: list[bytes]) -> None:
         """Seal encoded messages for a member and address them; remember how the datagram ends."""
         datagram = self._sealed(member, messages)
-        self.marks.note(datagram, address, member.half)
+        self.sent_datagrams.note(datagram, address, member.member_id)
         self.post_raw(address, datagram)
 
     def post_raw(self, address: Address, datagram: bytes) -> None:
@@ -334,50 +334,56 @@ class State:
         self.outbox.append((address, datagram))
 
     def post_stranger(self, address: Address, receiver: bytes, message: Message) -> None:
-        """Send to somebody who may not know us: a half, or nobody known (:data:`~rumormill.gossip.seal.NOBODY`)."""
+        """Send to somebody who may not know us: a half, or nobody known
+        (:data:`~rumormill.gossip.security.seal.NOBODY`)."""
         payload = assemble(STRANGERS_PREFIX, [encode_message(message)])
         self.post_raw(address, self.seal.seal_for_stranger(receiver, payload))
 
-    def sealed_for(self, row: Row, message: Message) -> bytes:
+    def sealed_for(self, row: MemberState, message: Message) -> bytes:
         """A whole datagram for a member that somebody else will hand on."""
         return self._sealed(row, [encode_message(message)])
 
-    def knows(self, half: bytes) -> bool:
+    def knows(self, member_id: bytes) -> bool:
         """Whether we can open what this member seals."""
-        if half in self.seal.peers:
+        if member_id in self.seal.peers:
             return True
-        row = self.table.get(half)
+        row = self.table.get(member_id)
         if row is None or row.record is None:
             return False
         self.seal.meet(row.record.keys)
         return True
 
-    def _sealed(self, row: Row, messages: list[bytes]) -> bytes:
+    def _sealed(self, row: MemberState, messages: list[bytes]) -> bytes:
         seal, payload = self.seal, assemble(self._prefix, messages)
-        if row.half in seal.peers:
-            return seal.seal(row.half, payload)
+        if row.member_id in seal.peers:
+            return seal.seal(row.member_id, payload)
         if row.record is not None:
             seal.meet(row.record.keys)
-        datagram = seal.seal(row.half, payload)
-        if self.table.get(row.half) is None:
-            seal.forget(row.half)
+        datagram = seal.seal(row.member_id, payload)
+        if self.table.get(row.member_id) is None:
+            seal.forget(row.member_id)
         return datagram
 
     # --- choosing
 
-    def random_members(self, count: int, exclude: tuple[bytes, ...] = ()) -> list[Row]:
+    def random_members(self, count: int, exclude: tuple[bytes, ...] = ()) -> list[MemberState]:
         """At most ``count`` distinct present and unsuspected members at random, never ourselves."""
-        order, table = self.table.order, self.table
+        order, table = self.table.present_ids, self.table
         if len(order) <= 4 * count + 4:
-            candidates = [h for h in order if h not in table.suspects and h != self.me.half and h not in exclude]
+            candidates = [h for h in order if h not in table.suspects and h != self.me.member_id and h not in exclude]
             chosen = self.rng.sample(candidates, min(count, len(candidates)))
         else:
             chosen = []
             for _ in range(8 * count):
-                half = order[int(self.rng.random() * len(order))]
-                if half in table.suspects or half == self.me.half or half in exclude or half in chosen:
+                member_id = order[int(self.rng.random() * len(order))]
+                if (
+                    member_id in table.suspects
+                    or member_id == self.me.member_id
+                    or member_id in exclude
+                    or member_id in chosen
+                ):
                     continue
-                chosen.append(half)
+                chosen.append(member_id)
                 if len(chosen) == count:
                     break
-        return [row for half in chosen if (row := table.get(half)) is not None]
+        return [row for member_id in chosen if (row := table.get(member_id)) is not None]

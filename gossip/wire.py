@@ -6,7 +6,8 @@ range while decoding, so code behind :func:`decode_untrusted` never looks twice.
 
 Members are named by the first eight bytes of their instance (*half*). What is said of another member (a suspicion, a
 vote, a death) names half and incarnation; whoever lacks that very row drops the claim and asks the sender for the row.
-What a member says of itself, and its votes, are signed (gossip/credentials.py): others pass them on as they are.
+What a member says of itself, and its votes, are signed (gossip/security/credentials.py): others pass them on as they
+are.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ MAX_DATAGRAM = 1232
 """Bytes after sealing, without IP and UDP headers: an IPv6 packet of 1280 bytes, which every path has to carry."""
 BUCKETS = 256
 
-Half = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
+WireMemberId = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
 Instance = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Cookie = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Nonce = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
@@ -62,18 +63,18 @@ class Ack(Message, tag=3):
 class PingRequest(Message, tag=4):
     """Asks a third member to hand a ping on. The ping is sealed for the subject, so the helper can forge nothing."""
 
-    subject: Half
+    subject: WireMemberId
     sealed: Annotated[bytes, msgspec.Meta(max_length=160)]
 
 
-class Heard(Message, tag=5):
+class IndirectAck(Message, tag=5):
     """A helper's answer where it needs no ping: it heard the subject itself, so long ago."""
 
-    subject: Half
+    subject: WireMemberId
     age: Milliseconds
 
 
-class Row(Message, tag=16):
+class Alive(Message, tag=16):
     """A record as its subject wrote it, still encoded: most are known already, and their bytes tell."""
 
     record: msgspec.Raw
@@ -81,20 +82,20 @@ class Row(Message, tag=16):
 
 
 class Suspect(Message, tag=17):
-    subject: Half
+    subject: WireMemberId
     incarnation: Life
 
 
-class Left(Message, tag=18):
-    subject: Half
+class Leave(Message, tag=18):
+    subject: WireMemberId
     incarnation: Life
     signature: Signature
 
 
-class CastVote(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class SignedVote(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The voter saw three misses in a row of the subject."""
 
-    voter: Half
+    voter: WireMemberId
     stamp: Milliseconds
     """The voter's clock as it voted, modulo 2³²: tells its votes apart."""
     age: Milliseconds
@@ -102,24 +103,24 @@ class CastVote(msgspec.Struct, frozen=True, array_like=True, gc=False):
     signature: Signature
 
 
-class Vote(Message, tag=20):
-    subject: Half
+class VoteMessage(Message, tag=20):
+    subject: WireMemberId
     incarnation: Life
-    vote: CastVote
+    vote: SignedVote
 
 
-class Death(Message, tag=21):
+class Dead(Message, tag=21):
     """The subject was evicted, on these votes. Without valid votes it is a suspicion."""
 
-    subject: Half
+    subject: WireMemberId
     incarnation: Life
-    votes: Annotated[list[CastVote], msgspec.Meta(max_length=3)]
+    votes: Annotated[list[SignedVote], msgspec.Meta(max_length=3)]
 
 
 class Tombstone(Message, tag=22):
     """A dead or departed life of a name, for someone who may not hold its record. Age in seconds.
 
-    Who holds the record believes a departure only with the subject's signature, as of :class:`Left`.
+    Who holds the record believes a departure only with the subject's signature, as of :class:`Leave`.
     """
 
     name: Name
@@ -128,7 +129,7 @@ class Tombstone(Message, tag=22):
     incarnation: Life
     liveness: Literal[2, 3]
     age: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
-    farewell: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
+    leave_signature: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
 
 
 class Join(Message, tag=32):
@@ -140,7 +141,7 @@ class Join(Message, tag=32):
     padding: Annotated[bytes, msgspec.Meta(max_length=256)]
 
 
-class KnownLife(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class KnownInstance(msgspec.Struct, frozen=True, array_like=True, gc=False):
     generation: Life
     instance: Instance
     incarnation: Life
@@ -153,7 +154,7 @@ class KnownLife(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Challenge(Message, tag=33):
     nonce: Nonce
     cookie: Cookie
-    lives: Annotated[list[KnownLife], msgspec.Meta(max_length=2)]
+    lives: Annotated[list[KnownInstance], msgspec.Meta(max_length=2)]
     """What the answerer holds of the name, so that the newcomer can choose its generation."""
     ends: Annotated[list[Annotated[int, msgspec.Meta(ge=0, lt=2**16)]], msgspec.Meta(max_length=MAX_ENDS)] = []
     """How many seconds ago lives of the name ended, so that the newcomer knows whether it flaps."""
@@ -178,20 +179,20 @@ class Welcome(Message, tag=35):
     records: Annotated[list[SignedRecord], msgspec.Meta(max_length=4)]
 
 
-class Who(Message, tag=36):
+class UnknownSender(Message, tag=36):
     """ "I do not know you", or "nobody of that instance lives here": answered with a join."""
 
     mark: Nonce
     """The last eight bytes of the datagram this answers: who did not see that cannot ask."""
 
 
-class Taken(Message, tag=37):
+class NameInUse(Message, tag=37):
     name: Name
     instance: Instance
     """Who holds the name."""
 
 
-class Sum(Message, tag=48):
+class SyncDigest(Message, tag=48):
     """Opens a sync: 32-bit checksums of the 256 buckets of rows, by first byte of the instance."""
 
     buckets: Annotated[bytes, msgspec.Meta(min_length=4 * BUCKETS, max_length=4 * BUCKETS)]
@@ -204,34 +205,34 @@ class PolicyMessage(Message, tag=64):
     signature: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class SyncEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A member's row, or a policy: then the half is what names that, and 40 bits of its checksum follow."""
 
-    half: Half
+    member_id: WireMemberId
     incarnation: Life
 
 
-class Have(Message, tag=49):
+class SyncOffer(Message, tag=49):
     """What the answerer holds in the buckets that differ: part ``part`` of ``parts``."""
 
     part: Annotated[int, msgspec.Meta(ge=0, lt=1024)]
     parts: Annotated[int, msgspec.Meta(ge=1, le=1024)]
     buckets: Annotated[bytes, msgspec.Meta(max_length=BUCKETS)]
     """The buckets this part lists completely."""
-    entries: Annotated[list[Entry], msgspec.Meta(max_length=96)]
+    entries: Annotated[list[SyncEntry], msgspec.Meta(max_length=96)]
 
 
-class Want(Message, tag=50):
-    """Asks for rows; the answer is datagrams of :class:`Row`, or of tombstones."""
+class SyncRequest(Message, tag=50):
+    """Asks for rows; the answer is datagrams of :class:`Alive`, or of tombstones."""
 
-    halves: Annotated[list[Half], msgspec.Meta(max_length=96)]
+    member_ids: Annotated[list[WireMemberId], msgspec.Meta(max_length=96)]
 
 
-class Busy(Message, tag=51):
+class SyncBusy(Message, tag=51):
     """Too many syncs at once here; ask somebody else."""
 
 
-class Keys(Message, tag=80):
+class KeyRingUpdate(Message, tag=80):
     """The whole key ring, the primary first. Only ever sealed, and for a member whose row is held."""
 
     version: Life
@@ -242,7 +243,7 @@ class Keys(Message, tag=80):
         return f"Keys({self.version}, {len(self.keys)} key(s))"
 
 
-class KeysHeld(Message, tag=81):
+class KeyRingReport(Message, tag=81):
     """Which ring the sender holds, without a key of it."""
 
     version: Life
@@ -257,30 +258,30 @@ AnyMessage = (
     | Ping
     | Ack
     | PingRequest
-    | Heard
-    | Row
+    | IndirectAck
+    | Alive
     | Suspect
-    | Left
-    | Vote
-    | Death
+    | Leave
+    | VoteMessage
+    | Dead
     | Tombstone
     | Join
     | Challenge
     | Hello
     | Welcome
-    | Who
-    | Taken
-    | Sum
-    | Have
-    | Want
-    | Busy
+    | UnknownSender
+    | NameInUse
+    | SyncDigest
+    | SyncOffer
+    | SyncRequest
+    | SyncBusy
     | PolicyMessage
-    | Keys
-    | KeysHeld
+    | KeyRingUpdate
+    | KeyRingReport
 )
 
 
-JOINING = (Join, Challenge, Hello, Welcome, Who)
+JOINING = (Join, Challenge, Hello, Welcome, UnknownSender)
 """What strangers say to each other; everything else is between members."""
 
 

@@ -4,6 +4,13 @@ Pure data and pure functions. Nothing in here sends, waits, reads a clock or dra
 is imported: gossip, discovery and the simulator all stand on this room.
 """
 
+from rumormill.membership.member_state import (
+    MemberState,
+    member_state_of_record_untrusted,
+    merge,
+    precedence,
+    tombstone,
+)
 from rumormill.membership.monitors import monitors_of, subjects_of
 from rumormill.membership.record import (
     Address,
@@ -15,30 +22,29 @@ from rumormill.membership.record import (
     instance_of,
     validate_record,
 )
-from rumormill.membership.row import Row, merge, precedence, row_of_record_untrusted, tombstone
-from rumormill.membership.table import Change, MemberTable
+from rumormill.membership.table import MemberChange, MemberTable
 from rumormill.membership.view import Connectivity, Event, Member, MemberDetail, PoolView
 
 __all__ = [
     "Address",
-    "Change",
     "Connectivity",
     "Event",
     "InvalidRecord",
     "Liveness",
     "Member",
+    "MemberChange",
     "MemberDetail",
+    "MemberState",
     "MemberTable",
     "PoolView",
     "Readiness",
     "Record",
-    "Row",
     "encode_record",
     "instance_of",
+    "member_state_of_record_untrusted",
     "merge",
     "monitors_of",
     "precedence",
-    "row_of_record_untrusted",
     "subjects_of",
     "tombstone",
     "validate_record",

@@ -2,9 +2,9 @@
 
 All present members stand on a circle in the order of their instances, which are hashes and so fall at random. A
 member's monitors are its first K successors that are not suspect; with K + 1 members or fewer, that is everyone. Where
-only the word of *elders* of two hosts counts against a member (rumormill.gossip.seniority), and its K monitors are not
-enough for that, the next elders who make up for it are added: so a death is never seen by newcomers alone. An elder
-among the K watches anyhow; one further on must be old enough to have taken that up.
+only the word of *elders* of two hosts counts against a member (rumormill.gossip.detection.voter_eligibility), and its K
+monitors are not enough for that, the next elders who make up for it are added: so a death is never seen by newcomers
+alone. An elder among the K watches anyhow; one further on must be old enough to have taken that up.
 
 Each member computes this from its own table alone. Views that differ for a moment do no harm: an unexpected heartbeat
 is a sign of life, and a missing one is verified before it counts for anything.
@@ -18,14 +18,16 @@ from collections.abc import Callable, Iterator
 
 from rumormill.membership.table import MemberTable
 
-HostOfElder = Callable[[bytes, bool], str]
+HostOfEstablished = Callable[[bytes, bool], str]
 """The host of a member, by half, if its word counts: as one of the K of a subject (True), or as one further on (False).
 Empty for a newcomer."""
-MOST = 8
+MAX_SUBJECTS_FACTOR = 8
 """So many times K subjects are watched at most: where two elders are left among hundreds, they cannot watch all."""
 
 
-def monitors_of(half: bytes, table: MemberTable, count: int, host_of_elder: HostOfElder | None = None) -> list[bytes]:
+def monitors_of(
+    member_id: bytes, table: MemberTable, count: int, host_of_elder: HostOfEstablished | None = None
+) -> list[bytes]:
     """The halves a member sends its heartbeats to: ``count`` unsuspected successors, suspects filling up if too few.
 
     With ``host_of_elder``, also the next ones until two of distinct hosts are among them.
@@ -34,7 +36,7 @@ def monitors_of(half: bytes, table: MemberTable, count: int, host_of_elder: Host
     suspects: list[bytes] = []
     hosts: set[str] = set()
     passed = 0
-    for other in _successors(half, table.order):
+    for other in _successors(member_id, table.present_ids):
         if other in table.suspects:
             suspects.append(other)
             continue
@@ -48,7 +50,9 @@ def monitors_of(half: bytes, table: MemberTable, count: int, host_of_elder: Host
     return monitors + suspects[: max(0, count - len(monitors))]
 
 
-def subjects_of(half: bytes, table: MemberTable, count: int, host_of_elder: HostOfElder | None = None) -> list[bytes]:
+def subjects_of(
+    member_id: bytes, table: MemberTable, count: int, host_of_elder: HostOfEstablished | None = None
+) -> list[bytes]:
     """The halves a member expects heartbeats from: predecessors until ``count`` unsuspected ones are passed.
 
     Suspects among them are watched as well. With ``host_of_elder``, also those further back who need this one.
@@ -57,9 +61,9 @@ def subjects_of(half: bytes, table: MemberTable, count: int, host_of_elder: Host
     hosts: set[str] = set()
     nearest: deque[str] = deque(maxlen=count)
     """The hosts of the latest passed: they are among the K of the next."""
-    host = host_of_elder(half, False) if host_of_elder is not None else ""
+    host = host_of_elder(member_id, False) if host_of_elder is not None else ""
     passed = 0
-    for other in _predecessors(half, table.order):
+    for other in _predecessors(member_id, table.present_ids):
         if passed < count or _needed(host, hosts.union(nearest)):
             subjects.append(other)
         if other not in table.suspects:
@@ -67,7 +71,7 @@ def subjects_of(half: bytes, table: MemberTable, count: int, host_of_elder: Host
             if host_of_elder is not None:
                 hosts.add(host_of_elder(other, False))
                 nearest.append(host_of_elder(other, True))
-        if len(subjects) == MOST * count or (passed >= count and not _needed(host, hosts)):
+        if len(subjects) == MAX_SUBJECTS_FACTOR * count or (passed >= count and not _needed(host, hosts)):
             break
     return subjects
 
@@ -81,17 +85,17 @@ def _enough(hosts: set[str]) -> bool:
     return len(hosts) - ("" in hosts) >= 2
 
 
-def _successors(half: bytes, order: list[bytes]) -> Iterator[bytes]:
-    start = bisect_right(order, half)
+def _successors(member_id: bytes, order: list[bytes]) -> Iterator[bytes]:
+    start = bisect_right(order, member_id)
     for index in range(start, start + len(order)):
         other = order[index % len(order)]
-        if other != half:
+        if other != member_id:
             yield other
 
 
-def _predecessors(half: bytes, order: list[bytes]) -> Iterator[bytes]:
-    start = bisect_left(order, half) - 1
+def _predecessors(member_id: bytes, order: list[bytes]) -> Iterator[bytes]:
+    start = bisect_left(order, member_id) - 1
     for index in range(start, start - len(order), -1):
         other = order[index % len(order)]
-        if other != half:
+        if other != member_id:
             yield other

@@ -22,7 +22,7 @@ from rumormill.membership.record import MAX_NAME_BYTES, Life
 
 WHOLE = 10_000
 """All keys, in basis points."""
-MAX_LEAP = 2**20
+MAX_COUNTER_JUMP = 2**20
 """How far above the highest counter held another's may be."""
 MAX_POLICIES = 512
 """Records held at most; more are refused and counted."""
@@ -70,7 +70,7 @@ class Rollout(msgspec.Struct, frozen=True, array_like=True):
     why: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
-class Canary(msgspec.Struct, frozen=True, array_like=True, tag="canary"):
+class CanaryPolicy(msgspec.Struct, frozen=True, array_like=True, tag="canary"):
     """Shares in the order in which the releases became candidates: the ring's gate stacks them in it."""
 
     shares: Annotated[list[Share], msgspec.Meta(max_length=32)]
@@ -89,7 +89,7 @@ class ZonePreference(msgspec.Struct, frozen=True, array_like=True, tag="zone"):
     zone: Annotated[str, msgspec.Meta(max_length=64)]
 
 
-Body = Canary | Maintenance | ZonePreference
+Body = CanaryPolicy | Maintenance | ZonePreference
 Kind = Literal["canary", "maintenance", "zone"]
 
 
@@ -107,7 +107,7 @@ class PolicyRecord(msgspec.Struct, frozen=True, array_like=True):
     @property
     def kind(self) -> Kind:
         match self.body:
-            case Canary():
+            case CanaryPolicy():
                 return "canary"
             case Maintenance():
                 return "maintenance"
@@ -115,7 +115,7 @@ class PolicyRecord(msgspec.Struct, frozen=True, array_like=True):
                 return "zone"
 
 
-class Policy(msgspec.Struct, frozen=True):
+class SignedPolicy(msgspec.Struct, frozen=True):
     """A record as it is held: with its bytes, its signature, and what they merge and are told apart by."""
 
     record: PolicyRecord
@@ -124,7 +124,7 @@ class Policy(msgspec.Struct, frozen=True):
     """Ed25519 by the policy key; empty where none is used."""
     checksum: int
     """64 bits over record and signature."""
-    half: bytes
+    member_id: bytes
     """8 bytes that name (kind, service), as a member's half names a member: in pushes and in the delta sync."""
 
     @property
@@ -137,7 +137,7 @@ _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _decoder = msgspec.msgpack.Decoder(PolicyRecord)
 
 
-def policy_half(kind: Kind, service: str) -> bytes:
+def policy_id(kind: Kind, service: str) -> bytes:
     """What names the policy of one kind of one service."""
     return hashlib.blake2b(f"{kind}\0{service}".encode(), digest_size=8, person=b"policy").digest()
 
@@ -152,7 +152,7 @@ def encode_policy(record: PolicyRecord) -> bytes:
 
 
 @functools.lru_cache(maxsize=4096)
-def policy_untrusted(encoded: bytes, signature: bytes) -> Policy:
+def policy_untrusted(encoded: bytes, signature: bytes) -> SignedPolicy:
     """Bytes from anywhere to a policy. Raises :class:`InvalidPolicy`, nothing else; checks no signature."""
     if len(encoded) > MAX_POLICY_BYTES:
         raise InvalidPolicy(f"it is longer than {MAX_POLICY_BYTES} bytes")
@@ -162,7 +162,9 @@ def policy_untrusted(encoded: bytes, signature: bytes) -> Policy:
         raise InvalidPolicy(str(error)) from None
     _validate(record)
     content = hashlib.blake2b(encoded + signature, digest_size=8, person=b"policy").digest()
-    return Policy(record, encoded, signature, int.from_bytes(content, "big"), policy_half(record.kind, record.service))
+    return SignedPolicy(
+        record, encoded, signature, int.from_bytes(content, "big"), policy_id(record.kind, record.service)
+    )
 
 
 def _validate(record: PolicyRecord) -> None:
@@ -174,7 +176,7 @@ def _validate(record: PolicyRecord) -> None:
         if not text.isprintable() or len(text.encode()) > MAX_NAME_BYTES:
             raise InvalidPolicy(f"the {what} cannot be printed, or is longer than {MAX_NAME_BYTES} bytes")
     match record.body:
-        case Canary(shares, rollout):
+        case CanaryPolicy(shares, rollout):
             _validate_shares(shares)
             if rollout is not None and rollout.position >= len(rollout.steps):
                 raise InvalidPolicy("the rollout is at a step that it has not")
@@ -199,12 +201,12 @@ def _validate_names(what: str, names: list[str]) -> None:
             raise InvalidPolicy(f"a {what} holds characters that cannot be printed")
 
 
-def precedence(policy: Policy) -> tuple[int, str, int]:
+def precedence(policy: SignedPolicy) -> tuple[int, str, int]:
     """The total order policies merge by."""
     return (policy.record.counter, policy.record.writer, policy.checksum)
 
 
-def merge(held: Policy | None, heard: Policy) -> Policy:
+def merge(held: SignedPolicy | None, heard: SignedPolicy) -> SignedPolicy:
     """What to hold after hearing: the greater of the two by :func:`precedence`."""
     if held is None or precedence(heard) > precedence(held):
         return heard
@@ -217,40 +219,40 @@ class PolicyTable:
     def __init__(self, count: Callable[[bytes, int], None], max_policies: int = MAX_POLICIES) -> None:
         self._count = count
         self._max = max_policies
-        self._held: dict[bytes, Policy] = {}
+        self._held: dict[bytes, SignedPolicy] = {}
         self.counter = 0
         """The highest seen: the next to be written has one more."""
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def __iter__(self) -> Iterator[Policy]:
+    def __iter__(self) -> Iterator[SignedPolicy]:
         """In the order in which they were first heard of."""
         return iter(self._held.values())
 
-    def __contains__(self, half: bytes) -> bool:
-        return half in self._held
+    def __contains__(self, member_id: bytes) -> bool:
+        return member_id in self._held
 
-    def get(self, half: bytes) -> Policy | None:
-        return self._held.get(half)
+    def get(self, member_id: bytes) -> SignedPolicy | None:
+        return self._held.get(member_id)
 
-    def leaps(self, policy: Policy) -> bool:
+    def leaps(self, policy: SignedPolicy) -> bool:
         """Whether a policy's counter is too far above all that is held to be believed."""
-        return policy.record.counter > self.counter + MAX_LEAP
+        return policy.record.counter > self.counter + MAX_COUNTER_JUMP
 
-    def full_for(self, policy: Policy) -> bool:
+    def full_for(self, policy: SignedPolicy) -> bool:
         """Whether there is no room for one more."""
-        return policy.half not in self._held and len(self._held) >= self._max
+        return policy.member_id not in self._held and len(self._held) >= self._max
 
-    def apply(self, policy: Policy) -> bool:
+    def apply(self, policy: SignedPolicy) -> bool:
         """Merge one policy; False when nothing changed. The bounds are the caller's to ask about first."""
-        before = self._held.get(policy.half)
+        before = self._held.get(policy.member_id)
         after = merge(before, policy)
         self.counter = max(self.counter, policy.record.counter)
         if after is before:
             return False
         if before is not None:
-            self._count(before.half, before.checksum)
-        self._held[after.half] = after
-        self._count(after.half, after.checksum)
+            self._count(before.member_id, before.checksum)
+        self._held[after.member_id] = after
+        self._count(after.member_id, after.checksum)
         return True

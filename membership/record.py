@@ -21,7 +21,7 @@ Address = tuple[str, int]
 """An IP literal (no brackets) and a UDP port. Never a host name: the core resolves nothing."""
 
 INSTANCE_BYTES = 16
-HALF_BYTES = 8
+MEMBER_ID_BYTES = 8
 MAX_NAME_BYTES = 128
 MAX_URL_BYTES = 256
 MAX_TAGS_BYTES = 512

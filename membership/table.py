@@ -17,19 +17,19 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from rumormill.membership.policy import Policy, PolicyTable
+from rumormill.membership.member_state import MemberState, merge
+from rumormill.membership.policy import PolicyTable, SignedPolicy
 from rumormill.membership.record import Liveness
-from rumormill.membership.row import Row, merge
 
-HEARSAY_SHARE = 4
+MAX_UNVERIFIED_SHARE = 4
 """One part in so many of a table may be tombstones of lives it never knew: who makes them up keeps no newcomer out."""
 
 
-class Change(msgspec.Struct, frozen=True, gc=False):
+class MemberChange(msgspec.Struct, frozen=True, gc=False):
     """What applying one row did to one slot."""
 
-    before: Row | None
-    after: Row | None
+    before: MemberState | None
+    after: MemberState | None
     """None when the slot was emptied."""
 
     @property
@@ -40,17 +40,17 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 class MemberTable:
     """The rows, by name and by half, and the present ones in monitoring order.
 
-    ``settled`` and ``pending`` map names to rows and ``order`` holds the halves of all present members, sorted; treat
-    them as read-only and change the table through :meth:`apply` and :meth:`forget`.
+    ``settled`` and ``pending`` map names to rows and ``present_ids`` holds the halves of all present members, sorted;
+    treat them as read-only and change the table through :meth:`apply` and :meth:`forget`.
     """
 
     def __init__(self, max_members: int = 10_000) -> None:
-        self.settled: dict[str, Row] = {}
-        self.pending: dict[str, Row] = {}
-        self.order: list[bytes] = []
+        self.settled: dict[str, MemberState] = {}
+        self.pending: dict[str, MemberState] = {}
+        self.present_ids: list[bytes] = []
         self.suspects: dict[bytes, None] = {}
         """Halves held suspect, in the order they came to be."""
-        self.buried: dict[bytes, None] = {}
+        self.tombstones: dict[bytes, None] = {}
         """Halves held dead or left."""
         self.touched: dict[bytes, None] = {}
         """Halves whose rows came, changed or went; whoever shows the table looks at these, and clears them."""
@@ -62,8 +62,8 @@ class MemberTable:
         self._max_members = max_members
         self._hearsay = 0
         """Rows without a record: tombstones of lives that were over when we heard of them, on somebody's word alone."""
-        self._by_half: dict[bytes, Row] = {}
-        self.get: Callable[[bytes], Row | None] = self._by_half.get
+        self._by_id: dict[bytes, MemberState] = {}
+        self.get: Callable[[bytes], MemberState | None] = self._by_id.get
         """The row of exactly this instance, if it is still the one its name is held by."""
         self._buckets = array("I", bytes(4 * 256))
         self.policies = PolicyTable(self._count_checksum)
@@ -72,12 +72,12 @@ class MemberTable:
     def __len__(self) -> int:
         return len(self.settled) + len(self.pending)
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[MemberState]:
         """Every row, in no promised order but the same one for the same history."""
         yield from self.settled.values()
         yield from self.pending.values()
 
-    def lives(self, name: str) -> list[Row]:
+    def lives(self, name: str) -> list[MemberState]:
         """What is held of a name: settled, then pending."""
         return [row for row in (self.settled.get(name), self.pending.get(name)) if row is not None]
 
@@ -95,18 +95,18 @@ class MemberTable:
 
     def in_bucket(self, number: int) -> list[bytes]:
         """The halves of the present members of one bucket, sorted."""
-        order = self.order
+        order = self.present_ids
         end = len(order) if number == 255 else bisect_left(order, bytes((number + 1,)))
         return order[bisect_left(order, bytes((number,)), 0, end) : end]
 
-    def apply(self, row: Row) -> Change | None:
+    def apply(self, row: MemberState) -> MemberChange | None:
         """Merge one row into its slot; None when nothing changed."""
         slots = self.pending if row.pending else self.settled
         before = slots.get(row.name)
         after = merge(before, row)
         if after is before:
             return None
-        elsewhere = self._by_half.get(row.half)
+        elsewhere = self._by_id.get(row.member_id)
         if elsewhere is not None and elsewhere.pending != row.pending and not _supersedes(row, elsewhere):
             return None  # the same instance, known in the other slot by a later account
         if row.pending and (settled := self.settled.get(row.name)) is not None and settled.life >= row.life:
@@ -119,103 +119,103 @@ class MemberTable:
         if not row.pending and (rival := self.pending.get(row.name)) is not None and rival.life <= after.life:
             self._drop(rival)
         self._replace(slots, before, after)
-        return Change(before, after)
+        return MemberChange(before, after)
 
-    def would_change(self, row: Row) -> bool:
+    def would_change(self, row: MemberState) -> bool:
         """Whether :meth:`apply` might change anything: False is certain, and costs nothing."""
         slots = self.pending if row.pending else self.settled
         held = slots.get(row.name)
         return merge(held, row) is not held
 
-    def apply_policy(self, policy: Policy) -> bool:
+    def apply_policy(self, policy: SignedPolicy) -> bool:
         """Merge one policy; False when nothing changed."""
         changed = self.policies.apply(policy)
         self.version += changed
         return changed
 
-    def withdraw_suspicion(self, half: bytes) -> Change | None:
+    def withdraw_suspicion(self, member_id: bytes) -> MemberChange | None:
         """Take back a suspicion that was never spread: no merge, but for an observer that was itself cut off."""
-        row = self._by_half.get(half)
+        row = self._by_id.get(member_id)
         if row is None or row.liveness is not Liveness.SUSPECT:
             return None
         slots = self.pending if row.pending else self.settled
-        after = row.held(Liveness.ALIVE)
+        after = row.with_liveness(Liveness.ALIVE)
         self._replace(slots, row, after)
-        return Change(row, after)
+        return MemberChange(row, after)
 
-    def forget(self, half: bytes) -> Change | None:
+    def forget(self, member_id: bytes) -> MemberChange | None:
         """Drop a row whose tombstone has served its time."""
-        row = self._by_half.get(half)
+        row = self._by_id.get(member_id)
         if row is None:
             return None
         self._drop(row)
         self.version += 1
-        return Change(row, None)
+        return MemberChange(row, None)
 
-    def _admits(self, row: Row, before: Row | None) -> bool:
+    def _admits(self, row: MemberState, before: MemberState | None) -> bool:
         """Room for it, and no instance under two names: keys are made for one name, so only a liar has that."""
-        namesake = self._by_half.get(row.half)
+        namesake = self._by_id.get(row.member_id)
         if namesake is not None and namesake.name != row.name:
             return False
         if before is not None or row.name in self.settled:
             return True
-        if row.record is None and HEARSAY_SHARE * self._hearsay >= self._max_members:
+        if row.record is None and MAX_UNVERIFIED_SHARE * self._hearsay >= self._max_members:
             return False
         return len(self) < self._max_members
 
-    def _drop(self, row: Row) -> None:
+    def _drop(self, row: MemberState) -> None:
         del (self.pending if row.pending else self.settled)[row.name]
         self._unindex(row)
 
-    def _replace(self, slots: dict[str, Row], before: Row | None, after: Row) -> None:
+    def _replace(self, slots: dict[str, MemberState], before: MemberState | None, after: MemberState) -> None:
         if before is not None:
             self._unindex(before)
         slots[after.name] = after
         self._index(after)
         self.version += 1
 
-    def _index(self, row: Row) -> None:
-        half = row.half
-        self._by_half[half] = row
-        self.touched[half] = None
+    def _index(self, row: MemberState) -> None:
+        member_id = row.member_id
+        self._by_id[member_id] = row
+        self.touched[member_id] = None
         self._hearsay += row.record is None
         if not row.present:
-            self.buried[half] = None
+            self.tombstones[member_id] = None
             return
-        position = bisect_left(self.order, half)
-        if position == len(self.order) or self.order[position] != half:
-            self.order.insert(position, half)
+        position = bisect_left(self.present_ids, member_id)
+        if position == len(self.present_ids) or self.present_ids[position] != member_id:
+            self.present_ids.insert(position, member_id)
         if row.liveness is Liveness.SUSPECT:
-            self.suspects[half] = None
+            self.suspects[member_id] = None
         self._count(row)
 
-    def _unindex(self, row: Row) -> None:
-        half = row.half
-        if self._by_half.get(half) is not row:
+    def _unindex(self, row: MemberState) -> None:
+        member_id = row.member_id
+        if self._by_id.get(member_id) is not row:
             return
-        del self._by_half[half]
-        self.touched[half] = None
+        del self._by_id[member_id]
+        self.touched[member_id] = None
         self._hearsay -= row.record is None
-        self.buried.pop(half, None)
-        self.suspects.pop(half, None)
+        self.tombstones.pop(member_id, None)
+        self.suspects.pop(member_id, None)
         if row.present:
-            del self.order[bisect_left(self.order, half)]
+            del self.present_ids[bisect_left(self.present_ids, member_id)]
             self._count(row)
 
-    def _count(self, row: Row) -> None:
+    def _count(self, row: MemberState) -> None:
         """Put a present row into the checksums, or take it out: exclusive-or does both."""
-        self._count_checksum(row.half, row.checksum)
+        self._count_checksum(row.member_id, row.checksum)
 
-    def _count_checksum(self, half: bytes, checksum: int) -> None:
+    def _count_checksum(self, member_id: bytes, checksum: int) -> None:
         self.digest ^= checksum
-        self._buckets[half_bucket(half)] ^= checksum & 0xFFFFFFFF
+        self._buckets[sync_bucket(member_id)] ^= checksum & 0xFFFFFFFF
 
 
-def _supersedes(row: Row, known: Row) -> bool:
+def _supersedes(row: MemberState, known: MemberState) -> bool:
     """Whether an account of an instance is later than one of the same instance in the other slot."""
     return (row.generation, row.incarnation) > (known.generation, known.incarnation)
 
 
-def half_bucket(half: bytes) -> int:
+def sync_bucket(member_id: bytes) -> int:
     """Which of the 256 sync buckets a member falls into."""
-    return half[0]
+    return member_id[0]

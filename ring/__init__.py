@@ -7,10 +7,10 @@ start); what a caller remembers and does may not, nor anything that holds a sock
 """
 
 from rumormill.ring.explain import Candidate, Explanation, explain
-from rumormill.ring.gate import Gate
-from rumormill.ring.hashring import DEFAULT_POINTS, EmptyRing, HashRing
+from rumormill.ring.hash_ring import DEFAULT_POINTS, EmptyRing, HashRing
 from rumormill.ring.routing import Routing, canonical_routing, routing_digest
-from rumormill.ring.worker import CanaryShare, Policy, Worker, WorkersAnswer
+from rumormill.ring.traffic_split import TrafficSplit
+from rumormill.ring.worker import CanaryShare, RoutingPolicy, Worker, WorkersAnswer
 
 __all__ = [
     "DEFAULT_POINTS",
@@ -18,10 +18,10 @@ __all__ = [
     "Candidate",
     "EmptyRing",
     "Explanation",
-    "Gate",
     "HashRing",
-    "Policy",
     "Routing",
+    "RoutingPolicy",
+    "TrafficSplit",
     "Worker",
     "WorkersAnswer",
     "canonical_routing",

@@ -7,9 +7,14 @@ from typing import Final
 
 import msgspec
 
-from rumormill.ring.hashring import Key, key_position
+from rumormill.ring.admission import (
+    admit_fraction_by_age,
+    admit_fraction_by_utilization,
+    key_fraction,
+    utilization_bound,
+)
+from rumormill.ring.hash_ring import Key, key_position
 from rumormill.ring.routing import Routing
-from rumormill.ring.steps import part_by_age, part_by_utilization, place_of, utilization_bound
 from rumormill.ring.worker import LivenessWord, Worker
 from rumormill.ring.zones import zone_slot
 
@@ -96,7 +101,7 @@ def explain(
         zone_slot=zone_slot(key),
         zone_kept=kept,
         zoned=_zone_in_words(preferred, zone_slot(key), kept),
-        place=round(place_of(key), 4),
+        place=round(key_fraction(key), 4),
         chosen=best.name if best else None,
         candidates=candidates,
     )
@@ -119,7 +124,7 @@ class _Candidates:
     ) -> None:
         self._routing = routing
         self._key = key
-        self._place = place_of(key)
+        self._place = key_fraction(key)
         self._utilization = utilization
         self._ages = ages
         self._liveness = liveness
@@ -143,10 +148,10 @@ class _Candidates:
         return found
 
     def _candidate(self, worker: Worker, point: int, why: str) -> Candidate:
-        by_age = part_by_age(self._ages.get(worker.name, float("inf")))
+        by_age = admit_fraction_by_age(self._ages.get(worker.name, float("inf")))
         busy = self._utilization.get(worker.name)
         bound = self._bounds[self._routing.gate.group(worker.release)]
-        by_load = 1.0 if busy is None or bound is None else part_by_utilization(1.0, busy, bound)
+        by_load = 1.0 if busy is None or bound is None else admit_fraction_by_utilization(1.0, busy, bound)
         liveness = self._liveness.get(worker.name, worker.liveness)
         objection = ""
         if liveness == "suspect":

@@ -1,8 +1,8 @@
 """Where the keys of one service go, and the digest by which two computations of it are compared.
 
-A key's way: the gate chooses the release (gate.py), that release's ring the order of its workers (hashring.py), and
-where a zone is preferred, those in it come first for as many keys as it should keep (zones.py). Behind the workers of
-the release come those of the others, so that the order holds every routable worker.
+A key's way: the gate chooses the release (traffic_split.py), that release's ring the order of its workers
+(hash_ring.py), and where a zone is preferred, those in it come first for as many keys as it should keep (zones.py).
+Behind the workers of the release come those of the others, so that the order holds every routable worker.
 
 The digest covers exactly what decides: the routable workers and the policy. Liveness (a suspect is still in the ring),
 utilization, tags and `since` are not in it, so a suspicion or a load figure never makes a caller think that keys moved.
@@ -17,10 +17,10 @@ from types import MappingProxyType
 
 import msgspec
 
-from rumormill.ring.gate import Gate, Group, basis_points
-from rumormill.ring.hashring import EmptyRing, HashRing, Key, thousandths
-from rumormill.ring.pieces import whole
-from rumormill.ring.worker import Policy, Worker
+from rumormill.ring.hash_ring import EmptyRing, HashRing, Key, thousandths
+from rumormill.ring.incremental import whole
+from rumormill.ring.traffic_split import Group, TrafficSplit, basis_points
+from rumormill.ring.worker import RoutingPolicy, Worker
 from rumormill.ring.zones import capacities, kept_basis_points, zone_slot
 
 _FORMAT = "rumormill-routing/2"
@@ -29,7 +29,7 @@ _FORMAT = "rumormill-routing/2"
 _encode = msgspec.json.Encoder().encode
 
 
-def canonical_routing(service: str, workers: Iterable[Worker], policy: Policy) -> bytes:
+def canonical_routing(service: str, workers: Iterable[Worker], policy: RoutingPolicy) -> bytes:
     """The bytes the routing digest is taken over: compact JSON in UTF-8, equal wherever routing is equal.
 
     ``["rumormill-routing/2", service, [[name, generation, instance, url, zone, release, thousandths], ...],
@@ -45,7 +45,7 @@ def canonical_routing(service: str, workers: Iterable[Worker], policy: Policy) -
     return _encode((_FORMAT, service, rows, shares, policy.zone))
 
 
-def routing_digest(service: str, workers: Iterable[Worker], policy: Policy) -> str:
+def routing_digest(service: str, workers: Iterable[Worker], policy: RoutingPolicy) -> str:
     """16 hexadecimal digits: the first 8 bytes of SHA-256 over :func:`canonical_routing`.
 
     `workers` may hold any; those that are not routable do not count.
@@ -57,18 +57,19 @@ class Routing:
     """The owners of every key of one service, for one set of workers and one policy. Immutable.
 
     Suspects stand where the ring puts them: trying them last is the caller's step, as are load and slow start
-    (steps.py). A `zone` is the caller's own; a caller that names none has the policy's, and "" asks for no preference.
+    (admission.py). A `zone` is the caller's own; a caller that names none has the policy's, and "" asks for no
+    preference.
     """
 
     __slots__ = ("_by_name", "_kept", "_rings", "_zones", "digest", "gate", "policy", "service")
 
-    def __init__(self, service: str, workers: Iterable[Worker], policy: Policy | None = None) -> None:
+    def __init__(self, service: str, workers: Iterable[Worker], policy: RoutingPolicy | None = None) -> None:
         """`workers` may hold any; only the routable are in the ring."""
-        self._take(service, _routable(workers), policy or Policy())
-        self.gate = Gate(self.policy.canary)
+        self._take(service, _routable(workers), policy or RoutingPolicy())
+        self.gate = TrafficSplit(self.policy.canary)
         self._rings = whole(self._rings_from({}))
 
-    def _take(self, service: str, by_name: dict[str, Worker], policy: Policy) -> None:
+    def _take(self, service: str, by_name: dict[str, Worker], policy: RoutingPolicy) -> None:
         self.service = service
         self.policy = policy
         self._by_name = by_name
@@ -147,18 +148,18 @@ class Routing:
             kept = self._kept[zone, group] = kept_basis_points(zone, here, self._zones)
         return kept
 
-    def evolve(self, workers: Iterable[Worker], policy: Policy | None = None) -> Routing:
+    def updated(self, workers: Iterable[Worker], policy: RoutingPolicy | None = None) -> Routing:
         """The same as a new Routing of `workers`, made from this one's rings where few of them have changed."""
-        return whole(self.evolve_in_pieces(workers, policy))
+        return whole(self.updated_in_pieces(workers, policy))
 
-    def evolve_in_pieces(
-        self, workers: Iterable[Worker], policy: Policy | None = None
+    def updated_in_pieces(
+        self, workers: Iterable[Worker], policy: RoutingPolicy | None = None
     ) -> Generator[None, None, Routing]:
-        """The same, returned by a generator that makes it in pieces of a few milliseconds (pieces.py)."""
+        """The same, returned by a generator that makes it in pieces of a few milliseconds (incremental.py)."""
         routing = Routing.__new__(Routing)
-        routing._take(self.service, _routable(workers), policy or Policy())
+        routing._take(self.service, _routable(workers), policy or RoutingPolicy())
         same = list(self.gate.canary) == routing.policy.canary
-        routing.gate = self.gate if same else Gate(routing.policy.canary)
+        routing.gate = self.gate if same else TrafficSplit(routing.policy.canary)
         routing._rings = yield from routing._rings_from(self._rings)
         return routing
 

@@ -52,13 +52,13 @@ class CanaryShare(msgspec.Struct, frozen=True):
     """0 to 1, four decimals. At 0 it gets none, which is not the same as being no candidate."""
 
 
-class Policy(msgspec.Struct, frozen=True):
+class RoutingPolicy(msgspec.Struct, frozen=True):
     """Pool policy for one service, as callers see it."""
 
     index: int = 0
     canary: list[CanaryShare] = []
     """In the order in which they became candidates: a new one belongs at the end, and one that is changed or set to 0
-    stays where it is, so that nobody else's keys move (gate.py)."""
+    stays where it is, so that nobody else's keys move (traffic_split.py)."""
     zone: str = ""
     """The zone preferred by callers that name none of their own."""
 
@@ -75,5 +75,5 @@ class WorkersAnswer(msgspec.Struct, frozen=True):
     routing_digest: str
     """16 hexadecimal digits; equal digests mean equal owners for every key."""
     isolated: bool
-    policy: Policy
+    policy: RoutingPolicy
     workers: list[Worker]

@@ -11,6 +11,6 @@ import rumormill.sidecar.log  # noqa: F401  first: it decides what structlog bri
 from rumormill.sidecar.agent import run
 from rumormill.sidecar.errors import AgentError, BindError, NameTaken, SettingsError
 from rumormill.sidecar.settings import Settings
-from rumormill.sidecar.sources import load
+from rumormill.sidecar.settings_sources import load
 
 __all__ = ["AgentError", "BindError", "NameTaken", "Settings", "SettingsError", "load", "run"]

@@ -23,22 +23,23 @@ import trio
 
 from rumormill.discovery import DiscoveryServer
 from rumormill.gossip import Node, ProtocolSettings
-from rumormill.gossip.credentials import Authority, Credential
-from rumormill.gossip.transport import GossipTransport, boot_clock, missing_options
+from rumormill.gossip.security.credentials import Authority, Credential
+from rumormill.gossip.udp.transport import GossipTransport, boot_clock, missing_options
 from rumormill.membership.record import Readiness
 from rumormill.membership.view import Event
-from rumormill.sidecar.companion import Companion, profile_of
-from rumormill.sidecar.contacts import Contacts
+from rumormill.sidecar.commands import SidecarCommands, profile_of
 from rumormill.sidecar.errors import NameTaken
 from rumormill.sidecar.identity import read_authority, read_identity
-from rumormill.sidecar.keyfile import KeyFile, key_file_keeper, read_key_file
+from rumormill.sidecar.key_file import KeyFile, key_file_writer, read_key_file
 from rumormill.sidecar.line_writer import LineWriter
 from rumormill.sidecar.log import Log, monotonic, open_log
 from rumormill.sidecar.reload import InForce, Reloader, read_in_force
 from rumormill.sidecar.secrets import read_policy_key
+from rumormill.sidecar.seeds import SeedResolver
 from rumormill.sidecar.settings import Settings
+from rumormill.sidecar.settings_values import HostPort
 from rumormill.sidecar.shared_worker import SharedWorker
-from rumormill.sidecar.snapshot import Remembered, SnapshotIgnored, read_snapshot_untrusted, snapshot_keeper
+from rumormill.sidecar.snapshot import Remembered, SnapshotIgnored, read_snapshot_untrusted, snapshot_writer
 from rumormill.sidecar.sockets import (
     Listener,
     bound_endpoint,
@@ -47,7 +48,6 @@ from rumormill.sidecar.sockets import (
     raise_file_limit,
 )
 from rumormill.sidecar.tls import CertificateKeeper
-from rumormill.sidecar.values import Endpoint
 from rumormill.sidecar.wall_clock import WallClock
 from rumormill.sidecar.worker_check import WorkerCheck
 from rumormill.sidecar.worker_process import WorkerProcess, check_process
@@ -80,7 +80,7 @@ def run(read: Callable[[], Settings]) -> None:
         log.info(
             "bound",
             monotonic=monotonic(),
-            gossip=str(Endpoint(*sock.getsockname()[:2])),
+            gossip=str(HostPort(*sock.getsockname()[:2])),
             advertise=str(in_force.settings.reached_at),
         )
         for lost in missing_options(sock, refusals=not settings.no_icmp_evidence):
@@ -108,7 +108,7 @@ def _told(settings: Settings, sock: socket.socket) -> Settings:
     """The settings with the port the kernel chose, where none was chosen by the operator."""
     told = settings.reached_at
     port = told.port or sock.getsockname()[1]
-    return msgspec.structs.replace(settings, advertise=Endpoint(told.host, port))
+    return msgspec.structs.replace(settings, advertise=HostPort(told.host, port))
 
 
 class _Agent:
@@ -188,7 +188,7 @@ class _Agent:
         process = secrets.token_hex(8)
         self.node = self._new_node(rng, remembered)
         self.transport = GossipTransport(self.node, self.sock, on_change=self._on_change, on_events=self._on_events)
-        self.companion = Companion(
+        self.companion = SidecarCommands(
             settings,
             node=self.node,
             transport=self.transport,
@@ -271,7 +271,7 @@ class _Agent:
 
     def _wire_memory(self, rng: random.Random, remembered: Remembered) -> None:
         settings, node = self.settings, self.node
-        self.contacts = Contacts(
+        self.contacts = SeedResolver(
             settings.join,
             remembered.addresses,
             family=self.sock.family,
@@ -281,7 +281,7 @@ class _Agent:
             joined=lambda: node.joined,
             on_trouble=lambda seed, why: self.log.warning("join", seed=str(seed), trouble=why),
         )
-        self.keeper = snapshot_keeper(
+        self.keeper = snapshot_writer(
             settings.snapshot,
             settings.name,
             settings.cluster,
@@ -290,7 +290,7 @@ class _Agent:
             self._warn,
         )
         self.keys_held = self._key_content()  # what the keeper last heard of: few events are about keys
-        self.key_keeper = key_file_keeper(
+        self.key_keeper = key_file_writer(
             settings.key_file, self._key_content, self._warn_of_keys, self._key_file_written
         )
 

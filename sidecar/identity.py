@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rumormill.gossip.credentials import AUTHORITY_PUBLIC, Authority, Credential, InvalidCredential, Issuer, certified
+from rumormill.gossip.security.credentials import (
+    AUTHORITY_PUBLIC,
+    Authority,
+    Credential,
+    InvalidCredential,
+    Issuer,
+    certified,
+)
 from rumormill.sidecar.errors import SettingsError
 from rumormill.sidecar.secrets import MAX_BYTES, read_private
 

@@ -19,7 +19,7 @@ import trio
 from rumormill.discovery import Access
 from rumormill.gossip import KeyRing
 from rumormill.sidecar.errors import AgentError, SettingsError
-from rumormill.sidecar.keyfile import read_key_file
+from rumormill.sidecar.key_file import read_key_file
 from rumormill.sidecar.log import Log
 from rumormill.sidecar.secrets import MAX_BYTES, read_token_file
 from rumormill.sidecar.settings import Settings

@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from rumormill.gossip.policies import PolicyKey
+from rumormill.gossip.dissemination.policy_replication import PolicyKey
 from rumormill.sidecar.errors import SettingsError
 
 MAX_BYTES = 1 << 16

@@ -1,7 +1,7 @@
 """What an agent is told, in one structure. Its fields are the settings.
 
 The command line's flags (``--key-file``), the variables (``RUMORMILL_KEY_FILE``) and the TOML keys (``key-file``) are
-all made from them; :mod:`rumormill.sidecar.sources` reads those.
+all made from them; :mod:`rumormill.sidecar.settings_sources` reads those.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from rumormill.membership.record import MAX_NAME_BYTES
-from rumormill.sidecar.values import Endpoint, HttpAddress, Seconds, WorkerUrl
+from rumormill.sidecar.settings_values import HostPort, HttpAddress, Seconds, WorkerUrl
 
 Label = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_BYTES)]
 
@@ -29,12 +29,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     cluster: Annotated[Label, _about("The pool's label: nothing crosses labels.", "LABEL")]
     service: Annotated[Label, _about("What callers ask the pool for.", "NAME")]
     worker: Annotated[WorkerUrl, _about("Where this sidecar reaches its worker.", "URL")]
-    gossip: Annotated[Endpoint, _about("UDP address to gossip on.", "HOST:PORT")] = Endpoint("127.0.0.1", 7946)
+    gossip: Annotated[HostPort, _about("UDP address to gossip on.", "HOST:PORT")] = HostPort("127.0.0.1", 7946)
     http: Annotated[
         HttpAddress, _about("Address of the discovery endpoint; unix:PATH for a socket of mode 0600.", "HOST:PORT")
     ] = HttpAddress("127.0.0.1", 7380)
     join: Annotated[
-        tuple[Endpoint, ...],
+        tuple[HostPort, ...],
         _about(
             "A member to join; repeat it. Names are resolved again for ever, and nobody need be there yet.", "HOST:PORT"
         ),
@@ -52,7 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     ] = None
     insecure_plaintext: Annotated[bool, _about("Gossip unsealed: for a laptop, never for a network.")] = False
     advertise: Annotated[
-        Endpoint | None,
+        HostPort | None,
         _about("UDP address the others reach this one at. Default: the address it is bound to.", "HOST:PORT"),
     ] = None
     advertise_worker: Annotated[
@@ -99,7 +99,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     http_insecure: Annotated[bool, _about("Let anyone on the network read here.")] = False
 
     @property
-    def reached_at(self) -> Endpoint:
+    def reached_at(self) -> HostPort:
         """Where the others reach this member; its port is 0 until the socket is bound, where none was chosen."""
         return self.advertise or self.gossip
 

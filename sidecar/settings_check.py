@@ -18,7 +18,7 @@ from rumormill.membership.record import (
 )
 from rumormill.sidecar.errors import SettingsError
 from rumormill.sidecar.settings import Settings
-from rumormill.sidecar.values import BadValue, Endpoint, WorkerUrl
+from rumormill.sidecar.settings_values import BadValue, HostPort, WorkerUrl
 
 
 def checked(settings: Settings) -> Settings:
@@ -48,7 +48,7 @@ def _resolved(settings: Settings) -> Settings:
     return msgspec.structs.replace(settings, gossip=gossip, advertise=advertise, http=_resolve("http", settings.http))
 
 
-def _resolve(key: str, endpoint: Endpoint) -> Endpoint:
+def _resolve(key: str, endpoint: HostPort) -> HostPort:
     try:
         return endpoint.resolved()
     except BadValue as error:
@@ -102,7 +102,7 @@ def _check_worker(settings: Settings) -> None:
 
 def _advertise_worker_hint(settings: Settings, told: WorkerUrl) -> str:
     advertise = settings.reached_at
-    reachable = Endpoint(advertise.host, told.endpoint.port)
+    reachable = HostPort(advertise.host, told.endpoint.port)
     scheme = "https" if told.secure else "http"
     return f"say where callers reach the worker: --advertise-worker {scheme}://{reachable}{told.path}"
 
@@ -156,20 +156,20 @@ def _check_join(settings: Settings) -> None:
         _check_reach(settings, seed)
 
 
-def _check_reach(settings: Settings, seed: Endpoint) -> None:
+def _check_reach(settings: Settings, seed: HostPort) -> None:
     """Nothing gets from a loopback address to another machine, or back. Names are looked at when they resolve."""
     if seed.loopback or seed.of_this_machine:
         return
     for flag, ours in (("--gossip", settings.gossip), ("--advertise", settings.reached_at)):
         if ours.loopback:
-            own = Endpoint(_own_address_towards(seed), ours.port)
+            own = HostPort(_own_address_towards(seed), ours.port)
             raise SettingsError(
                 f"{flag} {ours} is loopback, which reaches this machine only, and --join {seed} is another",
                 f"give the address the others reach this machine at: {flag} {own}",
             )
 
 
-def _own_address_towards(seed: Endpoint) -> str:
+def _own_address_towards(seed: HostPort) -> str:
     """Which of this machine's addresses the kernel would send from; nothing is sent."""
     try:
         with socket.socket(seed.family, socket.SOCK_DGRAM) as probe:

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from rumormill.membership.record import MAX_LIFE, Address, Life
-from rumormill.sidecar.kept_file import FileKeeper, replace_file
+from rumormill.sidecar.file_writer import FileWriter, replace_file
 
 MAX_BYTES = 1 << 20
 QUIET_SECONDS = 1.0
@@ -32,7 +32,7 @@ Content = tuple[int, list[Address], Policies]
 """Generation, addresses, policies."""
 
 
-class Snapshot(msgspec.Struct, frozen=True):
+class SavedState(msgspec.Struct, frozen=True):
     """The file's content, as JSON."""
 
     name: str
@@ -62,7 +62,7 @@ def read_snapshot_untrusted(path: Path, name: str, cluster: str) -> Remembered:
     """What the file says, nothing where there is none. Raises :class:`SnapshotIgnored` for any other trouble."""
     try:
         with path.open("rb") as file:
-            snapshot = msgspec.json.decode(file.read(MAX_BYTES), type=Snapshot)
+            snapshot = msgspec.json.decode(file.read(MAX_BYTES), type=SavedState)
     except FileNotFoundError:
         return Remembered()
     except OSError as error:
@@ -86,11 +86,11 @@ def write_snapshot(
     policies: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
     """Replace the file in one step. Blocks for the disk; raises OSError, and the old file is still there then."""
-    snapshot = Snapshot(name, cluster, generation, list(addresses)[:MAX_ADDRESSES], policies=list(policies))
+    snapshot = SavedState(name, cluster, generation, list(addresses)[:MAX_ADDRESSES], policies=list(policies))
     replace_file(path, msgspec.json.encode(snapshot) + b"\n")
 
 
-def snapshot_keeper(
+def snapshot_writer(
     path: Path | None,
     name: str,
     cluster: str,
@@ -98,7 +98,7 @@ def snapshot_keeper(
     remembered: Sequence[Address],
     warn: Callable[[str], None],
     quiet: float = QUIET_SECONDS,
-) -> FileKeeper[Content]:
+) -> FileWriter[Content]:
     """Keeps the file as new as a second ago.
 
     ``remembered`` stands until other addresses are known: a pool that is gone for a moment must not empty the book.
@@ -114,7 +114,7 @@ def snapshot_keeper(
     def write(path: Path, content: Content) -> None:
         write_snapshot(path, name, cluster, *content)
 
-    return FileKeeper(path, content, write, warn, quiet=quiet)
+    return FileWriter(path, content, write, warn, quiet=quiet)
 
 
 def _is_literal(host: str) -> bool:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import trio
 
-from rumormill.gossip.transport import bind_udp
+from rumormill.gossip.udp.transport import bind_udp
 from rumormill.sidecar.errors import BindError
+from rumormill.sidecar.settings_values import HostPort, HttpAddress
 from rumormill.sidecar.tls import CertificateKeeper, TlsListener
-from rumormill.sidecar.values import Endpoint, HttpAddress
 
 BACKLOG = 1024
 """Callers that may wait to be accepted: after a stall of the loop they all come at once."""
@@ -28,7 +28,7 @@ def raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def open_gossip_socket(endpoint: Endpoint, *, refusals: bool) -> socket.socket:
+def open_gossip_socket(endpoint: HostPort, *, refusals: bool) -> socket.socket:
     """The one UDP socket; ``refusals`` as for :func:`bind_udp`. Raises :class:`BindError`."""
     try:
         return bind_udp((endpoint.host, endpoint.port), refusals=refusals)
@@ -96,15 +96,15 @@ def _unix_refused(path: Path, error: OSError) -> BindError:
     return BindError(f"cannot listen on --http unix:{path}: {reason}", hints.get(error.errno or 0, ""))
 
 
-def bound_endpoint(listener: Listener) -> Endpoint:
+def bound_endpoint(listener: Listener) -> HostPort:
     """Where a listener of :func:`open_http_listeners` really listens."""
     plain = listener.transport_listener if isinstance(listener, TlsListener) else listener
     assert isinstance(plain, trio.SocketListener)  # noqa: S101  for the type checker: we opened it
     name = plain.socket.getsockname()
-    return HttpAddress.parse(f"unix:{name}") if isinstance(name, str) else Endpoint(*name[:2])
+    return HttpAddress.parse(f"unix:{name}") if isinstance(name, str) else HostPort(*name[:2])
 
 
-def _refused(flag: str, endpoint: Endpoint, error: OSError, who: str) -> BindError:
+def _refused(flag: str, endpoint: HostPort, error: OSError, who: str) -> BindError:
     hints = {
         errno.EADDRINUSE: f"{who} shows who has it; stop that one, or choose another {flag}",
         errno.EADDRNOTAVAIL: f"it is not an address of this machine: ip addr shows those; choose another {flag}",

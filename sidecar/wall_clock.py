@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from rumormill.gossip.transport import boot_clock
+from rumormill.gossip.udp.transport import boot_clock
 
 STEP: Final = 0.05
 """Seconds that make a step. Less, and a busy machine looks like one; more, and times disagree by so much."""

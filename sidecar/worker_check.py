@@ -27,7 +27,7 @@ import httptools
 import trio
 
 from rumormill.membership.record import Readiness
-from rumormill.sidecar.values import Endpoint, WorkerUrl
+from rumormill.sidecar.settings_values import HostPort, WorkerUrl
 
 MISSES = 3
 MAX_ANSWER_BYTES = 1 << 16
@@ -223,7 +223,7 @@ class _PlainStream:
     connected at once, it takes the request at once. A check each second is a good part of what an idle sidecar costs.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: HostPort) -> None:
         """Begins to connect; whether that fails, :meth:`send_all` tells."""
         self._socket = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
@@ -253,7 +253,7 @@ class _PlainStream:
 _Stream = _PlainStream | trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
-async def _connect(endpoint: Endpoint, tls: ssl.SSLContext | None) -> _Stream:
+async def _connect(endpoint: HostPort, tls: ssl.SSLContext | None) -> _Stream:
     if endpoint.ip is not None and tls is None:
         return _PlainStream(endpoint)
     if tls is None:
@@ -326,7 +326,7 @@ class _Question:
                 self._stream.close()
 
 
-def _words(error: BaseException | None, endpoint: Endpoint) -> str:
+def _words(error: BaseException | None, endpoint: HostPort) -> str:
     if _refused(error):
         return f"nothing listens on {endpoint}"
     if isinstance(error, ssl.SSLCertVerificationError):

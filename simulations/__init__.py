@@ -6,24 +6,24 @@ reports. Nothing here reads a clock, opens a socket or sleeps; one seed gives on
 membership, gossip, ring and ``discovery.view``. It knows no command line (``cli/simulate.py`` does).
 """
 
-from rumormill.simulations.births import RumormillFactory
+from rumormill.simulations.factories import RumormillFactory
 from rumormill.simulations.history import Concluded, History
-from rumormill.simulations.network import LAN, WAN, Burst, Fault, Latency, Trouble
-from rumormill.simulations.participant import Birth, NodeFactory, Participant
+from rumormill.simulations.network import LAN, WAN, ActiveFault, Burst, Latency, LinkFault
+from rumormill.simulations.protocol import NodeFactory, NodeStart, SimulatedNode
 from rumormill.simulations.world import World
 
 __all__ = [
     "LAN",
     "WAN",
-    "Birth",
+    "ActiveFault",
     "Burst",
     "Concluded",
-    "Fault",
     "History",
     "Latency",
+    "LinkFault",
     "NodeFactory",
-    "Participant",
+    "NodeStart",
     "RumormillFactory",
-    "Trouble",
+    "SimulatedNode",
     "World",
 ]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from rumormill.membership.record import Address
 from rumormill.membership.view import Event
 from rumormill.simulations.network import Network
-from rumormill.simulations.participant import Participant
+from rumormill.simulations.protocol import SimulatedNode
 from rumormill.simulations.scheduler import SECOND, Action, Scheduler, microseconds
 
 NEVER = 1 << 62
@@ -35,7 +35,7 @@ BUFFER_OVERHEAD = 704
 _OFF, _FROZEN, _SLOW = 1, 2, 4
 
 
-class Host:
+class SimulatedHost:
     """One machine in the world. ``arrive`` and ``tick`` are scheduler actions."""
 
     __slots__ = (
@@ -85,12 +85,12 @@ class Host:
         address: Address,
         network: Network,
         rng: random.Random,
-        on_events: Callable[[Host, Sequence[Event]], None],
+        on_events: Callable[[SimulatedHost, Sequence[Event]], None],
     ) -> None:
         self.key = key
         self.index = index
         self.address = address
-        self.node: Participant | None = None
+        self.node: SimulatedNode | None = None
         self.booted_at = 0
         """When the present process started, in microseconds of the world."""
         self.leaving = False
@@ -101,11 +101,11 @@ class Host:
         self.clock_jumped = False
         self.sends_into = self.receives_from = 0
         self.sent = self.sent_bytes = self.overflowed = 0
-        self.tap: Callable[[Host, bytes], None] | None = None
+        self.tap: Callable[[SimulatedHost, bytes], None] | None = None
         """Called with each datagram before the process takes it in."""
-        self.refusal_tap: Callable[[Host, bytes], None] | None = None
+        self.refusal_tap: Callable[[SimulatedHost, bytes], None] | None = None
         """Called with each datagram of its own that was truly refused, as the refusal comes in."""
-        self.watch: Callable[[Host], None] | None = None
+        self.watch: Callable[[SimulatedHost], None] | None = None
         """Called after each step, once everything it did has been sent."""
         self.arrive: Action = self._deliver
         self.refused: Action = self._hear_refusal
@@ -132,7 +132,7 @@ class Host:
 
     # -- The process
 
-    def boot(self, node: Participant) -> None:
+    def boot(self, node: SimulatedNode) -> None:
         """A fresh process takes its first step now; it sees nothing that was sent to its predecessor's socket."""
         self.node = node
         self.booted_at = self._scheduler.now
@@ -289,7 +289,7 @@ class Host:
         node.handle_timer(self.local_time() if self._drift else (scheduler.now + self._offset) / SECOND)
         self._finish_step(node)
 
-    def _finish_step(self, node: Participant) -> None:
+    def _finish_step(self, node: SimulatedNode) -> None:
         """Send, report, and sleep until the deadline."""
         if outgoing := node.datagrams_to_send():
             self.sent += len(outgoing)

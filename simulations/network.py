@@ -4,9 +4,9 @@ A fault stands on all links from one set of hosts to another. Every host carries
 into and the faults it receives out of; what a datagram meets is their intersection, so a network of a million links
 costs no table and a link without faults costs one ``and``.
 
-Delay is drawn from a table of quantiles. Loss is independent (:attr:`Trouble.loss`) or bursty after Gilbert and Elliott
-(:attr:`Trouble.burst`), whose two states follow wall time and not the count of datagrams: a link that carries five
-datagrams a second must not have bursts that last minutes.
+Delay is drawn from a table of quantiles. Loss is independent (:attr:`LinkFault.loss`) or bursty after Gilbert and
+Elliott (:attr:`LinkFault.burst`), whose two states follow wall time and not the count of datagrams: a link that carries
+five datagrams a second must not have bursts that last minutes.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rumormill.gossip.seal import HEADER
+from rumormill.gossip.security.seal import HEADER
 from rumormill.membership.record import Address
 from rumormill.simulations.scheduler import SECOND, Action, Scheduler, microseconds
 from rumormill.simulations.trace import Trace
 
 if TYPE_CHECKING:
-    from rumormill.simulations.host import Host
+    from rumormill.simulations.host import SimulatedHost
 
 _QUANTILE_BITS = 10
 IP_UDP_BYTES = 28
@@ -63,7 +63,7 @@ class Burst:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class LinkFault:
     """What a fault does to each datagram it meets."""
 
     cut: bool = False
@@ -95,11 +95,11 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fault:
+class ActiveFault:
     """Trouble on all links from ``sources`` to ``targets`` (host keys; None is every host, later ones included)."""
 
     bit: int
-    trouble: Trouble
+    trouble: LinkFault
     sources: frozenset[str] | None
     targets: frozenset[str] | None
 
@@ -126,49 +126,49 @@ class Network:
         self.scheduler = scheduler
         self.trace = trace
         self.rng = rng
-        self.faults: list[Fault] = []
-        self.on_send: Callable[[Host, Address, bytes], None] | None = None
+        self.faults: list[ActiveFault] = []
+        self.on_send: Callable[[SimulatedHost, Address, bytes], None] | None = None
         """Told of every datagram a host sends, before anything happens to it."""
         self.on_faults: Callable[[], None] | None = None
         """Told each time faults came or went."""
         self.refuses = False
         """Whether hosts without a process refuse what is sent to them; otherwise they are silent."""
         self.lost = 0
-        self._hosts: dict[Address, Host] = {}
+        self._hosts: dict[Address, SimulatedHost] = {}
         self._quantiles = latency.quantiles()
         self._getrandbits = rng.getrandbits
         self._bursts: dict[tuple[int, int, int], tuple[int, bool]] = {}
         """(fault, source, target) to when the link's state was last drawn, and whether it was bad."""
 
-    def attach(self, host: Host) -> None:
+    def attach(self, host: SimulatedHost) -> None:
         """Give a host its address and the faults that stand on its links already."""
         self._hosts[host.address] = host
         self._mark(host)
 
-    def host_at(self, address: Address) -> Host | None:
+    def host_at(self, address: Address) -> SimulatedHost | None:
         return self._hosts.get(address)
 
     def add(
-        self, trouble: Trouble, sources: Collection[str] | None = None, targets: Collection[str] | None = None
-    ) -> Fault:
+        self, trouble: LinkFault, sources: Collection[str] | None = None, targets: Collection[str] | None = None
+    ) -> ActiveFault:
         """Put trouble on the links from ``sources`` to ``targets``."""
         used = 0
         for fault in self.faults:
             used |= fault.bit
         bit = (used + 1) & ~used
-        fault = Fault(bit, trouble, _frozen(sources), _frozen(targets))
+        fault = ActiveFault(bit, trouble, _frozen(sources), _frozen(targets))
         self.faults.append(fault)
         self._mark_all()
         return fault
 
-    def remove(self, faults: Iterable[Fault]) -> None:
+    def remove(self, faults: Iterable[ActiveFault]) -> None:
         """Take faults off; one that is off already is ignored."""
         gone = set(faults)
         self.faults = [fault for fault in self.faults if fault not in gone]
         self._bursts.clear()
         self._mark_all()
 
-    def send(self, source: Host, to: Address, data: bytes) -> None:
+    def send(self, source: SimulatedHost, to: Address, data: bytes) -> None:
         """One datagram on its way, or lost."""
         if self.on_send is not None:
             self.on_send(source, to, data)
@@ -184,7 +184,7 @@ class Network:
         self.trace.add(scheduler.now, source.index, target.index, arrival, data)
         heapq.heappush(scheduler.heap, (arrival, scheduler.next_order(), target.arrive, data, source.address))
 
-    def refuse(self, host: Host, data: bytes, to: Address) -> None:
+    def refuse(self, host: SimulatedHost, data: bytes, to: Address) -> None:
         """A host's kernel has nobody to give a datagram to, and says so, if this network lets it."""
         source = self._hosts.get(to)
         if not self.refuses or source is None:
@@ -194,14 +194,14 @@ class Network:
             return
         self._answer(host, source, data, source.refused)
 
-    def _answer(self, by: Host, source: Host, quoted: bytes, action: Action) -> None:
+    def _answer(self, by: SimulatedHost, source: SimulatedHost, quoted: bytes, action: Action) -> None:
         """A refusal, true or forged, on its way back to whoever sent the datagram that it quotes."""
         now = self.scheduler.now
         arrival = now + self._quantiles[self._getrandbits(_QUANTILE_BITS)]
         self.trace.add(now, by.index, source.index, arrival, quoted)
         self.scheduler.push(arrival, action, quoted, by.address)
 
-    def _send_through(self, met: int, source: Host, target: Host, data: bytes) -> None:
+    def _send_through(self, met: int, source: SimulatedHost, target: SimulatedHost, data: bytes) -> None:
         now = self.scheduler.now
         delay, copies = 0, 1
         for fault in self.faults:
@@ -226,7 +226,7 @@ class Network:
         jitters = [fault.trouble.jitter for fault in self.faults if fault.bit & met and fault.trouble.jitter]
         return sum(microseconds(self.rng.expovariate(1 / jitter)) for jitter in jitters)
 
-    def _loses(self, fault: Fault, source: Host, target: Host, data: bytes) -> bool:
+    def _loses(self, fault: ActiveFault, source: SimulatedHost, target: SimulatedHost, data: bytes) -> bool:
         trouble = fault.trouble
         if trouble.cut or (trouble.mtu and len(data) + IP_UDP_BYTES > trouble.mtu):
             return True
@@ -236,7 +236,7 @@ class Network:
             return False
         return self.rng.random() < trouble.burst.loss
 
-    def _is_bad(self, bit: int, burst: Burst, source: Host, target: Host) -> bool:
+    def _is_bad(self, bit: int, burst: Burst, source: SimulatedHost, target: SimulatedHost) -> bool:
         """Whether the link is in its bad state now: the two-state Markov chain, drawn exactly and only when asked."""
         link, now = (bit, source.index, target.index), self.scheduler.now
         share = burst.mean_bad / (burst.mean_good + burst.mean_bad)
@@ -255,7 +255,7 @@ class Network:
         if self.on_faults is not None:
             self.on_faults()
 
-    def _mark(self, host: Host) -> None:
+    def _mark(self, host: SimulatedHost) -> None:
         host.sends_into = sum(f.bit for f in self.faults if f.sources is None or host.key in f.sources)
         host.receives_from = sum(f.bit for f in self.faults if f.targets is None or host.key in f.targets)
 

@@ -13,11 +13,11 @@ from typing import Annotated, Literal
 import msgspec
 
 from rumormill.gossip import Node, ProtocolSettings
-from rumormill.gossip.policies import PolicyRefused
+from rumormill.gossip.dissemination.policy_replication import PolicyRefused
 from rumormill.membership import policy
-from rumormill.simulations.births import SERVICE, RumormillFactory
-from rumormill.simulations.network import LAN, WAN, Trouble
-from rumormill.simulations.participant import Participant
+from rumormill.simulations.factories import SERVICE, RumormillFactory
+from rumormill.simulations.network import LAN, WAN, LinkFault
+from rumormill.simulations.protocol import SimulatedNode
 from rumormill.simulations.world import World
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
@@ -168,7 +168,7 @@ class Canary(Operation, frozen=True):
     def apply(self, world: World) -> None:
         body = canary(self.release, self.share)
 
-        def write(participant: Participant, now: float) -> None:
+        def write(participant: SimulatedNode, now: float) -> None:
             if isinstance(participant, Node):
                 with contextlib.suppress(PolicyRefused):
                     participant.write_policy(SERVICE, body, at=0, now=now)
@@ -210,7 +210,7 @@ class CutOneWay(Operation, frozen=True):
 class Degrade(Operation, frozen=True):
     """Empty is everyone."""
 
-    trouble: Trouble
+    trouble: LinkFault
     sources: Names = ()
     targets: Names = ()
 
@@ -359,9 +359,9 @@ def _exist(world: World, *keys: Collection[str]) -> None:
             raise KeyError(key)
 
 
-def canary(release: str, share: int) -> policy.Canary:
+def canary(release: str, share: int) -> policy.CanaryPolicy:
     """A policy that gives one release so many basis points."""
-    return policy.Canary([policy.Share(release, share)])
+    return policy.CanaryPolicy([policy.Share(release, share)])
 
 
 def _list(keys: Names) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from rumormill.simulations.raster import Raster
+from rumormill.simulations.timeline import Timeline
 
 
 class Detection(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ class Block(msgspec.Struct, frozen=True):
     """Observers that still lacked it when it was frozen again, or at the end of the run."""
 
 
-class Wrong(msgspec.Struct, frozen=True):
+class FalseEviction(msgspec.Struct, frozen=True):
     """An eviction of a member that was well."""
 
     at: float
@@ -66,7 +66,7 @@ class Traffic(msgspec.Struct, frozen=True):
     """Sent by the busiest member."""
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class RunOutcome(msgspec.Struct, frozen=True):
     """Everything that was measured in one run of one scenario."""
 
     scenario: str
@@ -77,7 +77,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """Virtual."""
     detections: tuple[Detection, ...]
     blocks: tuple[Block, ...]
-    wrong: tuple[Wrong, ...]
+    wrong: tuple[FalseEviction, ...]
     evictions: int
     """By anyone, about anyone."""
     suspicions: int
@@ -91,7 +91,7 @@ class Outcome(msgspec.Struct, frozen=True):
     steady: tuple[float, float]
     """Datagrams and bytes a second and node, median over the seconds in which nothing happened."""
     trace: str
-    raster: Raster | None = None
+    raster: Timeline | None = None
     """Who believed what, when; for small pools only."""
 
     @property

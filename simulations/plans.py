@@ -12,12 +12,12 @@ from typing import Literal
 import msgspec
 
 from rumormill.gossip import ProtocolSettings
-from rumormill.simulations.births import RumormillFactory
+from rumormill.simulations.factories import RumormillFactory
 from rumormill.simulations.lifeguard import Cell, grid, sub_grid
 from rumormill.simulations.operations import LATENCIES, Freeze, LatencyName, Run, Story
-from rumormill.simulations.outcome import Outcome
-from rumormill.simulations.participant import NodeFactory
-from rumormill.simulations.referee import play
+from rumormill.simulations.outcome import RunOutcome
+from rumormill.simulations.protocol import NodeFactory
+from rumormill.simulations.recorder import play
 from rumormill.simulations.scenarios import scenario_named
 from rumormill.simulations.swim import SwimFactory, SwimSettings
 from rumormill.simulations.world import World
@@ -87,7 +87,7 @@ class Job(msgspec.Struct, frozen=True):
         *,
         on_world: Callable[[World], None] | None = None,
         on_progress: Callable[[float], None] | None = None,
-    ) -> Outcome:
+    ) -> RunOutcome:
         """Play it. ``on_world`` sees the world before it begins, ``on_progress`` its time as it goes."""
         return play(
             self.story(),
@@ -104,7 +104,7 @@ class Done(msgspec.Struct, frozen=True):
     """A job and what it came to: one line of a file of outcomes."""
 
     job: Job
-    outcome: Outcome
+    outcome: RunOutcome
 
 
 class UnknownPlan(LookupError):

@@ -8,7 +8,7 @@ from html import escape
 from itertools import groupby
 from types import MappingProxyType
 
-from rumormill.simulations.raster import Raster
+from rumormill.simulations.timeline import Timeline
 
 Point = tuple[float, float]
 WIDTH, HEIGHT = 640, 300
@@ -110,7 +110,7 @@ def distribution(
     return line_chart(lines, x_label, "share of survivors, %", log_x=log_x, dots=False)
 
 
-def raster(picture: Raster) -> str:
+def raster(picture: Timeline) -> str:
     """One row a member, one colour a belief."""
     cell = 12
     steps = max(map(len, picture.rows), default=1)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 
 from rumormill.simulations.lifeguard import Cell
-from rumormill.simulations.outcome import Detection, Outcome, median, quantile
+from rumormill.simulations.outcome import Detection, RunOutcome, median, quantile
 from rumormill.simulations.plans import LIFEGUARD, Done
 from rumormill.simulations.plots import distribution, line_chart, raster
-from rumormill.simulations.promises import promises
+from rumormill.simulations.slo import objectives
 
 OTHERS = {
     "memberlist HEAD, LAN defaults": {3: "5.05 / 5.62 / 6.74", 16: "6.09 / 7.26 / 8.70", 64: "9.3", 128: "13.6"},
@@ -75,7 +75,9 @@ def render_report(done: Sequence[Done], measured: Mapping[int, Sequence[float]])
 
 
 def _promises(done: Sequence[Done], measured: Mapping[int, Sequence[float]]) -> str | None:
-    rows = [(p.says, [p.bound, p.found, "kept" if p.kept else "BROKEN", p.evidence]) for p in promises(done, measured)]
+    rows = [
+        (p.says, [p.bound, p.found, "kept" if p.kept else "BROKEN", p.evidence]) for p in objectives(done, measured)
+    ]
     return _table(["", "promised", "found", "", "seen in"], rows, kind="say") if rows else None
 
 
@@ -93,13 +95,13 @@ def _detection(done: Sequence[Done]) -> str | None:
     note = "<p class='n'>The floor of any rule of three missed heartbeats of 200 ms is .40 to .60 s.</p>"
     several = sum(map(bool, beside.values())) > 2
     return (
-        _spread(ours, label)
+        _broadcast(ours, label)
         + note
-        + (_spread(beside, f"{label}; plain SWIM beside ours", log_x=True) if several else "")
+        + (_broadcast(beside, f"{label}; plain SWIM beside ours", log_x=True) if several else "")
     )
 
 
-def _spread(series: Mapping[str, Sequence[Detection]], label: str, *, log_x: bool = False) -> str:
+def _broadcast(series: Mapping[str, Sequence[Detection]], label: str, *, log_x: bool = False) -> str:
     delays = {name: [x for d in deaths for x in d.delays] for name, deaths in series.items()}
     missing = {name: sum(d.survivors - len(d.delays) for d in deaths) for name, deaths in series.items()}
     known = {name: values for name, values in delays.items() if values}
@@ -162,7 +164,7 @@ def _scale(done: Sequence[Done]) -> str | None:
     )
 
 
-def _scale_table(crashes: Mapping[int, list[Outcome]], starts: Mapping[int, list[Outcome]]) -> str:
+def _scale_table(crashes: Mapping[int, list[RunOutcome]], starts: Mapping[int, list[RunOutcome]]) -> str:
     rows = []
     for nodes, runs in crashes.items():
         delays = [x for o in runs for x in o.detection_delays]
@@ -181,7 +183,7 @@ def _scale_table(crashes: Mapping[int, list[Outcome]], starts: Mapping[int, list
 
 def _accuracy(done: Sequence[Done]) -> str | None:
     """Wrong evictions and healing, by scenario and protocol."""
-    groups: dict[tuple[str, int, float, str], list[Outcome]] = defaultdict(list)
+    groups: dict[tuple[str, int, float, str], list[RunOutcome]] = defaultdict(list)
     for d in done:
         if not d.job.scenario.startswith("lifeguard") and d.job.scenario not in ("crash", "slow-crash", "bootstrap"):
             groups[(d.job.scenario, d.job.nodes, d.job.loss, d.job.protocol)].append(d.outcome)
@@ -206,7 +208,7 @@ def _accuracy(done: Sequence[Done]) -> str | None:
 
 
 def _lifeguard(done: Sequence[Done]) -> str | None:
-    cells: dict[str, dict[Cell, list[Outcome]]] = defaultdict(lambda: defaultdict(list))
+    cells: dict[str, dict[Cell, list[RunOutcome]]] = defaultdict(lambda: defaultdict(list))
     for d in done:
         if d.job.scenario.startswith(LIFEGUARD):
             cells[d.job.protocol][Cell.named(d.job.scenario.removeprefix(LIFEGUARD))].append(d.outcome)
@@ -223,7 +225,7 @@ def _lifeguard(done: Sequence[Done]) -> str | None:
     return note + "".join(parts) + _blocks_table(cells.get("rumormill", {}))
 
 
-def _lifeguard_table(by_cell: Mapping[Cell, Sequence[Outcome]]) -> str:
+def _lifeguard_table(by_cell: Mapping[Cell, Sequence[RunOutcome]]) -> str:
     durations = sorted({cell.duration_ms for cell in by_cell})
     rows = []
     for concurrent in sorted({cell.concurrent for cell in by_cell}):
@@ -240,7 +242,7 @@ def _lifeguard_table(by_cell: Mapping[Cell, Sequence[Outcome]]) -> str:
     return _table(["", *(f"D={duration}" for duration in durations)], rows, ours=lambda _: False)
 
 
-def _blocks_table(by_cell: Mapping[Cell, Sequence[Outcome]]) -> str:
+def _blocks_table(by_cell: Mapping[Cell, Sequence[RunOutcome]]) -> str:
     """What became of the blocked themselves, by how long they were blocked."""
     rows = []
     for duration in sorted({cell.duration_ms for cell in by_cell}):
@@ -306,7 +308,7 @@ def _of(done: Iterable[Done], scenario: str, protocol: str) -> list[Done]:
     ]
 
 
-def _by_nodes(done: Sequence[Done]) -> dict[int, list[Outcome]]:
+def _by_nodes(done: Sequence[Done]) -> dict[int, list[RunOutcome]]:
     sizes = sorted({d.job.nodes for d in done})
     return {nodes: [d.outcome for d in done if d.job.nodes == nodes] for nodes in sizes}
 
@@ -319,11 +321,13 @@ def _everywhere(done: Sequence[Done], protocol: str, nodes: int) -> list[float]:
     return [d.everywhere for d in _detections(done, protocol, nodes) if d.everywhere is not None]
 
 
-def _firsts(runs: Sequence[Outcome]) -> list[float]:
+def _firsts(runs: Sequence[RunOutcome]) -> list[float]:
     return [d.first for o in runs for d in o.detections if d.first is not None]
 
 
-def _line(groups: Mapping[int, list[Outcome]], of: Callable[[Outcome], float | None]) -> list[tuple[float, float]]:
+def _line(
+    groups: Mapping[int, list[RunOutcome]], of: Callable[[RunOutcome], float | None]
+) -> list[tuple[float, float]]:
     points = []
     for nodes, runs in groups.items():
         values = [value for o in runs if (value := of(o)) is not None]

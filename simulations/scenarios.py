@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rumormill.simulations.network import Burst, Trouble
+from rumormill.simulations.network import Burst, LinkFault
 from rumormill.simulations.operations import (
     AnyOperation,
     Crash,
@@ -37,7 +37,7 @@ class UnknownScenario(LookupError):
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
+class LabScenario:
     """A name, a sentence, how many nodes it is usually played with, and how its story is made."""
 
     name: str
@@ -55,7 +55,7 @@ class Scenario:
         if nodes < self.least:
             raise ValueError(f"scenario {self.name} needs at least {self.least} nodes, not {nodes}")
         operations: Operations = [Start(nodes), Run(SETTLE)]
-        everywhere = Degrade(Trouble(loss=loss))
+        everywhere = Degrade(LinkFault(loss=loss))
         for operation in [everywhere, *self.make(nodes, random.Random(f"{self.name}/{nodes}/{seed}"))]:
             operations.append(operation)
             if isinstance(operation, Heal):
@@ -168,17 +168,17 @@ def _one_way_in(nodes: int, rng: random.Random) -> Operations:
 def _heavy_loss_of_few(nodes: int, rng: random.Random) -> Operations:
     """Rapid, figure 10: one per cent lose 80 % of what they send."""
     lossy = _some(max(1, nodes // 100), nodes, rng)
-    return [Degrade(Trouble(loss=0.8), sources=lossy), Run(60.0), Heal(), Run(5.0)]
+    return [Degrade(LinkFault(loss=0.8), sources=lossy), Run(60.0), Heal(), Run(5.0)]
 
 
 def _wan(_nodes: int, _rng: random.Random) -> Operations:
     """Bursty loss: every link bad for half a second a minute, on 80 ms of delay with jitter."""
-    trouble = Trouble(burst=Burst(60.0, 0.5), delay=0.08, jitter=0.02)
+    trouble = LinkFault(burst=Burst(60.0, 0.5), delay=0.08, jitter=0.02)
     return [Degrade(trouble), Run(120.0), Heal(), Run(5.0)]
 
 
 def _lossy(_nodes: int, _rng: random.Random) -> Operations:
-    return [Degrade(Trouble(loss=0.1)), Run(120.0), Heal(), Run(3.0)]
+    return [Degrade(LinkFault(loss=0.1)), Run(120.0), Heal(), Run(3.0)]
 
 
 def _lossy_hour(_nodes: int, _rng: random.Random) -> Operations:
@@ -188,30 +188,30 @@ def _lossy_hour(_nodes: int, _rng: random.Random) -> Operations:
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
-        Scenario("quiet", "nothing happens for half a minute", 128, _quiet),
-        Scenario("bootstrap", "all start at once on one seed", 128, _bootstrap),
-        Scenario("crash", "members crash, one after the other", 128, _crash, least=3),
-        Scenario("slow-crash", "the same, with half a minute for each", 128, _slow_crash, least=3),
-        Scenario("freeze", "members freeze (SIGSTOP) for some seconds each", 128, _freeze, least=3),
-        Scenario("rack", "a tenth of all crashes at once", 128, _rack, least=4),
-        Scenario("even-split", "two halves are apart for a minute", 128, _even_split, least=4),
-        Scenario("three-way-split", "three thirds are apart for a minute", 128, _three_way_split, least=6),
-        Scenario("small-split", "an eighth is apart from the rest for half a minute", 128, _small_split, least=8),
-        Scenario("rolling-restart", "each is restarted in place, one every two seconds", 16, _rolling_restart),
-        Scenario("rolling-upgrade", "each leaves and comes back at a new address", 16, _rolling_upgrade, least=3),
-        Scenario("all-addresses", "all are restarted at new addresses at once", 32, _all_addresses),
-        Scenario("one-slow", "one is starved of CPU: each step 150 ms late", 32, _one_slow, least=3),
-        Scenario("flapping", "one member's links come and go", 32, _flapping, least=3),
-        Scenario("one-way-in", "one per cent hear nothing, on and off (Rapid)", 128, _one_way_in, least=4),
-        Scenario("heavy-loss", "one per cent lose 80 % of what they send (Rapid)", 128, _heavy_loss_of_few, least=4),
-        Scenario("lossy", "every link loses one datagram in ten", 64, _lossy),
-        Scenario("lossy-hour", "an hour passes, with --loss on every link", 16, _lossy_hour),
-        Scenario("wan", "bursty loss on links of 80 ms with jitter", 64, _wan),
+        LabScenario("quiet", "nothing happens for half a minute", 128, _quiet),
+        LabScenario("bootstrap", "all start at once on one seed", 128, _bootstrap),
+        LabScenario("crash", "members crash, one after the other", 128, _crash, least=3),
+        LabScenario("slow-crash", "the same, with half a minute for each", 128, _slow_crash, least=3),
+        LabScenario("freeze", "members freeze (SIGSTOP) for some seconds each", 128, _freeze, least=3),
+        LabScenario("rack", "a tenth of all crashes at once", 128, _rack, least=4),
+        LabScenario("even-split", "two halves are apart for a minute", 128, _even_split, least=4),
+        LabScenario("three-way-split", "three thirds are apart for a minute", 128, _three_way_split, least=6),
+        LabScenario("small-split", "an eighth is apart from the rest for half a minute", 128, _small_split, least=8),
+        LabScenario("rolling-restart", "each is restarted in place, one every two seconds", 16, _rolling_restart),
+        LabScenario("rolling-upgrade", "each leaves and comes back at a new address", 16, _rolling_upgrade, least=3),
+        LabScenario("all-addresses", "all are restarted at new addresses at once", 32, _all_addresses),
+        LabScenario("one-slow", "one is starved of CPU: each step 150 ms late", 32, _one_slow, least=3),
+        LabScenario("flapping", "one member's links come and go", 32, _flapping, least=3),
+        LabScenario("one-way-in", "one per cent hear nothing, on and off (Rapid)", 128, _one_way_in, least=4),
+        LabScenario("heavy-loss", "one per cent lose 80 % of what they send (Rapid)", 128, _heavy_loss_of_few, least=4),
+        LabScenario("lossy", "every link loses one datagram in ten", 64, _lossy),
+        LabScenario("lossy-hour", "an hour passes, with --loss on every link", 16, _lossy_hour),
+        LabScenario("wan", "bursty loss on links of 80 ms with jitter", 64, _wan),
     )
 }
 
 
-def scenario_named(name: str) -> Scenario:
+def scenario_named(name: str) -> LabScenario:
     """Raises :class:`UnknownScenario`."""
     try:
         return SCENARIOS[name]

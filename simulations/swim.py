@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from rumormill.membership import Address, Connectivity, Event, Liveness, Member, PoolView, Readiness
-from rumormill.simulations.participant import Birth
+from rumormill.simulations.protocol import NodeStart
 
 MAX_PAYLOAD = 1350
 HELPERS = 3
@@ -69,7 +69,7 @@ _decode = msgspec.msgpack.Decoder(Datagram).decode
 
 
 @dataclass(slots=True)
-class Peer:
+class SwimPeer:
     update: Update
     since: float
     suspected_until: float = math.inf
@@ -85,22 +85,22 @@ class Peer:
 class SwimFactory:
     settings: SwimSettings = field(default_factory=SwimSettings)
 
-    def __call__(self, birth: Birth) -> SwimNode:
+    def __call__(self, birth: NodeStart) -> SwimNode:
         return SwimNode(birth, self.settings)
 
 
 class SwimNode:
-    """One member; a :class:`~rumormill.simulations.participant.Participant`."""
+    """One member; a :class:`~rumormill.simulations.protocol.Participant`."""
 
-    def __init__(self, birth: Birth, settings: SwimSettings) -> None:
+    def __init__(self, birth: NodeStart, settings: SwimSettings) -> None:
         self.name = birth.name
         self.settings = settings
         self.stopped: str | None = None
         self._rng: random.Random = birth.rng
         self._now = birth.now
         host, port = birth.address
-        self._me = Peer(Update(birth.name, host, port, 1, Liveness.ALIVE), birth.now)
-        self._peers: dict[str, Peer] = {birth.name: self._me}
+        self._me = SwimPeer(Update(birth.name, host, port, 1, Liveness.ALIVE), birth.now)
+        self._peers: dict[str, SwimPeer] = {birth.name: self._me}
         self._alive = 1
         self._fresh: dict[str, None] = {birth.name: None}
         self._contacts: list[Address] = []
@@ -199,7 +199,7 @@ class SwimNode:
             self._view = PoolView("swim", self.name, connectivity=Connectivity.CONNECTED, members=members)
         return self._view
 
-    def _member(self, peer: Peer) -> Member:
+    def _member(self, peer: SwimPeer) -> Member:
         update = peer.update
         return Member(
             name=update.name,
@@ -276,9 +276,9 @@ class SwimNode:
             self._hear_of_ourselves(update)
         elif peer is None:
             if update.liveness.present:
-                self._peers[update.name] = peer = Peer(update, self._now)
+                self._peers[update.name] = peer = SwimPeer(update, self._now)
                 self._alive += 1
-                self._spread(peer)
+                self._broadcast(peer)
                 self._tell("joined", update.name, f"{update.name} joined")
         elif (update.incarnation, update.liveness) > (peer.update.incarnation, peer.update.liveness):
             self._set(peer, update.liveness, update.incarnation, sender, (update.host, update.port))
@@ -293,7 +293,7 @@ class SwimNode:
             self._set(self._me, Liveness.ALIVE, update.incarnation + 1)
 
     def _set(
-        self, peer: Peer, liveness: Liveness, incarnation: int, by: str = "", address: Address | None = None
+        self, peer: SwimPeer, liveness: Liveness, incarnation: int, by: str = "", address: Address | None = None
     ) -> None:
         before = peer.update.liveness
         host, port = address or peer.address
@@ -304,7 +304,7 @@ class SwimNode:
         if liveness is Liveness.SUSPECT:
             peer.suspected_until = self._now + self.settings.suspicion(self._alive)
             self._next_expiry = min(self._next_expiry, peer.suspected_until)
-        self._spread(peer)
+        self._broadcast(peer)
         kind = _KINDS[liveness] if liveness is not Liveness.ALIVE else ("returned" if not before.present else "refuted")
         self._tell(kind, peer.update.name, f"{peer.update.name} {kind} {by and 'by way of ' + by}".rstrip())
 
@@ -316,7 +316,7 @@ class SwimNode:
     def _tell(self, kind: str, member: str, text: str) -> None:
         self._events.append(Event(self._now, kind, member, text))
 
-    def _spread(self, peer: Peer) -> None:
+    def _broadcast(self, peer: SwimPeer) -> None:
         peer.sent = 0
         self._fresh[peer.update.name] = None
         self._view = None

@@ -19,12 +19,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from rumormill.membership.record import Address, Liveness
 from rumormill.membership.view import Event, PoolView
-from rumormill.simulations.births import RumormillFactory
+from rumormill.simulations.factories import RumormillFactory
 from rumormill.simulations.history import History
-from rumormill.simulations.host import Host
-from rumormill.simulations.memory import HugePages
-from rumormill.simulations.network import LAN, Fault, Latency, Network, Trouble
-from rumormill.simulations.participant import Birth, NodeFactory, Participant
+from rumormill.simulations.host import SimulatedHost
+from rumormill.simulations.huge_pages import HugePages
+from rumormill.simulations.network import LAN, ActiveFault, Latency, LinkFault, Network
+from rumormill.simulations.protocol import NodeFactory, NodeStart, SimulatedNode
 from rumormill.simulations.scheduler import SECOND, Scheduler, microseconds
 from rumormill.simulations.trace import Trace
 
@@ -56,12 +56,12 @@ class World:
         self.scheduler = Scheduler()
         self.trace = Trace()
         self.network = Network(self.scheduler, self._stream("network"), latency, self.trace)
-        self.hosts: dict[str, Host] = {}
+        self.hosts: dict[str, SimulatedHost] = {}
         """By key, in the order of their first start; the present host where a member moved."""
         self.history = history if history is not None else History()
-        self.on_birth: list[Callable[[Host], None]] = []
+        self.on_birth: list[Callable[[SimulatedHost], None]] = []
         """Told of each process that starts, before its first step."""
-        self.on_conclusions: list[Callable[[Host, Sequence[Event]], None]] = []
+        self.on_conclusions: list[Callable[[SimulatedHost, Sequence[Event]], None]] = []
         """Told of what each process concludes, as it does."""
         self._factory: NodeFactory = factory if factory is not None else RumormillFactory()
         self._memory = HugePages()
@@ -151,7 +151,7 @@ class World:
         for key in keys:
             self.hosts[key].leave()
 
-    def command(self, key: str, act: Callable[[Participant, float], None]) -> None:
+    def command(self, key: str, act: Callable[[SimulatedNode, float], None]) -> None:
         """Have a process that runs, and is not frozen, do something at its own time; it takes a step after it."""
         host = self.hosts[key]
         if host.node is not None and host.runs:
@@ -181,16 +181,18 @@ class World:
 
     # -- The network
 
-    def cut(self, one: Keys, other: Keys | None = None) -> list[Fault]:
+    def cut(self, one: Keys, other: Keys | None = None) -> list[ActiveFault]:
         """Nothing passes between the two, either way. Without ``other``: between ``one`` and everyone else."""
         other = self._others(one) if other is None else other
         return [*self.cut_one_way(one, other), *self.cut_one_way(other, one)]
 
-    def cut_one_way(self, sources: Keys | None, targets: Keys | None) -> list[Fault]:
+    def cut_one_way(self, sources: Keys | None, targets: Keys | None) -> list[ActiveFault]:
         """Nothing from ``sources`` reaches ``targets``."""
-        return [self.network.add(Trouble(cut=True), sources, targets)]
+        return [self.network.add(LinkFault(cut=True), sources, targets)]
 
-    def degrade(self, trouble: Trouble, sources: Keys | None = None, targets: Keys | None = None) -> list[Fault]:
+    def degrade(
+        self, trouble: LinkFault, sources: Keys | None = None, targets: Keys | None = None
+    ) -> list[ActiveFault]:
         """Put trouble on links one way; None is everybody."""
         return [self.network.add(trouble, sources, targets)]
 
@@ -198,7 +200,7 @@ class World:
         """From now on hosts without a process refuse what is sent to them (ICMP), or are silent again."""
         self.network.refuses = refuses
 
-    def heal(self, faults: Iterable[Fault] | None = None) -> None:
+    def heal(self, faults: Iterable[ActiveFault] | None = None) -> None:
         """Take these faults off the network, or all of them."""
         self.network.remove(list(self.network.faults if faults is None else faults))
 
@@ -208,7 +210,7 @@ class World:
 
     # -- What can be seen
 
-    def running(self) -> dict[str, Participant]:
+    def running(self) -> dict[str, SimulatedNode]:
         """Processes that run and have not given up, by key. Frozen ones are not among them."""
         found = {}
         for key, host in self.hosts.items():
@@ -216,7 +218,7 @@ class World:
                 found[key] = host.node
         return found
 
-    def node(self, key: str) -> Participant:
+    def node(self, key: str) -> SimulatedNode:
         """The process on a host. Raises :class:`LookupError` where none is."""
         node = self.hosts[key].node
         if node is None:
@@ -226,7 +228,7 @@ class World:
     def name_of(self, key: str) -> str:
         return self._names[key]
 
-    def called(self, name: str) -> list[Host]:
+    def called(self, name: str) -> list[SimulatedHost]:
         """The hosts whose members go by a name: usually one."""
         return [self.hosts[key] for key, known in self._names.items() if known == name]
 
@@ -266,12 +268,12 @@ class World:
         self._addresses += 1
         slot, machine = divmod(index, self._machines) if self._machines else (0, index)
         address = (f"10.{machine >> 16 & 255}.{machine >> 8 & 255}.{machine & 255}", GOSSIP_PORT + slot)
-        self.hosts[key] = Host(key, index, address, self.network, self._stream("host", index), self._on_events)
+        self.hosts[key] = SimulatedHost(key, index, address, self.network, self._stream("host", index), self._on_events)
 
     def _boot(self, key: str, contacts: Sequence[Address] | None) -> None:
         life = self._lives[key] = self._lives.get(key, 0) + 1
         host = self.hosts[key]
-        birth = Birth(
+        birth = NodeStart(
             name=self._names[key],
             address=host.address,
             generation=1,
@@ -299,7 +301,7 @@ class World:
                 host.node.set_contacts(addresses)
                 host.poke()
 
-    def _on_events(self, host: Host, events: Sequence[Event]) -> None:
+    def _on_events(self, host: SimulatedHost, events: Sequence[Event]) -> None:
         self.history.add(self.scheduler.now, host.key, events)
         for tell in self.on_conclusions:
             tell(host, events)

@@ -19,13 +19,13 @@ from pathlib import Path
 import click
 import msgspec
 
-from bench.bed import why_not
+from bench.netns_testbed import why_not
 from bench.peers.kinship import Kinship
 from bench.peers.memberlist import Memberlist
 from bench.peers.plot import detection_plot
 from bench.peers.report import comparisons, read_results, result_of, table
 from bench.peers.rumormill import Rumormill
-from bench.peers.scenarios import SCENARIOS, Scenario
+from bench.peers.scenarios import SCENARIOS, PeerScenario
 from bench.peers.stage import Sheet, Stage
 from bench.peers.systems import System, Unavailable
 
@@ -49,7 +49,7 @@ def prepared(wanted: list[str]) -> dict[str, str]:
     return versions
 
 
-def measure(scenario: Scenario, systems: list[System], rng: random.Random, brief: bool) -> dict[str, Sheet]:
+def measure(scenario: PeerScenario, systems: list[System], rng: random.Random, brief: bool) -> dict[str, Sheet]:
     """Do it; the figures of each system."""
     parameters = {**scenario.parameters, **(scenario.brief if brief else {})}
     sheets = {system.name: Sheet() for system in systems}

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench.bed import Bed, Host
+from bench.netns_testbed import Bed, NetnsHost
 from bench.peers import measures
 from bench.peers.rumormill import WORKER_PORT
 from bench.peers.stage import Stage
@@ -23,7 +23,7 @@ BEFORE_SECONDS = 3.0
 class CallerOn:
     """A caller's process on a host. Its outcomes are read once it has been told to end."""
 
-    def __init__(self, bed: Bed, host: Host, folder: Path) -> None:
+    def __init__(self, bed: Bed, host: NetnsHost, folder: Path) -> None:
         self._file = (folder / f"{host.number}").open("w+b")
         argv = [sys.executable, "-m", "bench.peers.nodes.caller", "http://127.0.0.1:7380", str(RATE)]
         self._process = subprocess.Popen(bed.command(host, argv), stdin=subprocess.PIPE, stdout=self._file)
@@ -64,7 +64,7 @@ def partition(stage: Stage, seconds: float) -> None:
         stage.say(f"failed, for example: {failed[0]}")
 
 
-def _start_worker(bed: Bed, host: Host, name: str) -> subprocess.Popen[bytes]:
+def _start_worker(bed: Bed, host: NetnsHost, name: str) -> subprocess.Popen[bytes]:
     own = ["-m", "rumormill.cli.demo.worker", "--name", name, "--host", host.ip, "--port", str(WORKER_PORT)]
     argv = bed.command(host, [sys.executable, *own, "--think", "3"])
     return subprocess.Popen(argv, stdout=subprocess.DEVNULL)

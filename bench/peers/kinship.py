@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 
-from bench.peers.systems import NODES, Conditions, Life, Said, read_node, run
+from bench.peers.systems import NODES, Conditions, PeerProcess, Said, read_node, run
 
 VERSION = "0.4.0"
 
@@ -22,7 +22,7 @@ class Kinship:
         asked = "import importlib.metadata as m; print(m.version('kinship'))"
         return run([sys.executable, "-c", asked], "its version").strip()
 
-    def argv(self, life: Life, conditions: Conditions) -> Sequence[str]:
+    def argv(self, life: PeerProcess, conditions: Conditions) -> Sequence[str]:
         argv = [sys.executable, self.program, "--name", life.name, "--bind", f"{life.host.ip}:{self.port}"]
         for seed in life.seeds:
             argv += ["--join", f"{seed.ip}:{self.port}"]

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 
-from bench.bed import Host
-from bench.peers.pool import Member, Pool, PoolTrouble, Sighting
+from bench.netns_testbed import NetnsHost
+from bench.peers.pool import PeerMember, PeerPool, PoolTrouble, Sighting
 from bench.peers.stage import OURS, Stage, pin
 from rumormill.gossip import ProtocolSettings
 
@@ -60,7 +60,7 @@ def spread_out(stage: Stage, times: int) -> list[float]:
     return moments
 
 
-def _crash(stage: Stage, pool: Pool, mode: str, moment: float) -> None:
+def _crash(stage: Stage, pool: PeerPool, mode: str, moment: float) -> None:
     silent = mode == "silent host"
     victim, others, mark = _choose(stage, pool, rested=not silent)
     _sleep_until(_last_heartbeat(stage, pool, victim) + moment)
@@ -78,7 +78,7 @@ def _crash(stage: Stage, pool: Pool, mode: str, moment: float) -> None:
         stage.bed.voice(victim.host)
 
 
-def _last_heartbeat(stage: Stage, pool: Pool, victim: Member) -> float:
+def _last_heartbeat(stage: Stage, pool: PeerPool, victim: PeerMember) -> float:
     """When it has just said to those who watch it that it lives; the present moment for who says so to nobody."""
     with stage.bed.ear(victim.host, pool.system.port) as ear:
         return ear.heartbeat(min(MONITORS, stage.size - 1), 2 * PERIOD) or time.monotonic()
@@ -100,7 +100,7 @@ def leaves(stage: Stage, times: int) -> None:
         stage.say(f"{turn + 1} of {times}: " + _latest(stage, "leave, all"))
 
 
-def _found_together(stage: Stage, pool: Pool) -> bool:
+def _found_together(stage: Stage, pool: PeerPool) -> bool:
     """Whether the pool has one view again; a peer that has none misses its turn, and that is on its sheet."""
     try:
         pool.settle()
@@ -113,7 +113,7 @@ def _found_together(stage: Stage, pool: Pool) -> bool:
     return True
 
 
-def _choose(stage: Stage, pool: Pool, rested: bool = False) -> tuple[Member, list[Member], int]:
+def _choose(stage: Stage, pool: PeerPool, rested: bool = False) -> tuple[PeerMember, list[PeerMember], int]:
     """Somebody, after a moment of peace; with ``rested`` on a host whose kernel has its refusals together again."""
     pool.settle()
     time.sleep(CALM + stage.rng.uniform(0, PERIOD))
@@ -127,7 +127,7 @@ def _choose(stage: Stage, pool: Pool, rested: bool = False) -> tuple[Member, lis
 
 
 def _await_end(
-    stage: Stage, pool: Pool, victim: Member, others: Sequence[Member], begun: float, mark: int, mode: str
+    stage: Stage, pool: PeerPool, victim: PeerMember, others: Sequence[PeerMember], begun: float, mark: int, mode: str
 ) -> None:
     """Until nobody holds the victim any more; who was wrongly thrown out meanwhile is counted."""
     sheet = stage.sheets[pool.name]
@@ -184,12 +184,12 @@ def worker_crashes(stage: Stage, times: int) -> None:
             stage.say(f"{turn + 1} of {times}: {sheet.samples['worker crash, all'][-1]:.4f}")
 
 
-def _worker_seen(pool: Pool, mark: int, victim: Member) -> Callable[[], bool]:
+def _worker_seen(pool: PeerPool, mark: int, victim: PeerMember) -> Callable[[], bool]:
     """The sidecar itself has said something of its worker."""
     return lambda: any(s.event == "worker" and s.observer == victim.name for s in pool.sightings[mark:])
 
 
-def _updated(pool: Pool, mark: int, victim: Member, others: Sequence[Member]) -> Callable[[], bool]:
+def _updated(pool: PeerPool, mark: int, victim: PeerMember, others: Sequence[PeerMember]) -> Callable[[], bool]:
     def test() -> bool:
         told = (s for s in pool.sightings[mark:] if s.event == "updated" and s.who == victim.name)
         return len({s.observer for s in told}) >= len(others)
@@ -236,7 +236,7 @@ def _sleep(stage: Stage, seconds: float) -> None:
         stage.say(f"{time.monotonic() - begun:.0f} of {seconds:.0f} s, this machine late by {late:.0f} ms")
 
 
-def _count_wrong(stage: Stage, marks: dict[str, int], but: Iterable[Host] = ()) -> None:
+def _count_wrong(stage: Stage, marks: dict[str, int], but: Iterable[NetnsHost] = ()) -> None:
     """Evictions of members that run, one for each observer; on the hosts left out, they count as theirs."""
     left_out = {host.number for host in but}
     for pool in stage.pools:
@@ -295,7 +295,7 @@ def stops(stage: Stage, seconds: float) -> None:
         _note_stops(stage, pool, victims[pool.name], episodes[pool.name])
 
 
-def _note_stops(stage: Stage, pool: Pool, victim: Member, episodes: Sequence[tuple[float, float]]) -> None:
+def _note_stops(stage: Stage, pool: PeerPool, victim: PeerMember, episodes: Sequence[tuple[float, float]]) -> None:
     sheet = stage.sheets[pool.name]
     sheet.add("evicted though stopped for less than .4 s", 0)
     about = [s for s in pool.sightings if s.who == victim.name and s.observer != victim.name]
@@ -368,7 +368,7 @@ def idle(stage: Stage, seconds: float) -> None:
             )
 
 
-def _cost(stage: Stage, pool: Pool) -> tuple[float, float, float]:
+def _cost(stage: Stage, pool: PeerPool) -> tuple[float, float, float]:
     """Packets and bytes sent, and seconds of processor time, of the whole pool so far."""
     sent = stage.bed.sent(pool.system.port).values()
     return sum(n for n, _ in sent), sum(b for _, b in sent), sum(member.cpu() for member in pool.members)

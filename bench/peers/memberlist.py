@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.peers.systems import NODES, PLACE, Conditions, Life, Said, Unavailable, read_node, run
+from bench.peers.systems import NODES, PLACE, Conditions, PeerProcess, Said, Unavailable, read_node, run
 
 LIBRARY = Path("/usr/share/gocode/src/github.com/hashicorp/memberlist")
 HINT = "apt-get install -y golang-go golang-github-hashicorp-memberlist-dev"
@@ -26,7 +26,7 @@ class Memberlist:
         run(["go", "build", "-o", self.program, str(NODES / "memberlist.go")], "building it", env=env)
         return run(["dpkg-query", "-W", "-f", "${Version}", "golang-github-hashicorp-memberlist-dev"], "its version")
 
-    def argv(self, life: Life, conditions: Conditions) -> Sequence[str]:
+    def argv(self, life: PeerProcess, conditions: Conditions) -> Sequence[str]:
         seeds = ",".join(f"{seed.ip}:{self.port}" for seed in life.seeds)
         argv = [self.program, "-name", life.name, "-bind", life.host.ip, "-port", str(self.port), "-join", seeds]
         return [*argv, *(["-no-tcp-pings"] if conditions.udp_only else []), *conditions.flags.get(self.name, ())]

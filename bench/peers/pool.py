@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.bed import Bed, Host
-from bench.peers.systems import Conditions, Life, Said, System
+from bench.netns_testbed import Bed, NetnsHost
+from bench.peers.systems import Conditions, PeerProcess, Said, System
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -42,10 +42,10 @@ class Sighting:
     who: str
 
 
-class Member:
+class PeerMember:
     """A running process and what it holds of the others."""
 
-    def __init__(self, life: Life, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, life: PeerProcess, process: subprocess.Popen[bytes]) -> None:
         self.life = life
         self.process = process
         self.view: set[str] = set()
@@ -58,7 +58,7 @@ class Member:
         return self.life.name
 
     @property
-    def host(self) -> Host:
+    def host(self) -> NetnsHost:
         return self.life.host
 
     def cpu(self) -> float:
@@ -71,19 +71,19 @@ class Member:
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE
 
 
-class Pool:
+class PeerPool:
     """The members of one system. Leaving the block kills them all."""
 
     def __init__(self, system: System, bed: Bed, conditions: Conditions, rng: random.Random) -> None:
         self.system = system
         self.bed = bed
         self.conditions = conditions
-        self.members: list[Member] = []
+        self.members: list[PeerMember] = []
         """Those that run, in the order of their hosts' starts."""
         self.sightings: list[Sighting] = []
         self._rng = rng
         self._lives: dict[int, int] = {}
-        self._going: dict[Host, subprocess.Popen[bytes]] = {}
+        self._going: dict[NetnsHost, subprocess.Popen[bytes]] = {}
         self._news = threading.Condition()
         self._selector = selectors.DefaultSelector()
         self._wake, self._poke = os.pipe()
@@ -95,7 +95,7 @@ class Pool:
     def name(self) -> str:
         return self.system.name
 
-    def __enter__(self) -> Pool:
+    def __enter__(self) -> PeerPool:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -118,14 +118,14 @@ class Pool:
 
     # --- what is done to them
 
-    def start(self, host: Host, *flags: str) -> Member:
+    def start(self, host: NetnsHost, *flags: str) -> PeerMember:
         """A new life on the host, which joins by way of a few that run."""
         if host in self._going:  # its port is not free before
             self._going.pop(host).wait(PATIENCE)
         number = self._lives[host.number] = self._lives.get(host.number, 0) + 1
         others = [member.host for member in self.members if member.host is not host]
         seeds = tuple(self._rng.sample(others, min(SEEDS, len(others))))
-        life = Life(f"h{host.number}.{number}", host, seeds, flags)
+        life = PeerProcess(f"h{host.number}.{number}", host, seeds, flags)
         argv = self.bed.command(host, self.system.argv(life, self.conditions))
         env = {key: value for key, value in os.environ.items() if not key.startswith("RUMORMILL_")}
         process = subprocess.Popen(
@@ -133,13 +133,13 @@ class Pool:
         )
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
-        member = Member(life, process)
+        member = PeerMember(life, process)
         self.members.append(member)
         self._selector.register(process.stdout, selectors.EVENT_READ, member)
         os.write(self._poke, b".")
         return member
 
-    def start_all(self, hosts: Iterable[Host]) -> None:
+    def start_all(self, hosts: Iterable[NetnsHost]) -> None:
         """One on each host, the first before the others (which join it or one another)."""
         for host in hosts:
             self.start(host)
@@ -147,19 +147,19 @@ class Pool:
                 self.until(lambda: self.members[0].up, PATIENCE, "the first node up")
         self.settle(PATIENCE + START_SECONDS * len(self.members))
 
-    def signal(self, member: Member, number: signal.Signals) -> float:
+    def signal(self, member: PeerMember, number: signal.Signals) -> float:
         """Returns the time just before."""
         now = time.monotonic()
         os.kill(member.process.pid, number)
         return now
 
-    def kill(self, member: Member) -> float:
+    def kill(self, member: PeerMember) -> float:
         """SIGKILL; the member is none of ours any more. Returns the time just before."""
         now = self.signal(member, signal.SIGKILL)
         self.forget(member)
         return now
 
-    def forget(self, member: Member) -> None:
+    def forget(self, member: PeerMember) -> None:
         """The member has been told to end: from now on it is not waited for, nor heard."""
         self.members.remove(member)
         self._going[member.host] = member.process
@@ -207,7 +207,7 @@ class Pool:
                 elif os.read(self._wake, 1) and not self.members:
                     return
 
-    def _take(self, member: Member) -> None:
+    def _take(self, member: PeerMember) -> None:
         assert member.process.stdout is not None
         data = os.read(member.process.stdout.fileno(), 65536)
         if not data:
@@ -223,7 +223,7 @@ class Pool:
                     member.trouble = [*member.trouble[-9:], line]
             self._news.notify_all()
 
-    def _note(self, member: Member, said: Said) -> None:
+    def _note(self, member: PeerMember, said: Said) -> None:
         self.sightings.append(Sighting(said.at, member.name, said.event, said.who))
         if said.who == member.name:
             member.up = member.up or said.event == "up"

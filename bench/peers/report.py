@@ -9,11 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from bench.peers.scenarios import GROWTH, MODES, Promise, Scenario
+from bench.peers.scenarios import GROWTH, MODES, Bound, PeerScenario
 from bench.peers.stage import OURS, Sheet
 
 
-class Figures(msgspec.Struct):
+class PeerFigures(msgspec.Struct):
     """One system's, in one scenario. Samples in seconds."""
 
     version: str
@@ -21,7 +21,7 @@ class Figures(msgspec.Struct):
     numbers: dict[str, float]
 
 
-class Verdict(msgspec.Struct):
+class BoundResult(msgspec.Struct):
     """One promise and what became of it."""
 
     what: str
@@ -42,12 +42,12 @@ class Result(msgspec.Struct):
     at: str
     machine: str
     brief: bool
-    systems: dict[str, Figures]
-    verdicts: list[Verdict]
+    systems: dict[str, PeerFigures]
+    verdicts: list[BoundResult]
 
 
 def result_of(
-    scenario: Scenario,
+    scenario: PeerScenario,
     sheets: dict[str, Sheet],
     versions: dict[str, str],
     machine: str,
@@ -62,7 +62,7 @@ def result_of(
         machine=machine,
         brief=brief,
         systems={
-            name: Figures(
+            name: PeerFigures(
                 versions[name], {k: [round(v, 6) for v in vs] for k, vs in sheet.samples.items()}, sheet.numbers
             )
             for name, sheet in sheets.items()
@@ -71,8 +71,8 @@ def result_of(
     )
 
 
-def _verdict(promise: Promise, sheet: Sheet) -> Verdict:
-    return Verdict(promise.what, promise.statistic, promise.at_most, promise.figure(sheet))
+def _verdict(promise: Bound, sheet: Sheet) -> BoundResult:
+    return BoundResult(promise.what, promise.statistic, promise.at_most, promise.figure(sheet))
 
 
 def read_results(folder: Path, names: Iterable[str]) -> list[Result]:
@@ -123,7 +123,7 @@ def _table(result: Result) -> str:
     brief = " (brief: no figures)" if result.brief else ""
     lines = [f"### {result.scenario}: {result.about}{brief}", "", *_row(["", *names]), "|---" * (len(names) + 1) + "|"]
     for what in samples:
-        lines += _row([f"{what}, ms", *(_spread(each.samples.get(what, [])) for each in figures)])
+        lines += _row([f"{what}, ms", *(_broadcast(each.samples.get(what, [])) for each in figures)])
     for what in numbers:
         lines += _row([what, *(_number(each.numbers.get(what)) for each in figures)])
     lines += [""] + [_promise(verdict) for verdict in result.verdicts]
@@ -134,7 +134,7 @@ def _row(cells: Iterable[str]) -> list[str]:
     return [f"| {' | '.join(cells)} |"]
 
 
-def _spread(samples: Sequence[float]) -> str:
+def _broadcast(samples: Sequence[float]) -> str:
     """Least / median / most, in milliseconds, and of how many."""
     if not samples:
         return "–"
@@ -146,7 +146,7 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-def _promise(verdict: Verdict) -> str:
+def _promise(verdict: BoundResult) -> str:
     """What was promised, and whether it was kept."""
     scale, unit = (1, "") if verdict.statistic == "number" else (1000, " ms")
     statistic = "" if verdict.statistic == "number" else f", {verdict.statistic}"

@@ -9,7 +9,7 @@ import secrets
 import sys
 from collections.abc import Sequence
 
-from bench.peers.systems import PLACE, Conditions, Life, Said, read_json
+from bench.peers.systems import PLACE, Conditions, PeerProcess, Said, read_json
 
 WORKER_PORT = 9000
 WORDS = {
@@ -39,7 +39,7 @@ class Rumormill:
                 file.write(base64.b64encode(secrets.token_bytes(32)) + b"\n")
         return importlib.metadata.version("rumormill")
 
-    def argv(self, life: Life, conditions: Conditions) -> Sequence[str]:
+    def argv(self, life: PeerProcess, conditions: Conditions) -> Sequence[str]:
         ip = life.host.ip
         argv = [sys.executable, "-c", "from rumormill.cli.main import main; main()", "agent"]
         argv += ["--name", life.name, "--cluster", "bench", "--service", "embed", "--key-file", str(self.key)]

@@ -17,7 +17,7 @@ EVERYBODY = ("rumormill", "memberlist", "kinship")
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
+class Bound:
     """What rumormill's figure is to be at most."""
 
     what: str
@@ -35,7 +35,7 @@ class Promise:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scenario:
+class PeerScenario:
     """What to do (a measure and its parameters) to which systems, how many of each."""
 
     name: str
@@ -52,22 +52,22 @@ class Scenario:
     bed: bool = True
     rounds: int = 0
     """Each system has the machine to itself, in so many rounds of ``times`` each; 0: all of them are there at once."""
-    promises: tuple[Promise, ...] = ()
+    promises: tuple[Bound, ...] = ()
 
 
-def _none(what: str) -> Promise:
-    return Promise(what, "number", 0)
+def _none(what: str) -> Bound:
+    return Bound(what, "number", 0)
 
 
-def _crashes(size: int, minutes: float) -> Scenario:
+def _crashes(size: int, minutes: float) -> PeerScenario:
     promises = (
-        Promise("silent host, all", "median", 0.6),
-        Promise("silent host, all", "max", 0.8),
-        Promise("live kernel, all", "median", 0.12),
-        Promise("live kernel, all", "max", 0.35),
+        Bound("silent host, all", "median", 0.6),
+        Bound("silent host, all", "max", 0.8),
+        Bound("live kernel, all", "median", 0.12),
+        Bound("live kernel, all", "max", 0.35),
         _none(measures.WRONGLY),
     )
-    return Scenario(
+    return PeerScenario(
         name=f"crash-{size}",
         about=f"SIGKILL until all survivors know, N={size}",
         minutes=minutes,
@@ -80,14 +80,14 @@ def _crashes(size: int, minutes: float) -> Scenario:
     )
 
 
-def _idle(size: int, minutes: float) -> Scenario:
+def _idle(size: int, minutes: float) -> PeerScenario:
     promises = (
-        Promise("packets sent /s/node", "number", 20),
-        Promise("bytes sent /s/node", "number", 2500),
-        Promise("CPU beside memberlist's", "number", 2),
-        Promise("RSS MB, median", "number", 60),
+        Bound("packets sent /s/node", "number", 20),
+        Bound("bytes sent /s/node", "number", 2500),
+        Bound("CPU beside memberlist's", "number", 2),
+        Bound("RSS MB, median", "number", 60),
     )
-    return Scenario(
+    return PeerScenario(
         name=f"idle-{size}",
         about=f"what doing nothing costs, N={size}",
         minutes=minutes,
@@ -99,8 +99,8 @@ def _idle(size: int, minutes: float) -> Scenario:
     )
 
 
-def _crowd(count: int, within: float, minutes: float) -> Scenario:
-    return Scenario(
+def _crowd(count: int, within: float, minutes: float) -> PeerScenario:
+    return PeerScenario(
         name=f"crowd-{count}",
         about=f"{count} nodes in one process join one at once",
         minutes=minutes,
@@ -111,15 +111,15 @@ def _crowd(count: int, within: float, minutes: float) -> Scenario:
         brief={"times": 1},
         systems=("rumormill", "memberlist"),
         promises=(
-            Promise("joined to one view", "max", within),
+            Bound("joined to one view", "max", within),
             _none("no view a second after it, or none in 8 s"),
             _none(measures.WRONGLY),
         ),
     )
 
 
-def _loss(percent: int, seconds: float) -> Scenario:
-    return Scenario(
+def _loss(percent: int, seconds: float) -> PeerScenario:
+    return PeerScenario(
         name=f"loss-{percent}",
         about=f"{percent} % of everything lost on its way in, {seconds / 60:g} minutes, no pings over TCP, N=16",
         minutes=seconds / 60 + 0.1,
@@ -135,16 +135,16 @@ SCENARIOS = (
     _crashes(3, 4.0),
     _crashes(16, 4.3),
     _crashes(64, 5.3),
-    Scenario(
+    PeerScenario(
         name="leave",
         about="SIGTERM until all others know it has left, N=16",
         minutes=1.8,
         measure=measures.leaves,
         parameters={"times": 20},
         brief={"times": 2},
-        promises=(Promise("leave, all", "median", 0.05), _none(measures.WRONGLY)),
+        promises=(Bound("leave, all", "median", 0.05), _none(measures.WRONGLY)),
     ),
-    Scenario(
+    PeerScenario(
         name="worker-crash",
         about="the worker killed beside its sidecar (--worker-pid) until all others know, N=16",
         minutes=1.3,
@@ -152,13 +152,13 @@ SCENARIOS = (
         parameters={"times": 20},
         brief={"times": 2},
         systems=("rumormill",),
-        promises=(Promise("worker crash, all", "median", 0.015),),
+        promises=(Bound("worker crash, all", "median", 0.015),),
     ),
     _idle(16, 1.2),
     _idle(64, 1.5),
     _loss(10, 300.0),
     _loss(30, 120.0),
-    Scenario(
+    PeerScenario(
         name="one-way-cut",
         about="nothing from one member reaches one other, two minutes, N=16",
         minutes=2.1,
@@ -167,7 +167,7 @@ SCENARIOS = (
         brief={"seconds": 10.0},
         promises=(_none(measures.WRONGLY),),
     ),
-    Scenario(
+    PeerScenario(
         name="stops",
         about="one of 16 stopped for .3 to 1.5 s again and again, one minute",
         minutes=1.1,
@@ -177,11 +177,11 @@ SCENARIOS = (
         promises=(
             _none(measures.WRONGLY),
             _none("evicted though stopped for less than .4 s"),
-            Promise("stopped to out everywhere", "max", 0.7),
-            Promise("resumed to back everywhere", "max", 0.3),
+            Bound("stopped to out everywhere", "max", 0.7),
+            Bound("resumed to back everywhere", "max", 0.3),
         ),
     ),
-    Scenario(
+    PeerScenario(
         name="starved",
         about="four of 16 pinned to one processor with stress-ng, at the lowest priority, one minute",
         minutes=1.1,
@@ -190,16 +190,16 @@ SCENARIOS = (
         brief={"seconds": 10.0},
         promises=(_none(measures.WRONGLY),),
     ),
-    Scenario(
+    PeerScenario(
         name="partition",
         about="8 + 8 that do not hear each other for 30 s, healed",
         minutes=0.8,
         measure=measures.partition,
         parameters={"seconds": 30.0},
         brief={"seconds": 10.0},
-        promises=(Promise("healed to one view", "max", 2.0),),
+        promises=(Bound("healed to one view", "max", 2.0),),
     ),
-    Scenario(
+    PeerScenario(
         name="partition-callers",
         about="the same under 2 x 50 requests a second from either side",
         minutes=0.7,
@@ -207,7 +207,7 @@ SCENARIOS = (
         parameters={"seconds": 30.0},
         brief={"seconds": 10.0},
         systems=("rumormill",),
-        promises=(_none("requests failed"), Promise("healed to one view", "max", 2.0)),
+        promises=(_none("requests failed"), Bound("healed to one view", "max", 2.0)),
     ),
     _crowd(64, 1.0, 0.7),
     _crowd(128, 3.0, 1.7),

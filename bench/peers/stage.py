@@ -14,8 +14,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.bed import Bed, Host
-from bench.peers.pool import Pool, PoolTrouble
+from bench.netns_testbed import Bed, NetnsHost
+from bench.peers.pool import PeerPool, PoolTrouble
 from bench.peers.rumormill import WORKER_PORT
 from bench.peers.systems import ROOT, Conditions, System
 
@@ -57,8 +57,8 @@ class Stage:
         self.sheets = sheets
         self.nth = nth
         """Which round this is (from 0), of how many."""
-        self.pools: list[Pool] = []
-        self.refused: dict[Host, float] = {}
+        self.pools: list[PeerPool] = []
+        self.refused: dict[NetnsHost, float] = {}
         """When each host's kernel last refused what came for a process (monotonic time)."""
         self._conditions = conditions
         self._delay, self._jitter = delay, jitter
@@ -71,14 +71,14 @@ class Stage:
             self.bed = stack.enter_context(Bed(self.size, ports=ports, delay=self._delay, jitter=self._jitter))
             self._start_workers(stack)
             for system in self.systems:
-                self._start_pool(stack.enter_context(Pool(system, self.bed, self._conditions, self.rng)))
+                self._start_pool(stack.enter_context(PeerPool(system, self.bed, self._conditions, self.rng)))
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _start_pool(self, pool: Pool) -> None:
+    def _start_pool(self, pool: PeerPool) -> None:
         """A peer that does not even find together is left out, and that is on its sheet; for ours it is an error."""
         begun = time.monotonic()
         try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.bed import Host
+from bench.netns_testbed import NetnsHost
 
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / ".venv" / "peers"
@@ -22,12 +22,12 @@ class Unavailable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class PeerProcess:
     """One process of a pool, from its start to its end. A host's next life has another name."""
 
     name: str
-    host: Host
-    seeds: tuple[Host, ...]
+    host: NetnsHost
+    seeds: tuple[NetnsHost, ...]
     flags: tuple[str, ...] = ()
     """The harness's own: what only this life is told."""
 
@@ -64,7 +64,7 @@ class System(Protocol):
     def prepare(self) -> str:
         """Build or install what is needed; the version. Raises :class:`Unavailable`."""
 
-    def argv(self, life: Life, conditions: Conditions) -> Sequence[str]:
+    def argv(self, life: PeerProcess, conditions: Conditions) -> Sequence[str]:
         """The command line of one node."""
 
     def read(self, line: bytes) -> Said | None:

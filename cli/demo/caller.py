@@ -17,8 +17,8 @@ import httpx
 import trio
 
 from rumormill.cli.demo.embedding import MODEL, embed
-from rumormill.cli.demo.ledger import Outcome
-from rumormill.cli.demo.prose import SENTENCES
+from rumormill.cli.demo.request_log import RequestOutcome
+from rumormill.cli.demo.sample_texts import SENTENCES
 from rumormill.cli.demo.worker import ANSWERED_BY
 from rumormill.client import Pool
 
@@ -66,7 +66,7 @@ class Caller:
         urls: Sequence[str],
         *,
         service: str,
-        record: Callable[[Outcome], None],
+        record: Callable[[RequestOutcome], None],
         rate: float = 100.0,
         replay: Replay = "always",
         foreign: bool = False,
@@ -127,7 +127,7 @@ class Caller:
                 wrong = "another worker answered than the library says"
             else:
                 wrong = check_exactly(text, _json(response))
-        self._record(Outcome(begun, ended, worker, trouble, wrong, late=max(0.0, begun - due)))
+        self._record(RequestOutcome(begun, ended, worker, trouble, wrong, late=max(0.0, begun - due)))
 
 
 def _json(response: httpx.Response) -> Any:

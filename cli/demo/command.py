@@ -16,13 +16,13 @@ from rich.console import Console
 
 from rumormill.cli.demo.caller import Caller
 from rumormill.cli.demo.embedding import MODEL
-from rumormill.cli.demo.ledger import Ledger
+from rumormill.cli.demo.pool_watch import NotSeen, PoolWatch
 from rumormill.cli.demo.ports import NoPortsLeft
 from rumormill.cli.demo.processes import BadWorkerCommand, LocalPool, LocalPoolSettings, ProcessEnded
+from rumormill.cli.demo.request_log import RequestLog
 from rumormill.cli.demo.screen import LiveScreen, PlainLog, Scene, Silence, say
-from rumormill.cli.demo.story import Story
-from rumormill.cli.demo.verdict import Verdict, plain_lines
-from rumormill.cli.demo.watch import NotSeen, PoolWatch
+from rumormill.cli.demo.story import DemoStory
+from rumormill.cli.demo.verdict import DemoVerdict, plain_lines
 from rumormill.cli.exit_codes import BadRequest
 
 BROKEN = 1
@@ -133,7 +133,7 @@ class _Performance:
             sys.stdout.reconfigure(errors="replace")
         self.console = Console()
         self.live = self.console.is_terminal and not self.console.is_dumb_terminal and not plain and not as_json
-        self.verdict = Verdict()
+        self.verdict = DemoVerdict()
         self.exit_code = BROKEN
         self._screen: LiveScreen | None = None
 
@@ -157,11 +157,11 @@ class _Performance:
 
     async def _play(self, pool: LocalPool) -> None:
         settings = self.settings
-        ledger = Ledger()
+        ledger = RequestLog()
         watch = PoolWatch({member.name: member.url for member in pool}, pool.settings.service)
         audience = self._audience(ledger, watch)
         patience = OWN_PATIENCE if settings.worker_command is None else settings.worker_wait
-        story = Story(pool, watch, ledger, audience, pace=settings.pace, patience=patience)
+        story = DemoStory(pool, watch, ledger, audience, pace=settings.pace, patience=patience)
         story.verdict = self.verdict
         caller = Caller(
             pool.urls,
@@ -187,7 +187,7 @@ class _Performance:
         if self.verdict.ok:
             self.exit_code = 0
 
-    def _audience(self, ledger: Ledger, watch: PoolWatch) -> LiveScreen | PlainLog | Silence:
+    def _audience(self, ledger: RequestLog, watch: PoolWatch) -> LiveScreen | PlainLog | Silence:
         if self.as_json:
             return Silence()
         if not self.live:

@@ -7,7 +7,7 @@
 
 All processes are real, everything stays on 127.0.0.1, and nothing is left behind: leaving the block kills them all and
 removes their directory (key file, logs), and :mod:`guardian` does so where this process cannot. Nothing here waits for
-the pool to agree on anything; :class:`rumormill.cli.demo.watch.PoolWatch` is for that.
+the pool to agree on anything; :class:`rumormill.cli.demo.pool_watch.PoolWatch` is for that.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from rumormill.cli.demo import guardian
+from rumormill.cli.demo import process_reaper
 from rumormill.cli.demo.ports import HOST, PortHold, hold_port
 
 _RUMORMILL = "from rumormill.cli.main import main; main()"
@@ -232,7 +232,7 @@ class LocalPool:
         self.settings.worker_argv("w1", 1)
         with ExitStack() as stack:
             self.directory = Path(tempfile.mkdtemp(prefix="rumormill-"))
-            stack.callback(guardian.sweep, str(self.directory))
+            stack.callback(process_reaper.sweep, str(self.directory))
             self._guardian = self._start_guardian()
             stack.callback(self._end_guardian)
             self.env = self._environment()
@@ -253,7 +253,7 @@ class LocalPool:
     def _environment(self) -> dict[str, str]:
         """Ours without settings for agents (those of the person who runs this), and with the mark."""
         env = {key: value for key, value in os.environ.items() if not key.startswith("RUMORMILL_")}
-        return {**env, guardian.MARK: str(self.directory), "PYTHONUNBUFFERED": "1"}
+        return {**env, process_reaper.MARK: str(self.directory), "PYTHONUNBUFFERED": "1"}
 
     def _write_key(self) -> Path:
         path = self.directory / "pool.key"
@@ -262,7 +262,7 @@ class LocalPool:
         return path
 
     def _start_guardian(self) -> subprocess.Popen[bytes]:
-        argv = [sys.executable, "-I", "-S", guardian.__file__, str(self.directory)]
+        argv = [sys.executable, "-I", "-S", process_reaper.__file__, str(self.directory)]
         return subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 - our own file
 
     def _end_guardian(self) -> None:

@@ -21,9 +21,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from rumormill.cli.demo.ledger import Bucket, Ledger, figures, shares
+from rumormill.cli.demo.request_log import RequestLog, TimeBucket, figures, shares
 from rumormill.cli.demo.story import Act
-from rumormill.cli.demo.verdict import SYMBOLS, ActReport, Mark, Promise, Verdict, duration
+from rumormill.cli.demo.verdict import SYMBOLS, ActReport, DemoVerdict, Mark, Promise, duration
 from rumormill.ring.worker import Worker, WorkersAnswer
 
 REDRAW_SECONDS = 0.25
@@ -39,7 +39,7 @@ _DOING = {"running": "green", "killed": "bold red", "frozen": "bold cyan", "drai
 class Scene:
     """All that a drawing is made of; the parts are live and change under it."""
 
-    ledger: Ledger
+    ledger: RequestLog
     answers: Mapping[str, WorkersAnswer]
     """The latest answer of each sidecar that can be reached."""
     doing: Mapping[str, str]
@@ -81,7 +81,7 @@ class LiveScreen:
                 live.update(draw(self.scene, time.monotonic()), refresh=True)
                 await trio.sleep(REDRAW_SECONDS)
 
-    def verdict(self, verdict: Verdict) -> None:
+    def verdict(self, verdict: DemoVerdict) -> None:
         self.console.print(Text(f"answers: {self.scene.answered_by}\n", "dim"))
         self.console.print(draw_verdict(verdict))
 
@@ -225,7 +225,7 @@ def _time_line(scene: Scene, now: float) -> Text:
     return text.append(f"{f.failed} failed, {f.wrong} wrong\n", "bold red" if f.failed or f.wrong else "bold green")
 
 
-def _request_sign(bucket: Bucket, most: int) -> tuple[str, str]:
+def _request_sign(bucket: TimeBucket, most: int) -> tuple[str, str]:
     if bucket.failed:
         return "✗", "bold red"
     return _block(bucket.requests / most if most else 0.0), "green"
@@ -245,7 +245,7 @@ def _said(scene: Scene) -> Text:
     return Text("\n".join(scene.said), "dim")
 
 
-def draw_verdict(verdict: Verdict) -> RenderableType:
+def draw_verdict(verdict: DemoVerdict) -> RenderableType:
     """The figures of each act, each promise beside what was seen, and one sentence."""
     style = (
         "bold green" if verdict.ok and not verdict.count("strained") else "bold yellow" if verdict.ok else "bold red"

@@ -15,10 +15,10 @@ from typing import Protocol
 import trio
 
 from rumormill.cli.demo.lateness import Lateness
-from rumormill.cli.demo.ledger import Ledger, figures, slowest_late
+from rumormill.cli.demo.pool_watch import NotSeen, PoolWatch, Test, everyone_routable, evicted, routable, unroutable
 from rumormill.cli.demo.processes import LocalPool, ProcessEnded, Program
-from rumormill.cli.demo.verdict import ActReport, FactPromise, Promise, TimePromise, Verdict, duration
-from rumormill.cli.demo.watch import NotSeen, PoolWatch, Test, everyone_routable, evicted, routable, unroutable
+from rumormill.cli.demo.request_log import RequestLog, figures, slowest_late
+from rumormill.cli.demo.verdict import ActReport, DemoVerdict, FactPromise, Promise, TimePromise, duration
 
 KILL_SLOWEST = 0.100
 FREEZE_SLOWEST = 0.400
@@ -61,11 +61,11 @@ class _Script:
     play: Callable[[Act], Awaitable[None]]
 
 
-class Story:
+class DemoStory:
     """Three members, w1 to w3, and what happens to each of them."""
 
     def __init__(
-        self, pool: LocalPool, watch: PoolWatch, ledger: Ledger, audience: Audience, *, pace: float, patience: float
+        self, pool: LocalPool, watch: PoolWatch, ledger: RequestLog, audience: Audience, *, pace: float, patience: float
     ) -> None:
         """``pace`` stretches the acts (1.0: 25 s in all); ``patience`` is for a model server's start, in seconds."""
         self.pool = pool
@@ -74,7 +74,7 @@ class Story:
         self.audience = audience
         self.pace = pace
         self.patience = patience
-        self.verdict = Verdict()
+        self.verdict = DemoVerdict()
         self.doing = dict.fromkeys(pool.members, "starting")
         """What has been done to each member, in a word, for the screen."""
 

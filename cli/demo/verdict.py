@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rumormill.cli.demo.ledger import Figures
+from rumormill.cli.demo.request_log import RequestSummary
 
 Mark = Literal["kept", "strained", "broken"]
 SYMBOLS: dict[Mark, str] = {"kept": "✓", "strained": "!", "broken": "✗"}
@@ -102,13 +102,13 @@ class ActReport:
     name: str
     title: str
     seconds: float
-    figures: Figures
+    figures: RequestSummary
     promises: tuple[Promise, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
-class Verdict:
+class DemoVerdict:
     """All acts so far, and what was promised of the whole run."""
 
     acts: list[ActReport] = field(default_factory=list)
@@ -203,7 +203,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
 
 
-def plain_lines(verdict: Verdict) -> list[str]:
+def plain_lines(verdict: DemoVerdict) -> list[str]:
     """The verdict without colours or boxes, for a log file."""
     if not verdict.requests:
         return [verdict.sentence]
@@ -226,7 +226,7 @@ def _figures_row(act: ActReport) -> tuple[str, ...]:
     return (act.title, *counts, duration(f.p50), duration(f.p99), duration(f.slowest))
 
 
-def _trouble_lines(verdict: Verdict) -> list[str]:
+def _trouble_lines(verdict: DemoVerdict) -> list[str]:
     lines = [f"{times} x in {act.name}: {text}" for act in verdict.acts for text, times in act.figures.troubles]
     return [*lines, ""] if lines else []
 

@@ -46,7 +46,7 @@ _PHRASES = {
 }
 
 
-class Refused(Exception):
+class WorkerError(Exception):
     """A request that cannot be served: the status, and one sentence for whoever sent it."""
 
     def __init__(self, status: int, message: str, param: str | None = None) -> None:
@@ -58,7 +58,7 @@ class Refused(Exception):
         return {"error": {"message": str(self), "type": "invalid_request_error", "param": self.param, "code": None}}
 
 
-class Request:
+class WorkerRequest:
     """One request as httptools spells it out, bounded while it arrives."""
 
     def __init__(self) -> None:
@@ -73,19 +73,19 @@ class Request:
         self._headers_done = False
 
     def feed(self, data: bytes) -> None:
-        """Raises :class:`Refused` for what is no request, or too long a one."""
+        """Raises :class:`WorkerError` for what is no request, or too long a one."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            raise Refused(400, "This server does not change protocols; ask without an Upgrade header.") from None
+            raise WorkerError(400, "This server does not change protocols; ask without an Upgrade header.") from None
         except httptools.HttpParserError as error:
-            raise Refused(400, f"This is not an HTTP request: {error}.") from None
+            raise WorkerError(400, f"This is not an HTTP request: {error}.") from None
         if not self._headers_done:
             self.bytes_before_body += len(data)
         if self.bytes_before_body > MAX_HEAD_BYTES:
-            raise Refused(431, f"Headers may take {MAX_HEAD_BYTES} bytes.")
+            raise WorkerError(431, f"Headers may take {MAX_HEAD_BYTES} bytes.")
         if len(self.body) > MAX_BODY_BYTES:
-            raise Refused(413, f"A body may take {MAX_BODY_BYTES} bytes; send fewer texts at a time.")
+            raise WorkerError(413, f"A body may take {MAX_BODY_BYTES} bytes; send fewer texts at a time.")
 
     def on_message_begin(self) -> None:
         self.followed = self.complete
@@ -119,29 +119,29 @@ class Request:
 
 
 def texts_of(body: bytes) -> tuple[list[str], str, bool]:
-    """The texts to embed, the model asked for, and whether as base64. Raises :class:`Refused`."""
+    """The texts to embed, the model asked for, and whether as base64. Raises :class:`WorkerError`."""
     try:
         asked = json.loads(body)
     except (ValueError, RecursionError):
-        raise Refused(400, 'The body is not JSON; send {"input": "some text"}.') from None
+        raise WorkerError(400, 'The body is not JSON; send {"input": "some text"}.') from None
     if not isinstance(asked, dict) or "input" not in asked:
-        raise Refused(400, 'The body has no "input"; send {"input": "some text"}.', "input")
+        raise WorkerError(400, 'The body has no "input"; send {"input": "some text"}.', "input")
     texts = [asked["input"]] if isinstance(asked["input"], str) else asked["input"]
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-        raise Refused(400, '"input" must be a text or a list of texts, with at least one.', "input")
+        raise WorkerError(400, '"input" must be a text or a list of texts, with at least one.', "input")
     if len(texts) > MAX_TEXTS:
-        raise Refused(400, f'"input" holds {len(texts)} texts; at most {MAX_TEXTS} at a time.', "input")
+        raise WorkerError(400, f'"input" holds {len(texts)} texts; at most {MAX_TEXTS} at a time.', "input")
     model = asked.get("model", MODEL)
     if not isinstance(model, str):
-        raise Refused(400, '"model" must be a text.', "model")
+        raise WorkerError(400, '"model" must be a text.', "model")
     form = asked.get("encoding_format", "float")
     if form not in ("float", "base64"):
-        raise Refused(400, '"encoding_format" must be "float" or "base64".', "encoding_format")
+        raise WorkerError(400, '"encoding_format" must be "float" or "base64".', "encoding_format")
     return texts, model, form == "base64"
 
 
 def embeddings(body: bytes) -> dict[str, Any]:
-    """The answer to ``POST /v1/embeddings``. Raises :class:`Refused`."""
+    """The answer to ``POST /v1/embeddings``. Raises :class:`WorkerError`."""
     texts, model, packed = texts_of(body)
     words = sum(len(text.split()) for text in texts)
     return {
@@ -166,12 +166,12 @@ def _encoded(vector: list[float], packed: bool) -> list[float] | str:
 
 
 def answer(method: str, path: str, body: bytes) -> dict[str, Any]:
-    """What there is to say to one request. Raises :class:`Refused`."""
+    """What there is to say to one request. Raises :class:`WorkerError`."""
     allowed = {"/v1/embeddings": "POST", "/health": "GET", "/healthz": "GET"}.get(path)
     if allowed is None:
-        raise Refused(404, f"There is nothing at {path}; try POST /v1/embeddings or GET /health.")
+        raise WorkerError(404, f"There is nothing at {path}; try POST /v1/embeddings or GET /health.")
     if method != allowed and not (allowed == "GET" and method == "HEAD"):
-        raise Refused(405, f"{path} takes {allowed}, not {method}.")
+        raise WorkerError(405, f"{path} takes {allowed}, not {method}.")
     return embeddings(body) if allowed == "POST" else {"status": "ok"}
 
 
@@ -228,7 +228,7 @@ class EmbeddingServer:
         while keep and not self._finishing:
             try:
                 request = await self._read(reader, writer)
-            except Refused as refusal:
+            except WorkerError as refusal:
                 # What follows a request that could not be read is anybody's guess, so the connection ends with it.
                 writer.write(self._reply(refusal.status, refusal.as_json(), keep=False))
                 return
@@ -239,17 +239,17 @@ class EmbeddingServer:
             writer.write(self._reply(status, said, keep, bodiless=request.method == "HEAD"))
             await writer.drain()
 
-    async def _respond(self, request: Request) -> tuple[int, dict[str, Any]]:
+    async def _respond(self, request: WorkerRequest) -> tuple[int, dict[str, Any]]:
         if request.method == "POST" and self.think:
             await asyncio.sleep(self.think)
         try:
             return 200, answer(request.method, request.path, bytes(request.body))
-        except Refused as refusal:
+        except WorkerError as refusal:
             return refusal.status, refusal.as_json()
 
-    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request | None:
-        """The next whole request; None where the caller hung up. Raises :class:`Refused`."""
-        request = Request()
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> WorkerRequest | None:
+        """The next whole request; None where the caller hung up. Raises :class:`WorkerError`."""
+        request = WorkerRequest()
         async with asyncio.timeout(IDLE_SECONDS):
             while not request.complete:
                 if not request.target:

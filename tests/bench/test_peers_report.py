@@ -14,14 +14,14 @@ import pytest
 from bench.peers.measures import PERIOD, spread_out
 from bench.peers.plot import detection_plot
 from bench.peers.report import Result, comparisons, read_results, result_of, table
-from bench.peers.scenarios import SCENARIOS, Scenario
+from bench.peers.scenarios import SCENARIOS, PeerScenario
 from bench.peers.stage import Sheet, Stage
 from bench.peers.systems import Conditions
 
 VERSIONS = {"rumormill": "1", "memberlist": "2"}
 
 
-def scenario(name: str) -> Scenario:
+def scenario(name: str) -> PeerScenario:
     return next(each for each in SCENARIOS if each.name == name)
 
 

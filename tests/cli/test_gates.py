@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 from rumormill.cli.canary import parse_share
 from rumormill.cli.exit_codes import BadRequest
 from rumormill.cli.gates import (
-    Gate,
-    NoFigure,
+    MetricUnavailable,
     OwnFigures,
     Prometheus,
+    RolloutGate,
     Unreadable,
     parse_gate,
     run_command,
@@ -163,14 +163,14 @@ def test_prometheus_is_asked_for_the_release_and_its_value_is_read() -> None:
     ],
 )
 def test_what_is_no_figure_is_said(body: object, status: int, words: str) -> None:
-    with answering(body, status) as (url, _), pytest.raises(NoFigure, match=words):
+    with answering(body, status) as (url, _), pytest.raises(MetricUnavailable, match=words):
         Prometheus(url).figure(P99, "embed", "v2")
 
 
 def test_a_scalar_is_a_figure_and_a_server_that_is_away_is_none() -> None:
     with answering({"status": "success", "data": {"resultType": "scalar", "result": [1763712000, "4"]}}) as (url, _):
         assert Prometheus(url).figure(parse_gate("promql: 4 < 5"), "embed", "v2") == 4.0
-    with pytest.raises(NoFigure, match="does not answer"):
+    with pytest.raises(MetricUnavailable, match="does not answer"):
         Prometheus(url).figure(P99, "embed", "v2")
 
 
@@ -192,20 +192,20 @@ def test_the_clients_own_figures_from_a_file_and_a_url(tmp_path: Path) -> None:
                 (P99, "rank", "v2"),
                 (parse_gate("p50<1s"), "embed", "v2"),
             ):
-                with pytest.raises(NoFigure):
+                with pytest.raises(MetricUnavailable):
                     figures.figure(gate, service, release)
     path.write_text("no json")
-    with pytest.raises(NoFigure, match="does not hold"):
+    with pytest.raises(MetricUnavailable, match="does not hold"):
         OwnFigures(str(path)).figure(P99, "embed", "v2")
     path.write_text(json.dumps({**OWN, "at": time.time() - 61, "window": 60.0}))
-    with pytest.raises(NoFigure, match="61 s old"):
+    with pytest.raises(MetricUnavailable, match="61 s old"):
         OwnFigures(str(path)).figure(P99, "embed", "v2")
-    with pytest.raises(NoFigure, match="cannot be read"):
+    with pytest.raises(MetricUnavailable, match="cannot be read"):
         OwnFigures(str(tmp_path / "none")).figure(P99, "embed", "v2")
 
 
 def test_a_command_is_told_what_it_checks() -> None:
-    gate = Gate("exec: …", "exec", query='echo "$RUMORMILL_SERVICE $RUMORMILL_RELEASE $RUMORMILL_SHARE"; exit 3')
+    gate = RolloutGate("exec: …", "exec", query='echo "$RUMORMILL_SERVICE $RUMORMILL_RELEASE $RUMORMILL_SHARE"; exit 3')
     assert run_command(gate, "embed", "v2", 0.05) == (False, "code 3, embed v2 0.05")
 
 
@@ -213,7 +213,7 @@ def test_a_command_that_is_not_there_is_told_from_one_that_says_no(tmp_path: Pat
     script = tmp_path / "compare.sh"
     script.write_text("exit 1\n")
     for query, found in (("exit 1", True), (f"sh {script}", True), (str(script), False), ("no-such-command", False)):
-        gate = Gate("exec: …", "exec", query=query)
+        gate = RolloutGate("exec: …", "exec", query=query)
         with nullcontext() if found else pytest.raises(Unreadable, match="code 12"):
             try_command(gate, "embed", "v2")
 
@@ -224,7 +224,7 @@ def test_a_command_that_takes_too_long_is_ended_with_all_it_has_started(
     """The shell alone was killed: what it had started went on, held its output, and was waited for."""
     monkeypatch.setattr("rumormill.cli.gates.COMMAND_SECONDS", 0.5)
     started = tmp_path / "started"
-    gate = Gate("exec: …", "exec", query=f"sleep 60 & echo $! > {started}; sleep 60; true")
+    gate = RolloutGate("exec: …", "exec", query=f"sleep 60 & echo $! > {started}; sleep 60; true")
     begun = time.monotonic()
     assert run_command(gate, "embed", "v2", 0.05) == (False, "took longer than 0.5 s")
     assert time.monotonic() - begun < 20

@@ -11,9 +11,9 @@ import pytest
 import trio
 from agents import Agent, Worker, all_routable, pool, rumormill
 
-from rumormill.gossip.keyring import KeyRing, key_name_of
+from rumormill.gossip.security.keyring import KeyRing, key_name_of
 from rumormill.sidecar import SettingsError
-from rumormill.sidecar.keyfile import KeyFile, key_file_keeper, parse_key_file, read_key_file, write_key_file
+from rumormill.sidecar.key_file import KeyFile, key_file_writer, parse_key_file, read_key_file, write_key_file
 
 A, B, C = (letter * 32 for letter in (b"a", b"b", b"c"))
 KA, KB, KC = map(key_name_of, (A, B, C))
@@ -184,7 +184,7 @@ async def test_a_file_is_tried_again_until_it_can_be_written(
 ) -> None:
     folder = tmp_path / "later"
     wanted, warnings = KeyFile(KeyRing((A,))), []
-    keeper = key_file_keeper(folder / "k", lambda: wanted, warnings.append)
+    keeper = key_file_writer(folder / "k", lambda: wanted, warnings.append)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keeper.run)
         wanted = KeyFile(KeyRing((A, B)), 1)

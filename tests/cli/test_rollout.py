@@ -10,8 +10,8 @@ import pytest
 
 from rumormill.cli.exit_codes import Refused, Unreachable
 from rumormill.cli.gates import parse_gate
-from rumormill.cli.rollout import LEAST_PATIENCE, TRIES, Guide, TakenOver
-from rumormill.discovery.policies import CanaryAnswer, CandidateRow, RolloutRow
+from rumormill.cli.rollout import LEAST_PATIENCE, TRIES, RolloutController, TakenOver
+from rumormill.discovery.schema.policies import CanaryAnswer, CandidateRow, RolloutRow
 
 PLAN = RolloutRow("v2", [0.05, 1.0], 10.0, ["exec: true"])
 
@@ -51,7 +51,7 @@ class Pool:
         self.index, self.share, self.rollout = self.index + 1, share, rollout
 
     def guide(self, *gates: str, plan: RolloutRow = PLAN) -> RolloutRow:
-        guide = Guide(
+        guide = RolloutController(
             self,  # type: ignore[arg-type]
             "embed",
             [parse_gate(gate) for gate in gates or plan.gates],

@@ -11,10 +11,17 @@ import msgspec
 import pytest
 
 from rumormill.client.admission import READ_AGAIN
-from rumormill.client.standing import Standings
-from rumormill.client.topology import Topology, learn, nothing_known
-from rumormill.ring import CanaryShare, Policy, Routing, Worker, WorkersAnswer
-from rumormill.ring.steps import FREE_PLACES, LEAST_PART, SLOW_START, part_by_utilization, places, utilization_bound
+from rumormill.client.topology import Topology, nothing_known, with_answer
+from rumormill.client.worker_selector import WorkerSelector
+from rumormill.ring import CanaryShare, Routing, RoutingPolicy, Worker, WorkersAnswer
+from rumormill.ring.admission import (
+    FREE_PLACES,
+    LEAST_PART,
+    SLOW_START,
+    admit_fraction_by_utilization,
+    places,
+    utilization_bound,
+)
 
 USERS = [f"user-{i}" for i in range(4000)]
 
@@ -29,17 +36,17 @@ def pool(count: int, **changes: Any) -> list[Worker]:
     return [worker(f"w{i}", **changes) for i in range(count)]
 
 
-def heard(before: Topology, workers: list[Worker], policy: Policy | None = None, now: float = 0.0) -> Topology:
-    policy = policy or Policy()
+def heard(before: Topology, workers: list[Worker], policy: RoutingPolicy | None = None, now: float = 0.0) -> Topology:
+    policy = policy or RoutingPolicy()
     answer = WorkersAnswer("prod", "embed", 1, "p", Routing("embed", workers).digest, False, policy, workers)
-    return learn(before, answer, source="s", origin="sidecar", now=now)
+    return with_answer(before, answer, source="s", origin="sidecar", now=now)
 
 
 class Caller:
     """Standings, told of one list after another."""
 
-    def __init__(self, workers: list[Worker], policy: Policy | None = None, **settings: Any) -> None:
-        self.standings = Standings("embed", random.Random(0), **settings)
+    def __init__(self, workers: list[Worker], policy: RoutingPolicy | None = None, **settings: Any) -> None:
+        self.standings = WorkerSelector("embed", random.Random(0), **settings)
         self.policy = policy
         self.standings.adopt(heard(nothing_known("embed"), workers, policy), 0.0)
 
@@ -110,7 +117,7 @@ def test_a_few_requests_at_once_stay_with_their_key_and_its_owner_is_asked_again
 
 def test_a_canary_keeps_its_share_under_load_however_few_its_workers_are() -> None:
     workers = [*pool(19), worker("canary", release="v2")]
-    standings = Caller(workers, Policy(canary=[CanaryShare("v2", 0.25)])).standings
+    standings = Caller(workers, RoutingPolicy(canary=[CanaryShare("v2", 0.25)])).standings
     served = Counter()
     for key in USERS[:1000]:
         chosen = standings.pick(key, (), 0.0)
@@ -152,9 +159,9 @@ def test_utilization_over_the_bound_sends_a_part_of_the_keys_on_and_the_same_one
 def test_the_part_settles_where_the_load_is_at_the_bound(work: float) -> None:
     part = 1.0
     for _ in range(50):
-        part = part_by_utilization(part, work * part, 0.5)
+        part = admit_fraction_by_utilization(part, work * part, 0.5)
     assert work * part == pytest.approx(min(0.5, work), rel=0.01)
-    assert part_by_utilization(LEAST_PART, 1.0, 0.01) == LEAST_PART
+    assert admit_fraction_by_utilization(LEAST_PART, 1.0, 0.01) == LEAST_PART
 
 
 def test_a_pool_that_idles_evens_out_nothing() -> None:
@@ -224,8 +231,8 @@ def test_one_that_was_unready_starts_slowly_and_a_pool_of_newcomers_only_is_stil
 def test_a_caller_prefers_its_zone_and_spills_in_proportion(keys: Any) -> None:
     workers = [worker(f"{zone}{i}", zone=zone) for zone in "ab" for i in range(4)]
     assert {name[0] for name in Caller(workers, zone="b").names(0.0, keys)} == {"b"}
-    assert {name[0] for name in Caller(workers, Policy(zone="a")).names(0.0, keys)} == {"a"}
-    assert {name[0] for name in Caller(workers, Policy(zone="a"), zone="").names(0.0, keys)} == {"a", "b"}
+    assert {name[0] for name in Caller(workers, RoutingPolicy(zone="a")).names(0.0, keys)} == {"a"}
+    assert {name[0] for name in Caller(workers, RoutingPolicy(zone="a"), zone="").names(0.0, keys)} == {"a", "b"}
     lost = Counter(name[0] for name in Caller(workers[2:], zone="a").names(0.0, keys))
     # Two of a should-be three: 1.25 * 2/3 of the keys.
     assert lost["a"] / lost.total() == pytest.approx(1.25 * 2 / 3, abs=0.03)
@@ -235,7 +242,7 @@ def test_a_caller_prefers_its_zone_and_spills_in_proportion(keys: Any) -> None:
 @pytest.mark.parametrize("keys", [USERS, [None] * 4000], ids=["keyed", "unkeyed"])
 def test_a_canary_gets_its_share_of_requests(keys: Any) -> None:
     workers = [*pool(9), worker("canary", release="v2")]
-    served = Caller(workers, Policy(canary=[CanaryShare("v2", 0.3)])).names(0.0, keys)
+    served = Caller(workers, RoutingPolicy(canary=[CanaryShare("v2", 0.3)])).names(0.0, keys)
     assert served.count("canary") / len(served) == pytest.approx(0.3, rel=0.1)
-    alone = Caller(workers[:9], Policy(canary=[CanaryShare("v2", 0.3)])).names(0.0, keys)
+    alone = Caller(workers[:9], RoutingPolicy(canary=[CanaryShare("v2", 0.3)])).names(0.0, keys)
     assert len(set(alone)) == 9

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from rumormill.client.answers import judge
 from rumormill.client.bodies import LIMIT, kept_of_response
 from rumormill.client.breaker import JITTER, SILENT_FOR, UNREACHABLE_FOR
-from rumormill.client.course import MAX_RUNNING, Course, Failure, Verdict, failure_of
 from rumormill.client.descriptors import TooManyOpenFilesError
 from rumormill.client.errors import no_workers, not_replayable
 from rumormill.client.hedging import (
@@ -27,9 +26,10 @@ from rumormill.client.hedging import (
     kind_of,
 )
 from rumormill.client.replay import checked_replay, why_not_replayable
-from rumormill.client.standing import Standings
-from rumormill.client.topology import learn, nothing_known
-from rumormill.ring import Policy, Routing, Worker, WorkersAnswer
+from rumormill.client.retries import MAX_RUNNING, Failure, RequestState, RetryDecision, failure_of
+from rumormill.client.topology import nothing_known, with_answer
+from rumormill.client.worker_selector import WorkerSelector
+from rumormill.ring import Routing, RoutingPolicy, Worker, WorkersAnswer
 
 
 def worker(name: str, **changes: object) -> Worker:
@@ -40,17 +40,19 @@ def worker(name: str, **changes: object) -> Worker:
 
 
 def topology_of(*workers: Worker, before=None, now: float = 0.0):
-    answer = WorkersAnswer("prod", "embed", 1, "p", Routing("embed", workers).digest, False, Policy(), list(workers))
-    return learn(before or nothing_known("embed"), answer, source="s", origin="sidecar", now=now)
+    answer = WorkersAnswer(
+        "prod", "embed", 1, "p", Routing("embed", workers).digest, False, RoutingPolicy(), list(workers)
+    )
+    return with_answer(before or nothing_known("embed"), answer, source="s", origin="sidecar", now=now)
 
 
-def standings_of(*workers: Worker, seed: int = 0) -> Standings:
-    standings = Standings("embed", random.Random(seed))
+def standings_of(*workers: Worker, seed: int = 0) -> WorkerSelector:
+    standings = WorkerSelector("embed", random.Random(seed))
     standings.adopt(topology_of(*workers), 0.0)
     return standings
 
 
-def everyone(standings: Standings, key: str | None = "k", now: float = 0.0) -> list[str]:
+def everyone(standings: WorkerSelector, key: str | None = "k", now: float = 0.0) -> list[str]:
     """All workers in the order in which they would be tried."""
     tried: set[str] = set()
     order = []
@@ -79,7 +81,7 @@ def test_failed_suspect_unready_and_evicted_workers_come_in_that_order_behind_th
     ready[both] = worker(both, liveness="suspect")
     unready = [worker(name, readiness=name) for name in ("critical", "starting", "draining")]
     before = topology_of(worker("evicted"), worker("evicted idle", weight=0.0), *ready.values())
-    standings = Standings("embed", random.Random(0))
+    standings = WorkerSelector("embed", random.Random(0))
     standings.adopt(topology_of(*ready.values(), *unready, worker("idle", weight=0.0), before=before), 0.0)
     standings.failed(ready[failed], 0.0, 0.0)
     standings.failed(ready[both], 0.0, 0.0)
@@ -160,7 +162,7 @@ class Play:
 
     def __init__(self, workers: list[Worker], unreplayable: str | None, rng: random.Random) -> None:
         self.standings = standings_of(*workers)
-        self.course = Course("POST /x", unreplayable)
+        self.course = RequestState("POST /x", unreplayable)
         self.rng = rng
         self.outcome: str | None = None
 
@@ -196,13 +198,13 @@ class Play:
 
     def fail(self, attempt, failure: Failure) -> None:
         match self.course.fail(attempt, failure):
-            case Verdict.NEXT:
+            case RetryDecision.NEXT:
                 self.start()
-            case Verdict.NOT_REPLAYABLE:
+            case RetryDecision.NOT_REPLAYABLE:
                 self.outcome = "not replayable"
-            case Verdict.AS_IT_IS:
+            case RetryDecision.AS_IT_IS:
                 self.outcome = "timed out"
-            case Verdict.WAIT:
+            case RetryDecision.WAIT:
                 assert self.course.running
 
 
@@ -225,7 +227,7 @@ def test_every_request_ends_and_what_must_not_be_replayed_is_sent_once_at_most(s
 
 
 def test_at_most_three_attempts_run_at_once():
-    course = Course("GET /", None)
+    course = RequestState("GET /", None)
     for index in range(MAX_RUNNING):
         assert course.may_hedge == (index > 0)
         course.begin(worker(f"w{index}"), 0.0)
@@ -257,35 +259,35 @@ def test_what_an_error_of_the_transport_says(error, sent, expected):
 
 
 def test_a_request_that_two_connections_refuse_to_send_is_the_callers_mistake():
-    course = Course("GET /", None)
+    course = RequestState("GET /", None)
     refusal = failure_of(httpx.LocalProtocolError("bad header"), sent=False)
-    assert course.fail(course.begin(worker("w1"), 0.0), refusal) is Verdict.NEXT
-    assert course.fail(course.begin(worker("w2"), 0.0), refusal) is Verdict.AS_IT_IS
+    assert course.fail(course.begin(worker("w1"), 0.0), refusal) is RetryDecision.NEXT
+    assert course.fail(course.begin(worker("w2"), 0.0), refusal) is RetryDecision.AS_IT_IS
     half_sent = failure_of(httpx.LocalProtocolError("too little data"), sent=True)
-    course = Course("GET /", None)
-    assert course.fail(course.begin(worker("w1"), 0.0), half_sent) is Verdict.AS_IT_IS
+    course = RequestState("GET /", None)
+    assert course.fail(course.begin(worker("w1"), 0.0), half_sent) is RetryDecision.AS_IT_IS
 
 
 def test_what_runs_goes_on_when_there_is_no_descriptor_for_a_hedge():
-    def refused(course: Course) -> Verdict:
+    def refused(course: RequestState) -> RetryDecision:
         attempt = course.begin(worker(f"w{len(course.attempts)}"), 1.0)
         return course.fail(attempt, failure_of(TooManyOpenFilesError("too many open files"), sent=False))
 
-    alone, beside_another = Course("GET /", None), Course("GET /", None)
+    alone, beside_another = RequestState("GET /", None), RequestState("GET /", None)
     beside_another.begin(worker("w0"), 0.0)
-    assert [refused(alone) for _ in range(2)] == [Verdict.NEXT, Verdict.AS_IT_IS]
-    assert [refused(beside_another) for _ in range(2)] == [Verdict.NEXT, Verdict.WAIT]
+    assert [refused(alone) for _ in range(2)] == [RetryDecision.NEXT, RetryDecision.AS_IT_IS]
+    assert [refused(beside_another) for _ in range(2)] == [RetryDecision.NEXT, RetryDecision.WAIT]
 
 
 def test_errors_tell_what_was_sent_to_whom_and_what_is_known():
     topology = topology_of(worker("w1"), worker("w2"))
-    course = Course("POST /x", "it is forbidden")
+    course = RequestState("POST /x", "it is forbidden")
     refused = course.begin(worker("w1"), 1.0)
     course.fail(refused, Failure("refused", sent=False))
     died = course.begin(worker("w2"), 1.0)
     cause = httpx.ReadError("reset")
     failure = Failure("reset", sent=True, cause=cause)
-    assert course.fail(died, failure) is Verdict.NOT_REPLAYABLE
+    assert course.fail(died, failure) is RetryDecision.NOT_REPLAYABLE
     error = not_replayable(course, died, failure, topology, 1.25)
     assert str(error).startswith("POST /x was sent to w2 (http://w2) 0.250 s ago, which then failed: reset.")
     assert str(error).endswith("it was not sent to another: it is forbidden")

@@ -18,9 +18,9 @@ from stage import ALIVE, CRITICAL, SUSPECT, Exchange, Stage, Worker, stage, unti
 
 from rumormill.client import Pool, RequestNotReplayableError, ResponseInterruptedError, direct_check
 from rumormill.client.direct_check import DirectCheck
-from rumormill.client.exchange import Line
-from rumormill.client.standing import Standings
-from rumormill.client.work import InFlight, Register, WorkerLost
+from rumormill.client.in_flight import InFlight, InFlightRegistry, WorkerLost
+from rumormill.client.upstream import Upstream
+from rumormill.client.worker_selector import WorkerSelector
 from rumormill.ring import Worker as PoolWorker
 
 KEYED = {"Rumormill-Key": "user-1"}
@@ -292,8 +292,10 @@ async def test_a_worker_that_takes_connections_and_says_nothing_is_given_up(sche
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
         worker = msgspec.structs.replace(WORKER, url=url, address=address)
-        register = Register()
-        work = register.begin(worker, Line(url, ssl.create_default_context), Standings("embed", random.Random(0)))
+        register = InFlightRegistry()
+        work = register.begin(
+            worker, Upstream(url, ssl.create_default_context), WorkerSelector("embed", random.Random(0))
+        )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(DirectCheck(register._at[url], ssl.create_default_context).run)
             with pytest.raises(WorkerLost, match=f"was evicted or left, and does not answer within {LIMIT:g} s"):

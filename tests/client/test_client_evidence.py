@@ -13,13 +13,13 @@ from test_client_decisions import standings_of, topology_of, worker
 from rumormill.client.answers import FULL_FOR, MAX_FULL_FOR, judge
 from rumormill.client.breaker import FAILING_FOR, FAILURES, JITTER, LONGEST, UNREACHABLE_FOR, Breaker, Why
 from rumormill.client.budget import Budget, Budgets
-from rumormill.client.course import Course
-from rumormill.client.standing import Standings
+from rumormill.client.retries import RequestState
+from rumormill.client.worker_selector import WorkerSelector
 
 GOOD, FAILED = judge(200), judge(500)
 
 
-def picks(standings: Standings, now: float, count: int = 600) -> Counter[str]:
+def picks(standings: WorkerSelector, now: float, count: int = 600) -> Counter[str]:
     """Who is asked by so many unkeyed requests that are each over before the next begins."""
     return Counter(standings.pick(None, (), now).name for _ in range(count))
 
@@ -50,9 +50,9 @@ def picks(standings: Standings, now: float, count: int = 600) -> Counter[str]:
 def test_what_a_status_says_of_the_worker_and_of_the_request(status, good, sick, if_replayable, if_not):
     judgement = judge(status)
     assert (judgement.good, judgement.sick) == (good, sick)
-    assert Course("GET /", None).asks_another(judgement) == if_replayable
-    assert Course("POST /", "no").asks_another(judgement) == if_not
-    assert not Course("POST /", "no", one_shot=True).asks_another(judgement)
+    assert RequestState("GET /", None).asks_another(judgement) == if_replayable
+    assert RequestState("POST /", "no").asks_another(judgement) == if_not
+    assert not RequestState("POST /", "no", one_shot=True).asks_another(judgement)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_greenlets_wait_side_by_side_and_share_several_pools(scene):
 
     for worker in scene.scene.workers.values():
         worker.behaviour = answer_when_all_are_there
-    lines, complaints = run(
+    lines, operator_warnings = run(
         scene,
         """
 with SyncPool(urls, "embed", hedge=False) as one, SyncPool(urls, "embed", hedge=False) as two:
@@ -65,7 +65,7 @@ with one, client_of(one) as http:
     say(http.get("/").status_code)
 """,
     )
-    assert (lines, complaints) == (["20", "200"], "")
+    assert (lines, operator_warnings) == (["20", "200"], "")
 
 
 def test_deaths_streams_long_uploads_and_snapshots_are_as_in_threads(scene, tmp_path):
@@ -88,8 +88,8 @@ with SyncPool(urls, "embed", hedge=False, snapshot={str(tmp_path / "list.json")!
     while not os.path.exists({str(tmp_path / "list.json")!r}):
         gevent.sleep(0.01)
 """
-    lines, complaints = run(scene, script)
-    assert (lines, complaints) == ([second.name, "18", str(9 * 2**20)], "")
+    lines, operator_warnings = run(scene, script)
+    assert (lines, operator_warnings) == ([second.name, "18", str(9 * 2**20)], "")
 
 
 def test_a_greenlet_that_gives_up_ends_its_request(scene):
@@ -106,9 +106,9 @@ with SyncPool(urls, "embed", hedge=False) as pool, client_of(pool) as http:
     except gevent.Timeout:
         say("given up")
 """
-    lines, complaints = run(scene, script)
+    lines, operator_warnings = run(scene, script)
     scene.do(scene.scene.owners("user-1")[0].hung_up.wait)
-    assert (lines, complaints) == (["given up"], "")
+    assert (lines, operator_warnings) == (["given up"], "")
 
 
 def test_a_fork_copies_greenlets_but_no_pool(scene):
@@ -130,8 +130,8 @@ with SyncPool(urls, "embed", hedge=False) as pool, client_of(pool) as http:
         os.waitpid(child, 0)
     say(ask(20))
 """
-    lines, complaints = run(scene, script)
-    assert complaints == ""
+    lines, operator_warnings = run(scene, script)
+    assert operator_warnings == ""
     assert len(set(lines)) == 4
     assert all(len(line.split()) == 20 for line in lines)
 

@@ -16,10 +16,10 @@ import trio
 from stage import DRAINING, SUSPECT, Stage, member, stage, until_true
 
 from rumormill.client import NoWorkersError, Pool, Topology
-from rumormill.client.snapshot import Snapshot, save_snapshot
-from rumormill.discovery.places import Places
+from rumormill.client.snapshot import SavedTopology, save_snapshot
+from rumormill.discovery.http.connection_slots import Places
 from rumormill.membership.view import Connectivity, PoolView
-from rumormill.ring import Policy, Routing, Worker, WorkersAnswer
+from rumormill.ring import Routing, RoutingPolicy, Worker, WorkersAnswer
 
 
 async def until(pool: Pool, condition: Callable[[Topology], bool]) -> None:
@@ -286,7 +286,7 @@ async def test_the_last_good_list_is_kept_on_disk_and_used_when_no_sidecar_answe
 
 def an_answer(service: str = "embed") -> WorkersAnswer:
     worker = Worker("w0", 1, "0" * 32, service, "http://127.0.0.1:1", "", "", 1.0, "alive", "passing", None, {}, "")
-    return WorkersAnswer("prod", service, 1, "p", Routing(service, [worker]).digest, False, Policy(), [worker])
+    return WorkersAnswer("prod", service, 1, "p", Routing(service, [worker]).digest, False, RoutingPolicy(), [worker])
 
 
 @pytest.mark.parametrize(
@@ -295,13 +295,13 @@ def an_answer(service: str = "embed") -> WorkersAnswer:
         (b"{", "cannot be read"),
         (b"\xff", "cannot be read"),
         (None, "there is no"),
-        (Snapshot(0.0, an_answer()), "hours old"),
-        (Snapshot(4e9, an_answer("chat")), "of service 'chat'"),
+        (SavedTopology(0.0, an_answer()), "hours old"),
+        (SavedTopology(4e9, an_answer("chat")), "of service 'chat'"),
     ],
 )
 async def test_a_snapshot_that_is_of_no_use_is_a_warning_and_no_error(tmp_path, caplog, content, why):
     path = tmp_path / "list.json"
-    if isinstance(content, Snapshot):
+    if isinstance(content, SavedTopology):
         save_snapshot(path, content.answer, content.saved)
     elif content is not None:
         path.write_bytes(content)

@@ -11,13 +11,13 @@ from rumormill.client.topology import (
     DEPARTED_KEPT,
     MAX_DEPARTED,
     NEWBORN,
-    Source,
+    SidecarSource,
     believed_source,
-    learn,
     nothing_known,
     stale_voters,
+    with_answer,
 )
-from rumormill.ring import Policy, Routing, Worker, WorkersAnswer
+from rumormill.ring import Routing, RoutingPolicy, Worker, WorkersAnswer
 
 NOTHING = nothing_known("embed")
 
@@ -34,15 +34,15 @@ def answer(
 ) -> WorkersAnswer:
     workers = [worker(name) for name in names]
     digest = Routing("embed", workers).digest
-    return WorkersAnswer(cluster, "embed", index, process, digest, isolated, Policy(), workers)
+    return WorkersAnswer(cluster, "embed", index, process, digest, isolated, RoutingPolicy(), workers)
 
 
-def source(url: str, said: WorkersAnswer | None, changed: float = 0.0, answering: bool = True) -> Source:
-    return Source(url, said, answering, changed=changed, confirmed=changed)
+def source(url: str, said: WorkersAnswer | None, changed: float = 0.0, answering: bool = True) -> SidecarSource:
+    return SidecarSource(url, said, answering, changed=changed, confirmed=changed)
 
 
 def believing(*names: str, now: float = 0.0, before=NOTHING):
-    return learn(before, answer(*names), source="http://s", origin="sidecar", now=now)
+    return with_answer(before, answer(*names), source="http://s", origin="sidecar", now=now)
 
 
 def test_the_digest_most_share_is_believed_however_new_another_is():
@@ -103,7 +103,7 @@ def test_a_restarted_source_waits_while_it_is_new_and_knows_less_than_half():
 
 
 def test_an_answer_with_the_same_index_of_the_same_process_is_no_change():
-    one = Source("a")
+    one = SidecarSource("a")
     assert one.take(answer("w1"), 1.0)
     assert not one.take(answer("w1"), 2.0)
     assert (one.changed, one.confirmed) == (1.0, 2.0)
@@ -124,7 +124,7 @@ def test_the_evicted_are_remembered_for_a_while_and_those_who_left_while_drainin
     topology = believing("w1", "w2", "w3")
     draining = msgspec.structs.replace(topology.workers[2], readiness="draining")
     said = msgspec.structs.replace(answer("w1", "w2"), workers=[*topology.workers[:2], draining])
-    topology = learn(topology, said, source="s", origin="sidecar", now=1.0)
+    topology = with_answer(topology, said, source="s", origin="sidecar", now=1.0)
     topology = believing("w1", now=2.0, before=topology)
     assert [w.name for _, w in topology.departed] == ["w2"]
     assert believing("w1", now=2.0 + DEPARTED_KEPT, before=topology).departed == ()
@@ -136,7 +136,7 @@ def test_the_evicted_are_remembered_for_a_while_and_those_who_left_while_drainin
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_the_cluster_of_most_sources_is_chosen_in_whatever_order_they_answer_and_stays(clusters, rng):
     """And as early as it is sure: never one that a later answer would have changed."""
-    sources = [Source(f"http://{n}") for n in range(len(clusters))]
+    sources = [SidecarSource(f"http://{n}") for n in range(len(clusters))]
     pool = ClusterChoice(None)
     for n in rng.sample(range(len(clusters)), len(clusters)):
         assert pool.own(sources) == [] or pool.name is not None
@@ -155,7 +155,7 @@ def test_the_cluster_of_most_sources_is_chosen_in_whatever_order_they_answer_and
 
 def test_a_cluster_is_chosen_without_those_that_fail_or_take_their_time():
     def choice(*states: str | None, waited: bool = False) -> str | None:
-        sources = [Source(str(n)) for n, _ in enumerate(states)]
+        sources = [SidecarSource(str(n)) for n, _ in enumerate(states)]
         for one, state in zip(sources, states, strict=True):
             if state == "fails":
                 one.fail("refused")
@@ -174,7 +174,7 @@ def test_a_cluster_is_chosen_without_those_that_fail_or_take_their_time():
 
 def test_workers_of_another_cluster_are_no_last_resort():
     recalled = believing("w1", "w2")
-    found = learn(recalled, answer("w3", cluster="staging"), source="s", origin="sidecar", now=1.0)
+    found = with_answer(recalled, answer("w3", cluster="staging"), source="s", origin="sidecar", now=1.0)
     assert ([w.name for w in found.workers], found.departed) == (["w3"], ())
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rumormill.cli.demo import guardian
+from rumormill.cli.demo import process_reaper
 from rumormill.cli.demo.caller import check_exactly, check_shape
 from rumormill.cli.demo.embedding import embed
 
@@ -85,7 +85,10 @@ def _running() -> Iterator[tuple[subprocess.Popen[str], Path, list[int]]]:
         assert demo.poll() is None
     pids = [int(pid) for pid in Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()]
     directories = {
-        word for pid in pids for word in guardian.environment(pid) if word.startswith(guardian.MARK.encode())
+        word
+        for pid in pids
+        for word in process_reaper.environment(pid)
+        if word.startswith(process_reaper.MARK.encode())
     }
     assert len(directories) == 1
     descriptors = [os.pidfd_open(pid) for pid in pids]
@@ -109,7 +112,7 @@ def test_nothing_is_left_when_it_is_stopped(number: signal.Signals, code: int) -
         assert demo.returncode == code
         for descriptor in descriptors:
             assert select.select([descriptor], [], [], 10.0)[0]
-        assert guardian.marked(str(directory)) == []
+        assert process_reaper.marked(str(directory)) == []
         assert not directory.exists()
         if number is not signal.SIGKILL:
             assert f"Not seen to its end: {number.name} ended it." in said

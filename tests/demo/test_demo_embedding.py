@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rumormill.cli.demo.embedding import DIMENSIONS, embed, similarity
-from rumormill.cli.demo.prose import SENTENCES
+from rumormill.cli.demo.sample_texts import SENTENCES
 
 
 @given(st.text(max_size=200))

@@ -2,11 +2,20 @@
 
 import pytest
 
-from rumormill.cli.demo.ledger import Bucket, Figures, Ledger, Outcome, figures, percentile, shares, slowest_late
+from rumormill.cli.demo.request_log import (
+    RequestLog,
+    RequestOutcome,
+    RequestSummary,
+    TimeBucket,
+    figures,
+    percentile,
+    shares,
+    slowest_late,
+)
 
 
-def _outcome(begun: float, seconds: float = 0.01, worker: str | None = "w1", **more: str) -> Outcome:
-    return Outcome(begun, begun + seconds, worker, **more)  # type: ignore[arg-type]
+def _outcome(begun: float, seconds: float = 0.01, worker: str | None = "w1", **more: str) -> RequestOutcome:
+    return RequestOutcome(begun, begun + seconds, worker, **more)  # type: ignore[arg-type]
 
 
 def test_figures_count_what_failed_and_what_was_wrong() -> None:
@@ -25,13 +34,17 @@ def test_figures_count_what_failed_and_what_was_wrong() -> None:
 
 
 def test_the_caller_is_as_late_for_the_slowest_answer_as_for_what_it_began_meanwhile() -> None:
-    outcomes = [Outcome(1.0, 1.01, "w1", late=0.9), Outcome(2.0, 2.5, "w1"), Outcome(2.1, 2.11, "w1", late=0.3)]
+    outcomes = [
+        RequestOutcome(1.0, 1.01, "w1", late=0.9),
+        RequestOutcome(2.0, 2.5, "w1"),
+        RequestOutcome(2.1, 2.11, "w1", late=0.3),
+    ]
     assert slowest_late(outcomes) == 0.3
     assert slowest_late([]) == 0.0
 
 
 def test_figures_of_nothing_are_nothing() -> None:
-    assert figures([]) == Figures()
+    assert figures([]) == RequestSummary()
 
 
 @pytest.mark.parametrize(("share", "value"), [(0.0, 1), (0.5, 5), (0.9, 9), (0.99, 10), (1.0, 10)])
@@ -40,7 +53,7 @@ def test_a_percentile_is_a_value_that_was_there(share: float, value: int) -> Non
 
 
 def test_a_request_belongs_to_the_time_it_ended_in() -> None:
-    ledger = Ledger()
+    ledger = RequestLog()
     across, later = _outcome(0.9, 0.2), _outcome(1.5)
     ledger.add(across)
     ledger.add(later)
@@ -50,7 +63,7 @@ def test_a_request_belongs_to_the_time_it_ended_in() -> None:
 
 
 def test_the_time_line_counts_each_slice_and_its_worst() -> None:
-    ledger = Ledger()
+    ledger = RequestLog()
     for begun in (0.0, 0.1, 0.7):
         ledger.add(_outcome(begun, 0.1))
     ledger.add(_outcome(1.0, 0.3, None, trouble="gone"))
@@ -58,7 +71,7 @@ def test_the_time_line_counts_each_slice_and_its_worst() -> None:
     assert [(bucket.requests, bucket.failed) for bucket in line] == [(2, 0), (1, 0), (1, 1)]
     assert line[2].slowest == pytest.approx(0.3)
     assert ledger.line(0.0, 0.0, 0.5) == []
-    assert ledger.line(5.0, 5.2, 0.5) == [Bucket(0, 0, 0.0)]
+    assert ledger.line(5.0, 5.2, 0.5) == [TimeBucket(0, 0, 0.0)]
 
 
 def test_shares_are_of_the_answered() -> None:

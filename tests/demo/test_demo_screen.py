@@ -5,11 +5,11 @@ import io
 import pytest
 from rich.console import Console, RenderableType
 
-from rumormill.cli.demo.ledger import Figures, Ledger, Outcome
+from rumormill.cli.demo.request_log import RequestLog, RequestOutcome, RequestSummary
 from rumormill.cli.demo.screen import LiveScreen, PlainLog, Scene, draw, draw_verdict
 from rumormill.cli.demo.story import Act
-from rumormill.cli.demo.verdict import ActReport, TimePromise, Verdict
-from rumormill.ring.worker import Policy, Worker, WorkersAnswer
+from rumormill.cli.demo.verdict import ActReport, DemoVerdict, TimePromise
+from rumormill.ring.worker import RoutingPolicy, Worker, WorkersAnswer
 
 
 def _text(drawing: RenderableType) -> str:
@@ -38,14 +38,14 @@ def _answer(**liveness: str) -> WorkersAnswer:
         )
         for name, word in liveness.items()
     ]
-    return WorkersAnswer("demo", "embed", 1, "p", "0" * 16, False, Policy(), workers)
+    return WorkersAnswer("demo", "embed", 1, "p", "0" * 16, False, RoutingPolicy(), workers)
 
 
 def _scene() -> Scene:
-    ledger = Ledger()
+    ledger = RequestLog()
     for number in range(300):
-        ledger.add(Outcome(10 + number / 100, 10.004 + number / 100, "w1" if number % 4 else "w2"))
-    ledger.add(Outcome(13.0, 13.6, None, trouble="ReadError: gone"))
+        ledger.add(RequestOutcome(10 + number / 100, 10.004 + number / 100, "w1" if number % 4 else "w2"))
+    ledger.add(RequestOutcome(13.0, 13.6, None, trouble="ReadError: gone"))
     scene = Scene(
         ledger,
         answers={"w1": _answer(w1="alive", w2="suspect"), "w3": _answer(w1="alive")},
@@ -79,7 +79,7 @@ def test_the_screen_shows_the_act_the_members_and_the_traffic() -> None:
 
 
 def test_the_screen_can_be_drawn_before_anything_has_happened() -> None:
-    scene = Scene(Ledger(), {}, dict.fromkeys(("w1", "w2"), "starting"), "hashed n-grams", begun=1.0)
+    scene = Scene(RequestLog(), {}, dict.fromkeys(("w1", "w2"), "starting"), "hashed n-grams", begun=1.0)
     drawn = _text(draw(scene, 1.2))
     assert "starting …" in drawn
     assert "● alive  ◐ suspect  ○ gone" in drawn
@@ -91,8 +91,8 @@ def test_everything_fits_a_terminal_of_80_columns() -> None:
 
 
 def test_the_verdict_has_each_promise_and_one_sentence() -> None:
-    act = ActReport("kill", "kill -9 of w2", 4.0, Figures(400), (TimePromise("evicted everywhere", 0.85, 0.6),))
-    drawn = _text(draw_verdict(Verdict([act])))
+    act = ActReport("kill", "kill -9 of w2", 4.0, RequestSummary(400), (TimePromise("evicted everywhere", 0.85, 0.6),))
+    drawn = _text(draw_verdict(DemoVerdict([act])))
     assert "✓  kill    evicted everywhere  within 0.85 s  0.60 s" in drawn
     assert drawn.rstrip().endswith("Every promise kept.")
 
@@ -101,7 +101,7 @@ def test_plain_lines_tell_the_same_story(capsys: pytest.CaptureFixture[str]) -> 
     log = PlainLog()
     log.begins(Act("kill", "kill -9 of w2", 2, 12.0))
     log.notes("evicted at every survivor: 0.58 s")
-    log.ends(ActReport("kill", "kill -9 of w2", 4.0, Figures(400, slowest=0.016)))
+    log.ends(ActReport("kill", "kill -9 of w2", 4.0, RequestSummary(400, slowest=0.016)))
     told = [line.split("s  ", 1)[1] for line in capsys.readouterr().out.splitlines()]
     assert told == [
         "2. kill -9 of w2",

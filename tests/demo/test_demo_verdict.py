@@ -4,21 +4,23 @@ import json
 
 import pytest
 
-from rumormill.cli.demo.ledger import Figures
+from rumormill.cli.demo.request_log import RequestSummary
 from rumormill.cli.demo.verdict import (
     ActReport,
+    DemoVerdict,
     FactPromise,
     NonePromise,
     Promise,
     TimePromise,
-    Verdict,
     duration,
     plain_lines,
 )
 
 
 def _act(*promises: Promise, requests: int = 300, failed: int = 0, wrong: int = 0) -> ActReport:
-    made = Figures(requests, failed, wrong, 0.004, 0.02, 0.084, troubles=(("ReadError: gone", failed),) * bool(failed))
+    made = RequestSummary(
+        requests, failed, wrong, 0.004, 0.02, 0.084, troubles=(("ReadError: gone", failed),) * bool(failed)
+    )
     return ActReport("kill", "kill -9 of w2", 4.0, made, promises)
 
 
@@ -44,13 +46,15 @@ def test_marks(promise: Promise, mark: str) -> None:
 
 
 def test_all_kept() -> None:
-    verdict = Verdict([_act(TimePromise("evicted", 0.85, 0.6))])
+    verdict = DemoVerdict([_act(TimePromise("evicted", 0.85, 0.6))])
     assert verdict.ok
     assert verdict.sentence == "Every promise kept."
 
 
 def test_what_the_machine_was_late_by_is_not_counted_and_is_said() -> None:
-    verdict = Verdict([_act(TimePromise("routable", 1.0, 1.05, late=0.2), TimePromise("evicted", 0.85, 0.6, late=0.2))])
+    verdict = DemoVerdict(
+        [_act(TimePromise("routable", 1.0, 1.05, late=0.2), TimePromise("evicted", 0.85, 0.6, late=0.2))]
+    )
     assert (verdict.ok, verdict.count("kept")) == (True, 4)
     assert verdict.sentence == "Every promise kept; 1 without what this machine itself was late by."
     lines = plain_lines(verdict)
@@ -67,26 +71,26 @@ def test_what_the_machine_was_late_by_is_not_counted_and_is_said() -> None:
 
 
 def test_a_strained_time_is_said_and_not_held_against_the_pool() -> None:
-    verdict = Verdict([_act(TimePromise("evicted", 0.85, 0.9))])
+    verdict = DemoVerdict([_act(TimePromise("evicted", 0.85, 0.9))])
     assert verdict.ok
     assert verdict.sentence.startswith("No promise broken; 1 strained")
 
 
 @pytest.mark.parametrize("act", [_act(failed=1), _act(wrong=1), _act(TimePromise("evicted", 0.85, None))])
 def test_one_broken_promise_breaks_the_verdict(act: ActReport) -> None:
-    verdict = Verdict([_act(), act])
+    verdict = DemoVerdict([_act(), act])
     assert not verdict.ok
     assert "broken" in verdict.sentence
 
 
 def test_an_interrupted_or_empty_run_shows_nothing() -> None:
-    assert not Verdict([_act()], interrupted="SIGINT ended it.").ok
-    assert not Verdict([_act(requests=0)]).ok
-    assert not Verdict().ok
+    assert not DemoVerdict([_act()], interrupted="SIGINT ended it.").ok
+    assert not DemoVerdict([_act(requests=0)]).ok
+    assert not DemoVerdict().ok
 
 
 def test_the_json_says_all_of_it() -> None:
-    told = json.loads(json.dumps(Verdict([_act(TimePromise("evicted", 0.85, 0.6), failed=2)]).as_json()))
+    told = json.loads(json.dumps(DemoVerdict([_act(TimePromise("evicted", 0.85, 0.6), failed=2)]).as_json()))
     assert (told["ok"], told["requests"]) == (False, 300)
     assert [promise["what"] for promise in told["promises"]] == ["failed requests", "wrong answers", "evicted"]
     assert told["promises"][0] == {
@@ -101,7 +105,7 @@ def test_the_json_says_all_of_it() -> None:
 
 
 def test_the_plain_verdict_has_a_line_for_each_act_and_promise() -> None:
-    lines = plain_lines(Verdict([_act(TimePromise("evicted", 0.85, 0.6), failed=2)]))
+    lines = plain_lines(DemoVerdict([_act(TimePromise("evicted", 0.85, 0.6), failed=2)]))
     assert any(line.startswith("kill -9 of w2") and "84 ms" in line for line in lines)
     assert any(line.split()[:3] == ["✗", "always", "failed"] for line in lines)
     assert any(line.split() == ["✓", "kill", "evicted", "within", "0.85", "s", "0.60", "s"] for line in lines)

@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 
-from rumormill.cli.demo.processes import LocalPool, LocalPoolSettings
-from rumormill.cli.demo.watch import (
+from rumormill.cli.demo.pool_watch import (
     NotSeen,
     PoolWatch,
     Suspicion,
@@ -18,6 +17,7 @@ from rumormill.cli.demo.watch import (
     routable,
     unroutable,
 )
+from rumormill.cli.demo.processes import LocalPool, LocalPoolSettings
 
 WITHIN = 20.0
 """Seconds; only a pool that never gets there takes so long."""

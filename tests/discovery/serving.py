@@ -15,9 +15,9 @@ import trio
 import trio.testing
 
 from rumormill.discovery import Access, DiscoveryServer, Limits, Status
-from rumormill.discovery.commands import Impossible, KeyRow, KeysAnswer
-from rumormill.discovery.keys import proof_text
-from rumormill.gossip.keyring import proof_of
+from rumormill.discovery.api.key_handlers import proof_text
+from rumormill.discovery.commands import CommandRejected, KeyRow, KeysAnswer
+from rumormill.gossip.security.keyring import proof_of
 from rumormill.membership.policy import Body, InvalidPolicy, PolicyRecord, encode_policy
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import Connectivity, Member, MemberDetail, PoolView
@@ -125,7 +125,7 @@ class Sidecar:
 
     def install_key(self, text: str) -> None:
         if text == "bad":
-            raise Impossible("the key cannot be installed: it is bad", "make another")
+            raise CommandRejected("the key cannot be installed: it is bad", "make another")
         self.told.append("install")
 
     def use_key(self, key_id: str) -> None:
@@ -142,13 +142,13 @@ class Sidecar:
 
     def write_policy(self, service: str, body: Body) -> PolicyRecord:
         if self.refusal:
-            raise Impossible(self.refusal, "ask again in a moment")
+            raise CommandRejected(self.refusal, "ask again in a moment")
         counter = max((record.counter for record in self.written.values()), default=0) + 1
         record = PolicyRecord(service, counter, "w1", 1_700_000_000_000, body)
         try:
             encode_policy(record)
         except InvalidPolicy as error:
-            raise Impossible(str(error), "write it otherwise") from None
+            raise CommandRejected(str(error), "write it otherwise") from None
         self.written[service, record.kind] = record
         return record
 

@@ -13,9 +13,9 @@ from serving import PROCESS, Serving, member, pool, serving, until
 from structlog.testing import capture_logs
 
 from rumormill.discovery import Limits
-from rumormill.discovery.places import Capacity, Places
-from rumormill.discovery.request import RequestReader
-from rumormill.discovery.response import Refused
+from rumormill.discovery.http.connection_slots import Capacity, Places
+from rumormill.discovery.http.request import RequestReader
+from rumormill.discovery.http.response import RequestRejected
 
 GOOD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -283,7 +283,7 @@ def test_overload_is_counted_each_time_and_logged_once_a_minute():
     capacity = Capacity(Places(4, 1, 1), counters)
     with capture_logs() as lines, capacity.wait(0.0):
         for second in range(61):
-            with pytest.raises(Refused), capacity.wait(float(second)):
+            with pytest.raises(RequestRejected), capacity.wait(float(second)):
                 pass
     assert (counters["waits_refused"], [line["refused"] for line in lines]) == (61, [1, 60])
     assert capacity.waiting == 0

@@ -13,7 +13,7 @@ import trio
 from serving import proven, serving
 
 from rumormill.discovery import Limits
-from rumormill.discovery.routes import ROUTES
+from rumormill.discovery.api.routes import ROUTES
 from rumormill.membership.view import Event
 
 ASKED = {

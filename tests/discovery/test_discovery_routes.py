@@ -10,7 +10,7 @@ from rumormill.discovery import Access
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import Event, MemberDetail
 from rumormill.ring.routing import Routing
-from rumormill.ring.worker import Policy
+from rumormill.ring.worker import RoutingPolicy
 
 
 async def test_workers_of_a_service_with_index_process_and_etag():
@@ -74,7 +74,7 @@ async def test_lookup_tells_the_owners_that_are_heard_in_ring_order_and_then_the
         assert got["key"] == "user 42"
         assert got["routing_digest"] == workers["routing_digest"]
         view = endpoint.server._desk.view.service("embed")
-        owners = Routing("embed", view.workers, Policy()).owners("user 42")
+        owners = Routing("embed", view.workers, RoutingPolicy()).owners("user 42")
         tried = [owner.name for word in ("alive", "suspect") for owner in owners if owner.liveness == word]
         assert [owner["name"] for owner in got["owners"]] == tried[:count]
         assert got["owners"][0] == next(w for w in workers["workers"] if w["name"] == tried[0])

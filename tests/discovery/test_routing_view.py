@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from serving import PROCESS, THREE, WALL_OFFSET, member, pool
 
-from rumormill.discovery.view import EMPTY_KEPT, Form, RoutingView
+from rumormill.discovery.view import EMPTY_KEPT, Representation, RoutingView
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import Connectivity, PoolView
 from rumormill.ring.worker import WorkersAnswer
@@ -25,7 +25,7 @@ def view_of(*views: PoolView) -> RoutingView:
     return view
 
 
-def answer(view: RoutingView, service: str = "embed", form: Form = Form.WORKERS) -> WorkersAnswer:
+def answer(view: RoutingView, service: str = "embed", form: Representation = Representation.WORKERS) -> WorkersAnswer:
     return msgspec.json.decode(view.service(service).answer(form).body, type=WorkersAnswer)
 
 
@@ -62,7 +62,10 @@ def test_an_answer_says_who_is_there():
 def test_whatever_an_answer_holds_moves_the_index_by_one(changes):
     view = view_of(THREE, change_w3(**changes))
     assert (view.index("embed"), view.index("")) == (2, 2)
-    assert view_of(THREE).service("embed").answer(Form.WORKERS).etag != view.service("embed").answer(Form.WORKERS).etag
+    assert (
+        view_of(THREE).service("embed").answer(Representation.WORKERS).etag
+        != view.service("embed").answer(Representation.WORKERS).etag
+    )
 
 
 @pytest.mark.parametrize("changes", [{"incarnation": 9}, {"why": "refuted"}])
@@ -71,15 +74,15 @@ def test_what_no_answer_holds_moves_nothing(changes):
     held = before.service("embed")
     before.update(change_w3(**changes))
     assert before.index("embed") == 1
-    assert before.service("embed").answer(Form.WORKERS).body == held.answer(Form.WORKERS).body
+    assert before.service("embed").answer(Representation.WORKERS).body == held.answer(Representation.WORKERS).body
 
 
 def test_since_alone_is_shown_and_moves_neither_index_nor_etag():
     view = view_of(THREE)
-    tag = view.service("embed").answer(Form.WORKERS).etag
+    tag = view.service("embed").answer(Representation.WORKERS).etag
     view.update(change_w3(since=101.5))
     assert view.index("embed") == 1
-    assert view.service("embed").answer(Form.WORKERS).etag == tag
+    assert view.service("embed").answer(Representation.WORKERS).etag == tag
     assert answer(view).workers[2].since == "2023-11-14T22:15:01.500Z"
 
 
@@ -110,12 +113,12 @@ def test_isolation_moves_the_index_of_every_service_even_unnamed_ones():
 
 def test_how_a_sidecar_is_cut_off_is_in_a_header_and_moves_the_index():
     view = view_of(pool(*THREE.members))
-    assert b"Connectivity" not in view.service("embed").answer(Form.WORKERS).headers
+    assert b"Connectivity" not in view.service("embed").answer(Representation.WORKERS).headers
     for index, connectivity in enumerate((Connectivity.DEAF, Connectivity.MUTE), 2):
         view.update(pool(*THREE.members, connectivity=connectivity))
         assert view.index("embed") == index
         said = f"X-Rumormill-Connectivity: {connectivity.value}\r\n".encode()
-        for form in (Form.WORKERS, Form.READY, Form.POOL):
+        for form in (Representation.WORKERS, Representation.READY, Representation.POOL):
             assert said in view.service("embed").answer(form).headers
 
 
@@ -138,9 +141,9 @@ def test_ready_holds_only_the_routable_and_the_digest_of_all():
         member("w7", pending=True),
     )
     view = view_of(views)
-    assert [worker.name for worker in answer(view, form=Form.READY).workers] == ["w1", "w2"]
+    assert [worker.name for worker in answer(view, form=Representation.READY).workers] == ["w1", "w2"]
     assert [worker.name for worker in answer(view).workers] == ["w1", "w2", "w3", "w4", "w5"]
-    assert answer(view, form=Form.READY).routing_digest == answer(view).routing_digest
+    assert answer(view, form=Representation.READY).routing_digest == answer(view).routing_digest
     counted = view.service("embed").pool_answer()
     assert (counted.workers, counted.routable, counted.suspect, counted.capacity) == (5, 2, 1, 2.0)
     assert (counted.failures_to_spare, counted.mean_utilization, counted.scale_out) == (0, None, None)
@@ -161,9 +164,9 @@ def test_a_service_that_loses_its_last_worker_goes_on_counting():
 
 def test_an_answer_is_encoded_once():
     view = view_of(THREE)
-    held = view.service("embed").answer(Form.WORKERS)
+    held = view.service("embed").answer(Representation.WORKERS)
     view.update(pool(*THREE.members))
-    assert view.service("embed").answer(Form.WORKERS) is held
+    assert view.service("embed").answer(Representation.WORKERS) is held
 
 
 def test_made_up_service_names_cost_a_bounded_amount_and_no_index_falls():
@@ -217,7 +220,7 @@ def test_the_index_moves_exactly_when_the_answer_does(views):
         for name, (index, shown, digest) in before.items():
             now = answer(view, name)
             assert now.index == view.index(name) == index + (_shown(view, name) != shown)
-            ready = answer(view, name, Form.READY)
+            ready = answer(view, name, Representation.READY)
             assert ready.routing_digest == now.routing_digest
             assert ready.workers == [worker for worker in now.workers if worker.routable]
             if not _differs_but_for_suspicion(shown, _shown(view, name)):

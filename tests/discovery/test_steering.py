@@ -11,7 +11,7 @@ import pytest
 from serving import THREE, Serving, member, pool, serving
 
 from rumormill.discovery.view import RoutingView
-from rumormill.membership.policy import Canary, PolicyRecord, Rollout, Share, ZonePreference
+from rumormill.membership.policy import CanaryPolicy, PolicyRecord, Rollout, Share, ZonePreference
 
 
 async def put(endpoint: Serving, path: str, **body: Any) -> tuple[int, Any]:
@@ -145,7 +145,7 @@ async def test_maintenance_and_zone():
 
 
 def canary(counter: int, *shares: Share, rollout: Rollout | None = None) -> PolicyRecord:
-    return PolicyRecord("embed", counter, "w1", 0, Canary(list(shares), rollout))
+    return PolicyRecord("embed", counter, "w1", 0, CanaryPolicy(list(shares), rollout))
 
 
 def test_a_policy_moves_index_and_digest_of_its_own_service_and_of_no_other():

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from rumormill.gossip import happenings
+from rumormill.gossip.reporting import event_kinds as kinds_of_events
 
 ROOT = Path(__file__).parents[2]
 AGENT = ("gossip", "sidecar", "discovery", "membership", "ring")
@@ -35,8 +35,8 @@ def name_of(node: ast.expr) -> str:
 
 def event_kinds() -> set[str]:
     """Of `tell(kind, member, text)`, of `Event(at, kind, member, text)`, and of changes of the table."""
-    kinds = set(happenings.SENTENCES)
-    for node in ast.walk(ast.parse(inspect.getsource(happenings))):
+    kinds = set(kinds_of_events.SENTENCES)
+    for node in ast.walk(ast.parse(inspect.getsource(kinds_of_events))):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
             kinds |= words(ast.Call(node.value, [node.targets[0].slice], []), 0)
     for call in calls(*AGENT):

@@ -13,16 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rumormill.discovery import Access, Limits
-from rumormill.discovery.access import Gate
-from rumormill.discovery.request import RequestReader
-from rumormill.discovery.response import Refused
-from rumormill.discovery.router import Router
+from rumormill.discovery.api.router import Router
+from rumormill.discovery.http.access import AccessControl
+from rumormill.discovery.http.request import RequestReader
+from rumormill.discovery.http.response import RequestRejected
 from rumormill.gossip import InvalidKey, Node
 from rumormill.gossip.wire import UndecodablePayload, decode_untrusted
 from rumormill.membership.record import InvalidRecord, decode_record_untrusted
 from rumormill.sidecar import SettingsError
-from rumormill.sidecar.keyfile import parse_key_file
-from rumormill.sidecar.sources import load
+from rumormill.sidecar.key_file import parse_key_file
+from rumormill.sidecar.settings_sources import load
 from rumormill.simulations import World
 
 Target = Callable[[bytes], None]
@@ -66,8 +66,8 @@ class Pool:
         self._begin()
         if data[:1] > b"\x7f":
             state = self.victim._state
-            halves = self.peer.instance[:8] + state.me.half
-            data = bytes([data[0] & 0x1F]) + data[1:2] + state.seal.label + halves + data[2:]
+            member_ids = self.peer.instance[:8] + state.me.member_id
+            data = bytes([data[0] & 0x1F]) + data[1:2] + state.seal.label + member_ids + data[2:]
         self._receive(data, STRANGER)
 
     def messages(self, data: bytes) -> None:
@@ -88,7 +88,7 @@ def payload(data: bytes) -> None:
         decode_record_untrusted(data)
 
 
-_router = Router(Gate(Access()))
+_router = Router(AccessControl(Access()))
 
 
 def http(data: bytes) -> None:
@@ -100,7 +100,7 @@ def http(data: bytes) -> None:
     if cut.refusal is None and not any(not request.keep_alive for request in pieces):
         cut.feed_untrusted(data[middle:])
     for request in requests:
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(RequestRejected):
             _router.find(request)
     whole.close()
     cut.close()

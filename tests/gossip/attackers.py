@@ -7,12 +7,12 @@ import random
 from pools import node, pool
 
 from rumormill.gossip import Node
-from rumormill.gossip.credentials import MemberKeys, record_text
-from rumormill.gossip.spread import Spread
+from rumormill.gossip.dissemination.broadcast import Broadcast
+from rumormill.gossip.security.credentials import MemberKeys, record_text
 from rumormill.gossip.wire import Message, encode_message
-from rumormill.membership import Address, Liveness, Record, Row, encode_record, row_of_record_untrusted
+from rumormill.membership import Address, Liveness, MemberState, Record, encode_record, member_state_of_record_untrusted
 from rumormill.simulations import World
-from rumormill.simulations.host import Host
+from rumormill.simulations.host import SimulatedHost
 
 Account = tuple[bytes, int, int, Liveness, bytes]
 
@@ -36,15 +36,15 @@ def say(world: World, speaker: str, *messages: Message | bytes, to: tuple[str, .
     """A member says whatever it likes, sealed as its own seal is, to some or all of the others."""
     state = node(world, speaker)._state
     encoded = [message if isinstance(message, bytes) else encode_message(message) for message in messages]
-    for half in list(state.table.order):
-        row = state.table.get(half)
+    for member_id in list(state.table.present_ids):
+        row = state.table.get(member_id)
         assert row is not None
-        if half != state.me.half and (not to or row.name in to):
+        if member_id != state.me.member_id and (not to or row.name in to):
             state.send_encoded(row, encoded)
     world.hosts[speaker].poke()
 
 
-def row_of(world: World, observer: str, name: str) -> Row:
+def row_of(world: World, observer: str, name: str) -> MemberState:
     row = node(world, observer).table.settled[name]
     assert row.record is not None
     return row
@@ -60,8 +60,8 @@ def forged(signer: Node | MemberKeys, record: Record, label: bytes) -> bytes:
     """A record as a row message, signed with the keys of somebody who may not be its subject."""
     keys = signer._state.identity.keys if isinstance(signer, Node) else signer
     encoded = encode_record(record)
-    row = row_of_record_untrusted(encoded, keys.sign(record_text(label, encoded)))
-    return Spread.record_of(None, row)  # type: ignore[arg-type]
+    row = member_state_of_record_untrusted(encoded, keys.sign(record_text(label, encoded)))
+    return Broadcast.record_of(None, row)  # type: ignore[arg-type]
 
 
 def accounts(world: World, name: str, but: tuple[str, ...] = ("mallory",)) -> dict[str, list[Account]]:
@@ -84,7 +84,7 @@ class Recorder:
         self.datagrams: list[tuple[bytes, Address]] = []
         world.network.on_send = self._note
 
-    def _note(self, host: Host, to: Address, data: bytes) -> None:
+    def _note(self, host: SimulatedHost, to: Address, data: bytes) -> None:
         self.datagrams.append((data, host.address))
 
     def stop(self) -> None:

@@ -6,16 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pools import node
 
-from rumormill.gossip.complaints import ADDRESSES_OF_A_KIND, TELL_EVERY, Complaints
-from rumormill.gossip.credentials import Issuer
+from rumormill.gossip.reporting.operator_warnings import ADDRESSES_OF_A_KIND, TELL_EVERY, OperatorWarnings
+from rumormill.gossip.security.credentials import Issuer
 from rumormill.simulations import RumormillFactory, World
-from rumormill.simulations.participant import Birth, Participant
+from rumormill.simulations.protocol import NodeStart, SimulatedNode
 
 OURS, THEIRS = Issuer(bytes(32)), Issuer(b"another authority, as many bytes")
 
 
 def issued(issuer: Issuer, believed: Issuer = OURS):  # type: ignore[no-untyped-def]
-    def bear(birth: Birth) -> Participant:
+    def bear(birth: NodeStart) -> SimulatedNode:
         credential = issuer.issue(birth.name, birth.token_bytes)
         return RumormillFactory(authority=believed.authority, credential=credential)(birth)
 
@@ -95,13 +95,13 @@ def test_nothing_is_said_while_all_is_well() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9), st.floats(-1, 3)), max_size=120))
 def test_lines_of_a_kind_are_few_and_no_kind_hides_another(tries: list[tuple[str, int, float]]) -> None:
-    complaints, now = Complaints(), 1000.0
+    operator_warnings, now = OperatorWarnings(), 1000.0
     said: list[tuple[str, tuple[str, int], float]] = []
     for kind, port, pause in tries:
         now += max(0.0, pause)
         source = ("198.51.100.1", port)
         lately = [(k, a) for k, a, at in said if now - at < TELL_EVERY]
-        due = complaints.due(kind, source, now)
+        due = operator_warnings.due(kind, source, now)
         room = sum(k == kind for k, _ in lately) < ADDRESSES_OF_A_KIND
         assert due is ((kind, source) not in lately and room)
         if due:

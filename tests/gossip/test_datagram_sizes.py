@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from pools import node
 
 from rumormill.gossip import Node, Profile
-from rumormill.gossip.state import ROOM
-from rumormill.gossip.sync import _groups
-from rumormill.gossip.wire import MAX_DATAGRAM, Entry, Have, encode_message
+from rumormill.gossip.dissemination.anti_entropy import _groups
+from rumormill.gossip.state import MAX_MESSAGE_BYTES
+from rumormill.gossip.wire import MAX_DATAGRAM, SyncEntry, SyncOffer, encode_message
 from rumormill.membership import InvalidRecord
 from rumormill.membership.record import MAX_LIFE, MAX_OWN_RECORD_BYTES
-from rumormill.simulations import Trouble, World
-from rumormill.simulations.births import RumormillFactory, worker_profile
-from rumormill.simulations.participant import Birth
+from rumormill.simulations import LinkFault, World
+from rumormill.simulations.factories import RumormillFactory, worker_profile
+from rumormill.simulations.protocol import NodeStart
 
 SMALLEST_PATH = 1280
 IPV6_UDP_BYTES = 48
@@ -29,7 +29,7 @@ class Wordy(RumormillFactory):
 
     tags: int = 0
 
-    def __call__(self, birth: Birth) -> Node:
+    def __call__(self, birth: NodeStart) -> Node:
         made = RumormillFactory.__call__(self, birth)
         made.update(replace(worker_profile(birth.name), tags={"t": "x" * self.tags}), birth.now)
         return made
@@ -43,7 +43,7 @@ def test_the_longest_datagram_fits_the_smallest_path() -> None:
 def test_a_pool_finds_together_where_longer_datagrams_are_lost(tags: int) -> None:
     """Welcomes, pushes and syncs are filled with whole records: of each length they end somewhere else."""
     world = World(seed=tags, factory=Wordy(tags=tags))
-    world.degrade(Trouble(mtu=SMALLEST_PATH - (IPV6_UDP_BYTES - 28)))
+    world.degrade(LinkFault(mtu=SMALLEST_PATH - (IPV6_UDP_BYTES - 28)))
     longest = 0
 
     def measure(_host: object, _to: object, data: bytes) -> None:
@@ -56,7 +56,7 @@ def test_a_pool_finds_together_where_longer_datagrams_are_lost(tags: int) -> Non
     world.cut({f"n{number}" for number in range(6)})
     world.run(3.0)
     world.heal()
-    world.degrade(Trouble(mtu=SMALLEST_PATH - (IPV6_UDP_BYTES - 28)))
+    world.degrade(LinkFault(mtu=SMALLEST_PATH - (IPV6_UDP_BYTES - 28)))
     world.leave("n3")
     assert world.run_until(world.one_view, within=20.0) is not None, world.history.tail()
     assert 1000 < longest <= MAX_DATAGRAM
@@ -74,12 +74,12 @@ def test_a_record_too_long_for_that_is_refused_where_it_is_written() -> None:
 @given(st.dictionaries(st.integers(0, 255), st.lists(st.integers(0, MAX_LIFE - 1), max_size=200), max_size=64))
 def test_what_is_held_in_any_buckets_fits_datagrams_and_is_all_told(held: dict[int, list[int]]) -> None:
     by_bucket = {
-        bucket: [Entry(bytes((bucket,)) + n.to_bytes(7, "big"), number) for n, number in enumerate(numbers)]
+        bucket: [SyncEntry(bytes((bucket,)) + n.to_bytes(7, "big"), number) for n, number in enumerate(numbers)]
         for bucket, numbers in held.items()
     }
     groups = _groups(by_bucket)
     for buckets, entries in groups:
-        assert len(encode_message(Have(1023, 1024, bytes(buckets), entries))) <= ROOM
+        assert len(encode_message(SyncOffer(1023, 1024, bytes(buckets), entries))) <= MAX_MESSAGE_BYTES
     assert [entry for _, entries in groups for entry in entries] == [e for held in by_bucket.values() for e in held]
     complete = [bucket for buckets, _ in groups for bucket in buckets]
     assert sorted(set(complete)) == sorted(complete)

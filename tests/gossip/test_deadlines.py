@@ -6,15 +6,15 @@ import pytest
 from pools import pool
 
 from rumormill.gossip import Node
-from rumormill.simulations import Burst, Trouble, World
-from rumormill.simulations.host import Host
+from rumormill.simulations import Burst, LinkFault, World
+from rumormill.simulations.host import SimulatedHost
 
 
-def holds_its_earliest_deadline(host: Host) -> None:
+def holds_its_earliest_deadline(host: SimulatedHost) -> None:
     node = host.node
     assert isinstance(node, Node)
-    if not node._reception.waiting:
-        assert node.deadline == min(node._detector.deadline, node._next_of_others())
+    if not node._dispatch.waiting:
+        assert node.deadline == min(node._failure_detector.deadline, node._next_of_others())
 
 
 def watch_all(world: World) -> None:
@@ -26,7 +26,7 @@ def watch_all(world: World) -> None:
 def test_a_node_wakes_at_the_earliest_of_its_deadlines_whatever_happens(seed: int) -> None:
     world = pool(8, seed)
     watch_all(world)
-    world.degrade(Trouble(loss=0.1, duplicate=0.05, jitter=0.002, burst=Burst(1.0, 0.1)))
+    world.degrade(LinkFault(loss=0.1, duplicate=0.05, jitter=0.002, burst=Burst(1.0, 0.1)))
     world.freeze("n3")
     world.run(0.9)
     world.thaw("n3")

@@ -6,7 +6,7 @@ import pytest
 from pools import everyone_holds, held, node, pool, sent
 
 from rumormill.membership import Liveness
-from rumormill.simulations import Trouble, World
+from rumormill.simulations import LinkFault, World
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 16, 64])
@@ -27,7 +27,7 @@ def test_how_slow_a_pool_was_to_answer_while_it_started_delays_no_death_after_it
     took = []
     for seed in range(3):
         world = World(seed=seed)
-        world.degrade(Trouble(delay=0.16))
+        world.degrade(LinkFault(delay=0.16))
         world.start(32)
         assert world.run_until(world.one_view, within=12.0) is not None
         world.run(3.0)
@@ -66,7 +66,7 @@ def test_a_node_that_dies_with_all_its_monitors_is_found_by_the_slow_probe() -> 
 @pytest.mark.parametrize(("loss", "count"), [(0.1, 3), (0.1, 16), (0.3, 16)])
 def test_loss_evicts_nobody(loss: float, count: int) -> None:
     world = pool(count)
-    world.degrade(Trouble(loss=loss))
+    world.degrade(LinkFault(loss=loss))
     world.run(60.0)
     assert world.history.of("evicted") == [], world.history.tail()
     world.heal()
@@ -143,7 +143,7 @@ def test_a_mute_member_is_evicted_and_evicts_nobody() -> None:
 
 def test_jitter_widens_the_grace_and_evicts_nobody() -> None:
     world = pool(12)
-    world.degrade(Trouble(delay=0.1, jitter=0.03))
+    world.degrade(LinkFault(delay=0.1, jitter=0.03))
     world.run(60.0)
     assert world.history.of("evicted") == []
     late = [c for c in world.history.of("suspected") if c.at > 20]
@@ -199,12 +199,12 @@ def test_a_pool_beats_in_two_halves(count: int, seed: int) -> None:
     beats: dict[int, list[float]] = {0: [], 1: []}
     for key in world.running():
         member = node(world, key)
-        until_next = member._detector._next_beat - world.hosts[key].local_time()
+        until_next = member._failure_detector._next_beat - world.hosts[key].local_time()
         beats[member.instance[0] & 1].append((world.now + until_next) % period / period)
 
     def apart(one: float, other: float) -> float:
         return min((one - other) % 1, (other - one) % 1)
 
-    for half in beats.values():
-        assert all(apart(one, other) < 0.1 for one in half for other in half), beats
+    for member_id in beats.values():
+        assert all(apart(one, other) < 0.1 for one in member_id for other in member_id), beats
     assert all(apart(one, other) > 0.3 for one in beats[0] for other in beats[1]), beats

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rumormill.gossip.error_queue import IP_RECVERR, IPV6_RECVERR, refused_by_its_host
+from rumormill.gossip.udp.icmp_errors import IP_RECVERR, IPV6_RECVERR, refused_by_its_host
 
 V4, V6 = (0, IP_RECVERR), (41, IPV6_RECVERR)
 

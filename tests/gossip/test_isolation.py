@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 from pools import everyone_holds, held, node
 
-from rumormill.gossip.audience import Audience
+from rumormill.gossip.detection.mute_detector import MuteDetector
 from rumormill.membership import Liveness, Readiness
 from rumormill.membership.view import Connectivity
-from rumormill.simulations import Trouble, World
-from rumormill.simulations.judge import Judge
+from rumormill.simulations import LinkFault, World
+from rumormill.simulations.invariant_checker import InvariantChecker
 
 TWO_MINUTES = 120
 CUT = 3.0
@@ -21,7 +21,7 @@ CUT = 3.0
 
 def judged_pool(count: int, seed: int = 1) -> World:
     world = World(seed=seed)
-    Judge(world)
+    InvariantChecker(world)
     world.start(count)
     assert world.run_until(world.one_view, within=3.0) is not None, world.history.tail()
     world.run(2.0)
@@ -132,7 +132,7 @@ def test_one_who_cannot_hear_us_is_not_everybody() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_loss_is_not_taken_for_a_cut(seed: int) -> None:
     world = judged_pool(8, seed)
-    world.degrade(Trouble(loss=0.3))
+    world.degrade(LinkFault(loss=0.3))
     world.run(120.0)
     assert world.history.of("isolated") == []
 
@@ -142,11 +142,11 @@ def test_a_liar_can_make_us_ask_but_not_believe_that_nobody_hears_us() -> None:
     world = judged_pool(5)
     member, liar = node(world, "n1"), node(world, "n2")
     member._state.raise_incarnation()
-    audience: Audience = member._isolation.audience
-    row = member.table.get(liar._state.me.half)
+    mute_detector: MuteDetector = member._partition_guard.mute_detector
+    row = member.table.get(liar._state.me.member_id)
     assert row is not None
     for _ in range(100):
-        audience.accused(row, 1)
+        mute_detector.accused(row, 1)
         world.run(0.1)
     assert member.connectivity is Connectivity.CONNECTED
     assert world.history.of("isolated") == []
@@ -205,7 +205,7 @@ def test_of_those_cut_off_whose_kernels_are_silent_nobody_is_evicted_for_others_
 def test_false_refusals_alone_evict_nobody_from_who_is_deaf() -> None:
     """Somebody on the way makes refusals up, but has not seen what is under the seal."""
     world = judged_pool(3)
-    world.degrade(Trouble(forged=True))
+    world.degrade(LinkFault(forged=True))
     world.cut_one_way(None, {"n0"})
     world.run(50.0)
     assert views(world, "n0") == {Liveness.SUSPECT}

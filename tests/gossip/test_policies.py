@@ -7,25 +7,25 @@ import pytest
 from pools import node, pool
 
 from rumormill.gossip import Node
-from rumormill.gossip.policies import PolicyKey, PolicyRefused
+from rumormill.gossip.dissemination.policy_replication import PolicyKey, PolicyRefused
 from rumormill.gossip.wire import MAX_DATAGRAM, PolicyMessage
 from rumormill.membership.policy import (
-    MAX_LEAP,
-    Canary,
+    MAX_COUNTER_JUMP,
+    CanaryPolicy,
     Maintenance,
     PolicyRecord,
     Rollout,
     Share,
     encode_policy,
 )
-from rumormill.simulations import RumormillFactory, Trouble, World
-from rumormill.simulations.births import Birth
-from rumormill.simulations.judge import Judge
+from rumormill.simulations import LinkFault, RumormillFactory, World
+from rumormill.simulations.factories import NodeStart
+from rumormill.simulations.invariant_checker import InvariantChecker
 
 
 def write(world: World, key: str, share: int, service: str = "embed") -> PolicyRecord:
     written: list[PolicyRecord] = []
-    body = Canary([Share("v2", share)])
+    body = CanaryPolicy([Share("v2", share)])
     world.command(key, lambda member, now: written.append(node(world, key).write_policy(service, body, at=0, now=now)))
     return written[0]
 
@@ -50,14 +50,14 @@ def test_a_change_reaches_all_of_64_within_half_a_second(writer: str) -> None:
 
 def test_even_with_a_third_of_the_datagrams_lost_nobody_is_left_out() -> None:
     world = pool(32)
-    world.degrade(Trouble(loss=0.3))
+    world.degrade(LinkFault(loss=0.3))
     write(world, "n3", 500)
     assert world.run_until(lambda: all_hold(world, 500), within=3.0) is not None
 
 
 def test_two_writers_in_two_halves_of_a_split_end_equal_everywhere() -> None:
     world = World(seed=5)
-    judge = Judge(world)
+    judge = InvariantChecker(world)
     world.start(12)
     world.run(5.0)
     world.cut({f"n{number}" for number in range(6)})
@@ -111,7 +111,7 @@ def test_a_pool_of_one_without_seeds_may_write() -> None:
 
 def test_a_leap_is_refused_and_counted_but_a_newcomer_believes_the_pool() -> None:
     world = pool(3)
-    far = encode_policy(PolicyRecord("embed", MAX_LEAP + 1, "n0", 0, Canary([Share("v2", 1)])))
+    far = encode_policy(PolicyRecord("embed", MAX_COUNTER_JUMP + 1, "n0", 0, CanaryPolicy([Share("v2", 1)])))
     state = node(world, "n0")._state
     state.send(node(world, "n1")._state.me, PolicyMessage(msgspec.Raw(far)))
     world.command("n0", lambda member, now: None)
@@ -173,7 +173,7 @@ def test_what_a_member_kept_from_an_earlier_life_survives_the_whole_pool_and_yie
     world.run(1.0)
     kept = node(world, "n1").policies
 
-    def remembering(birth: Birth) -> Node:
+    def remembering(birth: NodeStart) -> Node:
         return RumormillFactory(policies=tuple(kept))(birth)
 
     later = World(seed=2, factory=remembering)
@@ -210,7 +210,7 @@ def test_the_largest_policy_fits_a_datagram() -> None:
     world.network.on_send = measure
     gates = ["x" * 290] * 3
     rollout = Rollout("v2", [100], 1.0, gates, "", "", 0, 0, "running")
-    body = Canary([Share("v2", 100)], rollout)
+    body = CanaryPolicy([Share("v2", 100)], rollout)
     world.command("n0", lambda member, now: node(world, "n0").write_policy("embed", body, at=2**52, now=now))
     world.run(0.5)
     assert [policy.body for policy in node(world, "n1").view.policies] == [body]

@@ -7,14 +7,14 @@ from pools import everyone_holds, held, node, pool
 
 from rumormill.gossip import ProtocolSettings
 from rumormill.membership import Liveness
-from rumormill.simulations import RumormillFactory, Trouble, World
-from rumormill.simulations.judge import Judge
+from rumormill.simulations import LinkFault, RumormillFactory, World
+from rumormill.simulations.invariant_checker import InvariantChecker
 from rumormill.simulations.network import WAN
 
 
 def judged_pool(count: int, seed: int = 1, **options: object) -> World:
     world = World(seed=seed, **options)  # type: ignore[arg-type]  # latency or factory, as World has them
-    Judge(world)
+    InvariantChecker(world)
     world.refuse()
     world.start(count)
     assert world.run_until(world.one_view, within=5.0) is not None, world.history.tail()
@@ -86,7 +86,7 @@ def test_where_refusals_get_lost_misses_do_as_before() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_forged_refusals_evict_nobody_and_cost_little(seed: int) -> None:
     world = judged_pool(8, seed)
-    world.degrade(Trouble(forged=True))
+    world.degrade(LinkFault(forged=True))
     before = {key: node(world, key).counters["sent"] for key in world.running()}
     world.run(20.0)
     assert doubted(world) == set(), world.history.tail()
@@ -97,7 +97,7 @@ def test_forged_refusals_evict_nobody_and_cost_little(seed: int) -> None:
 
 def test_forged_refusals_and_loss_evict_nobody() -> None:
     world = judged_pool(12)
-    world.degrade(Trouble(forged=True, loss=0.2))
+    world.degrade(LinkFault(forged=True, loss=0.2))
     world.run(60.0)
     assert world.history.of("evicted") == [], world.history.tail()
 

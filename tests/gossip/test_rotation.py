@@ -6,13 +6,13 @@ import pytest
 from pools import everyone_holds, node, pool
 
 from rumormill.gossip import KeyRing
-from rumormill.gossip.keyring import key_name_of
-from rumormill.gossip.rotation import COMPARE_EVERY, LINGER, MAX_AHEAD, KeyAudit
-from rumormill.gossip.wire import Keys, encode_message
+from rumormill.gossip.security.key_rotation import COMPARE_EVERY, LINGER, MAX_AHEAD, KeyAudit
+from rumormill.gossip.security.keyring import key_name_of
+from rumormill.gossip.wire import KeyRingUpdate, encode_message
 from rumormill.membership import Liveness
 from rumormill.simulations import World
-from rumormill.simulations.births import KEYS, RumormillFactory
-from rumormill.simulations.network import Trouble
+from rumormill.simulations.factories import KEYS, RumormillFactory
+from rumormill.simulations.network import LinkFault
 
 
 def key(number: int) -> bytes:
@@ -82,7 +82,7 @@ def test_three_rounds_in_a_pool_of_eight_one_asleep_during_each_lose_nobody_and_
 
 def test_rounds_over_a_network_that_loses_delays_and_reorders_refuse_no_datagram_either() -> None:
     world = pool(8, seed=20)
-    world.degrade(Trouble(loss=0.1, jitter=0.05, duplicate=0.05))
+    world.degrade(LinkFault(loss=0.1, jitter=0.05, duplicate=0.05))
     for turn in range(1, 6):
         rotate(world, f"n{turn}", key(turn))
     world.run(2.0)
@@ -93,7 +93,7 @@ def test_rounds_over_a_network_that_loses_delays_and_reorders_refuse_no_datagram
 def test_without_the_audits_datagrams_are_refused() -> None:
     """So the two tests above would have noticed."""
     world = pool(8, seed=20)
-    world.degrade(Trouble(loss=0.3, jitter=0.1))
+    world.degrade(LinkFault(loss=0.3, jitter=0.1))
     for turn in range(1, 9):
         change(world, "n0", KeyRing((key(turn), *ring_of(world, "n0").keys[:1])))
         world.run(1.0)
@@ -189,7 +189,7 @@ def test_a_notice_is_never_longer_than_the_question_and_never_answered() -> None
 def test_a_version_far_ahead_is_refused_and_plaintext_takes_no_keys() -> None:
     world = pool(3, seed=11)
     victim = node(world, "n0")
-    tell_keys(world, "n0", Keys(MAX_AHEAD + 1, [KEYS.primary]))
+    tell_keys(world, "n0", KeyRingUpdate(MAX_AHEAD + 1, [KEYS.primary]))
     world.run(0.1)
     assert victim.counters["keys_refused"] == 1
     assert ring_of(world, "n0") == KEYS
@@ -201,7 +201,7 @@ def test_a_version_far_ahead_is_refused_and_plaintext_takes_no_keys() -> None:
     assert node(plain, "n0").audit_keys(plain.hosts["n0"].local_time()).members == 0
 
 
-def tell_keys(world: World, victim: str, ring: Keys) -> None:
+def tell_keys(world: World, victim: str, ring: KeyRingUpdate) -> None:
     """A member says this to another, under its own good seal."""
     liar = node(world, "n1")._state
     row = liar.table.get(node(world, victim).instance[:8])
@@ -210,8 +210,10 @@ def tell_keys(world: World, victim: str, ring: Keys) -> None:
     world.hosts["n1"].poke()
 
 
-@pytest.mark.parametrize("ring", [Keys(0, [key(9)]), Keys(0, [KEYS.primary, key(9)]), Keys(5, [key(9)])])
-def test_a_ring_of_version_0_or_without_any_key_of_ours_is_refused(ring: Keys) -> None:
+@pytest.mark.parametrize(
+    "ring", [KeyRingUpdate(0, [key(9)]), KeyRingUpdate(0, [KEYS.primary, key(9)]), KeyRingUpdate(5, [key(9)])]
+)
+def test_a_ring_of_version_0_or_without_any_key_of_ours_is_refused(ring: KeyRingUpdate) -> None:
     """Found by the flood: taken in, it cut its receiver off from the pool."""
     world = pool(4, seed=15)
     tell_keys(world, "n0", ring)
@@ -224,7 +226,7 @@ def test_a_ring_of_version_0_or_without_any_key_of_ours_is_refused(ring: Keys) -
 def test_one_member_given_a_ring_that_others_lack_is_not_silenced_but_teaches_them() -> None:
     """Whoever is in can change the keys, and cannot use that to cut a single member off."""
     world = pool(6, seed=16)
-    tell_keys(world, "n0", Keys(3, [key(9), KEYS.primary]))
+    tell_keys(world, "n0", KeyRingUpdate(3, [key(9), KEYS.primary]))
     world.run(3.0)
     assert world.one_view()
     assert not world.history.of("evicted"), world.history.tail()
@@ -248,7 +250,7 @@ def test_what_is_under_way_when_its_key_goes_still_opens() -> None:
     late.seal.use(old.with_primary(KEYS.primary))
     row = late.table.get(node(world, "n0").instance[:8])
     assert row is not None
-    datagram = late.sealed_for(row, Keys(0, [key(1)]))
+    datagram = late.sealed_for(row, KeyRingUpdate(0, [key(1)]))
     late.seal.use(old)
     change(world, "n0", KeyRing((key(1),)))
     world.run(0.5)

@@ -10,31 +10,31 @@ import pytest
 from attackers import accounts, aged, forged, record_of, row_of, say, with_mallory
 from pools import everyone_holds, held, node
 
-from rumormill.gossip import signatures
-from rumormill.gossip.claims import Claims
-from rumormill.gossip.credentials import Issuer, MemberKeys
-from rumormill.gossip.detector import Detector
-from rumormill.gossip.seal import HEADER, Seal
-from rumormill.gossip.seniority import Seniority
-from rumormill.gossip.state import State
-from rumormill.gossip.votes import MAX_VOTERS, Ballot
+from rumormill.gossip.detection.failure_detector import FailureDetector
+from rumormill.gossip.detection.voter_eligibility import VoterEligibility
+from rumormill.gossip.detection.votes import MAX_VOTERS, Vote
+from rumormill.gossip.lifecycle.membership_updates import MembershipUpdates
+from rumormill.gossip.security import signature_verifier
+from rumormill.gossip.security.credentials import Issuer, MemberKeys
+from rumormill.gossip.security.seal import HEADER, Seal
+from rumormill.gossip.state import NodeState
 from rumormill.gossip.wire import (
-    CastVote,
-    Death,
-    Heard,
-    Left,
+    Dead,
+    IndirectAck,
+    Leave,
+    SignedVote,
     Suspect,
     Tombstone,
-    Vote,
+    VoteMessage,
     assemble,
     decode_untrusted,
     payload_prefix,
 )
 from rumormill.membership import Liveness, Readiness
-from rumormill.membership.row import Row
+from rumormill.membership.member_state import MemberState
 from rumormill.simulations import RumormillFactory, World
-from rumormill.simulations.births import KEYS
-from rumormill.simulations.participant import Birth
+from rumormill.simulations.factories import KEYS
+from rumormill.simulations.protocol import NodeStart
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
@@ -44,8 +44,8 @@ def whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def unsigned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signatures, "sound", lambda *_: True)
-    monkeypatch.setattr(signatures, "signed_by", lambda *_: True)
+    monkeypatch.setattr(signature_verifier, "verify_record", lambda *_: True)
+    monkeypatch.setattr(signature_verifier, "signed_by", lambda *_: True)
 
 
 # -- Its own account
@@ -85,7 +85,7 @@ def test_nobody_makes_another_leave(breaks: Break, monkeypatch: pytest.MonkeyPat
     victim = row_of(world, "mallory", "n1")
     incarnation, signature = victim.incarnation, bytes(64)
     gone = Tombstone("n1", victim.generation, victim.instance, incarnation, 3, 0, signature)
-    say(world, "mallory", Left(victim.half, incarnation, signature), gone, to=("n0", "n2", "n3"))
+    say(world, "mallory", Leave(victim.member_id, incarnation, signature), gone, to=("n0", "n2", "n3"))
     seen = world.run_until(lambda: Liveness.LEFT in held(world, "n1"), within=1.0)
     assert (seen is None) is (breaks is whole)
 
@@ -102,21 +102,21 @@ def test_a_tombstone_without_a_signature_is_at_most_an_accusation() -> None:
     assert row_of(world, "n0", "n1").instance == victim.instance
 
 
-def raise_above(self: Claims, incarnation: int, sender: Row, *, wide: bool) -> None:
+def raise_above(self: MembershipUpdates, incarnation: int, sender: MemberState, *, wide: bool) -> None:
     """As it once was: whoever accuses sets the height."""
     if incarnation >= self._state.me.incarnation:
         self._state.raise_incarnation(incarnation)
-        self._spread.announce(self._state.me.half, wide=wide)
+        self._broadcast.announce(self._state.me.member_id, wide=wide)
 
 
 @pytest.mark.parametrize(
-    "breaks", [whole, lambda m: m.setattr(Claims, "_accused", raise_above)], ids=["whole", "broken"]
+    "breaks", [whole, lambda m: m.setattr(MembershipUpdates, "_accused", raise_above)], ids=["whole", "broken"]
 )
 def test_nobody_raises_anothers_incarnation(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     world = with_mallory()
     breaks(monkeypatch)
     victim = row_of(world, "mallory", "n1")
-    say(world, "mallory", Suspect(victim.half, 2**30), Death(victim.half, 2**30, []), to=("n1",))
+    say(world, "mallory", Suspect(victim.member_id, 2**30), Dead(victim.member_id, 2**30, []), to=("n1",))
     world.run(1.0)
     assert (row_of(world, "n1", "n1").incarnation < 10) is (breaks is whole)
 
@@ -129,15 +129,22 @@ def test_nobody_evicts_alone(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> 
     """It makes up the votes of others, and repeats its own."""
     world = with_mallory()
     breaks(monkeypatch)
-    monkeypatch.setattr(State, "heard_lately", lambda *_: False)  # as for one whom the victim does not talk to just now
+    monkeypatch.setattr(
+        NodeState, "heard_lately", lambda *_: False
+    )  # as for one whom the victim does not talk to just now
     victim, mallory = row_of(world, "mallory", "n1"), row_of(world, "mallory", "mallory")
     stamp = 1
     for _ in range(10):
         stamp += 1
         names = ("n0", "n2", "n3")
-        fakes = [CastVote(row_of(world, "mallory", name).half, stamp, 0, bytes(64)) for name in names]
-        own = CastVote(mallory.half, stamp, 0, node(world, "mallory")._state.sign_vote(victim, stamp))
-        say(world, "mallory", Vote(victim.half, victim.incarnation, own), Death(victim.half, victim.incarnation, fakes))
+        fakes = [SignedVote(row_of(world, "mallory", name).member_id, stamp, 0, bytes(64)) for name in names]
+        own = SignedVote(mallory.member_id, stamp, 0, node(world, "mallory")._state.sign_vote(victim, stamp))
+        say(
+            world,
+            "mallory",
+            VoteMessage(victim.member_id, victim.incarnation, own),
+            Dead(victim.member_id, victim.incarnation, fakes),
+        )
         world.run(0.1)
     assert (world.history.of("evicted", "n1") == []) is (breaks is whole)
 
@@ -155,19 +162,19 @@ def test_a_crowd_of_newcomers_leaves_room_for_honest_votes() -> None:
         for name in crowd:
             state = node(world, name)._state
             victim = row_of(world, name, "n1")
-            own = CastVote(state.me.half, stamp, 0, state.sign_vote(victim, stamp))
-            say(world, name, Vote(victim.half, victim.incarnation, own), to=("n0", "n2", "n3", "n4"))
+            own = SignedVote(state.me.member_id, stamp, 0, state.sign_vote(victim, stamp))
+            say(world, name, VoteMessage(victim.member_id, victim.incarnation, own), to=("n0", "n2", "n3", "n4"))
         world.run(0.1)
     for key in ("n0", "n2", "n3", "n4"):
         assert row_of(world, key, "n1").liveness is Liveness.DEAD
 
 
-def youngest(self: Seniority, voters: list[bytes], count: int) -> list[bytes]:
+def youngest(self: VoterEligibility, voters: list[bytes], count: int) -> list[bytes]:
     return voters[:count]
 
 
 @pytest.mark.parametrize(
-    "breaks", [whole, lambda m: m.setattr(Seniority, "foremost", youngest)], ids=["whole", "broken"]
+    "breaks", [whole, lambda m: m.setattr(VoterEligibility, "foremost", youngest)], ids=["whole", "broken"]
 )
 def test_newcomers_do_not_crowd_the_votes_out_that_a_death_is_told_with(
     breaks: Break, monkeypatch: pytest.MonkeyPatch
@@ -182,32 +189,32 @@ def test_newcomers_do_not_crowd_the_votes_out_that_a_death_is_told_with(
     teller, victim = node(world, "n0"), row_of(world, "n0", "n1")
     now = teller._state.now
     for age, name in enumerate([*crowd, "n2", "n3"]):
-        ballot = Ballot(row_of(world, "n0", name).half, victim.incarnation, now - age / 100, 1, bytes(64))
-        teller._votes.cast(victim.half, ballot)
-    told = decode_untrusted(assemble(payload_prefix(1, 1), [teller._spread._death(victim)])).messages[0]
-    assert isinstance(told, Death)
+        vote = Vote(row_of(world, "n0", name).member_id, victim.incarnation, now - age / 100, 1, bytes(64))
+        teller._votes.cast(victim.member_id, vote)
+    told = decode_untrusted(assemble(payload_prefix(1, 1), [teller._broadcast._death(victim)])).messages[0]
+    assert isinstance(told, Dead)
     voters = {vote.voter for vote in told.votes}
-    elders = {row_of(world, "n0", name).half for name in ("n2", "n3")}
-    assert (elders <= voters) is (breaks is whole)
+    established = {row_of(world, "n0", name).member_id for name in ("n2", "n3")}
+    assert (established <= voters) is (breaks is whole)
     assert len(voters) == 3
 
 
-def believe_hearsay(self: Detector, heard: Heard) -> None:
+def believe_hearsay(self: FailureDetector, heard: IndirectAck) -> None:
     self.alive(heard.subject, self._state.now)
 
 
 @pytest.mark.parametrize(
-    "breaks", [whole, lambda m: m.setattr(Detector, "heard_of", believe_hearsay)], ids=["whole", "broken"]
+    "breaks", [whole, lambda m: m.setattr(FailureDetector, "heard_of", believe_hearsay)], ids=["whole", "broken"]
 )
 def test_nobody_keeps_the_dead_alive(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says to everyone that it has just heard the dead, and shows their record around."""
     world = with_mallory()
     breaks(monkeypatch)
     victim = row_of(world, "mallory", "n1")
-    record = node(world, "mallory")._spread.record_of(victim)
+    record = node(world, "mallory")._broadcast.record_of(victim)
     world.crash("n1")
     for _ in range(60):
-        say(world, "mallory", Heard(victim.half, 0), record)
+        say(world, "mallory", IndirectAck(victim.member_id, 0), record)
         world.run(0.05)
     dead = all(node(world, key).table.settled["n1"].liveness is Liveness.DEAD for key in ("n0", "n2", "n3"))
     assert dead is (breaks is whole)
@@ -235,9 +242,9 @@ def test_nobody_silences_another_with_a_poisoned_counter(breaks: Break, monkeypa
     seal = node(world, "mallory")._state.seal
     victim, key_id = row_of(world, "mallory", "n1"), node(world, "mallory")._state.seal.key_id
     for key in ("n0", "n2", "n3", "mallory"):
-        receiver = row_of(world, "mallory", key).half
+        receiver = row_of(world, "mallory", key).member_id
         for kind in (0x10, 0x12):
-            header = HEADER.pack(kind, key_id, seal.label, victim.half, receiver, 2**39)
+            header = HEADER.pack(kind, key_id, seal.label, victim.member_id, receiver, 2**39)
             world.inject(header + bytes(60), key, world.hosts["n1"].address)
     world.run(3.0)
     assert (world.history.of("suspected", "n1") == []) is (breaks is whole)
@@ -250,19 +257,19 @@ def test_nobody_seals_as_another() -> None:
     a, b, m = Seal(KEYS, "lab", alice), Seal(KEYS, "lab", bob), Seal(KEYS, "lab", mallory)
     for seal, other in ((a, bob), (b, alice), (m, alice), (m, bob)):
         seal.meet(other.public)
-    datagram = a.seal(bob.half, b"for bob alone")
+    datagram = a.seal(bob.member_id, b"for bob alone")
     with pytest.raises(Exception, match="key"):
-        m.open(datagram, alice.half)
-    made = m.seal(bob.half, b"from alice, honestly")
+        m.open(datagram, alice.member_id)
+    made = m.seal(bob.member_id, b"from alice, honestly")
     with pytest.raises(Exception, match="key"):
-        b.open(made[:10] + alice.half + made[18:], alice.half)
+        b.open(made[:10] + alice.member_id + made[18:], alice.member_id)
 
 
 # -- Names
 
 
 @pytest.mark.parametrize(
-    "breaks", [whole, lambda m: m.setattr(Claims, "_held_aside", lambda *_: False)], ids=["whole", "broken"]
+    "breaks", [whole, lambda m: m.setattr(MembershipUpdates, "_held_aside", lambda *_: False)], ids=["whole", "broken"]
 )
 def test_nobody_takes_a_name_while_its_holder_lives(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     world = with_mallory()
@@ -292,18 +299,20 @@ def accuse_together(world: World) -> None:
             state = node(world, key)._state
             victim = state.table.settled["n1"]
             stamp = int(state.now * 1000) % 2**32
-            vote = CastVote(state.me.half, stamp, 0, state.sign_vote(victim, stamp))
-            say(world, key, Vote(victim.half, victim.incarnation, vote))
+            vote = SignedVote(state.me.member_id, stamp, 0, state.sign_vote(victim, stamp))
+            say(world, key, VoteMessage(victim.member_id, victim.incarnation, vote))
         world.run(0.1)
 
 
 @pytest.mark.parametrize(
-    "breaks", [whole, lambda m: m.setattr(Seniority, "outweigh", lambda *_: True)], ids=["whole", "broken"]
+    "breaks", [whole, lambda m: m.setattr(VoterEligibility, "outweigh", lambda *_: True)], ids=["whole", "broken"]
 )
 def test_two_newcomers_of_one_hand_evict_nobody(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     world = aged(5)
     breaks(monkeypatch)
-    monkeypatch.setattr(State, "heard_lately", lambda *_: False)  # as for one whom the victim does not talk to just now
+    monkeypatch.setattr(
+        NodeState, "heard_lately", lambda *_: False
+    )  # as for one whom the victim does not talk to just now
     world.start_one("m1")
     world.start_one("m2")
     assert world.run_until(world.one_view, within=3.0) is not None
@@ -316,22 +325,24 @@ def test_votes_count_after_a_minute_and_from_two_hosts() -> None:
     world.start_one("m1")
     assert world.run_until(world.one_view, within=3.0) is not None
     state = node(world, "n0")._state
-    old, other, young = (row_of(world, "n0", name).half for name in ("n1", "n2", "m1"))
-    assert state.seniority.outweigh([old, other])
-    assert not state.seniority.outweigh([old, young])
-    assert not state.seniority.outweigh([old])
+    old, other, young = (row_of(world, "n0", name).member_id for name in ("n1", "n2", "m1"))
+    assert state.voter_eligibility.outweigh([old, other])
+    assert not state.voter_eligibility.outweigh([old, young])
+    assert not state.voter_eligibility.outweigh([old])
     world.run(61.0)
-    assert state.seniority.outweigh([old, young])
+    assert state.voter_eligibility.outweigh([old, young])
     here = msgspec.structs.replace(row_of(world, "n0", "m1"), address=row_of(world, "n0", "n1").address)
-    state.table.settled["m1"] = state.table._by_half[young] = here
-    assert not state.seniority.outweigh([old, young])
+    state.table.settled["m1"] = state.table._by_id[young] = here
+    assert not state.voter_eligibility.outweigh([old, young])
 
 
 def test_in_a_young_pool_and_on_one_host_every_vote_counts() -> None:
     world = World(seed=1)
     world.start(4)
     assert world.run_until(world.one_view, within=3.0) is not None
-    assert node(world, "n0")._state.seniority.outweigh([row_of(world, "n0", name).half for name in ("n1", "n2")])
+    assert node(world, "n0")._state.voter_eligibility.outweigh(
+        [row_of(world, "n0", name).member_id for name in ("n1", "n2")]
+    )
 
 
 # -- An authority
@@ -343,14 +354,14 @@ class Registrar:
     def __init__(self) -> None:
         self.issuer = Issuer(b"authority seed of 32 bytes long.")
 
-    def member(self, birth: Birth, issuer: Issuer | None = None):  # type: ignore[no-untyped-def]
+    def member(self, birth: NodeStart, issuer: Issuer | None = None):  # type: ignore[no-untyped-def]
         credential = (issuer or self.issuer).issue(birth.name, birth.token_bytes)
         return RumormillFactory(authority=self.issuer.authority, credential=credential)(birth)
 
-    def without(self, birth: Birth):  # type: ignore[no-untyped-def]
+    def without(self, birth: NodeStart):  # type: ignore[no-untyped-def]
         return RumormillFactory()(birth)
 
-    def borrowed(self, birth: Birth):  # type: ignore[no-untyped-def]
+    def borrowed(self, birth: NodeStart):  # type: ignore[no-untyped-def]
         credential = self.issuer.issue("somebody-else", birth.token_bytes)
         return RumormillFactory(authority=self.issuer.authority, credential=credential)(birth)
 
@@ -364,9 +375,9 @@ def test_with_an_authority_nobody_need_be_old_for_its_vote_to_count() -> None:
     for key in ("m1", "m2"):
         world.start_one(key)
     assert world.run_until(world.one_view, within=3.0) is not None
-    newcomers = [row_of(world, "n0", key).half for key in ("m1", "m2")]
-    assert node(world, "n0")._state.seniority.outweigh(newcomers)
-    assert not node(world, "n0")._state.seniority.outweigh(newcomers[:1])
+    newcomers = [row_of(world, "n0", key).member_id for key in ("m1", "m2")]
+    assert node(world, "n0")._state.voter_eligibility.outweigh(newcomers)
+    assert not node(world, "n0")._state.voter_eligibility.outweigh(newcomers[:1])
 
 
 def test_with_an_authority_only_names_it_issued_come_in() -> None:

@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from pools import node, pool
 
 from rumormill.gossip import Node
-from rumormill.gossip.credentials import MemberKeys
-from rumormill.gossip.join import JOIN_BYTES, Joining
-from rumormill.gossip.limits import MAX_SOURCES, Rate
-from rumormill.gossip.marks import Marks
-from rumormill.gossip.reception import MAX_WAITING
-from rumormill.gossip.seal import HEADER, NOBODY, Seal
-from rumormill.gossip.signatures import DISTRUST_SECONDS, STRETCH, Signatures
-from rumormill.gossip.wire import Join, Who, assemble, encode_message, payload_prefix
+from rumormill.gossip.dispatch import MAX_WAITING
+from rumormill.gossip.lifecycle.join import JOIN_BYTES, JoinProtocol
+from rumormill.gossip.security.credentials import MemberKeys
+from rumormill.gossip.security.rate_limits import MAX_SOURCES, TokenBucket
+from rumormill.gossip.security.seal import HEADER, UNKNOWN_RECEIVER, Seal
+from rumormill.gossip.security.sent_datagrams import SentDatagrams
+from rumormill.gossip.security.signature_verifier import DISTRUST_SECONDS, MAX_CHECKS_PER_TURN, SignatureVerifier
+from rumormill.gossip.wire import Join, UnknownSender, assemble, encode_message, payload_prefix
 from rumormill.membership import Address
 from rumormill.simulations import World
-from rumormill.simulations.births import KEYS
+from rumormill.simulations.factories import KEYS
 
 
 def fakes(count: int, seed: int = 1) -> list[tuple[Seal, Address]]:
@@ -43,12 +43,12 @@ def answers(receiver: Node, data: bytes, source: Address, now: float) -> list[tu
 
 def join_of(seal: Seal) -> bytes:
     message = encode_message(Join("w", bytes(8), bytes(JOIN_BYTES)))
-    return seal.seal_for_stranger(NOBODY, assemble(payload_prefix(0, 0), [message]))
+    return seal.seal_for_stranger(UNKNOWN_RECEIVER, assemble(payload_prefix(0, 0), [message]))
 
 
 def unknown_to(receiver: Node, seal: Seal, size: int) -> bytes:
     """What has the looks of a member's datagram, from a member nobody knows."""
-    header = HEADER.pack(0x10, receiver._state.seal.key_id, seal.label, seal.half, receiver.instance[:8], 1)
+    header = HEADER.pack(0x10, receiver._state.seal.key_id, seal.label, seal.member_id, receiver.instance[:8], 1)
     return header + bytes(size)
 
 
@@ -67,7 +67,7 @@ def test_ten_thousand_senders_that_do_not_exist_leave_nothing_behind() -> None:
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert size < 5_000_000, "ten thousand senders, two datagrams each"
-    assert len(victim._reception._joins) <= MAX_SOURCES
+    assert len(victim._dispatch._joins) <= MAX_SOURCES
     assert len(victim._state.seal.peers) <= 3
     assert [sorted(row.name for row in node(world, key).table) for key in world.running()] == before
     assert world.history.of("suspected") == []
@@ -81,7 +81,7 @@ def test_a_challenge_is_no_longer_than_the_join(name: str) -> None:
     seal, source = fakes(1)[0]
     padding = bytes(max(0, JOIN_BYTES - len(name)))
     message = encode_message(Join(name, bytes(8), padding))
-    join = seal.seal_for_stranger(NOBODY, assemble(payload_prefix(0, 0), [message]))
+    join = seal.seal_for_stranger(UNKNOWN_RECEIVER, assemble(payload_prefix(0, 0), [message]))
     sent = answers(node(world, "n0"), join, source, world.hosts["n0"].local_time())
     assert len(sent) == 1
     assert sum(len(data) for _, data in sent) <= len(join)
@@ -136,7 +136,7 @@ def bad_rows(world: World, count: int) -> list[bytes]:
 def test_a_flood_of_bad_signatures_costs_next_to_no_checks(broken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     world = with_mallory()
     if broken:
-        monkeypatch.setattr(Signatures, "_judge", lambda self, good, bearer, now: good)
+        monkeypatch.setattr(SignatureVerifier, "_judge", lambda self, good, bearer, now: good)
     victim = node(world, "n0")
     before = victim.counters["checked_signatures"]
     for row in bad_rows(world, 1000):
@@ -177,10 +177,10 @@ def test_nobody_is_taken_for_a_liar_by_its_header(broken: bool, monkeypatch: pyt
     """An outsider floods with n1's header while another member lies: what n1 really says is heard."""
     world = with_mallory()
     if broken:
-        monkeypatch.setattr(Signatures, "hears", lambda self, half, now: now * 1000 % 10 < 1)
+        monkeypatch.setattr(SignatureVerifier, "hears", lambda self, member_id, now: now * 1000 % 10 < 1)
     victim, seal = node(world, "n0"), node(world, "n1")._state.seal
     rows, key_id = bad_rows(world, 100), victim._state.seal.key_id
-    made_up = HEADER.pack(0x10, key_id, seal.label, seal.half, victim.instance[:8], 2**39) + bytes(60)
+    made_up = HEADER.pack(0x10, key_id, seal.label, seal.member_id, victim.instance[:8], 2**39) + bytes(60)
     for number in range(2000):
         say(world, "mallory", rows[number % 100], to=("n0",))
         world.inject(made_up, "n0", world.hosts["n1"].address)
@@ -234,15 +234,15 @@ def test_at_most_so_many_signatures_are_checked_before_the_timers_are_served() -
     checked = victim.counters["checked_signatures"]
     for _, data in datagrams:
         victim.receive_datagram(data, world.hosts["mallory"].address, now)
-    assert victim.counters["checked_signatures"] - checked == STRETCH
-    assert victim.counters["dropped_signed"] == 200 - STRETCH
+    assert victim.counters["checked_signatures"] - checked == MAX_CHECKS_PER_TURN
+    assert victim.counters["dropped_signed"] == 200 - MAX_CHECKS_PER_TURN
     victim.handle_timer(now)
-    assert victim.counters["checked_signatures"] - checked == 2 * STRETCH
+    assert victim.counters["checked_signatures"] - checked == 2 * MAX_CHECKS_PER_TURN
     assert victim.deadline <= now, "it goes on as soon as the timers have been served"
-    for _ in range(MAX_WAITING // STRETCH):
+    for _ in range(MAX_WAITING // MAX_CHECKS_PER_TURN):
         victim.handle_timer(now)
-    assert victim.counters["checked_signatures"] - checked == MAX_WAITING + STRETCH
-    assert len(victim.table) == 5 + MAX_WAITING + STRETCH
+    assert victim.counters["checked_signatures"] - checked == MAX_WAITING + MAX_CHECKS_PER_TURN
+    assert len(victim.table) == 5 + MAX_WAITING + MAX_CHECKS_PER_TURN
 
 
 # -- Rates
@@ -252,7 +252,7 @@ def test_at_most_so_many_signatures_are_checked_before_the_timers_are_served() -
 def test_no_source_and_not_all_together_pass_more_than_their_rate(
     tries: list[tuple[int, float]], each: int, total: int
 ) -> None:
-    rate, now = Rate(each, total), 0.0
+    rate, now = TokenBucket(each, total), 0.0
     passed: list[tuple[int, float]] = []
     for source, pause in tries:
         now += pause
@@ -268,7 +268,7 @@ def test_a_flood_of_pings_from_a_member_is_answered_at_its_rate() -> None:
     row = mallory.table.settled["n0"]
     now, sent = world.hosts["n0"].local_time(), 0
     for _ in range(2000):
-        mallory._pings.ping(row)
+        mallory._probes.ping(row)
         for to, data in mallory.datagrams_to_send():
             if to == row.address:
                 sent += len(answers(victim, data, world.hosts["mallory"].address, now))
@@ -286,8 +286,8 @@ def test_a_who_that_quotes_nothing_sends_nobody_anywhere(broken: bool, monkeypat
     victim = node(world, "n0")
     seal, source = fakes(1)[0]
     if broken:
-        monkeypatch.setattr(Marks, "take", lambda *_: NOBODY)
-    payload = assemble(payload_prefix(0, 0), [encode_message(Who(bytes(8)))])
+        monkeypatch.setattr(SentDatagrams, "take", lambda *_: UNKNOWN_RECEIVER)
+    payload = assemble(payload_prefix(0, 0), [encode_message(UnknownSender(bytes(8)))])
     sent = 0
     for _ in range(20):
         now = world.hosts["n0"].local_time()
@@ -297,7 +297,7 @@ def test_a_who_that_quotes_nothing_sends_nobody_anywhere(broken: bool, monkeypat
     assert (sent == 0) is not broken
 
 
-def yesterdays(self: Joining, hello: object, sender: bytes, source: Address) -> bool:
+def yesterdays(self: JoinProtocol, hello: object, sender: bytes, source: Address) -> bool:
     return True
 
 
@@ -310,7 +310,7 @@ def test_a_hello_is_good_once(broken: bool, monkeypatch: pytest.MonkeyPatch) -> 
     world.run(1.0)
     recorder.stop()
     if broken:
-        monkeypatch.setattr(Joining, "_spend_cookie", yesterdays)
+        monkeypatch.setattr(JoinProtocol, "_spend_cookie", yesterdays)
     address = world.hosts["late"].address
     victim, said = node(world, "n0"), [data for data, source in recorder.datagrams if source == address]
     hellos = [

@@ -9,12 +9,20 @@ import pytest
 from attackers import Recorder
 from pools import node, pool
 
-from rumormill.gossip.credentials import MemberKeys
-from rumormill.gossip.seal import LAST_COUNTER, RENEW_COUNTER, WINDOW, CounterRunOut, Seal, Unopened, Window
-from rumormill.gossip.transport import ForkedProcess, GossipTransport, bind_udp
+from rumormill.gossip.security.credentials import MemberKeys
+from rumormill.gossip.security.seal import (
+    LAST_COUNTER,
+    RENEW_COUNTER,
+    WINDOW,
+    CounterExhausted,
+    DecryptError,
+    ReplayWindow,
+    Seal,
+)
+from rumormill.gossip.udp.transport import ForkedProcess, GossipTransport, bind_udp
 from rumormill.membership import Liveness
-from rumormill.simulations import Trouble, World
-from rumormill.simulations.births import KEYS
+from rumormill.simulations import LinkFault, World
+from rumormill.simulations.factories import KEYS
 
 Known = dict[str, list[tuple[str, bytes, int, int, Liveness, bool]]]
 
@@ -36,7 +44,7 @@ def eventful(seconds: float, loss: float = 0.0) -> tuple[World, Recorder]:
     recorder = Recorder(world)
     world.start(6)
     if loss:
-        world.degrade(Trouble(loss=loss))
+        world.degrade(LinkFault(loss=loss))
     world.run(seconds / 3)
     world.crash("n4")
     world.run(seconds / 3)
@@ -87,15 +95,15 @@ def test_nor_to_a_member_that_has_forgotten_its_dead() -> None:
     """The tombstones have served their time; what was recorded of the dead and of those who left is still void."""
     world, recorder = eventful(60.0)
     world.run(3700.0)
-    assert not node(world, "n0").table.buried
+    assert not node(world, "n0").table.tombstones
     everyone_hears_it_again(world, recorder)
 
 
 @pytest.mark.parametrize("broken", [False, True])
 def test_the_last_minute_keeps_no_dead_member_alive(broken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if broken:
-        monkeypatch.setattr(Window, "fresh", lambda *_: True)
-        monkeypatch.setattr(Window, "take", lambda *_: None)
+        monkeypatch.setattr(ReplayWindow, "fresh", lambda *_: True)
+        monkeypatch.setattr(ReplayWindow, "take", lambda *_: None)
     world = pool(4)
     recorder = Recorder(world)
     world.run(60.0)
@@ -127,7 +135,7 @@ def pair() -> tuple[Seal, Seal, MemberKeys, MemberKeys]:
 @pytest.mark.parametrize("seed", range(20))
 def test_each_counter_is_taken_once_in_any_order_within_the_window(seed: int) -> None:
     rng = random.Random(seed)
-    window, model = Window(), set[int]()
+    window, model = ReplayWindow(), set[int]()
     for _ in range(3000):
         counter = max(1, window.highest + rng.choice((1, 1, 1, 2, 17, -3, -rng.randrange(2000), rng.randrange(3000))))
         expected = counter > window.highest - WINDOW and counter not in model
@@ -139,13 +147,13 @@ def test_each_counter_is_taken_once_in_any_order_within_the_window(seed: int) ->
 
 def test_a_member_that_was_forgotten_comes_back_no_earlier_than_it_went() -> None:
     a, b, alice, bob = pair()
-    old = [a.seal(bob.half, b"x") for _ in range(5)]
-    assert b.open(old[4], alice.half) == b"x"
-    b.forget(alice.half)
+    old = [a.seal(bob.member_id, b"x") for _ in range(5)]
+    assert b.open(old[4], alice.member_id) == b"x"
+    b.forget(alice.member_id)
     b.meet(alice.public)
-    with pytest.raises(Unopened, match="replay"):
-        b.open(old[2], alice.half)
-    assert b.open(a.seal(bob.half, b"new"), alice.half) == b"new"
+    with pytest.raises(DecryptError, match="replay"):
+        b.open(old[2], alice.member_id)
+    assert b.open(a.seal(bob.member_id, b"new"), alice.member_id) == b"new"
 
 
 def test_no_nonce_meets_a_key_twice_over_a_restart_and_a_clock_set_back() -> None:
@@ -175,9 +183,9 @@ def test_a_member_takes_new_keys_before_its_own_have_sealed_too_much() -> None:
 def test_nothing_is_sealed_or_opened_beyond_the_last_counter() -> None:
     a, b, alice, bob = pair()
     a.counter = LAST_COUNTER - 2
-    assert b.open(a.seal(bob.half, b"the last"), alice.half) == b"the last"
-    with pytest.raises(CounterRunOut):
-        a.seal(bob.half, b"one too many")
+    assert b.open(a.seal(bob.member_id, b"the last"), alice.member_id) == b"the last"
+    with pytest.raises(CounterExhausted):
+        a.seal(bob.member_id, b"one too many")
 
 
 def test_a_forked_process_sends_nothing() -> None:
@@ -212,7 +220,7 @@ def test_our_own_joins_sent_back_hide_no_seed(all_of_them: bool) -> None:
             world.inject(data, "late", seed)
             world.inject(data, "late", ("198.51.100.1", 1000 + number))
         world.command("late", lambda late, now: late.set_contacts([seed]))
-    joining = node(world, "late")._joining
+    joining = node(world, "late")._join
     assert len(joining._contacts) == 1
     world.heal()
     assert world.run_until(world.one_view, within=3.0) is not None
@@ -221,7 +229,7 @@ def test_our_own_joins_sent_back_hide_no_seed(all_of_them: bool) -> None:
 def test_a_seed_that_is_ourselves_is_nobody_to_wait_for() -> None:
     world = World(seed=3)
     world.start(1)
-    joining = node(world, "n0")._joining
+    joining = node(world, "n0")._join
     elsewhere = ("198.51.100.7", 7946)
     recorder = Recorder(world)
     world.command("n0", lambda n0, now: n0.set_contacts([elsewhere]))

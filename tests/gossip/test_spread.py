@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pools import node, pool
 
-from rumormill.gossip.spread import MAX_RIDING, successors
+from rumormill.gossip.dissemination.broadcast import MAX_PIGGYBACKED, successors
 
 SIZES = st.integers(2, 300)
 COUNTS = st.integers(2, 9)
@@ -34,7 +34,7 @@ def test_from_anywhere_all_are_reached_in_logarithmically_many_steps(
 def test_where_all_hold_the_same_everybody_is_told_by_as_many_as_it_tells() -> None:
     """But for those who would tell themselves, and tell somebody by lot instead."""
     world = pool(40, seed=1)
-    told = Counter(row.name for key in world.hosts for row in node(world, key)._spread.next_in_line(5))
+    told = Counter(row.name for key in world.hosts for row in node(world, key)._broadcast.next_in_line(5))
     assert sum(told.values()) == 40 * 5
     assert min(told.values()) >= 4
 
@@ -44,26 +44,26 @@ def test_nobody_passes_news_on_to_itself_to_a_suspect_or_twice_to_the_same() -> 
     world.crash("n3", "n7")
     world.run(0.52)
     for key in world.running():
-        spread, suspects = node(world, key)._spread, node(world, key).table.suspects
+        spread, suspects = node(world, key)._broadcast, node(world, key).table.suspects
         names = [row.name for row in spread.next_in_line(6)]
         assert len(set(names)) == 6
         assert key not in names
-        assert not suspects.keys() & {row.half for row in spread.next_in_line(6)}
+        assert not suspects.keys() & {row.member_id for row in spread.next_in_line(6)}
 
 
 def test_in_the_smallest_pools_everybody_is_told() -> None:
     for size in (1, 2, 3, 5):
         world = pool(size, seed=3)
         for key in world.hosts:
-            spread = node(world, key)._spread
+            spread = node(world, key)._broadcast
             assert {row.name for row in spread.next_in_line(spread.wide_fanout())} == set(world.hosts) - {key}
 
 
 def test_what_rides_is_least_sent_and_newest_first() -> None:
-    spread = node(pool(40, seed=4), "n0")._spread
-    order = spread._state.table.order
+    spread = node(pool(40, seed=4), "n0")._broadcast
+    order = spread._state.table.present_ids
     spread._riding = dict.fromkeys(order, 0)
     spread._bound_riding()
-    assert list(spread._riding) == order[-MAX_RIDING:]
+    assert list(spread._riding) == order[-MAX_PIGGYBACKED:]
     first = spread.ride(room=2000)
     assert spread.news(order[-1]) == first[0]

@@ -6,7 +6,7 @@ import pytest
 from attackers import say
 from pools import node, pool
 
-from rumormill.gossip.wire import Sum
+from rumormill.gossip.wire import SyncDigest
 from rumormill.membership import Liveness
 
 
@@ -17,11 +17,11 @@ def test_a_newcomer_to_a_busy_pool_compares_as_soon_as_somebody_has_time(seed: i
     world.start_one("late")
     for _ in range(15):
         for key in ("n0", "n1", "n2", "n3", "n4"):
-            say(world, key, Sum(node(world, key).table.buckets()))
+            say(world, key, SyncDigest(node(world, key).table.buckets()))
         world.run(0.1)
     newcomer = node(world, "late")
-    assert not newcomer._sync.completed, "nobody had time"
-    assert world.run_until(lambda: newcomer._sync.completed, within=1.0) is not None
+    assert not newcomer._anti_entropy.completed, "nobody had time"
+    assert world.run_until(lambda: newcomer._anti_entropy.completed, within=1.0) is not None
     assert world.one_view()
 
 

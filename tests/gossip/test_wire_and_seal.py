@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pools import node, pool
 
 from rumormill.gossip import InvalidKey, KeyRing, Node
-from rumormill.gossip.credentials import MemberKeys
-from rumormill.gossip.seal import NOBODY, OVERHEAD, Seal, Unopened
+from rumormill.gossip.security.credentials import MemberKeys
+from rumormill.gossip.security.seal import OVERHEAD, UNKNOWN_RECEIVER, DecryptError, Seal
 from rumormill.gossip.wire import (
     MAX_DATAGRAM,
     Heartbeat,
@@ -42,28 +42,28 @@ def pair() -> tuple[Seal, Seal]:
 
 def test_what_is_sealed_opens_for_its_receiver_and_nobody_else() -> None:
     alice, bob = pair()
-    datagram = alice.seal(BOB.half, b"hello")
-    assert bob.parties(datagram) == (ALICE.half, BOB.half)
-    assert bob.open(datagram, ALICE.half) == b"hello"
+    datagram = alice.seal(BOB.member_id, b"hello")
+    assert bob.parties(datagram) == (ALICE.member_id, BOB.member_id)
+    assert bob.open(datagram, ALICE.member_id) == b"hello"
     assert b"hello" not in datagram
     assert len(datagram) == len(b"hello") + OVERHEAD
-    with pytest.raises(Unopened, match="key"):
-        met(ONE, MALLORY, ALICE).open(datagram, ALICE.half)
-    with pytest.raises(Unopened, match="unknown_key"):
+    with pytest.raises(DecryptError, match="key"):
+        met(ONE, MALLORY, ALICE).open(datagram, ALICE.member_id)
+    with pytest.raises(DecryptError, match="unknown_key"):
         met(TWO, BOB, ALICE).parties(datagram)
-    with pytest.raises(Unopened, match="label"):
+    with pytest.raises(DecryptError, match="label"):
         met(ONE, BOB, label="test").parties(datagram)
-    with pytest.raises(Unopened, match="sealed"):
+    with pytest.raises(DecryptError, match="sealed"):
         met(None, BOB).parties(datagram)
-    with pytest.raises(Unopened, match="plaintext"):
-        bob.parties(met(None, ALICE, BOB).seal(BOB.half, b"hello"))
+    with pytest.raises(DecryptError, match="plaintext"):
+        bob.parties(met(None, ALICE, BOB).seal(BOB.member_id, b"hello"))
 
 
 def test_between_strangers_every_holder_of_the_group_key_opens() -> None:
-    datagram = met(ONE, ALICE).seal_for_stranger(NOBODY, b"hello")
+    datagram = met(ONE, ALICE).seal_for_stranger(UNKNOWN_RECEIVER, b"hello")
     assert Seal.for_stranger(datagram)
-    assert met(ONE, BOB).open_from_stranger(datagram, ALICE.half) == b"hello"
-    with pytest.raises(Unopened, match="unknown_key"):
+    assert met(ONE, BOB).open_from_stranger(datagram, ALICE.member_id) == b"hello"
+    with pytest.raises(DecryptError, match="unknown_key"):
         met(TWO, BOB).parties(datagram)
 
 
@@ -71,9 +71,9 @@ def test_between_strangers_every_holder_of_the_group_key_opens() -> None:
 def test_one_changed_byte_anywhere_is_noticed(position: int, change: int, stranger: bool) -> None:
     alice, bob = pair()
     seal = alice.seal_for_stranger if stranger else alice.seal
-    datagram = bytearray(seal(BOB.half, b"hello"))
+    datagram = bytearray(seal(BOB.member_id, b"hello"))
     datagram[position % len(datagram)] ^= change
-    with contextlib.suppress(Unopened, KeyError):  # KeyError: now from somebody whom bob does not know
+    with contextlib.suppress(DecryptError, KeyError):  # KeyError: now from somebody whom bob does not know
         sender = bob.parties(bytes(datagram))[0]
         opened = bob.open_from_stranger if Seal.for_stranger(bytes(datagram)) else bob.open
         pytest.fail(f"opened {opened(bytes(datagram), sender)!r}")
@@ -82,19 +82,19 @@ def test_one_changed_byte_anywhere_is_noticed(position: int, change: int, strang
 def test_every_key_of_the_ring_opens_and_the_first_seals() -> None:
     both = KeyRing((b"2" * 32, b"1" * 32))
     old, new = met(ONE, ALICE, BOB), met(both, BOB, ALICE)
-    assert new.open(old.seal(BOB.half, b"x"), ALICE.half) == b"x"
-    assert met(TWO, ALICE, BOB).open(new.seal(ALICE.half, b"x"), BOB.half) == b"x"
+    assert new.open(old.seal(BOB.member_id, b"x"), ALICE.member_id) == b"x"
+    assert met(TWO, ALICE, BOB).open(new.seal(ALICE.member_id, b"x"), BOB.member_id) == b"x"
 
 
 def test_a_key_ring_is_replaced_without_losing_a_datagram() -> None:
     alice, bob = pair()
-    under_way, later = alice.seal(BOB.half, b"old"), alice.seal(BOB.half, b"late")
+    under_way, later = alice.seal(BOB.member_id, b"old"), alice.seal(BOB.member_id, b"late")
     bob.use(ONE.with_key(TWO.primary))
     alice.use(TWO)
-    assert bob.open(under_way, ALICE.half) == b"old"
-    assert bob.open(alice.seal(BOB.half, b"new"), ALICE.half) == b"new"
+    assert bob.open(under_way, ALICE.member_id) == b"old"
+    assert bob.open(alice.seal(BOB.member_id, b"new"), ALICE.member_id) == b"new"
     bob.use(TWO)
-    with pytest.raises(Unopened, match="unknown_key"):
+    with pytest.raises(DecryptError, match="unknown_key"):
         bob.parties(later)
 
 
@@ -185,8 +185,10 @@ def test_hostile_payloads_under_the_right_key_cost_no_member() -> None:
     genuine = [inner(victim, datagram) for datagram in recorded(world, 3.0)]
     for _ in range(100):
         for _ in range(50):
-            payload, half = mutated(rng.choice(genuine), rng), victim.instance[:8]
-            sealed = stranger.seal_for_stranger(half, payload) if rng.random() < 0.5 else peer.seal(half, payload)
+            payload, member_id = mutated(rng.choice(genuine), rng), victim.instance[:8]
+            sealed = (
+                stranger.seal_for_stranger(member_id, payload) if rng.random() < 0.5 else peer.seal(member_id, payload)
+            )
             world.inject(sealed, "n0")
         world.run(0.05)
     world.run(5.0)

@@ -13,9 +13,9 @@ import pytest
 import trio
 from agents import PATIENCE, Agent, Worker, all_routable, has
 
-from rumormill.discovery.keys import proof_text
+from rumormill.discovery.api.key_handlers import proof_text
 from rumormill.gossip import KeyRing
-from rumormill.gossip.keyring import key_name_of, proof_of
+from rumormill.gossip.security.keyring import key_name_of, proof_of
 
 NAMES = [f"w{number}" for number in range(1, 9)]
 

@@ -23,10 +23,19 @@ import trio
 from agents import Agent, Worker, all_routable
 
 from rumormill.gossip import KeyRing, Node, Profile
-from rumormill.gossip.transport import GossipTransport, bind_udp, boot_clock
-from rumormill.gossip.wire import Have, Heartbeat, Keys, KeysHeld, Ping, Sum, Want, encode_message
+from rumormill.gossip.udp.transport import GossipTransport, bind_udp, boot_clock
+from rumormill.gossip.wire import (
+    Heartbeat,
+    KeyRingReport,
+    KeyRingUpdate,
+    Ping,
+    SyncDigest,
+    SyncOffer,
+    SyncRequest,
+    encode_message,
+)
+from rumormill.membership.member_state import MemberState
 from rumormill.membership.record import Address, Readiness
-from rumormill.membership.row import Row
 
 FLOOD = int(os.environ.get("RUMORMILL_FLOOD", "20000"))
 BURST = 160
@@ -76,14 +85,14 @@ class Fourth:
 
     def _listen(self) -> None:
         """Note when each heartbeat of the victim is taken in; acks between them do not count."""
-        take_in = self.node._detector.heartbeat
+        take_in = self.node._failure_detector.heartbeat
 
-        def tapped(row: Row, beat: Heartbeat) -> bool:
+        def tapped(row: MemberState, beat: Heartbeat) -> bool:
             if row.address == self.victim:
                 self.heard.append(self.node._state.now)
             return take_in(row, beat)
 
-        self.node._detector.heartbeat = tapped  # type: ignore[method-assign]
+        self.node._failure_detector.heartbeat = tapped  # type: ignore[method-assign]
 
     def datagrams_to_send(self) -> list[tuple[Address, bytes]]:
         outbox = self.node.datagrams_to_send()
@@ -109,7 +118,9 @@ class Fourth:
     def say(self, message: bytes) -> None:
         """This, under our good seal, to the victim."""
         row = next(
-            row for half in self.node.table.order if (row := self.node.table.get(half)) and row.address == self.victim
+            row
+            for member_id in self.node.table.present_ids
+            if (row := self.node.table.get(member_id)) and row.address == self.victim
         )
         self.node._state.send_encoded(row, [message])
         self.transport.poke()
@@ -150,15 +161,15 @@ async def throw_datagrams(fourth: Fourth, rng: random.Random, count: int) -> Non
 
 
 async def say_rubbish(fourth: Fourth, rng: random.Random, count: int) -> None:
-    half = b"halfhalf"
+    member_id = b"halfhalf"
     syncs = [
         encode_message(message)
         for message in (
-            Sum(rng.randbytes(1024)),
-            Have(0, 3, bytes(range(256)), []),
-            Want([half] * 32),
-            Keys(0, [b"x" * 32]),
-            KeysHeld(0, half, [], True),
+            SyncDigest(rng.randbytes(1024)),
+            SyncOffer(0, 3, bytes(range(256)), []),
+            SyncRequest([member_id] * 32),
+            KeyRingUpdate(0, [b"x" * 32]),
+            KeyRingReport(0, member_id, [], True),
         )
     ]
     for number in range(count):

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from rumormill.membership import (
     Liveness,
+    MemberState,
     MemberTable,
     Readiness,
     Record,
-    Row,
     encode_record,
+    member_state_of_record_untrusted,
     merge,
     precedence,
-    row_of_record_untrusted,
     tombstone,
 )
 
@@ -33,18 +33,18 @@ def record(name: str, key: int, generation: int = 1, incarnation: int = 1, **fie
     return Record(name=name, generation=generation, incarnation=incarnation, keys=bytes([key]) * 64, **(plain | fields))  # type: ignore[arg-type]
 
 
-def row(name: str, key: int, **fields: object) -> Row:
-    return row_of_record_untrusted(encode_record(record(name, key, **fields)))  # type: ignore[arg-type]
+def row(name: str, key: int, **fields: object) -> MemberState:
+    return member_state_of_record_untrusted(encode_record(record(name, key, **fields)))  # type: ignore[arg-type]
 
 
-def rows_of(name: str, *, pending: st.SearchStrategy[bool]) -> st.SearchStrategy[Row]:
+def rows_of(name: str, *, pending: st.SearchStrategy[bool]) -> st.SearchStrategy[MemberState]:
     """Lives of one name: a few instances, as several accounts and verdicts of each. An instance stays in one slot."""
 
-    def build(key: int, generation: int, incarnation: int, liveness: Liveness, wait: bool, weight: int) -> Row:
+    def build(key: int, generation: int, incarnation: int, liveness: Liveness, wait: bool, weight: int) -> MemberState:
         account = row(
             name, key, generation=generation, incarnation=incarnation, pending=wait and key > 2, weight=weight
         )
-        return account.held(liveness)
+        return account.with_liveness(liveness)
 
     return st.builds(
         build,
@@ -61,23 +61,23 @@ one_name = rows_of("w1", pending=st.just(False))
 
 
 @given(one_name, one_name)
-def test_merge_is_commutative(a: Row, b: Row) -> None:
+def test_merge_is_commutative(a: MemberState, b: MemberState) -> None:
     assert precedence(merge(a, b)) == precedence(merge(b, a))
 
 
 @given(one_name, one_name, one_name)
-def test_merge_is_associative(a: Row, b: Row, c: Row) -> None:
+def test_merge_is_associative(a: MemberState, b: MemberState, c: MemberState) -> None:
     assert precedence(merge(merge(a, b), c)) == precedence(merge(a, merge(b, c)))
 
 
 @given(one_name)
-def test_merge_is_idempotent(a: Row) -> None:
+def test_merge_is_idempotent(a: MemberState) -> None:
     assert merge(a, a) is a
     assert merge(None, a) is a
 
 
 @given(st.lists(one_name, min_size=1, max_size=12), st.randoms(use_true_random=False))
-def test_a_table_is_the_same_in_any_order_of_claims(rows: list[Row], rng: random.Random) -> None:
+def test_a_table_is_the_same_in_any_order_of_claims(rows: list[MemberState], rng: random.Random) -> None:
     one, other = MemberTable(), MemberTable()
     for claim in rows:
         one.apply(claim)
@@ -90,7 +90,7 @@ def test_a_table_is_the_same_in_any_order_of_claims(rows: list[Row], rng: random
 
 
 @given(st.lists(st.sampled_from("abc").flatmap(lambda n: rows_of(n, pending=st.booleans())), max_size=30))
-def test_the_books_agree_with_the_rows(rows: list[Row]) -> None:
+def test_the_books_agree_with_the_rows(rows: list[MemberState]) -> None:
     """Whatever was applied: digest, order, suspects and buried are those of the rows that are held."""
     table = MemberTable()
     versions = [table.version]
@@ -105,7 +105,7 @@ def test_the_books_agree_with_the_rows(rows: list[Row]) -> None:
             pending=claim.pending,
             weight=claim.record.weight if claim.record else 1000,
         )
-        changed = table.apply(own.held(claim.liveness))
+        changed = table.apply(own.with_liveness(claim.liveness))
         versions.append(table.version)
         assert (versions[-1] > versions[-2]) == (changed is not None)
         check_books(table)
@@ -118,26 +118,26 @@ def check_books(table: MemberTable) -> None:
         if each.present:
             digest ^= each.checksum
     assert table.digest == digest
-    assert table.order == sorted(r.half for r in held if r.present)
+    assert table.present_ids == sorted(r.member_id for r in held if r.present)
     assert list(table.suspects) == [h for h in table.suspects if table.get(h) and table.get(h).liveness == 1]  # type: ignore[union-attr]
-    assert set(table.suspects) == {r.half for r in held if r.liveness is Liveness.SUSPECT}
-    assert set(table.buried) == {r.half for r in held if not r.present}
-    assert all(table.get(r.half) is r for r in held)
+    assert set(table.suspects) == {r.member_id for r in held if r.liveness is Liveness.SUSPECT}
+    assert set(table.tombstones) == {r.member_id for r in held if not r.present}
+    assert all(table.get(r.member_id) is r for r in held)
 
 
 def test_a_verdict_gets_only_worse_until_the_subject_speaks() -> None:
     table = MemberTable()
     alive = row("w1", 1)
     assert table.apply(alive)
-    assert table.apply(alive.held(Liveness.SUSPECT))
+    assert table.apply(alive.with_liveness(Liveness.SUSPECT))
     assert table.apply(alive) is None
-    assert table.apply(alive.held(Liveness.DEAD))
-    assert table.apply(alive.held(Liveness.SUSPECT)) is None
+    assert table.apply(alive.with_liveness(Liveness.DEAD))
+    assert table.apply(alive.with_liveness(Liveness.SUSPECT)) is None
     refuted = row("w1", 1, incarnation=2)
     change = table.apply(refuted)
     assert change is not None
     assert change.same_life
-    assert table.get(refuted.half) is refuted
+    assert table.get(refuted.member_id) is refuted
 
 
 def test_suspicion_is_not_in_the_digest_and_death_is() -> None:
@@ -145,10 +145,10 @@ def test_suspicion_is_not_in_the_digest_and_death_is() -> None:
     alive = row("w1", 1)
     table.apply(alive)
     digest, version = table.digest, table.version
-    table.apply(alive.held(Liveness.SUSPECT))
+    table.apply(alive.with_liveness(Liveness.SUSPECT))
     assert table.digest == digest
     assert table.version > version
-    table.apply(alive.held(Liveness.DEAD))
+    table.apply(alive.with_liveness(Liveness.DEAD))
     assert table.digest == 0
 
 
@@ -157,7 +157,7 @@ def test_a_newcomer_waits_beside_the_incumbent_and_then_takes_its_place() -> Non
     incumbent, newcomer = row("w1", 1), row("w1", 2, generation=2, pending=True)
     table.apply(incumbent)
     table.apply(newcomer)
-    assert [r.half for r in table.lives("w1")] == [incumbent.half, newcomer.half]
+    assert [r.member_id for r in table.lives("w1")] == [incumbent.member_id, newcomer.member_id]
     settled = row("w1", 2, generation=2, incarnation=2)
     table.apply(settled)
     assert table.lives("w1") == [settled]
@@ -197,8 +197,8 @@ def test_a_tombstone_needs_no_record() -> None:
     alive = row("w1", 1)
     table.apply(alive)
     assert table.apply(tombstone("w1", 1, alive.instance, 1, Liveness.LEFT))
-    assert table.get(alive.half).liveness is Liveness.LEFT  # type: ignore[union-attr]
-    assert table.forget(alive.half)
+    assert table.get(alive.member_id).liveness is Liveness.LEFT  # type: ignore[union-attr]
+    assert table.forget(alive.member_id)
     assert len(table) == 0
 
 
@@ -209,6 +209,6 @@ def test_made_up_dead_keep_no_newcomer_out() -> None:
     assert len(table) == 10
     rows = [row(f"w{number}", number + 1) for number in range(30)]
     assert all(table.apply(newcomer) for newcomer in rows)
-    for half in list(table.buried):
-        table.forget(half)
+    for member_id in list(table.tombstones):
+        table.forget(member_id)
     assert table.apply(tombstone("z", 1, b"z" * 16, 1, Liveness.DEAD)), "there is room again"

@@ -13,18 +13,20 @@ def table_of(count: int, suspects: frozenset[int] = frozenset()) -> MemberTable:
     table = MemberTable()
     for number in range(count):
         each = row(f"w{number}", number)
-        table.apply(each.held(Liveness.SUSPECT) if number in suspects else each)
+        table.apply(each.with_liveness(Liveness.SUSPECT) if number in suspects else each)
     return table
 
 
 @given(st.integers(1, 30), st.integers(1, 4))
 def test_monitors_and_subjects_are_two_sides_of_one_relation(count: int, k: int) -> None:
     table = table_of(count)
-    watched_by = {half: monitors_of(half, table, k) for half in table.order}
-    for half in table.order:
-        assert len(watched_by[half]) == min(k, count - 1)
-        assert half not in watched_by[half]
-        assert sorted(subjects_of(half, table, k)) == sorted(h for h in table.order if half in watched_by[h])
+    watched_by = {member_id: monitors_of(member_id, table, k) for member_id in table.present_ids}
+    for member_id in table.present_ids:
+        assert len(watched_by[member_id]) == min(k, count - 1)
+        assert member_id not in watched_by[member_id]
+        assert sorted(subjects_of(member_id, table, k)) == sorted(
+            h for h in table.present_ids if member_id in watched_by[h]
+        )
 
 
 ELDERS = st.tuples(st.sampled_from(["", "", "a", "b", "c"]), st.booleans())
@@ -32,34 +34,36 @@ ELDERS = st.tuples(st.sampled_from(["", "", "a", "b", "c"]), st.booleans())
 
 
 @given(st.lists(ELDERS, min_size=1, max_size=30), st.integers(1, 4))
-def test_where_newcomers_do_not_count_elders_of_two_hosts_watch_as_well(elders: list[tuple[str, bool]], k: int) -> None:
-    table = table_of(len(elders))
-    elder = dict(zip(table.order, elders, strict=True))
+def test_where_newcomers_do_not_count_elders_of_two_hosts_watch_as_well(
+    established: list[tuple[str, bool]], k: int
+) -> None:
+    table = table_of(len(established))
+    elder = dict(zip(table.present_ids, established, strict=True))
 
-    def host_of(half: bytes, near: bool) -> str:
-        host, watchful = elder[half]
+    def host_of(member_id: bytes, near: bool) -> str:
+        host, watchful = elder[member_id]
         return host if near or watchful else ""
 
-    watched_by = {half: monitors_of(half, table, k, host_of) for half in table.order}
-    for place, half in enumerate(table.order):
-        monitors = watched_by[half]
-        assert monitors[:k] == monitors_of(half, table, k)
+    watched_by = {member_id: monitors_of(member_id, table, k, host_of) for member_id in table.present_ids}
+    for place, member_id in enumerate(table.present_ids):
+        monitors = watched_by[member_id]
+        assert monitors[:k] == monitors_of(member_id, table, k)
         assert len(monitors) <= k + 2
-        others = table.order[place + 1 :] + table.order[:place]
+        others = table.present_ids[place + 1 :] + table.present_ids[:place]
         there = {host_of(other, number < k) for number, other in enumerate(others)} - {""}
         chosen = {host_of(other, number < k) for number, other in enumerate(monitors)} - {""}
         assert len(chosen) >= min(2, len(there))
-        nearest_first = [other for other in reversed(others) if half in watched_by[other]]
-        assert subjects_of(half, table, k, host_of) == nearest_first[: 8 * k]
+        nearest_first = [other for other in reversed(others) if member_id in watched_by[other]]
+        assert subjects_of(member_id, table, k, host_of) == nearest_first[: 8 * k]
 
 
 @given(st.integers(2, 30), st.data())
 def test_suspects_keep_their_monitors_and_do_not_monitor(count: int, data: st.DataObject) -> None:
     suspects = data.draw(st.frozensets(st.integers(0, count - 1), max_size=count - 1))
     table = table_of(count, suspects)
-    for half in table.order:
-        monitors = monitors_of(half, table, 3)
-        unsuspected = [h for h in table.order if h != half and h not in table.suspects]
+    for member_id in table.present_ids:
+        monitors = monitors_of(member_id, table, 3)
+        unsuspected = [h for h in table.present_ids if h != member_id and h not in table.suspects]
         assert len(monitors) == min(3, count - 1)
         assert len([h for h in monitors if h not in table.suspects]) == min(3, len(unsuspected))
-        assert len(subjects_of(half, table, 3)) <= 24
+        assert len(subjects_of(member_id, table, 3)) <= 24

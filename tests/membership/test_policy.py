@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from rumormill.membership import MemberTable
 from rumormill.membership.policy import (
-    MAX_LEAP,
+    MAX_COUNTER_JUMP,
     MAX_POLICIES,
-    Canary,
+    CanaryPolicy,
     InvalidPolicy,
     Maintenance,
-    Policy,
     PolicyRecord,
     Rollout,
     Share,
+    SignedPolicy,
     ZonePreference,
     encode_policy,
     merge,
@@ -27,8 +27,8 @@ from rumormill.membership.policy import (
 )
 
 
-def policy(counter: int = 1, writer: str = "w1", share: int = 500, service: str = "embed") -> Policy:
-    record = PolicyRecord(service, counter, writer, 0, Canary([Share("v2", share)]))
+def policy(counter: int = 1, writer: str = "w1", share: int = 500, service: str = "embed") -> SignedPolicy:
+    record = PolicyRecord(service, counter, writer, 0, CanaryPolicy([Share("v2", share)]))
     return policy_untrusted(encode_policy(record), b"")
 
 
@@ -36,7 +36,7 @@ policies = st.builds(policy, st.integers(1, 3), st.sampled_from(["w1", "w2"]), s
 
 
 @given(st.lists(policies, min_size=1, max_size=6), st.randoms(use_true_random=False))
-def test_any_order_gives_the_same_table(heard: list[Policy], rng: object) -> None:
+def test_any_order_gives_the_same_table(heard: list[SignedPolicy], rng: object) -> None:
     tables = []
     for order in (heard, heard[::-1], heard + heard):
         table = MemberTable()
@@ -48,7 +48,7 @@ def test_any_order_gives_the_same_table(heard: list[Policy], rng: object) -> Non
 
 
 @given(policies, policies, policies)
-def test_merge_is_a_semilattice(a: Policy, b: Policy, c: Policy) -> None:
+def test_merge_is_a_semilattice(a: SignedPolicy, b: SignedPolicy, c: SignedPolicy) -> None:
     assert merge(a, b) == merge(b, a)
     assert merge(merge(a, b), c) == merge(a, merge(b, c))
     assert merge(a, a) is a
@@ -56,7 +56,9 @@ def test_merge_is_a_semilattice(a: Policy, b: Policy, c: Policy) -> None:
 
 def test_different_kinds_and_services_stand_side_by_side() -> None:
     table = MemberTable()
-    for service, body in itertools.product(["embed", "rank"], [Canary([]), Maintenance(["w1"]), ZonePreference("a")]):
+    for service, body in itertools.product(
+        ["embed", "rank"], [CanaryPolicy([]), Maintenance(["w1"]), ZonePreference("a")]
+    ):
         table.apply_policy(policy_untrusted(encode_policy(PolicyRecord(service, 1, "w1", 0, body)), b""))
     assert len(table.policies) == 6
     assert table.digest
@@ -76,8 +78,8 @@ def test_the_digest_follows_each_change_and_the_version_each_visible_one() -> No
 def test_a_leap_is_one_beyond_two_to_the_twentieth() -> None:
     table = MemberTable()
     table.apply_policy(policy(7))
-    assert not table.policies.leaps(policy(7 + MAX_LEAP))
-    assert table.policies.leaps(policy(8 + MAX_LEAP))
+    assert not table.policies.leaps(policy(7 + MAX_COUNTER_JUMP))
+    assert table.policies.leaps(policy(8 + MAX_COUNTER_JUMP))
 
 
 def test_the_table_is_full_for_new_names_only() -> None:
@@ -92,16 +94,20 @@ def test_the_table_is_full_for_new_names_only() -> None:
 @pytest.mark.parametrize(
     "record",
     [
-        PolicyRecord("embed", 1, "w1", 0, Canary([Share("v1", 6000), Share("v2", 5000)])),
-        PolicyRecord("embed", 1, "w1", 0, Canary([Share("v1", 6000), Share("v1", 1000)])),
-        PolicyRecord("embed", 1, "w1", 0, Canary([Share("v1", 10_001)])),
-        PolicyRecord("embed", 1, "", 0, Canary([])),
-        PolicyRecord("embed\n", 1, "w1", 0, Canary([])),
-        PolicyRecord("embed", 2**40, "w1", 0, Canary([])),
-        PolicyRecord("é" * 100, 1, "w1", 0, Canary([])),
+        PolicyRecord("embed", 1, "w1", 0, CanaryPolicy([Share("v1", 6000), Share("v2", 5000)])),
+        PolicyRecord("embed", 1, "w1", 0, CanaryPolicy([Share("v1", 6000), Share("v1", 1000)])),
+        PolicyRecord("embed", 1, "w1", 0, CanaryPolicy([Share("v1", 10_001)])),
+        PolicyRecord("embed", 1, "", 0, CanaryPolicy([])),
+        PolicyRecord("embed\n", 1, "w1", 0, CanaryPolicy([])),
+        PolicyRecord("embed", 2**40, "w1", 0, CanaryPolicy([])),
+        PolicyRecord("é" * 100, 1, "w1", 0, CanaryPolicy([])),
         PolicyRecord("embed", 1, "w1", 0, Maintenance([f"worker-{n}-{'x' * 30}" for n in range(60)])),
         PolicyRecord(
-            "embed", 1, "w1", 0, Canary([], Rollout("v2", [500], 1.0, [], "", "", position=1, since=0, state="running"))
+            "embed",
+            1,
+            "w1",
+            0,
+            CanaryPolicy([], Rollout("v2", [500], 1.0, [], "", "", position=1, since=0, state="running")),
         ),
         PolicyRecord("embed", 1, "w1", 0, Maintenance(["w1", "w1"])),
         PolicyRecord("embed", 1, "w1", 0, ZonePreference("\x00")),

@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_merge import record
 
-from rumormill.membership import InvalidRecord, encode_record, row_of_record_untrusted
+from rumormill.membership import InvalidRecord, encode_record, member_state_of_record_untrusted
 from rumormill.membership.record import MAX_LIFE, MAX_PERIOD, MAX_PROBATION, MAX_RECORD_BYTES
 
 
 def test_a_record_survives_its_bytes() -> None:
     plain = record("wörker-1", 7, tags={"gpu": "a100", "az": "b"})
-    row = row_of_record_untrusted(encode_record(plain))
+    row = member_state_of_record_untrusted(encode_record(plain))
     assert row.record == plain
     assert row.encoded == encode_record(plain)
     assert row.instance == plain.instance
-    assert row.half == plain.instance[:8]
+    assert row.member_id == plain.instance[:8]
 
 
 @pytest.mark.parametrize(
@@ -51,32 +51,32 @@ def test_a_record_survives_its_bytes() -> None:
 def test_what_no_member_would_say_is_refused(fields: dict[str, object]) -> None:
     encoded = msgspec.msgpack.encode(record("w1", 1, **fields))  # type: ignore[arg-type]
     with pytest.raises(InvalidRecord):
-        row_of_record_untrusted(encoded)
+        member_state_of_record_untrusted(encoded)
 
 
 @pytest.mark.parametrize("name", ["", "n" * 129, "ü" * 65, "bell\x07", "two\nlines"])
 def test_a_name_is_short_and_printable(name: str) -> None:
     with pytest.raises(InvalidRecord):
-        row_of_record_untrusted(msgspec.msgpack.encode(record(name, 1)))
+        member_state_of_record_untrusted(msgspec.msgpack.encode(record(name, 1)))
 
 
 def test_a_record_fits_one_datagram() -> None:
     large = record("n" * 128, 1, service="s" * 128, url="http://" + "u" * 249, zone="z" * 64, release="r" * 64)
     assert len(encode_record(large)) <= MAX_RECORD_BYTES
     with pytest.raises(InvalidRecord, match="tags"):
-        row_of_record_untrusted(encode_record(record("w", 1, tags={"k" * 300: "v" * 300})))
+        member_state_of_record_untrusted(encode_record(record("w", 1, tags={"k" * 300: "v" * 300})))
 
 
 @given(st.text(max_size=40), st.sampled_from(["http://", "https://", "http://[", ""]))
 def test_any_text_for_a_url_is_taken_or_refused(text: str, scheme: str) -> None:
     with contextlib.suppress(InvalidRecord):
-        row_of_record_untrusted(msgspec.msgpack.encode(record("w1", 1, url=scheme + text)))
+        member_state_of_record_untrusted(msgspec.msgpack.encode(record("w1", 1, url=scheme + text)))
 
 
 @given(st.binary(max_size=400))
 def test_bytes_from_anywhere_are_a_record_or_refused(data: bytes) -> None:
     with contextlib.suppress(InvalidRecord):
-        row_of_record_untrusted(data)
+        member_state_of_record_untrusted(data)
 
 
 class FirstRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -105,9 +105,9 @@ def test_the_first_version_reads_all_records_and_writes_those_of_usual_members(p
     encoded = encode_record(said)
     read = msgspec.msgpack.decode(encoded, type=FirstRecord)
     assert (read.name, read.incarnation) == ("w1", 1)
-    assert row_of_record_untrusted(encoded).record == said
+    assert member_state_of_record_untrusted(encoded).record == said
     usual = record("w1", 7)
-    assert row_of_record_untrusted(msgspec.msgpack.encode(read)).record == usual
+    assert member_state_of_record_untrusted(msgspec.msgpack.encode(read)).record == usual
     assert msgspec.msgpack.encode(msgspec.msgpack.decode(encode_record(usual), type=FirstRecord)) == encode_record(
         usual
     )
@@ -118,4 +118,4 @@ def test_the_first_version_reads_all_records_and_writes_those_of_usual_members(p
 )
 def test_probation_and_period_are_bounded(fields: dict[str, int]) -> None:
     with pytest.raises(InvalidRecord):
-        row_of_record_untrusted(msgspec.msgpack.encode(record("w1", 1, **fields)))
+        member_state_of_record_untrusted(msgspec.msgpack.encode(record("w1", 1, **fields)))

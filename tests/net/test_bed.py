@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.bed import Bed, Host
-from bench.bed.ear import Ear
+from bench.netns_testbed import Bed, NetnsHost
+from bench.netns_testbed.sniffer import Sniffer
 
 pytestmark = pytest.mark.net
 
@@ -59,7 +59,7 @@ def bed() -> Iterator[Bed]:
 class Echo:
     """A process that sends every datagram back, on a host."""
 
-    def __init__(self, bed: Bed, host: Host, address: str) -> None:
+    def __init__(self, bed: Bed, host: NetnsHost, address: str) -> None:
         argv = bed.command(host, [sys.executable, "-c", ECHO, address])
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE)
         assert self.process.stdout is not None
@@ -72,7 +72,7 @@ class Echo:
         self.process.communicate()
 
 
-def ask(bed: Bed, host: Host, address: str, count: int = 1, port: int = PORT) -> tuple[int, float]:
+def ask(bed: Bed, host: NetnsHost, address: str, count: int = 1, port: int = PORT) -> tuple[int, float]:
     """So many datagrams: how many came back (-1: refused), and how long that took."""
     argv = bed.command(host, [sys.executable, "-c", ASK, address, str(count), str(port)])
     answers, seconds = subprocess.run(argv, stdout=subprocess.PIPE, check=True, text=True).stdout.split()
@@ -133,7 +133,7 @@ def test_a_slow_switch_delays_everything_and_loses_nothing() -> None:
 
 
 def test_a_bed_whose_owner_was_killed_is_swept_with_its_programs() -> None:
-    owner = "from bench.bed import Bed; Bed(2).__enter__(); print('up', flush=True); input()"
+    owner = "from bench.netns_testbed import Bed; Bed(2).__enter__(); print('up', flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", owner], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -157,7 +157,7 @@ def test_an_ear_hears_when_a_host_sends_to_several_at_once(bed: Bed) -> None:
     ):
         assert process.stdin is not None
 
-        def beat(*hosts: Host) -> float:
+        def beat(*hosts: NetnsHost) -> float:
             begun = time.monotonic()
             print(*(host.ip for host in hosts), file=process.stdin, flush=True)
             return begun
@@ -178,4 +178,4 @@ def test_an_ear_hears_when_a_host_sends_to_several_at_once(bed: Bed) -> None:
 def test_an_ear_says_so_where_there_is_nothing_to_hear(bed: Bed) -> None:
     for namespace, device in (("no-such-namespace", "port0"), (bed[0].namespace, "no-such-device")):
         with pytest.raises(OSError, match="No such"):
-            Ear(namespace, device, PORT)
+            Sniffer(namespace, device, PORT)

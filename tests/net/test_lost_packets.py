@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from bench.bed import Bed
-from bench.peers.pool import Pool, Sighting
+from bench.netns_testbed import Bed
+from bench.peers.pool import PeerPool, Sighting
 from bench.peers.rumormill import Rumormill
 from bench.peers.stage import Sheet, Stage
 from bench.peers.systems import Conditions
@@ -25,7 +25,7 @@ PATIENCE = 15.0
 
 
 @contextmanager
-def pool(size: int, **bed: float) -> Iterator[tuple[Pool, Bed]]:
+def pool(size: int, **bed: float) -> Iterator[tuple[PeerPool, Bed]]:
     """Sidecars with one view."""
     system = Rumormill()
     system.prepare()
@@ -34,11 +34,11 @@ def pool(size: int, **bed: float) -> Iterator[tuple[Pool, Bed]]:
         yield stage.pools[0], stage.bed
 
 
-def evictions(pool: Pool) -> list[Sighting]:
+def evictions(pool: PeerPool) -> list[Sighting]:
     return [said for said in pool.sightings if said.event == "gone"]
 
 
-def nobody_is_evicted(pool: Pool) -> bool:
+def nobody_is_evicted(pool: PeerPool) -> bool:
     """For a while."""
     return not pool.until(lambda: bool(evictions(pool)), A_WHILE)
 
@@ -66,7 +66,7 @@ def test_a_cut_of_one_direction_evicts_nobody() -> None:
         assert members.one_view()
 
 
-def connectivity(pool: Pool, number: int) -> str:
+def connectivity(pool: PeerPool, number: int) -> str:
     """What a member says of itself."""
     verb = [sys.executable, "-c", "from rumormill.cli.main import main; main()", "status", "-o", "json"]
     done = subprocess.run(pool.bed.command(pool.bed[number], verb), stdout=subprocess.PIPE, check=True)

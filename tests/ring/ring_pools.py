@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from hypothesis import strategies as st
 
-from rumormill.ring import CanaryShare, Policy, Worker
+from rumormill.ring import CanaryShare, RoutingPolicy, Worker
 
 
 def worker(
@@ -40,8 +40,8 @@ def names_of(workers: Iterable[Worker]) -> list[str]:
     return [worker.name for worker in workers]
 
 
-def canary(**shares: float) -> Policy:
-    return Policy(canary=[CanaryShare(release, share) for release, share in shares.items()])
+def canary(**shares: float) -> RoutingPolicy:
+    return RoutingPolicy(canary=[CanaryShare(release, share) for release, share in shares.items()])
 
 
 RELEASES = ["v1", "v2", "v3", "v4"]
@@ -69,7 +69,7 @@ any_pool = st.one_of(
     st.lists(any_worker, max_size=8, unique_by=lambda w: w.name),
 )
 any_policy = st.builds(
-    Policy,
+    RoutingPolicy,
     index=st.integers(0, 3),
     canary=st.lists(
         st.builds(CanaryShare, st.sampled_from(RELEASES), st.sampled_from([0.0, 0.00005, 0.05, 0.1, 0.5, 1.0])),

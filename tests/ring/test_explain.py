@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ring_pools import any_policy, any_pool, canary, names_of, worker
 
-from rumormill.ring import Policy, Routing, explain
+from rumormill.ring import Routing, RoutingPolicy, explain
 
 
 @given(any_pool, any_policy, st.text(max_size=4), st.sampled_from([None, "", "a"]))
@@ -35,7 +35,7 @@ def test_it_says_which_release_the_gate_chose_and_why() -> None:
 
 def test_it_says_whether_the_zone_keeps_the_key() -> None:
     workers = [worker("a0"), *(worker(f"b{i}", zone="b") for i in range(9))]
-    routing = Routing("embed", workers, Policy(zone="a"))
+    routing = Routing("embed", workers, RoutingPolicy(zone="a"))
     told = [explain(routing, f"user-{i}") for i in range(300)]
     assert {t.zone_kept for t in told} == {2500}
     for t in told:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ring_pools import canary, names_of, worker
 
-from rumormill.ring import CanaryShare, Gate, Policy, Routing, Worker
+from rumormill.ring import CanaryShare, Routing, RoutingPolicy, TrafficSplit, Worker
 
 USERS = [f"user-{i}" for i in range(60_000)]
 
@@ -124,7 +124,7 @@ shares = st.lists(st.builds(CanaryShare, st.sampled_from("abcdefgh"), st.sampled
 
 @given(shares)
 def test_shares_are_dealt_exactly_and_never_twice(canary_shares: list[CanaryShare]) -> None:
-    gate = Gate(canary_shares)
+    gate = TrafficSplit(canary_shares)
     left = 10_000
     for release in dict.fromkeys(share.release for share in canary_shares):
         wanted = next(share.share for share in canary_shares if share.release == release)
@@ -142,8 +142,8 @@ def test_up_to_four_candidates_below_a_quarter_never_take_from_each_other(
     name = f"v{which}"
     if before.get(name, 1.0) > raised:
         return
-    old = Gate(Policy(canary=[CanaryShare(*pair) for pair in before.items()]).canary)
-    new = Gate(Policy(canary=[CanaryShare(*pair) for pair in (before | {name: raised}).items()]).canary)
+    old = TrafficSplit(RoutingPolicy(canary=[CanaryShare(*pair) for pair in before.items()]).canary)
+    new = TrafficSplit(RoutingPolicy(canary=[CanaryShare(*pair) for pair in (before | {name: raised}).items()]).canary)
     for slot in range(10_000):
         if old.holder(slot) != new.holder(slot):
             assert (old.holder(slot), new.holder(slot)) == (None, name)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rumormill.ring import EmptyRing, HashRing
-from rumormill.ring.hashring import key_position
-from rumormill.ring.index import FIRST_SLOT, SPLIT, empty_index, fill
+from rumormill.ring.bucket_index import FIRST_SLOT, SPLIT, empty_index, fill
+from rumormill.ring.hash_ring import key_position
 
 KEYS = [f"user-{i}" for i in range(30_000)]
 

@@ -7,8 +7,8 @@ from array import array
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rumormill.ring.hashring import HashRing
-from rumormill.ring.pieces import TOGETHER, in_order, whole
+from rumormill.ring.hash_ring import HashRing
+from rumormill.ring.incremental import TOGETHER, in_order, whole
 
 LIMIT = 2.0**48
 packed = st.integers(0, 2**48 - 1).map(float)

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ring_pools import any_policy, any_pool, names_of
 
-from rumormill.ring import Policy, Routing, Worker
+from rumormill.ring import Routing, RoutingPolicy, Worker
 
 HERE = Path(__file__).parent
 VECTORS = json.loads((HERE / "vectors.json").read_text())
@@ -26,7 +26,7 @@ VECTORS = json.loads((HERE / "vectors.json").read_text())
 
 def routing_of(answer: dict[str, Any]) -> Routing:
     workers = [msgspec.convert(worker, Worker) for worker in answer["workers"]]
-    return Routing(answer["service"], workers, msgspec.convert(answer["policy"], Policy))
+    return Routing(answer["service"], workers, msgspec.convert(answer["policy"], RoutingPolicy))
 
 
 def javascript(answers: list[dict[str, Any]], asked: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ring_pools import any_policy, any_pool, names_of, worker
 
-from rumormill.ring import CanaryShare, EmptyRing, Policy, Routing, canonical_routing, routing_digest
+from rumormill.ring import CanaryShare, EmptyRing, Routing, RoutingPolicy, canonical_routing, routing_digest
 
 KEYS = [f"key-{i}" for i in range(50)]
 
@@ -21,7 +21,7 @@ DOCUMENTED = [
     worker("𝄞", generation=2**39, zone="b", weight=1.001),
     worker("ﬀ", zone="ü"),
 ]
-DOCUMENTED_POLICY = Policy(index=7, canary=[CanaryShare("v2", 0.05), CanaryShare("v1", 0.3333)], zone="a")
+DOCUMENTED_POLICY = RoutingPolicy(index=7, canary=[CanaryShare("v2", 0.05), CanaryShare("v1", 0.3333)], zone="a")
 
 
 def test_the_documented_vectors():
@@ -70,7 +70,7 @@ def test_neither_order_nor_anything_that_does_not_decide_moves_the_digest(pool, 
 
 @given(any_pool, any_pool, any_policy, any_policy)
 def test_a_routing_evolved_is_the_routing_built(one, other, before, policy):
-    evolved = Routing("embed", one, before).evolve(other, policy)
+    evolved = Routing("embed", one, before).updated(other, policy)
     built = Routing("embed", other, policy)
     assert evolved.digest == built.digest
     assert evolved.workers == built.workers
@@ -81,17 +81,21 @@ def test_a_large_pool_evolves_by_splicing_and_by_building_anew():
     pool = [worker(f"w{i}") for i in range(60)]
     routing = Routing("embed", pool)
     for smaller in (pool[1:], pool[::2], [*pool, worker("new"), worker("w3", weight=2.0)]):
-        evolved = routing.evolve(smaller)
+        evolved = routing.updated(smaller)
         assert [evolved.owners(key, 3) for key in KEYS] == [Routing("embed", smaller).owners(key, 3) for key in KEYS]
 
 
 def test_every_field_that_decides_moves_the_digest():
     base = worker("w1")
     changes = {"name": "w9", "generation": 2, "instance": "f" * 32, "url": "http://x", "zone": "z", "release": "v9"}
-    digests = {routing_digest("embed", [base], Policy()), routing_digest("chat", [base], Policy())}
+    digests = {routing_digest("embed", [base], RoutingPolicy()), routing_digest("chat", [base], RoutingPolicy())}
     for field, value in (changes | {"weight": 1.001}).items():
-        digests.add(routing_digest("embed", [msgspec.structs.replace(base, **{field: value})], Policy()))
-    for policy in (Policy(zone="a"), Policy(canary=[CanaryShare("v2", 0.05)]), Policy(canary=[CanaryShare("v2", 0.1)])):
+        digests.add(routing_digest("embed", [msgspec.structs.replace(base, **{field: value})], RoutingPolicy()))
+    for policy in (
+        RoutingPolicy(zone="a"),
+        RoutingPolicy(canary=[CanaryShare("v2", 0.05)]),
+        RoutingPolicy(canary=[CanaryShare("v2", 0.1)]),
+    ):
         digests.add(routing_digest("embed", [base], policy))
     assert len(digests) == 2 + 7 + 3
 
@@ -99,7 +103,10 @@ def test_every_field_that_decides_moves_the_digest():
 def test_the_order_of_candidates_decides_and_so_is_in_the_digest():
     pool = [worker("w1"), worker("w2", release="v2"), worker("w3", release="v3")]
     shares = [CanaryShare("v2", 0.2), CanaryShare("v3", 0.2)]
-    one, other = Routing("embed", pool, Policy(canary=shares)), Routing("embed", pool, Policy(canary=shares[::-1]))
+    one, other = (
+        Routing("embed", pool, RoutingPolicy(canary=shares)),
+        Routing("embed", pool, RoutingPolicy(canary=shares[::-1])),
+    )
     assert one.digest != other.digest
     assert one.owners_many(KEYS) != other.owners_many(KEYS)
 
@@ -125,7 +132,7 @@ def test_a_service_without_routable_workers_has_no_owners():
     assert routing.owners("k") == routing.owners("k", 3) == []
     with pytest.raises(EmptyRing):
         routing.owners_many(["k"])
-    assert names_of(routing.evolve([worker("w1")]).owners_many(["k", "j"])) == ["w1", "w1"]
+    assert names_of(routing.updated([worker("w1")]).owners_many(["k", "j"])) == ["w1", "w1"]
 
 
 def test_owners_are_asked_for_by_the_head_or_whole():

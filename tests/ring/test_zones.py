@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ring_pools import ZONES, any_policy, any_pool, canary, names_of, worker
 
-from rumormill.ring import Policy, Routing, Worker
+from rumormill.ring import Routing, RoutingPolicy, Worker
 from rumormill.ring.zones import kept_basis_points
 
 USERS = [f"user-{i}" for i in range(6_000)]
@@ -68,7 +68,7 @@ def test_losing_one_more_worker_moves_its_keys_and_a_few_more_out_and_none_in() 
 
 
 def test_the_policys_zone_counts_for_those_who_name_none() -> None:
-    routing = Routing("embed", pool(a=3, b=3), Policy(zone="b"))
+    routing = Routing("embed", pool(a=3, b=3), RoutingPolicy(zone="b"))
     plain = Routing("embed", pool(a=3, b=3))
     for key in USERS[:200]:
         assert routing.owners(key) == plain.owners(key, zone="b")

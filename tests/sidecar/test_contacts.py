@@ -11,8 +11,8 @@ import pytest
 import trio
 
 from rumormill.membership.record import Address
-from rumormill.sidecar.contacts import Contacts
-from rumormill.sidecar.values import Endpoint
+from rumormill.sidecar.seeds import SeedResolver
+from rumormill.sidecar.settings_values import HostPort
 
 Answer = list[str] | OSError
 
@@ -51,9 +51,9 @@ class Told:
         self.trouble: list[str] = []
         self.joined = False
 
-    def contacts_of(self, *seeds: str, remembered: Sequence[Address] = (), loopback: bool = False) -> Contacts:
-        return Contacts(
-            [Endpoint.parse(seed) for seed in seeds],
+    def contacts_of(self, *seeds: str, remembered: Sequence[Address] = (), loopback: bool = False) -> SeedResolver:
+        return SeedResolver(
+            [HostPort.parse(seed) for seed in seeds],
             remembered,
             family=socket.AF_INET,
             loopback=loopback,

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from rumormill.sidecar import Settings, SettingsError, load
-from rumormill.sidecar.keyfile import read_key_file
+from rumormill.sidecar.key_file import read_key_file
 from rumormill.sidecar.secrets import exposed, read_token_file
 from rumormill.sidecar.settings import description_of, fields
-from rumormill.sidecar.values import Endpoint, Seconds, WorkerUrl
+from rumormill.sidecar.settings_values import HostPort, Seconds, WorkerUrl
 
 ENOUGH: dict[str, Any] = {
     "name": "w1",
@@ -241,14 +241,14 @@ def test_loopback_may_join_what_is_on_this_machine() -> None:
     assert settings(
         join=("198.51.100.7:7946",), gossip="0.0.0.0:7946", advertise="10.0.0.5:7946", advertise_worker="http://h"
     )
-    own = Endpoint("127.0.0.1", 1)
+    own = HostPort("127.0.0.1", 1)
     assert own.of_this_machine
-    assert not Endpoint("198.51.100.7", 1).of_this_machine
+    assert not HostPort("198.51.100.7", 1).of_this_machine
 
 
 def test_values_print_as_they_are_written() -> None:
-    assert str(Endpoint.parse("[::1]:7946")) == "[::1]:7946"
-    assert (Endpoint("::1", 5).host, Endpoint("h", 5).port) == ("::1", 5)
+    assert str(HostPort.parse("[::1]:7946")) == "[::1]:7946"
+    assert (HostPort("::1", 5).host, HostPort("h", 5).port) == ("::1", 5)
     assert [str(Seconds.parse(text)) for text in ("200ms", "1s", "1.5s", ".5m")] == ["200ms", "1s", "1.5s", "30s"]
     assert WorkerUrl.parse("https://h/a/").endpoint == "h:443"
 

@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rumormill.membership.record import MAX_LIFE
-from rumormill.sidecar.kept_file import FileKeeper
+from rumormill.sidecar.file_writer import FileWriter
 from rumormill.sidecar.snapshot import (
     MAX_ADDRESSES,
     Content,
     Remembered,
     SnapshotIgnored,
     read_snapshot_untrusted,
-    snapshot_keeper,
+    snapshot_writer,
     write_snapshot,
 )
 
@@ -93,7 +93,7 @@ async def test_the_keeper_writes_what_is_new_and_warns_once(
     path = folder / "s.json"
     held: Content = (1, [], [])
     warnings: list[str] = []
-    keeper = snapshot_keeper(path, "w1", "prod", lambda: held, [THERE], warnings.append)
+    keeper = snapshot_writer(path, "w1", "prod", lambda: held, [THERE], warnings.append)
 
     async def until(holds: Callable[[], bool]) -> None:
         """On a clock that jumps: the writing is done in a thread."""
@@ -124,7 +124,7 @@ async def test_the_keeper_writes_what_is_new_and_warns_once(
 
 
 async def test_without_a_path_nothing_is_kept() -> None:
-    keeper = snapshot_keeper(None, "w1", "prod", lambda: (1, [HERE], []), (), lambda _: None)
+    keeper = snapshot_writer(None, "w1", "prod", lambda: (1, [HERE], []), (), lambda _: None)
     keeper.changed()
     await keeper.run()
     await keeper.write_last(timeout=math.inf)
@@ -139,7 +139,7 @@ async def test_a_disk_that_hangs_holds_neither_the_loop_nor_the_end(
     def hang(path: Path, content: str) -> None:
         answers.wait()
 
-    keeper = FileKeeper(tmp_path / "f", lambda: "content", hang, warnings.append)
+    keeper = FileWriter(tmp_path / "f", lambda: "content", hang, warnings.append)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keeper.run)
         keeper.changed()

@@ -17,7 +17,7 @@ import trio
 import trio.testing
 
 from rumormill.gossip import Node, Profile, ProtocolSettings
-from rumormill.gossip.transport import DRAIN_CAP, GossipTransport, bind_udp, boot_clock, missing_options
+from rumormill.gossip.udp.transport import DRAIN_CAP, GossipTransport, bind_udp, boot_clock, missing_options
 from rumormill.membership.record import Readiness
 from rumormill.membership.view import Event, PoolView
 

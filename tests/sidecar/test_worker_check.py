@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rumormill.membership.record import Readiness
-from rumormill.sidecar.values import WorkerUrl
+from rumormill.sidecar.settings_values import WorkerUrl
 from rumormill.sidecar.worker_check import CheckState, WorkerCheck
 from rumormill.sidecar.worker_process import WorkerProcess
 

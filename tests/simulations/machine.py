@@ -14,9 +14,9 @@ from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from rumormill.simulations import Burst, Trouble, World
-from rumormill.simulations.judge import Judge
-from rumormill.simulations.laws import Violation
+from rumormill.simulations import Burst, LinkFault, World
+from rumormill.simulations.invariant_checker import InvariantChecker
+from rumormill.simulations.invariants import InvariantViolation
 from rumormill.simulations.operations import (
     AnyOperation,
     Crash,
@@ -46,12 +46,12 @@ some_picks = st.lists(picks, min_size=1, max_size=4)
 moments = st.sampled_from([0.02, 0.1, 0.3, 0.7, 1.5, 3.0, 8.0])
 troubles = st.sampled_from(
     [
-        Trouble(loss=0.1),
-        Trouble(loss=0.3),
-        Trouble(duplicate=0.3, jitter=0.05),
-        Trouble(delay=0.15, jitter=0.05),
-        Trouble(burst=Burst(5.0, 0.5)),
-        Trouble(forged=True),
+        LinkFault(loss=0.1),
+        LinkFault(loss=0.3),
+        LinkFault(duplicate=0.3, jitter=0.05),
+        LinkFault(delay=0.15, jitter=0.05),
+        LinkFault(burst=Burst(5.0, 0.5)),
+        LinkFault(forged=True),
     ]
 )
 
@@ -62,7 +62,7 @@ class PoolMachine(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 2**32), count=st.integers(2, 6), over=st.sampled_from([0.0, 1.0]))
     def begin(self, seed: int, count: int, over: float) -> None:
         self.world = World(seed=seed)
-        self.judge = Judge(self.world)
+        self.judge = InvariantChecker(self.world)
         self.operations: list[AnyOperation] = []
         self.do(Start(count, over), Run(1.0))
 
@@ -71,10 +71,10 @@ class PoolMachine(RuleBasedStateMachine):
             self.operations.append(operation)
             try:
                 operation.apply(self.world)
-            except Violation as violation:
+            except InvariantViolation as violation:
                 self.fail(violation)
 
-    def fail(self, violation: Violation) -> None:
+    def fail(self, violation: InvariantViolation) -> None:
         """Tell and save the story; hypothesis comes by here last with the smallest one."""
         story = Story(self.world.seed, tuple(self.operations), title=violation.law)
         SAVED.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.do(CutOneWay(self.choose(here), self.choose(there)))
 
     @rule(trouble=troubles, here=st.lists(picks, max_size=3), there=st.lists(picks, max_size=3))
-    def degrade(self, trouble: Trouble, here: list[int], there: list[int]) -> None:
+    def degrade(self, trouble: LinkFault, here: list[int], there: list[int]) -> None:
         self.do(Degrade(trouble, self.choose(here), self.choose(there)))
 
     @rule()
@@ -171,5 +171,5 @@ class PoolMachine(RuleBasedStateMachine):
             self.do(Restart(("n0",)))
         try:
             self.judge.calm()
-        except Violation as violation:
+        except InvariantViolation as violation:
             self.fail(violation)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rumormill.simulations import World
-from rumormill.simulations.judge import Judge
+from rumormill.simulations.invariant_checker import InvariantChecker
 from rumormill.simulations.operations import Story
 
 STORIES = sorted(Path(__file__).with_name("stories").glob("*.json"))
@@ -17,6 +17,6 @@ STORIES = sorted(Path(__file__).with_name("stories").glob("*.json"))
 def test_a_story_that_once_failed_passes(path: Path) -> None:
     story = Story.from_json(path.read_bytes())
     world = World(seed=story.seed)
-    judge = Judge(world)
+    judge = InvariantChecker(world)
     story.play(world)
     judge.calm()

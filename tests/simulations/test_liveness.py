@@ -1,4 +1,5 @@
-"""What must happen, and how soon. Bounds come from the settings (rumormill.simulations.calm), not from experience."""
+"""What must happen, and how soon. Bounds come from the settings (rumormill.simulations.liveness_bounds), not from
+experience."""
 
 from __future__ import annotations
 
@@ -7,24 +8,24 @@ import itertools
 import pytest
 
 from rumormill.gossip import ProtocolSettings
-from rumormill.gossip.state import State
+from rumormill.gossip.state import NodeState
 from rumormill.gossip.wire import Ping, encode_message
-from rumormill.membership import Address, Liveness, Row
+from rumormill.membership import Address, Liveness, MemberState
 from rumormill.simulations import RumormillFactory, World
-from rumormill.simulations.calm import Patience
-from rumormill.simulations.judge import Judge
+from rumormill.simulations.invariant_checker import InvariantChecker
 from rumormill.simulations.lifeguard import Cell
-from rumormill.simulations.referee import play
+from rumormill.simulations.liveness_bounds import LivenessBounds
+from rumormill.simulations.recorder import play
 
 
-def patience(nodes: int, period: float = 0.2) -> Patience:
-    return Patience(ProtocolSettings(period=period), nodes, nodes)
+def patience(nodes: int, period: float = 0.2) -> LivenessBounds:
+    return LivenessBounds(ProtocolSettings(period=period), nodes, nodes)
 
 
-def settled(nodes: int, seed: int, period: float = 0.2) -> tuple[World, Judge]:
+def settled(nodes: int, seed: int, period: float = 0.2) -> tuple[World, InvariantChecker]:
     settings = ProtocolSettings(period=period)
     world = World(seed=seed, factory=RumormillFactory(settings=settings))
-    judge = Judge(world, settings)
+    judge = InvariantChecker(world, settings)
     world.start(nodes)
     assert world.run_until(world.one_view, within=3.0) is not None
     world.run(1.0 + 0.037 * seed)
@@ -118,14 +119,14 @@ def test_a_one_way_link_settles() -> None:
 def test_everybody_is_probed_each_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     world, _ = settled(6, 1)
     pinged: set[tuple[str, str]] = set()
-    outward = State.post
+    outward = NodeState.post
 
-    def notice(self: State, address: Address, member: Row, messages: list[bytes]) -> None:
+    def notice(self: NodeState, address: Address, member: MemberState, messages: list[bytes]) -> None:
         if any(message[:2] == encode_message(Ping(bytes(8)))[:2] for message in messages):
             pinged.add((self.me.name, member.name))
         outward(self, address, member, messages)
 
-    monkeypatch.setattr(State, "post", notice)
+    monkeypatch.setattr(NodeState, "post", notice)
     world.run(2 * 6 * ProtocolSettings().slow_probe * 1.1)
     assert pinged == set(itertools.permutations(world.hosts, 2))
 

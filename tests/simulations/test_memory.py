@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rumormill.simulations.memory import HugePages
+from rumormill.simulations.huge_pages import HugePages
 
 MEGABYTE = 1 << 20
 SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -31,5 +31,5 @@ def test_a_small_heap_is_left_where_it_is(monkeypatch: pytest.MonkeyPatch) -> No
     def looked() -> list[tuple[int, int]]:
         pytest.fail("looked for its heap")
 
-    monkeypatch.setattr("rumormill.simulations.memory._heap", looked)
+    monkeypatch.setattr("rumormill.simulations.huge_pages._heap", looked)
     HugePages(large=1 << 50).cover()

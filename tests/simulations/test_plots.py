@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from rumormill.simulations.outcome import Detection, Outcome
+from rumormill.simulations.outcome import Detection, RunOutcome
 from rumormill.simulations.plans import Done, Job
 from rumormill.simulations.plots import distribution, line_chart
 from rumormill.simulations.report import render_report
@@ -45,8 +45,8 @@ def test_a_picture_says_what_it_is_of_to_who_cannot_see_it() -> None:
     assert 'aria-label="bytes by seconds"' in line_chart({"a": [(0.0, 1.0), (1.0, 2.0)]}, "seconds", "bytes")
 
 
-def played(job: Job, deaths: tuple[Detection, ...]) -> Outcome:
-    return Outcome(
+def played(job: Job, deaths: tuple[Detection, ...]) -> RunOutcome:
+    return RunOutcome(
         scenario=job.scenario,
         protocol=job.protocol,
         nodes=job.nodes,

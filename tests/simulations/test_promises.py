@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from rumormill.simulations.outcome import Block, Detection, Outcome, Wrong
+from rumormill.simulations.outcome import Block, Detection, FalseEviction, RunOutcome
 from rumormill.simulations.plans import Done, Job
-from rumormill.simulations.promises import Promise, promises
+from rumormill.simulations.slo import Objective, objectives
 
 CELL = "lifeguard C=1 D=512 I=1024"
 
 
-def outcome(nodes: int, **measured: object) -> Outcome:
-    quiet = Outcome(
+def outcome(nodes: int, **measured: object) -> RunOutcome:
+    quiet = RunOutcome(
         scenario="made up",
         protocol="rumormill",
         nodes=nodes,
@@ -38,25 +38,25 @@ def crash(nodes: int, delay: float, *, survivors: int = 2) -> Done:
     return Done(Job("crash", nodes, 0), outcome(nodes, detections=(detection,)))
 
 
-def cell(*blocks: Block, wrong: tuple[Wrong, ...] = ()) -> Done:
+def cell(*blocks: Block, wrong: tuple[FalseEviction, ...] = ()) -> Done:
     return Done(Job(CELL, 128, 0), outcome(128, blocks=blocks, wrong=wrong))
 
 
 def verdict(says: str, *done: Done) -> bool:
-    (promise,) = (p for p in promises(done) if says in p.says)
+    (promise,) = (p for p in objectives(done) if says in p.says)
     return promise.kept
 
 
 def test_real_runs_keep_what_they_speak_of() -> None:
     done = [Done(job, job.run()) for job in (Job("crash", 8, 1), Job("crash", 16, 1), Job("crash", 24, 1))]
-    kept: list[Promise] = promises(done)
+    kept: list[Objective] = objectives(done)
     assert len(kept) == 5
     assert all(promise.kept for promise in kept), kept
 
 
 def test_the_lab_is_held_against_the_real_network() -> None:
-    assert promises([crash(16, 0.6)], {16: [0.55, 0.58, 0.6]})[-1].kept
-    assert not promises([crash(16, 0.6)], {16: [0.45, 0.5, 0.51]})[-1].kept
+    assert objectives([crash(16, 0.6)], {16: [0.55, 0.58, 0.6]})[-1].kept
+    assert not objectives([crash(16, 0.6)], {16: [0.45, 0.5, 0.51]})[-1].kept
 
 
 def test_a_late_survivor_and_one_that_never_learns_break_the_promise_of_detection() -> None:
@@ -71,7 +71,7 @@ def test_detection_that_grows_with_the_pool_breaks_the_promise_of_flatness() -> 
 
 
 def test_one_wrong_eviction_in_an_hour_of_light_loss_is_too_many_and_of_heavy_loss_is_not() -> None:
-    wrong = (Wrong(1.0, "n1", "n2", observer_well=True),)
+    wrong = (FalseEviction(1.0, "n1", "n2", observer_well=True),)
     light = Done(Job("lossy-hour", 16, 0, loss=0.1), outcome(16, seconds=3600.0, wrong=wrong))
     heavy = Done(Job("lossy-hour", 16, 0, loss=0.3), outcome(16, seconds=3600.0, wrong=wrong))
     worse = Done(Job("lossy-hour", 16, 0, loss=0.3), outcome(16, seconds=3600.0, wrong=wrong * 2))
@@ -111,5 +111,5 @@ def test_what_becomes_of_the_paused_and_of_the_healthy_is_seen() -> None:
     assert not verdict("is back", cell(replace(long, back_after=None, missing=1)))
     assert verdict("is back", cell(replace(long, free=0.1, back_after=None, missing=7), long))
     assert not verdict(
-        "nobody healthy is evicted, by anyone", cell(long, wrong=(Wrong(1.0, "n1", "n2", observer_well=True),))
+        "nobody healthy is evicted, by anyone", cell(long, wrong=(FalseEviction(1.0, "n1", "n2", observer_well=True),))
     )

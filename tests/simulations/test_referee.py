@@ -7,9 +7,9 @@ import pytest
 
 from rumormill.simulations.lifeguard import Cell, grid, sub_grid
 from rumormill.simulations.operations import Crash, Cut, Freeze, Heal, Run, Start, Story, Thaw
-from rumormill.simulations.outcome import Outcome
+from rumormill.simulations.outcome import RunOutcome
 from rumormill.simulations.plans import PLANS, Job, plan
-from rumormill.simulations.referee import play
+from rumormill.simulations.recorder import play
 from rumormill.simulations.scenarios import SCENARIOS
 from rumormill.simulations.swim import SwimFactory, SwimSettings
 
@@ -69,7 +69,7 @@ def test_the_picture_shows_who_believed_what() -> None:
 
 def test_an_outcome_survives_json() -> None:
     outcome = play(Story(1, (Start(3), Run(2.0), Crash(("n1",)), Run(2.0))))
-    assert msgspec.json.decode(msgspec.json.encode(outcome), type=Outcome) == outcome
+    assert msgspec.json.decode(msgspec.json.encode(outcome), type=RunOutcome) == outcome
 
 
 def test_the_baseline_detects_and_spreads() -> None:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from rumormill.gossip.seniority import SEASON
+from rumormill.gossip.detection.voter_eligibility import ESTABLISHED_AFTER
 from rumormill.membership import Liveness
 from rumormill.simulations import World
 
@@ -16,7 +16,7 @@ LATEST = 0.8
 def old_pool(members: int, *, seed: int, machines: int = 0) -> World:
     world = World(seed=seed, machines=machines)
     world.start(members)
-    world.run(SEASON + 20.0)
+    world.run(ESTABLISHED_AFTER + 20.0)
     assert world.one_view()
     return world
 
@@ -108,7 +108,7 @@ def test_a_pool_comes_of_age_without_a_word_more() -> None:
     world.start(12)
     world.run(20.0)
     calm = datagrams_a_second(world, 20.0)
-    while world.now < SEASON + 25.0:
+    while world.now < ESTABLISHED_AFTER + 25.0:
         assert datagrams_a_second(world, 1.0) <= 1.1 * calm
 
 
@@ -118,7 +118,7 @@ def test_nor_does_one_that_was_started_one_after_the_other() -> None:
     world.start(64, over=10.0)
     world.run(20.0)
     calm = datagrams_a_second(world, 20.0)
-    while world.now < SEASON + 40.0:
+    while world.now < ESTABLISHED_AFTER + 40.0:
         assert datagrams_a_second(world, 2.0) <= 1.2 * calm
 
 
@@ -143,9 +143,9 @@ def test_in_the_seconds_in_which_a_pool_comes_of_age_a_death_is_known_as_soon(se
     for number in range(1, 40):
         world.start_one(f"n{number}")
         world.run(over / 20 * rng.random())
-    world.run(max(0.0, SEASON - 1.0 - world.now))
+    world.run(max(0.0, ESTABLISHED_AFTER - 1.0 - world.now))
     took = []
-    while world.now < SEASON + 10.0 + 0.6 * over and len(world.running()) > 14:
+    while world.now < ESTABLISHED_AFTER + 10.0 + 0.6 * over and len(world.running()) > 14:
         took.append(gone_everywhere(world, rng.choice(list(world.running()))))
         world.run(0.3 * rng.random())
     assert all(each is not None and each <= LATEST for each in took), took
@@ -161,7 +161,7 @@ def test_who_believes_a_death_on_votes_of_newcomers_still_casts_the_one_that_oth
         world.run(30 / 64 * rng.random())
     world.run(30.0)
     took = []
-    while world.now < SEASON + 20.0:
+    while world.now < ESTABLISHED_AFTER + 20.0:
         took.append(gone_everywhere(world, rng.choice(list(world.running()))))
         world.run(0.1)
         world.start_one(f"x{len(took) - 1}")

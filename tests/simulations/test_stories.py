@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rumormill.simulations import Burst, Trouble, World
+from rumormill.simulations import Burst, LinkFault, World
 from rumormill.simulations.operations import (
     AnyOperation,
     Crash,
@@ -35,7 +35,7 @@ EVERYTHING: tuple[AnyOperation, ...] = (
     Cut(("n0", "n1")),
     Cut(("n2",), ("n3",)),
     CutOneWay((), ("n4",)),
-    Degrade(Trouble(loss=0.005, burst=Burst(5.0, 0.5), duplicate=0.1, delay=0.01, jitter=0.02, mtu=1300)),
+    Degrade(LinkFault(loss=0.005, burst=Burst(5.0, 0.5), duplicate=0.1, delay=0.01, jitter=0.02, mtu=1300)),
     Run(2.0),
     Heal(),
     Crash(("n1",)),
@@ -127,7 +127,7 @@ def test_what_is_no_story_is_refused(text: bytes) -> None:
         Story.from_json(text)
 
 
-@pytest.mark.parametrize("fault", [Cut(("n9",)), CutOneWay((), ("n9",)), Degrade(Trouble(loss=0.1), ("n9",))])
+@pytest.mark.parametrize("fault", [Cut(("n9",)), CutOneWay((), ("n9",)), Degrade(LinkFault(loss=0.1), ("n9",))])
 def test_a_fault_on_nobodys_links_is_refused(fault: AnyOperation) -> None:
     with pytest.raises(InvalidStory, match=r"operation 2 .* there is no host 'n9'"):
         Story(1, (Start(2), fault)).play(World(seed=1))

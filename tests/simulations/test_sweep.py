@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from rumormill.cli import simulate as command
 from rumormill.cli.exit_codes import BadRequest
-from rumormill.cli.lab import OutcomeFile
+from rumormill.cli.parallel_runs import OutcomeFile
 from rumormill.cli.simulate import simulate
 from rumormill.simulations.plans import Done, Job
 
@@ -134,7 +134,7 @@ def test_without_a_terminal_a_long_sweep_says_how_far_it_is(out: Path, monkeypat
 def test_workers_end_with_the_sweep_however_it_ends(ends: signal.Signals) -> None:
     """They hold its standard output, which is at its end when the last of them is gone."""
     script = """
-from rumormill.cli.lab import play_all
+from rumormill.cli.parallel_runs import play_all
 from rumormill.simulations.plans import Job
 if __name__ == "__main__":
     hours, moment = Job("lossy-hour", 64, 1, loss=0.1), Job("quiet", 2, 1)

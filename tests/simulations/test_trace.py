@@ -7,7 +7,7 @@ a ``hash()``, a clock, randomness that is not the state's own).
 
 from __future__ import annotations
 
-from rumormill.simulations import Burst, Trouble, World
+from rumormill.simulations import Burst, LinkFault, World
 
 TRACE = "755e20ffb120fbf6a7ba2fcda7872595"
 
@@ -17,7 +17,7 @@ def story(seed: int) -> World:
     world = World(seed=seed)
     world.start(7)
     world.run(1.5)
-    world.degrade(Trouble(loss=0.1, duplicate=0.05, jitter=0.002, burst=Burst(1.0, 0.1)))
+    world.degrade(LinkFault(loss=0.1, duplicate=0.05, jitter=0.002, burst=Burst(1.0, 0.1)))
     world.freeze("n3")
     world.run(0.9)
     world.thaw("n3")

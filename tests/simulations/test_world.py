@@ -7,7 +7,7 @@ import itertools
 import pytest
 from toy import PERIOD, Toy
 
-from rumormill.simulations import LAN, Burst, Latency, Trouble, World
+from rumormill.simulations import LAN, Burst, Latency, LinkFault, World
 from rumormill.simulations.host import BUFFER_BYTES, BUFFER_OVERHEAD, DRAIN
 
 
@@ -30,7 +30,7 @@ def heard_counts(world: World, key: str) -> list[int]:
 
 def eventful(seed: int) -> World:
     world = toys(seed, 5)
-    world.degrade(Trouble(loss=0.3, jitter=0.05, duplicate=0.2, burst=Burst(1.0, 0.2)))
+    world.degrade(LinkFault(loss=0.3, jitter=0.05, duplicate=0.2, burst=Burst(1.0, 0.2)))
     world.slow(0.05, "n3")
     world.freeze("n2")
     world.run(1.0)
@@ -121,16 +121,16 @@ def test_a_cut_is_one_way_or_both_and_heals() -> None:
 @pytest.mark.parametrize(
     ("trouble", "share"),
     [
-        (Trouble(loss=0.3), 0.7),
-        (Trouble(duplicate=0.5), 1.5),
-        (Trouble(burst=Burst(3.0, 1.0)), 0.75),
-        (Trouble(burst=Burst(1.0, 1.0, loss=0.5), loss=0.2), 0.6),
-        (Trouble(mtu=30), 0.0),
-        (Trouble(mtu=1500, delay=0.01), 1.0),
+        (LinkFault(loss=0.3), 0.7),
+        (LinkFault(duplicate=0.5), 1.5),
+        (LinkFault(burst=Burst(3.0, 1.0)), 0.75),
+        (LinkFault(burst=Burst(1.0, 1.0, loss=0.5), loss=0.2), 0.6),
+        (LinkFault(mtu=30), 0.0),
+        (LinkFault(mtu=1500, delay=0.01), 1.0),
     ],
     ids=str,
 )
-def test_trouble_takes_and_gives_what_it_says(trouble: Trouble, share: float) -> None:
+def test_trouble_takes_and_gives_what_it_says(trouble: LinkFault, share: float) -> None:
     world = toys()
     world.degrade(trouble, {"n0"}, {"n1"})
     world.run(600.0)
@@ -139,7 +139,7 @@ def test_trouble_takes_and_gives_what_it_says(trouble: Trouble, share: float) ->
 
 def test_bursts_last_as_long_as_they_say() -> None:
     world = toys()
-    world.degrade(Trouble(burst=Burst(9.0, 3.0)), {"n0"}, {"n1"})
+    world.degrade(LinkFault(burst=Burst(9.0, 3.0)), {"n0"}, {"n1"})
     world.run(3000.0)
     counts = heard_counts(world, "n1")
     gaps = [(b - a) * PERIOD for a, b in itertools.pairwise(counts) if b - a > 1]
@@ -148,7 +148,7 @@ def test_bursts_last_as_long_as_they_say() -> None:
 
 def test_jitter_reorders() -> None:
     world = toys()
-    world.degrade(Trouble(jitter=0.5), {"n0"}, {"n1"})
+    world.degrade(LinkFault(jitter=0.5), {"n0"}, {"n1"})
     world.run(20.0)
     counts = heard_counts(world, "n1")
     assert counts != sorted(counts)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from rumormill.membership.record import Address, Liveness, Readiness
 from rumormill.membership.view import Connectivity, Event, Member, PoolView
-from rumormill.simulations import Birth
+from rumormill.simulations import NodeStart
 
 PERIOD = 0.2
 
@@ -14,7 +14,7 @@ PERIOD = 0.2
 class Toy:
     """Sends ``name`` and a count to its contacts each period; remembers what arrived, and when."""
 
-    def __init__(self, birth: Birth) -> None:
+    def __init__(self, birth: NodeStart) -> None:
         self.birth = birth
         self.deadline = birth.now
         self.stopped: str | None = None

@@ -13,10 +13,10 @@ import sys
 import trio
 
 from rumormill.cli.demo.caller import Caller
-from rumormill.cli.demo.ledger import Outcome
+from rumormill.cli.demo.request_log import RequestOutcome
 
 
-def tell(outcome: Outcome) -> None:
+def tell(outcome: RequestOutcome) -> None:
     sys.stdout.write(json.dumps(dataclasses.asdict(outcome)) + "\n")
     sys.stdout.flush()
 

@@ -15,12 +15,12 @@ from contextlib import ExitStack
 
 import trio
 
-from bench.bootstrap import LOOK, Crowd
+from bench.bootstrap import LOOK, SocketCrowd
 
 
 async def join(count: int, limit: float) -> dict[str, object]:
     with ExitStack() as sockets:
-        crowd = Crowd(count, secrets.randbits(64), sockets)
+        crowd = SocketCrowd(count, secrets.randbits(64), sockets)
         gc.collect()
         gc.freeze()
         async with trio.open_nursery() as nursery:

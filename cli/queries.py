@@ -1,0 +1,269 @@
+"""The verbs that read: members, workers, lookup, events, status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import click
+
+from rumormill.cli.exit_codes import EPILOG, NONE_FOUND, BadRequest
+from rumormill.cli.explain import nobody_owns, show_explanation
+from rumormill.cli.http_client import SidecarClient, output_option, sidecar_options
+from rumormill.cli.tables import Column, seconds, show_line, show_pairs, show_table
+from rumormill.discovery.commands import Status
+from rumormill.discovery.schema.answers import (
+    EventRow,
+    EventsAnswer,
+    LookupAnswer,
+    MemberRow,
+    MembersAnswer,
+    shared_in_words,
+)
+from rumormill.membership.record import USUAL_PERIOD
+from rumormill.membership.view import ConnectivityWord
+from rumormill.ring.worker import Worker, WorkersAnswer
+
+ISOLATED = "What this sidecar says of the others is what it last knew. Ask another with --http."
+
+WORKER_COLUMNS: tuple[Column[Worker], ...] = (
+    Column("NAME", lambda w: w.name),
+    Column("LIVENESS", lambda w: w.liveness),
+    Column("READINESS", lambda w: w.readiness),
+    Column("SERVICE", lambda w: w.service),
+    Column("RELEASE", lambda w: w.release),
+    Column("ZONE", lambda w: w.zone),
+    Column("WEIGHT", lambda w: f"{w.weight:g}", right=True),
+    Column("URL", lambda w: w.url),
+    Column("TAGS", lambda w: tags(w.tags)),
+    Column("PROBATION UNTIL", lambda w: clock(w.probation_until)),
+    Column("SINCE", lambda w: clock(w.since)),
+)
+
+MEMBER_COLUMNS: tuple[Column[MemberRow], ...] = (
+    Column("NAME", lambda m: f"{m.name} (pending)" if m.pending else m.name),
+    Column("LIVENESS", lambda m: m.liveness),
+    Column("READINESS", lambda m: m.readiness),
+    Column("PROBATION", lambda m: "" if m.probation is None else f"{m.probation:.0f} s more", right=True),
+    Column("SERVICE", lambda m: m.service),
+    Column("RELEASE", lambda m: m.release),
+    Column("ZONE", lambda m: m.zone),
+    Column("GEN", lambda m: str(m.generation), right=True),
+    Column("HEARD", lambda m: seconds(m.last_heard), right=True),
+    Column("RTT", lambda m: "" if m.rtt is None else f"{m.rtt * 1000:.1f} ms", right=True),
+    Column("MISSES", lambda m: str(m.misses) if m.misses else "", right=True),
+    Column("PERIOD", lambda m: "" if m.period == USUAL_PERIOD / 1000 else f"{m.period:g} s", right=True),
+    Column("ADDRESS", lambda m: m.address),
+    Column("WHY", lambda m: m.why),
+)
+
+EVENT_COLUMNS: tuple[Column[EventRow], ...] = (
+    Column("#", lambda e: str(e.index), right=True),
+    Column("AT", lambda e: clock(e.at)),
+    Column("KIND", lambda e: e.kind),
+    Column("WHAT HAPPENED", lambda e: e.text),
+)
+
+
+def tags(given: dict[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in given.items())
+
+
+def clock(stamp: str) -> str:
+    """The time of day of an RFC 3339 stamp; the date is in ``-o json``."""
+    return stamp.partition("T")[2].removesuffix("Z") or stamp
+
+
+def write_json(body: bytes | str) -> None:
+    """One line of JSON, as the sidecar wrote it."""
+    click.echo(body.decode() if isinstance(body, bytes) else body)
+
+
+service_option = click.option("--service", metavar="NAME", help="Only this service; all of them if left out.")
+
+
+@click.command(epilog=EPILOG)
+@sidecar_options
+@output_option
+def members(sidecar: SidecarClient, output: str) -> None:
+    """Show every member this sidecar knows, the dead and the left included, and why it thinks so.
+
+    \b
+      rumormill members
+      rumormill members -o json | jq '.members[] | select(.liveness=="dead") | .name'
+    """
+    answer, body = sidecar.get("/v1/members", {}, MembersAnswer)
+    if output == "json":
+        write_json(body)
+        return
+    show_table(MEMBER_COLUMNS, answer.members, "Nobody is known yet.")
+    for (_, url), names in shared_workers(answer.members).items():
+        show_line(shared_in_words(names, url), "yellow")
+    if answer.isolated:
+        show_line(f"{_isolated(answer.connectivity, answer.connectivity_why)}. {ISOLATED}", "yellow")
+
+
+def shared_workers(members: Iterable[MemberRow]) -> dict[tuple[str, str], list[str]]:
+    """The names of present members that name one worker, by service and URL."""
+    named: dict[tuple[str, str], list[str]] = {}
+    for member in members:
+        if member.liveness in ("alive", "suspect") and not member.pending:
+            named.setdefault((member.service, member.url), []).append(member.name)
+    return {where: sorted(names) for where, names in named.items() if len(names) > 1}
+
+
+@click.command(epilog=EPILOG)
+@service_option
+@click.option("--ready", is_flag=True, help="Only those that take new work now.")
+@sidecar_options
+@output_option
+def workers(sidecar: SidecarClient, service: str | None, ready: bool, output: str) -> None:
+    """Show the workers that are alive or suspect; exit code 1 if there is none.
+
+    \b
+      rumormill workers --service embed --ready
+      until rumormill workers --service embed --ready > /dev/null; do sleep 1; done
+    """
+    params = {"service": service, "ready": "true" if ready else None}
+    answer, body = sidecar.get("/v1/workers", params, WorkersAnswer)
+    if output == "json":
+        write_json(body)
+    else:
+        show_table(WORKER_COLUMNS, answer.workers, "No worker is there." if not ready else "No worker takes new work.")
+        if answer.isolated:
+            show_line(f"This sidecar is isolated. {ISOLATED}", "yellow")
+    if not answer.workers:
+        sys.exit(NONE_FOUND)
+
+
+@click.command(epilog=EPILOG)
+@click.argument("key")
+@service_option
+@click.option("-n", "count", type=click.IntRange(1, 128), default=3, show_default=True, help="How many owners.")
+@click.option(
+    "--explain", "explained", is_flag=True, help="Show why: gate, zone, point, load, and each worker in turn."
+)
+@click.option("--zone", metavar="ZONE", help="With --explain: as a caller in this zone sees it.")
+@sidecar_options
+@output_option
+def lookup(
+    sidecar: SidecarClient, key: str, service: str | None, count: int, explained: bool, zone: str | None, output: str
+) -> None:
+    """Show who owns KEY, in order of preference; exit code 1 if nobody does.
+
+    Equal routing digests mean equal owners, at every sidecar and in every client. Callers try suspects last.
+
+    \b
+      rumormill lookup user-42 --service embed
+      rumormill lookup user-42 --service embed -n 1 -o json | jq -r '.owners[0].url'
+      rumormill lookup user-42 --explain
+    """
+    if explained:
+        show_explanation(sidecar, key, service, zone, count, output)
+        return
+    if zone is not None:
+        raise BadRequest("--zone is for --explain: owners are the same for everyone", "add --explain, or leave it out")
+    answer, body = sidecar.get("/v1/lookup", {"service": service, "key": key, "n": count}, LookupAnswer)
+    if output == "json":
+        write_json(body)
+    else:
+        show_table(WORKER_COLUMNS[:-1], answer.owners, nobody_owns(key, service))
+        for name, why in answer.unroutable.items():
+            show_line(f"not {name}: {why}", "yellow")
+        show_line(f"routing digest {answer.routing_digest}", "dim")
+    if not answer.owners:
+        sys.exit(NONE_FOUND)
+
+
+@click.command(epilog=EPILOG)
+@click.option("--since", type=click.IntRange(min=0), default=0, metavar="N", help="Only those after event number N.")
+@sidecar_options
+@output_option
+def events(sidecar: SidecarClient, since: int, output: str) -> None:
+    """Show what happened in the pool and why, as this sidecar saw it, newest last.
+
+    \b
+      rumormill events
+      rumormill events -o json | jq -r '.events[] | select(.kind=="evicted") | .text'
+    """
+    answer, body = sidecar.get("/v1/events", {"since": since}, EventsAnswer)
+    if output == "json":
+        write_json(body)
+        return
+    show_table(EVENT_COLUMNS, answer.events, "Nothing has happened since." if since else "Nothing has happened yet.")
+
+
+@click.command(epilog=EPILOG)
+@sidecar_options
+@output_option
+def status(sidecar: SidecarClient, output: str) -> None:
+    """Show one sidecar from inside: who it is, what it counts, the settings in force.
+
+    \b
+      rumormill status
+      rumormill status -o json | jq .table_digest      # equal where members know the same
+    """
+    answer, body = sidecar.get("/v1/status", {}, Status)
+    if output == "json":
+        write_json(body)
+        return
+    show_pairs(_portrait(answer))
+    show_pairs(
+        ((name, _words(value)) for name, value in answer.settings.items() if value not in (None, "", [])), "Settings"
+    )
+    show_pairs(((name, str(count)) for name, count in sorted(answer.counters.items()) if count), "Counters")
+
+
+def _portrait(status: Status) -> list[tuple[str, str]]:
+    sealed = f"{status.seal}, {status.keys} key(s)" if status.keys else f"{status.seal}: anyone can read and forge"
+    return [
+        ("name", status.name),
+        ("cluster", status.cluster),
+        ("service", status.service),
+        ("readiness", status.readiness),
+        *([("no new work", status.unready)] if status.unready else []),
+        ("gossip", status.gossip),
+        ("pool", _company(status)),
+        ("seal", sealed),
+        *([("seal trouble", status.seal_trouble)] if status.seal_trouble else []),
+        *([("settings trouble", status.settings_trouble)] if status.settings_trouble else []),
+        *([("worker process", status.worker_process)] if status.worker_process else []),
+        *_certificate(status),
+        *([("worker shared with", ", ".join(status.shares_worker_with))] if status.shares_worker_with else []),
+        *([("period trouble", status.period_trouble)] if status.period_trouble else []),
+        ("generation", str(status.generation)),
+        ("instance", status.instance),
+        ("table digest", status.table_digest),
+        ("process", status.process),
+        ("loop lag", seconds(status.loop_lag)),
+    ]
+
+
+def _certificate(status: Status) -> list[tuple[str, str]]:
+    if status.certificate_not_after is None:
+        return []
+    trouble = [("certificate trouble", status.certificate_trouble)] if status.certificate_trouble else []
+    return [("certificate ends", datetime.fromtimestamp(status.certificate_not_after, UTC).isoformat()), *trouble]
+
+
+def _company(status: Status) -> str:
+    if status.stopped:
+        return f"stopped: {status.stopped}"
+    others = f"{status.peers} other member(s)"
+    if status.suspects:
+        others += f", {status.suspects} suspect"
+    if status.isolated:
+        return f"{_isolated(status.connectivity, status.connectivity_why)}; {others} last known"
+    return others if status.joined else "alone so far"
+
+
+def _isolated(connectivity: ConnectivityWord, why: str) -> str:
+    """In what way a sidecar is cut off; one of an earlier version says only that it is."""
+    return f"{connectivity}: {why}" if why else "isolated"
+
+
+def _words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(str(one) for one in value) if isinstance(value, list) else str(value)

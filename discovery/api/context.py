@@ -1,0 +1,220 @@
+"""What the routes share: the view, the log, the sidecar's commands, and the rule by which a query blocks."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+import trio
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
+from rumormill.discovery.api.event_log import EventLog
+from rumormill.discovery.api.metrics import prepare_metrics
+from rumormill.discovery.api.watchers import Watchers
+from rumormill.discovery.commands import Commands
+from rumormill.discovery.http.connection_slots import Capacity
+from rumormill.discovery.http.limits import Limits
+from rumormill.discovery.http.request import Request
+from rumormill.discovery.http.response import Prepared, prepare_json, refuse
+from rumormill.discovery.http.streams import ClientStream
+from rumormill.discovery.schema.answers import MemberRow, MembersAnswer
+from rumormill.discovery.schema.query_params import parse_wait
+from rumormill.discovery.view import (
+    RoutingView,
+    address_text,
+    connectivity_headers,
+    liveness_word,
+    readiness_word,
+    timestamp,
+)
+from rumormill.membership.view import Member, MemberDetail, PoolView
+
+EVENTS: Final = "\n"
+"""The topic of the event log; no service has a name that cannot be printed."""
+JITTER: Final = 1 / 16
+"""Of a wait, at most, so that callers started together do not come back together for ever."""
+COSTLY_SHARE: Final = 0.05
+"""Of the loop's time, at most, for answers that are put together for each asking."""
+
+Q_co = TypeVar("Q_co", covariant=True)
+Send = Callable[[bytes], Awaitable[None]]
+
+
+@dataclass(slots=True)  # not frozen: that would cost a microsecond a request
+class RequestContext(Generic[Q_co]):
+    """One request, understood."""
+
+    request: Request
+    query: Q_co
+    line: ClientStream
+    """To notice that the caller hangs up while it waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventStream:
+    """An answer without an end: what to send first, and then what to do until the caller goes."""
+
+    first: bytes
+    follow: Callable[[Send], Awaitable[None]]
+
+
+Response = Prepared | EventStream
+
+
+class RateLimitedCache:
+    """An answer that cannot be kept until something changes, but must not be paid for at every asking either.
+
+    It is put together at most so often that it takes a twentieth of the loop's time: for three members a few thousand
+    times a second, for ten thousand every other second.
+    """
+
+    def __init__(self, make: Callable[[], Prepared]) -> None:
+        self._make = make
+        self._kept: Prepared | None = None
+        self._good_until = 0.0
+
+    def get(self) -> Prepared:
+        now = time.perf_counter()
+        if self._kept is None or now >= self._good_until:
+            self._kept = self._make()
+            end = time.perf_counter()
+            self._good_until = end + (end - now) / COSTLY_SHARE
+        return self._kept
+
+    def forget(self) -> None:
+        """Put it together anew at the next asking."""
+        self._kept = None
+
+
+class ApiContext:
+    """Everything the routes answer from."""
+
+    def __init__(
+        self,
+        *,
+        commands: Commands,
+        process: str,
+        wall_offset: float,
+        limits: Limits,
+        capacity: Capacity,
+        rng: random.Random,
+        openapi: Prepared,
+        contents: Prepared,
+        confidential: bool = True,
+    ) -> None:
+        """`openapi` and `contents` tell of the routes; those know this module, so they are made elsewhere."""
+        self.confidential = confidential
+        """Whether what callers send here crosses no network in the clear."""
+        self.commands = commands
+        self.process = process
+        self.limits = limits
+        self.capacity = capacity
+        self.view = RoutingView(process=process, wall_offset=wall_offset)
+        self.events = EventLog(process=process, wall_offset=wall_offset)
+        self.room = Watchers(self.index, limits.batch)
+        self.members = RateLimitedCache(self._prepare_members)
+        self.status = RateLimitedCache(lambda: prepare_json(commands.status()))
+        self.metrics = RateLimitedCache(lambda: prepare_metrics(commands.status()))
+        self.openapi = openapi
+        self.contents = contents
+        self.ring_building: dict[str, trio.Event] = {}
+        """Services whose ring is being built in a thread just now."""
+        self._rng = rng
+
+    def set_wall_offset(self, wall_offset: float) -> None:
+        """Events to come carry the new time; what is already told of an event is what the clock said then."""
+        self.view.set_wall_offset(wall_offset)
+        self.events.wall_offset = wall_offset
+        self.members.forget()
+
+    def index(self, topic: str) -> int:
+        """The present index of a topic: a service, all of them, or the event log."""
+        return self.events.index if topic == EVENTS else self.view.index(topic)
+
+    def counted_here(self, process: str | UnsetType) -> bool:
+        """Whether an index means something here: it is ours, or the caller does not say whose it is."""
+        return process is UNSET or process == self.process
+
+    def require_pool(self) -> PoolView:
+        """What was published last. Raises :class:`Refused` (503) before the first time."""
+        if self.view.pool is None:
+            raise refuse(503, "this sidecar is starting", "ask again in a moment", headers=(("Retry-After", "1"),))
+        return self.view.pool
+
+    async def block(
+        self, call: RequestContext[object], topic: str, *, index: int, process: str | UnsetType, wait: str
+    ) -> None:
+        """Return when the topic has moved past `index`, the wait is over, or the endpoint closes.
+
+        At once if the index is one of ours that has passed. One that another process counted, or nobody yet, means
+        nothing here: the caller may have the same already from another sidecar behind one address. It waits for the
+        next change, but only a moment, or it would learn what it missed on the way too late. Raises :class:`Refused`
+        (503) where all places for callers that wait are taken.
+        """
+        seconds, present = parse_wait(wait, self.limits), self.index(topic)
+        ours = self.counted_here(process) and index <= present
+        if seconds == 0 or (ours and index < present):
+            return
+        if ours:
+            seconds += self._rng.uniform(0, seconds * JITTER)
+        else:
+            seconds = min(seconds, self._rng.uniform(self.limits.moment / 2, self.limits.moment))
+        with self.capacity.wait(time.monotonic()), trio.move_on_after(seconds) as scope:
+            call.line.hanging_up_ends(scope)
+            try:
+                await self.room.moved(topic, present)
+            finally:
+                call.line.hanging_up_ends(None)
+
+    def _prepare_members(self) -> Prepared:
+        pool = self.require_pool()
+        details = self.commands.details()
+        rows = [self._row(member, details.get(member.instance)) for member in pool.members]
+        if (unready := self.commands.unready()) is not None:  # the only one of them whose reason is known here
+            rows = [replace(row, why=unready) if self._ours(row, pool) else row for row in rows]
+        connectivity = pool.connectivity
+        answer = MembersAnswer(
+            cluster=pool.cluster,
+            observer=pool.observer,
+            process=self.process,
+            isolated=pool.isolated,
+            members=rows,
+            connectivity=connectivity.word,
+            connectivity_why=connectivity.words,
+        )
+        return prepare_json(answer, headers=connectivity_headers(connectivity))
+
+    def _ours(self, row: MemberRow, pool: PoolView) -> bool:
+        return row.name == pool.observer and row.liveness == "alive" and not row.pending
+
+    def _row(self, member: Member, detail: MemberDetail | None) -> MemberRow:
+        return MemberRow(
+            name=member.name,
+            generation=member.generation,
+            instance=member.instance.hex(),
+            incarnation=member.incarnation,
+            address=address_text(member.address),
+            service=member.service,
+            url=member.url,
+            zone=member.zone,
+            release=member.release,
+            weight=member.weight / 1000,
+            liveness=liveness_word(member.liveness),
+            readiness=readiness_word(member.readiness),
+            pending=member.pending,
+            routable=member.routable,
+            since=timestamp(member.since + self.view.wall_offset),
+            why=member.why,
+            misses=detail.misses if detail else 0,
+            monitored=detail.monitored if detail else False,
+            monitors=list(detail.monitors) if detail else [],
+            last_heard=detail.last_heard if detail else None,
+            rtt=detail.rtt if detail else None,
+            tags=dict(member.tags),
+            probation=detail.probation if detail else None,
+            period=member.period,
+        )

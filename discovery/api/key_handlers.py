@@ -1,0 +1,124 @@
+"""The key ring over HTTP: which keys there are and who holds them, by id; and the three steps of a rotation.
+
+Who changes keys must hold one of them. The right to change anything else is not enough: a local program could install a
+key of its own, and be a member from then on. The header ``Rumormill-Key-Proof`` shows it, over this run of the sidecar
+and the whole request (:func:`proof_text`).
+
+A step waits until everyone present has been heard to hold the ring as it is, takes effect, and waits again until all
+hold the new one. So each answer says whether the next step may be taken. A key itself comes in (to be installed) and
+never goes out.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import trio
+
+from rumormill.discovery.api.context import ApiContext, RequestContext, Response
+from rumormill.discovery.commands import CommandRejected, KeysAnswer
+from rumormill.discovery.http.response import prepare_json, refuse
+from rumormill.discovery.schema.query_params import ForceQuery, KeyQuery, NoQuery
+
+SETTLING = 3.0
+"""Seconds that everyone is given to say which ring it holds: many round trips."""
+LOOK = 0.02
+
+
+class KeyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of ``POST /v1/keys``."""
+
+    key: str
+    """Base64 of 32 bytes, as in a key file."""
+
+    def __repr__(self) -> str:
+        """Without the key."""
+        return "KeyBody()"
+
+
+async def keys(desk: ApiContext, call: RequestContext[NoQuery]) -> Response:
+    del call
+    return prepare_json(await _settled(desk))
+
+
+def proof_text(process: str, method: str, target: str, body: bytes) -> bytes:
+    """What a proof is over."""
+    return b"\n".join((process.encode(), method.encode(), target.encode(), hashlib.sha256(body).digest()))
+
+
+def _check_proof(desk: ApiContext, call: RequestContext[Any]) -> None:
+    request = call.request
+    target = request.target.decode("latin-1")
+    text = proof_text(desk.process, request.method.decode("ascii"), target, request.body)
+    try:
+        proof = binascii.unhexlify(request.headers.get(b"rumormill-key-proof", b""))
+    except binascii.Error:
+        proof = b""
+    if not desk.commands.proves_key(proof, text):
+        raise refuse(
+            403,
+            "who changes keys must hold one that this pool accepts",
+            "rumormill keys … --key-file FILE, as its user: FILE is the sidecar's own key file",
+        )
+
+
+async def install(desk: ApiContext, call: RequestContext[ForceQuery]) -> Response:
+    _check_proof(desk, call)
+    if not desk.confidential:
+        raise refuse(
+            403, "a key would cross the network in the clear", "ask over TLS, on loopback or over a unix socket"
+        )
+    try:
+        body = msgspec.json.decode(call.request.body, type=KeyBody)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # The error's own words may quote the body.
+        raise refuse(400, "the body is not what this takes", 'send {"key": "BASE64 OF 32 BYTES"}') from None
+    return await _step(desk, lambda: desk.commands.install_key(body.key), force=call.query.force)
+
+
+async def use(desk: ApiContext, call: RequestContext[KeyQuery]) -> Response:
+    _check_proof(desk, call)
+    return await _step(desk, lambda: desk.commands.use_key(call.query.id), force=call.query.force)
+
+
+async def remove(desk: ApiContext, call: RequestContext[KeyQuery]) -> Response:
+    _check_proof(desk, call)
+    return await _step(desk, lambda: desk.commands.remove_key(call.query.id), force=call.query.force)
+
+
+async def _step(desk: ApiContext, act: Callable[[], None], *, force: bool) -> Response:
+    if not force:
+        _check_settled(await _settled(desk))
+    try:
+        act()
+    except CommandRejected as error:
+        raise refuse(409, error.detail, error.hint) from None
+    desk.status.forget()
+    return prepare_json(await _settled(desk))
+
+
+async def _settled(desk: ApiContext) -> KeysAnswer:
+    """Who holds what, once everyone has said so or the time is over."""
+    answer = desk.commands.keys()
+    with trio.move_on_after(SETTLING):
+        while not answer.settled:
+            await trio.sleep(LOOK)
+            answer = desk.commands.keys()
+    return answer
+
+
+def _check_settled(answer: KeysAnswer) -> None:
+    lagging = [*answer.unanswered, *answer.behind]
+    if not lagging:
+        return
+    shown = ", ".join(lagging[:8]) + (", …" if len(lagging) > 8 else "")
+    what = "has not said which keys it holds" if answer.unanswered else "holds other keys"
+    raise refuse(
+        409,
+        f"{len(lagging)} of {answer.members} members could be cut off: {shown} {what}",
+        "try again in a moment; force=true does it all the same",
+    )

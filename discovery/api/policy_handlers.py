@@ -1,0 +1,256 @@
+"""Operators steer the whole pool at any one sidecar: canary shares, maintenance, the preferred zone.
+
+What is written here is written as the pool's policy and reaches everyone by gossip. A change of one share reads the
+others from what this sidecar holds now, so two changes at one sidecar never lose each other; at two sidecars at once
+the last writer's whole word holds, as the index in the answers tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TypeVar
+
+import msgspec
+
+from rumormill.discovery.api.context import ApiContext, RequestContext, Response
+from rumormill.discovery.api.ring_cache import known_service, only_service, routing_of
+from rumormill.discovery.api.ring_svg import draw
+from rumormill.discovery.commands import CommandRejected
+from rumormill.discovery.http.response import prepare, prepare_json, refuse
+from rumormill.discovery.schema.policies import (
+    CanaryAnswer,
+    CanaryBody,
+    CandidateRow,
+    HistoryAnswer,
+    MaintenanceAnswer,
+    MaintenanceBody,
+    PolicyChange,
+    ZoneAnswer,
+    ZoneBody,
+    canary_of,
+    find,
+    rollout_from,
+    rollout_row,
+    with_share,
+)
+from rumormill.discovery.schema.query_params import CanaryQuery, ExplainQuery, NoQuery, RingQuery, ServiceQuery
+from rumormill.discovery.view import timestamp
+from rumormill.membership.policy import WHOLE, Body, CanaryPolicy, Maintenance, PolicyRecord, Rollout, ZonePreference
+from rumormill.ring.explain import explain
+
+B = TypeVar("B", bound=msgspec.Struct)
+
+
+# --- canary
+
+
+async def canary(desk: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
+    desk.require_pool()
+    service = call.query.service or only_service(desk)
+    return prepare_json(_canary_answer(desk, service, find(desk.commands.policies(), service, "canary")))
+
+
+async def set_canary(desk: ApiContext, call: RequestContext[NoQuery]) -> Response:
+    body = _body_untrusted(call.request.body, CanaryBody, '{"release": "v2", "share": 0.05}')
+    service = _service(desk, body.service)
+    held = _expected(desk, service, body.index)
+    before = canary_of(held)
+    shares = with_share(before, body.release, round(body.share * WHOLE))
+    total = sum(share.share for share in shares)
+    if total > WHOLE:
+        others = ", ".join(
+            f"{share.release} {share.share / 100:g} %" for share in shares if share.release != body.release
+        )
+        raise refuse(
+            409,
+            f"with {body.release} at {body.share:.4g} the shares add up to {total / 100:g} %",
+            f"lower another first ({others}), or clear it: rumormill canary clear RELEASE",
+        )
+    if body.rollout and body.rollout.release != body.release:
+        raise refuse(
+            409, f"the rollout is of {body.rollout.release!r}, the share {body.release!r}'s", "name one release"
+        )
+    rollout = rollout_from(body.rollout) if body.rollout else _out_of_hand(before.rollout, body.release)
+    record = _write_canary(desk, service, CanaryPolicy(shares, rollout))
+    return prepare_json(_canary_answer(desk, service, record, _canary_warnings(desk, service, body.release)))
+
+
+async def clear_canary(desk: ApiContext, call: RequestContext[CanaryQuery]) -> Response:
+    """One release, or every one, is no candidate any more: its workers are among the rest again, by weight."""
+    service = _service(desk, call.query.service)
+    before = canary_of(find(desk.commands.policies(), service, "canary"))
+    release = call.query.release
+    if release and all(share.release != release for share in before.shares):
+        names = ", ".join(share.release for share in before.shares)
+        raise refuse(404, f"{release!r} is no candidate", f"the candidates are {names}" if names else "there is none")
+    shares = [share for share in before.shares if release and share.release != release]
+    rollout = before.rollout if before.rollout and any(s.release == before.rollout.release for s in shares) else None
+    return prepare_json(_canary_answer(desk, service, _write(desk, service, CanaryPolicy(shares, rollout))))
+
+
+def _out_of_hand(rollout: Rollout | None, release: str) -> Rollout | None:
+    """A share set by hand ends the guided rollout of that release: its guide sees this and stops."""
+    if rollout is None or rollout.release != release or rollout.state != "running":
+        return rollout
+    return msgspec.structs.replace(rollout, state="aborted", why="its share was set by hand")
+
+
+def _canary_warnings(desk: ApiContext, service: str, release: str) -> list[str]:
+    if _workers_by_release(desk, service).get(release):
+        return []
+    return [
+        f"no worker of {service!r} that takes work runs release {release!r}: its share goes to the others till then"
+    ]
+
+
+def _canary_answer(
+    desk: ApiContext, service: str, record: PolicyRecord | None, warnings: list[str] | None = None
+) -> CanaryAnswer:
+    body, workers = canary_of(record), _workers_by_release(desk, service)
+    return CanaryAnswer(
+        service=service,
+        index=record.counter if record else 0,
+        writer=record.writer if record else "",
+        at=timestamp(record.at / 1000) if record else "",
+        canary=[CandidateRow(one.release, one.share / WHOLE, workers.get(one.release, 0)) for one in body.shares],
+        rest=(WHOLE - sum(one.share for one in body.shares)) / WHOLE,
+        rollout=rollout_row(body.rollout) if body.rollout else None,
+        warnings=warnings or [],
+    )
+
+
+def _workers_by_release(desk: ApiContext, service: str) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for worker in desk.view.service(service).workers:
+        if worker.routable:
+            counts[worker.release] = counts.get(worker.release, 0) + 1
+    return counts
+
+
+# --- maintenance and zone
+
+
+async def maintenance(desk: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
+    desk.require_pool()
+    service = call.query.service or only_service(desk)
+    record = find(desk.commands.policies(), service, "maintenance")
+    named = record.body.workers if record and isinstance(record.body, Maintenance) else []
+    return prepare_json(MaintenanceAnswer(service, named))
+
+
+async def set_maintenance(desk: ApiContext, call: RequestContext[NoQuery]) -> Response:
+    body = _body_untrusted(call.request.body, MaintenanceBody, '{"workers": ["w3"]}')
+    service = _service(desk, body.service)
+    known = {worker.name for worker in desk.view.service(service).workers}
+    strangers = [name for name in body.workers if name not in known]
+    _write(desk, service, Maintenance(body.workers))
+    warnings = [f"no worker of {service!r} here is called {name!r}" for name in strangers]
+    return prepare_json(MaintenanceAnswer(service, body.workers, warnings))
+
+
+async def zone(desk: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
+    desk.require_pool()
+    service = call.query.service or only_service(desk)
+    record = find(desk.commands.policies(), service, "zone")
+    preferred = record.body.zone if record and isinstance(record.body, ZonePreference) else ""
+    return prepare_json(ZoneAnswer(service, preferred))
+
+
+async def set_zone(desk: ApiContext, call: RequestContext[NoQuery]) -> Response:
+    body = _body_untrusted(call.request.body, ZoneBody, '{"zone": "a"}')
+    service = _service(desk, body.service)
+    _write(desk, service, ZonePreference(body.zone))
+    zones = {worker.zone for worker in desk.view.service(service).workers}
+    empty = body.zone and body.zone not in zones
+    return prepare_json(
+        ZoneAnswer(service, body.zone, [f"no worker of {service!r} is in zone {body.zone!r}"] if empty else [])
+    )
+
+
+async def history(desk: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
+    changes = [
+        PolicyChange(record.counter, record.service, record.kind, record.writer, timestamp(record.at / 1000), text)
+        for record, text in desk.commands.policy_history()
+        if call.query.service in ("", record.service)
+    ]
+    return prepare_json(HistoryAnswer(changes))
+
+
+# --- what comes of it
+
+
+async def explained(desk: ApiContext, call: RequestContext[ExplainQuery]) -> Response:
+    desk.require_pool()
+    query = call.query
+    view, routing = await routing_of(desk, known_service(desk, query.service))
+    return prepare_json(
+        explain(
+            routing,
+            query.key,
+            zone=None if query.zone is msgspec.UNSET else query.zone,
+            utilization={w.name: w.utilization for w in view.workers if w.utilization is not None},
+            liveness={w.name: w.liveness for w in view.workers},
+        )
+    )
+
+
+async def ring(desk: ApiContext, call: RequestContext[RingQuery]) -> Response:
+    desk.require_pool()
+    query = call.query
+    _, routing = await routing_of(desk, known_service(desk, query.service))
+    key = None if query.key is msgspec.UNSET else query.key
+    return prepare(draw(routing, key).encode(), media="image/svg+xml")
+
+
+# --- writing
+
+
+def _service(desk: ApiContext, named: str) -> str:
+    desk.require_pool()
+    service = named or only_service(desk)
+    if not service:
+        raise refuse(409, "no service has a worker here yet", 'name the service: {"service": "embed", …}')
+    return service
+
+
+def _expected(desk: ApiContext, service: str, index: int | None) -> PolicyRecord | None:
+    held = find(desk.commands.policies(), service, "canary")
+    present = held.counter if held else 0
+    if index is not None and index != present:
+        raise refuse(
+            409,
+            f"the canary of {service} has changed meanwhile (index {present}, not {index})",
+            "look at it again: GET /v1/canary",
+        )
+    return held
+
+
+def _write_canary(desk: ApiContext, service: str, body: CanaryPolicy) -> PolicyRecord:
+    """As :func:`_write`. Where a rollout's reason for ending makes it too long for a datagram, it ends without one."""
+    rollout = body.rollout
+    if rollout is not None and rollout.why:
+        with contextlib.suppress(CommandRejected):
+            return desk.commands.write_policy(service, body)
+        body = CanaryPolicy(body.shares, msgspec.structs.replace(rollout, why=""))
+    return _write(desk, service, body)
+
+
+def _write(desk: ApiContext, service: str, body: Body) -> PolicyRecord:
+    try:
+        return desk.commands.write_policy(service, body)
+    except CommandRejected as error:
+        raise refuse(409, error.detail, error.hint) from None
+
+
+def _body_untrusted(data: bytes, kind: type[B], example: str) -> B:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise refuse(400, f"the body will not do: {_in_words(error)}", f"send {example}") from None
+
+
+def _in_words(error: Exception) -> str:
+    text = str(error).replace("`", "")
+    if "$.share" in text and "<=" in text:
+        return "a share is a part of 1, so 0.05 is 5 % and nothing is above 1"
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]

@@ -1,0 +1,82 @@
+"""From a request to its route and its checked parameters, or to the refusal that helps the caller on."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from rumormill.discovery.api.routes import ROUTES, Route
+from rumormill.discovery.http.access import AccessControl
+from rumormill.discovery.http.request import Request
+from rumormill.discovery.http.response import RequestRejected, refuse
+from rumormill.discovery.schema.query_params import AnyQuery, parse_query_untrusted
+
+Found = tuple[Route[Any], msgspec.Struct]
+
+REMEMBERED: Final = 512
+"""Targets whose parameters need no second parsing: pollers ask the same thing again and again."""
+REMEMBERED_LENGTH: Final = 256
+
+
+class Router:
+    """Matches requests against the table, and callers against the gate; the health routes are for everyone."""
+
+    def __init__(self, gate: AccessControl) -> None:
+        self.gate = gate
+        """May be replaced: it is asked at each request."""
+        self._by_path: dict[str, dict[str, Route[Any]]] = {}
+        for route in ROUTES:
+            self._by_path.setdefault(route.path, {})[route.method] = route
+        self._remembered: dict[tuple[bytes, bytes], Found] = {}
+
+    def find(self, request: Request) -> Found:
+        """The route and its parameters. Raises :class:`RequestRejected`: 400, 401, 403, 404, 405, 421."""
+        key = (request.method, request.target)
+        found = self._remembered.get(key)
+        if found is None:
+            found = self._find(request)
+            if len(request.target) <= REMEMBERED_LENGTH:
+                if len(self._remembered) >= REMEMBERED:
+                    self._remembered.clear()
+                self._remembered[key] = found
+        route = found[0]
+        if not route.public:
+            self.gate.check(request, command=route.command)
+        return found
+
+    def _find(self, request: Request) -> Found:
+        path, query = _split_untrusted(request.target)
+        methods = self._by_path.get(path)
+        if methods is None:
+            raise self._unknown(path)
+        method = request.method.decode("ascii")
+        route = methods.get("GET" if method == "HEAD" else method)
+        if route is None:
+            raise self._not_allowed(path, method, methods)
+        return route, route.query() if route.query is AnyQuery else parse_query_untrusted(query, route.query)
+
+    def _unknown(self, path: str) -> RequestRejected:
+        near = difflib.get_close_matches(path[:64], list(self._by_path), 1, 0.5)
+        hint = f"did you mean {near[0]}?" if near else "the routes are listed at / and in /openapi.json"
+        return refuse(404, f"there is nothing at {path[:64]!r}", hint)
+
+    def _not_allowed(self, path: str, method: str, methods: dict[str, Route[Any]]) -> RequestRejected:
+        allowed = [name for known in methods for name in ([known, "HEAD"] if known == "GET" else [known])]
+        allow = ", ".join(allowed)
+        return refuse(405, f"{path} does not answer {method}", f"use {allow}", headers=(("Allow", allow),))
+
+
+def _split_untrusted(target: bytes) -> tuple[str, str]:
+    """Path and query of a request target, in origin form or absolute."""
+    text = target.decode("latin-1")
+    if not text.startswith("/"):
+        try:
+            parts = urlsplit(text)
+        except ValueError:
+            raise refuse(400, "the request target is not a URL", "send a path, such as /v1/workers") from None
+        return parts.path or "/", parts.query
+    path, _, query = text.partition("?")
+    return path, query.partition("#")[0]

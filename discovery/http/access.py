@@ -1,0 +1,153 @@
+"""Who may read here, and who may change anything. Two rights, because every caller holds the first.
+
+Where nothing is asked for (loopback, a unix socket) whoever can connect may do both, and what has to be kept out is a
+web page in a browser on the same machine. Such a page can send requests anywhere, but it cannot hide that it is one:
+a browser adds ``Origin`` or ``Sec-Fetch-Site``, and a page whose name was pointed at 127.0.0.1 (DNS rebinding) cannot
+help sending that name in ``Host``. A caller that shows a token is no such page, and is asked no more.
+
+Beyond loopback every right has to be proved. The token for reading is in the hands of every caller of the pool, so it
+changes nothing: that takes a token of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from rumormill.discovery.http.request import Request
+from rumormill.discovery.http.response import refuse
+
+REMEMBERED_HOSTS: Final = 64
+_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]*)?")
+CHALLENGE: Final = (("WWW-Authenticate", 'Bearer realm="rumormill"'),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """How an endpoint is protected. The tokens are visible ASCII."""
+
+    reading: str | None = None
+    """The token that lets a caller read; None where whoever connects may."""
+    changing: str | None = None
+    """The token that lets a caller change things, and read; None where there is none."""
+    local: bool = True
+    """Whether only this machine can connect: loopback, or a unix socket."""
+    certified: bool = False
+    """Whether every caller has shown a certificate (mutual TLS)."""
+    encrypted: bool = False
+    """Whether the endpoint speaks TLS."""
+    named: bool = True
+    """Whether callers reach it by host and port at all, so that their Host header means something."""
+
+
+class AccessControl:
+    """Holds requests against an :class:`Access`. Tokens are compared by hash, in constant time."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._reading = _digest(access.reading)
+        self._changing = _digest(access.changing)
+        self._open_to_change = access.local and not access.certified and access.reading is None
+        self._checks_host = access.local and access.named
+        self._good_hosts: set[bytes] = set()
+
+    def check(self, request: Request, *, command: bool) -> None:
+        """Raises :class:`Refused`: 401 without a good token, 403 without the right to it, 421 for a foreign name."""
+        shown = _bearer(request)
+        if command:
+            self._check_command(request, shown)
+        elif self._reading is None:
+            self._check_browser(request)
+        elif not _same(shown, self._reading) and not _same(shown, self._changing):
+            raise refuse(
+                401,
+                "the token is missing or wrong",
+                "send 'Authorization: Bearer TOKEN' with the token this sidecar was started with",
+                headers=CHALLENGE,
+            )
+
+    def _check_command(self, request: Request, shown: bytes | None) -> None:
+        if self._changing is not None:
+            if _same(shown, self._changing):
+                return
+            if _same(shown, self._reading):
+                raise refuse(
+                    403,
+                    "this token may read here, and change nothing",
+                    "use the one of this sidecar's --http-change-token-file",
+                )
+            raise refuse(
+                401,
+                "the token for changes is missing or wrong",
+                "send 'Authorization: Bearer TOKEN' with what stands in this sidecar's --http-change-token-file",
+                headers=CHALLENGE,
+            )
+        if not self._open_to_change:
+            raise refuse(
+                403,
+                "this sidecar takes no changes over HTTP",
+                "start it with --http-change-token-file, or on a unix socket or loopback without a token",
+            )
+        self._check_browser(request, command=True)
+
+    def _check_browser(self, request: Request, *, command: bool = False) -> None:
+        headers = request.headers
+        host = headers.get(b"host")
+        if self._checks_host and host is not None and host not in self._good_hosts:
+            self._check_host(host)
+        site = headers.get(b"sec-fetch-site", b"none")
+        if b"origin" not in headers and site == b"none":
+            return
+        if command:
+            raise refuse(
+                403,
+                "a web page may not change this sidecar",
+                "use the command line, or start it with --http-change-token-file",
+            )
+        if site == b"same-origin" or headers.get(b"sec-fetch-mode") == b"navigate":
+            return  # its own page; or somebody following a link, whose target the linking page cannot read
+        raise refuse(
+            403, "a web page from elsewhere may not ask this sidecar", "ask from a program, or start it with a token"
+        )
+
+    def _check_host(self, host: bytes) -> None:
+        if not _is_here(host):
+            raise refuse(
+                421,
+                f"this sidecar does not go by the name {host[:64].decode('latin-1')!r}",
+                "use 127.0.0.1, [::1] or localhost; with a token any name will do",
+            )
+        if len(self._good_hosts) < REMEMBERED_HOSTS:
+            self._good_hosts.add(host)
+
+
+def _is_here(host: bytes) -> bool:
+    """Whether a Host header holds an IP literal or localhost: nothing that a foreign DNS could have been asked for."""
+    found = _HOST.fullmatch(host.decode("latin-1").lower())
+    if found is None:
+        return False
+    name = found[1].strip("[]")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _bearer(request: Request) -> bytes | None:
+    scheme, _, given = request.headers.get(b"authorization", b"").partition(b" ")
+    return hashlib.sha256(given.strip()).digest() if scheme.lower() == b"bearer" else None
+
+
+def _digest(token: str | None) -> bytes | None:
+    return None if token is None else hashlib.sha256(token.encode()).digest()
+
+
+def _same(shown: bytes | None, known: bytes | None) -> bool:
+    return shown is not None and known is not None and hmac.compare_digest(shown, known)

@@ -1,0 +1,44 @@
+"""Gossip comes first: what callers have already sent is answered a batch at a time, with the loop given back between.
+
+The switchboard (streams.py) wakes few callers in a round of the loop, but one of them may have sent hundreds of
+requests in one piece, or come over TLS, which the switchboard does not read. Each such request takes a turn; those for
+whom none is left queue for the next round. A caller that is alone never waits.
+"""
+
+from __future__ import annotations
+
+import trio
+
+
+class FairScheduler:
+    """A batch of turns for each round of the loop. :meth:`run` must be running somewhere."""
+
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
+        self._low = batch // 2
+        self._left = batch
+        self._queue = trio.lowlevel.ParkingLot()
+        self._runs_low = trio.lowlevel.ParkingLot()
+
+    async def take(self) -> None:
+        """Wait for a turn. Returns at once, without a checkpoint, while there are some."""
+        if self._left > 0:
+            self._left -= 1
+            if self._left == self._low:
+                self._runs_low.unpark()
+        else:
+            await self._queue.park()
+
+    async def run(self) -> None:
+        """Hand out the next batch in the round after half of one was used. Never returns.
+
+        At half already, so that callers who use less than that in a round never have to queue.
+        """
+        while True:
+            if self._left > self._low:
+                await self._runs_low.park()
+            else:
+                await trio.lowlevel.checkpoint()
+            waiting = len(self._queue)
+            self._queue.unpark(count=self._batch)
+            self._left = max(self._batch - waiting, 0)

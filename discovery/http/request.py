@@ -1,0 +1,193 @@
+"""Bytes from anyone to requests, bounded. Sans-IO: feed bytes, take what has become complete.
+
+The grammar is llhttp's (through httptools), in its strict mode; what stands here is the bounds: how long a target, how
+many headers, how much of either, how large a body, and which of the headers are kept at all.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import httptools
+
+from rumormill.discovery.http.limits import Limits
+from rumormill.discovery.http.response import Prepared, RequestRejected, refuse
+
+KEPT_HEADERS: Final = frozenset(
+    {
+        b"host",
+        b"authorization",
+        b"if-none-match",
+        b"origin",
+        b"sec-fetch-site",
+        b"sec-fetch-mode",
+        b"expect",
+        b"rumormill-key-proof",
+    }
+)
+METHODS: Final = frozenset({b"GET", b"HEAD", b"PUT", b"POST", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"})
+
+
+class Request:
+    """One complete request. Header values are raw bytes under lower-case names; only those we use are kept."""
+
+    __slots__ = ("body", "headers", "keep_alive", "method", "old", "target")
+
+    def __init__(
+        self, method: bytes, target: bytes, headers: dict[bytes, bytes], body: bytes, *, keep_alive: bool, old: bool
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = body
+        self.keep_alive = keep_alive
+        self.old = old
+        """HTTP/1.0: keeps a connection only if it is told so."""
+
+
+class RequestReader:
+    """One connection's bytes. After a refusal it is of no further use: answer it and close."""
+
+    __slots__ = (
+        "_body",
+        "_complete",
+        "_header_lines",
+        "_headers",
+        "_in_head",
+        "_limits",
+        "_looks_like_tls",
+        "_old",
+        "_parser",
+        "_target",
+        "_unfinished_bytes",
+        "expects_continue",
+        "partial",
+        "refusal",
+    )
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._complete: list[Request] = []
+        self._unfinished_bytes = 0
+        self._in_head = True
+        self._looks_like_tls = False
+        self.refusal: Prepared | None = None
+        """The answer to what came after the last complete request; then the connection ends."""
+        self.partial = False
+        """Whether a request has begun and not ended."""
+        self.expects_continue = False
+        """Whether the caller holds its body back until it is told to go on."""
+        self._begin()
+        self._parser = httptools.HttpRequestParser(self)
+
+    def feed_untrusted(self, data: bytes | bytearray) -> list[Request]:
+        """Bytes as they came. Returns the requests they completed, in order; see :attr:`refusal` for the rest."""
+        self.expects_continue = False
+        self._complete = []
+        self._looks_like_tls = data.startswith(b"\x16\x03")
+        self._unfinished_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+            self._check_size()
+        except httptools.HttpParserUpgrade:
+            # Upgrades are declined by answering over HTTP/1.1; what may follow in the new protocol is not read.
+            if self._complete:
+                self._complete[-1].keep_alive = False
+            else:
+                self.refusal = refuse(501, "CONNECT is not done here", "speak HTTP/1.1 to this endpoint").answer
+        except httptools.HttpParserError as error:
+            self.refusal = self._refusal_for(error)
+        except RequestRejected as refused:
+            self.refusal = refused.answer
+        return self._complete
+
+    def close(self) -> None:
+        """Let the parser go: it and the reader hold each other."""
+        del self._parser
+
+    def _refusal_for(self, error: httptools.HttpParserError) -> Prepared:
+        if isinstance(error.__context__, RequestRejected):
+            return error.__context__.answer
+        if isinstance(error, httptools.HttpParserCallbackError):  # a bug of ours: let it be seen as one
+            raise error
+        if self._looks_like_tls:
+            return refuse(400, "this is the beginning of TLS, which is not on here", "use http://, not https://").answer
+        if isinstance(error, httptools.HttpParserInvalidMethodError):
+            return refuse(501, "no such method is known here", "the methods of each route are in /openapi.json").answer
+        return refuse(400, f"this is not HTTP/1.1: {error}", "send HTTP/1.1").answer
+
+    def _check_size(self) -> None:
+        if self._in_head and self._unfinished_bytes > self._limits.head:
+            raise refuse(431, f"the request's head is over {self._limits.head} bytes", "send fewer or shorter headers")
+        if self._unfinished_bytes > self._limits.head + self._limits.body:
+            raise self._body_too_large()
+
+    def _body_too_large(self) -> RequestRejected:
+        return refuse(413, f"the body is over {self._limits.body} bytes", "no route here takes a body of that size")
+
+    # What llhttp calls, in the order of a message. An exception raised in one ends the parsing.
+
+    def _begin(self) -> None:
+        self._target = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._header_lines = 0
+        self._body = b""
+        self._old = False
+
+    def on_message_begin(self) -> None:
+        self.partial = True
+        self._in_head = True
+        self._begin()
+
+    def on_url(self, part: bytes) -> None:
+        self._target += part
+        if len(self._target) > self._limits.target:
+            raise refuse(414, f"the target is over {self._limits.target} bytes", "use a shorter key or service name")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_lines += 1
+        if self._header_lines > self._limits.headers:
+            raise refuse(431, f"there are more than {self._limits.headers} headers", "send fewer headers")
+        if not self._in_head:
+            return  # a trailer: nothing we decide by may come after the body
+        name = name.lower()
+        if name == b"content-length" and (len(value) > 12 or int(value) > self._limits.body):
+            raise self._body_too_large()
+        if name not in KEPT_HEADERS:
+            return
+        if name in self._headers:
+            if name == b"host":
+                raise refuse(400, "there are two Host headers", "send one")
+            value = self._headers[name] + b", " + value
+        self._headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._old = self._parser.get_http_version() == "1.0"
+        if not self._old and b"host" not in self._headers:
+            raise refuse(400, "the Host header is missing", "HTTP/1.1 requires one")
+        self.expects_continue = self._headers.get(b"expect", b"").lower() == b"100-continue"
+
+    def on_body(self, part: bytes) -> None:
+        self._body += part
+        if len(self._body) > self._limits.body:
+            raise self._body_too_large()
+
+    def on_message_complete(self) -> None:
+        parser = self._parser
+        self._complete.append(
+            Request(
+                parser.get_method(),
+                self._target,
+                self._headers,
+                self._body,
+                keep_alive=parser.should_keep_alive(),
+                old=self._old,
+            )
+        )
+        self.partial = False
+        self.expects_continue = False
+        self._in_head = True
+        # What is left of this stretch of bytes belongs to the next request and is counted to neither: the bound on a
+        # head is then at most one read larger than it says.
+        self._unfinished_bytes = 0

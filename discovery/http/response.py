@@ -1,0 +1,105 @@
+"""Answers as bytes. Pure: what is sent is put together once, and only date and connection are filled in per request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+
+STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+CONNECTION_CLOSE: Final = b"Connection: close\r\n"
+# HTTP/1.0 callers that asked for a kept connection must be told that they have it.
+CONNECTION_KEEP: Final = b"Connection: keep-alive\r\n"
+JSON: Final = "application/json"
+PROBLEM_JSON: Final = "application/problem+json"
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """What went wrong (RFC 9457), and what to do about it."""
+
+    title: str
+    status: int
+    detail: str
+    hint: str
+    type: str = "about:blank"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One answer, encoded. The same object serves every caller until the thing it tells of changes."""
+
+    status: int
+    headers: bytes
+    """Header lines after the date, the blank line included."""
+    body: bytes
+    whole: bytes
+    """Headers and body together, so that a request costs one join."""
+    etag: bytes = b""
+    unchanged: bytes = b""
+    """The headers of the 304 that stands for this answer."""
+
+    def wire(self, date: bytes, connection: bytes, *, head_only: bool) -> bytes:
+        """The bytes of the answer; without its body for HEAD."""
+        return b"".join((STATUS_LINES[self.status], date, connection, self.headers if head_only else self.whole))
+
+    def wire_unchanged(self, date: bytes, connection: bytes) -> bytes:
+        """The 304 in place of the answer."""
+        return b"".join((STATUS_LINES[304], date, connection, self.unchanged))
+
+
+def prepare(
+    body: bytes, *, status: int = 200, media: str = JSON, etag: str = "", headers: tuple[tuple[str, str], ...] = ()
+) -> Prepared:
+    """Put an answer together. Header values must be visible ASCII; that is for the caller to have seen to."""
+    shared = [f"{name}: {value}\r\n" for name, value in headers]
+    if etag:
+        shared.append(f"ETag: {etag}\r\n")
+    shared.append("Cache-Control: no-cache\r\n" if etag else "Cache-Control: no-store\r\n")
+    entity = [f"Content-Type: {media}\r\n", f"Content-Length: {len(body)}\r\n", "X-Content-Type-Options: nosniff\r\n"]
+    head = "".join((*entity, *shared, "\r\n")).encode("ascii")
+    return Prepared(
+        status=status,
+        headers=head,
+        body=body,
+        whole=head + body,
+        etag=etag.encode("ascii"),
+        unchanged="".join((*shared, "\r\n")).encode("ascii") if etag else b"",
+    )
+
+
+def prepare_json(
+    value: object, *, status: int = 200, etag: str = "", headers: tuple[tuple[str, str], ...] = ()
+) -> Prepared:
+    """An answer in JSON, from a struct."""
+    return prepare(_encode(value), status=status, etag=etag, headers=headers)
+
+
+def prepare_problem(status: int, detail: str, hint: str, *, headers: tuple[tuple[str, str], ...] = ()) -> Prepared:
+    """A refusal: what is wrong in `detail`, what to do next in `hint`."""
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, hint=hint)
+    return prepare(_encode(problem), status=status, media=PROBLEM_JSON, headers=headers)
+
+
+class RequestRejected(Exception):
+    """The caller's fault, and the answer that says so. Nothing of ours has changed."""
+
+    def __init__(self, answer: Prepared) -> None:
+        super().__init__(answer.body.decode())
+        self.answer = answer
+
+
+def refuse(status: int, detail: str, hint: str, *, headers: tuple[tuple[str, str], ...] = ()) -> RequestRejected:
+    """The exception to raise for :func:`prepare_problem`."""
+    return RequestRejected(prepare_problem(status, detail, hint, headers=headers))
+
+
+def etag_matches(asked: bytes, etag: bytes) -> bool:
+    """Whether ``If-None-Match`` names this (weak) tag: one, a list of them, or any."""
+    if asked == etag:
+        return True
+    weak = etag.removeprefix(b"W/")
+    return any(tag == b"*" or tag.removeprefix(b"W/") == weak for tag in (part.strip() for part in asked.split(b",")))

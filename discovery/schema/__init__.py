@@ -1,0 +1,1 @@
+"""The shapes of requests and answers. Pure: structs that check what comes in and describe what goes out."""

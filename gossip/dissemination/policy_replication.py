@@ -1,0 +1,216 @@
+"""Pool policy: written at any member, held by all.
+
+A policy is pushed wide at once, rides on, and stands in the digest and the delta sync beside the rows: its *half* (8
+bytes that name kind and service) where a row has its member's, 40 bits of its checksum where a row has its incarnation.
+What holds is the last writer's word (membership/policy.py); this file decides what may be believed and written.
+
+* Nothing is written before the first sync: a counter that starts from nothing would lose to what the pool holds.
+* A counter far above our own is refused, but not before the first sync, when ours says nothing yet.
+* With a policy key, only what it signed is believed (Ed25519 over the pool's label and the record).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from rumormill.gossip.dissemination.anti_entropy import AntiEntropy
+from rumormill.gossip.dissemination.broadcast import Broadcast
+from rumormill.gossip.lifecycle.join import JoinProtocol
+from rumormill.gossip.security.seal import label_hash
+from rumormill.gossip.state import NodeState
+from rumormill.gossip.wire import PolicyMessage
+from rumormill.membership.member_state import MemberState
+from rumormill.membership.policy import (
+    Body,
+    CanaryPolicy,
+    InvalidPolicy,
+    Maintenance,
+    PolicyRecord,
+    SignedPolicy,
+    ZonePreference,
+    encode_policy,
+    policy_untrusted,
+    precedence,
+)
+from rumormill.membership.record import MAX_LIFE
+
+MAX_HISTORY = 200
+"""Changes remembered, as this member learned of them; older ones are forgotten."""
+
+
+class PolicyRefused(ValueError):
+    """A policy cannot be written here and now; says why and what to do. Nothing was changed."""
+
+
+class PolicyKey:
+    """What policies are signed with, or only checked with where the private half is kept elsewhere."""
+
+    def __init__(self, public: Ed25519PublicKey, private: Ed25519PrivateKey | None = None) -> None:
+        self._public = public
+        self._private = private
+
+    @classmethod
+    def signing(cls, secret: bytes) -> PolicyKey:
+        """From the 32 bytes of a private key. Raises ValueError for another length."""
+        private = Ed25519PrivateKey.from_private_bytes(secret)
+        return cls(private.public_key(), private)
+
+    @classmethod
+    def checking(cls, public: bytes) -> PolicyKey:
+        """From the 32 bytes of a public key. Raises ValueError for another length."""
+        return cls(Ed25519PublicKey.from_public_bytes(public))
+
+    @property
+    def can_sign(self) -> bool:
+        return self._private is not None
+
+    def sign(self, cluster: str, encoded: bytes) -> bytes:
+        """Raises :class:`PolicyRefused` without the private half."""
+        if self._private is None:
+            raise PolicyRefused(
+                "policies of this pool are signed, and this sidecar can only check them; ask one with the private key"
+            )
+        return self._private.sign(_signed_text(cluster, encoded))
+
+    def signed(self, cluster: str, encoded: bytes, signature: bytes) -> bool:
+        """Whether this key signed it, for this pool."""
+        try:
+            self._public.verify(signature, _signed_text(cluster, encoded))
+        except InvalidSignature:
+            return False
+        return True
+
+
+def _signed_text(cluster: str, encoded: bytes) -> bytes:
+    return b"rumormill policy 1" + label_hash(cluster) + encoded
+
+
+class PolicyReplication:
+    """Writes, believes and remembers policies. ``gone`` says whether we have left, or had to stop."""
+
+    def __init__(
+        self,
+        state: NodeState,
+        spread: Broadcast,
+        key: PolicyKey | None,
+        joining: JoinProtocol,
+        sync: AntiEntropy,
+        *,
+        gone: Callable[[], bool],
+    ) -> None:
+        self._state = state
+        self._broadcast = spread
+        self._key = key
+        self._join = joining
+        self._anti_entropy = sync
+        self._gone = gone
+        self.history: deque[PolicyRecord] = deque(maxlen=MAX_HISTORY)
+        """What was learned, oldest first, each with its writer and its writer's wall clock."""
+
+    def remember(self, kept: Iterable[tuple[bytes, bytes]]) -> None:
+        """Hold what an earlier life of ours knew: anything newer in the pool wins over it."""
+        for encoded, signature in kept:
+            self._believe(self._read_untrusted(encoded, signature), quietly=True)
+
+    def write(self, service: str, body: Body, at: int) -> PolicyRecord:
+        """Make this the pool's policy. ``at`` is wall time in milliseconds, for display.
+
+        Raises :class:`PolicyRefused`.
+        """
+        state = self._state
+        if why := self._unready():
+            raise PolicyRefused(why)
+        counter = state.table.policies.counter + 1
+        if counter >= MAX_LIFE:
+            raise PolicyRefused("the pool's policy counter has run out: somebody wrote a policy that no sidecar would")
+        record = PolicyRecord(service, counter, state.me.name, at, body)
+        try:
+            encoded = encode_policy(record)
+        except InvalidPolicy as error:
+            raise PolicyRefused(str(error)) from None
+        signature = self._key.sign(state.cluster, encoded) if self._key else b""
+        policy = policy_untrusted(encoded, signature)
+        if state.table.policies.full_for(policy):
+            raise PolicyRefused("the pool holds as many policies as it may; a pool has that many services by mistake")
+        self._take(policy, quietly=False)
+        return record
+
+    def _unready(self) -> str | None:
+        """Why we may write none; None when we may. What we wrote unknowing would lose to what the pool holds."""
+        if self._gone():
+            return "this sidecar has left the pool; ask another"
+        if self._anti_entropy.completed or not (self._join.joined or self._join.seeking):
+            return None
+        if self._join.joined:
+            return "this sidecar has not learned yet what the pool holds; ask again in a moment"
+        return "this sidecar has not found its pool yet: no seed answers; ask again then, or start it without --join"
+
+    def hear_untrusted(self, message: PolicyMessage, sender: MemberState, *, quietly: bool) -> bytes | None:
+        """Take in what a member says; returns what names the policy, or None if it was none.
+
+        ``quietly`` learns it without passing it on, as what a sync brings.
+        """
+        policy = self._read_untrusted(bytes(message.record), message.signature)
+        if policy is None:
+            return None
+        held = self._state.table.policies.get(policy.member_id)
+        if held is not None and precedence(held) >= precedence(policy):
+            if held is not policy and held.checksum != policy.checksum:
+                self._correct(held, sender)
+        else:
+            self._believe(policy, quietly=quietly)
+        return policy.member_id
+
+    def _read_untrusted(self, encoded: bytes, signature: bytes) -> SignedPolicy | None:
+        try:
+            return policy_untrusted(encoded, signature)
+        except InvalidPolicy:
+            self._state.counters["invalid_policy"] += 1
+            return None
+
+    def _believe(self, policy: SignedPolicy | None, *, quietly: bool) -> None:
+        """Hold a policy if it may be believed; what may not is counted by its reason."""
+        state = self._state
+        if policy is None:
+            return
+        if self._key and not self._key.signed(state.cluster, policy.encoded, policy.signature):
+            state.counters["policy_unsigned"] += 1
+        elif self._anti_entropy.completed and state.table.policies.leaps(policy):
+            state.counters["policy_leap"] += 1
+        elif state.table.policies.full_for(policy):
+            state.counters["policies_full"] += 1
+        else:
+            self._take(policy, quietly=quietly)
+
+    def _take(self, policy: SignedPolicy, *, quietly: bool) -> None:
+        state = self._state
+        if not state.table.apply_policy(policy):
+            return
+        record = policy.record
+        self.history.append(record)
+        state.tell("policy", record.writer, f"{describe_policy(record)}, written at {record.writer}")
+        if not quietly:
+            self._broadcast.announce(policy.member_id, wide=True)
+        self._anti_entropy.table_changed()
+
+    def _correct(self, held: SignedPolicy, sender: MemberState) -> None:
+        """The sender holds an older word: tell it the later one, once a period."""
+        if self._state.throttle(held.member_id + sender.member_id, "answer", self._state.settings.period):
+            self._state.send_encoded(sender, [self._broadcast.policy(held)])
+
+
+def describe_policy(record: PolicyRecord) -> str:
+    """One policy as a person would say it."""
+    of = f" of {record.service}" if record.service else ""
+    match record.body:
+        case CanaryPolicy(shares, rollout):
+            text = ", ".join(f"{share.release} {share.share / 100:g} %" for share in shares) or "none"
+            return f"canary{of}: {text}" + (f" (rollout of {rollout.release}: {rollout.state})" if rollout else "")
+        case Maintenance(workers):
+            return f"maintenance{of}: {', '.join(workers) or 'nobody'}"
+        case ZonePreference(zone):
+            return f"preferred zone{of}: {zone or 'none'}"

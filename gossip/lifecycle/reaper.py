@@ -1,0 +1,78 @@
+"""What is done now and then: the dead are tried again, tombstones that have served their time are forgotten.
+
+Retrying one dead member at a time is how the two sides of a healed partition find each other.
+"""
+
+from __future__ import annotations
+
+from rumormill.gossip.detection.probes import Probes
+from rumormill.gossip.detection.votes import VoteBook
+from rumormill.gossip.lifecycle.flap_damping import FlapDamping
+from rumormill.gossip.lifecycle.own_name import OwnName
+from rumormill.gossip.security.seal import RENEW_COUNTER
+from rumormill.gossip.state import NodeState
+from rumormill.membership.record import Liveness
+
+EVERY = 10.0
+"""Seconds between two looks at the tombstones."""
+
+
+class Reaper:
+    """Keeps the table tidy, and in touch with whom it lost."""
+
+    __slots__ = ("_flap_damping", "_next_look", "_next_retry", "_own_name", "_probes", "_state", "_votes", "deadline")
+
+    def __init__(self, state: NodeState, votes: VoteBook, pings: Probes, naming: OwnName, damping: FlapDamping) -> None:
+        self._state = state
+        self._votes = votes
+        self._probes = pings
+        self._own_name = naming
+        self._flap_damping = damping
+        self.restart()
+
+    def restart(self) -> None:
+        """After a pause of our own, everything counts from now."""
+        state = self._state
+        self._next_look = state.now + EVERY
+        self._next_retry = state.now + state.settings.dead_retry
+        self.deadline = min(self._next_look, self._next_retry)
+
+    def tick(self) -> None:
+        now = self._state.now
+        if now >= self._next_retry:
+            self._retry_dead()
+        if now >= self._next_look:
+            self._look()
+        self.deadline = min(self._next_look, self._next_retry)
+
+    def _retry_dead(self) -> None:
+        state = self._state
+        self._next_retry = state.now + state.settings.dead_retry * (0.75 + 0.5 * state.rng.random())
+        rows = (state.table.get(member_id) for member_id in state.table.tombstones)
+        dead = [row for row in rows if row is not None and row.liveness is Liveness.DEAD and row.address]
+        if dead:
+            self._probes.ping(state.rng.choice(dead))
+
+    def _look(self) -> None:
+        """Forget tombstones and what is remembered of them, and when superseded lives were heard; take new keys before
+        the old ones have sealed too much."""
+        state = self._state
+        if state.seal.counter >= RENEW_COUNTER:
+            self._own_name.renew()
+        self._next_look = state.now + EVERY
+        self._flap_damping.keep_house()
+        for member_id in list(state.table.tombstones):
+            if state.now - state.dead_since.get(member_id, state.now) < state.settings.tombstone_life:
+                continue
+            state.table.forget(member_id)
+            state.seal.forget(member_id)
+            for memory in state.memories():
+                memory.pop(member_id, None)
+            self._votes.clear(member_id)
+            self._probes.forget(member_id)
+        for member_id in [
+            member_id
+            for member_id in state.heard
+            if state.table.get(member_id) is None and not state.heard_lately(member_id)
+        ]:
+            del state.heard[member_id]

@@ -1,0 +1,271 @@
+"""The shell around a Node: one task that moves bytes and re-arms one timer.
+
+It sleeps until the socket is readable or ``max(node.deadline, now + 1 ms)`` (without that floor an overdue deadline
+would cancel every read, and nothing would ever be received), drains what is there up to a cap, lets the Node handle its
+timer, and sends what the Node wants sent. What changed is handed on; what went wrong while sending is counted. There is
+no decision about the protocol in this file.
+
+The socket is a plain non-blocking one, and trio only says when it is readable: a fifth of the cost of awaiting each
+datagram. Where it was opened to hear of refusals, one refused datagram makes the *next* read or send raise, whomever
+that is for: then the queue of errors is drained before the datagrams, and a send that raised is tried once more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import trio
+
+from rumormill.gossip.udp.icmp_errors import (
+    CONTROL_BYTES,
+    IP_RECVERR,
+    IPV6_RECVERR,
+    LONGEST_QUOTE,
+    MSG_ERRQUEUE,
+    refused_by_its_host,
+)
+from rumormill.membership.record import Address
+from rumormill.membership.view import Event
+
+RECEIVE_BUFFER = 1 << 20
+"""Bytes. A queue of 256 datagrams lost a thousand at the seed of a pool that starts at once."""
+DRAIN_CAP = 256
+"""Datagrams taken before the timer and the other tasks have their turn."""
+LONGEST_DATAGRAM = 2048
+"""More than any member sends: what is longer is cut off here, and fails to open."""
+WAKE_FLOOR = 0.001
+
+_SO_TIMESTAMPNS = 35
+"""Linux: the kernel says with each datagram when it came in, on the wall clock. Python 3.11 has no name for it."""
+_TIMESPEC = struct.Struct("@ll")
+
+_RECVERR = {
+    socket.AF_INET: (socket.IPPROTO_IP, IP_RECVERR),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, IPV6_RECVERR),
+}
+
+
+class ProtocolCore(Protocol):
+    """The verbs of a Node that the shell uses. Every ``now`` is in seconds on :func:`boot_clock`."""
+
+    @property
+    def deadline(self) -> float: ...
+    @property
+    def edition(self) -> object: ...
+    @property
+    def stopped(self) -> str | None: ...
+    @property
+    def has_left(self) -> bool: ...
+    def receive_datagram(self, data: bytes, source: Address, now: float, arrived: float) -> None: ...
+    def receive_refusal(self, datagram: bytes, address: Address, now: float) -> None: ...
+    def handle_timer(self, now: float) -> None: ...
+    def datagrams_to_send(self) -> list[tuple[Address, bytes]]: ...
+    def take_events(self) -> list[Event]: ...
+
+
+def boot_clock() -> float:
+    """Seconds since boot, time asleep included: a member that was suspended must notice."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def bind_udp(address: Address, *, refusals: bool = True) -> socket.socket:
+    """A non-blocking UDP socket bound to the address, with room for a burst. Raises OSError.
+
+    ``refusals`` asks the kernel to keep what ICMP says of our datagrams (IP_RECVERR). Whether the kernel knows of that,
+    and of time stamps, :func:`missing_options` tells.
+    """
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        _ask_for(sock, (socket.SOL_SOCKET, _SO_TIMESTAMPNS))
+        if refusals:
+            _ask_for(sock, _RECVERR[family])
+        sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _ask_for(sock: socket.socket, option: tuple[int, int]) -> None:
+    """Not every kernel knows these (gVisor, older emulations). Gossip goes without."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(*option, 1)
+
+
+def missing_options(sock: socket.socket, *, refusals: bool = True) -> list[str]:
+    """What the kernel does not do for a socket of :func:`bind_udp`, and what that costs."""
+    missing = []
+    if not _has(sock, (socket.SOL_SOCKET, _SO_TIMESTAMPNS)):
+        missing.append(
+            "the kernel does not say when datagrams came in: after a pause of this process they seem to be late"
+        )
+    if refusals and not _has(sock, _RECVERR[sock.family]):
+        missing.append("the kernel does not hand on ICMP refusals: every death takes three missed heartbeats")
+    return missing
+
+
+def _has(sock: socket.socket, option: tuple[int, int]) -> bool:
+    try:
+        return sock.getsockopt(*option) != 0
+    except OSError:
+        return False
+
+
+class ForkedProcess(RuntimeError):
+    """The process that drives this transport is not the one that made it."""
+
+
+class GossipTransport:
+    """Drives one Node over one socket. ``on_change`` is called when its view is another, ``on_events`` gets what
+    happened, both at once."""
+
+    def __init__(
+        self,
+        node: ProtocolCore,
+        sock: socket.socket,
+        *,
+        on_change: Callable[[], None],
+        on_events: Callable[[Sequence[Event]], None],
+        clock: Callable[[], float] = boot_clock,
+    ) -> None:
+        self._node = node
+        self._sock = sock
+        self._on_change = on_change
+        self._on_events = on_events
+        self._clock = clock
+        self._emptied = clock()
+        """When the socket was last found empty."""
+        self._refused = False
+        """Whether the queue of errors may hold something: the kernel makes the next read or send raise then."""
+        self._sleep: trio.CancelScope | None = None
+        self._edition: object = None
+        self.counters: Counter[str] = Counter()
+        """Socket errors by name (``send_ENETUNREACH``): a datagram that could not be sent is lost like any other."""
+        self._process = os.getpid()
+        self.lag = 0.0
+        """Seconds by which the loop lately woke late: a maximum that decays."""
+
+    def poke(self) -> None:
+        """Something was said to the Node from outside: send it now instead of at the next deadline."""
+        if self._sleep is not None:
+            self._sleep.cancel()
+
+    async def run(self) -> None:
+        """Drive the Node until it has left or has stopped; returns then."""
+        while not self._ended:
+            # One scope serves until its alarm goes off. A scope for each sleep costs a third of each waking.
+            with trio.CancelScope() as self._sleep:
+                await self._work(self._sleep)
+            self._note_lag(self._sleep)
+        self._sleep = None
+
+    @property
+    def _ended(self) -> bool:
+        return self._node.has_left or self._node.stopped is not None
+
+    async def _work(self, sleep: trio.CancelScope) -> None:
+        """Turn after turn, each at a datagram, until a poke or the deadline. Lets other tasks run in any case."""
+        self._turn()
+        while not self._ended:
+            sleep.deadline = trio.current_time() + max(self._node.deadline - self._clock(), WAKE_FLOOR)
+            await trio.lowlevel.wait_readable(self._sock)
+            self._turn()
+
+    def _note_lag(self, sleep: trio.CancelScope) -> None:
+        late = trio.current_time() - sleep.deadline
+        if sleep.cancelled_caught and late >= 0:  # else it was a poke
+            self.lag = max(late, self.lag * 0.99)
+
+    def _turn(self) -> None:
+        if self._refused:
+            self._drain_errors()
+        self._node.handle_timer(self._drain())
+        self._send()
+        self._report()
+
+    def _drain(self) -> float:
+        """Hand the Node what is there. Returns a time such that whatever came before has been read (but for the cap):
+        had we been kept from running since, we would miss what lies unread."""
+        receive, clock, node = self._sock.recvmsg, self._clock, self._node
+        since_epoch = time.clock_gettime(time.CLOCK_REALTIME) - clock()
+        for _ in range(DRAIN_CAP):
+            now = clock()
+            try:
+                data, ancillary, _, source = receive(LONGEST_DATAGRAM, CONTROL_BYTES)
+            except BlockingIOError:
+                self._emptied = now
+                return now
+            except OSError as error:
+                if self._drain_errors():
+                    continue
+                self.counters[f"receive_{_name_of(error)}"] += 1
+                return now
+            stamp = _stamp_of(ancillary)
+            arrived = now if stamp is None else min(max(stamp - since_epoch, self._emptied), now)
+            node.receive_datagram(data, source[:2], now, arrived)
+        return clock()
+
+    def _drain_errors(self) -> bool:
+        """Empty the queue of errors; False if there was nothing in it."""
+        self._refused = found = False
+        for _ in range(DRAIN_CAP):
+            try:
+                datagram, ancillary, _, address = self._sock.recvmsg(LONGEST_QUOTE, CONTROL_BYTES, MSG_ERRQUEUE)
+            except OSError:  # empty; whatever else it may be, reading the datagrams will tell
+                return found
+            found = True
+            if address and refused_by_its_host(ancillary, address[:2]):
+                self._node.receive_refusal(datagram, address[:2], self._clock())
+            else:
+                self.counters["network_errors"] += 1
+        return found
+
+    def _send(self) -> None:
+        if os.getpid() != self._process:  # a fork has our keys and our counter: it would repeat nonces
+            raise ForkedProcess("a forked process must not go on gossiping; start an agent of its own")
+        sendto = self._sock.sendto
+        for address, data in self._node.datagrams_to_send():
+            try:
+                sendto(data, address)
+            except (OSError, OverflowError, UnicodeError):
+                self._send_again(data, address)
+
+    def _send_again(self, data: bytes, address: Address) -> None:
+        """The error may have been about a datagram before this one."""
+        self._refused = True
+        try:
+            self._sock.sendto(data, address)
+        except (OSError, OverflowError, UnicodeError) as error:
+            self.counters[f"send_{_name_of(error)}"] += 1
+
+    def _report(self) -> None:
+        if (edition := self._node.edition) != self._edition:
+            self._edition = edition
+            self._on_change()
+        if events := self._node.take_events():
+            self._on_events(events)
+
+
+def _stamp_of(ancillary: Iterable[tuple[int, int, bytes]]) -> float | None:
+    """When the kernel took a datagram in, seconds since the epoch; None where it does not say."""
+    for level, kind, data in ancillary:
+        if kind == _SO_TIMESTAMPNS and level == socket.SOL_SOCKET and len(data) == _TIMESPEC.size:
+            seconds, nanoseconds = _TIMESPEC.unpack(data)
+            return float(seconds + nanoseconds * 1e-9)
+    return None
+
+
+def _name_of(error: Exception) -> str:
+    return errno.errorcode.get(getattr(error, "errno", None) or 0, type(error).__name__)

@@ -1,0 +1,76 @@
+"""Steps a caller takes along the order that the ring gives: slow start and bounded load. Pure; times in seconds.
+
+They say which part of its keys a worker *admits* just now. A key has one place between 0 and 1, by a hash of its own,
+and is admitted where that place is below the part; else it goes on to the next in the order. So the same keys stay and
+the same keys go on each time, and a part that grows takes keys back without moving any other. The ring, the gate and
+the digest know nothing of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Final
+
+import mmh3
+
+SLOW_START: Final = 30.0
+"""Seconds until a worker that has just come admits all of its keys. More spares cold caches, and leaves the others
+with its load for longer."""
+FIRST_PART: Final = 0.1
+"""What it admits at once: without any load nothing would warm."""
+BOUND: Final = 1.25
+"""A worker's load over the mean beyond which keys go on (consistent hashing with bounded loads, Mirrokni et al. 2016).
+Less evens out the load more, and sends more keys past their first owner."""
+PASSED_ON: Final = 1.1
+"""The same for keys that are not at their first owner. Less than the bound, so that a hot key's overflow leaves room
+for the neighbours' own keys (with 50 workers and Zipf 1.1, 77 % at their first owner instead of 68 %); less still gains
+nothing and sends the overflow further. More than 1, so that somebody always has a place."""
+SLACK: Final = 0.1
+"""Utilization above the mean that is always allowed: a pool that idles has nothing to even out."""
+LEAST_PART: Final = 0.05
+"""An overloaded worker goes on admitting this part, or it would never be seen to recover."""
+FREE_PLACES: Final = 8
+"""Requests that a worker of weight 1 may have from this caller at once before its load counts at all."""
+
+_SEED: Final = 0x73746570
+
+
+def key_fraction(key: str | bytes) -> float:
+    """Where a key stands between 0 and 1."""
+    return mmh3.hash(key, _SEED, False) / 2**32
+
+
+def admit_fraction_by_age(age: float) -> float:
+    """Slow start: the part of its keys that a worker admits so long after it became routable."""
+    return min(max(age / SLOW_START, FIRST_PART), 1.0)
+
+
+def utilization_bound(known: Collection[tuple[float, float]]) -> float | None:
+    """The utilization one of these workers may have, from the (weight, utilization) of each; None where none is known.
+
+    The workers are those of one release: a canary must keep its share however busy its few workers are.
+    """
+    if not known:
+        return None
+    mean = sum(weight * busy for weight, busy in known) / sum(weight for weight, _ in known)
+    return max(BOUND * mean, mean + SLACK)
+
+
+def admit_fraction_by_utilization(part: float, utilization: float, bound: float) -> float:
+    """The part that a worker should admit after its gossiped utilization has been read again; `part` is that before.
+
+    An integrating step: the part shrinks or grows as the utilization is above or below its bound, and stands still at
+    the bound. Everything or nothing would swing to and fro, because all callers read the same figure, and late.
+    """
+    return min(max(part * bound / max(utilization, 1e-3), LEAST_PART), 1.0)
+
+
+def places(total: int, weight: float, capacity: float, *, first: bool) -> int:
+    """Bounded load by a caller's own counts: the requests that a worker of this weight may have under way.
+
+    `total` counts those under way at all workers, and `capacity` is the sum of their weights. One more is about to
+    begin, and there is always a worker with a place for it. `first` says whether this is the key's first owner.
+    """
+    bound = BOUND if first else PASSED_ON
+    return max(math.ceil(bound * (total + 1) * weight / capacity), math.ceil(FREE_PLACES * weight))

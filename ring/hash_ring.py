@@ -1,0 +1,338 @@
+"""A weighted consistent-hash ring: one sorted list of packed points, searched by bisection.
+
+The rules, exact enough to be written again in another language (docs/reference/ring.md has them with test vectors):
+
+- The ring is the 32-bit numbers in a circle. A member of weight ``w`` holds the points ``mmh3(name + "#" + j)`` for
+  ``0 <= j < round(w * points)``, and at least one: a prefix of one endless sequence, so a change of weight adds or
+  removes points at the end of it and moves nobody else's keys.
+- A key belongs to the holder of the first point at or after ``mmh3(key)``, going around. Its further owners are the
+  other members in the order in which their first points follow.
+- Where two members share a point, the one whose name sorts first (by code point) comes first.
+
+Each point is packed into one number, its position above and a small number for its member (the slot) below. They are
+doubles, which hold 48 bits exactly: ``array("d")`` keeps one in 8 bytes instead of a list's 40, and Python sorts and
+compares doubles two to three times as fast as integers of two digits. A slot says nothing about order: ties between
+members are settled by name when points are placed, so the ring does not depend on the order members came in.
+
+A member comes or goes by copying the slices between its points (splice.py), in a millisecond or two among 1000. A ring
+that is asked often has an index (bucket_index.py).
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_left
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from itertools import islice
+from types import MappingProxyType
+from typing import Final
+
+import mmh3
+
+from rumormill.ring.bucket_index import FIRST_SLOT, empty_index, fill
+from rumormill.ring.incremental import in_order, whole
+from rumormill.ring.splice import Edit, put_in, spliced, take_out
+
+DEFAULT_POINTS: Final = 400
+"""Points of a member of weight 1. More even out the load (the busiest of 100 equal members has about 1.13 times its
+share, 1.17 with 256, 1.25 with 128) and cost as much more memory and building time. Every sidecar and client of a pool
+must use the same number; it is part of the routing digest's version."""
+MAX_MEMBERS: Final = 0xFFFF + 1 - FIRST_SLOT
+
+_SCALE: Final = 65536.0
+"""A packed point is its position times this, plus the slot."""
+_CIRCLE: Final = 2**32
+_FEW: Final = 16
+"""Up to this many distinct owners a scan of a short list is quicker than a set."""
+_HOT: Final = 16
+"""A ring that has been asked once for each so many points is held to be asked often."""
+_REBUILD_BEYOND: Final = 8
+"""Where more than one point in this many changes, a new ring is quicker than splicing."""
+
+Key = str | bytes
+"""A string is hashed as its UTF-8 bytes."""
+
+_hash = mmh3.hash
+_hash_bytes = mmh3.mmh3_32_uintdigest
+_numerals: list[bytes] = []
+"""b"0", b"1", ...: as far as any member has needed them."""
+
+
+class EmptyRing(LookupError):
+    """A ring without members owns nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("the ring has no members, so no key has an owner")
+
+
+class HashRing:
+    """An immutable ring of weighted members. Equal weights give equal owners, however the ring came to be."""
+
+    _asked: int
+    """Lookups until there is an index."""
+    _index: array[int] | None
+    __slots__ = (
+        "_asked",
+        "_free",
+        "_holders",
+        "_index",
+        "_names",
+        "_per_weight",
+        "_points",
+        "_shift",
+        "_slots",
+        "_weights",
+    )
+
+    def __init__(self, weights: Mapping[str, float], *, points: int = DEFAULT_POINTS) -> None:
+        """`weights` maps names to relative weights, 1.0 being normal, three decimals; `points` are those of weight 1.
+
+        Raises ValueError for a weight that is not a number above zero, and for more than 65 534 members.
+        """
+        whole(self._build(weights, points))
+
+    @classmethod
+    def in_pieces(
+        cls, weights: Mapping[str, float], *, points: int = DEFAULT_POINTS
+    ) -> Generator[None, None, HashRing]:
+        """The same ring, returned by a generator that makes it in pieces of a few milliseconds (incremental.py)."""
+        ring = cls.__new__(cls)
+        yield from ring._build(weights, points)
+        return ring
+
+    def _build(self, weights: Mapping[str, float], points: int) -> Generator[None, None, None]:
+        if points < 1:
+            raise ValueError(f"a ring needs at least one point a member, not {points}")
+        if len(weights) > MAX_MEMBERS:
+            raise ValueError(f"a ring holds at most {MAX_MEMBERS} members, not {len(weights)}")
+        self._per_weight = points
+        self._weights = {name: weights[name] for name in sorted(weights)}
+        self._names = [*[""] * FIRST_SLOT, *self._weights]
+        self._slots = {name: slot for slot, name in enumerate(self._weights, start=FIRST_SLOT)}
+        self._free: list[int] = []
+        # Slots are in name order here, so sorting the packed points also settles ties by name.
+        members = (self._packed(name, slot, self._weights[name]) for name, slot in self._slots.items())
+        total = sum(_point_count(name, weight, points) for name, weight in self._weights.items())
+        self._close(*(yield from in_order(members, total, _CIRCLE * _SCALE)))
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Name to weight, as given."""
+        return MappingProxyType(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._weights
+
+    def owner(self, key: Key) -> str:
+        """The member that owns `key`. Raises :class:`EmptyRing`."""
+        position = _hash(key, 0, False)
+        if self._index is not None:
+            return self._names[self._index[position >> self._shift]] or self._look_up(position)
+        self._asked -= 1
+        if not self._asked:
+            self.build_index()
+        try:
+            return self._names[self._holders[bisect_left(self._points, position * _SCALE)]]
+        except IndexError:
+            raise EmptyRing from None
+
+    def owners(self, key: Key, n: int) -> list[str]:
+        """The first `n` distinct owners of `key`, in order of preference; fewer where there are fewer members."""
+        if n > _FEW:
+            return list(islice(self.walk(key), n))
+        holders, names = self._holders, self._names
+        at = bisect_left(self._points, _hash(key, 0, False) * _SCALE)
+        found: list[str] = []
+        try:
+            while len(found) < n:
+                name = names[holders[at]]
+                if name not in found:
+                    found.append(name)
+                at += 1
+        except IndexError:  # past the end of the circle, or more asked for than there are
+            return list(islice(self.walk(key), n))
+        return found
+
+    def owners_many(self, keys: Iterable[Key]) -> list[str]:
+        """The owner of each key, in the keys' order; quicker than asking one by one. Raises :class:`EmptyRing`."""
+        keys = keys if isinstance(keys, (list, tuple)) else list(keys)
+        if not self._weights:
+            raise EmptyRing
+        names, digest = self._names, _hash
+        if self._index is None and len(keys) < self._asked:
+            self._asked -= len(keys)
+            points, holders, find = self._points, self._holders, bisect_left
+            return [names[holders[find(points, digest(key, 0, False) * _SCALE)]] for key in keys]
+        index, shift, look_up = self.build_index(), self._shift, self._look_up
+        return [names[index[(at := digest(key, 0, False)) >> shift]] or look_up(at) for key in keys]
+
+    def walk(self, key: Key) -> Iterator[str]:
+        """Every member once, in order of preference for `key`, found as it is asked for."""
+        names, holders = self._names, self._holders
+        return (names[holders[at]] for at in self._meet(key))
+
+    def trace(self, key: Key) -> Iterator[tuple[int, str]]:
+        """The walk, each member with the position of the point at which it is met."""
+        return ((_position(self._points[at]), self._names[self._holders[at]]) for at in self._meet(key))
+
+    def _meet(self, key: Key) -> Iterator[int]:
+        """Where in the list of points the way around from `key` first meets each member."""
+        holders = self._holders
+        start = bisect_left(self._points, _hash(key, 0, False) * _SCALE)
+        seen = bytearray(len(self._names))
+        left = len(self._weights)
+        for stretch in (range(start, len(holders) - 1), range(start)):
+            for at in stretch:
+                slot = holders[at]
+                if not seen[slot]:
+                    seen[slot] = 1
+                    yield at
+                    left -= 1
+                    if not left:
+                        return
+
+    def points(self) -> Iterator[tuple[int, str]]:
+        """Every point around the circle: its position, below 2**32, and its member."""
+        return (
+            (_position(point), self._names[slot]) for point, slot in zip(self._points[:-1], self._holders, strict=False)
+        )
+
+    def shares(self) -> dict[str, float]:
+        """The part of the circle, and so of all keys, that each member owns."""
+        arcs = dict.fromkeys(self._weights, 0)
+        before = _position(self._points[-2]) - _CIRCLE if self._points else 0
+        for position, name in self.points():
+            arcs[name] += position - before
+            before = position
+        return {name: arc / _CIRCLE for name, arc in arcs.items()}
+
+    def build_index(self) -> array[int]:
+        """Have an index from now on, as a ring that is asked often enough has of itself (bucket_index.py)."""
+        if self._index is None:
+            index, self._shift = empty_index(len(self._points), len(self._names) - FIRST_SLOT)
+            self._index = index
+        return self._index
+
+    def _look_up(self, position: int) -> str:
+        """The owner of a position of which the index does not tell, and have it tell what it can from now on."""
+        try:
+            slot = self._holders[bisect_left(self._points, position * _SCALE)]
+        except IndexError:
+            raise EmptyRing from None
+        index = self.build_index()
+        if not index[position >> self._shift]:
+            fill(index, self._shift, self._points, slot, position)
+        return self._names[slot]
+
+    def with_member(self, name: str, weight: float = 1.0) -> HashRing:
+        """A ring in which `name` has `weight`: a new member, or the same one lighter or heavier."""
+        return self._edited({name: weight}, ())
+
+    def with_weight(self, name: str, weight: float) -> HashRing:
+        """A ring in which a member is lighter or heavier; only that share of the keys moves. Raises KeyError."""
+        if name not in self._weights:
+            raise KeyError(name)
+        return self._edited({name: weight}, ())
+
+    def without_member(self, name: str) -> HashRing:
+        """A ring without `name`; only that member's keys have another owner in it. Raises KeyError if it is not in."""
+        if name not in self._weights:
+            raise KeyError(name)
+        return self._edited({}, (name,))
+
+    def with_weights(self, weights: Mapping[str, float]) -> HashRing:
+        """The ring of these weights, made from this one where little has changed, and this one where nothing has."""
+        return whole(self.with_weights_in_pieces(weights))
+
+    def with_weights_in_pieces(self, weights: Mapping[str, float]) -> Generator[None, None, HashRing]:
+        """The same in pieces; what can be made from this ring is one piece, of 5 ms where there are 1000 members."""
+        gone = [name for name in self._weights if name not in weights]
+        changed = {name: weight for name, weight in weights.items() if self._weights.get(name) != weight}
+        if not gone and not changed:
+            return self
+        touched = sum(map(self._weights.__getitem__, gone)) + sum(changed.values())
+        if touched * self._per_weight * _REBUILD_BEYOND > len(self._points):
+            return (yield from HashRing.in_pieces(weights, points=self._per_weight))
+        return self._edited(changed, gone)
+
+    def _edited(self, changed: Mapping[str, float], gone: Iterable[str]) -> HashRing:
+        ring = HashRing.__new__(HashRing)
+        ring._per_weight = self._per_weight
+        ring._weights, ring._slots = dict(self._weights), dict(self._slots)
+        ring._names, ring._free = list(self._names), list(self._free)
+        points, holders, names = self._points, self._holders, self._names
+        edits: list[Edit] = []
+        for name in gone:
+            held = self._packed(name, self._slots[name], ring._weights.pop(name))
+            for packed in set(held):
+                edits += take_out(points, packed)
+            ring._free.append(ring._slots.pop(name))
+        for name, weight in changed.items():
+            slot = ring._slot_for(name)
+            before = set(self._packed(name, slot, self._weights[name])) if name in self._weights else set()
+            after = set(self._packed(name, slot, weight))
+            ring._weights[name] = weight
+            for packed in before - after:
+                edits += take_out(points, packed)
+            edits += [put_in(points, holders, names, packed, name) for packed in after - before]
+        ring._close(*spliced(points, holders, edits))
+        return ring
+
+    def _slot_for(self, name: str) -> int:
+        """The member's slot, or one for a new member."""
+        slot = self._slots.get(name)
+        if slot is not None:
+            return slot
+        if self._free:
+            slot = self._free.pop()
+            self._names[slot] = name
+        else:
+            slot = len(self._names)
+            if slot > MAX_MEMBERS + FIRST_SLOT - 1:
+                raise ValueError(f"a ring holds at most {MAX_MEMBERS} members")
+            self._names.append(name)
+        self._slots[name] = slot
+        return slot
+
+    def _packed(self, name: str, slot: int, weight: float) -> list[float]:
+        """The member's points. A hash that comes up twice may stand in the ring twice; that decides nothing."""
+        count = _point_count(name, weight, self._per_weight)
+        while len(_numerals) < count:
+            _numerals.append(b"%d" % len(_numerals))
+        prefix = name.encode() + b"#"
+        return [_hash_bytes(prefix + numeral) * _SCALE + slot for numeral in _numerals[:count]]
+
+    def _close(self, points: array[float], holders: array[int]) -> None:
+        """Repeat the first point behind the last, so that bisection past the end needs no special case."""
+        if points:
+            points.append(_CIRCLE * _SCALE + holders[0])
+            holders.append(holders[0])
+        self._points, self._holders = points, holders
+        self._index = None
+        self._shift = 0
+        self._asked = len(points) // _HOT + 1
+
+
+def _point_count(name: str, weight: float, points: int) -> int:
+    """How many points a weight is worth; whole thousandths decide, so that every language rounds alike."""
+    if not (math.isfinite(weight) and weight > 0):
+        raise ValueError(f"the weight of {name!r} is {weight!r}; a member of the ring needs a number above zero")
+    return max(1, (thousandths(weight) * points + 500) // 1000)
+
+
+def thousandths(weight: float) -> int:
+    """A weight as a whole number, halves upwards; so in every language."""
+    return int(weight * 1000 + 0.5)
+
+
+def key_position(key: Key) -> int:
+    """Where a key stands on the circle."""
+    return _hash(key, 0, False)
+
+
+def _position(packed: float) -> int:
+    return int(packed / _SCALE) % _CIRCLE

@@ -1,0 +1,63 @@
+"""The laws about what callers are told: the routing view that discovery makes of each member's view.
+
+==============  =====================================================================================================
+index           a process's index of an answer never falls, and moves when the routing digest does
+owners          members with equal routing digests name equal owners, in equal order, for every key tried
+==============  =====================================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rumormill.discovery.view import RoutingView
+from rumormill.membership import PoolView
+from rumormill.simulations.factories import SERVICE
+from rumormill.simulations.invariants import InvariantViolation
+
+_KEYS = tuple(f"user-{number}" for number in range(40))
+
+
+class RoutingInvariants:
+    """Keeps a routing view for each process, as its sidecar would."""
+
+    def __init__(self) -> None:
+        self._views: dict[str, RoutingView] = {}
+        self._seen: dict[str, tuple[int, str]] = {}
+        self._births = 0
+
+    def born(self, key: str) -> None:
+        self._births += 1
+        self._views[key] = RoutingView(process=f"{key}-{self._births}", wall_offset=0.0)
+        self._seen.pop(key, None)
+
+    def check(self, views: Mapping[str, PoolView]) -> None:
+        """Raises :class:`InvariantViolation`."""
+        by_digest: dict[str, list[str]] = {}
+        for key, view in views.items():
+            self._views[key].update(view)
+            service = self._views[key].service(SERVICE)
+            self._check_index(key, service.index, service.routing_digest)
+            by_digest.setdefault(service.routing_digest, []).append(key)
+        for digest, keys in by_digest.items():  # three of each: a ring of n members costs n times 256 points
+            self._check_owners(digest, [keys[0], keys[len(keys) // 2], keys[-1]])
+
+    def _check_index(self, key: str, index: int, digest: str) -> None:
+        before = self._seen.get(key)
+        self._seen[key] = (index, digest)
+        if before is None:
+            return
+        if index < before[0] or (index == before[0] and digest != before[1]):
+            raise InvariantViolation(
+                "index", f"{key} went from index {before[0]} to {index}, digest {before[1]} to {digest}"
+            )
+
+    def _check_owners(self, digest: str, keys: list[str]) -> None:
+        answers = {}
+        for key in keys:
+            service = self._views[key].service(SERVICE)
+            routing = service.routing or service.build_routing()
+            service.adopt(routing)
+            answers[key] = [tuple(worker.name for worker in routing.owners(user)) for user in _KEYS]
+        if len(set(map(tuple, answers.values()))) > 1:
+            raise InvariantViolation("owners", f"{keys} agree on digest {digest} and differ on owners")
