@@ -1,5 +1,5 @@
 # The front door. Every target prepares what it needs in .venv first; nothing is installed outside this folder.
-.PHONY: venv demo test test-net soak fuzz audit lab lab-full lint check bench bench-peers docs docs-reference format clean
+.PHONY: venv demo test test-net test-package soak fuzz audit lab lab-full lint check bench bench-peers docs docs-reference format clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -19,6 +19,9 @@ test: .venv/dev-ready  ## every test that finishes in minutes
 
 test-net: .venv/dev-ready  ## real sidecars on packets that really get lost: network namespaces and nft, as root
 	@if why=$$($(BIN)/python -m bench.netns_testbed); then $(BIN)/pytest -m net; else echo "test-net is skipped: $$why"; fi
+
+test-package: .venv/dev-ready  ## build the wheel and the source distribution, install each in a fresh environment, use it
+	$(BIN)/pytest -q tests/cli/test_packaging.py
 
 SOAK ?= 5000
 soak: .venv/fuzz-ready  ## thousands of fresh stories against the laws, a million hostile datagrams, two hours of fuzzing

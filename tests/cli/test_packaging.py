@@ -1,0 +1,128 @@
+"""The wheel and the source distribution, each installed in a fresh environment and used from an empty folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+CHECKOUT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+ROOMS = {directory: name for name, directory in PROJECT["tool"]["setuptools"]["package-dir"].items()}
+BUILD_SECONDS = 600.0
+LOOK = """
+import importlib, pkgutil
+import rumormill.client
+from rumormill.client import Pool, SyncPool
+rooms = importlib.import_module("rumormill").__path__
+names = [found.name for found in pkgutil.walk_packages(rooms, "rumormill.")]
+for name in names:
+    importlib.import_module(name)
+print(*names)
+"""
+"""A program that imports every module of the distribution."""
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """In a directory of its own, and with nothing of this checkout on the path."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "RUMORMILL_"))}
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        timeout=BUILD_SECONDS,
+        check=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The source distribution, and the wheel that is built from it and not from the checkout."""
+    out = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--outdir", out, CHECKOUT, cwd=out)
+    return {"wheel": next(out.glob("*.whl")), "sdist": next(out.glob("*.tar.gz"))}
+
+
+@pytest.fixture(scope="module", params=["wheel", "sdist"])
+def installed(
+    request: pytest.FixtureRequest, distributions: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a fresh environment's programs."""
+    home = tmp_path_factory.mktemp(request.param)
+    venv.create(home / "venv", with_pip=True)
+    programs = home / "venv" / "bin"
+    run(programs / "pip", "install", "--quiet", "--disable-pip-version-check", distributions[request.param], cwd=home)
+    return programs
+
+
+def sources() -> set[str]:
+    """Every file of every room, by the name it has once it is installed."""
+    files = [file for room in ROOMS for file in (CHECKOUT / room).iterdir() if file.suffix in (".py", ".mjs", ".typed")]
+    return {f"{ROOMS[str(file.parent.relative_to(CHECKOUT))].replace('.', '/')}/{file.name}" for file in files}
+
+
+def test_every_folder_with_modules_in_it_is_a_package_of_the_distribution() -> None:
+    tops = {Path(room).parts[0] for room in ROOMS}
+    folders = {str(file.parent.relative_to(CHECKOUT)) for top in tops for file in (CHECKOUT / top).rglob("*.py")}
+    assert folders == set(ROOMS)
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == set(ROOMS.values())
+
+
+def test_both_distributions_hold_every_file_of_every_room(distributions: dict[str, Path]) -> None:
+    with zipfile.ZipFile(distributions["wheel"]) as wheel:
+        assert {name for name in wheel.namelist() if ".dist-info/" not in name} == sources()
+    with tarfile.open(distributions["sdist"]) as sdist:
+        held = {f"rumormill/{name.partition('/')[2]}" for name in sdist.getnames()}
+    assert sources() <= held
+
+
+def test_it_says_which_version_it_is(installed: Path, tmp_path: Path) -> None:
+    assert (
+        run(installed / "rumormill", "--version", cwd=tmp_path).stdout == f"rumormill {PROJECT['project']['version']}\n"
+    )
+
+
+def test_every_module_can_be_imported(installed: Path, tmp_path: Path) -> None:
+    names = run(installed / "python", "-c", LOOK, cwd=tmp_path).stdout.split()
+    assert set(ROOMS.values()) <= set(names)
+
+
+def test_it_makes_a_key_and_runs_a_sidecar_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    rumormill = installed / "rumormill"
+    run(rumormill, "keys", "generate", "--out", "pool.key", cwd=tmp_path)
+    names = ("--name", "w1", "--cluster", "packaging", "--service", "embed", "--worker", "http://127.0.0.1:9")
+    places = ("--gossip", "127.0.0.1:0", "--http", "127.0.0.1:0", "--key-file", "pool.key", "--drain-time", "0s")
+    with subprocess.Popen(
+        [rumormill, "agent", *names, *places], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as agent:
+        try:
+            assert agent.stderr is not None
+            line = next(line for line in agent.stderr if '"serving"' in line)
+            url = f"http://{json.loads(line)['http']}"
+            members = json.loads(run(rumormill, "members", "-o", "json", "--http", url, cwd=tmp_path).stdout)
+            assert [member["name"] for member in members["members"]] == ["w1"]
+            run(rumormill, "leave", "--http", url, cwd=tmp_path)
+            assert "ended" in agent.communicate(timeout=60)[1]
+        finally:
+            agent.kill()
+    assert agent.returncode == 0
+
+
+def test_it_carries_its_types_and_its_license(distributions: dict[str, Path]) -> None:
+    with zipfile.ZipFile(distributions["wheel"]) as wheel:
+        names = wheel.namelist()
+    assert all(f"{name.replace('.', '/')}/py.typed" in names for name in ROOMS.values())
+    assert any(re.fullmatch(r"rumormill-.*\.dist-info/licenses/LICENSE", name) for name in names)
