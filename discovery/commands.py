@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from rumormill.membership.policy import Body, PolicyRecord
+from rumormill.membership.record import InstanceId
 from rumormill.membership.view import ConnectivityWord, MemberDetail, PoolView
 from rumormill.ring.worker import ReadinessWord
 
@@ -127,7 +128,7 @@ class Commands(Protocol):
         """What the sidecar holds of the pool now; the same object until something visible changes."""
         ...
 
-    def details(self) -> Mapping[bytes, MemberDetail]:
+    def details(self) -> Mapping[InstanceId, MemberDetail]:
         """Each member's detail by instance, read now."""
         ...
 

@@ -60,7 +60,7 @@ from rumormill.gossip.wire import (
     decode_untrusted,
 )
 from rumormill.membership.member_state import MemberState
-from rumormill.membership.record import Address, Liveness
+from rumormill.membership.record import Address, Liveness, MemberId
 
 SIGNED = frozenset((Alive, Leave, VoteMessage, Dead, Tombstone, Hello, Welcome))
 """Messages that have signatures to be checked."""
@@ -133,7 +133,7 @@ class DatagramDispatch:
         """Pings and pings by way of us; openings of a sync; rows asked for."""
         self._handle = self._handlers()
         self._liars = state.signatures.liars
-        self.waiting: deque[tuple[AnyMessage, bytes, Address]] = deque()
+        self.waiting: deque[tuple[AnyMessage, MemberId, Address]] = deque()
         """What waits for its signatures to be checked: as soon as the timers have been served."""
         self._noise_at = -math.inf
         self.waking = False
@@ -152,7 +152,7 @@ class DatagramDispatch:
                 self._noise_at = now
                 return False
             state.counters["dropped_noise"] += 1
-        elif not self._liars or state.signatures.hears(data[10:18], now):
+        elif not self._liars or state.signatures.hears(MemberId(data[10:18]), now):
             return False
         else:
             state.counters["dropped_distrusted"] += 1
@@ -200,7 +200,7 @@ class DatagramDispatch:
         else:
             self._hear(decode_untrusted(seal.open(data, sender)), data, sender, source)
 
-    def _open_unknown(self, data: bytes, sender: bytes, source: Address) -> None:
+    def _open_unknown(self, data: bytes, sender: MemberId, source: Address) -> None:
         """From somebody whose keys we lack. Unsealed, it may still be a step of a join."""
         if self._state.seal.keyring is None:
             payload = decode_untrusted(data[HEADER.size :])
@@ -211,7 +211,7 @@ class DatagramDispatch:
         with self._key_rotation.answering(data[1], None):
             self._join.ask_who(data, sender, source)
 
-    def _misdirected(self, data: bytes, sender: bytes, receiver: bytes, source: Address) -> None:
+    def _misdirected(self, data: bytes, sender: MemberId, receiver: MemberId, source: Address) -> None:
         """For another instance: an ack we hand back, or meant for whoever lived here before us."""
         if self._probes.hand_back(sender, receiver, data):
             return
@@ -220,7 +220,7 @@ class DatagramDispatch:
             with self._key_rotation.answering(data[1], None):
                 self._join.ask_who(data, sender, source)
 
-    def _hear_stranger(self, payload: Payload, data: bytes, sender: bytes, source: Address) -> None:
+    def _hear_stranger(self, payload: Payload, data: bytes, sender: MemberId, source: Address) -> None:
         """Somebody who holds the group key and need not know us."""
         with self._key_rotation.answering(data[1], self._state.table.get(sender)):
             for message in payload.messages:
@@ -229,7 +229,7 @@ class DatagramDispatch:
                 else:
                     self._state.counters["dropped_unsealed"] += 1
 
-    def _hear(self, payload: Payload, data: bytes, sender: bytes, source: Address) -> None:
+    def _hear(self, payload: Payload, data: bytes, sender: MemberId, source: Address) -> None:
         state = self._state
         row = state.table.get(sender)
         if row is None:
@@ -255,7 +255,7 @@ class DatagramDispatch:
         if not self.only_life or row.liveness is not ALIVE or row.pending or payload.incarnation > row.incarnation:
             self._settle_doubts(payload, sender)
 
-    def _waits(self, message: AnyMessage, sender: bytes, source: Address) -> bool:
+    def _waits(self, message: AnyMessage, sender: MemberId, source: Address) -> bool:
         """Whether a message with signatures must wait for a new stretch, or was dropped because too many do."""
         if not self.waiting and self._state.signatures.left > 0:
             return False
@@ -285,7 +285,7 @@ class DatagramDispatch:
             self._updates.withdraw(row.member_id)
         return beat
 
-    def _settle_doubts(self, payload: Payload, sender: bytes) -> None:
+    def _settle_doubts(self, payload: Payload, sender: MemberId) -> None:
         """A sender that knows more of itself than we do is asked; one we hold for worse than it is, is told."""
         row = self._state.table.get(sender)
         if row is None:
@@ -297,13 +297,13 @@ class DatagramDispatch:
         if row.pending:
             self._own_name.heard_from(row)
 
-    def _hear_joining(self, message: AnyMessage, sender: bytes, source: Address) -> None:
+    def _hear_joining(self, message: AnyMessage, sender: MemberId, source: Address) -> None:
         if self._state.leaving:
             return  # whoever says goodbye lets nobody in, and introduces itself to nobody
         if type(message) not in SIGNED or not self._waits(message, sender, source):
             self._step_of_join(message, sender, source)
 
-    def _step_of_join(self, message: AnyMessage, sender: bytes, source: Address) -> None:
+    def _step_of_join(self, message: AnyMessage, sender: MemberId, source: Address) -> None:
         match message:
             case Join():
                 if self._may(self._joins, source[0]):

@@ -65,7 +65,7 @@ from rumormill.gossip.settings import ProtocolSettings
 from rumormill.gossip.state import Identity, NodeState, Profile
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.policy import Body, PolicyRecord
-from rumormill.membership.record import Address
+from rumormill.membership.record import Address, InstanceId
 from rumormill.membership.table import MemberChange, MemberTable
 from rumormill.membership.view import Connectivity, Event, MemberDetail, PoolView
 
@@ -335,7 +335,7 @@ class Node:
         return self._state.identity.generation
 
     @property
-    def instance(self) -> bytes:
+    def instance(self) -> InstanceId:
         return self._state.me.instance
 
     @property
@@ -399,7 +399,7 @@ class Node:
         """The pool's policies as the view has them: by service and kind."""
         return self._view_builder.policies()
 
-    def details(self, now: float) -> dict[bytes, MemberDetail]:
+    def details(self, now: float) -> dict[InstanceId, MemberDetail]:
         """Misses, monitors, last heard and round-trip time of each member, by instance."""
         return member_details(
             self._state, self._failure_detector.monitored, self._probes, self._view_builder, now + self._ahead

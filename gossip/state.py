@@ -29,8 +29,10 @@ from rumormill.membership.record import (
     MAX_PERIOD,
     MAX_PROBATION,
     Address,
+    MemberId,
     Readiness,
     Record,
+    Signature,
     encode_record,
     validate_record,
 )
@@ -171,19 +173,19 @@ class NodeState:
         """Why we have given up (own_name.py), in words."""
         self.connectivity = Connectivity.CONNECTED
         """How we stand to the others (partition_guard.py)."""
-        self.heard: dict[bytes, float] = {}
+        self.heard: dict[MemberId, float] = {}
         """When each member last showed a sign of life."""
         self.heard_anyone = now
-        self.refused: dict[bytes, float] = {}
+        self.refused: dict[MemberId, float] = {}
         """When the last of the pings was sent whose refusals convinced us: what was heard before it is void."""
-        self.known_since: dict[bytes, float] = {}
+        self.known_since: dict[MemberId, float] = {}
         """When each instance first came to be known here."""
-        self.alive_since: dict[bytes, float] = {}
+        self.alive_since: dict[MemberId, float] = {}
         """When members that had been suspect or dead were last cleared: votes they cast before do not count."""
-        self.suspect_since: dict[bytes, float] = {}
-        self.why: dict[bytes, str] = {}
+        self.suspect_since: dict[MemberId, float] = {}
+        self.why: dict[MemberId, str] = {}
         """How a present verdict came about, in words."""
-        self.dead_since: dict[bytes, float] = {}
+        self.dead_since: dict[MemberId, float] = {}
         self._identity = identity
         self.outbox: list[tuple[Address, bytes]] = []
         """Datagrams to be sent, oldest first."""
@@ -228,14 +230,14 @@ class NodeState:
         self._identity.incarnation = min(max(self._identity.incarnation, above) + 1, MAX_LIFE - 1)
         self.rewrite()
 
-    def sign_departure(self) -> bytes:
+    def sign_departure(self) -> Signature:
         """That we leave, at the incarnation we are in."""
-        return self._identity.keys.sign(leave_text(self.seal.label, self.me.instance, self.me.incarnation))
+        return Signature(self._identity.keys.sign(leave_text(self.seal.label, self.me.instance, self.me.incarnation)))
 
-    def sign_vote(self, subject: MemberState, stamp: int) -> bytes:
+    def sign_vote(self, subject: MemberState, stamp: int) -> Signature:
         """That we saw three misses of a member's present incarnation."""
         text = vote_text(self.seal.label, self.me.instance, subject.instance, subject.incarnation, stamp)
-        return self._identity.keys.sign(text)
+        return Signature(self._identity.keys.sign(text))
 
     def take_new_keys(self) -> None:
         """Be another instance from the next :meth:`rewrite` on."""
@@ -247,9 +249,9 @@ class NodeState:
 
     # --- time and memory
 
-    def throttle(self, member_id: bytes, what: str, every: float) -> bool:
-        """True at most once in ``every`` seconds for this member and this purpose."""
-        key = (member_id, what)
+    def throttle(self, who: bytes, what: str, every: float) -> bool:
+        """True at most once in ``every`` seconds for this purpose and this member, or these members' joined ids."""
+        key = (who, what)
         if self.now - self._last_time.get(key, -1e9) < every:
             return False
         if len(self._last_time) >= 4096:
@@ -257,19 +259,19 @@ class NodeState:
         self._last_time[key] = self.now
         return True
 
-    def heard_within(self, member_id: bytes, seconds: float) -> bool:
+    def heard_within(self, member_id: MemberId, seconds: float) -> bool:
         return self.now - self.heard.get(member_id, -1e9) < seconds
 
-    def heard_lately(self, member_id: bytes) -> bool:
+    def heard_lately(self, member_id: MemberId) -> bool:
         """Whether a member was heard within period and grace, and its kernel has not refused us since."""
         within = self.settings.period + self.settings.grace
         return self.heard_within(member_id, within) and not self.refused_since_heard(member_id)
 
-    def refused_since_heard(self, member_id: bytes) -> bool:
+    def refused_since_heard(self, member_id: MemberId) -> bool:
         """Whether refusals convinced us that a member's process is gone, and nothing was heard of it since."""
         return self.refused.get(member_id, -1e9) > self.heard.get(member_id, -1e9)
 
-    def memories(self) -> tuple[dict[bytes, Any], ...]:
+    def memories(self) -> tuple[dict[MemberId, Any], ...]:
         """All that is remembered of single members, by half: what goes when a member is forgotten."""
         return (
             self.known_since,
@@ -281,7 +283,7 @@ class NodeState:
             self.why,
         )
 
-    def name_of(self, member_id: bytes) -> str:
+    def name_of(self, member_id: MemberId) -> str:
         row = self.table.get(member_id)
         return row.name if row else member_id.hex()
 
@@ -333,7 +335,7 @@ class NodeState:
             return
         self.outbox.append((address, datagram))
 
-    def post_stranger(self, address: Address, receiver: bytes, message: Message) -> None:
+    def post_stranger(self, address: Address, receiver: MemberId, message: Message) -> None:
         """Send to somebody who may not know us: a half, or nobody known
         (:data:`~rumormill.gossip.security.seal.NOBODY`)."""
         payload = assemble(STRANGERS_PREFIX, [encode_message(message)])
@@ -343,7 +345,7 @@ class NodeState:
         """A whole datagram for a member that somebody else will hand on."""
         return self._sealed(row, [encode_message(message)])
 
-    def knows(self, member_id: bytes) -> bool:
+    def knows(self, member_id: MemberId) -> bool:
         """Whether we can open what this member seals."""
         if member_id in self.seal.peers:
             return True
@@ -366,7 +368,7 @@ class NodeState:
 
     # --- choosing
 
-    def random_members(self, count: int, exclude: tuple[bytes, ...] = ()) -> list[MemberState]:
+    def random_members(self, count: int, exclude: tuple[MemberId, ...] = ()) -> list[MemberState]:
         """At most ``count`` distinct present and unsuspected members at random, never ourselves."""
         order, table = self.table.present_ids, self.table
         if len(order) <= 4 * count + 4:

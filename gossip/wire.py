@@ -16,19 +16,19 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from rumormill.membership.record import Life, Liveness
+from rumormill.membership.record import NO_SIGNATURE, InstanceId, Life, Liveness, MemberId, Signature
 
 MAX_DATAGRAM = 1232
 """Bytes after sealing, without IP and UDP headers: an IPv6 packet of 1280 bytes, which every path has to carry."""
 BUCKETS = 256
 
-WireMemberId = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
-Instance = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+WireMemberId = Annotated[MemberId, msgspec.Meta(min_length=8, max_length=8)]
+WireInstance = Annotated[InstanceId, msgspec.Meta(min_length=16, max_length=16)]
 Cookie = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Nonce = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
 GroupKey = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 KeyName = Annotated[bytes, msgspec.Meta(min_length=4, max_length=4)]
-Signature = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
+WireSignature = Annotated[Signature, msgspec.Meta(min_length=64, max_length=64)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Digest = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
@@ -78,7 +78,7 @@ class Alive(Message, tag=16):
     """A record as its subject wrote it, still encoded: most are known already, and their bytes tell."""
 
     record: msgspec.Raw
-    signature: Signature
+    signature: WireSignature
 
 
 class Suspect(Message, tag=17):
@@ -89,7 +89,7 @@ class Suspect(Message, tag=17):
 class Leave(Message, tag=18):
     subject: WireMemberId
     incarnation: Life
-    signature: Signature
+    signature: WireSignature
 
 
 class SignedVote(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -100,7 +100,7 @@ class SignedVote(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The voter's clock as it voted, modulo 2³²: tells its votes apart."""
     age: Milliseconds
     """How long ago it voted, as far as the sender knows. The one thing here that is not signed."""
-    signature: Signature
+    signature: WireSignature
 
 
 class VoteMessage(Message, tag=20):
@@ -125,11 +125,11 @@ class Tombstone(Message, tag=22):
 
     name: Name
     generation: Life
-    instance: Instance
+    instance: WireInstance
     incarnation: Life
     liveness: Literal[2, 3]
     age: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
-    leave_signature: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
+    leave_signature: Annotated[Signature, msgspec.Meta(max_length=64)] = NO_SIGNATURE
 
 
 class Join(Message, tag=32):
@@ -143,7 +143,7 @@ class Join(Message, tag=32):
 
 class KnownInstance(msgspec.Struct, frozen=True, array_like=True, gc=False):
     generation: Life
-    instance: Instance
+    instance: WireInstance
     incarnation: Life
     liveness: Liveness
     pending: bool
@@ -164,12 +164,12 @@ class Hello(Message, tag=34):
     nonce: Nonce
     cookie: Cookie
     record: msgspec.Raw
-    signature: Signature
+    signature: WireSignature
 
 
 class SignedRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     record: msgspec.Raw
-    signature: Signature
+    signature: WireSignature
 
 
 class Welcome(Message, tag=35):
@@ -188,7 +188,7 @@ class UnknownSender(Message, tag=36):
 
 class NameInUse(Message, tag=37):
     name: Name
-    instance: Instance
+    instance: WireInstance
     """Who holds the name."""
 
 

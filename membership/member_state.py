@@ -23,12 +23,16 @@ import hashlib
 import msgspec
 
 from rumormill.membership.record import (
-    MEMBER_ID_BYTES,
+    NO_SIGNATURE,
     Address,
+    InstanceId,
     Liveness,
+    MemberId,
     Readiness,
     Record,
+    Signature,
     decode_record_untrusted,
+    member_id_of,
 )
 
 SUSPECT = Liveness.SUSPECT
@@ -40,8 +44,8 @@ class MemberState(msgspec.Struct, frozen=True, gc=False):
 
     name: str
     generation: int
-    instance: bytes
-    member_id: bytes
+    instance: InstanceId
+    member_id: MemberId
     """The first 8 bytes of the instance: how members are named on the wire."""
     incarnation: int
     liveness: Liveness
@@ -52,9 +56,9 @@ class MemberState(msgspec.Struct, frozen=True, gc=False):
     encoded: bytes
     """The record exactly as its subject wrote it; empty for a tombstone without one."""
     address: Address | None
-    signature: bytes = b""
+    signature: Signature = NO_SIGNATURE
     """The subject's, over the record."""
-    leave_signature: bytes = b""
+    leave_signature: Signature = NO_SIGNATURE
     """The subject's signature over its departure, where it left."""
 
     @property
@@ -68,7 +72,7 @@ class MemberState(msgspec.Struct, frozen=True, gc=False):
         return self.record is not None and self.record.readiness is Readiness.DRAINING
 
     @property
-    def life(self) -> tuple[int, bytes]:
+    def life(self) -> tuple[int, InstanceId]:
         """Which life of the name this is; greater is later."""
         return (self.generation, self.instance)
 
@@ -78,7 +82,7 @@ class MemberState(msgspec.Struct, frozen=True, gc=False):
             return self
         return msgspec.structs.replace(self, liveness=liveness)
 
-    def with_leave(self, incarnation: int, leave_signature: bytes) -> MemberState:
+    def with_leave(self, incarnation: int, leave_signature: Signature) -> MemberState:
         """The row after its subject left, which it may say at a later incarnation than the one known here."""
         return msgspec.structs.replace(
             self, liveness=Liveness.LEFT, incarnation=incarnation, leave_signature=leave_signature
@@ -86,7 +90,7 @@ class MemberState(msgspec.Struct, frozen=True, gc=False):
 
 
 @functools.lru_cache(maxsize=16384)
-def member_state_of_record_untrusted(encoded: bytes, signature: bytes = b"") -> MemberState:
+def member_state_of_record_untrusted(encoded: bytes, signature: Signature = NO_SIGNATURE) -> MemberState:
     """An encoded record, from anywhere, to the alive row it describes. Whether the signature is good is not checked.
 
     Raises :class:`~rumormill.membership.record.InvalidRecord`. A pure function: the same bytes keep coming (a record is
@@ -98,7 +102,7 @@ def member_state_of_record_untrusted(encoded: bytes, signature: bytes = b"") -> 
         name=record.name,
         generation=record.generation,
         instance=instance,
-        member_id=instance[:MEMBER_ID_BYTES],
+        member_id=member_id_of(instance),
         incarnation=record.incarnation,
         liveness=Liveness.ALIVE,
         pending=record.pending,
@@ -110,13 +114,13 @@ def member_state_of_record_untrusted(encoded: bytes, signature: bytes = b"") -> 
     )
 
 
-def tombstone(name: str, generation: int, instance: bytes, incarnation: int, liveness: Liveness) -> MemberState:
+def tombstone(name: str, generation: int, instance: InstanceId, incarnation: int, liveness: Liveness) -> MemberState:
     """A dead or departed life that is known by name only."""
     return MemberState(
         name=name,
         generation=generation,
         instance=instance,
-        member_id=instance[:MEMBER_ID_BYTES],
+        member_id=member_id_of(instance),
         incarnation=incarnation,
         liveness=liveness,
         pending=False,
@@ -127,7 +131,7 @@ def tombstone(name: str, generation: int, instance: bytes, incarnation: int, liv
     )
 
 
-def precedence(row: MemberState) -> tuple[int, bytes, int, Liveness, int]:
+def precedence(row: MemberState) -> tuple[int, InstanceId, int, Liveness, int]:
     """The total order rows merge by."""
     return (row.generation, row.instance, row.incarnation, row.liveness, row.checksum)
 

@@ -16,9 +16,10 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from rumormill.membership.record import MemberId
 from rumormill.membership.table import MemberTable
 
-HostOfEstablished = Callable[[bytes, bool], str]
+HostOfEstablished = Callable[[MemberId, bool], str]
 """The host of a member, by half, if its word counts: as one of the K of a subject (True), or as one further on (False).
 Empty for a newcomer."""
 MAX_SUBJECTS_FACTOR = 8
@@ -26,14 +27,14 @@ MAX_SUBJECTS_FACTOR = 8
 
 
 def monitors_of(
-    member_id: bytes, table: MemberTable, count: int, host_of_elder: HostOfEstablished | None = None
-) -> list[bytes]:
+    member_id: MemberId, table: MemberTable, count: int, host_of_elder: HostOfEstablished | None = None
+) -> list[MemberId]:
     """The halves a member sends its heartbeats to: ``count`` unsuspected successors, suspects filling up if too few.
 
     With ``host_of_elder``, also the next ones until two of distinct hosts are among them.
     """
-    monitors: list[bytes] = []
-    suspects: list[bytes] = []
+    monitors: list[MemberId] = []
+    suspects: list[MemberId] = []
     hosts: set[str] = set()
     passed = 0
     for other in _successors(member_id, table.present_ids):
@@ -51,13 +52,13 @@ def monitors_of(
 
 
 def subjects_of(
-    member_id: bytes, table: MemberTable, count: int, host_of_elder: HostOfEstablished | None = None
-) -> list[bytes]:
+    member_id: MemberId, table: MemberTable, count: int, host_of_elder: HostOfEstablished | None = None
+) -> list[MemberId]:
     """The halves a member expects heartbeats from: predecessors until ``count`` unsuspected ones are passed.
 
     Suspects among them are watched as well. With ``host_of_elder``, also those further back who need this one.
     """
-    subjects: list[bytes] = []
+    subjects: list[MemberId] = []
     hosts: set[str] = set()
     nearest: deque[str] = deque(maxlen=count)
     """The hosts of the latest passed: they are among the K of the next."""
@@ -85,7 +86,7 @@ def _enough(hosts: set[str]) -> bool:
     return len(hosts) - ("" in hosts) >= 2
 
 
-def _successors(member_id: bytes, order: list[bytes]) -> Iterator[bytes]:
+def _successors(member_id: MemberId, order: list[MemberId]) -> Iterator[MemberId]:
     start = bisect_right(order, member_id)
     for index in range(start, start + len(order)):
         other = order[index % len(order)]
@@ -93,7 +94,7 @@ def _successors(member_id: bytes, order: list[bytes]) -> Iterator[bytes]:
             yield other
 
 
-def _predecessors(member_id: bytes, order: list[bytes]) -> Iterator[bytes]:
+def _predecessors(member_id: MemberId, order: list[MemberId]) -> Iterator[MemberId]:
     start = bisect_left(order, member_id) - 1
     for index in range(start, start - len(order), -1):
         other = order[index % len(order)]

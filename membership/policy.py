@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from rumormill.membership.record import MAX_NAME_BYTES, Life
+from rumormill.membership.record import MAX_NAME_BYTES, Life, MemberId
 
 WHOLE = 10_000
 """All keys, in basis points."""
@@ -124,7 +124,7 @@ class SignedPolicy(msgspec.Struct, frozen=True):
     """Ed25519 by the policy key; empty where none is used."""
     checksum: int
     """64 bits over record and signature."""
-    member_id: bytes
+    member_id: MemberId
     """8 bytes that name (kind, service), as a member's half names a member: in pushes and in the delta sync."""
 
     @property
@@ -137,9 +137,9 @@ _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _decoder = msgspec.msgpack.Decoder(PolicyRecord)
 
 
-def policy_id(kind: Kind, service: str) -> bytes:
+def policy_id(kind: Kind, service: str) -> MemberId:
     """What names the policy of one kind of one service."""
-    return hashlib.blake2b(f"{kind}\0{service}".encode(), digest_size=8, person=b"policy").digest()
+    return MemberId(hashlib.blake2b(f"{kind}\0{service}".encode(), digest_size=8, person=b"policy").digest())
 
 
 def encode_policy(record: PolicyRecord) -> bytes:
@@ -216,10 +216,10 @@ def merge(held: SignedPolicy | None, heard: SignedPolicy) -> SignedPolicy:
 class PolicyTable:
     """All policies one member holds. ``count`` is told of each that comes or goes, to keep the table's checksums."""
 
-    def __init__(self, count: Callable[[bytes, int], None], max_policies: int = MAX_POLICIES) -> None:
+    def __init__(self, count: Callable[[MemberId, int], None], max_policies: int = MAX_POLICIES) -> None:
         self._count = count
         self._max = max_policies
-        self._held: dict[bytes, SignedPolicy] = {}
+        self._held: dict[MemberId, SignedPolicy] = {}
         self.counter = 0
         """The highest seen: the next to be written has one more."""
 
@@ -230,10 +230,10 @@ class PolicyTable:
         """In the order in which they were first heard of."""
         return iter(self._held.values())
 
-    def __contains__(self, member_id: bytes) -> bool:
+    def __contains__(self, member_id: MemberId) -> bool:
         return member_id in self._held
 
-    def get(self, member_id: bytes) -> SignedPolicy | None:
+    def get(self, member_id: MemberId) -> SignedPolicy | None:
         return self._held.get(member_id)
 
     def leaps(self, policy: SignedPolicy) -> bool:

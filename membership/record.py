@@ -12,10 +12,18 @@ from __future__ import annotations
 import enum
 import hashlib
 import ipaddress
-from typing import Annotated
+from typing import Annotated, NewType
 from urllib.parse import urlsplit
 
 import msgspec
+
+MemberId = NewType("MemberId", bytes)
+"""The first 8 bytes of an instance: how members are named on the wire and in every table."""
+InstanceId = NewType("InstanceId", bytes)
+"""16 bytes, a hash of a member's public keys: one life of one member, and no other."""
+Signature = NewType("Signature", bytes)
+"""64 bytes by Ed25519, or none (:data:`NO_SIGNATURE`) where nothing is signed."""
+NO_SIGNATURE = Signature(b"")
 
 Address = tuple[str, int]
 """An IP literal (no brackets) and a UDP port. Never a host name: the core resolves nothing."""
@@ -115,7 +123,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Milliseconds between two of its heartbeats."""
 
     @property
-    def instance(self) -> bytes:
+    def instance(self) -> InstanceId:
         """Who exactly this is: 16 bytes that nobody else's keys hash to."""
         return instance_of(self.keys)
 
@@ -128,9 +136,14 @@ _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _decoder = msgspec.msgpack.Decoder(Record)
 
 
-def instance_of(keys: bytes) -> bytes:
+def instance_of(keys: bytes) -> InstanceId:
     """The first 16 bytes of SHA-256 over a member's public keys."""
-    return hashlib.sha256(keys).digest()[:INSTANCE_BYTES]
+    return InstanceId(hashlib.sha256(keys).digest()[:INSTANCE_BYTES])
+
+
+def member_id_of(instance: InstanceId) -> MemberId:
+    """The short form of an instance."""
+    return MemberId(instance[:MEMBER_ID_BYTES])
 
 
 _LAST_FIELDS = (0, USUAL_PERIOD)

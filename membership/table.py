@@ -19,7 +19,7 @@ import msgspec
 
 from rumormill.membership.member_state import MemberState, merge
 from rumormill.membership.policy import PolicyTable, SignedPolicy
-from rumormill.membership.record import Liveness
+from rumormill.membership.record import Liveness, MemberId
 
 MAX_UNVERIFIED_SHARE = 4
 """One part in so many of a table may be tombstones of lives it never knew: who makes them up keeps no newcomer out."""
@@ -47,12 +47,12 @@ class MemberTable:
     def __init__(self, max_members: int = 10_000) -> None:
         self.settled: dict[str, MemberState] = {}
         self.pending: dict[str, MemberState] = {}
-        self.present_ids: list[bytes] = []
-        self.suspects: dict[bytes, None] = {}
+        self.present_ids: list[MemberId] = []
+        self.suspects: dict[MemberId, None] = {}
         """Halves held suspect, in the order they came to be."""
-        self.tombstones: dict[bytes, None] = {}
+        self.tombstones: dict[MemberId, None] = {}
         """Halves held dead or left."""
-        self.touched: dict[bytes, None] = {}
+        self.touched: dict[MemberId, None] = {}
         """Halves whose rows came, changed or went; whoever shows the table looks at these, and clears them."""
         self.digest = 0
         self.version = 0
@@ -62,8 +62,8 @@ class MemberTable:
         self._max_members = max_members
         self._hearsay = 0
         """Rows without a record: tombstones of lives that were over when we heard of them, on somebody's word alone."""
-        self._by_id: dict[bytes, MemberState] = {}
-        self.get: Callable[[bytes], MemberState | None] = self._by_id.get
+        self._by_id: dict[MemberId, MemberState] = {}
+        self.get: Callable[[MemberId], MemberState | None] = self._by_id.get
         """The row of exactly this instance, if it is still the one its name is held by."""
         self._buckets = array("I", bytes(4 * 256))
         self.policies = PolicyTable(self._count_checksum)
@@ -93,7 +93,7 @@ class MemberTable:
             if a != b
         ]
 
-    def in_bucket(self, number: int) -> list[bytes]:
+    def in_bucket(self, number: int) -> list[MemberId]:
         """The halves of the present members of one bucket, sorted."""
         order = self.present_ids
         end = len(order) if number == 255 else bisect_left(order, bytes((number + 1,)))
@@ -133,7 +133,7 @@ class MemberTable:
         self.version += changed
         return changed
 
-    def withdraw_suspicion(self, member_id: bytes) -> MemberChange | None:
+    def withdraw_suspicion(self, member_id: MemberId) -> MemberChange | None:
         """Take back a suspicion that was never spread: no merge, but for an observer that was itself cut off."""
         row = self._by_id.get(member_id)
         if row is None or row.liveness is not Liveness.SUSPECT:
@@ -143,7 +143,7 @@ class MemberTable:
         self._replace(slots, row, after)
         return MemberChange(row, after)
 
-    def forget(self, member_id: bytes) -> MemberChange | None:
+    def forget(self, member_id: MemberId) -> MemberChange | None:
         """Drop a row whose tombstone has served its time."""
         row = self._by_id.get(member_id)
         if row is None:
@@ -206,7 +206,7 @@ class MemberTable:
         """Put a present row into the checksums, or take it out: exclusive-or does both."""
         self._count_checksum(row.member_id, row.checksum)
 
-    def _count_checksum(self, member_id: bytes, checksum: int) -> None:
+    def _count_checksum(self, member_id: MemberId, checksum: int) -> None:
         self.digest ^= checksum
         self._buckets[sync_bucket(member_id)] ^= checksum & 0xFFFFFFFF
 
@@ -216,6 +216,6 @@ def _supersedes(row: MemberState, known: MemberState) -> bool:
     return (row.generation, row.incarnation) > (known.generation, known.incarnation)
 
 
-def sync_bucket(member_id: bytes) -> int:
+def sync_bucket(member_id: MemberId) -> int:
     """Which of the 256 sync buckets a member falls into."""
     return member_id[0]

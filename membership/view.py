@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from rumormill.membership.policy import PolicyRecord
-from rumormill.membership.record import USUAL_PERIOD, Address, Liveness, Readiness
+from rumormill.membership.record import USUAL_PERIOD, Address, InstanceId, Liveness, Readiness
 
 ConnectivityWord = Literal["connected", "isolated", "deaf", "mute"]
 
@@ -51,7 +51,7 @@ class Member:
 
     name: str
     generation: int
-    instance: bytes
+    instance: InstanceId
     incarnation: int
     address: Address
     service: str

@@ -23,7 +23,7 @@ from rumormill.gossip.dissemination.policy_replication import PolicyRefused, des
 from rumormill.gossip.security.keyring import key_id_of, parse_key
 from rumormill.gossip.udp.transport import GossipTransport, boot_clock
 from rumormill.membership.policy import Body, Maintenance, PolicyRecord
-from rumormill.membership.record import Liveness, Readiness
+from rumormill.membership.record import InstanceId, Liveness, Readiness
 from rumormill.membership.view import MemberDetail, PoolView
 from rumormill.ring.worker import ReadinessWord
 from rumormill.sidecar.log import Log, monotonic
@@ -278,7 +278,7 @@ class SidecarCommands:
         """What this sidecar holds of the pool now."""
         return self._node.view
 
-    def details(self) -> Mapping[bytes, MemberDetail]:
+    def details(self) -> Mapping[InstanceId, MemberDetail]:
         """Each member's detail by instance, read now."""
         return self._node.details(boot_clock())
 

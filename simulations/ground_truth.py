@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rumormill.gossip.security.seal import UNKNOWN_RECEIVER, Seal
-from rumormill.membership.record import MEMBER_ID_BYTES
+from rumormill.membership.record import MEMBER_ID_BYTES, MemberId
 from rumormill.simulations.host import SimulatedHost
 from rumormill.simulations.network import ActiveFault
 
@@ -66,8 +66,8 @@ class GroundTruth:
         self._silence = silence
         self._sent: dict[bytes, int] = {}
         self._order: deque[tuple[int, bytes]] = deque()
-        self._hearing: dict[str, dict[bytes, Hearing]] = {}
-        self._refused: dict[str, dict[bytes, deque[int]]] = {}
+        self._hearing: dict[str, dict[MemberId, Hearing]] = {}
+        self._refused: dict[str, dict[MemberId, deque[int]]] = {}
         """When the latest refusals of what an observer had sent to a subject came in."""
         self._born: dict[str, int] = {}
         self.epochs = [Epoch(0, ())]
@@ -90,24 +90,25 @@ class GroundTruth:
         while order[0][0] < now - _REMEMBER:
             del self._sent[order.popleft()[1]]
 
-    def taken_in(self, observer: str, member_id: bytes, now: int, data: bytes) -> None:
+    def taken_in(self, observer: str, member_id: MemberId, now: int, data: bytes) -> None:
         """A process of that half was handed a datagram. One that only passes through it to somebody else, who asked it
         for help, is not for its ears; nor is what any holder of the group key could have said in the sender's name."""
         sent = self._sent.get(data)
         if sent is None or Seal.for_stranger(data) or data[_RECEIVER] not in (member_id, UNKNOWN_RECEIVER):
             return
         hearings = self._hearing[observer]
-        hearing = hearings.get(data[_SENDER])
+        sender = sender_id(data)
+        hearing = hearings.get(sender)
         if hearing is None:
-            hearing = hearings[data[_SENDER]] = Hearing(self._born[observer])
+            hearing = hearings[sender] = Hearing(self._born[observer])
         if now - hearing.last >= self._silence:
             hearing.gap_ended = now
         hearing.last = max(hearing.last, sent)
 
-    def refused(self, observer: str, member_id: bytes, now: int, data: bytes) -> None:
+    def refused(self, observer: str, member_id: MemberId, now: int, data: bytes) -> None:
         """A process of that half was told that a datagram of its own met a kernel without the process it was for."""
         if data[_SENDER] == member_id:
-            times = self._refused[observer].setdefault(data[_RECEIVER], deque(maxlen=_PROOF))
+            times = self._refused[observer].setdefault(MemberId(data[_RECEIVER]), deque(maxlen=_PROOF))
             times.append(now)
 
     def faults_changed(self, now: int, faults: Iterable[ActiveFault]) -> None:
@@ -115,12 +116,12 @@ class GroundTruth:
 
     # -- What can be asked
 
-    def last_sign(self, observer: str, member_id: bytes) -> int | None:
+    def last_sign(self, observer: str, member_id: MemberId) -> int | None:
         """When the latest datagram of the subject that the observer has taken in had been sent."""
         hearing = self._hearing[observer].get(member_id)
         return hearing.last if hearing is not None else None
 
-    def was_silent(self, observer: str, member_id: bytes, now: int, lately: int) -> bool:
+    def was_silent(self, observer: str, member_id: MemberId, now: int, lately: int) -> bool:
         """Whether an observer has three misses of a subject now, by silence or by refusal, or had until ``lately`` µs
         ago."""
         hearing = self._hearing[observer].get(member_id)
@@ -130,13 +131,13 @@ class GroundTruth:
         missed = (now - last) * _PROOF // self._silence
         return missed + self._refusals_since(observer, member_id, last) >= _PROOF
 
-    def was_refused(self, observer: str, member_id: bytes) -> bool:
+    def was_refused(self, observer: str, member_id: MemberId) -> bool:
         """Whether what an observer sent to a subject was truly refused thrice after the last sign it had of it."""
         hearing = self._hearing[observer].get(member_id)
         last = hearing.last if hearing is not None else self._born[observer]
         return self._refusals_since(observer, member_id, last) >= _PROOF
 
-    def _refusals_since(self, observer: str, member_id: bytes, last: int) -> int:
+    def _refusals_since(self, observer: str, member_id: MemberId, last: int) -> int:
         return sum(at > last for at in self._refused[observer].get(member_id, ()))
 
     def heard_throughout(self, subject: str, observer: str, everyone: Iterable[str], since: int, settled: int) -> bool:
@@ -171,6 +172,6 @@ class GroundTruth:
         return True
 
 
-def sender_id(data: bytes) -> bytes:
+def sender_id(data: bytes) -> MemberId:
     """Whose header a datagram carries."""
-    return data[_SENDER]
+    return MemberId(data[_SENDER])

@@ -18,6 +18,7 @@ from rumormill.gossip import Node, ProtocolSettings
 from rumormill.membership import Address, MemberChange
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.policy import SignedPolicy
+from rumormill.membership.record import MemberId
 from rumormill.simulations.factories import CLUSTER
 from rumormill.simulations.ground_truth import GroundTruth, sender_id
 from rumormill.simulations.host import SimulatedHost
@@ -135,7 +136,7 @@ class InvariantChecker:
         def watched_apply(row: MemberState) -> MemberChange | None:
             return self._changed(life, lambda: apply(row))
 
-        def watched_withdraw(member_id: bytes) -> MemberChange | None:
+        def watched_withdraw(member_id: MemberId) -> MemberChange | None:
             change = withdraw(member_id)
             if change is not None:
                 self._raising(lambda: self._rows.withdrawn(life, change))

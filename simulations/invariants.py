@@ -39,6 +39,7 @@ from rumormill.gossip.wire import MAX_DATAGRAM
 from rumormill.membership import Liveness, MemberChange, MemberTable
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.policy import PolicyRecord, SignedPolicy
+from rumormill.membership.record import InstanceId, MemberId
 from rumormill.membership.table import sync_bucket
 from rumormill.membership.view import Connectivity
 from rumormill.simulations.ground_truth import GroundTruth
@@ -61,9 +62,9 @@ class ProcessLife:
     host: SimulatedHost
     node: Node
     born: int
-    incarnations: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    incarnations: dict[InstanceId, tuple[int, int]] = field(default_factory=dict)
     """By instance it went by: the latest generation and incarnation it gave itself."""
-    buried: dict[bytes, tuple[MemberState, float]] = field(default_factory=dict)
+    buried: dict[InstanceId, tuple[MemberState, float]] = field(default_factory=dict)
     """By instance: the last that it held dead or left, and has not heard of since, whether it remembers or not; and
     when, by its own clock, that has stood for as long as a tombstone does."""
     evicted: deque[int] = field(default_factory=deque)
@@ -71,7 +72,7 @@ class ProcessLife:
     replaced: bool = False
     """Whether another process has lived at its address since: it told others so, whatever lives there now."""
 
-    def reached(self, instance: bytes) -> tuple[int, int]:
+    def reached(self, instance: InstanceId) -> tuple[int, int]:
         """The latest generation and incarnation it gave itself under an instance."""
         me = self.node._state.me
         present = (me.generation, me.incarnation) if me.instance == instance else (0, 0)
@@ -97,9 +98,9 @@ class ProcessRegistry:
     def __init__(self) -> None:
         self.lives: dict[str, ProcessLife] = {}
         """The latest life on each host, by key."""
-        self.concluded: dict[bytes, int] = {}
+        self.concluded: dict[InstanceId, int] = {}
         """By instance, the latest incarnation at which anybody concluded its death: it is over at earlier ones, too."""
-        self._by_instance: dict[bytes, ProcessLife] = {}
+        self._by_instance: dict[InstanceId, ProcessLife] = {}
         self._by_id: dict[bytes, ProcessLife] = {}
 
     def rewritten(self, life: ProcessLife, row: MemberState) -> None:
@@ -107,10 +108,10 @@ class ProcessRegistry:
         life.incarnations[row.instance] = (row.generation, row.incarnation)
         self._by_instance[row.instance] = self._by_id[row.member_id] = life
 
-    def life_of(self, instance: bytes) -> ProcessLife | None:
+    def life_of(self, instance: InstanceId) -> ProcessLife | None:
         return self._by_instance.get(instance)
 
-    def by_member_id(self, member_id: bytes) -> ProcessLife | None:
+    def by_member_id(self, member_id: MemberId) -> ProcessLife | None:
         return self._by_id.get(member_id)
 
 

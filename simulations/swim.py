@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from rumormill.membership import Address, Connectivity, Event, Liveness, Member, PoolView, Readiness
+from rumormill.membership import Address, Connectivity, Event, InstanceId, Liveness, Member, PoolView, Readiness
 from rumormill.simulations.protocol import NodeStart
 
 MAX_PAYLOAD = 1350
@@ -204,7 +204,7 @@ class SwimNode:
         return Member(
             name=update.name,
             generation=1,
-            instance=update.name.encode(),
+            instance=InstanceId(update.name.encode()),
             incarnation=update.incarnation,
             address=peer.address,
             service="",

@@ -31,6 +31,7 @@ from rumormill.gossip.lifecycle.membership_updates import MembershipUpdates
 from rumormill.gossip.state import NodeState
 from rumormill.gossip.wire import DEAF, Heartbeat, IndirectAck, encode_message
 from rumormill.membership.member_state import MemberState
+from rumormill.membership.record import MemberId
 
 HELPERS = 3
 MAX_VERIFYING = 8
@@ -69,7 +70,7 @@ class MonitorState:
 
     __slots__ = ("began", "due", "last", "lateness", "member_id", "misses", "proven", "refused", "until")
 
-    def __init__(self, member_id: bytes, now: float, due: float, until: float = math.inf) -> None:
+    def __init__(self, member_id: MemberId, now: float, due: float, until: float = math.inf) -> None:
         self.member_id = member_id
         self.misses = 0
         self.last = now
@@ -111,13 +112,13 @@ class FailureDetector:
         self._saved = 0.0
         """Seconds by which our next heartbeat may leave before it is due."""
         self._next_probe = state.now + state.rng.random() * state.settings.slow_probe
-        self._probe: tuple[bytes, float, int] | None = None
-        self._probe_order: list[bytes] = []
+        self._probe: tuple[MemberId, float, int] | None = None
+        self._probe_order: list[MemberId] = []
         self._monitors: list[MemberState] = []
-        self._unaware: list[bytes] = []
+        self._unaware: list[MemberId] = []
         """Subjects that send us no heartbeats, since they cannot know that we watch them: we ping them instead."""
-        self._deaf: dict[bytes, None] = {}
-        self.monitored: dict[bytes, MonitorState] = {}
+        self._deaf: dict[MemberId, None] = {}
+        self.monitored: dict[MemberId, MonitorState] = {}
         self._waited, self._waited_at = 0.0, state.now
         """How long heartbeats lately lay unread in our own socket: a maximum that fades, and as of when."""
         self._next_due = math.inf
@@ -224,7 +225,7 @@ class FailureDetector:
         self.alive(sender.member_id, at)
         return True
 
-    def alive(self, member_id: bytes, at: float) -> None:
+    def alive(self, member_id: MemberId, at: float) -> None:
         """A sign of life as of ``at``: counts go to zero, our vote is withdrawn."""
         state = self._state
         if at > state.heard.get(member_id, NEVER):
@@ -268,7 +269,7 @@ class FailureDetector:
         if was_next:
             self._rearm()
 
-    def refused(self, member_id: bytes) -> None:
+    def refused(self, member_id: MemberId) -> None:
         """The address of a member is inhabited by somebody else: each ping so answered is a miss.
 
         The first such answer only starts the verification; misses are counted for pings sent because of it.
@@ -303,7 +304,7 @@ class FailureDetector:
             self._probes.ping(state.table.get(row.member_id) or row)
         self._rearm()
 
-    def is_close_to(self, member_id: bytes) -> bool:
+    def is_close_to(self, member_id: MemberId) -> bool:
         """Whether we watch a member, or it watches us: where its kernel refuses, we are among the first to know."""
         return member_id in self.monitored or any(row.member_id == member_id for row in self._monitors)
 
@@ -456,7 +457,7 @@ class FailureDetector:
                 self._probe = (row.member_id, state.now + self._period, 0)
                 return
 
-    def _continue_probe(self, probe: tuple[bytes, float, int]) -> None:
+    def _continue_probe(self, probe: tuple[MemberId, float, int]) -> None:
         state = self._state
         member_id, due, stage = probe
         row = state.table.get(member_id)
@@ -473,7 +474,7 @@ class FailureDetector:
 
     # --- bookkeeping
 
-    def _watch(self, member_id: bytes, until: float = math.inf) -> None:
+    def _watch(self, member_id: MemberId, until: float = math.inf) -> None:
         now = self._state.now
         watch = MonitorState(member_id, now, now + self._period + self._grace, until)
         self.monitored[member_id] = watch

@@ -28,7 +28,7 @@ from rumormill.gossip.detection.probes import Probes
 from rumormill.gossip.security.seal import DecryptError
 from rumormill.gossip.state import NodeState
 from rumormill.membership.member_state import MemberState
-from rumormill.membership.record import Address
+from rumormill.membership.record import Address, MemberId
 
 GAP = 0.003
 """Seconds between a refusal and the next ping: a process that binds its port anew gets a chance to."""
@@ -44,7 +44,7 @@ class RefusalCheck:
 
     __slots__ = ("began", "count", "datagram", "due", "member_id", "sent")
 
-    def __init__(self, member_id: bytes, now: float) -> None:
+    def __init__(self, member_id: MemberId, now: float) -> None:
         self.member_id = member_id
         self.began = self.due = now
         """When the next ping leaves; infinite while one is out."""
@@ -72,10 +72,10 @@ class IcmpEvidence:
         self._probes = pings
         self._failure_detector = detector
         self._partition_guard = isolation
-        self._verifying: dict[bytes, RefusalCheck] = {}
-        self._convinced: dict[bytes, float] = {}
+        self._verifying: dict[MemberId, RefusalCheck] = {}
+        self._convinced: dict[MemberId, float] = {}
         """When we last held a member's refusals for proof."""
-        self._distrusted: dict[bytes, float] = {}
+        self._distrusted: dict[MemberId, float] = {}
         """Members whose refusals have lied, and until when we remember it."""
 
     @property
@@ -109,12 +109,12 @@ class IcmpEvidence:
         self._verifying[row.member_id] = verification = RefusalCheck(row.member_id, state.now)
         self._ping(row, verification)
 
-    def heard_vote(self, subject: bytes) -> None:
+    def heard_vote(self, subject: MemberId) -> None:
         """Somebody votes against a member we watch, or that watches us: see for ourselves now."""
         if self._failure_detector.is_close_to(subject) and (row := self._state.table.get(subject)):
             self.verify(row)
 
-    def heard_death(self, subject: bytes) -> None:
+    def heard_death(self, subject: MemberId) -> None:
         """Somebody claims a death that we do not believe because we have just heard the member, or doubt ourselves."""
         row = self._state.table.get(subject)
         if row is not None and (self._state.heard_lately(subject) or self._partition_guard.waits(subject)):
@@ -181,7 +181,7 @@ class IcmpEvidence:
         patience = PATIENCE_PERIODS * state.settings.period + 2 * self._probes.rtt(verification.member_id)
         return verification.due == math.inf and state.now - verification.sent > patience
 
-    def _is_settled(self, member_id: bytes) -> bool:
+    def _is_settled(self, member_id: MemberId) -> bool:
         """Whether asking would tell us nothing: the refusals have convinced us just now, or lied to us once."""
         state = self._state
         convinced = self._convinced.get(member_id)
@@ -195,6 +195,6 @@ class IcmpEvidence:
         return state.now < self._distrusted.get(member_id, -math.inf)
 
 
-def _bound(memory: dict[bytes, float]) -> None:
+def _bound(memory: dict[MemberId, float]) -> None:
     while len(memory) > MAX_REMEMBERED:
         del memory[next(iter(memory))]

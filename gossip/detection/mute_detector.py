@@ -15,6 +15,7 @@ import math
 from rumormill.gossip.detection.probes import Probes
 from rumormill.gossip.state import NodeState
 from rumormill.membership.member_state import MemberState
+from rumormill.membership.record import MemberId
 
 DOUBT_PERIODS = 3
 """Longer: a member whose datagrams are lost suspects the others first. Shorter: where a third of all datagrams is lost,
@@ -30,7 +31,7 @@ class MuteDetector:
     def __init__(self, state: NodeState, pings: Probes) -> None:
         self._state = state
         self._probes = pings
-        self._answered: dict[bytes, tuple[int, float]] = {}
+        self._answered: dict[MemberId, tuple[int, float]] = {}
         """By accuser: the incarnation it accuses, and when we first answered that."""
         self._doubted_since = math.inf
         self._patience = 0.0

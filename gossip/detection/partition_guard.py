@@ -28,7 +28,7 @@ from typing import assert_never
 
 from rumormill.gossip.detection.mute_detector import MuteDetector
 from rumormill.gossip.state import NodeState
-from rumormill.membership.record import Liveness
+from rumormill.membership.record import Liveness, MemberId
 from rumormill.membership.view import Connectivity
 
 SMALLEST = 4
@@ -54,14 +54,14 @@ class PartitionGuard:
     def __init__(self, state: NodeState, mute_detector: MuteDetector) -> None:
         self._state = state
         self.mute_detector = mute_detector
-        self._losses: dict[bytes, float] = {}
-        self._held: dict[bytes, float] = {}
+        self._losses: dict[MemberId, float] = {}
+        self._held: dict[MemberId, float] = {}
         self._since = self._patient_until = -math.inf
         self._deaf_after = 3 * state.settings.period
-        self._lost: tuple[bytes, ...] = ()
-        self._missed_since: dict[bytes, float] = {}
+        self._lost: tuple[MemberId, ...] = ()
+        self._missed_since: dict[MemberId, float] = {}
         """Whom we have not heard since we missed it first, though the suspicion was withdrawn meanwhile."""
-        self.own_suspicions: dict[bytes, None] = {}
+        self.own_suspicions: dict[MemberId, None] = {}
         """Whom we suspect on our own account: withdrawn when it turns out that we were the one cut off."""
 
     @property
@@ -85,7 +85,7 @@ class PartitionGuard:
         """Isolated for so long that our own vote must do."""
         return self._state.isolated and self._state.now >= self._patient_until
 
-    def lost_sight_of(self, member_id: bytes) -> bool:
+    def lost_sight_of(self, member_id: MemberId) -> bool:
         """Mute, one hears of each member only now and then: whether it has been too long."""
         state, patience = self._state, self._state.settings.isolation_patience
         return self.mute and state.now - self._since >= patience and not state.heard_within(member_id, patience)
@@ -95,7 +95,7 @@ class PartitionGuard:
         """Whether we abstain from judging others."""
         return self._state.isolated and not self.alone
 
-    def defers(self, member_id: bytes) -> bool:
+    def defers(self, member_id: MemberId) -> bool:
         """Called with a death that has its votes: True if it must wait, or must not be believed here."""
         state, period = self._state, self._state.settings.period
         if self.alone or state.refused_since_heard(member_id):
@@ -126,11 +126,11 @@ class PartitionGuard:
                 del self._losses[member_id]
                 return
 
-    def due(self) -> list[bytes]:
+    def due(self) -> list[MemberId]:
         """Held deaths whose time has come, in the order they were held. They still need to pass :meth:`defers`."""
         return [member_id for member_id, release in self._held.items() if self._state.now >= release]
 
-    def waits(self, member_id: bytes) -> bool:
+    def waits(self, member_id: MemberId) -> bool:
         """Whether a death that has its votes is not believed for our own doubts."""
         return self._state.isolated or member_id in self._held
 
@@ -171,7 +171,7 @@ class PartitionGuard:
         elif all(self._is_gone(member_id) for member_id in self._lost):
             self._end("the hosts of all that were missing say that they are gone")
 
-    def sign_of_life(self, member_id: bytes) -> bool:
+    def sign_of_life(self, member_id: MemberId) -> bool:
         """Somebody was heard; True if that ends our isolation."""
         if self._losses or self._missed_since:  # a held death counts for a loss
             self.not_lost(member_id)
@@ -187,7 +187,7 @@ class PartitionGuard:
             return True
         return False
 
-    def heard_us(self, member_id: bytes) -> bool:
+    def heard_us(self, member_id: MemberId) -> bool:
         """Somebody has shown that he hears us; True if that ends our isolation."""
         self.mute_detector.heard()
         if not self.mute:
@@ -195,7 +195,7 @@ class PartitionGuard:
         self._end(self._state.name_of(member_id) + " hears it")
         return True
 
-    def successors(self, count: int) -> list[bytes]:
+    def successors(self, count: int) -> list[MemberId]:
         """Deaf, who goes on to be shown that we live: those it would be were nobody missing, also when we have given
         them up. They may well hear us, and would miss us."""
         if not self.deaf:
@@ -204,29 +204,29 @@ class PartitionGuard:
         start = bisect_right(others, self._state.me.member_id)
         return (others[start:] + others[:start])[:count]
 
-    def not_lost(self, member_id: bytes) -> None:
+    def not_lost(self, member_id: MemberId) -> None:
         """Somebody was heard, by us or by others: its death waits no longer, and it counts for no loss."""
         self._held.pop(member_id, None)
         self._missed_since.pop(member_id, None)
         if member_id in self._losses and member_id not in self._state.table.tombstones:
             del self._losses[member_id]
 
-    def cleared(self, member_id: bytes) -> None:
+    def cleared(self, member_id: MemberId) -> None:
         """The member refuted, or is gone for good: nothing is held against it."""
         self.buried(member_id)
         self._losses.pop(member_id, None)
 
-    def buried(self, member_id: bytes) -> None:
+    def buried(self, member_id: MemberId) -> None:
         self._held.pop(member_id, None)
         self._missed_since.pop(member_id, None)
         self.own_suspicions.pop(member_id, None)
 
-    def missed_since(self, member_id: bytes) -> float:
+    def missed_since(self, member_id: MemberId) -> float:
         """Since when a suspect has been missed."""
         state = self._state
         return self._missed_since.get(member_id, state.suspect_since.get(member_id, state.now))
 
-    def withdrawn(self, member_id: bytes, missed_since: float) -> None:
+    def withdrawn(self, member_id: MemberId, missed_since: float) -> None:
         """A suspicion of ours was withdrawn, but nothing was heard of its subject."""
         self._missed_since[member_id] = missed_since
 
@@ -236,7 +236,7 @@ class PartitionGuard:
         self._losses.clear()
         self.mute_detector.restart()
 
-    def _missing(self) -> list[bytes]:
+    def _missing(self) -> list[MemberId]:
         """Those lost that nobody has shown to be well since. Whom we gave up ourselves, alone, is missing still; whose
         host says that it is gone is dead, and not missing."""
         state = self._state
@@ -255,7 +255,7 @@ class PartitionGuard:
         limit = state.settings.isolation_patience if for_long else self._deaf_after
         return len(state.table.present_ids) > 2 and self._silence() >= limit
 
-    def _is_gone(self, member_id: bytes) -> bool:
+    def _is_gone(self, member_id: MemberId) -> bool:
         """Whether a member that was missing is known to be gone: its host says so, or it said so itself."""
         state = self._state
         row = state.table.get(member_id)

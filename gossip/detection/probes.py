@@ -18,7 +18,7 @@ from rumormill.gossip.dissemination.broadcast import Broadcast
 from rumormill.gossip.state import MAX_MESSAGE_BYTES, NodeState
 from rumormill.gossip.wire import MAX_DATAGRAM, Ack, IndirectAck, Ping, PingRequest, encode_message
 from rumormill.membership.member_state import MemberState
-from rumormill.membership.record import Address, Liveness
+from rumormill.membership.record import Address, Liveness, MemberId
 from rumormill.membership.view import Connectivity
 
 MAX_OUTSTANDING = 1024
@@ -39,20 +39,20 @@ class Probes:
     def __init__(self, state: NodeState, spread: Broadcast) -> None:
         self._state = state
         self._broadcast = spread
-        self._outstanding: dict[bytes, tuple[bytes, float, bool]] = {}
-        self._latest: dict[bytes, bytes] = {}
+        self._outstanding: dict[bytes, tuple[MemberId, float, bool]] = {}
+        self._latest: dict[MemberId, bytes] = {}
         """The nonce of the last direct ping to each member, while it has not been answered and the member is alive."""
-        self._relays: dict[tuple[bytes, bytes], tuple[float, Address]] = {}
-        self._repeats: list[tuple[float, bytes]] = []
-        self._rtt: dict[bytes, float] = {}
-        self._doubts: dict[bytes, tuple[float, float]] = {}
+        self._relays: dict[tuple[MemberId, MemberId], tuple[float, Address]] = {}
+        self._repeats: list[tuple[float, MemberId]] = []
+        self._rtt: dict[MemberId, float] = {}
+        self._doubts: dict[MemberId, tuple[float, float]] = {}
         """Round trips of more than a period: when to measure each again, and how long to wait then. Seconds."""
 
     @property
     def deadline(self) -> float:
         return self._repeats[0][0] if self._repeats else math.inf
 
-    def rtt(self, member_id: bytes) -> float:
+    def rtt(self, member_id: MemberId) -> float:
         """Round-trip time to a member in seconds, smoothed; 0 until one is known."""
         return self._rtt.get(member_id, 0.0)
 
@@ -79,7 +79,7 @@ class Probes:
             self._state.post_raw(row.address, datagram)
         return datagram
 
-    def measure_again(self, member_ids: Iterable[bytes]) -> None:
+    def measure_again(self, member_ids: Iterable[MemberId]) -> None:
         """Ping those of some members whose round trip is in doubt, and due."""
         state = self._state
         for member_id in member_ids if self._doubts else ():
@@ -93,7 +93,7 @@ class Probes:
         sealed = self._state.sealed_for(subject, Ping(self._nonce(subject.member_id)))
         self._state.send(helper, PingRequest(subject.member_id, sealed))
 
-    def repeat(self, member_id: bytes, times: int) -> None:
+    def repeat(self, member_id: MemberId, times: int) -> None:
         """Ping again directly, so many times, 20 ms apart."""
         for number in range(1, times + 1):
             self._repeats.append((self._state.now + number * REPEAT_SECONDS, member_id))
@@ -127,7 +127,7 @@ class Probes:
             self._sample(sender.member_id, self._state.now - known[1])
         return True
 
-    def _sample(self, member_id: bytes, seconds: float) -> None:
+    def _sample(self, member_id: MemberId, seconds: float) -> None:
         """Take a round trip into account. Only the latest ping's counts (Karn, Partridge, 1987): a member that was
         frozen answers all that were sent meanwhile, and the earlier ones tell how long it slept. For the same reason a
         shorter one counts at once (nothing makes a round trip look shorter than it is), a longer one by an eighth."""
@@ -138,7 +138,7 @@ class Probes:
         else:
             self._doubts.pop(member_id, None)
 
-    def answered_by_another(self, member_id: bytes) -> bool:
+    def answered_by_another(self, member_id: MemberId) -> bool:
         """Somebody else lives at a member's address: true (once) if a direct ping to it was outstanding."""
         for nonce, (subject, _, direct) in self._outstanding.items():
             if direct and subject == member_id:
@@ -163,7 +163,7 @@ class Probes:
                 del self._relays[next(iter(self._relays))]
             state.post_raw(row.address, request.sealed)
 
-    def hand_back(self, sender: bytes, receiver: bytes, datagram: bytes) -> bool:
+    def hand_back(self, sender: MemberId, receiver: MemberId, datagram: bytes) -> bool:
         """A datagram for somebody else: pass it on if it may be the ack of a ping we handed on for them."""
         relay = self._relays.get((sender, receiver))
         if relay is None or relay[0] < self._state.now or len(datagram) > MAX_DATAGRAM:
@@ -171,7 +171,7 @@ class Probes:
         self._state.post_raw(relay[1], datagram)
         return True
 
-    def forget(self, member_id: bytes) -> None:
+    def forget(self, member_id: MemberId) -> None:
         self._rtt.pop(member_id, None)
         self._doubts.pop(member_id, None)
         self._latest.pop(member_id, None)
@@ -191,7 +191,7 @@ class Probes:
             self._latest.pop(row.member_id, None)
         return nonce
 
-    def _nonce(self, member_id: bytes, *, direct: bool = False) -> bytes:
+    def _nonce(self, member_id: MemberId, *, direct: bool = False) -> bytes:
         nonce = self._state.rng.getrandbits(64).to_bytes(8, "big")
         if len(self._outstanding) >= MAX_OUTSTANDING:
             del self._outstanding[next(iter(self._outstanding))]

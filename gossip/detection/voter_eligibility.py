@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.monitors import MAX_SUBJECTS_FACTOR, HostOfEstablished, monitors_of, subjects_of
+from rumormill.membership.record import MemberId
 
 if TYPE_CHECKING:
     from rumormill.gossip.state import NodeState
@@ -57,12 +58,12 @@ class VoterEligibility:
         """When those came that are not yet of age."""
         self._juniors: deque[float] = deque()
         """When those came that are of age, but would not watch others yet where few are."""
-        self._others: set[bytes] = set()
+        self._others: set[MemberId] = set()
         """Whom we watch because their own monitors would not do."""
         self._handing_over = math.inf
         """When those whom another elder now watches are to be let go."""
 
-    def meet(self, member_id: bytes) -> None:
+    def meet(self, member_id: MemberId) -> None:
         """Note when an instance came to be known; again, that changes nothing."""
         state = self._state
         if member_id not in state.known_since:
@@ -82,7 +83,7 @@ class VoterEligibility:
             changed = True
         return changed
 
-    def outweigh(self, voters: Iterable[bytes]) -> bool:
+    def outweigh(self, voters: Iterable[MemberId]) -> bool:
         """Whether the word of some members, two at least, suffices against another's."""
         voters = list(voters)
         return len(voters) >= 2 and (self._of_two_hosts(voters) or not self.matters())
@@ -94,17 +95,17 @@ class VoterEligibility:
             return False
         return self._state.now - self._began >= relied_on + ON_ITS_OWN or self._watch_everyone(relied_on)
 
-    def others_wait(self, voters: Iterable[bytes]) -> bool:
+    def others_wait(self, voters: Iterable[MemberId]) -> bool:
         """Whether others, for whom elders matter sooner, may believe a death with our vote only: our word counts."""
         return self._established_of_two_hosts(WATCHFUL) and not self._of_two_hosts(voters)
 
-    def established(self, member_ids: Iterable[bytes]) -> list[bytes]:
+    def established(self, member_ids: Iterable[MemberId]) -> list[MemberId]:
         """Those of some members whose word counts."""
         if not self.matters():
             return list(member_ids)
         return [member_id for member_id in member_ids if self._host_if_established(member_id, ESTABLISHED_AFTER)]
 
-    def established_to_tell(self, count: int, told: Container[bytes]) -> list[MemberState]:
+    def established_to_tell(self, count: int, told: Container[MemberId]) -> list[MemberState]:
         """At most ``count`` elders at random beside those told, where many newcomers are among us: what these pass on
         of a death, with the votes that sufficed for them, an elder on whom others rely does not believe. Where two
         thirds are elders, one in hundreds is told by newcomers alone, and hears of it with the next heartbeats."""
@@ -123,23 +124,23 @@ class VoterEligibility:
         chosen = state.rng.sample(established, min(count, len(established)))
         return [row for member_id in chosen if (row := state.table.get(member_id)) is not None]
 
-    def foremost(self, voters: list[bytes], count: int) -> list[bytes]:
+    def foremost(self, voters: list[MemberId], count: int) -> list[MemberId]:
         """At most ``count`` of some voters, in their order but with elders of two hosts first."""
-        leading: dict[str, bytes] = {}
+        leading: dict[str, MemberId] = {}
         for voter in voters:
             if (host := self._host_if_established(voter, ESTABLISHED_AFTER)) and len(leading) < 2:
                 leading.setdefault(host, voter)
         return list(dict.fromkeys([*leading.values(), *voters]))[:count]
 
-    def monitors_of(self, member_id: bytes) -> list[bytes]:
+    def monitors_of(self, member_id: MemberId) -> list[MemberId]:
         """The halves that watch a member, as seen from here."""
         return monitors_of(member_id, self._state.table, self._state.settings.monitors, self._if_needed())
 
-    def beating_to(self, member_id: bytes) -> list[bytes]:
+    def beating_to(self, member_id: MemberId) -> list[MemberId]:
         """The halves whose heartbeats go to a member, as seen from here; elders that watch others are left aside."""
         return subjects_of(member_id, self._state.table, self._state.settings.monitors)
 
-    def subjects(self) -> tuple[list[bytes], list[bytes]]:
+    def subjects(self) -> tuple[list[MemberId], list[MemberId]]:
         """The halves we watch; and those among them who may not know that we do, and send us no heartbeats."""
         table, me, count = self._state.table, self._state.me.member_id, self._state.settings.monitors
         regular = subjects_of(me, table, count)
@@ -154,7 +155,7 @@ class VoterEligibility:
         young = self._where_most_are(WATCHFUL)
         return subjects + handed_over, [member_id for member_id in others if self._age(member_id) < young] + handed_over
 
-    def _handed_over(self, subjects: list[bytes]) -> list[bytes]:
+    def _handed_over(self, subjects: list[MemberId]) -> list[MemberId]:
         """Those we watched and need not watch any more, as soon as the elder who took over is relied on."""
         table, me, count = self._state.table, self._state.me.member_id, self._state.settings.monitors
         self._handing_over = math.inf
@@ -181,7 +182,7 @@ class VoterEligibility:
             return False
         return self._of_two_hosts(self._established(season))
 
-    def _established(self, season: float) -> Iterator[bytes]:
+    def _established(self, season: float) -> Iterator[MemberId]:
         """Who has been here for so long, and is not silent."""
         member_ids = self._state.table.present_ids
         return (
@@ -217,25 +218,25 @@ class VoterEligibility:
         """Of one of the K it is enough that it is of age, since it watches anyhow."""
         return lambda member_id, near: self._host_if_established(member_id, WATCHFUL if near else season)
 
-    def _host_if_established(self, member_id: bytes, season: float) -> str:
+    def _host_if_established(self, member_id: MemberId, season: float) -> str:
         """Where a member lives that has been known for so long; empty for others."""
         row = self._state.table.get(member_id)
         if row is None or row.address is None or row.pending or self._age(member_id) < season:
             return ""
         return row.address[0]
 
-    def _age(self, member_id: bytes) -> float:
+    def _age(self, member_id: MemberId) -> float:
         state = self._state
         return state.now - state.known_since.get(member_id, state.now)
 
-    def _fell_silent(self, member_id: bytes) -> bool:
+    def _fell_silent(self, member_id: MemberId) -> bool:
         """Whether a member has been suspect for long enough to have refuted it, were it there."""
         state = self._state
         if member_id not in state.table.suspects:
             return False
         return state.now - state.suspect_since.get(member_id, state.now) > state.settings.period / 2
 
-    def _of_two_hosts(self, member_ids: Iterable[bytes]) -> bool:
+    def _of_two_hosts(self, member_ids: Iterable[MemberId]) -> bool:
         first = ""
         for member_id in member_ids:
             if host := self._host_if_established(member_id, ESTABLISHED_AFTER):

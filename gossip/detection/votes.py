@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rumormill.gossip.state import NodeState
-from rumormill.membership.record import Liveness
+from rumormill.membership.record import Liveness, MemberId, Signature
 
 MAX_VOTERS = 16
 """Votes kept per subject; two decide. Where there are more, those of the longest known: newcomers crowd nobody out."""
@@ -23,13 +23,13 @@ MAX_VOTERS = 16
 class Vote:
     """One vote as its observer holds it."""
 
-    voter: bytes
+    voter: MemberId
     incarnation: int
     cast: float
     """Seconds on the observer's clock."""
     stamp: int
     """The voter's clock in milliseconds, as it signed."""
-    signature: bytes
+    signature: Signature
 
 
 class VoteBook:
@@ -37,10 +37,10 @@ class VoteBook:
 
     def __init__(self, state: NodeState) -> None:
         self._state = state
-        self._ballots: dict[bytes, dict[bytes, Vote]] = {}
+        self._ballots: dict[MemberId, dict[MemberId, Vote]] = {}
         self.lifetime = 2 * state.settings.period
 
-    def cast(self, subject: bytes, vote: Vote) -> None:
+    def cast(self, subject: MemberId, vote: Vote) -> None:
         """Hold a vote; a renewed one replaces its forerunner."""
         votes = self._ballots.setdefault(subject, {})
         known = votes.get(vote.voter)
@@ -52,12 +52,12 @@ class VoteBook:
         if known is None or (known.incarnation, known.cast) < (vote.incarnation, vote.cast):
             votes[vote.voter] = vote
 
-    def knows(self, subject: bytes, voter: bytes, incarnation: int, stamp: int) -> bool:
+    def knows(self, subject: MemberId, voter: MemberId, incarnation: int, stamp: int) -> bool:
         """Whether this very vote is held: told again, it is no younger."""
         known = self._ballots.get(subject, {}).get(voter)
         return known is not None and (known.incarnation, known.stamp) == (incarnation, stamp)
 
-    def valid(self, subject: bytes) -> list[Vote]:
+    def valid(self, subject: MemberId) -> list[Vote]:
         """The votes against a subject's present incarnation that count here and now, in the order they were cast."""
         row = self._state.table.get(subject)
         votes = self._ballots.get(subject)
@@ -66,16 +66,16 @@ class VoteBook:
         good = (b for b in votes.values() if b.incarnation == row.incarnation and self._counts(b))
         return sorted(good, key=lambda vote: (vote.cast, vote.voter))
 
-    def held(self, subject: bytes) -> Iterable[Vote]:
+    def held(self, subject: MemberId) -> Iterable[Vote]:
         """Every vote held against a subject, good or not: what a death is passed on with."""
         return self._ballots.get(subject, {}).values()
 
-    def withdraw(self, subject: bytes) -> None:
+    def withdraw(self, subject: MemberId) -> None:
         """Take back our own vote: we heard from the subject."""
         if votes := self._ballots.get(subject):
             votes.pop(self._state.me.member_id, None)
 
-    def clear(self, subject: bytes) -> None:
+    def clear(self, subject: MemberId) -> None:
         """Forget what was said of a subject: it refuted, or is gone."""
         self._ballots.pop(subject, None)
 
@@ -83,7 +83,7 @@ class VoteBook:
         """Nothing held may count any more: we were paused, or cut off."""
         self._ballots.clear()
 
-    def _came(self, voter: bytes) -> float:
+    def _came(self, voter: MemberId) -> float:
         """When a voter came to be known here; we were here before anybody."""
         state = self._state
         return -math.inf if voter == state.me.member_id else state.known_since.get(voter, math.inf)

@@ -30,6 +30,7 @@ from rumormill.gossip.lifecycle.membership_updates import MembershipUpdates
 from rumormill.gossip.state import MAX_MESSAGE_BYTES, NodeState
 from rumormill.gossip.wire import SyncBusy, SyncDigest, SyncEntry, SyncOffer, SyncRequest, encode_message
 from rumormill.membership.member_state import MemberState
+from rumormill.membership.record import MemberId
 from rumormill.membership.table import sync_bucket
 
 ENTRIES = 80
@@ -79,8 +80,8 @@ class SyncSession:
         """For the next of its kind."""
         self.parts: set[int] | None = None
         """Parts of *have* still missing; None before the first."""
-        self.wanted: dict[bytes, int] = {}
-        self.asked: dict[bytes, None] = {}
+        self.wanted: dict[MemberId, int] = {}
+        self.asked: dict[MemberId, None] = {}
         """What was asked for last and has not come."""
         self.tries = 0
         self.again = 0.0
@@ -112,15 +113,15 @@ class AntiEntropy:
         self._updates = claims
         self._broadcast = spread
         self._probes = pings
-        self._differs_since: dict[bytes, float] = {}
-        self._dissent: tuple[bytes, float] | None = None
+        self._differs_since: dict[MemberId, float] = {}
+        self._dissent: tuple[MemberId, float] | None = None
         """Whose digest is not ours, and when we look into it if we have learned nothing by then."""
         self._digest = 0
         self._former: dict[int, float] = {}
         """Our own digests of late, and when they ceased to be."""
         self._exchange: SyncSession | None = None
         self._wait, self._quick_wait = SyncBackoff(FIRST_WAIT, state.now), SyncBackoff(QUICK_WAIT, state.now)
-        self._serving: dict[bytes, float] = {}
+        self._serving: dict[MemberId, float] = {}
         self._bootstrap = math.inf
         """When the newcomer's next sync starts; infinite when it is no newcomer any more."""
         self._bootstrap_wait = BOOTSTRAP_FIRST
@@ -250,7 +251,7 @@ class AntiEntropy:
         else:
             self._ask_for_more(exchange)
 
-    def _lacks(self, member_id: bytes, version: int) -> bool:
+    def _lacks(self, member_id: MemberId, version: int) -> bool:
         """Whether a peer's account of a member is later than ours; of a policy, any other is worth looking at."""
         row, policy = self._state.table.get(member_id), self._state.table.policies.get(member_id)
         if policy is not None:
@@ -262,7 +263,7 @@ class AntiEntropy:
         exchange = self._exchange
         return exchange is not None and exchange.peer.member_id == sender.member_id and bool(exchange.wanted)
 
-    def arrived(self, member_id: bytes, sender: MemberState) -> None:
+    def arrived(self, member_id: MemberId, sender: MemberState) -> None:
         """A record or policy came, perhaps one we had asked for."""
         exchange = self._exchange
         if exchange is None or exchange.peer.member_id != sender.member_id or member_id not in exchange.wanted:
@@ -348,7 +349,7 @@ class AntiEntropy:
 
     # --- rows on their way
 
-    def _send_newer(self, peer: MemberState, theirs: dict[bytes, int], complete: frozenset[int]) -> None:
+    def _send_newer(self, peer: MemberState, theirs: dict[MemberId, int], complete: frozenset[int]) -> None:
         """Send what a peer lacks or holds in an earlier account, and tombstones for what it does not know is dead."""
         table = self._state.table
         newer = [
@@ -370,7 +371,7 @@ class AntiEntropy:
         ]
         self._send_rows(peer, newer, others)
 
-    def _send_rows(self, peer: MemberState, rows: list[MemberState], policies: list[bytes]) -> None:
+    def _send_rows(self, peer: MemberState, rows: list[MemberState], policies: list[MemberId]) -> None:
         """Policies; records of present members, also of suspects, since a claim needs its row; tombstones of others."""
         held = self._state.table.policies
         messages = [

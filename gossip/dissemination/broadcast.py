@@ -27,7 +27,7 @@ from rumormill.gossip.state import MAX_MESSAGE_BYTES, NodeState
 from rumormill.gossip.wire import Dead, Leave, PolicyMessage, SignedVote, Suspect, Tombstone, encode_message
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.policy import SignedPolicy
-from rumormill.membership.record import Liveness
+from rumormill.membership.record import Liveness, MemberId
 
 FANOUT = 3
 LEAST_WIDE = 5
@@ -60,10 +60,10 @@ class Broadcast:
     def __init__(self, state: NodeState, votes: VoteBook) -> None:
         self._state = state
         self._votes = votes
-        self.fresh: dict[bytes, bool] = {}
+        self.fresh: dict[MemberId, bool] = {}
         """What waits to be pushed, by half: whether it goes wide."""
         self._fresh_records = 0
-        self._riding: dict[bytes, int] = {}
+        self._riding: dict[MemberId, int] = {}
         self._next_burst = self._next_wide = state.now
 
     @property
@@ -71,7 +71,7 @@ class Broadcast:
         """When what is fresh may leave."""
         return min(self._next_wide, self._next_burst) if any(self.fresh.values()) else self._next_burst
 
-    def announce(self, member_id: bytes, *, wide: bool = False) -> None:
+    def announce(self, member_id: MemberId, *, wide: bool = False) -> None:
         """Something about this member is news here."""
         row = self._state.table.get(member_id)
         if row is None:
@@ -96,7 +96,7 @@ class Broadcast:
             self._next_wide = self._next_burst
         wide = [message for member_id, far in fresh.items() if far and (message := self.news(member_id))]
         near = [message for member_id, far in fresh.items() if not far and (message := self.news(member_id))]
-        told: dict[bytes, tuple[MemberState, list[bytes]]] = {}
+        told: dict[MemberId, tuple[MemberState, list[bytes]]] = {}
         if wide:
             told.update((peer.member_id, (peer, list(wide))) for peer in self.next_in_line(self.wide_fanout(len(wide))))
             told.update(
@@ -120,7 +120,7 @@ class Broadcast:
         """The ``count`` members we pass news on to; some drawn by lot instead of ourselves and of suspects."""
         table, me = self._state.table, self._state.me.member_id
         order = table.present_ids
-        chosen: dict[bytes, MemberState] = {}
+        chosen: dict[MemberId, MemberState] = {}
         for place in successors(bisect_left(order, me), len(order), count):
             member_id = order[place]
             if (
@@ -151,7 +151,7 @@ class Broadcast:
                 taken.append(message)
         return taken
 
-    def news(self, member_id: bytes) -> bytes | None:
+    def news(self, member_id: MemberId) -> bytes | None:
         """What there is to say about a member (or a policy) now, encoded; None if it is not held."""
         row = self._state.table.get(member_id)
         if row is not None:

@@ -36,7 +36,7 @@ from rumormill.membership.policy import (
     policy_untrusted,
     precedence,
 )
-from rumormill.membership.record import MAX_LIFE
+from rumormill.membership.record import MAX_LIFE, MemberId
 
 MAX_HISTORY = 200
 """Changes remembered, as this member learned of them; older ones are forgotten."""
@@ -149,7 +149,7 @@ class PolicyReplication:
             return "this sidecar has not learned yet what the pool holds; ask again in a moment"
         return "this sidecar has not found its pool yet: no seed answers; ask again then, or start it without --join"
 
-    def hear_untrusted(self, message: PolicyMessage, sender: MemberState, *, quietly: bool) -> bytes | None:
+    def hear_untrusted(self, message: PolicyMessage, sender: MemberState, *, quietly: bool) -> MemberId | None:
         """Take in what a member says; returns what names the policy, or None if it was none.
 
         ``quietly`` learns it without passing it on, as what a sync brings.

@@ -40,7 +40,7 @@ from rumormill.gossip.wire import (
     Welcome,
 )
 from rumormill.membership.member_state import MemberState, member_state_of_record_untrusted
-from rumormill.membership.record import Address, InvalidRecord
+from rumormill.membership.record import Address, InvalidRecord, MemberId
 
 FIRST_JITTER = 0.1
 FIRST_WAIT, LAST_WAIT, JOINED_WAIT = 0.06, 0.5, 2.0
@@ -195,11 +195,11 @@ class JoinProtocol:
         self.next_try = min((contact.due for contact in contacts), default=math.inf)
         self.deadline = min((contact.due for contact in contacts if not contact.found), default=math.inf)
 
-    def _is_present(self, member_id: bytes) -> bool:
+    def _is_present(self, member_id: MemberId) -> bool:
         row = self._state.table.get(member_id)
         return row is not None and row.present
 
-    def hear_challenge(self, challenge: Challenge, sender: bytes, source: Address) -> None:
+    def hear_challenge(self, challenge: Challenge, sender: MemberId, source: Address) -> None:
         """Show the cookie and our record, in a generation that fits what is already known of our name."""
         contact = self._contacts.get(source)
         if contact is None or contact.nonce != challenge.nonce:
@@ -240,7 +240,7 @@ class JoinProtocol:
 
     # --- answering
 
-    def hear_join(self, join: Join, sender: bytes, source: Address) -> None:
+    def hear_join(self, join: Join, sender: MemberId, source: Address) -> None:
         state = self._state
         if sender == state.me.member_id:  # one of our seeds is ourselves, under another address
             contact = self._contacts.get(source)
@@ -257,7 +257,7 @@ class JoinProtocol:
         cookie = self._cookie(self._fresh_secrets()[0], source, sender, join.nonce)
         state.post_stranger(source, sender, Challenge(join.nonce, cookie, lives, self._flap_damping.ends_of(join.name)))
 
-    def hear_hello_untrusted(self, hello: Hello, sender: bytes, source: Address) -> None:
+    def hear_hello_untrusted(self, hello: Hello, sender: MemberId, source: Address) -> None:
         """Admit a newcomer that proved its address, and hand it a few rows to start from."""
         state = self._state
         if not self._spend_cookie(hello, sender, source):
@@ -310,7 +310,7 @@ class JoinProtocol:
         asked = self._state.table.get(member_id)
         return asked if asked is not None and asked.address == source else None
 
-    def ask_who(self, datagram: bytes, sender: bytes, source: Address) -> None:
+    def ask_who(self, datagram: bytes, sender: MemberId, source: Address) -> None:
         """Answer a datagram we can do nothing with, at most 100 times a second, and never at greater length."""
         state = self._state
         if len(datagram) < WHO_BYTES or not self._whos.allows(source[0], state.now):
@@ -327,7 +327,7 @@ class JoinProtocol:
             self._secret_at = now
         return self._secrets
 
-    def _spend_cookie(self, hello: Hello, sender: bytes, source: Address) -> bool:
+    def _spend_cookie(self, hello: Hello, sender: MemberId, source: Address) -> bool:
         """Whether a hello shows a cookie of ours, for the first time."""
         for secret, spent in zip(self._fresh_secrets(), self._spent, strict=True):
             if hmac.compare_digest(hello.cookie, self._cookie(secret, source, sender, hello.nonce)):
@@ -337,6 +337,6 @@ class JoinProtocol:
                 return True
         return False
 
-    def _cookie(self, secret: bytes, source: Address, sender: bytes, nonce: bytes) -> bytes:
+    def _cookie(self, secret: bytes, source: Address, sender: MemberId, nonce: bytes) -> bytes:
         """Proof that somebody receives at an address, good for 10 to 20 seconds, without any memory of them."""
         return hmac.digest(secret, b"|".join((repr(source).encode(), sender, nonce)), "sha256")[:16]

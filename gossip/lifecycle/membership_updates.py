@@ -24,7 +24,7 @@ from rumormill.gossip.reporting.event_kinds import SENTENCES, event_kind, routab
 from rumormill.gossip.state import NodeState
 from rumormill.gossip.wire import Dead, Leave, SignedVote, Suspect, SyncRequest, Tombstone, VoteMessage, encode_message
 from rumormill.membership.member_state import MemberState, member_state_of_record_untrusted, tombstone
-from rumormill.membership.record import InvalidRecord, Liveness
+from rumormill.membership.record import InvalidRecord, Liveness, MemberId, Signature
 from rumormill.membership.table import MemberChange
 
 MAX_UNCONFIRMED_DEATHS = 256
@@ -71,9 +71,9 @@ class MembershipUpdates:
         """Another process has our keys: a copy of this machine, or this one as it was set back."""
         self._on_rival = on_rival
         """Another life of our name is said to hold it: True if we give way."""
-        self.doubted: dict[bytes, float] = {}
+        self.doubted: dict[MemberId, float] = {}
         """Deaths without valid votes, and when to verify them ourselves if nobody has refuted."""
-        self._standing: dict[bytes, int] = {}
+        self._standing: dict[MemberId, int] = {}
         """Incarnations at which somebody claimed a death we verify: their claim is the second vote."""
 
     # --- what others say
@@ -81,7 +81,7 @@ class MembershipUpdates:
     def hear_record_untrusted(
         self,
         encoded: bytes,
-        signature: bytes,
+        signature: Signature,
         bearer: Hashable,
         sender: MemberState | None = None,
         *,
@@ -212,7 +212,7 @@ class MembershipUpdates:
             if member_id != state.me.member_id and (row := state.table.get(member_id)) is not None:
                 self.suspect(row, quietly=True)
 
-    def withdraw(self, member_id: bytes) -> bool:
+    def withdraw(self, member_id: MemberId) -> bool:
         """Take back a suspicion of our own, since it was us who was cut off; False if there is none."""
         self._partition_guard.own_suspicions.pop(member_id, None)
         change = self._state.table.withdraw_suspicion(member_id)
@@ -258,7 +258,7 @@ class MembershipUpdates:
         voters = [vote.voter for vote in self._votes.valid(row.member_id)]
         return row.liveness is Liveness.DEAD and self._state.voter_eligibility.others_wait(voters)
 
-    def conclude(self, member_id: bytes) -> bool:
+    def conclude(self, member_id: MemberId) -> bool:
         """Evict a member if that is warranted; True if it is dead here (or its death waits) after the call."""
         state, settings = self._state, self._state.settings
         row = state.table.get(member_id)
@@ -363,7 +363,7 @@ class MembershipUpdates:
             self.doubted.pop(after.member_id, None)
             self._name_conflicts.forget(after.member_id)
 
-    def _forget(self, member_id: bytes) -> None:
+    def _forget(self, member_id: MemberId) -> None:
         """A life that has been superseded leaves nothing behind, but that it was heard just now: it may be told of once
         more, and called dead."""
         state = self._state
@@ -408,7 +408,7 @@ class MembershipUpdates:
     # --- helpers of the above
 
     def _subject(
-        self, member_id: bytes, incarnation: int, sender: MemberState, *, wide: bool = False
+        self, member_id: MemberId, incarnation: int, sender: MemberState, *, wide: bool = False
     ) -> MemberState | None:
         """The row a verdict speaks of, if it is to be considered here; refutes, asks or answers otherwise."""
         state = self._state
@@ -424,7 +424,7 @@ class MembershipUpdates:
             return None
         return row if row.present else None
 
-    def ask(self, member_id: bytes, peer: MemberState) -> None:
+    def ask(self, member_id: MemberId, peer: MemberState) -> None:
         """Ask a peer for a row it seems to hold, once a period."""
         if self._state.throttle(member_id, "want", self._state.settings.period):
             self._state.send(peer, SyncRequest([member_id]))
@@ -511,7 +511,7 @@ class MembershipUpdates:
         member_ids = (h for h in table.present_ids if h not in (me, row.member_id) and h not in table.suspects)
         return self._partition_guard.deaf or all(self._is_pending(member_id) for member_id in member_ids)
 
-    def _seen_ourselves(self, member_id: bytes, voters: list[bytes]) -> bool:
+    def _seen_ourselves(self, member_id: MemberId, voters: list[MemberId]) -> bool:
         """Whether our own eyes make up for whose the other votes are: a kernel refused us, or it has taken longer than
         those who outweigh anybody would."""
         state = self._state
@@ -525,6 +525,6 @@ class MembershipUpdates:
         table = self._state.table
         return len(table.present_ids) <= 4 and sum(1 for h in table.present_ids if not self._is_pending(h)) == 2
 
-    def _is_pending(self, member_id: bytes) -> bool:
+    def _is_pending(self, member_id: MemberId) -> bool:
         row = self._state.table.get(member_id)
         return row is not None and row.pending

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from rumormill.gossip.state import NodeState
 from rumormill.membership.member_state import MemberState, merge
+from rumormill.membership.record import MemberId
 
 STAND = 3
 """Periods for which a silent holder keeps its name: it would have refuted by then."""
@@ -29,7 +30,7 @@ class NameConflicts:
         self._state = state
         self.claimants: dict[str, MemberState] = {}
         """Settled lives of names whose holders are present here: they wait."""
-        self._outshone: dict[bytes, float] = {}
+        self._outshone: dict[MemberId, float] = {}
         """Lives long silent, and since when members have shown another of the name in their place."""
 
     def stands(self, holder: MemberState) -> bool:
@@ -97,6 +98,6 @@ class NameConflicts:
             return holder.present
         return dead.generation > holder.generation + MAX_LEAP
 
-    def forget(self, member_id: bytes) -> None:
+    def forget(self, member_id: MemberId) -> None:
         """A life was heard of, or is gone: nobody shows another in its place."""
         self._outshone.pop(member_id, None)

@@ -23,7 +23,7 @@ from rumormill.gossip.lifecycle.leave import LeaveProtocol
 from rumormill.gossip.state import NodeState
 from rumormill.gossip.wire import KnownInstance, NameInUse
 from rumormill.membership.member_state import MemberState
-from rumormill.membership.record import MAX_LIFE, Liveness
+from rumormill.membership.record import MAX_LIFE, Liveness, MemberId
 
 QUORUM_SECONDS = 5.0
 MAX_QUORUM = 33
@@ -58,11 +58,11 @@ class OwnName:
         self._leave_protocol = departure
         self._probes = pings
         self._on_rewrite = on_rewrite
-        self._jury: dict[bytes, float] = {}
+        self._jury: dict[MemberId, float] = {}
         """Whom we asked which life of our name they hold, and when."""
-        self._against: dict[bytes, float] = {}
+        self._against: dict[MemberId, float] = {}
         """Who holds another, and when it said so."""
-        self._predecessors: dict[bytes, tuple[int, float]] = {}
+        self._predecessors: dict[MemberId, tuple[int, float]] = {}
         """Lives that had ended when we took their name: the incarnation in which they had, and until when a witness
         may not have heard of it."""
         self.deadline = math.inf
@@ -168,7 +168,7 @@ class OwnName:
         ):
             self._jury[witness.member_id] = self._against[witness.member_id] = state.now
 
-    def _may_judge(self, member_id: bytes) -> bool:
+    def _may_judge(self, member_id: MemberId) -> bool:
         """A suspect may not: it may be gone, and its silence would speak for us for ever."""
         row = self._state.table.get(member_id)
         if row is None or row.liveness is not Liveness.ALIVE:

@@ -11,7 +11,7 @@ from rumormill.gossip.detection.probes import Probes
 from rumormill.gossip.state import NodeState
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.policy import PolicyRecord
-from rumormill.membership.record import USUAL_PERIOD, Liveness, Readiness
+from rumormill.membership.record import USUAL_PERIOD, InstanceId, Liveness, MemberId, Readiness
 from rumormill.membership.view import Connectivity, Member, MemberDetail, PoolView
 
 _NO_TAGS: Mapping[str, str] = MappingProxyType({})
@@ -28,10 +28,10 @@ class ViewBuilder:
         self._state = state
         self._made_of: object = None
         self._view: PoolView | None = None
-        self._members: dict[bytes, Member] = {}
+        self._members: dict[MemberId, Member] = {}
         """By half: those whose rows are still what they are made of."""
-        self._since: dict[bytes, tuple[Liveness, Readiness, float]] = {}
-        self._probation: dict[bytes, tuple[int, float]] = {}
+        self._since: dict[MemberId, tuple[Liveness, Readiness, float]] = {}
+        self._probation: dict[MemberId, tuple[int, float]] = {}
         """Of which record, by its checksum, and when what it says of probation will be over."""
 
     @property
@@ -62,7 +62,7 @@ class ViewBuilder:
         elif self._probation.get(row.member_id, (0, 0.0))[0] != row.checksum:
             self._probation[row.member_id] = (row.checksum, self._state.now + row.record.probation / 1000)
 
-    def probation_left(self, member_id: bytes, now: float) -> float | None:
+    def probation_left(self, member_id: MemberId, now: float) -> float | None:
         """Seconds of a member's probation that are left; None if it is on none."""
         probation = self._probation.get(member_id)
         return max(0.0, probation[1] - now) if probation else None
@@ -119,8 +119,8 @@ def _member(row: MemberState, since: float, why: str, probation_ends: float | No
 
 
 def member_details(
-    state: NodeState, monitored: Mapping[bytes, MonitorState], pings: Probes, portrait: ViewBuilder, now: float
-) -> dict[bytes, MemberDetail]:
+    state: NodeState, monitored: Mapping[MemberId, MonitorState], pings: Probes, portrait: ViewBuilder, now: float
+) -> dict[InstanceId, MemberDetail]:
     """What an operator asks for, by instance."""
     details = {}
     for row in state.table:

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from rumormill.membership.member_state import MemberState
-from rumormill.membership.record import MEMBER_ID_BYTES, Record, instance_of
+from rumormill.membership.record import MEMBER_ID_BYTES, InstanceId, Record, Signature, instance_of
 
 SIGNATURE_BYTES = 64
 KEY_BYTES = 32
@@ -139,17 +139,17 @@ def record_text(label: bytes, encoded: bytes) -> bytes:
     return _RECORD + label + encoded
 
 
-def leave_text(label: bytes, instance: bytes, incarnation: int) -> bytes:
+def leave_text(label: bytes, instance: InstanceId, incarnation: int) -> bytes:
     """What the signature of a departure is over."""
     return _LEFT + label + instance + incarnation.to_bytes(8, "big")
 
 
-def vote_text(label: bytes, voter: bytes, subject: bytes, incarnation: int, stamp: int) -> bytes:
+def vote_text(label: bytes, voter: InstanceId, subject: InstanceId, incarnation: int, stamp: int) -> bytes:
     """What the signature of a vote is over: everything but its age, with whole instances."""
     return _VOTE + label + voter + subject + incarnation.to_bytes(8, "big") + stamp.to_bytes(8, "big")
 
 
-def signed_by(row: MemberState, signature: bytes, text: bytes) -> bool:
+def signed_by(row: MemberState, signature: Signature, text: bytes) -> bool:
     """Whether the member of a row signed a text. False where the row has no record, and so no keys."""
     if row.record is None:
         return False
@@ -173,7 +173,7 @@ def verify_record(row: MemberState, label: bytes, authority: Authority | None) -
 
 
 @functools.lru_cache(maxsize=4096)
-def _check_record(keys: bytes, signature: bytes, label: bytes, encoded: bytes) -> None:
+def _check_record(keys: bytes, signature: Signature, label: bytes, encoded: bytes) -> None:
     """Raises InvalidSignature, also for keys that nobody can use. What held is remembered, as claims are: each of many
     nodes in one process asks about the very same bytes, whose hashes Python keeps."""
     _verify(keys[:KEY_BYTES], signature, record_text(label, encoded))
@@ -182,13 +182,13 @@ def _check_record(keys: bytes, signature: bytes, label: bytes, encoded: bytes) -
 
 
 @functools.lru_cache(maxsize=4096)
-def _check(public: bytes, signature: bytes, text: bytes) -> None:
+def _check(public: bytes, signature: Signature, text: bytes) -> None:
     """Raises InvalidSignature. The same claims keep coming, so those that held are remembered; a flood of others
     displaces nothing, since what raises is not kept."""
     _verify(public, signature, text)
 
 
-def _verify(public: bytes, signature: bytes, text: bytes) -> None:
+def _verify(public: bytes, signature: Signature, text: bytes) -> None:
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, text)
     except ValueError:

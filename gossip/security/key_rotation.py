@@ -32,7 +32,7 @@ from rumormill.gossip.security.seal import HEADER
 from rumormill.gossip.state import NodeState
 from rumormill.gossip.wire import KeyRingReport, KeyRingUpdate, encode_message
 from rumormill.membership.member_state import MemberState
-from rumormill.membership.record import Address
+from rumormill.membership.record import Address, MemberId
 
 LINGER = 2.0
 """Seconds for which a removed key still opens what was under way. Larger: a stolen key is good for longer."""
@@ -105,8 +105,8 @@ class KeyRotation:
         self.version = version
         self._lingering: dict[bytes, float] = {}
         self._next_compare = state.now + COMPARE_EVERY if version else math.inf
-        self._audit: dict[bytes, KeyRingReport] = {}
-        self._asked: dict[bytes, float] = {}
+        self._audit: dict[MemberId, KeyRingReport] = {}
+        self._asked: dict[MemberId, float] = {}
         self._audit_until = NEVER
         self._next_ask = math.inf
         self.deadline = math.inf
@@ -310,7 +310,7 @@ class KeyRotation:
         text = self._of_a_removed_key(peer, key_id) if removed else _UNOPENED[reason].format(where=peer, key=key_id)
         self._state.complain("seal", home, text)
 
-    def _peer(self, sender: bytes, source: Address) -> tuple[str, Address]:
+    def _peer(self, sender: MemberId, source: Address) -> tuple[str, Address]:
         """Who it says to be, in words, and where that member lives; another may have handed on what it sealed."""
         row = self._state.table.get(sender)
         if row is None or row.address is None:

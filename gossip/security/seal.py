@@ -34,13 +34,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from rumormill.gossip.security.credentials import KEY_BYTES, MemberKeys
 from rumormill.gossip.security.keyring import KeyRing, key_id_of
-from rumormill.membership.record import MEMBER_ID_BYTES, instance_of
+from rumormill.membership.record import InstanceId, MemberId, instance_of, member_id_of
 
 HEADER = struct.Struct("!BB8s8s8sQ")
+_PARTIES, _PARTIES_AT = struct.Struct("8s8s"), 10
 TAG_BYTES = 16
 HEADER_BYTES = HEADER.size
 OVERHEAD = HEADER_BYTES + TAG_BYTES
-UNKNOWN_RECEIVER = bytes(8)
+UNKNOWN_RECEIVER = MemberId(bytes(8))
 """The receiver half of a datagram to an address whose tenant is not known."""
 
 WINDOW = 1024
@@ -110,7 +111,7 @@ class SealPeer(ReplayWindow):
 
     __slots__ = ("agreement", "group", "instance", "key_in", "key_out", "opener", "sealer", "shared")
 
-    def __init__(self, instance: bytes, agreement: bytes, highest: int) -> None:
+    def __init__(self, instance: InstanceId, agreement: bytes, highest: int) -> None:
         super().__init__(highest)
         self.instance = instance
         self.agreement = agreement
@@ -150,9 +151,9 @@ class Seal:
         self.member_id = keys.member_id
         self.counter = 0
         self._keys = keys
-        self.peers: dict[bytes, SealPeer] = {}
+        self.peers: dict[MemberId, SealPeer] = {}
         """By half: those we can seal for, and open."""
-        self._retired: dict[bytes, int] = {}
+        self._retired: dict[MemberId, int] = {}
         """The last counters of those we forgot: should they come back, what they sent before does not."""
         self._at_hand: deque[SealPeer] = deque()
         self.kinds: tuple[int, ...] = ()
@@ -175,11 +176,11 @@ class Seal:
     def meet(self, public: bytes) -> None:
         """Be ready to talk with the member of these public keys."""
         instance = instance_of(public)
-        member_id = instance[:MEMBER_ID_BYTES]
+        member_id = member_id_of(instance)
         if member_id not in self.peers:
             self.peers[member_id] = SealPeer(instance, public[KEY_BYTES:], self._retired.pop(member_id, 0))
 
-    def forget(self, member_id: bytes) -> None:
+    def forget(self, member_id: MemberId) -> None:
         """A member's row and tombstone are gone. Its last counter is kept, and of these as many as fit."""
         peer = self.peers.pop(member_id, None)
         if peer is not None and peer.highest:
@@ -189,7 +190,7 @@ class Seal:
 
     # --- sealing
 
-    def seal(self, receiver: bytes, payload: bytes) -> bytes:
+    def seal(self, receiver: MemberId, payload: bytes) -> bytes:
         """Payload to datagram, for a member we :meth:`meet`. Raises KeyError for others, and
         :class:`CounterExhausted`."""
         primary = self._primary
@@ -206,7 +207,7 @@ class Seal:
         sealer = peer.sealer or self._equip(peer)[0]
         return header + sealer.encrypt(_NONCE_PREFIX + count, payload, header)
 
-    def seal_for_stranger(self, receiver: bytes, payload: bytes) -> bytes:
+    def seal_for_stranger(self, receiver: MemberId, payload: bytes) -> bytes:
         """Payload to datagram, for somebody who may not know us (or :data:`UNKNOWN_RECEIVER` known)."""
         if not self._primary:
             return self._header(_PLAIN, receiver) + payload
@@ -214,7 +215,7 @@ class Seal:
         cipher = _stranger_cipher(self._primary, self.label, self.member_id)
         return header + cipher.encrypt(_NONCE_PREFIX + header[26:], payload, header)
 
-    def _header(self, kind: int, receiver: bytes) -> bytes:
+    def _header(self, kind: int, receiver: MemberId) -> bytes:
         self.counter = counter = self.counter + 1
         if counter >= LAST_COUNTER:
             raise CounterExhausted
@@ -222,7 +223,7 @@ class Seal:
 
     # --- opening
 
-    def parties(self, data: bytes) -> tuple[bytes, bytes]:
+    def parties(self, data: bytes) -> tuple[MemberId, MemberId]:
         """Who a datagram claims to be from and for (halves), before anything is believed.
 
         Raises :class:`DecryptError` for what is too short, of another version, kind or pool, or under a key we lack.
@@ -236,14 +237,14 @@ class Seal:
             raise DecryptError("label")
         if kind != _PLAIN and data[1] not in self._keys_by_id:
             raise DecryptError("unknown_key")
-        return data[10:18], data[18:26]
+        return _PARTIES.unpack_from(data, _PARTIES_AT)
 
     @staticmethod
     def for_stranger(data: bytes) -> bool:
         """Whether it is sealed in the way of those who do not know each other yet."""
         return data[0] == STRANGER
 
-    def open(self, data: bytes, sender: bytes) -> bytes:
+    def open(self, data: bytes, sender: MemberId) -> bytes:
         """The payload of a datagram from a member we :meth:`meet`, once. Raises :class:`DecryptError`."""
         if not self._primary:
             return data[HEADER_BYTES:]
@@ -266,7 +267,7 @@ class Seal:
             return payload
         raise DecryptError("key")
 
-    def open_from_stranger(self, data: bytes, sender: bytes) -> bytes:
+    def open_from_stranger(self, data: bytes, sender: MemberId) -> bytes:
         """The payload of a datagram :meth:`for_stranger`: from a holder of the group key, whoever it is. Raises
         :class:`DecryptError`."""
         for key in self._keys_by_id.get(data[1], ()):
@@ -308,7 +309,7 @@ def _derived(secret: bytes, label: bytes, purpose: bytes, length: int = KEY_BYTE
 
 
 @functools.lru_cache(maxsize=1024)
-def _stranger_cipher(group_key: bytes, label: bytes, sender: bytes) -> AESGCM:
+def _stranger_cipher(group_key: bytes, label: bytes, sender: MemberId) -> AESGCM:
     return AESGCM(_derived(group_key, label, b"rumormill 1 stranger" + sender))
 
 

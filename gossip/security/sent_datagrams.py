@@ -7,7 +7,7 @@ behind the other in one buffer, and are searched when somebody asks.
 
 from __future__ import annotations
 
-from rumormill.membership.record import Address
+from rumormill.membership.record import Address, MemberId
 
 MARK_BYTES = 8
 MAX_SENT_REMEMBERED = 512
@@ -17,22 +17,22 @@ MAX_SENT_REMEMBERED = 512
 class SentDatagrams:
     """The latest datagrams of one member: how each ended, where it went, and for which half it was."""
 
-    __slots__ = ("_ends", "_halves", "_older", "_targets")
+    __slots__ = ("_ends", "_member_ids", "_older", "_targets")
 
     def __init__(self) -> None:
         self._ends = bytearray()
         self._targets: list[Address] = []
-        self._halves: list[bytes] = []
+        self._member_ids: list[MemberId] = []
         self._older: SentDatagrams | None = None
 
-    def note(self, datagram: bytes, target: Address, member_id: bytes) -> None:
+    def note(self, datagram: bytes, target: Address, member_id: MemberId) -> None:
         if len(self._targets) >= MAX_SENT_REMEMBERED:
             self._turn_over()
         self._ends += datagram[-MARK_BYTES:]
         self._targets.append(target)
-        self._halves.append(member_id)
+        self._member_ids.append(member_id)
 
-    def take(self, mark: bytes, target: Address) -> bytes | None:
+    def take(self, mark: bytes, target: Address) -> MemberId | None:
         """For which half the datagram was that ended so and went to an address; each is told once.
 
         Sealed, no two end alike. In plaintext the heartbeats of one moment do, so the address decides.
@@ -42,12 +42,12 @@ class SentDatagrams:
             place, odd = divmod(at, MARK_BYTES)
             if not odd and self._targets[place] == target:
                 del self._ends[at : at + MARK_BYTES], self._targets[place]
-                return self._halves.pop(place)
+                return self._member_ids.pop(place)
             at = self._ends.find(mark, at + 1)
         return self._older.take(mark, target) if self._older is not None else None
 
     def _turn_over(self) -> None:
         """What was written last becomes the older half, and the half before it is forgotten."""
         older = SentDatagrams()
-        older._ends, older._targets, older._halves = self._ends, self._targets, self._halves
-        self._ends, self._targets, self._halves, self._older = bytearray(), [], [], older
+        older._ends, older._targets, older._member_ids = self._ends, self._targets, self._member_ids
+        self._ends, self._targets, self._member_ids, self._older = bytearray(), [], [], older

@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable
 from rumormill.gossip.security.credentials import Authority, leave_text, signed_by, verify_record, vote_text
 from rumormill.gossip.wire import SignedVote
 from rumormill.membership.member_state import MemberState
+from rumormill.membership.record import MemberId, Signature
 
 MAX_CHECKS_PER_TURN = 32
 """Checks between two servings of the timers: some 3 ms."""
@@ -80,7 +81,7 @@ class SignatureVerifier:
             self._on_stranger(row)
         return self._judge(good, bearer, now)
 
-    def of_leave(self, row: MemberState, incarnation: int, signature: bytes, bearer: Hashable, now: float) -> bool:
+    def of_leave(self, row: MemberState, incarnation: int, signature: Signature, bearer: Hashable, now: float) -> bool:
         """Whether the subject of a row said that it leaves."""
         if not self._may_check(bearer, now):
             return False
@@ -96,7 +97,7 @@ class SignatureVerifier:
         text = vote_text(self._label, voter.instance, subject.instance, incarnation, vote.stamp)
         return self._judge(signed_by(voter, vote.signature, text), bearer, now)
 
-    def hears(self, member_id: bytes, now: float) -> bool:
+    def hears(self, member_id: MemberId, now: float) -> bool:
         """Whether a datagram that claims to be from this member is to be opened, as far as signatures are concerned.
 
         Who makes up such a claim uses up what is still heard of a liar, and silences nobody else.
