@@ -6,17 +6,29 @@ exit codes and the error classes. A test compares the pages with what this modul
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 import textwrap
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
 import click
 import msgspec
+from page_text import (
+    all_subclasses,
+    anchor,
+    attribute_docs,
+    attribute_docs_of_module,
+    by_exit_code,
+    code,
+    fenced,
+    first_paragraph,
+    json_text,
+    one_line,
+    page,
+    table,
+)
 
 import rumormill.client
 from rumormill.cli.exit_codes import CliError
@@ -33,9 +45,6 @@ from rumormill.sidecar.settings import description_of, fields
 from rumormill.sidecar.settings_sources import variable_of
 
 PAGES = Path(__file__).parent / "reference"
-NOTE = (
-    "<!-- Made by docs/generate.py from the code. Do not edit: change the code and run `make docs-reference`. -->\n\n"
-)
 MEMBER = "`agent`"
 SHARED = {"http", "http_token_file", "http_ca", "http_cert", "http_key", "output"}
 """Options of every verb that asks a sidecar."""
@@ -51,9 +60,9 @@ def settings_page() -> str:
             reload = "where TLS is on before and after"
         else:
             reload = "no"
-        value = "" if isinstance(field.default, bool) else _code(metavar)
+        value = "" if isinstance(field.default, bool) else code(metavar)
         rows.append((f"`{field.encode_name}`", value, _default(field), about, reload))
-    return _page(
+    return page(
         "Settings",
         "Every setting has one name in three places: the flag `--key-file`, the variable "
         f"`{variable_of('key-file')}` and the TOML key `key-file`. A flag wins over a variable. A variable wins over "
@@ -61,7 +70,7 @@ def settings_page() -> str:
         "Times have a unit: `200ms`, `1s`, `2m`. IPv6 addresses stand in brackets: `[::1]:7946`. Several values are "
         "repeated flags, commas in a variable, or a list in TOML. An unknown key is refused, and the message names the "
         "nearest known one.",
-        _table(("setting", "value", "default", "meaning", "changes on reload"), rows),
+        table(("setting", "value", "default", "meaning", "changes on reload"), rows),
         "[How to run an agent](../run/agent.md) says how to choose the ones that matter.",
     )
 
@@ -81,15 +90,15 @@ def verbs_page() -> str:
     verbs = [(f"[`{name}`](#rumormill-{name})", verb.about) for name, verb in VERBS.items()]
     asking = command_line.get_command(context, "status")
     assert asking is not None
-    sections = [_table(("verb", "what it does"), verbs)]
+    sections = [table(("verb", "what it does"), verbs)]
     for name in VERBS:
         command = command_line.get_command(context, name)
         assert command is not None
         sections += _verb(command, f"rumormill {name}", context, level=2)
     shared = [option for option in asking.params if isinstance(option, click.Option) and option.name in SHARED]
     sections.append("## Options of every verb that asks a sidecar")
-    sections.append(_table(("option", "meaning"), [_option(option, context) for option in shared]))
-    return _page(
+    sections.append(table(("option", "meaning"), [_option(option, context) for option in shared]))
+    return page(
         "Verbs",
         "`rumormill VERB --help` shows the same text. `rumormill --version` says which version runs. "
         "[Exit codes](exit-codes.md) have a page of their own.",
@@ -100,14 +109,14 @@ def verbs_page() -> str:
 def _verb(command: click.Command, title: str, parent: click.Context, *, level: int) -> Iterator[str]:
     context = click.Context(command, info_name=title.rpartition(" ")[2], parent=parent)
     yield f"{'#' * level} {title}"
-    yield _fenced(" ".join([title, *command.collect_usage_pieces(context)]))
+    yield fenced(" ".join([title, *command.collect_usage_pieces(context)]))
     yield from _help_text(command.help or "")
     options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
     if title == "rumormill agent":
         yield "Its flags are the [settings](settings.md), and `--config FILE`."
     own = [option for option in options if option.name not in SHARED]
     if title != "rumormill agent" and own:
-        yield _table(("option", "meaning"), [_option(option, context) for option in own])
+        yield table(("option", "meaning"), [_option(option, context) for option in own])
     if len(own) < len(options) and title != "rumormill agent":
         yield "And the [options of every verb that asks a sidecar](#options-of-every-verb-that-asks-a-sidecar)."
     if isinstance(command, click.Group):
@@ -127,7 +136,7 @@ def _option(option: click.Option, context: click.Context) -> tuple[str, str]:
         notes.append("Required.")
     elif isinstance(option.default, int | float | str) and not isinstance(option.default, bool):
         notes.append(f"Default: `{option.default}`.")
-    return _code(flags + metavar), " ".join([option.help or "", *notes])
+    return code(flags + metavar), " ".join([option.help or "", *notes])
 
 
 def _help_text(text: str) -> Iterator[str]:
@@ -142,15 +151,15 @@ def _help_text(text: str) -> Iterator[str]:
 def _example(part: str) -> Iterator[str]:
     """Sentences above indented commands: the sentences as text, the commands as a block."""
     lines = part.splitlines()
-    code = [line for line in lines if line.startswith("  ")]
-    if not code:
+    indented = [line for line in lines if line.startswith("  ")]
+    if not indented:
         yield "<br>\n".join(line.strip() for line in lines)
         return
-    first = lines.index(code[0])
-    last = len(lines) - lines[::-1].index(code[-1])
+    first = lines.index(indented[0])
+    last = len(lines) - lines[::-1].index(indented[-1])
     if lines[:first]:
         yield " ".join(lines[:first])
-    yield _fenced(textwrap.dedent("\n".join(lines[first:last])))
+    yield fenced(textwrap.dedent("\n".join(lines[first:last])))
     if lines[last:]:
         yield " ".join(lines[last:])
 
@@ -160,9 +169,9 @@ def http_page() -> str:
     schemas = document["components"]["schemas"]
     structs = {kind.__name__: kind for route in ROUTES for kind in (route.answer, route.body) if kind is not None}
     sections: list[str] = [
-        _table(
+        table(
             ("route", "what it answers"),
-            [(f"[`{r.method} {r.path}`](#{_anchor(f'{r.method} {r.path}')})", r.summary) for r in ROUTES],
+            [(f"[`{r.method} {r.path}`](#{anchor(f'{r.method} {r.path}')})", r.summary) for r in ROUTES],
         )
     ]
     for route in ROUTES:
@@ -171,7 +180,7 @@ def http_page() -> str:
     sections.append("## Bodies")
     for name in sorted(schemas):
         sections += _schema(name, schemas[name], structs)
-    return _page(
+    return page(
         "HTTP API",
         document["info"]["description"],
         "`GET /openapi.json` gives the same as OpenAPI 3.1. Every error is `application/problem+json` "
@@ -188,31 +197,31 @@ def _route(title: str, operation: dict[str, Any]) -> Iterator[str]:
             (
                 f"`{p['name']}`" + (" (header)" if p["in"] == "header" else ""),
                 _kind(p["schema"]),
-                "required" if p.get("required") else _json(p["schema"].get("default", "")),
+                "required" if p.get("required") else json_text(p["schema"].get("default", "")),
                 p.get("description", ""),
             )
             for p in operation["parameters"]
         ]
-        yield _table(("parameter", "type", "default", "meaning"), rows)
+        yield table(("parameter", "type", "default", "meaning"), rows)
     if "requestBody" in operation:
         yield f"Takes {_kind(operation['requestBody']['content']['application/json']['schema'])} as JSON."
     rows = []
     for status, response in sorted(operation["responses"].items()):
         media, content = next(iter(response.get("content", {}).items()), ("", {}))
         body = _kind(content["schema"]) if content else ""
-        rows.append((status, response["description"], body, _code(media) if media else ""))
-    yield _table(("status", "meaning", "body", "media type"), rows)
+        rows.append((status, response["description"], body, code(media) if media else ""))
+    yield table(("status", "meaning", "body", "media type"), rows)
 
 
 def _schema(name: str, schema: dict[str, Any], structs: dict[str, type]) -> Iterator[str]:
     yield f"### {name}"
     if schema.get("description"):
-        yield _plain(schema["description"])
+        yield one_line(schema["description"])
     if "properties" not in schema:
         yield _kind(schema)
         return
     kind = _struct_named(name, structs)
-    docs = attribute_docs(kind) if kind else {}
+    docs: dict[str, str] = attribute_docs(kind) if kind else {}
     rows = [
         (
             f"`{field}`",
@@ -222,12 +231,12 @@ def _schema(name: str, schema: dict[str, Any], structs: dict[str, type]) -> Iter
         )
         for field, described in schema["properties"].items()
     ]
-    yield _table(("field", "type", "", "meaning"), rows)
+    yield table(("field", "type", "", "meaning"), rows)
 
 
 def _struct_named(name: str, structs: dict[str, type]) -> type | None:
     """The class behind a schema: one of the routes' own, or one that stands inside them."""
-    ours = (kind for kind in _all_subclasses(msgspec.Struct) if kind.__module__.startswith("rumormill."))
+    ours = (kind for kind in all_subclasses(msgspec.Struct) if kind.__module__.startswith("rumormill."))
     return structs.get(name) or next((kind for kind in ours if kind.__name__ == name), None)
 
 
@@ -235,7 +244,7 @@ def _kind(schema: dict[str, Any]) -> str:
     """A JSON schema in a few words."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
-        return f"[{name}](#{_anchor(name)})"
+        return f"[{name}](#{anchor(name)})"
     if "anyOf" in schema:
         return " or ".join(_kind(choice) for choice in schema["anyOf"])
     if "enum" in schema:
@@ -264,16 +273,16 @@ def metrics_page() -> str:
         "rumormill_client_request_seconds": "How long these requests took until the head of the answer.",
     }
     client = [(name, kind, labels, meanings[name.strip("`")]) for name, kind, labels, _ in client]
-    return _page(
+    return page(
         "Metrics",
         "## Of a sidecar",
         "`GET /metrics` gives these to Prometheus. The same figures are in `GET /v1/status`. "
         "[Counters](counters.md) says what each value of the label `what` counts.",
-        _table(("metric", "type", "labels", "meaning"), sidecar),
+        table(("metric", "type", "labels", "meaning"), sidecar),
         "## Of a client",
         "`rumormill.client.figures` counts these; `Figures.prometheus()` writes them. "
         "[Canary releases](../run/canary.md) says how a caller keeps them.",
-        _table(("metric", "type", "labels", "meaning"), client),
+        table(("metric", "type", "labels", "meaning"), client),
     )
 
 
@@ -305,15 +314,15 @@ def exit_codes_page() -> str:
     constants = attribute_docs_of_module(exit_codes)
     rows: list[tuple[int, str, str]] = [(0, "all", "Done. An agent has drained its worker and left the pool.")]
     rows += [(cast("int", getattr(exit_codes, name)), "verbs", text) for name, text in constants.items()]
-    rows += [(kind.exit_code, "verbs", _first(kind)) for kind in _subclasses(CliError)]
-    rows += [(kind.exit_code, MEMBER, _first(kind)) for kind in _subclasses(AgentError)]
+    rows += [(kind.exit_code, "verbs", first_paragraph(kind)) for kind in by_exit_code(CliError)]
+    rows += [(kind.exit_code, MEMBER, first_paragraph(kind)) for kind in by_exit_code(AgentError)]
     rows.append((128, MEMBER, "A second signal, number n, ended the process at once."))
     ordered = sorted(set(rows), key=lambda row: (row[0], row[1] != "all", row[1], row[2]))
-    table = [(str(code) if code != 128 else "128 + n", who, text) for code, who, text in ordered]
-    return _page(
+    lines = [(str(number) if number != 128 else "128 + n", who, text) for number, who, text in ordered]
+    return page(
         "Exit codes",
         "Scripts may branch on these: they are a contract.",
-        _table(("code", "of", "meaning"), table),
+        table(("code", "of", "meaning"), lines),
     )
 
 
@@ -321,20 +330,20 @@ def errors_page() -> str:
     offered = [getattr(rumormill.client, name) for name in rumormill.client.__all__]
     raised = [kind for kind in offered if isinstance(kind, type) and issubclass(kind, Exception)]
     client = [
-        (f"`{kind.__name__}`", f"`{_httpx_parent(kind)}`", _plain(inspect.cleandoc(kind.__doc__ or "")))
+        (f"`{kind.__name__}`", f"`{_httpx_parent(kind)}`", one_line(inspect.cleandoc(kind.__doc__ or "")))
         for kind in sorted(raised, key=lambda k: [c.__name__ for c in reversed(k.__mro__)])
     ]
-    agent = [(f"`{kind.__name__}`", str(kind.exit_code), _first(kind)) for kind in _subclasses(AgentError)]
-    return _page(
+    agent = [(f"`{kind.__name__}`", str(kind.exit_code), first_paragraph(kind)) for kind in by_exit_code(AgentError)]
+    return page(
         "Errors",
         "## What a client raises",
         "All of them are `httpx.TransportError`, so code that handles httpx's errors handles these. Other errors are "
         "raised as they are: the caller's own mistakes (`httpx.LocalProtocolError`), its time limits "
         "(`httpx.ReadTimeout` and its kin), and errors of its own body stream.",
-        _table(("error", "is a", "meaning"), client),
+        table(("error", "is a", "meaning"), client),
         "## Why an agent does not start, or ends",
         "The agent writes one line that says what is wrong, and one that says what to do. It then ends with this code.",
-        _table(("error", "exit code", "meaning"), agent),
+        table(("error", "exit code", "meaning"), agent),
         "## What the endpoint answers",
         "Errors are `application/problem+json` (RFC 9457) with a `hint`: see [Problem](http.md#problem). A sidecar "
         "that is full answers 503 with `Retry-After: 1`.",
@@ -344,81 +353,6 @@ def errors_page() -> str:
 def _httpx_parent(kind: type) -> str:
     parent = kind.__mro__[1]
     return f"httpx.{parent.__name__}" if parent.__module__.startswith("httpx") else parent.__name__
-
-
-def attribute_docs(kind: type) -> dict[str, str]:
-    """The docstrings that stand behind a class's fields, its base classes' included."""
-    docs: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        if base.__module__.startswith("rumormill."):
-            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
-            docs.update(_docs_in(cast("ast.ClassDef", tree.body[0]).body))
-    return docs
-
-
-def attribute_docs_of_module(module: Any) -> dict[str, str]:
-    return _docs_in(ast.parse(inspect.getsource(module)).body)
-
-
-def _docs_in(body: list[ast.stmt]) -> dict[str, str]:
-    docs = {}
-    for before, after in pairwise(body):
-        target = before.target if isinstance(before, ast.AnnAssign) else None
-        if isinstance(before, ast.Assign):
-            target = cast("ast.Name", before.targets[0])
-        if isinstance(target, ast.Name) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            docs[target.id] = _plain(inspect.cleandoc(str(after.value.value)))
-    return docs
-
-
-def _all_subclasses(kind: type) -> Iterator[type]:
-    for inner in kind.__subclasses__():
-        yield inner
-        yield from _all_subclasses(inner)
-
-
-def _subclasses(kind: type) -> list[Any]:
-    return sorted(_all_subclasses(kind), key=lambda k: (k.exit_code, k.__name__))
-
-
-def _first(kind: type) -> str:
-    return _plain(inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[0])
-
-
-def _plain(text: str) -> str:
-    """One line of Markdown from a docstring."""
-    text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text)
-    return " ".join(text.replace("``", "`").split())
-
-
-def _json(value: Any) -> str:
-    return f"`{msgspec.json.encode(value).decode()}`" if value != "" else ""
-
-
-def _code(text: str) -> str:
-    return f"`{text}`" if text else ""
-
-
-def _fenced(text: str) -> str:
-    return f"```text\n{text}\n```"
-
-
-def _anchor(title: str) -> str:
-    """As Python-Markdown makes it of a heading."""
-    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower())
-
-
-def _table(head: tuple[str, ...], rows: list[Any]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _page(title: str, *parts: str) -> str:
-    return NOTE + "\n\n".join((f"# {title}", *parts)) + "\n"
 
 
 def pages() -> dict[str, str]:

@@ -22,7 +22,7 @@ from rumormill.sidecar.settings_sources import load, variable_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BY_HAND = [page for page in PAGES if "Made from the code" not in page.read_text()[:100]]
+BY_HAND = [page for page in PAGES if "docs/generate.py" not in page.read_text()[:100]]
 EXTENSIONS = {"rumormill_worker", "rumormill_attempts"}
 """Of a client's responses."""
 
