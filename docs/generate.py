@@ -207,8 +207,8 @@ def _route(title: str, operation: dict[str, Any]) -> Iterator[str]:
         yield f"Takes {_kind(operation['requestBody']['content']['application/json']['schema'])} as JSON."
     rows = []
     for status, response in sorted(operation["responses"].items()):
-        media, content = next(iter(response.get("content", {}).items()), ("", {}))
-        body = _kind(content["schema"]) if content else ""
+        media = next(iter(response.get("content", ())), "")
+        body = _kind(response["content"][media]["schema"]) if media else ""
         rows.append((status, response["description"], body, code(media) if media else ""))
     yield table(("status", "meaning", "body", "media type"), rows)
 

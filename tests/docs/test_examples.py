@@ -79,6 +79,14 @@ def test_python_reads_the_blocks_of_python(page: Path) -> None:
         compile(block, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
+@pytest.mark.parametrize("page", BY_HAND, ids=lambda page: str(page.relative_to(ROOT)))
+def test_numbers_and_words_are_written_in_one_way(page: Path) -> None:
+    """0.5 and not .5; American spelling."""
+    text = re.sub(r"`[^`]*`|^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert re.findall(r"(?<![\w.\])])\.\d+", text) == []
+    assert re.findall(r"\b\w*(?:isation|olour|aviour|eighbour|efence|centre|grey)\b", text) == []
+
+
 def test_the_world_of_the_simulation_page_does_what_it_says() -> None:
     (block,) = blocks(ROOT / "docs" / "understand" / "simulation.md", "python")
     exec(compile(block, "simulation.md", "exec"), {})
