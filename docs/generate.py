@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import click
 import msgspec
+from field_meanings import USUAL
 from page_text import (
     all_subclasses,
     anchor,
@@ -226,12 +227,12 @@ def _schema(name: str, schema: dict[str, Any], structs: dict[str, type]) -> Iter
         (
             f"`{field}`",
             _kind(described),
-            "" if field in schema.get("required", ()) else "optional",
-            described.get("description", "") or docs.get(field, ""),
+            "always" if field in schema.get("required", ()) else "optional",
+            described.get("description", "") or docs.get(field, "") or USUAL.get(field, ""),
         )
         for field, described in schema["properties"].items()
     ]
-    yield table(("field", "type", "", "meaning"), rows)
+    yield table(("field", "type", "there", "meaning"), rows)
 
 
 def _struct_named(name: str, structs: dict[str, type]) -> type | None:
