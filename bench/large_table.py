@@ -50,7 +50,7 @@ class LargeCrowd:
             self.members[node._state.me.member_id] = node
             self.feeder._updates.apply(node._state.me, quietly=True)
             node._state.table = self.feeder._state.table  # all who live here know the same
-            node._failure_detector.reconsider = _never  # type: ignore[method-assign]  # and watch nobody
+            node._failure_detector.reassign_monitors = _never  # type: ignore[method-assign]  # and watch nobody
         self.agent: MemberState | None = None
         self.gaps: list[float] = []
         """Seconds between the agent's heartbeats to one member."""

@@ -213,7 +213,7 @@ class DatagramDispatch:
 
     def _misdirected(self, data: bytes, sender: MemberId, receiver: MemberId, source: Address) -> None:
         """For another instance: an ack we hand back, or meant for whoever lived here before us."""
-        if self._probes.hand_back(sender, receiver, data):
+        if self._probes.relay_ack(sender, receiver, data):
             return
         self._state.counters["dropped_receiver"] += 1
         if not self._state.seal.for_stranger(data):
@@ -274,14 +274,14 @@ class DatagramDispatch:
                 beat = message
                 break
         if beat is None:
-            self._failure_detector.alive(row.member_id, state.now)
-        elif not self._failure_detector.heartbeat(row, beat):
+            self._failure_detector.on_sign_of_life(row.member_id, state.now)
+        elif not self._failure_detector.on_heartbeat(row, beat):
             state.counters["stale_heartbeats"] += 1
             return None
         state.heard_anyone = state.now
-        if self._partition_guard.sign_of_life(row.member_id):
+        if self._partition_guard.on_sign_of_life(row.member_id):
             self._reunited()
-        elif self._partition_guard.mute and row.member_id in self._partition_guard.own_suspicions:
+        elif self._partition_guard.outbound_cut and row.member_id in self._partition_guard.local_suspicions:
             self._updates.withdraw(row.member_id)
         return beat
 
@@ -318,7 +318,7 @@ class DatagramDispatch:
                 self._join.hear_welcome(message, source)
             case UnknownSender():
                 if (asked := self._join.hear_who(message, source)) is not None and asked.member_id != sender:
-                    self._failure_detector.refused(asked.member_id)
+                    self._failure_detector.on_address_reused(asked.member_id)
 
     def _handlers(self) -> dict[type, Callable[[Any, MemberState, Address], object]]:
         """Which part takes a member's message, by its type. Heartbeats have done their work as a sign of life."""
@@ -327,7 +327,7 @@ class DatagramDispatch:
             Ping: self._hear_ping,
             Ack: self._hear_ack,
             PingRequest: self._hear_ping_request,
-            IndirectAck: lambda heard, _sender, _source: self._failure_detector.heard_of(heard),
+            IndirectAck: lambda heard, _sender, _source: self._failure_detector.on_indirect_ack(heard),
             Alive: self._hear_row,
             PolicyMessage: self._hear_policy,
             Suspect: lambda claim, sender, _: claims.hear_suspect(claim, sender),
@@ -354,15 +354,15 @@ class DatagramDispatch:
 
     def _hear_ping(self, ping: Ping, sender: MemberState, source: Address) -> None:
         if self._may(self._asked, sender.member_id):
-            self._probes.answer(ping, sender, source)
+            self._probes.on_ping(ping, sender, source)
 
     def _hear_ack(self, ack: Ack, sender: MemberState, _source: Address) -> None:
-        if self._probes.acked(ack, sender) and self._partition_guard.heard_us(sender.member_id):
+        if self._probes.on_ack(ack, sender) and self._partition_guard.on_heard_by_peer(sender.member_id):
             self._reunited()
 
     def _hear_ping_request(self, request: PingRequest, sender: MemberState, _source: Address) -> None:
         if self._may(self._asked, sender.member_id):
-            self._probes.help(request, sender)
+            self._probes.on_ping_request(request, sender)
 
     def _hear_sum(self, opening: SyncDigest, sender: MemberState, _source: Address) -> None:
         if self._may(self._syncs, sender.member_id):
@@ -389,8 +389,8 @@ class DatagramDispatch:
         """What is drained after a pause of our own holds no valid vote."""
         if not self.waking:
             self._updates.hear_vote(vote, sender)
-            self._icmp_evidence.heard_vote(vote.subject)
+            self._icmp_evidence.on_vote(vote.subject)
 
     def _hear_death(self, death: Dead, sender: MemberState, _source: Address) -> None:
         self._updates.hear_death(death, sender, stale=self.waking)
-        self._icmp_evidence.heard_death(death.subject)
+        self._icmp_evidence.on_death_claim(death.subject)

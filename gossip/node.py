@@ -194,7 +194,7 @@ class Node:
         if self._quiet:
             return
         self._step_to(now)
-        self._icmp_evidence.refused_untrusted(datagram, address)
+        self._icmp_evidence.on_refusal_untrusted(datagram, address)
         self._end_step()
 
     def handle_timer(self, now: float) -> None:
@@ -215,8 +215,8 @@ class Node:
             return
         reception.waking = False
         reception.go_on()
-        if state.isolated and self._partition_guard.alone:
-            self._failure_detector.stale = True
+        if state.isolated and self._partition_guard.may_evict_alone:
+            self._failure_detector.reassignment_due = True
         before = state.connectivity
         self._partition_guard.tick()
         if state.connectivity is not before:
@@ -446,8 +446,8 @@ class Node:
         detector, spread = self._failure_detector, self._broadcast
         if self._state.table.touched:
             self._view_builder.note()
-        if detector.stale:
-            detector.reconsider()
+        if detector.reassignment_due:
+            detector.reassign_monitors()
             only_life = False
         if spread.fresh:
             spread.flush()
@@ -491,8 +491,8 @@ class Node:
         state.outbox.clear()
         state.heard_anyone = now
         self._leave_protocol.restart()
-        self._votes.void_all()
-        self._partition_guard.void()
+        self._votes.clear_all()
+        self._partition_guard.reset()
         self._broadcast.restart()
         self._probes.restart()
         self._icmp_evidence.restart()
@@ -505,27 +505,27 @@ class Node:
         """We have come to be isolated, in another way than before, or not any more."""
         if not self._state.isolated:
             self._reunited()
-        elif self._partition_guard.deaf:
+        elif self._partition_guard.inbound_cut:
             self._updates.miss_everybody()
-        self._failure_detector.stale = True
+        self._failure_detector.reassignment_due = True
 
     def _reunited(self) -> None:
         """Our isolation is over: like waking, and the suspicions we never spread are withdrawn."""
         state = self._state
-        self._votes.void_all()
+        self._votes.clear_all()
         state.heard_anyone = state.now
-        for member_id in list(self._partition_guard.own_suspicions):
-            missed_since = self._partition_guard.missed_since(member_id)
+        for member_id in list(self._partition_guard.local_suspicions):
+            missed_since = self._partition_guard.missing_since(member_id)
             if self._updates.withdraw(member_id):
-                self._partition_guard.withdrawn(member_id, missed_since)
-        self._partition_guard.own_suspicions.clear()
+                self._partition_guard.on_suspicion_withdrawn(member_id, missed_since)
+        self._partition_guard.local_suspicions.clear()
         self._failure_detector.restart()
-        self._failure_detector.stale = True
+        self._failure_detector.reassignment_due = True
 
     def _changed(self, change: MemberChange) -> None:
         """A row changed: whoever depends on the table hears of it."""
         state, after = self._state, change.after
-        self._failure_detector.stale = True
+        self._failure_detector.reassignment_due = True
         self._anti_entropy.table_changed()
         self._flap_damping.note(change)
         if not self._join.joined and len(state.table) > 1:
@@ -540,7 +540,7 @@ class Node:
             if not state.leaving:
                 self._own_name.review()
         elif after.pending and (incumbent := state.table.settled.get(after.name)) and incumbent.present:
-            self._failure_detector.verify_soon(incumbent)
+            self._failure_detector.ping_if_monitored(incumbent)
 
     def _cloned(self) -> None:
         """Somebody else goes by our instance: a copy of this process or machine."""
@@ -552,5 +552,5 @@ class Node:
         return self._own_name.gives_way(rival, witness)
 
     def _rewritten(self) -> None:
-        self._failure_detector.stale = True
+        self._failure_detector.reassignment_due = True
         self._anti_entropy.table_changed()

@@ -223,7 +223,7 @@ class NodeState:
             self.seal = Seal(self.seal.keyring, self.cluster, keys)
         self._prefix = payload_prefix(self.me.generation, self.me.incarnation)
         self.table.apply(self.me)
-        self.voter_eligibility.meet(self.me.member_id)
+        self.voter_eligibility.note_known(self.me.member_id)
 
     def raise_incarnation(self, above: int = 0) -> None:
         """Say of ourselves what we say now, at an incarnation greater than ours and than ``above``."""

@@ -27,11 +27,11 @@ MAX_SUBJECTS_FACTOR = 8
 
 
 def monitors_of(
-    member_id: MemberId, table: MemberTable, count: int, host_of_elder: HostOfEstablished | None = None
+    member_id: MemberId, table: MemberTable, count: int, host_of_established: HostOfEstablished | None = None
 ) -> list[MemberId]:
     """The halves a member sends its heartbeats to: ``count`` unsuspected successors, suspects filling up if too few.
 
-    With ``host_of_elder``, also the next ones until two of distinct hosts are among them.
+    With ``host_of_established``, also the next ones until two of distinct hosts are among them.
     """
     monitors: list[MemberId] = []
     suspects: list[MemberId] = []
@@ -41,37 +41,37 @@ def monitors_of(
         if other in table.suspects:
             suspects.append(other)
             continue
-        host = host_of_elder(other, passed < count) if host_of_elder is not None else ""
+        host = host_of_established(other, passed < count) if host_of_established is not None else ""
         if passed < count or _needed(host, hosts):
             monitors.append(other)
         hosts.add(host)
         passed += 1
-        if passed >= count and (host_of_elder is None or _enough(hosts)):
+        if passed >= count and (host_of_established is None or _enough(hosts)):
             return monitors
     return monitors + suspects[: max(0, count - len(monitors))]
 
 
 def subjects_of(
-    member_id: MemberId, table: MemberTable, count: int, host_of_elder: HostOfEstablished | None = None
+    member_id: MemberId, table: MemberTable, count: int, host_of_established: HostOfEstablished | None = None
 ) -> list[MemberId]:
     """The halves a member expects heartbeats from: predecessors until ``count`` unsuspected ones are passed.
 
-    Suspects among them are watched as well. With ``host_of_elder``, also those further back who need this one.
+    Suspects among them are watched as well. With ``host_of_established``, also those further back who need this one.
     """
     subjects: list[MemberId] = []
     hosts: set[str] = set()
     nearest: deque[str] = deque(maxlen=count)
     """The hosts of the latest passed: they are among the K of the next."""
-    host = host_of_elder(member_id, False) if host_of_elder is not None else ""
+    host = host_of_established(member_id, False) if host_of_established is not None else ""
     passed = 0
     for other in _predecessors(member_id, table.present_ids):
         if passed < count or _needed(host, hosts.union(nearest)):
             subjects.append(other)
         if other not in table.suspects:
             passed += 1
-            if host_of_elder is not None:
-                hosts.add(host_of_elder(other, False))
-                nearest.append(host_of_elder(other, True))
+            if host_of_established is not None:
+                hosts.add(host_of_established(other, False))
+                nearest.append(host_of_established(other, True))
         if len(subjects) == MAX_SUBJECTS_FACTOR * count or (passed >= count and not _needed(host, hosts)):
             break
     return subjects

@@ -256,7 +256,7 @@ class MemberInvariants:
         return False
 
     def _few_at_once(self, life: ProcessLife, after: MemberState, now: int) -> None:
-        if life.node._partition_guard.alone or self._evidence.was_refused(life.host.key, after.member_id):
+        if life.node._partition_guard.may_evict_alone or self._evidence.was_refused(life.host.key, after.member_id):
             return
         evicted = life.evicted
         evicted.append(now)
@@ -272,7 +272,7 @@ class MemberInvariants:
         """Whose votes the observer holds, not too old, of those to whom the subject really was silent for so long."""
         node = life.node
         found = []
-        for vote in node._votes.held(after.member_id):
+        for vote in node._votes.all_votes(after.member_id):
             voter = self._registry.by_member_id(vote.voter)
             age = microseconds(node._state.now - vote.cast)
             if voter is None or vote.incarnation != after.incarnation or age > self._voting:

@@ -122,7 +122,7 @@ class FailureDetector:
         self._waited, self._waited_at = 0.0, state.now
         """How long heartbeats lately lay unread in our own socket: a maximum that fades, and as of when."""
         self._next_due = math.inf
-        self.stale = True
+        self.reassignment_due = True
         """Whether the table has changed since subjects and monitors were last computed."""
 
     @property
@@ -144,7 +144,7 @@ class FailureDetector:
             for watch in list(self.monitored.values()):
                 if state.now >= watch.until:
                     del self.monitored[watch.member_id]
-                    self.stale = True
+                    self.reassignment_due = True
                 elif state.now >= watch.due:
                     self._miss(watch)
             self._rearm()
@@ -154,28 +154,28 @@ class FailureDetector:
             self._start_probe()
         return not self._judged
 
-    def reconsider(self) -> None:
+    def reassign_monitors(self) -> None:
         """Compute anew whom we watch and who watches us. A subject taken over starts at zero, with a ping."""
         state, table = self._state, self._state.table
-        self.stale = False
+        self.reassignment_due = False
         monitors = dict.fromkeys(state.voter_eligibility.monitors_of(state.me.member_id))
-        monitors.update(dict.fromkeys(self._partition_guard.successors(state.settings.monitors)))
+        monitors.update(dict.fromkeys(self._partition_guard.extra_heartbeat_targets(state.settings.monitors)))
         self._monitors = [row for member_id in monitors if (row := table.get(member_id))]
-        if self._partition_guard.mute:  # who holds us dead sends us nothing
+        if self._partition_guard.outbound_cut:  # who holds us dead sends us nothing
             self.monitored.clear()
             self._unaware = []
             self._rearm()
             return
         watched, self._unaware = state.voter_eligibility.subjects()
         subjects = dict.fromkeys(watched)
-        if state.isolated and not self._partition_guard.alone:
+        if state.isolated and not self._partition_guard.may_evict_alone:
             subjects = dict.fromkeys(member_id for member_id in subjects if member_id in self.monitored)
         for member_id in list(self.monitored):
             row = table.get(member_id)
             watch = self.monitored[member_id]
             if row is None or not row.present:
                 # Dead here, but others may wait for our vote: what has begun is seen to its end.
-                if row is not None and watch.misses and self._updates.others_wait(row):
+                if row is not None and watch.misses and self._updates.others_need_our_vote(row):
                     watch.until = min(watch.until, state.now + 5 * self._period)
                 else:
                     del self.monitored[member_id]
@@ -206,7 +206,7 @@ class FailureDetector:
 
     # --- signs of life
 
-    def heartbeat(self, sender: MemberState, heartbeat: Heartbeat) -> bool:
+    def on_heartbeat(self, sender: MemberState, heartbeat: Heartbeat) -> bool:
         """A heartbeat came; True if it is a sign of life, False if it is too old to be one."""
         self._fall_in(sender)
         if heartbeat.flags & DEAF:
@@ -222,10 +222,10 @@ class FailureDetector:
             at -= watch.lateness.of(heartbeat.sent, at)
         if now - at > 4 * self._period:
             return False
-        self.alive(sender.member_id, at)
+        self.on_sign_of_life(sender.member_id, at)
         return True
 
-    def alive(self, member_id: MemberId, at: float) -> None:
+    def on_sign_of_life(self, member_id: MemberId, at: float) -> None:
         """A sign of life as of ``at``: counts go to zero, our vote is withdrawn."""
         state = self._state
         if at > state.heard.get(member_id, NEVER):
@@ -238,7 +238,7 @@ class FailureDetector:
                 watch.proven = at
             self._revive(watch, at)
 
-    def heard_of(self, heard: IndirectAck) -> None:
+    def on_indirect_ack(self, heard: IndirectAck) -> None:
         """A helper heard the subject itself, a little while ago.
 
         It is believed for five periods beyond what we heard ourselves, so that saying so keeps no dead member alive.
@@ -259,9 +259,9 @@ class FailureDetector:
         state = self._state
         if watch.misses:
             if watch.misses >= state.settings.misses:
-                self._votes.withdraw(watch.member_id)
+                self._votes.withdraw_own(watch.member_id)
             watch.misses = 0
-            self._partition_guard.not_lost(watch.member_id)
+            self._partition_guard.clear_loss(watch.member_id)
         was_next = watch.due <= self._next_due
         watch.last = at
         due, soonest = self._due_after(watch), state.now + self._grace
@@ -269,7 +269,7 @@ class FailureDetector:
         if was_next:
             self._rearm()
 
-    def refused(self, member_id: MemberId) -> None:
+    def on_address_reused(self, member_id: MemberId) -> None:
         """The address of a member is inhabited by somebody else: each ping so answered is a miss.
 
         The first such answer only starts the verification; misses are counted for pings sent because of it.
@@ -278,20 +278,20 @@ class FailureDetector:
         row = self._state.table.get(member_id)
         if watch is None or row is None:
             return
-        if self._probes.answered_by_another(member_id):
+        if self._probes.cancel_direct_ping(member_id):
             self._miss(watch)
             self._rearm()
         else:
             self.verify(row)
 
-    def refused_ping(self, row: MemberState, sent: float) -> None:
+    def on_ping_refused(self, row: MemberState, sent: float) -> None:
         """A ping of ours, sent at ``sent``, met a kernel without the member's process: a miss (see icmp_evidence.py).
 
         It shows that our own network works, so we may judge. Whether by then enough votes are there or not, the member
         is told what is thought of it.
         """
         state = self._state
-        self.watch_for(row, 5 * self._period)
+        self.monitor_for(row, 5 * self._period)
         watch = self.monitored[row.member_id]
         watch.refused = sent
         watch.misses += 1
@@ -304,16 +304,16 @@ class FailureDetector:
             self._probes.ping(state.table.get(row.member_id) or row)
         self._rearm()
 
-    def is_close_to(self, member_id: MemberId) -> bool:
+    def is_monitor_or_subject(self, member_id: MemberId) -> bool:
         """Whether we watch a member, or it watches us: where its kernel refuses, we are among the first to know."""
         return member_id in self.monitored or any(row.member_id == member_id for row in self._monitors)
 
-    def verify_soon(self, row: MemberState) -> None:
+    def ping_if_monitored(self, row: MemberState) -> None:
         """Something casts doubt on a member: if we are its monitor, ping it now."""
         if row.member_id in self.monitored:
             self._probes.ping(row)
 
-    def watch_for(self, row: MemberState, seconds: float) -> None:
+    def monitor_for(self, row: MemberState, seconds: float) -> None:
         """Monitor a member for a while, whoever its regular monitors are."""
         watch = self.monitored.get(row.member_id)
         if watch is None:
@@ -322,11 +322,11 @@ class FailureDetector:
 
     def _verify_doubted(self) -> None:
         """Look for ourselves at deaths that came without valid votes and were not refuted."""
-        if not self._updates.doubted or self._partition_guard.silent:
+        if not self._updates.doubted or self._partition_guard.abstains:
             return
         special = sum(1 for watch in self.monitored.values() if watch.until < math.inf)
         for row in self._updates.take_doubted(MAX_VERIFYING - special):
-            self.watch_for(row, 10 * self._period)
+            self.monitor_for(row, 10 * self._period)
             self.verify(row)
 
     # --- misses
@@ -377,8 +377,8 @@ class FailureDetector:
             return
         helpers = self._helpers(row)
         for helper in helpers:
-            self._probes.ask(helper, row)
-        self._probes.repeat(row.member_id, HELPERS - len(helpers))
+            self._probes.request_ping(helper, row)
+        self._probes.repeat_ping(row.member_id, HELPERS - len(helpers))
 
     def _helpers(self, subject: MemberState) -> list[MemberState]:
         """Two of the subject's other monitors, who may have heard it, and others at random."""
@@ -410,16 +410,16 @@ class FailureDetector:
         if self._next_beat <= state.now:
             self._next_beat = state.now + self._period
         sent = int(state.now * 1000) % 2**32
-        flags = DEAF if self._partition_guard.deaf else 0
+        flags = DEAF if self._partition_guard.inbound_cut else 0
         beat = encode_message(Heartbeat(state.table.digest & 0xFFFFFFFF, sent, flags))
         for row in self._monitors:
-            self._probes.say(row, beat)
-        self._probes.measure_again(self.monitored)
+            self._probes.send_with_piggyback(row, beat)
+        self._probes.remeasure_rtt(self.monitored)
         for member_id in self._unaware:
             if (subject := state.table.get(member_id)) is not None:
                 self._probes.ping(subject)
-        if state.voter_eligibility.changed():
-            self.stale = True
+        if state.voter_eligibility.poll_changed():
+            self.reassignment_due = True
         self._ping_one_suspect()
         self._verify_doubted()
         self._ask_whether_we_are_heard()
@@ -427,8 +427,8 @@ class FailureDetector:
     def _ask_whether_we_are_heard(self) -> None:
         """In doubt three are pinged each period; once we know, one, so that we notice when it is over."""
         isolation = self._partition_guard
-        if isolation.mute or isolation.mute_detector.doubted:
-            for row in self._state.random_members(1 if isolation.mute else HELPERS):
+        if isolation.outbound_cut or isolation.mute_detector.suspected:
+            for row in self._state.random_members(1 if isolation.outbound_cut else HELPERS):
                 self._probes.ping(row)
 
     def _ping_one_suspect(self) -> None:
@@ -451,7 +451,7 @@ class FailureDetector:
         while self._probe_order:
             row = state.table.get(self._probe_order.pop())
             if row is not None and row.present:
-                if self._partition_guard.lost_sight_of(row.member_id):
+                if self._partition_guard.unheard_too_long(row.member_id):
                     self._updates.suspect(row, quietly=True)
                 self._probes.ping(row)
                 self._probe = (row.member_id, state.now + self._period, 0)
@@ -465,12 +465,12 @@ class FailureDetector:
             self._probe = None
         elif state.now >= due and stage == 0:
             for helper in () if state.cut_off else self._helpers(row):
-                self._probes.ask(helper, row)
+                self._probes.request_ping(helper, row)
             self._probe = (member_id, state.now + self._period, 1)
         elif state.now >= due:
             self._probe = None
-            if not self._partition_guard.silent:
-                self.watch_for(row, 5 * self._period)
+            if not self._partition_guard.abstains:
+                self.monitor_for(row, 5 * self._period)
 
     # --- bookkeeping
 

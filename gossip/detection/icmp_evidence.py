@@ -30,11 +30,11 @@ from rumormill.gossip.state import NodeState
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.record import Address, MemberId
 
-GAP = 0.003
+PING_GAP = 0.003
 """Seconds between a refusal and the next ping: a process that binds its port anew gets a chance to."""
-PATIENCE_PERIODS = 2
+TIMEOUT_PERIODS = 2
 """A ping that is neither answered nor refused for so long, and two round trips, ends the verification."""
-DISTRUST = 60.0
+DISTRUST_SECONDS = 60.0
 MAX_VERIFYING = 64
 MAX_REMEMBERED = 256
 
@@ -58,13 +58,13 @@ class IcmpEvidence:
     """Hears refusals, verifies, and counts what deserves to be counted."""
 
     __slots__ = (
-        "_convinced",
-        "_distrusted",
+        "_checks",
+        "_confirmed_at",
+        "_distrusted_until",
         "_failure_detector",
         "_partition_guard",
         "_probes",
         "_state",
-        "_verifying",
     )
 
     def __init__(self, state: NodeState, pings: Probes, detector: FailureDetector, isolation: PartitionGuard) -> None:
@@ -72,17 +72,17 @@ class IcmpEvidence:
         self._probes = pings
         self._failure_detector = detector
         self._partition_guard = isolation
-        self._verifying: dict[MemberId, RefusalCheck] = {}
-        self._convinced: dict[MemberId, float] = {}
+        self._checks: dict[MemberId, RefusalCheck] = {}
+        self._confirmed_at: dict[MemberId, float] = {}
         """When we last held a member's refusals for proof."""
-        self._distrusted: dict[MemberId, float] = {}
+        self._distrusted_until: dict[MemberId, float] = {}
         """Members whose refusals have lied, and until when we remember it."""
 
     @property
     def deadline(self) -> float:
-        return min(v.due for v in self._verifying.values()) if self._verifying else math.inf
+        return min(v.due for v in self._checks.values()) if self._checks else math.inf
 
-    def refused_untrusted(self, datagram: bytes, address: Address) -> None:
+    def on_refusal_untrusted(self, datagram: bytes, address: Address) -> None:
         """A kernel at ``address`` refused what it quotes as a datagram of ours."""
         state = self._state
         state.counters["refusals"] += 1
@@ -90,49 +90,49 @@ class IcmpEvidence:
         if row is None or not state.settings.icmp_evidence:
             state.counters["refusals_unmatched"] += 1
             return
-        verification = self._verifying.get(row.member_id)
-        if verification is None or self._over(verification):
+        verification = self._checks.get(row.member_id)
+        if verification is None or self._is_finished(verification):
             self.verify(row)
-        elif self._quotes(datagram, verification):
-            self._count(row, verification)
+        elif self._quotes_ping(datagram, verification):
+            self._count_refusal(row, verification)
 
     def verify(self, row: MemberState) -> None:
         """Something says that a member's process is gone: ask its kernel, once a period at most."""
         state = self._state
-        if not state.settings.icmp_evidence or not row.present or self._is_settled(row.member_id):
+        if not state.settings.icmp_evidence or not row.present or self._can_skip(row.member_id):
             return
-        known = self._verifying.get(row.member_id)
-        if known is not None and not self._over(known):
+        known = self._checks.get(row.member_id)
+        if known is not None and not self._is_finished(known):
             return
-        if len(self._verifying) >= MAX_VERIFYING or not state.throttle(row.member_id, "refused", state.settings.period):
+        if len(self._checks) >= MAX_VERIFYING or not state.throttle(row.member_id, "refused", state.settings.period):
             return
-        self._verifying[row.member_id] = verification = RefusalCheck(row.member_id, state.now)
-        self._ping(row, verification)
+        self._checks[row.member_id] = verification = RefusalCheck(row.member_id, state.now)
+        self._send_ping(row, verification)
 
-    def heard_vote(self, subject: MemberId) -> None:
+    def on_vote(self, subject: MemberId) -> None:
         """Somebody votes against a member we watch, or that watches us: see for ourselves now."""
-        if self._failure_detector.is_close_to(subject) and (row := self._state.table.get(subject)):
+        if self._failure_detector.is_monitor_or_subject(subject) and (row := self._state.table.get(subject)):
             self.verify(row)
 
-    def heard_death(self, subject: MemberId) -> None:
+    def on_death_claim(self, subject: MemberId) -> None:
         """Somebody claims a death that we do not believe because we have just heard the member, or doubt ourselves."""
         row = self._state.table.get(subject)
-        if row is not None and (self._state.heard_lately(subject) or self._partition_guard.waits(subject)):
+        if row is not None and (self._state.heard_lately(subject) or self._partition_guard.is_deferred(subject)):
             self.verify(row)
 
     def tick(self) -> None:
         """Send the pings that are due, and give up those that nothing came back for."""
         state = self._state
-        for verification in list(self._verifying.values()):
+        for verification in list(self._checks.values()):
             row = state.table.get(verification.member_id)
-            if row is None or not row.present or self._over(verification):
-                del self._verifying[verification.member_id]
+            if row is None or not row.present or self._is_finished(verification):
+                del self._checks[verification.member_id]
             elif state.now >= verification.due:
-                self._ping(row, verification)
+                self._send_ping(row, verification)
 
     def restart(self) -> None:
         """After a pause of our own a refusal may be as old as the pause: begin anew."""
-        self._verifying.clear()
+        self._checks.clear()
 
     # --- steps
 
@@ -148,15 +148,15 @@ class IcmpEvidence:
             return None
         return row
 
-    def _ping(self, row: MemberState, verification: RefusalCheck) -> None:
+    def _send_ping(self, row: MemberState, verification: RefusalCheck) -> None:
         verification.sent = self._state.now
         verification.due = math.inf
         verification.datagram = self._probes.bare_ping(row)
 
-    def _quotes(self, datagram: bytes, verification: RefusalCheck) -> bool:
+    def _quotes_ping(self, datagram: bytes, verification: RefusalCheck) -> bool:
         return datagram == verification.datagram
 
-    def _count(self, row: MemberState, verification: RefusalCheck) -> None:
+    def _count_refusal(self, row: MemberState, verification: RefusalCheck) -> None:
         """One of the pings was refused: a miss. After the last that is needed there are no more."""
         state = self._state
         verification.count += 1
@@ -165,34 +165,34 @@ class IcmpEvidence:
             round_trip = min(
                 self._probes.rtt(row.member_id), state.now - verification.sent
             )  # it was slow while it started
-            verification.due = state.now + max(GAP, 1.5 * round_trip)
+            verification.due = state.now + max(PING_GAP, 1.5 * round_trip)
         else:
-            del self._verifying[row.member_id]
-            self._convinced[row.member_id] = state.now
-            _bound(self._convinced)
+            del self._checks[row.member_id]
+            self._confirmed_at[row.member_id] = state.now
+            _bound(self._confirmed_at)
             state.refused[row.member_id] = verification.sent
-        self._failure_detector.refused_ping(row, verification.sent)
+        self._failure_detector.on_ping_refused(row, verification.sent)
 
-    def _over(self, verification: RefusalCheck) -> bool:
+    def _is_finished(self, verification: RefusalCheck) -> bool:
         """The member has shown itself since, or nothing comes back at all."""
         state = self._state
         if state.heard.get(verification.member_id, -math.inf) >= verification.began:
             return True
-        patience = PATIENCE_PERIODS * state.settings.period + 2 * self._probes.rtt(verification.member_id)
+        patience = TIMEOUT_PERIODS * state.settings.period + 2 * self._probes.rtt(verification.member_id)
         return verification.due == math.inf and state.now - verification.sent > patience
 
-    def _is_settled(self, member_id: MemberId) -> bool:
+    def _can_skip(self, member_id: MemberId) -> bool:
         """Whether asking would tell us nothing: the refusals have convinced us just now, or lied to us once."""
         state = self._state
-        convinced = self._convinced.get(member_id)
+        convinced = self._confirmed_at.get(member_id)
         if convinced is not None and state.heard.get(member_id, -math.inf) > convinced:
-            del self._convinced[member_id]
-            self._distrusted[member_id] = state.now + DISTRUST
-            _bound(self._distrusted)
+            del self._confirmed_at[member_id]
+            self._distrusted_until[member_id] = state.now + DISTRUST_SECONDS
+            _bound(self._distrusted_until)
             state.counters["refusals_false"] += 1
-        elif convinced is not None and state.now - convinced < PATIENCE_PERIODS * state.settings.period:
+        elif convinced is not None and state.now - convinced < TIMEOUT_PERIODS * state.settings.period:
             return True
-        return state.now < self._distrusted.get(member_id, -math.inf)
+        return state.now < self._distrusted_until.get(member_id, -math.inf)
 
 
 def _bound(memory: dict[MemberId, float]) -> None:

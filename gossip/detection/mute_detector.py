@@ -17,7 +17,7 @@ from rumormill.gossip.state import NodeState
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.record import MemberId
 
-DOUBT_PERIODS = 3
+CONFIRM_PERIODS = 3
 """Longer: a member whose datagrams are lost suspects the others first. Shorter: where a third of all datagrams is lost,
 one in hundreds of doubts is held for the truth for a moment."""
 MAX_REMEMBERED = 1024
@@ -26,49 +26,49 @@ MAX_REMEMBERED = 1024
 class MuteDetector:
     """What shows whether we are heard. Times in seconds."""
 
-    __slots__ = ("_answered", "_doubted_since", "_patience", "_probes", "_state")
+    __slots__ = ("_confirm_after", "_first_answered", "_probes", "_state", "_suspected_since")
 
     def __init__(self, state: NodeState, pings: Probes) -> None:
         self._state = state
         self._probes = pings
-        self._answered: dict[MemberId, tuple[int, float]] = {}
+        self._first_answered: dict[MemberId, tuple[int, float]] = {}
         """By accuser: the incarnation it accuses, and when we first answered that."""
-        self._doubted_since = math.inf
-        self._patience = 0.0
+        self._suspected_since = math.inf
+        self._confirm_after = 0.0
 
     @property
     def deadline(self) -> float:
         """When doubt becomes certainty."""
-        return self._doubted_since + self._patience
+        return self._suspected_since + self._confirm_after
 
     @property
-    def doubted(self) -> bool:
+    def suspected(self) -> bool:
         """Whether somebody does not hear us, and nobody has shown that he does."""
-        return self._doubted_since < math.inf
+        return self._suspected_since < math.inf
 
     @property
-    def nobody(self) -> bool:
+    def confirmed(self) -> bool:
         """Whether nobody hears us."""
         return self._state.now >= self.deadline
 
-    def accused(self, sender: MemberState, incarnation: int) -> None:
+    def on_accusation(self, sender: MemberState, incarnation: int) -> None:
         """A member holds us suspect or dead at an incarnation that we have raised, and is answered."""
         state, member_id = self._state, sender.member_id
-        known, answered = self._answered.get(member_id, (-1, 0.0))
+        known, answered = self._first_answered.get(member_id, (-1, 0.0))
         round_trip = self._probes.rtt(member_id)
         if known != incarnation:
-            self._answered[member_id] = (incarnation, state.now)
-            if len(self._answered) > MAX_REMEMBERED:
-                del self._answered[next(iter(self._answered))]
-        elif not self.doubted and state.now - answered > max(state.settings.period / 2, round_trip):
-            self._doubted_since = state.now
-            self._patience = DOUBT_PERIODS * state.settings.period + 2 * round_trip
+            self._first_answered[member_id] = (incarnation, state.now)
+            if len(self._first_answered) > MAX_REMEMBERED:
+                del self._first_answered[next(iter(self._first_answered))]
+        elif not self.suspected and state.now - answered > max(state.settings.period / 2, round_trip):
+            self._suspected_since = state.now
+            self._confirm_after = CONFIRM_PERIODS * state.settings.period + 2 * round_trip
 
-    def heard(self) -> None:
+    def on_heard_by_peer(self) -> None:
         """Somebody said what nobody can who has not heard us."""
-        self._doubted_since = math.inf
+        self._suspected_since = math.inf
 
     def restart(self) -> None:
         """After a pause of our own: what others say is as old as that."""
-        self._answered.clear()
-        self.heard()
+        self._first_answered.clear()
+        self.on_heard_by_peer()

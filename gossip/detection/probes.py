@@ -25,27 +25,36 @@ MAX_OUTSTANDING = 1024
 MAX_RELAYS = 512
 RELAY_SECONDS = 2.0
 REPEAT_SECONDS = 0.02
-DOUBT_FIRST, DOUBT_LAST = 1.0, 16.0
+RTT_RECHECK_FIRST, RTT_RECHECK_MAX = 1.0, 16.0
 """Seconds after which a long round trip is measured again, doubled each time up to the last."""
-NO_DOUBT = (math.inf, 0.0)
+NEVER_DUE = (math.inf, 0.0)
 """Never due."""
 
 
 class Probes:
     """Outstanding pings of ours, those we hand on for others, and what round trips they showed."""
 
-    __slots__ = ("_broadcast", "_doubts", "_latest", "_outstanding", "_relays", "_repeats", "_rtt", "_state")
+    __slots__ = (
+        "_broadcast",
+        "_latest_direct",
+        "_outstanding",
+        "_relays",
+        "_repeats",
+        "_rtt",
+        "_rtt_rechecks",
+        "_state",
+    )
 
     def __init__(self, state: NodeState, spread: Broadcast) -> None:
         self._state = state
         self._broadcast = spread
         self._outstanding: dict[bytes, tuple[MemberId, float, bool]] = {}
-        self._latest: dict[MemberId, bytes] = {}
+        self._latest_direct: dict[MemberId, bytes] = {}
         """The nonce of the last direct ping to each member, while it has not been answered and the member is alive."""
         self._relays: dict[tuple[MemberId, MemberId], tuple[float, Address]] = {}
         self._repeats: list[tuple[float, MemberId]] = []
         self._rtt: dict[MemberId, float] = {}
-        self._doubts: dict[MemberId, tuple[float, float]] = {}
+        self._rtt_rechecks: dict[MemberId, tuple[float, float]] = {}
         """Round trips of more than a period: when to measure each again, and how long to wait then. Seconds."""
 
     @property
@@ -59,9 +68,9 @@ class Probes:
     def ping(self, row: MemberState) -> None:
         """Ping a member directly."""
         if row.address is not None:
-            self.say(row, encode_message(Ping(self._direct_nonce(row))))
+            self.send_with_piggyback(row, encode_message(Ping(self._direct_nonce(row))))
 
-    def say(self, row: MemberState, message: bytes) -> None:
+    def send_with_piggyback(self, row: MemberState, message: bytes) -> None:
         """Send an encoded message, with news riding along. To a member that is not alive here none rides, it would be
         lost on the dead; it is told first what is thought of it, once a period at most, unless we are cut off
         ourselves."""
@@ -79,21 +88,21 @@ class Probes:
             self._state.post_raw(row.address, datagram)
         return datagram
 
-    def measure_again(self, member_ids: Iterable[MemberId]) -> None:
+    def remeasure_rtt(self, member_ids: Iterable[MemberId]) -> None:
         """Ping those of some members whose round trip is in doubt, and due."""
         state = self._state
-        for member_id in member_ids if self._doubts else ():
-            due, wait = self._doubts.get(member_id, NO_DOUBT)
+        for member_id in member_ids if self._rtt_rechecks else ():
+            due, wait = self._rtt_rechecks.get(member_id, NEVER_DUE)
             if state.now >= due and (row := state.table.get(member_id)) is not None and row.liveness is Liveness.ALIVE:
-                self._doubts[member_id] = (state.now + wait, min(2 * wait, DOUBT_LAST))
+                self._rtt_rechecks[member_id] = (state.now + wait, min(2 * wait, RTT_RECHECK_MAX))
                 self.ping(row)
 
-    def ask(self, helper: MemberState, subject: MemberState) -> None:
+    def request_ping(self, helper: MemberState, subject: MemberState) -> None:
         """Ask a third member to ping the subject."""
         sealed = self._state.sealed_for(subject, Ping(self._nonce(subject.member_id)))
         self._state.send(helper, PingRequest(subject.member_id, sealed))
 
-    def repeat(self, member_id: MemberId, times: int) -> None:
+    def repeat_ping(self, member_id: MemberId, times: int) -> None:
         """Ping again directly, so many times, 20 ms apart."""
         for number in range(1, times + 1):
             self._repeats.append((self._state.now + number * REPEAT_SECONDS, member_id))
@@ -106,7 +115,7 @@ class Probes:
             if row is not None and row.present and not self._state.heard_within(member_id, self._state.settings.period):
                 self.ping(row)
 
-    def answer(self, ping: Ping, sender: MemberState, source: Address) -> None:
+    def on_ping(self, ping: Ping, sender: MemberState, source: Address) -> None:
         """Ack a ping to where it came from: directly, or by way of the helper that handed it on. While nobody hears us
         one a period will do: what we send anyway shows as well when we are heard again."""
         state = self._state
@@ -117,28 +126,28 @@ class Probes:
         message = encode_message(Ack(ping.nonce))
         self._state.post(source, sender, [message, *self._broadcast.ride(MAX_MESSAGE_BYTES - len(message))])
 
-    def acked(self, ack: Ack, sender: MemberState) -> bool:
+    def on_ack(self, ack: Ack, sender: MemberState) -> bool:
         """True if the ack answers a ping of ours to its sender."""
         known = self._outstanding.pop(ack.nonce, None)
         if known is None or known[0] != sender.member_id:
             return False
-        if known[2] and self._latest.get(sender.member_id) == ack.nonce:
-            del self._latest[sender.member_id]
-            self._sample(sender.member_id, self._state.now - known[1])
+        if known[2] and self._latest_direct.get(sender.member_id) == ack.nonce:
+            del self._latest_direct[sender.member_id]
+            self._update_rtt(sender.member_id, self._state.now - known[1])
         return True
 
-    def _sample(self, member_id: MemberId, seconds: float) -> None:
+    def _update_rtt(self, member_id: MemberId, seconds: float) -> None:
         """Take a round trip into account. Only the latest ping's counts (Karn, Partridge, 1987): a member that was
         frozen answers all that were sent meanwhile, and the earlier ones tell how long it slept. For the same reason a
         shorter one counts at once (nothing makes a round trip look shorter than it is), a longer one by an eighth."""
         smoothed = self._rtt.get(member_id, seconds)
         smoothed = self._rtt[member_id] = seconds if seconds < smoothed else smoothed + (seconds - smoothed) / 8
         if smoothed > self._state.settings.period:
-            self._doubts.setdefault(member_id, (self._state.now + DOUBT_FIRST, 2 * DOUBT_FIRST))
+            self._rtt_rechecks.setdefault(member_id, (self._state.now + RTT_RECHECK_FIRST, 2 * RTT_RECHECK_FIRST))
         else:
-            self._doubts.pop(member_id, None)
+            self._rtt_rechecks.pop(member_id, None)
 
-    def answered_by_another(self, member_id: MemberId) -> bool:
+    def cancel_direct_ping(self, member_id: MemberId) -> bool:
         """Somebody else lives at a member's address: true (once) if a direct ping to it was outstanding."""
         for nonce, (subject, _, direct) in self._outstanding.items():
             if direct and subject == member_id:
@@ -146,7 +155,7 @@ class Probes:
                 return True
         return False
 
-    def help(self, request: PingRequest, sender: MemberState) -> None:
+    def on_ping_request(self, request: PingRequest, sender: MemberState) -> None:
         """Somebody asks about a subject: say when we heard it, or hand the ping on."""
         state = self._state
         row = state.table.get(request.subject)
@@ -163,7 +172,7 @@ class Probes:
                 del self._relays[next(iter(self._relays))]
             state.post_raw(row.address, request.sealed)
 
-    def hand_back(self, sender: MemberId, receiver: MemberId, datagram: bytes) -> bool:
+    def relay_ack(self, sender: MemberId, receiver: MemberId, datagram: bytes) -> bool:
         """A datagram for somebody else: pass it on if it may be the ack of a ping we handed on for them."""
         relay = self._relays.get((sender, receiver))
         if relay is None or relay[0] < self._state.now or len(datagram) > MAX_DATAGRAM:
@@ -173,22 +182,22 @@ class Probes:
 
     def forget(self, member_id: MemberId) -> None:
         self._rtt.pop(member_id, None)
-        self._doubts.pop(member_id, None)
-        self._latest.pop(member_id, None)
+        self._rtt_rechecks.pop(member_id, None)
+        self._latest_direct.pop(member_id, None)
 
     def restart(self) -> None:
         """After a pause of our own nothing outstanding means anything."""
         self._outstanding.clear()
-        self._latest.clear()
+        self._latest_direct.clear()
         self._repeats.clear()
 
     def _direct_nonce(self, row: MemberState) -> bytes:
         """Of a ping whose answer is a round trip; not so to a suspect, which may answer when it wakes."""
         nonce = self._nonce(row.member_id, direct=True)
         if row.liveness is Liveness.ALIVE:
-            self._latest[row.member_id] = nonce
+            self._latest_direct[row.member_id] = nonce
         else:
-            self._latest.pop(row.member_id, None)
+            self._latest_direct.pop(row.member_id, None)
         return nonce
 
     def _nonce(self, member_id: MemberId, *, direct: bool = False) -> bytes:

@@ -28,27 +28,35 @@ if TYPE_CHECKING:
 
 ESTABLISHED_AFTER = 60.0
 """Seconds for which a member must be known before its word counts against another's."""
-WATCHFUL = ESTABLISHED_AFTER + 1.0
+MONITORS_MORE_AFTER = ESTABLISHED_AFTER + 1.0
 """Seconds after which an elder watches others as well: until then all have learned of it, and its word counts."""
-RELIED_ON = WATCHFUL + 1.0
+RELIED_ON_AFTER = MONITORS_MORE_AFTER + 1.0
 """Seconds after which it is relied on: it has watched for five periods, and those before it leave off."""
-MATURING_SECONDS = 15.0
-"""Seconds by which both come later where fewer than :data:`MAX_ESTABLISHED_CHECKED` are of age. Without it the first of
+YOUNG_POOL_DELAY = 15.0
+"""Seconds by which both come later where fewer than :data:`ESTABLISHED_MAJORITY` are of age. Without it the first of
 64 that were started within ten seconds pinged all the others, until these came of age as well."""
-MAX_ESTABLISHED_CHECKED = 2 / 3
+ESTABLISHED_MAJORITY = 2 / 3
 """Of three monitors two are elders then, for three members of four."""
-ON_ITS_OWN = 15.0
+ENFORCED_AFTER = 15.0
 """Seconds after which a member asks for the word of elders even if they are too few to watch everyone, from when it
 could rely on them. In a young pool they come of age one by one; in one that newcomers overwhelm they stay few, and must
 not be outvoted for that."""
-COALESCE = 0.1
+COALESCE_SECONDS = 0.1
 """Newcomers within so many seconds come of age together."""
 
 
 class VoterEligibility:
     """Who has been known for how long, and what follows from it."""
 
-    __slots__ = ("_began", "_certified", "_handing_over", "_juniors", "_newcomers", "_others", "_state")
+    __slots__ = (
+        "_began",
+        "_certified",
+        "_extra_subjects",
+        "_handover_ends",
+        "_newcomers",
+        "_recently_established",
+        "_state",
+    )
 
     def __init__(self, state: NodeState, *, certified: bool) -> None:
         self._state = state
@@ -56,75 +64,75 @@ class VoterEligibility:
         self._began = state.now
         self._newcomers: deque[float] = deque()
         """When those came that are not yet of age."""
-        self._juniors: deque[float] = deque()
+        self._recently_established: deque[float] = deque()
         """When those came that are of age, but would not watch others yet where few are."""
-        self._others: set[MemberId] = set()
+        self._extra_subjects: set[MemberId] = set()
         """Whom we watch because their own monitors would not do."""
-        self._handing_over = math.inf
+        self._handover_ends = math.inf
         """When those whom another elder now watches are to be let go."""
 
-    def meet(self, member_id: MemberId) -> None:
+    def note_known(self, member_id: MemberId) -> None:
         """Note when an instance came to be known; again, that changes nothing."""
         state = self._state
         if member_id not in state.known_since:
             state.known_since[member_id] = state.now
-            if not self._newcomers or state.now - self._newcomers[-1] > COALESCE:
+            if not self._newcomers or state.now - self._newcomers[-1] > COALESCE_SECONDS:
                 self._newcomers.append(state.now)
 
-    def changed(self) -> bool:
+    def poll_changed(self) -> bool:
         """Whether somebody has come of age, or a handing over is at its end, since this was last asked."""
-        now, newcomers, juniors = self._state.now, self._newcomers, self._juniors
-        changed = now >= self._handing_over
-        while newcomers and now - newcomers[0] >= WATCHFUL + COALESCE:
+        now, newcomers, juniors = self._state.now, self._newcomers, self._recently_established
+        changed = now >= self._handover_ends
+        while newcomers and now - newcomers[0] >= MONITORS_MORE_AFTER + COALESCE_SECONDS:
             juniors.append(newcomers.popleft())
             changed = True
-        while juniors and now - juniors[0] >= WATCHFUL + MATURING_SECONDS + COALESCE:
+        while juniors and now - juniors[0] >= MONITORS_MORE_AFTER + YOUNG_POOL_DELAY + COALESCE_SECONDS:
             juniors.popleft()
             changed = True
         return changed
 
-    def outweigh(self, voters: Iterable[MemberId]) -> bool:
+    def is_quorum(self, voters: Iterable[MemberId]) -> bool:
         """Whether the word of some members, two at least, suffices against another's."""
         voters = list(voters)
-        return len(voters) >= 2 and (self._of_two_hosts(voters) or not self.matters())
+        return len(voters) >= 2 and (self._span_two_hosts(voters) or not self.is_enforced())
 
-    def matters(self) -> bool:
+    def is_enforced(self) -> bool:
         """Whether elders of two hosts could be asked, and watch everyone or must not be outvoted for being too few."""
-        relied_on = self._where_most_are(RELIED_ON)
-        if not self._established_of_two_hosts(relied_on):
+        relied_on = self._required_age(RELIED_ON_AFTER)
+        if not self._established_on_two_hosts(relied_on):
             return False
-        return self._state.now - self._began >= relied_on + ON_ITS_OWN or self._watch_everyone(relied_on)
+        return self._state.now - self._began >= relied_on + ENFORCED_AFTER or self._cover_everyone(relied_on)
 
-    def others_wait(self, voters: Iterable[MemberId]) -> bool:
+    def others_need_our_vote(self, voters: Iterable[MemberId]) -> bool:
         """Whether others, for whom elders matter sooner, may believe a death with our vote only: our word counts."""
-        return self._established_of_two_hosts(WATCHFUL) and not self._of_two_hosts(voters)
+        return self._established_on_two_hosts(MONITORS_MORE_AFTER) and not self._span_two_hosts(voters)
 
-    def established(self, member_ids: Iterable[MemberId]) -> list[MemberId]:
+    def eligible(self, member_ids: Iterable[MemberId]) -> list[MemberId]:
         """Those of some members whose word counts."""
-        if not self.matters():
+        if not self.is_enforced():
             return list(member_ids)
         return [member_id for member_id in member_ids if self._host_if_established(member_id, ESTABLISHED_AFTER)]
 
-    def established_to_tell(self, count: int, told: Container[MemberId]) -> list[MemberState]:
+    def extra_broadcast_targets(self, count: int, told: Container[MemberId]) -> list[MemberState]:
         """At most ``count`` elders at random beside those told, where many newcomers are among us: what these pass on
         of a death, with the votes that sufficed for them, an elder on whom others rely does not believe. Where two
         thirds are elders, one in hundreds is told by newcomers alone, and hears of it with the next heartbeats."""
         state = self._state
-        if not self._newcomers or not self._established_of_two_hosts(WATCHFUL):
+        if not self._newcomers or not self._established_on_two_hosts(MONITORS_MORE_AFTER):
             return []
         order = state.table.present_ids
         established = [
             member_id
             for member_id in order
-            if member_id != state.me.member_id and self._host_if_established(member_id, RELIED_ON)
+            if member_id != state.me.member_id and self._host_if_established(member_id, RELIED_ON_AFTER)
         ]
-        if len(established) >= MAX_ESTABLISHED_CHECKED * (len(order) - 1):
+        if len(established) >= ESTABLISHED_MAJORITY * (len(order) - 1):
             return []
         established = [member_id for member_id in established if member_id not in told]
         chosen = state.rng.sample(established, min(count, len(established)))
         return [row for member_id in chosen if (row := state.table.get(member_id)) is not None]
 
-    def foremost(self, voters: list[MemberId], count: int) -> list[MemberId]:
+    def quorum_first(self, voters: list[MemberId], count: int) -> list[MemberId]:
         """At most ``count`` of some voters, in their order but with elders of two hosts first."""
         leading: dict[str, MemberId] = {}
         for voter in voters:
@@ -134,9 +142,9 @@ class VoterEligibility:
 
     def monitors_of(self, member_id: MemberId) -> list[MemberId]:
         """The halves that watch a member, as seen from here."""
-        return monitors_of(member_id, self._state.table, self._state.settings.monitors, self._if_needed())
+        return monitors_of(member_id, self._state.table, self._state.settings.monitors, self._host_lookup_if_enforced())
 
-    def beating_to(self, member_id: MemberId) -> list[MemberId]:
+    def heartbeat_senders_of(self, member_id: MemberId) -> list[MemberId]:
         """The halves whose heartbeats go to a member, as seen from here; elders that watch others are left aside."""
         return subjects_of(member_id, self._state.table, self._state.settings.monitors)
 
@@ -144,57 +152,57 @@ class VoterEligibility:
         """The halves we watch; and those among them who may not know that we do, and send us no heartbeats."""
         table, me, count = self._state.table, self._state.me.member_id, self._state.settings.monitors
         regular = subjects_of(me, table, count)
-        host_of_elder = self._if_needed()
-        if host_of_elder is None:
-            self._others.clear()
+        host_of_established = self._host_lookup_if_enforced()
+        if host_of_established is None:
+            self._extra_subjects.clear()
             return regular, []
-        subjects = subjects_of(me, table, count, host_of_elder)
+        subjects = subjects_of(me, table, count, host_of_established)
         others = [member_id for member_id in subjects if member_id not in regular]
-        handed_over = self._handed_over(subjects)
-        self._others = {*others, *handed_over}
-        young = self._where_most_are(WATCHFUL)
+        handed_over = self._subjects_in_handover(subjects)
+        self._extra_subjects = {*others, *handed_over}
+        young = self._required_age(MONITORS_MORE_AFTER)
         return subjects + handed_over, [member_id for member_id in others if self._age(member_id) < young] + handed_over
 
-    def _handed_over(self, subjects: list[MemberId]) -> list[MemberId]:
+    def _subjects_in_handover(self, subjects: list[MemberId]) -> list[MemberId]:
         """Those we watched and need not watch any more, as soon as the elder who took over is relied on."""
         table, me, count = self._state.table, self._state.me.member_id, self._state.settings.monitors
-        self._handing_over = math.inf
-        left = self._others.difference(subjects)
+        self._handover_ends = math.inf
+        left = self._extra_subjects.difference(subjects)
         if not left:
             return []
-        relied_on = self._host_of(self._where_most_are(RELIED_ON))
+        relied_on = self._host_lookup(self._required_age(RELIED_ON_AFTER))
         handed_over = [member_id for member_id in subjects_of(me, table, count, relied_on) if member_id in left]
         if handed_over:
-            self._handing_over = self._state.now + RELIED_ON - WATCHFUL + COALESCE
+            self._handover_ends = self._state.now + RELIED_ON_AFTER - MONITORS_MORE_AFTER + COALESCE_SECONDS
         return handed_over
 
-    def _where_most_are(self, season: float) -> float:
-        """An elder's age from which on it watches others, or is relied on: a season, or more where few are that old."""
-        if self._state.now - self._began >= season and (self._newcomers or self._juniors):
+    def _required_age(self, min_age: float) -> float:
+        """``min_age``, plus :data:`YOUNG_POOL_DELAY` while few members are that old. Seconds."""
+        if self._state.now - self._began >= min_age and (self._newcomers or self._recently_established):
             order = self._state.table.present_ids
-            if sum(self._age(member_id) >= season for member_id in order) < MAX_ESTABLISHED_CHECKED * len(order):
-                return season + MATURING_SECONDS
-        return season
+            if sum(self._age(member_id) >= min_age for member_id in order) < ESTABLISHED_MAJORITY * len(order):
+                return min_age + YOUNG_POOL_DELAY
+        return min_age
 
-    def _established_of_two_hosts(self, season: float) -> bool:
+    def _established_on_two_hosts(self, min_age: float) -> bool:
         """Whether there are some, and we have been here for so long ourselves."""
-        if self._certified or self._state.now - self._began < season:
+        if self._certified or self._state.now - self._began < min_age:
             return False
-        return self._of_two_hosts(self._established(season))
+        return self._span_two_hosts(self._established(min_age))
 
-    def _established(self, season: float) -> Iterator[MemberId]:
+    def _established(self, min_age: float) -> Iterator[MemberId]:
         """Who has been here for so long, and is not silent."""
         member_ids = self._state.table.present_ids
         return (
             member_id
             for member_id in member_ids
-            if self._host_if_established(member_id, season) and not self._fell_silent(member_id)
+            if self._host_if_established(member_id, min_age) and not self._is_unresponsive(member_id)
         )
 
-    def _watch_everyone(self, season: float) -> bool:
+    def _cover_everyone(self, min_age: float) -> bool:
         """Whether each member has elders of two hosts among those who come next, near enough for them to watch it."""
         order, reach = self._state.table.present_ids, MAX_SUBJECTS_FACTOR * self._state.settings.monitors
-        established = set(self._established(season))
+        established = set(self._established(min_age))
         homes = [
             (place, self._host_if_established(member_id, ESTABLISHED_AFTER))
             for place, member_id in enumerate(order)
@@ -210,18 +218,18 @@ class VoterEligibility:
             next_place, next_host = place, host
         return True
 
-    def _if_needed(self) -> HostOfEstablished | None:
-        watchful = self._where_most_are(WATCHFUL)
-        return self._host_of(watchful) if self._established_of_two_hosts(watchful) else None
+    def _host_lookup_if_enforced(self) -> HostOfEstablished | None:
+        watchful = self._required_age(MONITORS_MORE_AFTER)
+        return self._host_lookup(watchful) if self._established_on_two_hosts(watchful) else None
 
-    def _host_of(self, season: float) -> HostOfEstablished:
+    def _host_lookup(self, min_age: float) -> HostOfEstablished:
         """Of one of the K it is enough that it is of age, since it watches anyhow."""
-        return lambda member_id, near: self._host_if_established(member_id, WATCHFUL if near else season)
+        return lambda member_id, near: self._host_if_established(member_id, MONITORS_MORE_AFTER if near else min_age)
 
-    def _host_if_established(self, member_id: MemberId, season: float) -> str:
+    def _host_if_established(self, member_id: MemberId, min_age: float) -> str:
         """Where a member lives that has been known for so long; empty for others."""
         row = self._state.table.get(member_id)
-        if row is None or row.address is None or row.pending or self._age(member_id) < season:
+        if row is None or row.address is None or row.pending or self._age(member_id) < min_age:
             return ""
         return row.address[0]
 
@@ -229,14 +237,14 @@ class VoterEligibility:
         state = self._state
         return state.now - state.known_since.get(member_id, state.now)
 
-    def _fell_silent(self, member_id: MemberId) -> bool:
+    def _is_unresponsive(self, member_id: MemberId) -> bool:
         """Whether a member has been suspect for long enough to have refuted it, were it there."""
         state = self._state
         if member_id not in state.table.suspects:
             return False
         return state.now - state.suspect_since.get(member_id, state.now) > state.settings.period / 2
 
-    def _of_two_hosts(self, member_ids: Iterable[MemberId]) -> bool:
+    def _span_two_hosts(self, member_ids: Iterable[MemberId]) -> bool:
         first = ""
         for member_id in member_ids:
             if host := self._host_if_established(member_id, ESTABLISHED_AFTER):

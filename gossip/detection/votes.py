@@ -37,58 +37,58 @@ class VoteBook:
 
     def __init__(self, state: NodeState) -> None:
         self._state = state
-        self._ballots: dict[MemberId, dict[MemberId, Vote]] = {}
+        self._votes: dict[MemberId, dict[MemberId, Vote]] = {}
         self.lifetime = 2 * state.settings.period
 
-    def cast(self, subject: MemberId, vote: Vote) -> None:
+    def add(self, subject: MemberId, vote: Vote) -> None:
         """Hold a vote; a renewed one replaces its forerunner."""
-        votes = self._ballots.setdefault(subject, {})
+        votes = self._votes.setdefault(subject, {})
         known = votes.get(vote.voter)
         if known is None and len(votes) >= MAX_VOTERS:
-            newest = max(votes, key=self._came)
-            if self._came(vote.voter) >= self._came(newest):
+            newest = max(votes, key=self._known_since)
+            if self._known_since(vote.voter) >= self._known_since(newest):
                 return
             del votes[newest]
         if known is None or (known.incarnation, known.cast) < (vote.incarnation, vote.cast):
             votes[vote.voter] = vote
 
-    def knows(self, subject: MemberId, voter: MemberId, incarnation: int, stamp: int) -> bool:
+    def has(self, subject: MemberId, voter: MemberId, incarnation: int, stamp: int) -> bool:
         """Whether this very vote is held: told again, it is no younger."""
-        known = self._ballots.get(subject, {}).get(voter)
+        known = self._votes.get(subject, {}).get(voter)
         return known is not None and (known.incarnation, known.stamp) == (incarnation, stamp)
 
-    def valid(self, subject: MemberId) -> list[Vote]:
+    def valid_votes(self, subject: MemberId) -> list[Vote]:
         """The votes against a subject's present incarnation that count here and now, in the order they were cast."""
         row = self._state.table.get(subject)
-        votes = self._ballots.get(subject)
+        votes = self._votes.get(subject)
         if row is None or not votes:
             return []
-        good = (b for b in votes.values() if b.incarnation == row.incarnation and self._counts(b))
+        good = (b for b in votes.values() if b.incarnation == row.incarnation and self._is_valid(b))
         return sorted(good, key=lambda vote: (vote.cast, vote.voter))
 
-    def held(self, subject: MemberId) -> Iterable[Vote]:
+    def all_votes(self, subject: MemberId) -> Iterable[Vote]:
         """Every vote held against a subject, good or not: what a death is passed on with."""
-        return self._ballots.get(subject, {}).values()
+        return self._votes.get(subject, {}).values()
 
-    def withdraw(self, subject: MemberId) -> None:
+    def withdraw_own(self, subject: MemberId) -> None:
         """Take back our own vote: we heard from the subject."""
-        if votes := self._ballots.get(subject):
+        if votes := self._votes.get(subject):
             votes.pop(self._state.me.member_id, None)
 
     def clear(self, subject: MemberId) -> None:
         """Forget what was said of a subject: it refuted, or is gone."""
-        self._ballots.pop(subject, None)
+        self._votes.pop(subject, None)
 
-    def void_all(self) -> None:
+    def clear_all(self) -> None:
         """Nothing held may count any more: we were paused, or cut off."""
-        self._ballots.clear()
+        self._votes.clear()
 
-    def _came(self, voter: MemberId) -> float:
+    def _known_since(self, voter: MemberId) -> float:
         """When a voter came to be known here; we were here before anybody."""
         state = self._state
         return -math.inf if voter == state.me.member_id else state.known_since.get(voter, math.inf)
 
-    def _counts(self, vote: Vote) -> bool:
+    def _is_valid(self, vote: Vote) -> bool:
         state = self._state
         if state.now - vote.cast > self.lifetime:
             return False

@@ -101,7 +101,7 @@ class Broadcast:
             told.update((peer.member_id, (peer, list(wide))) for peer in self.next_in_line(self.wide_fanout(len(wide))))
             told.update(
                 (elder.member_id, (elder, list(wide)))
-                for elder in state.voter_eligibility.established_to_tell(MAX_ESTABLISHED_TOLD, told)
+                for elder in state.voter_eligibility.extra_broadcast_targets(MAX_ESTABLISHED_TOLD, told)
             )
         for peer in self.next_in_line(FANOUT) if near else ():
             told.setdefault(peer.member_id, (peer, []))[1].extend(near)
@@ -201,14 +201,14 @@ class Broadcast:
         now = self._state.now
         votes = [
             SignedVote(vote.voter, vote.stamp, max(0, int((now - vote.cast) * 1000)), vote.signature)
-            for vote in self._votes.held(row.member_id)
+            for vote in self._votes.all_votes(row.member_id)
             if vote.incarnation == row.incarnation
         ]
         if not votes:
             return encode_message(self.tombstone(row))
         votes.sort(key=lambda vote: (vote.age, vote.voter))
         by_voter = {vote.voter: vote for vote in votes}
-        chosen = self._state.voter_eligibility.foremost(list(by_voter), MAX_VOTES_TOLD)
+        chosen = self._state.voter_eligibility.quorum_first(list(by_voter), MAX_VOTES_TOLD)
         return encode_message(Dead(row.member_id, row.incarnation, [by_voter[voter] for voter in chosen]))
 
     def _send_all(self, peer: MemberState, messages: list[bytes]) -> None:

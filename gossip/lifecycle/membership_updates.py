@@ -214,7 +214,7 @@ class MembershipUpdates:
 
     def withdraw(self, member_id: MemberId) -> bool:
         """Take back a suspicion of our own, since it was us who was cut off; False if there is none."""
-        self._partition_guard.own_suspicions.pop(member_id, None)
+        self._partition_guard.local_suspicions.pop(member_id, None)
         change = self._state.table.withdraw_suspicion(member_id)
         if change is not None:
             self.consequences(change, WITHDRAWN)
@@ -224,7 +224,7 @@ class MembershipUpdates:
         """Two misses in a row: say so, to the subject first of all (a ping with the claim is on its way). ``quietly``
         tells nobody else, where a vote follows at once."""
         if row.liveness is Liveness.ALIVE:
-            self._partition_guard.own_suspicions[row.member_id] = None
+            self._partition_guard.local_suspicions[row.member_id] = None
             self.apply(
                 row.with_liveness(Liveness.SUSPECT), f"two misses seen by {self._state.me.name}", quietly=quietly
             )
@@ -233,16 +233,18 @@ class MembershipUpdates:
         """Three misses in a row or more: vote, or renew the vote. Where they were refusals, also before those whose
         heartbeats go to the subject: they are refused just now as well, and have not heard it as its monitors have."""
         state = self._state
-        if self._partition_guard.silent and not state.refused_since_heard(row.member_id):
+        if self._partition_guard.abstains and not state.refused_since_heard(row.member_id):
             return
         stamp = int(state.now * 1000) % 2**32
         signature = state.sign_vote(row, stamp)
-        self._votes.cast(row.member_id, Vote(state.me.member_id, row.incarnation, state.now, stamp, signature))
+        self._votes.add(row.member_id, Vote(state.me.member_id, row.incarnation, state.now, stamp, signature))
         vote = VoteMessage(row.member_id, row.incarnation, SignedVote(state.me.member_id, stamp, 0, signature))
         others = [h for h in state.voter_eligibility.monitors_of(row.member_id) if h != state.me.member_id]
         if state.refused_since_heard(row.member_id):
             others += [
-                h for h in state.voter_eligibility.beating_to(row.member_id) if h not in (state.me.member_id, *others)
+                h
+                for h in state.voter_eligibility.heartbeat_senders_of(row.member_id)
+                if h not in (state.me.member_id, *others)
             ]
         quorum = [other for h in others if (other := state.table.get(h))]
         quorum += state.random_members(3, exclude=(row.member_id, *others))
@@ -253,10 +255,10 @@ class MembershipUpdates:
         else:  # dead here before, but not for all on the votes that came first
             self._broadcast.announce(row.member_id, wide=True)
 
-    def others_wait(self, row: MemberState) -> bool:
+    def others_need_our_vote(self, row: MemberState) -> bool:
         """Whether a member is dead here on votes that may not suffice for others, who wait for ours."""
-        voters = [vote.voter for vote in self._votes.valid(row.member_id)]
-        return row.liveness is Liveness.DEAD and self._state.voter_eligibility.others_wait(voters)
+        voters = [vote.voter for vote in self._votes.valid_votes(row.member_id)]
+        return row.liveness is Liveness.DEAD and self._state.voter_eligibility.others_need_our_vote(voters)
 
     def conclude(self, member_id: MemberId) -> bool:
         """Evict a member if that is warranted; True if it is dead here (or its death waits) after the call."""
@@ -268,10 +270,10 @@ class MembershipUpdates:
             return True
         if state.heard_lately(member_id):
             return False
-        votes = self._votes.valid(member_id)
+        votes = self._votes.valid_votes(member_id)
         if not self._enough(row, votes):
             return False
-        if self._partition_guard.defers(member_id):
+        if self._partition_guard.defer_eviction(member_id):
             self.apply(row.with_liveness(Liveness.SUSPECT), "missing with many others")
             return not state.isolated
         voters = ", ".join(state.name_of(vote.voter) for vote in votes)
@@ -281,11 +283,11 @@ class MembershipUpdates:
 
     def release_held(self) -> None:
         """Carry out deaths that have waited long enough because many came at once."""
-        for member_id in self._partition_guard.due():
+        for member_id in self._partition_guard.due_evictions():
             row = self._state.table.get(member_id)
             if row is None or not row.present:
-                self._partition_guard.buried(member_id)
-            elif not self._partition_guard.defers(member_id):
+                self._partition_guard.on_removed(member_id)
+            elif not self._partition_guard.defer_eviction(member_id):
                 self.apply(
                     row.with_liveness(Liveness.DEAD),
                     f"{self._state.settings.misses} misses, one of many losses at once",
@@ -326,7 +328,7 @@ class MembershipUpdates:
     def consequences(self, change: MemberChange, why: str, *, quietly: bool = False) -> None:
         state, before, after = self._state, change.before, change.after
         if after is not None:
-            state.voter_eligibility.meet(after.member_id)
+            state.voter_eligibility.note_known(after.member_id)
             if before is not None and before.instance != after.instance:
                 self._forget(before.member_id)
             state.why[after.member_id] = why
@@ -349,17 +351,17 @@ class MembershipUpdates:
         if after.liveness is Liveness.ALIVE:
             state.dead_since.pop(after.member_id, None)
             self._votes.clear(after.member_id)
-            self._partition_guard.cleared(after.member_id)
+            self._partition_guard.forget(after.member_id)
             self._name_conflicts.forget(after.member_id)
             self.doubted.pop(after.member_id, None)
             self._standing.pop(after.member_id, None)
             if before is None and not after.pending:
-                self._partition_guard.joined()
+                self._partition_guard.on_join()
             elif before is not None and before.instance == after.instance and before.liveness is not Liveness.ALIVE:
                 state.alive_since[after.member_id] = state.now
         elif not after.present:
             state.dead_since.setdefault(after.member_id, state.now)
-            self._partition_guard.buried(after.member_id)
+            self._partition_guard.on_removed(after.member_id)
             self.doubted.pop(after.member_id, None)
             self._name_conflicts.forget(after.member_id)
 
@@ -368,7 +370,7 @@ class MembershipUpdates:
         more, and called dead."""
         state = self._state
         self._votes.clear(member_id)
-        self._partition_guard.cleared(member_id)
+        self._partition_guard.forget(member_id)
         self._name_conflicts.forget(member_id)
         state.seal.forget(member_id)
         heard = state.heard[member_id] if state.heard_lately(member_id) else None
@@ -443,7 +445,7 @@ class MembershipUpdates:
         state, incarnation = self._state, subject.incarnation
         if vote.voter == state.me.member_id:
             return False
-        if self._votes.knows(subject.member_id, vote.voter, incarnation, vote.stamp):
+        if self._votes.has(subject.member_id, vote.voter, incarnation, vote.stamp):
             return True
         voter = state.table.get(vote.voter)
         if voter is None or not state.signatures.of_vote(
@@ -451,7 +453,7 @@ class MembershipUpdates:
         ):
             return False
         cast = state.now - vote.age / 1000
-        self._votes.cast(subject.member_id, Vote(vote.voter, incarnation, cast, vote.stamp, vote.signature))
+        self._votes.add(subject.member_id, Vote(vote.voter, incarnation, cast, vote.stamp, vote.signature))
         return True
 
     def _accused(self, incarnation: int, sender: MemberState, *, wide: bool) -> None:
@@ -467,8 +469,8 @@ class MembershipUpdates:
             state.counters["refutations"] += 1
             state.tell("refuted", state.me.name, f"{state.me.name} refuted a claim passed on by {sender.name}")
             self._broadcast.announce(state.me.member_id, wide=wide)
-        self._partition_guard.mute_detector.accused(sender, incarnation)
-        if not self._partition_guard.mute:
+        self._partition_guard.mute_detector.on_accusation(sender, incarnation)
+        if not self._partition_guard.outbound_cut:
             self.answer(state.me, sender)
 
     def _correct(self, heard: MemberState, sender: MemberState) -> None:
@@ -495,11 +497,11 @@ class MembershipUpdates:
     def _enough(self, row: MemberState, votes: list[Vote]) -> bool:
         if len(votes) >= 2:
             voters = [vote.voter for vote in votes]
-            return self._state.voter_eligibility.outweigh(voters) or self._seen_ourselves(row.member_id, voters)
+            return self._state.voter_eligibility.is_quorum(voters) or self._seen_ourselves(row.member_id, voters)
         if not votes or votes[0].voter != self._state.me.member_id:
             return False
         return (
-            self._partition_guard.alone
+            self._partition_guard.may_evict_alone
             or self._standing.get(row.member_id) == row.incarnation
             or (not row.pending and self._in_pool_of_two())
             or (self._state.refused_since_heard(row.member_id) and self._nobody_could_second(row))
@@ -509,7 +511,7 @@ class MembershipUpdates:
         """Whether no vote but ours could come: of a pool most of whose kernels refuse, one is left."""
         table, me = self._state.table, self._state.me.member_id
         member_ids = (h for h in table.present_ids if h not in (me, row.member_id) and h not in table.suspects)
-        return self._partition_guard.deaf or all(self._is_pending(member_id) for member_id in member_ids)
+        return self._partition_guard.inbound_cut or all(self._is_pending(member_id) for member_id in member_ids)
 
     def _seen_ourselves(self, member_id: MemberId, voters: list[MemberId]) -> bool:
         """Whether our own eyes make up for whose the other votes are: a kernel refused us, or it has taken longer than

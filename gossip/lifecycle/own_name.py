@@ -157,14 +157,14 @@ class OwnName:
         )
         rows = state.random_members(MAX_QUORUM) if not known else [r for h in known if (r := state.table.get(h))]
         chosen = {row.member_id: row for row in rows if self._may_judge(row.member_id)}
-        for member_id in state.voter_eligibility.established(chosen):
+        for member_id in state.voter_eligibility.eligible(chosen):
             self._jury.setdefault(member_id, state.now)
             if ask and member_id not in self._against:
                 self._probes.ping(chosen[member_id])
         if (
             witness is not None
             and self._may_judge(witness.member_id)
-            and state.voter_eligibility.established([witness.member_id])
+            and state.voter_eligibility.eligible([witness.member_id])
         ):
             self._jury[witness.member_id] = self._against[witness.member_id] = state.now
 

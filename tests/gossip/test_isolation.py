@@ -146,7 +146,7 @@ def test_a_liar_can_make_us_ask_but_not_believe_that_nobody_hears_us() -> None:
     row = member.table.get(liar._state.me.member_id)
     assert row is not None
     for _ in range(100):
-        mute_detector.accused(row, 1)
+        mute_detector.on_accusation(row, 1)
         world.run(0.1)
     assert member.connectivity is Connectivity.CONNECTED
     assert world.history.of("isolated") == []

@@ -174,7 +174,7 @@ def youngest(self: VoterEligibility, voters: list[bytes], count: int) -> list[by
 
 
 @pytest.mark.parametrize(
-    "breaks", [whole, lambda m: m.setattr(VoterEligibility, "foremost", youngest)], ids=["whole", "broken"]
+    "breaks", [whole, lambda m: m.setattr(VoterEligibility, "quorum_first", youngest)], ids=["whole", "broken"]
 )
 def test_newcomers_do_not_crowd_the_votes_out_that_a_death_is_told_with(
     breaks: Break, monkeypatch: pytest.MonkeyPatch
@@ -190,7 +190,7 @@ def test_newcomers_do_not_crowd_the_votes_out_that_a_death_is_told_with(
     now = teller._state.now
     for age, name in enumerate([*crowd, "n2", "n3"]):
         vote = Vote(row_of(world, "n0", name).member_id, victim.incarnation, now - age / 100, 1, bytes(64))
-        teller._votes.cast(victim.member_id, vote)
+        teller._votes.add(victim.member_id, vote)
     told = decode_untrusted(assemble(payload_prefix(1, 1), [teller._broadcast._death(victim)])).messages[0]
     assert isinstance(told, Dead)
     voters = {vote.voter for vote in told.votes}
@@ -200,11 +200,11 @@ def test_newcomers_do_not_crowd_the_votes_out_that_a_death_is_told_with(
 
 
 def believe_hearsay(self: FailureDetector, heard: IndirectAck) -> None:
-    self.alive(heard.subject, self._state.now)
+    self.on_sign_of_life(heard.subject, self._state.now)
 
 
 @pytest.mark.parametrize(
-    "breaks", [whole, lambda m: m.setattr(FailureDetector, "heard_of", believe_hearsay)], ids=["whole", "broken"]
+    "breaks", [whole, lambda m: m.setattr(FailureDetector, "on_indirect_ack", believe_hearsay)], ids=["whole", "broken"]
 )
 def test_nobody_keeps_the_dead_alive(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says to everyone that it has just heard the dead, and shows their record around."""
@@ -305,7 +305,7 @@ def accuse_together(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "breaks", [whole, lambda m: m.setattr(VoterEligibility, "outweigh", lambda *_: True)], ids=["whole", "broken"]
+    "breaks", [whole, lambda m: m.setattr(VoterEligibility, "is_quorum", lambda *_: True)], ids=["whole", "broken"]
 )
 def test_two_newcomers_of_one_hand_evict_nobody(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     world = aged(5)
@@ -326,21 +326,21 @@ def test_votes_count_after_a_minute_and_from_two_hosts() -> None:
     assert world.run_until(world.one_view, within=3.0) is not None
     state = node(world, "n0")._state
     old, other, young = (row_of(world, "n0", name).member_id for name in ("n1", "n2", "m1"))
-    assert state.voter_eligibility.outweigh([old, other])
-    assert not state.voter_eligibility.outweigh([old, young])
-    assert not state.voter_eligibility.outweigh([old])
+    assert state.voter_eligibility.is_quorum([old, other])
+    assert not state.voter_eligibility.is_quorum([old, young])
+    assert not state.voter_eligibility.is_quorum([old])
     world.run(61.0)
-    assert state.voter_eligibility.outweigh([old, young])
+    assert state.voter_eligibility.is_quorum([old, young])
     here = msgspec.structs.replace(row_of(world, "n0", "m1"), address=row_of(world, "n0", "n1").address)
     state.table.settled["m1"] = state.table._by_id[young] = here
-    assert not state.voter_eligibility.outweigh([old, young])
+    assert not state.voter_eligibility.is_quorum([old, young])
 
 
 def test_in_a_young_pool_and_on_one_host_every_vote_counts() -> None:
     world = World(seed=1)
     world.start(4)
     assert world.run_until(world.one_view, within=3.0) is not None
-    assert node(world, "n0")._state.voter_eligibility.outweigh(
+    assert node(world, "n0")._state.voter_eligibility.is_quorum(
         [row_of(world, "n0", name).member_id for name in ("n1", "n2")]
     )
 
@@ -376,8 +376,8 @@ def test_with_an_authority_nobody_need_be_old_for_its_vote_to_count() -> None:
         world.start_one(key)
     assert world.run_until(world.one_view, within=3.0) is not None
     newcomers = [row_of(world, "n0", key).member_id for key in ("m1", "m2")]
-    assert node(world, "n0")._state.voter_eligibility.outweigh(newcomers)
-    assert not node(world, "n0")._state.voter_eligibility.outweigh(newcomers[:1])
+    assert node(world, "n0")._state.voter_eligibility.is_quorum(newcomers)
+    assert not node(world, "n0")._state.voter_eligibility.is_quorum(newcomers[:1])
 
 
 def test_with_an_authority_only_names_it_issued_come_in() -> None:

@@ -85,14 +85,14 @@ class Fourth:
 
     def _listen(self) -> None:
         """Note when each heartbeat of the victim is taken in; acks between them do not count."""
-        take_in = self.node._failure_detector.heartbeat
+        take_in = self.node._failure_detector.on_heartbeat
 
         def tapped(row: MemberState, beat: Heartbeat) -> bool:
             if row.address == self.victim:
                 self.heard.append(self.node._state.now)
             return take_in(row, beat)
 
-        self.node._failure_detector.heartbeat = tapped  # type: ignore[method-assign]
+        self.node._failure_detector.on_heartbeat = tapped  # type: ignore[method-assign]
 
     def datagrams_to_send(self) -> list[tuple[Address, bytes]]:
         outbox = self.node.datagrams_to_send()

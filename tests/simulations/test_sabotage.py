@@ -159,7 +159,7 @@ def withdraw_from_all(monkeypatch: pytest.MonkeyPatch) -> None:
     reunited = Node._reunited
 
     def too_much(self: Node) -> None:
-        self._partition_guard.own_suspicions.update(dict.fromkeys(self._state.table.tombstones))
+        self._partition_guard.local_suspicions.update(dict.fromkeys(self._state.table.tombstones))
         reunited(self)
 
     monkeypatch.setattr(Node, "_reunited", too_much)
@@ -341,14 +341,16 @@ SABOTAGES = [
         restarts_at_once,
         seed=4,
     ),
-    Sabotage("evidence", "let votes never expire", patch(VoteBook, "_counts", lambda *_: True), cut_off_at_a_death),
+    Sabotage("evidence", "let votes never expire", patch(VoteBook, "_is_valid", lambda *_: True), cut_off_at_a_death),
     Sabotage(
         "recently-heard",
         "believe the death of whom one hears",
         patch(NodeState, "heard_within", never_recently),
         stutter,
     ),
-    Sabotage("recently-heard", "count any refusal", patch(IcmpEvidence, "_quotes", lambda *_: True), forgery, seed=3),
+    Sabotage(
+        "recently-heard", "count any refusal", patch(IcmpEvidence, "_quotes_ping", lambda *_: True), forgery, seed=3
+    ),
     Sabotage("false-eviction", "fall silent without noticing", patch(NodeState, "post_raw", fall_silent), crash),
     Sabotage("departure", "leave without a word", patch(Node, "leave", leave_silently), departure),
     Sabotage("policy-order", "let the last word hold", believe_the_last_word, two_writers),
@@ -365,7 +367,10 @@ SABOTAGES = [
     Sabotage("one-view", "stop retrying the dead", patch(Reaper, "_retry_dead", nothing), even_split_without_seed),
     Sabotage("one-view", "never refute", patch(MembershipUpdates, "_accused", lambda *_, **__: None), long_absence),
     Sabotage(
-        "great-losses", "believe any number of deaths", patch(PartitionGuard, "defers", lambda *_: False), small_side
+        "great-losses",
+        "believe any number of deaths",
+        patch(PartitionGuard, "defer_eviction", lambda *_: False),
+        small_side,
     ),
 ]
 
