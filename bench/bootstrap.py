@@ -63,7 +63,7 @@ class SocketCrowd:
             self.nodes.append(node)
             self.transports.append(GossipTransport(node, sock, on_change=lambda: None, on_events=self.events.extend))
         for node in self.nodes[1:]:
-            node.set_contacts([address_of(self.nodes[0])])
+            node.set_seeds([address_of(self.nodes[0])])
 
     def one_view(self) -> bool:
         """Equal digests that everyone is in: the digest is over all that is present, so the count settles it."""

@@ -56,7 +56,7 @@ class Party:
 def main() -> None:
     key = os.urandom(32)
     victim, mallory = Party("victim", key), Party("mallory", key)
-    mallory.node.set_contacts([victim.address])
+    mallory.node.set_seeds([victim.address])
     until = boot_clock() + 5
     while len(victim.node.table) < 2 or len(mallory.node.table) < 2:
         _turn(victim, mallory)

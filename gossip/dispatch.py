@@ -195,7 +195,7 @@ class DatagramDispatch:
             self._hear_stranger(decode_untrusted(seal.open_from_stranger(data, sender)), data, sender, source)
         elif sender == seal.member_id:
             state.counters["dropped_own"] += 1
-        elif sender not in seal.peers and not state.knows(sender):
+        elif sender not in seal.peers and not state.has_keys_of(sender):
             self._open_unknown(data, sender, source)
         else:
             self._hear(decode_untrusted(seal.open(data, sender)), data, sender, source)
@@ -278,7 +278,7 @@ class DatagramDispatch:
         elif not self._failure_detector.on_heartbeat(row, beat):
             state.counters["stale_heartbeats"] += 1
             return None
-        state.heard_anyone = state.now
+        state.last_heard_anyone = state.now
         if self._partition_guard.on_sign_of_life(row.member_id):
             self._reunited()
         elif self._partition_guard.outbound_cut and row.member_id in self._partition_guard.local_suspicions:

@@ -172,9 +172,9 @@ class Node:
 
     # --- verbs
 
-    def set_contacts(self, addresses: Iterable[Address]) -> None:
+    def set_seeds(self, addresses: Iterable[Address]) -> None:
         """Say at which addresses others may be found (resolved seeds, a snapshot); replaces the former ones."""
-        self._join.set_contacts(addresses)
+        self._join.set_seeds(addresses)
         self._end_step()
 
     def receive_datagram(self, data: bytes, source: Address, now: float, arrived: float | None = None) -> None:
@@ -258,7 +258,7 @@ class Node:
             return
         self._step_to(now)
         wide = profile.readiness != state.identity.profile.readiness
-        state.describe(profile)
+        state.set_profile(profile)
         self._rewritten()
         self._broadcast.announce(state.me.member_id, wide=wide)
         self._end_step()
@@ -326,7 +326,7 @@ class Node:
         return self._state.connectivity
 
     @property
-    def hears(self) -> bool:
+    def is_connected(self) -> bool:
         """Whether we are connected."""
         return not self._state.isolated
 
@@ -390,9 +390,9 @@ class Node:
         return self._view_builder.view()
 
     @property
-    def edition(self) -> object:
+    def view_version(self) -> object:
         """Equal for as long as :attr:`view` would be the same, and costs nothing."""
-        return self._view_builder.edition
+        return self._view_builder.view_version
 
     @property
     def policy_records(self) -> tuple[PolicyRecord, ...]:
@@ -486,10 +486,10 @@ class Node:
         state.now = self._other_deadline = now
         self.deadline = now - self._ahead
         state.counters["pauses"] += 1
-        state.tell("paused", state.me.name, f"{state.me.name} was itself paused for about {late:.1f} s")
+        state.record_event("paused", state.me.name, f"{state.me.name} was itself paused for about {late:.1f} s")
         self._dispatch.waking = True
         state.outbox.clear()
-        state.heard_anyone = now
+        state.last_heard_anyone = now
         self._leave_protocol.restart()
         self._votes.clear_all()
         self._partition_guard.reset()
@@ -513,7 +513,7 @@ class Node:
         """Our isolation is over: like waking, and the suspicions we never spread are withdrawn."""
         state = self._state
         self._votes.clear_all()
-        state.heard_anyone = state.now
+        state.last_heard_anyone = state.now
         for member_id in list(self._partition_guard.local_suspicions):
             missed_since = self._partition_guard.missing_since(member_id)
             if self._updates.withdraw(member_id):
@@ -530,9 +530,9 @@ class Node:
         self._flap_damping.note(change)
         if not self._join.joined and len(state.table) > 1:
             self._join.joined = True
-            state.heard_anyone = state.now
+            state.last_heard_anyone = state.now
             self._anti_entropy.begin_bootstrap()
-        if change.before is not None and not change.same_life:
+        if change.before is not None and not change.same_instance:
             self._probes.forget(change.before.member_id)
         if after is None:
             return

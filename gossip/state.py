@@ -24,7 +24,7 @@ from rumormill.gossip.settings import ProtocolSettings
 from rumormill.gossip.wire import MAX_DATAGRAM, Message, assemble, encode_message, payload_prefix
 from rumormill.membership.member_state import MemberState, member_state_of_record_untrusted
 from rumormill.membership.record import (
-    MAX_LIFE,
+    COUNTER_LIMIT,
     MAX_OWN_RECORD_BYTES,
     MAX_PERIOD,
     MAX_PROBATION,
@@ -43,7 +43,7 @@ ENVELOPE_BYTES = 24
 """Room kept for the payload's opening: generation, incarnation and the array header."""
 MAX_MESSAGE_BYTES = MAX_DATAGRAM - OVERHEAD - ENVELOPE_BYTES
 """Bytes of messages that fit one datagram."""
-STRANGERS_PREFIX = payload_prefix(0, 0)
+STRANGER_PREFIX = payload_prefix(0, 0)
 """Between strangers no life is spoken of outside of records; so the length of an answer is known."""
 MAX_EVENTS = 1000
 MAX_OUTBOX = 4096
@@ -119,16 +119,16 @@ class NodeState:
         "counters",
         "dead_since",
         "events",
-        "heard",
-        "heard_anyone",
         "known_since",
+        "last_heard",
+        "last_heard_anyone",
         "leaving",
         "me",
         "now",
         "operator_warnings",
         "outbox",
         "received",
-        "refused",
+        "refused_at",
         "rng",
         "seal",
         "sent",
@@ -173,10 +173,10 @@ class NodeState:
         """Why we have given up (own_name.py), in words."""
         self.connectivity = Connectivity.CONNECTED
         """How we stand to the others (partition_guard.py)."""
-        self.heard: dict[MemberId, float] = {}
+        self.last_heard: dict[MemberId, float] = {}
         """When each member last showed a sign of life."""
-        self.heard_anyone = now
-        self.refused: dict[MemberId, float] = {}
+        self.last_heard_anyone = now
+        self.refused_at: dict[MemberId, float] = {}
         """When the last of the pings was sent whose refusals convinced us: what was heard before it is void."""
         self.known_since: dict[MemberId, float] = {}
         """When each instance first came to be known here."""
@@ -195,7 +195,7 @@ class NodeState:
         self.signatures = SignatureVerifier(self.seal.label, authority, self.counters, self._complain_of_identity)
         self.operator_warnings = OperatorWarnings()
         self.voter_eligibility = VoterEligibility(self, certified=authority is not None)
-        self.rewrite()
+        self.rewrite_record()
 
     # --- who we are
 
@@ -213,7 +213,7 @@ class NodeState:
     def identity(self) -> Identity:
         return self._identity
 
-    def rewrite(self) -> None:
+    def rewrite_record(self) -> None:
         """Write our record anew from the identity, and hold it."""
         record = self._identity.record(self.now, self.settings.period)
         validate_record(record, MAX_OWN_RECORD_BYTES)
@@ -227,10 +227,10 @@ class NodeState:
 
     def raise_incarnation(self, above: int = 0) -> None:
         """Say of ourselves what we say now, at an incarnation greater than ours and than ``above``."""
-        self._identity.incarnation = min(max(self._identity.incarnation, above) + 1, MAX_LIFE - 1)
-        self.rewrite()
+        self._identity.incarnation = min(max(self._identity.incarnation, above) + 1, COUNTER_LIMIT - 1)
+        self.rewrite_record()
 
-    def sign_departure(self) -> Signature:
+    def sign_leave(self) -> Signature:
         """That we leave, at the incarnation we are in."""
         return Signature(self._identity.keys.sign(leave_text(self.seal.label, self.me.instance, self.me.incarnation)))
 
@@ -243,7 +243,7 @@ class NodeState:
         """Be another instance from the next :meth:`rewrite` on."""
         self._identity.keys = MemberKeys.fresh(self.token_bytes, self._identity.credential)
 
-    def describe(self, profile: Profile) -> None:
+    def set_profile(self, profile: Profile) -> None:
         self._identity.profile = profile
         self.raise_incarnation()
 
@@ -260,7 +260,7 @@ class NodeState:
         return True
 
     def heard_within(self, member_id: MemberId, seconds: float) -> bool:
-        return self.now - self.heard.get(member_id, -1e9) < seconds
+        return self.now - self.last_heard.get(member_id, -1e9) < seconds
 
     def heard_lately(self, member_id: MemberId) -> bool:
         """Whether a member was heard within period and grace, and its kernel has not refused us since."""
@@ -269,14 +269,14 @@ class NodeState:
 
     def refused_since_heard(self, member_id: MemberId) -> bool:
         """Whether refusals convinced us that a member's process is gone, and nothing was heard of it since."""
-        return self.refused.get(member_id, -1e9) > self.heard.get(member_id, -1e9)
+        return self.refused_at.get(member_id, -1e9) > self.last_heard.get(member_id, -1e9)
 
-    def memories(self) -> tuple[dict[MemberId, Any], ...]:
+    def per_member_maps(self) -> tuple[dict[MemberId, Any], ...]:
         """All that is remembered of single members, by half: what goes when a member is forgotten."""
         return (
             self.known_since,
-            self.heard,
-            self.refused,
+            self.last_heard,
+            self.refused_at,
             self.alive_since,
             self.suspect_since,
             self.dead_since,
@@ -287,18 +287,18 @@ class NodeState:
         row = self.table.get(member_id)
         return row.name if row else member_id.hex()
 
-    def tell(self, kind: str, member: str, text: str) -> None:
+    def record_event(self, kind: str, member: str, text: str) -> None:
         """Note an event; the oldest are dropped when nobody collects them."""
         if len(self.events) >= MAX_EVENTS:
             del self.events[: MAX_EVENTS // 10]
         self.events.append(Event(self.now, kind, member, text))
 
-    def complain(self, kind: str, source: Address, text: str, *, ours: bool = False) -> None:
+    def warn_operator(self, kind: str, source: Address, text: str, *, ours: bool = False) -> None:
         """Tell our operator of somebody who cannot come in, or (``ours``) does not let us in; not too often."""
         if ours:
             self.operator_warnings.note_trouble(text, self.now)
         if self.operator_warnings.due(kind, source, self.now):
-            self.tell("refused", self.me.name, text)
+            self.record_event("refused", self.me.name, text)
 
     def _complain_of_identity(self, row: MemberState) -> None:
         """A record that our authority does not vouch for."""
@@ -309,7 +309,7 @@ class NodeState:
             f"{row.name} at {address_text(row.address)} is not a member here: it shows {lack}; make it one with the "
             "private half of --ca-file (rumormill keys issue), and start it with --identity-file and --ca-file"
         )
-        self.complain("identity", row.address, text, ours=len(self.table) <= 1)
+        self.warn_operator("identity", row.address, text, ours=len(self.table) <= 1)
 
     # --- the way out
 
@@ -335,17 +335,17 @@ class NodeState:
             return
         self.outbox.append((address, datagram))
 
-    def post_stranger(self, address: Address, receiver: MemberId, message: Message) -> None:
+    def send_to_stranger(self, address: Address, receiver: MemberId, message: Message) -> None:
         """Send to somebody who may not know us: a half, or nobody known
         (:data:`~rumormill.gossip.security.seal.NOBODY`)."""
-        payload = assemble(STRANGERS_PREFIX, [encode_message(message)])
+        payload = assemble(STRANGER_PREFIX, [encode_message(message)])
         self.post_raw(address, self.seal.seal_for_stranger(receiver, payload))
 
     def sealed_for(self, row: MemberState, message: Message) -> bytes:
         """A whole datagram for a member that somebody else will hand on."""
         return self._sealed(row, [encode_message(message)])
 
-    def knows(self, member_id: MemberId) -> bool:
+    def has_keys_of(self, member_id: MemberId) -> bool:
         """Whether we can open what this member seals."""
         if member_id in self.seal.peers:
             return True

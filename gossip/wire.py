@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from rumormill.membership.record import NO_SIGNATURE, InstanceId, Life, Liveness, MemberId, Signature
+from rumormill.membership.record import NO_SIGNATURE, InstanceId, Liveness, MemberId, MonotonicCounter, Signature
 
 MAX_DATAGRAM = 1232
 """Bytes after sealing, without IP and UDP headers: an IPv6 packet of 1280 bytes, which every path has to carry."""
@@ -83,12 +83,12 @@ class Alive(Message, tag=16):
 
 class Suspect(Message, tag=17):
     subject: WireMemberId
-    incarnation: Life
+    incarnation: MonotonicCounter
 
 
 class Leave(Message, tag=18):
     subject: WireMemberId
-    incarnation: Life
+    incarnation: MonotonicCounter
     signature: WireSignature
 
 
@@ -105,7 +105,7 @@ class SignedVote(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 class VoteMessage(Message, tag=20):
     subject: WireMemberId
-    incarnation: Life
+    incarnation: MonotonicCounter
     vote: SignedVote
 
 
@@ -113,7 +113,7 @@ class Dead(Message, tag=21):
     """The subject was evicted, on these votes. Without valid votes it is a suspicion."""
 
     subject: WireMemberId
-    incarnation: Life
+    incarnation: MonotonicCounter
     votes: Annotated[list[SignedVote], msgspec.Meta(max_length=3)]
 
 
@@ -124,9 +124,9 @@ class Tombstone(Message, tag=22):
     """
 
     name: Name
-    generation: Life
+    generation: MonotonicCounter
     instance: WireInstance
-    incarnation: Life
+    incarnation: MonotonicCounter
     liveness: Literal[2, 3]
     age: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
     leave_signature: Annotated[Signature, msgspec.Meta(max_length=64)] = NO_SIGNATURE
@@ -142,9 +142,9 @@ class Join(Message, tag=32):
 
 
 class KnownInstance(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    generation: Life
+    generation: MonotonicCounter
     instance: WireInstance
-    incarnation: Life
+    incarnation: MonotonicCounter
     liveness: Liveness
     pending: bool
     draining: bool = False
@@ -209,7 +209,7 @@ class SyncEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A member's row, or a policy: then the half is what names that, and 40 bits of its checksum follow."""
 
     member_id: WireMemberId
-    incarnation: Life
+    incarnation: MonotonicCounter
 
 
 class SyncOffer(Message, tag=49):
@@ -235,7 +235,7 @@ class SyncBusy(Message, tag=51):
 class KeyRingUpdate(Message, tag=80):
     """The whole key ring, the primary first. Only ever sealed, and for a member whose row is held."""
 
-    version: Life
+    version: MonotonicCounter
     keys: Annotated[list[GroupKey], msgspec.Meta(min_length=1, max_length=8)]
 
     def __repr__(self) -> str:
@@ -246,7 +246,7 @@ class KeyRingUpdate(Message, tag=80):
 class KeyRingReport(Message, tag=81):
     """Which ring the sender holds, without a key of it."""
 
-    version: Life
+    version: MonotonicCounter
     digest: Nonce
     names: Annotated[list[KeyName], msgspec.Meta(max_length=8)]
     ask: bool
@@ -288,8 +288,8 @@ JOINING = (Join, Challenge, Hello, Welcome, UnknownSender)
 class Payload(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A decoded datagram: the sender's generation and incarnation as it sent, and its messages in order."""
 
-    generation: Life
-    incarnation: Life
+    generation: MonotonicCounter
+    incarnation: MonotonicCounter
     messages: Annotated[list[AnyMessage], msgspec.Meta(max_length=128)]
 
 

@@ -18,9 +18,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from rumormill.membership.record import MAX_NAME_BYTES, Life, MemberId
+from rumormill.membership.record import MAX_NAME_BYTES, MemberId, MonotonicCounter
 
-WHOLE = 10_000
+ALL_BASIS_POINTS = 10_000
 """All keys, in basis points."""
 MAX_COUNTER_JUMP = 2**20
 """How far above the highest counter held another's may be."""
@@ -34,7 +34,7 @@ SIGNATURE_BYTES = 64
 
 Text = Annotated[str, msgspec.Meta(max_length=MAX_NAME_BYTES)]
 Label = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_BYTES)]
-BasisPoints = Annotated[int, msgspec.Meta(ge=0, le=WHOLE)]
+BasisPoints = Annotated[int, msgspec.Meta(ge=0, le=ALL_BASIS_POINTS)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 """Since 1970, by the writer's wall clock."""
 
@@ -97,7 +97,7 @@ class PolicyRecord(msgspec.Struct, frozen=True, array_like=True):
     """One policy as it crosses the wire (a msgpack array in this order)."""
 
     service: Text
-    counter: Life
+    counter: MonotonicCounter
     writer: Label
     """The member it was written at."""
     at: Milliseconds
@@ -189,7 +189,7 @@ def _validate(record: PolicyRecord) -> None:
 def _validate_shares(shares: list[Share]) -> None:
     _validate_names("release", [share.release for share in shares])
     total = sum(share.share for share in shares)
-    if total > WHOLE:
+    if total > ALL_BASIS_POINTS:
         raise InvalidPolicy(f"the shares add up to {total / 100:g} %, which is more than there is")
 
 
@@ -236,11 +236,11 @@ class PolicyTable:
     def get(self, member_id: MemberId) -> SignedPolicy | None:
         return self._held.get(member_id)
 
-    def leaps(self, policy: SignedPolicy) -> bool:
+    def jumps_too_far(self, policy: SignedPolicy) -> bool:
         """Whether a policy's counter is too far above all that is held to be believed."""
         return policy.record.counter > self.counter + MAX_COUNTER_JUMP
 
-    def full_for(self, policy: SignedPolicy) -> bool:
+    def is_full_for(self, policy: SignedPolicy) -> bool:
         """Whether there is no room for one more."""
         return policy.member_id not in self._held and len(self._held) >= self._max
 

@@ -37,7 +37,7 @@ MAX_RECORD_BYTES = 1150
 """Of others' records: members of earlier versions write them as long as this."""
 MAX_OWN_RECORD_BYTES = 1000
 """Of what we write: it must share one datagram with a header, an envelope, its signature and a signed farewell."""
-MAX_LIFE = 2**40
+COUNTER_LIMIT = 2**40
 """Generations and incarnations stay below this, so no claim can run the counter out."""
 MAX_PROBATION, MAX_PERIOD = 300_000, 60_000
 """Milliseconds."""
@@ -88,7 +88,7 @@ class InvalidRecord(ValueError):
     """A record that no well-behaved member would send. Says which field, and why."""
 
 
-Life = Annotated[int, msgspec.Meta(ge=0, lt=MAX_LIFE)]
+MonotonicCounter = Annotated[int, msgspec.Meta(ge=0, lt=COUNTER_LIMIT)]
 """A generation or an incarnation."""
 
 
@@ -96,9 +96,9 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One member's own account of itself, as it crosses the wire (a msgpack array in this order)."""
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_BYTES)]
-    generation: Life
+    generation: MonotonicCounter
     """Which life of this name it is: a logical number, one higher at each start."""
-    incarnation: Life
+    incarnation: MonotonicCounter
     """Raised by the subject alone, at each change and each refutation."""
     pending: bool
     """A newcomer to a name that lives: known, but not routed until it settles."""

@@ -33,7 +33,7 @@ class MemberChange(msgspec.Struct, frozen=True, gc=False):
     """None when the slot was emptied."""
 
     @property
-    def same_life(self) -> bool:
+    def same_instance(self) -> bool:
         return self.before is not None and self.after is not None and self.before.instance == self.after.instance
 
 
@@ -77,7 +77,7 @@ class MemberTable:
         yield from self.settled.values()
         yield from self.pending.values()
 
-    def lives(self, name: str) -> list[MemberState]:
+    def states_of(self, name: str) -> list[MemberState]:
         """What is held of a name: settled, then pending."""
         return [row for row in (self.settled.get(name), self.pending.get(name)) if row is not None]
 

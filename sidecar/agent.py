@@ -277,7 +277,7 @@ class _Agent:
             family=self.sock.family,
             loopback=settings.gossip.loopback,
             rng=rng,
-            set_contacts=node.set_contacts,
+            set_seeds=node.set_seeds,
             joined=lambda: node.joined,
             on_trouble=lambda seed, why: self.log.warning("join", seed=str(seed), trouble=why),
         )

@@ -305,7 +305,7 @@ class SidecarCommands:
             draining=self._draining,
             unready=self.unready() or "",
             joined=node.joined,
-            isolated=not node.hears,
+            isolated=not node.is_connected,
             connectivity=node.connectivity.word,
             connectivity_why=node.connectivity.words,
             stopped=node.stopped,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rumormill.gossip.security.keyring import InvalidKey, KeyRing, ring_digest
-from rumormill.membership.record import MAX_LIFE
+from rumormill.membership.record import COUNTER_LIMIT
 from rumormill.sidecar.errors import SettingsError
 from rumormill.sidecar.file_writer import FileWriter, replace_file
 from rumormill.sidecar.secrets import read_private
@@ -47,7 +47,7 @@ def parse_key_file(text: str) -> KeyFile:
         number, _, digest = line.removeprefix(_MARK).partition(" ")
         if line.startswith(_MARK) and number.isascii() and number.isdigit() and len(number) <= 13:
             version = int(number)
-            if version < MAX_LIFE and digest.strip() == ring_digest(version, ring.keys).hex():
+            if version < COUNTER_LIMIT and digest.strip() == ring_digest(version, ring.keys).hex():
                 return KeyFile(ring, version)
     return KeyFile(ring)
 

@@ -35,7 +35,7 @@ class SeedResolver:
         family: socket.AddressFamily,
         loopback: bool,
         rng: random.Random,
-        set_contacts: Callable[[Sequence[Address]], None],
+        set_seeds: Callable[[Sequence[Address]], None],
         joined: Callable[[], bool],
         on_trouble: Callable[[HostPort, str], None],
     ) -> None:
@@ -45,7 +45,7 @@ class SeedResolver:
         self._family = family
         self._loopback = loopback
         self._rng = rng
-        self._set_contacts = set_contacts
+        self._set_contacts = set_seeds
         self._joined = joined
         self._on_trouble = on_trouble
         self._tell()

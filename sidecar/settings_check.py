@@ -8,7 +8,7 @@ import socket
 import msgspec
 
 from rumormill.membership.record import (
-    MAX_LIFE,
+    COUNTER_LIMIT,
     MAX_OWN_RECORD_BYTES,
     MAX_PERIOD,
     MAX_PROBATION,
@@ -186,8 +186,8 @@ def _check_record(settings: Settings) -> None:
         validate_record(
             Record(
                 name=settings.name,
-                generation=MAX_LIFE - 1,
-                incarnation=MAX_LIFE - 1,
+                generation=COUNTER_LIMIT - 1,
+                incarnation=COUNTER_LIMIT - 1,
                 pending=False,
                 keys=bytes(64),
                 host=advertise.host,

@@ -46,9 +46,9 @@ class SharedWorker:
 
     def look(self) -> None:
         """Look now, if anything has changed since the last time."""
-        if self._node.edition == self._seen_at:
+        if self._node.view_version == self._seen_at:
             return
-        self._seen_at = self._node.edition
+        self._seen_at = self._node.view_version
         found = sharing(self._node.instance, self._node.view.members)
         if found != self._with:
             self._with = found

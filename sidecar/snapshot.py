@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from rumormill.membership.record import MAX_LIFE, Address, Life
+from rumormill.membership.record import COUNTER_LIMIT, Address, MonotonicCounter
 from rumormill.sidecar.file_writer import FileWriter, replace_file
 
 MAX_BYTES = 1 << 20
@@ -37,7 +37,7 @@ class SavedState(msgspec.Struct, frozen=True):
 
     name: str
     cluster: str
-    generation: Life
+    generation: MonotonicCounter
     addresses: list[tuple[str, Annotated[int, msgspec.Meta(ge=1, le=65535)]]]
     version: Literal[1] = 1
     policies: Policies = []
@@ -73,7 +73,7 @@ def read_snapshot_untrusted(path: Path, name: str, cluster: str) -> Remembered:
         raise SnapshotIgnored(f"is that of {snapshot.name!r} in {snapshot.cluster!r}")
     addresses = [(host, port) for host, port in snapshot.addresses if _is_literal(host)]
     return Remembered(
-        min(snapshot.generation, MAX_LIFE - 2), tuple(addresses[:MAX_ADDRESSES]), tuple(snapshot.policies)
+        min(snapshot.generation, COUNTER_LIMIT - 2), tuple(addresses[:MAX_ADDRESSES]), tuple(snapshot.policies)
     )
 
 

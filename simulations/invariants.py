@@ -309,7 +309,7 @@ def _alone(node: Node, after: MemberState) -> bool:
     """Whether one vote may do: a pool of two, or a member isolated long enough."""
     table = node_table(node)
     present = [row for row in table if row.present and not row.pending and row.instance != after.instance]
-    return len(present) <= 1 or not node.hears
+    return len(present) <= 1 or not node.is_connected
 
 
 def _nobody_to_second(node: Node, after: MemberState) -> bool:

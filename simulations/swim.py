@@ -124,7 +124,7 @@ class SwimNode:
     def deadline(self) -> float:
         return min(self._ask_at, self._next_period, self._next_expiry, self._next_join, self._left_at)
 
-    def set_contacts(self, addresses: Iterable[Address]) -> None:
+    def set_seeds(self, addresses: Iterable[Address]) -> None:
         self._contacts = [address for address in addresses if address != self._me.address]
         self._next_join = self._now if self._contacts else math.inf
 

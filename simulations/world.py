@@ -282,7 +282,7 @@ class World:
             now=host.local_time(),
         )
         node = self._factories.get(key, self._factory)(birth)
-        node.set_contacts(contacts if contacts is not None else self._seed_addresses())
+        node.set_seeds(contacts if contacts is not None else self._seed_addresses())
         host.boot(node)
         for tell in self.on_birth:
             tell(host)
@@ -298,7 +298,7 @@ class World:
         addresses = self._seed_addresses()
         for host in self.hosts.values():
             if host.node is not None:
-                host.node.set_contacts(addresses)
+                host.node.set_seeds(addresses)
                 host.poke()
 
     def _on_events(self, host: SimulatedHost, events: Sequence[Event]) -> None:

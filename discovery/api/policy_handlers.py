@@ -35,7 +35,15 @@ from rumormill.discovery.schema.policies import (
 )
 from rumormill.discovery.schema.query_params import CanaryQuery, ExplainQuery, NoQuery, RingQuery, ServiceQuery
 from rumormill.discovery.view import timestamp
-from rumormill.membership.policy import WHOLE, Body, CanaryPolicy, Maintenance, PolicyRecord, Rollout, ZonePreference
+from rumormill.membership.policy import (
+    ALL_BASIS_POINTS,
+    Body,
+    CanaryPolicy,
+    Maintenance,
+    PolicyRecord,
+    Rollout,
+    ZonePreference,
+)
 from rumormill.ring.explain import explain
 
 B = TypeVar("B", bound=msgspec.Struct)
@@ -55,9 +63,9 @@ async def set_canary(desk: ApiContext, call: RequestContext[NoQuery]) -> Respons
     service = _service(desk, body.service)
     held = _expected(desk, service, body.index)
     before = canary_of(held)
-    shares = with_share(before, body.release, round(body.share * WHOLE))
+    shares = with_share(before, body.release, round(body.share * ALL_BASIS_POINTS))
     total = sum(share.share for share in shares)
-    if total > WHOLE:
+    if total > ALL_BASIS_POINTS:
         others = ", ".join(
             f"{share.release} {share.share / 100:g} %" for share in shares if share.release != body.release
         )
@@ -112,8 +120,10 @@ def _canary_answer(
         index=record.counter if record else 0,
         writer=record.writer if record else "",
         at=timestamp(record.at / 1000) if record else "",
-        canary=[CandidateRow(one.release, one.share / WHOLE, workers.get(one.release, 0)) for one in body.shares],
-        rest=(WHOLE - sum(one.share for one in body.shares)) / WHOLE,
+        canary=[
+            CandidateRow(one.release, one.share / ALL_BASIS_POINTS, workers.get(one.release, 0)) for one in body.shares
+        ],
+        rest=(ALL_BASIS_POINTS - sum(one.share for one in body.shares)) / ALL_BASIS_POINTS,
         rollout=rollout_row(body.rollout) if body.rollout else None,
         warnings=warnings or [],
     )

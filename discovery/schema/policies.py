@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from rumormill.membership import policy
-from rumormill.membership.policy import WHOLE, CanaryPolicy, Maintenance, PolicyRecord, ZonePreference
+from rumormill.membership.policy import ALL_BASIS_POINTS, CanaryPolicy, Maintenance, PolicyRecord, ZonePreference
 from rumormill.ring.worker import CanaryShare, RoutingPolicy
 
 NOTHING = CanaryPolicy([])
@@ -136,7 +136,7 @@ def routing_policies(records: Iterable[PolicyRecord]) -> dict[str, RoutingPolicy
         index = max(held.index, record.counter)
         match record.body:
             case CanaryPolicy(shares):
-                canary = [CanaryShare(share.release, share.share / WHOLE) for share in shares]
+                canary = [CanaryShare(share.release, share.share / ALL_BASIS_POINTS) for share in shares]
                 policies[record.service] = RoutingPolicy(index, canary, held.zone)
             case ZonePreference(zone):
                 policies[record.service] = RoutingPolicy(index, held.canary, zone)
@@ -155,7 +155,7 @@ def with_share(canary: CanaryPolicy, release: str, share: int) -> list[policy.Sh
 def rollout_from(row: RolloutRow) -> policy.Rollout:
     return policy.Rollout(
         release=row.release,
-        steps=[round(step * WHOLE) for step in row.steps],
+        steps=[round(step * ALL_BASIS_POINTS) for step in row.steps],
         hold=row.hold,
         gates=row.gates,
         prometheus=row.prometheus,
@@ -170,7 +170,7 @@ def rollout_from(row: RolloutRow) -> policy.Rollout:
 def rollout_row(rollout: policy.Rollout) -> RolloutRow:
     return RolloutRow(
         release=rollout.release,
-        steps=[step / WHOLE for step in rollout.steps],
+        steps=[step / ALL_BASIS_POINTS for step in rollout.steps],
         hold=rollout.hold,
         gates=rollout.gates,
         prometheus=rollout.prometheus,

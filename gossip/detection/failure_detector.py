@@ -228,8 +228,8 @@ class FailureDetector:
     def on_sign_of_life(self, member_id: MemberId, at: float) -> None:
         """A sign of life as of ``at``: counts go to zero, our vote is withdrawn."""
         state = self._state
-        if at > state.heard.get(member_id, NEVER):
-            state.heard[member_id] = at
+        if at > state.last_heard.get(member_id, NEVER):
+            state.last_heard[member_id] = at
         if self._probe is not None and self._probe[0] == member_id and state.now - at < self._period:
             self._probe = None
         watch = self.monitored.get(member_id)
@@ -365,7 +365,7 @@ class FailureDetector:
 
         Where nobody else is left to hear from, two more periods must do (Lifeguard's local health, as one rule).
         """
-        if len(self._state.table.present_ids) <= 2 or self._state.heard_anyone >= watch.began:
+        if len(self._state.table.present_ids) <= 2 or self._state.last_heard_anyone >= watch.began:
             return True
         return watch.misses >= self._state.settings.misses + 2
 

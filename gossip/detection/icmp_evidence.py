@@ -170,13 +170,13 @@ class IcmpEvidence:
             del self._checks[row.member_id]
             self._confirmed_at[row.member_id] = state.now
             _bound(self._confirmed_at)
-            state.refused[row.member_id] = verification.sent
+            state.refused_at[row.member_id] = verification.sent
         self._failure_detector.on_ping_refused(row, verification.sent)
 
     def _is_finished(self, verification: RefusalCheck) -> bool:
         """The member has shown itself since, or nothing comes back at all."""
         state = self._state
-        if state.heard.get(verification.member_id, -math.inf) >= verification.began:
+        if state.last_heard.get(verification.member_id, -math.inf) >= verification.began:
             return True
         patience = TIMEOUT_PERIODS * state.settings.period + 2 * self._probes.rtt(verification.member_id)
         return verification.due == math.inf and state.now - verification.sent > patience
@@ -185,7 +185,7 @@ class IcmpEvidence:
         """Whether asking would tell us nothing: the refusals have convinced us just now, or lied to us once."""
         state = self._state
         convinced = self._confirmed_at.get(member_id)
-        if convinced is not None and state.heard.get(member_id, -math.inf) > convinced:
+        if convinced is not None and state.last_heard.get(member_id, -math.inf) > convinced:
             del self._confirmed_at[member_id]
             self._distrusted_until[member_id] = state.now + DISTRUST_SECONDS
             _bound(self._distrusted_until)

@@ -69,7 +69,7 @@ class PartitionGuard:
         state = self._state
         if state.isolated:
             return state.now + state.settings.period
-        deaf = state.heard_anyone + self._silence_limit if len(state.table.present_ids) > 2 else math.inf
+        deaf = state.last_heard_anyone + self._silence_limit if len(state.table.present_ids) > 2 else math.inf
         return min(deaf, self.mute_detector.deadline, *self._deferred.values())
 
     @property
@@ -245,13 +245,13 @@ class PartitionGuard:
         host says that it is gone is dead, and not missing."""
         state = self._state
         rows = [row for member_id in self._isolated_from if (row := state.table.get(member_id)) is not None]
-        silent = (row for row in rows if state.heard.get(row.member_id, -math.inf) < self._isolated_since)
+        silent = (row for row in rows if state.last_heard.get(row.member_id, -math.inf) < self._isolated_since)
         missing = (row for row in silent if row.liveness in (Liveness.SUSPECT, Liveness.DEAD))
         return [row.member_id for row in missing if not state.refused_since_heard(row.member_id)]
 
     def _seconds_of_silence(self) -> float:
         """Seconds since anybody was heard."""
-        return self._state.now - self._state.heard_anyone
+        return self._state.now - self._state.last_heard_anyone
 
     def _hears_nobody(self, *, for_long: bool = False) -> bool:
         """Whether two others at least are silent. Mute, one hears of them now and then only."""
@@ -287,10 +287,10 @@ class PartitionGuard:
         reason = connectivity.words
         if connectivity is Connectivity.ISOLATED:
             reason = f"{len(lost)} of {len(table.present_ids)} are missing at once"
-        state.tell("isolated", state.me.name, f"{state.me.name} is isolated: {reason}; it evicts nobody")
+        state.record_event("isolated", state.me.name, f"{state.me.name} is isolated: {reason}; it evicts nobody")
 
     def _end_isolation(self, reason: str) -> None:
         state = self._state
         state.connectivity, self._isolated_from = Connectivity.CONNECTED, ()
         self.reset()
-        state.tell("rejoined", state.me.name, f"{state.me.name} is no longer isolated: {reason}")
+        state.record_event("rejoined", state.me.name, f"{state.me.name} is no longer isolated: {reason}")

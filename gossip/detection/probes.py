@@ -165,7 +165,9 @@ class Probes:
         if state.heard_within(row.member_id, period) and state.throttle(
             sender.member_id + row.member_id, "hearsay", 4 * period
         ):
-            state.send(sender, IndirectAck(row.member_id, max(0, int((state.now - state.heard[row.member_id]) * 1000))))
+            state.send(
+                sender, IndirectAck(row.member_id, max(0, int((state.now - state.last_heard[row.member_id]) * 1000)))
+            )
         else:
             self._relays[(row.member_id, sender.member_id)] = (state.now + RELAY_SECONDS, sender.address)
             while len(self._relays) > MAX_RELAYS:

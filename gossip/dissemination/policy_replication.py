@@ -36,7 +36,7 @@ from rumormill.membership.policy import (
     policy_untrusted,
     precedence,
 )
-from rumormill.membership.record import MAX_LIFE, MemberId
+from rumormill.membership.record import COUNTER_LIMIT, MemberId
 
 MAX_HISTORY = 200
 """Changes remembered, as this member learned of them; older ones are forgotten."""
@@ -125,7 +125,7 @@ class PolicyReplication:
         if why := self._unready():
             raise PolicyRefused(why)
         counter = state.table.policies.counter + 1
-        if counter >= MAX_LIFE:
+        if counter >= COUNTER_LIMIT:
             raise PolicyRefused("the pool's policy counter has run out: somebody wrote a policy that no sidecar would")
         record = PolicyRecord(service, counter, state.me.name, at, body)
         try:
@@ -134,7 +134,7 @@ class PolicyReplication:
             raise PolicyRefused(str(error)) from None
         signature = self._key.sign(state.cluster, encoded) if self._key else b""
         policy = policy_untrusted(encoded, signature)
-        if state.table.policies.full_for(policy):
+        if state.table.policies.is_full_for(policy):
             raise PolicyRefused("the pool holds as many policies as it may; a pool has that many services by mistake")
         self._take(policy, quietly=False)
         return record
@@ -179,9 +179,9 @@ class PolicyReplication:
             return
         if self._key and not self._key.signed(state.cluster, policy.encoded, policy.signature):
             state.counters["policy_unsigned"] += 1
-        elif self._anti_entropy.completed and state.table.policies.leaps(policy):
+        elif self._anti_entropy.completed and state.table.policies.jumps_too_far(policy):
             state.counters["policy_leap"] += 1
-        elif state.table.policies.full_for(policy):
+        elif state.table.policies.is_full_for(policy):
             state.counters["policies_full"] += 1
         else:
             self._take(policy, quietly=quietly)
@@ -192,7 +192,7 @@ class PolicyReplication:
             return
         record = policy.record
         self.history.append(record)
-        state.tell("policy", record.writer, f"{describe_policy(record)}, written at {record.writer}")
+        state.record_event("policy", record.writer, f"{describe_policy(record)}, written at {record.writer}")
         if not quietly:
             self._broadcast.announce(policy.member_id, wide=True)
         self._anti_entropy.table_changed()

@@ -87,7 +87,7 @@ class FlapDamping:
         if over := state.now >= self._over_at:
             self._over_at = math.inf
             state.identity.probation_ends = -math.inf
-            state.tell("probation", state.me.name, f"{state.me.name} {SERVED}")
+            state.record_event("probation", state.me.name, f"{state.me.name} {SERVED}")
         self._say(wide=over)
 
     def hear(self, challenge: Challenge) -> None:
@@ -123,7 +123,7 @@ class FlapDamping:
         if until <= state.now or (self._over_at < math.inf and until <= self._over_at):
             return
         self._over_at = state.identity.probation_ends = until
-        state.tell("probation", state.me.name, f"{state.me.name} takes no work {why}")
+        state.record_event("probation", state.me.name, f"{state.me.name} takes no work {why}")
         self._say(wide=True)
 
     def _say(self, *, wide: bool) -> None:
@@ -145,7 +145,7 @@ class FlapDamping:
         before, after = change.before, change.after
         if after is None or after.pending:
             return
-        if before is None or not change.same_life:
+        if before is None or not change.same_instance:
             if after.liveness is Liveness.DEAD:
                 self._note_end(after)
             elif after.present and before is not None and before.present:

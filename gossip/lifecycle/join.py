@@ -129,7 +129,7 @@ class JoinProtocol:
 
     # --- asking
 
-    def set_contacts(self, addresses: Iterable[Address]) -> None:
+    def set_seeds(self, addresses: Iterable[Address]) -> None:
         """Replace the seeds; one that was known keeps its pace."""
         wanted = [address for address in dict.fromkeys(addresses) if address != self._ourselves]
         transient = {a: c for a, c in self._contacts.items() if c.tries < math.inf}
@@ -188,7 +188,7 @@ class JoinProtocol:
         name = self._state.me.name
         padding = bytes(max(0, JOIN_BYTES - len(name.encode())))
         nonce = self._contacts[address].nonce = self._state.token_bytes(8)
-        self._state.post_stranger(address, UNKNOWN_RECEIVER, Join(name, nonce, padding))
+        self._state.send_to_stranger(address, UNKNOWN_RECEIVER, Join(name, nonce, padding))
 
     def _rearm(self) -> None:
         contacts = self._contacts.values()
@@ -214,7 +214,7 @@ class JoinProtocol:
         self._own_name.introduce(challenge.lives)
         me = self._state.me
         hello = Hello(challenge.nonce, challenge.cookie, msgspec.Raw(me.encoded), me.signature)
-        self._state.post_stranger(source, sender, hello)
+        self._state.send_to_stranger(source, sender, hello)
 
     def hear_welcome(self, welcome: Welcome, source: Address) -> None:
         contact = self._contacts.get(source)
@@ -236,7 +236,7 @@ class JoinProtocol:
             f"{address_text(source)} answers, and does not let this member in: {advice}; the log there says more "
             f"(a path that drops packets of {LONGEST_PACKET} bytes looks the same)"
         )
-        self._state.complain("unwelcome", source, text, ours=True)
+        self._state.warn_operator("unwelcome", source, text, ours=True)
 
     # --- answering
 
@@ -249,13 +249,15 @@ class JoinProtocol:
             return
         lives = [
             KnownInstance(row.generation, row.instance, row.incarnation, row.liveness, row.pending, row.draining)
-            for row in state.table.lives(join.name)
+            for row in state.table.states_of(join.name)
         ]
         if len(join.padding) + len(join.name.encode()) < JOIN_BYTES:
             state.counters["short_join"] += 1
             return
         cookie = self._cookie(self._fresh_secrets()[0], source, sender, join.nonce)
-        state.post_stranger(source, sender, Challenge(join.nonce, cookie, lives, self._flap_damping.ends_of(join.name)))
+        state.send_to_stranger(
+            source, sender, Challenge(join.nonce, cookie, lives, self._flap_damping.ends_of(join.name))
+        )
 
     def hear_hello_untrusted(self, hello: Hello, sender: MemberId, source: Address) -> None:
         """Admit a newcomer that proved its address, and hand it a few rows to start from."""
@@ -278,7 +280,7 @@ class JoinProtocol:
 
     def _welcome(self, row: MemberState, nonce: bytes, source: Address) -> None:
         state = self._state
-        held = state.table.lives(row.name)
+        held = state.table.states_of(row.name)
         rows = [other for other in held if other.present and other.member_id != row.member_id]
         rows += [state.me, *state.random_members(3, exclude=(row.member_id,))]
         chosen = list({r.member_id: r for r in rows if r.encoded}.values())[:4]
@@ -290,7 +292,7 @@ class JoinProtocol:
                 room -= size
                 signed.append(SignedRecord(msgspec.Raw(other.encoded), other.signature))
         digest, members = state.table.digest & 0xFFFFFFFF, len(state.table.present_ids)
-        state.post_stranger(source, row.member_id, Welcome(nonce, digest, members, signed))
+        state.send_to_stranger(source, row.member_id, Welcome(nonce, digest, members, signed))
         for other in held:
             if not other.present:  # a bare record would bring the dead life back in the newcomer's eyes
                 self._updates.answer(other, row, by_name=True)
@@ -316,7 +318,7 @@ class JoinProtocol:
         if len(datagram) < WHO_BYTES or not self._whos.allows(source[0], state.now):
             state.counters["who_suppressed"] += 1
             return
-        state.post_stranger(source, sender, UnknownSender(datagram[-MARK_BYTES:]))
+        state.send_to_stranger(source, sender, UnknownSender(datagram[-MARK_BYTES:]))
 
     def _fresh_secrets(self) -> tuple[bytes, bytes]:
         now = self._state.now

@@ -46,7 +46,7 @@ class LeaveProtocol:
         self.say_goodbye()
         state.leaving = True
         self._repeat_at, self._over_at = state.now + LEAVE_SECONDS / 2, state.now + LEAVE_SECONDS
-        state.tell("left", state.me.name, f"{state.me.name} left")
+        state.record_event("left", state.me.name, f"{state.me.name} left")
 
     def tick(self) -> None:
         if self._state.now >= self._repeat_at:
@@ -64,7 +64,7 @@ class LeaveProtocol:
         if self._departed != state.me.member_id:
             self._departed = state.me.member_id
             state.raise_incarnation()
-            leave_signature = encode_message(Leave(state.me.member_id, state.me.incarnation, state.sign_departure()))
+            leave_signature = encode_message(Leave(state.me.member_id, state.me.incarnation, state.sign_leave()))
             self._goodbye = [self._broadcast.record_of(state.me), leave_signature]
         self._tell(also)
 

@@ -373,11 +373,11 @@ class MembershipUpdates:
         self._partition_guard.forget(member_id)
         self._name_conflicts.forget(member_id)
         state.seal.forget(member_id)
-        heard = state.heard[member_id] if state.heard_lately(member_id) else None
-        for memory in (*state.memories(), self.doubted, self._standing):
+        heard = state.last_heard[member_id] if state.heard_lately(member_id) else None
+        for memory in (*state.per_member_maps(), self.doubted, self._standing):
             memory.pop(member_id, None)
         if heard is not None:
-            state.heard[member_id] = heard
+            state.last_heard[member_id] = heard
 
     def _spread_change(self, change: MemberChange, after: MemberState) -> None:
         if after.liveness is Liveness.SUSPECT:
@@ -401,11 +401,11 @@ class MembershipUpdates:
             suffix = f": {why}" if why else ""
             if after.pending:  # not the holder of the name, and nobody should read it as news of the holder
                 text = f"a newcomer that waits for the name {after.name} {SENTENCES[kind]}{suffix}"
-                state.tell("newcomer", after.name, text)
+                state.record_event("newcomer", after.name, text)
             else:
-                state.tell(kind, after.name, f"{after.name} {SENTENCES[kind]}{suffix}")
+                state.record_event(kind, after.name, f"{after.name} {SENTENCES[kind]}{suffix}")
         for kind, words in more.items():
-            state.tell(kind, after.name, f"{after.name} {words}")
+            state.record_event(kind, after.name, f"{after.name} {words}")
 
     # --- helpers of the above
 
@@ -467,7 +467,7 @@ class MembershipUpdates:
         if incarnation == state.me.incarnation:
             state.raise_incarnation()
             state.counters["refutations"] += 1
-            state.tell("refuted", state.me.name, f"{state.me.name} refuted a claim passed on by {sender.name}")
+            state.record_event("refuted", state.me.name, f"{state.me.name} refuted a claim passed on by {sender.name}")
             self._broadcast.announce(state.me.member_id, wide=wide)
         self._partition_guard.mute_detector.on_accusation(sender, incarnation)
         if not self._partition_guard.outbound_cut:
@@ -475,7 +475,7 @@ class MembershipUpdates:
 
     def _correct(self, heard: MemberState, sender: MemberState) -> None:
         """If what we hold is a verdict or a later account, the sender ought to know."""
-        for held in self._state.table.lives(heard.name):
+        for held in self._state.table.states_of(heard.name):
             later = held.life > heard.life or (held.life == heard.life and held.incarnation > heard.incarnation)
             worse = held.life == heard.life and not held.present and held.incarnation >= heard.incarnation
             if worse or (later and held.pending == heard.pending):  # of another life, it need never have held the row

@@ -23,7 +23,7 @@ from rumormill.gossip.lifecycle.leave import LeaveProtocol
 from rumormill.gossip.state import NodeState
 from rumormill.gossip.wire import KnownInstance, NameInUse
 from rumormill.membership.member_state import MemberState
-from rumormill.membership.record import MAX_LIFE, Liveness, MemberId
+from rumormill.membership.record import COUNTER_LIMIT, Liveness, MemberId
 
 QUORUM_SECONDS = 5.0
 MAX_QUORUM = 33
@@ -81,7 +81,7 @@ class OwnName:
         self._introduced = True
         others = [life for life in lives if life.instance != state.me.instance]
         highest = max((life.generation for life in others), default=0)
-        if highest >= state.identity.generation and highest + 1 < MAX_LIFE:
+        if highest >= state.identity.generation and highest + 1 < COUNTER_LIMIT:
             incumbent = any(life.liveness.present and not life.pending for life in others)
             self._become(highest + 1, pending=incumbent)
 
@@ -208,7 +208,7 @@ class OwnName:
             self._predecessors[predecessor.member_id] = predecessor.incarnation, state.now + QUORUM_SECONDS
             generation = max(generation, predecessor.generation + 1)
         self._become(generation, pending=False)
-        state.tell("settled", state.me.name, f"{state.me.name} took its name over from a life that ended")
+        state.record_event("settled", state.me.name, f"{state.me.name} took its name over from a life that ended")
 
     def _warn(self, rival: MemberState) -> None:
         state = self._state
@@ -221,9 +221,9 @@ class OwnName:
         state = self._state
         self._jury.clear()
         self._against.clear()
-        lives = (row for row in state.table.lives(state.me.name) if row.instance != state.me.instance)
+        lives = (row for row in state.table.states_of(state.me.name) if row.instance != state.me.instance)
         generation = max([generation, *(row.generation + 1 for row in lives if not row.present)])
-        if generation >= MAX_LIFE:
+        if generation >= COUNTER_LIMIT:
             self._stop(None)
             return
         state.identity.generation = generation
@@ -244,4 +244,4 @@ class OwnName:
         state.stopped = (
             f"the name {state.me.name!r} is taken {who}: give this one another --name, or stop that one first"
         )
-        state.tell("taken", state.me.name, state.stopped)
+        state.record_event("taken", state.me.name, state.stopped)

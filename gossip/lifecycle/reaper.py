@@ -66,13 +66,13 @@ class Reaper:
                 continue
             state.table.forget(member_id)
             state.seal.forget(member_id)
-            for memory in state.memories():
+            for memory in state.per_member_maps():
                 memory.pop(member_id, None)
             self._votes.clear(member_id)
             self._probes.forget(member_id)
         for member_id in [
             member_id
-            for member_id in state.heard
+            for member_id in state.last_heard
             if state.table.get(member_id) is None and not state.heard_lately(member_id)
         ]:
-            del state.heard[member_id]
+            del state.last_heard[member_id]

@@ -25,7 +25,7 @@ def self_description(change: MemberChange, me: MemberState) -> dict[str, str]:
     before, after = change.before, change.after
     if after is None or after.record is None or not after.present or after.pending:
         return {}
-    former = before.record if before is not None and change.same_life else None
+    former = before.record if before is not None and change.same_instance else None
     told = {}
     if words := _of_probation(former, after.record):
         told["probation"] = words

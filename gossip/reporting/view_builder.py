@@ -35,7 +35,7 @@ class ViewBuilder:
         """Of which record, by its checksum, and when what it says of probation will be over."""
 
     @property
-    def edition(self) -> tuple[int, Connectivity]:
+    def view_version(self) -> tuple[int, Connectivity]:
         """Equal for as long as the view would be the same."""
         return self._state.table.version, self._state.connectivity
 
@@ -74,7 +74,7 @@ class ViewBuilder:
 
     def view(self) -> PoolView:
         state = self._state
-        if self._view is None or self.edition != self._made_of:
+        if self._view is None or self.view_version != self._made_of:
             self.note()
             members = self._members
             for row in state.table:
@@ -82,7 +82,7 @@ class ViewBuilder:
                     members[row.member_id] = self._member(row)
             ordered = tuple(sorted(members.values(), key=attrgetter("name", "pending")))
             self._view = PoolView(state.cluster, state.me.name, state.connectivity, ordered, self.policies())
-            self._made_of = self.edition
+            self._made_of = self.view_version
         return self._view
 
     def policies(self) -> tuple[PolicyRecord, ...]:
@@ -125,7 +125,7 @@ def member_details(
     details = {}
     for row in state.table:
         watch = monitored.get(row.member_id)
-        heard = state.heard.get(row.member_id)
+        heard = state.last_heard.get(row.member_id)
         monitors = state.voter_eligibility.monitors_of(row.member_id) if row.present else []
         details[row.instance] = MemberDetail(
             misses=watch.misses if watch else 0,

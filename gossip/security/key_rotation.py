@@ -189,7 +189,9 @@ class KeyRotation:
         self.ring = ring
         self._next_compare = state.now + COMPARE_EVERY
         self._rearm()
-        state.tell("keys", state.me.name, f"{state.me.name} holds key ring {version} ({', '.join(ring.names)}), {how}")
+        state.record_event(
+            "keys", state.me.name, f"{state.me.name} holds key ring {version} ({', '.join(ring.names)}), {how}"
+        )
         news = encode_message(self._keys())
         for peer in self._broadcast.next_in_line(self._broadcast.wide_fanout()):
             state.send_encoded(peer, [news])  # still under the former primary, which they are sure to hold
@@ -288,7 +290,7 @@ class KeyRotation:
         kind, key_id, label, sender, receiver, version = HEADER.unpack_from(data)
         if label != self._state.seal.label:
             if reason == "label":
-                self._state.complain(
+                self._state.warn_operator(
                     "label",
                     source,
                     f"{address_text(source)} is of another pool: give it this one's --cluster, "
@@ -308,7 +310,7 @@ class KeyRotation:
         peer, home = self._peer(sender, source)
         removed = reason == "unknown_key" and key_id in self._removed
         text = self._of_a_removed_key(peer, key_id) if removed else _UNOPENED[reason].format(where=peer, key=key_id)
-        self._state.complain("seal", home, text)
+        self._state.warn_operator("seal", home, text)
 
     def _peer(self, sender: MemberId, source: Address) -> tuple[str, Address]:
         """Who it says to be, in words, and where that member lives; another may have handed on what it sealed."""
@@ -349,19 +351,19 @@ class KeyRotation:
         outvoted = self._outvoted(source)
         if kind == NOTICE_PLAIN:
             if ring is not None:
-                state.complain("seal", source, _UNOPENED["plaintext"].format(where=peer), ours=outvoted)
+                state.warn_operator("seal", source, _UNOPENED["plaintext"].format(where=peer), ours=outvoted)
         elif ring is None:
-            state.complain("seal", source, _UNOPENED["sealed"].format(where=peer), ours=outvoted)
+            state.warn_operator("seal", source, _UNOPENED["sealed"].format(where=peer), ours=outvoted)
         elif key_id in self._removed:
-            state.complain("seal", source, self._of_a_removed_key(peer, key_id))
+            state.warn_operator("seal", source, self._of_a_removed_key(peer, key_id))
         elif self._holds_a_later_ring(version, outvoted):
             text = (
                 f"{peer} does not accept the key this member seals with; its own begins with {key_id:02x}, here are "
                 f"{', '.join(ring.names)}: give --key-file a key the pool still accepts"
             )
-            state.complain("behind", state.identity.address, text, ours=True)
+            state.warn_operator("behind", state.identity.address, text, ours=True)
         else:
-            state.complain("seal", source, _UNOPENED["unknown_key"].format(where=peer, key=key_id))
+            state.warn_operator("seal", source, _UNOPENED["unknown_key"].format(where=peer, key=key_id))
 
     def _holds_a_later_ring(self, version: int, outvoted: bool) -> bool:
         """Whether the pool's ring is rather theirs than ours. Of one version, or of none, being as a key file had it,

@@ -59,7 +59,7 @@ class ProtocolCore(Protocol):
     @property
     def deadline(self) -> float: ...
     @property
-    def edition(self) -> object: ...
+    def view_version(self) -> object: ...
     @property
     def stopped(self) -> str | None: ...
     @property
@@ -150,7 +150,7 @@ class GossipTransport:
         self._refused = False
         """Whether the queue of errors may hold something: the kernel makes the next read or send raise then."""
         self._sleep: trio.CancelScope | None = None
-        self._edition: object = None
+        self._seen_version: object = None
         self.counters: Counter[str] = Counter()
         """Socket errors by name (``send_ENETUNREACH``): a datagram that could not be sent is lost like any other."""
         self._process = os.getpid()
@@ -251,8 +251,8 @@ class GossipTransport:
             self.counters[f"send_{_name_of(error)}"] += 1
 
     def _report(self) -> None:
-        if (edition := self._node.edition) != self._edition:
-            self._edition = edition
+        if (version := self._node.view_version) != self._seen_version:
+            self._seen_version = version
             self._on_change()
         if events := self._node.take_events():
             self._on_events(events)

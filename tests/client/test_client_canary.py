@@ -10,7 +10,7 @@ import trio
 from stage import Stage, stage, stage_in_thread
 
 from rumormill.client import Pool, SyncPool
-from rumormill.membership.policy import WHOLE, CanaryPolicy, PolicyRecord, Share
+from rumormill.membership.policy import ALL_BASIS_POINTS, CanaryPolicy, PolicyRecord, Share
 from rumormill.ring import CanaryShare
 
 TASKS = 20
@@ -22,7 +22,7 @@ def key(number: int) -> str:
 
 async def steered(scene: Stage, share: float) -> None:
     """w2 and w3 run v2, and by the pool's policy that has this share of the keys."""
-    scene.policies = (PolicyRecord("embed", 1, "w0", 0, CanaryPolicy([Share("v2", round(share * WHOLE))])),)
+    scene.policies = (PolicyRecord("embed", 1, "w0", 0, CanaryPolicy([Share("v2", round(share * ALL_BASIS_POINTS))])),)
     for name in ("w2", "w3"):
         scene.change(name, release="v2")
     await scene.add_sidecar()

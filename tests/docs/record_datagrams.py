@@ -113,7 +113,7 @@ class Pool:
             token_bytes=self.token_bytes,
             now=boot_clock(),
         )
-        node.set_contacts([("127.0.0.1", self.ports[seed]) for seed in seeds])
+        node.set_seeds([("127.0.0.1", self.ports[seed]) for seed in seeds])
         self.nodes[key], self.ports[key] = node, sock.getsockname()[1]
         listener: Any = Listener(node, self.tap)
         self.transports[key] = GossipTransport(listener, sock, on_change=lambda: None, on_events=lambda _: None)

@@ -40,7 +40,7 @@ def event_kinds() -> set[str]:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
             kinds |= words(ast.Call(node.value, [node.targets[0].slice], []), 0)
     for call in calls(*AGENT):
-        if name_of(call.func) == "tell" and len(call.args) == 3:
+        if name_of(call.func) == "record_event" and len(call.args) == 3:
             kinds |= words(call, 0)
         elif name_of(call.func) == "Event" and len(call.args) == 4:
             kinds |= words(call, 1)

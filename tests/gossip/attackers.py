@@ -69,7 +69,7 @@ def accounts(world: World, name: str, but: tuple[str, ...] = ("mallory",)) -> di
     return {
         key: sorted(
             (row.instance, row.generation, row.incarnation, row.liveness, row.encoded)
-            for row in node(world, key).table.lives(name)
+            for row in node(world, key).table.states_of(name)
         )
         for key in world.running()
         if key not in but

@@ -14,7 +14,7 @@ from rumormill.gossip.dissemination.anti_entropy import _groups
 from rumormill.gossip.state import MAX_MESSAGE_BYTES
 from rumormill.gossip.wire import MAX_DATAGRAM, SyncEntry, SyncOffer, encode_message
 from rumormill.membership import InvalidRecord
-from rumormill.membership.record import MAX_LIFE, MAX_OWN_RECORD_BYTES
+from rumormill.membership.record import COUNTER_LIMIT, MAX_OWN_RECORD_BYTES
 from rumormill.simulations import LinkFault, World
 from rumormill.simulations.factories import RumormillFactory, worker_profile
 from rumormill.simulations.protocol import NodeStart
@@ -71,7 +71,7 @@ def test_a_record_too_long_for_that_is_refused_where_it_is_written() -> None:
         node(world, "n0").update(long, world.hosts["n0"].local_time())
 
 
-@given(st.dictionaries(st.integers(0, 255), st.lists(st.integers(0, MAX_LIFE - 1), max_size=200), max_size=64))
+@given(st.dictionaries(st.integers(0, 255), st.lists(st.integers(0, COUNTER_LIMIT - 1), max_size=200), max_size=64))
 def test_what_is_held_in_any_buckets_fits_datagrams_and_is_all_told(held: dict[int, list[int]]) -> None:
     by_bucket = {
         bucket: [SyncEntry(bytes((bucket,)) + n.to_bytes(7, "big"), number) for n, number in enumerate(numbers)]

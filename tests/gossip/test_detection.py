@@ -126,10 +126,10 @@ def test_a_deaf_member_judges_nobody_and_says_so() -> None:
     world.cut_one_way(None, {"n1"})
     world.run(30.0)
     assert world.history.of("evicted") == [], world.history.tail()
-    assert not node(world, "n1").hears
+    assert not node(world, "n1").is_connected
     world.heal()
     assert world.run_until(world.one_view, within=1.0) is not None
-    assert node(world, "n1").hears
+    assert node(world, "n1").is_connected
 
 
 def test_a_mute_member_is_evicted_and_evicts_nobody() -> None:

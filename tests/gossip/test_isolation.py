@@ -72,7 +72,7 @@ def test_who_is_heard_by_nobody_knows_it_until_the_cut_ends(count: int, seed: in
         assert views(world, "n1") == {Liveness.ALIVE}, "it hears them"
     world.heal()
     assert world.run_until(world.one_view, within=1.0) is not None, world.history.tail()
-    assert world.run_until(lambda: node(world, "n1").hears, within=0.5) is not None
+    assert world.run_until(lambda: node(world, "n1").is_connected, within=0.5) is not None
     assert told(world, "n1", begun)["rejoined"] == 1
 
 
@@ -106,7 +106,9 @@ def test_who_hears_nobody_knows_it_until_the_cut_ends(count: int, seed: int) -> 
     assert (events["isolated"], events["rejoined"]) == (1, 0)
     assert views(world, "n1") == {Liveness.DEAD}
     world.heal()
-    assert world.run_until(lambda: world.one_view() and node(world, "n1").hears, within=1.0), world.history.tail()
+    assert world.run_until(lambda: world.one_view() and node(world, "n1").is_connected, within=1.0), (
+        world.history.tail()
+    )
 
 
 def test_who_is_deaf_still_tells_the_others_of_its_worker() -> None:
@@ -185,7 +187,7 @@ def test_where_nothing_refuses_it_may_be_a_cut_and_nobody_is_given_up_for_a_minu
     assert Liveness.DEAD in views(world, "n0")
     assert node(world, "n0").connectivity is Connectivity.DEAF, "nobody has shown that they are gone"
     world.restart("n1")
-    assert world.run_until(lambda: node(world, "n0").hears, within=2.0) is not None
+    assert world.run_until(lambda: node(world, "n0").is_connected, within=2.0) is not None
 
 
 def test_of_those_cut_off_whose_kernels_are_silent_nobody_is_evicted_for_others_that_refuse() -> None:
@@ -199,7 +201,7 @@ def test_of_those_cut_off_whose_kernels_are_silent_nobody_is_evicted_for_others_
     of = {m.name: m.liveness for m in node(world, "n0").view.members}
     assert (of["n4"], of["n5"]) == (Liveness.DEAD, Liveness.DEAD)
     assert {of["n1"], of["n2"], of["n3"]} == {Liveness.SUSPECT}
-    assert not node(world, "n0").hears
+    assert not node(world, "n0").is_connected
 
 
 def test_false_refusals_alone_evict_nobody_from_who_is_deaf() -> None:

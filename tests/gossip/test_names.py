@@ -37,7 +37,7 @@ def test_a_member_alone_is_no_error() -> None:
     world.run(10.0)
     assert world.one_view()
     assert not node(world, "n0").joined
-    assert node(world, "n0").hears
+    assert node(world, "n0").is_connected
 
 
 @pytest.mark.parametrize("down", [0.02, 0.3, 0.7, 3.0])

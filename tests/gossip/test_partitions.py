@@ -50,7 +50,7 @@ def test_who_is_cut_off_alone_evicts_nobody_and_is_back_at_once() -> None:
     world.cut({"n2"})
     world.run(10.0)
     lonely = node(world, "n2")
-    assert not lonely.hears
+    assert not lonely.is_connected
     assert {m.liveness for m in lonely.view.members if m.name != "n2"} == {Liveness.SUSPECT}
     assert everyone_holds(world, "n2", Liveness.DEAD)
     world.heal()

@@ -219,7 +219,7 @@ def test_our_own_joins_sent_back_hide_no_seed(all_of_them: bool) -> None:
         for data in joins if all_of_them else joins[-1:]:
             world.inject(data, "late", seed)
             world.inject(data, "late", ("198.51.100.1", 1000 + number))
-        world.command("late", lambda late, now: late.set_contacts([seed]))
+        world.command("late", lambda late, now: late.set_seeds([seed]))
     joining = node(world, "late")._join
     assert len(joining._contacts) == 1
     world.heal()
@@ -232,7 +232,7 @@ def test_a_seed_that_is_ourselves_is_nobody_to_wait_for() -> None:
     joining = node(world, "n0")._join
     elsewhere = ("198.51.100.7", 7946)
     recorder = Recorder(world)
-    world.command("n0", lambda n0, now: n0.set_contacts([elsewhere]))
+    world.command("n0", lambda n0, now: n0.set_seeds([elsewhere]))
     assert joining.seeking
     world.run(1.0)
     world.inject(recorder.datagrams[-1][0], "n0", elsewhere)

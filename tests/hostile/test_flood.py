@@ -211,7 +211,7 @@ async def test_a_flood_of_hostile_bytes_changes_nothing_and_costs_little(tmp_pat
         address = (host, int(port))
         with bind_udp(("127.0.0.1", 0)) as sock:
             fourth = Fourth(sock, address)
-            fourth.node.set_contacts([address])
+            fourth.node.set_seeds([address])
             nursery.start_soon(fourth.transport.run)
             everyone = all_routable("w1", "w2", "w3", "w4")
             before = [await agent.until(everyone) for agent in agents]

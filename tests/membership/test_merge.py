@@ -136,7 +136,7 @@ def test_a_verdict_gets_only_worse_until_the_subject_speaks() -> None:
     refuted = row("w1", 1, incarnation=2)
     change = table.apply(refuted)
     assert change is not None
-    assert change.same_life
+    assert change.same_instance
     assert table.get(refuted.member_id) is refuted
 
 
@@ -157,10 +157,10 @@ def test_a_newcomer_waits_beside_the_incumbent_and_then_takes_its_place() -> Non
     incumbent, newcomer = row("w1", 1), row("w1", 2, generation=2, pending=True)
     table.apply(incumbent)
     table.apply(newcomer)
-    assert [r.member_id for r in table.lives("w1")] == [incumbent.member_id, newcomer.member_id]
+    assert [r.member_id for r in table.states_of("w1")] == [incumbent.member_id, newcomer.member_id]
     settled = row("w1", 2, generation=2, incarnation=2)
     table.apply(settled)
-    assert table.lives("w1") == [settled]
+    assert table.states_of("w1") == [settled]
     assert table.apply(newcomer) is None, "its pending account is old news"
     check_books(table)
 
@@ -171,7 +171,7 @@ def test_an_instance_stands_in_one_slot_at_a_time() -> None:
     settled, waiting = row("w1", 3), row("w1", 3, generation=2, incarnation=2, pending=True)
     table.apply(settled)
     table.apply(waiting)
-    assert table.lives("w1") == [waiting]
+    assert table.states_of("w1") == [waiting]
     assert table.apply(settled) is None
     check_books(table)
 

@@ -78,17 +78,17 @@ def test_the_digest_follows_each_change_and_the_version_each_visible_one() -> No
 def test_a_leap_is_one_beyond_two_to_the_twentieth() -> None:
     table = MemberTable()
     table.apply_policy(policy(7))
-    assert not table.policies.leaps(policy(7 + MAX_COUNTER_JUMP))
-    assert table.policies.leaps(policy(8 + MAX_COUNTER_JUMP))
+    assert not table.policies.jumps_too_far(policy(7 + MAX_COUNTER_JUMP))
+    assert table.policies.jumps_too_far(policy(8 + MAX_COUNTER_JUMP))
 
 
 def test_the_table_is_full_for_new_names_only() -> None:
     table = MemberTable()
     for number in range(MAX_POLICIES):
-        assert not table.policies.full_for(policy(service=f"s{number}"))
+        assert not table.policies.is_full_for(policy(service=f"s{number}"))
         table.apply_policy(policy(service=f"s{number}"))
-    assert table.policies.full_for(policy(service="one more"))
-    assert not table.policies.full_for(policy(2, service="s0"))
+    assert table.policies.is_full_for(policy(service="one more"))
+    assert not table.policies.is_full_for(policy(2, service="s0"))
 
 
 @pytest.mark.parametrize(

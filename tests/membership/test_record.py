@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_merge import record
 
 from rumormill.membership import InvalidRecord, encode_record, member_state_of_record_untrusted
-from rumormill.membership.record import MAX_LIFE, MAX_PERIOD, MAX_PROBATION, MAX_RECORD_BYTES
+from rumormill.membership.record import COUNTER_LIMIT, MAX_PERIOD, MAX_PROBATION, MAX_RECORD_BYTES
 
 
 def test_a_record_survives_its_bytes() -> None:
@@ -43,8 +43,8 @@ def test_a_record_survives_its_bytes() -> None:
         {"service": "embed\n"},
         {"tags": {"k": "v" * 600}},
         {"readiness": 9},
-        {"generation": MAX_LIFE},
-        {"incarnation": MAX_LIFE},
+        {"generation": COUNTER_LIMIT},
+        {"incarnation": COUNTER_LIMIT},
         {"incarnation": -1},
     ],
 )

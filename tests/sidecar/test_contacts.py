@@ -58,7 +58,7 @@ class Told:
             family=socket.AF_INET,
             loopback=loopback,
             rng=random.Random(1),
-            set_contacts=lambda addresses: setattr(self, "contacts", list(addresses)),
+            set_seeds=lambda addresses: setattr(self, "contacts", list(addresses)),
             joined=lambda: self.joined,
             on_trouble=lambda seed, why: self.trouble.append(f"{seed}: {why}"),
         )

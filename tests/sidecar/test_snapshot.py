@@ -13,7 +13,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rumormill.membership.record import MAX_LIFE
+from rumormill.membership.record import COUNTER_LIMIT
 from rumormill.sidecar.file_writer import FileWriter
 from rumormill.sidecar.snapshot import (
     MAX_ADDRESSES,
@@ -68,9 +68,9 @@ def test_a_folder_in_its_place(tmp_path: Path) -> None:
 
 def test_bounds(tmp_path: Path) -> None:
     path = tmp_path / "s.json"
-    write_snapshot(path, "w1", "prod", MAX_LIFE - 1, [("10.0.0.1", port) for port in range(1, 1000)])
+    write_snapshot(path, "w1", "prod", COUNTER_LIMIT - 1, [("10.0.0.1", port) for port in range(1, 1000)])
     remembered = read_snapshot_untrusted(path, "w1", "prod")
-    assert remembered.generation + 1 < MAX_LIFE
+    assert remembered.generation + 1 < COUNTER_LIMIT
     assert len(remembered.addresses) == MAX_ADDRESSES
     saved = json.loads(path.read_text())
     saved["addresses"] = [["evil.example", 1], ["10.0.0.1", 2]]

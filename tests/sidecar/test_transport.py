@@ -73,7 +73,7 @@ def bound(host: str = "127.0.0.1") -> Iterator[socket.socket]:
 async def two(period: float = 0.2) -> AsyncIterator[tuple[Peer, Peer, trio.Nursery]]:
     with bound() as one, bound() as other:
         a, b = Peer("a", one, period), Peer("b", other, period)
-        b.node.set_contacts([a.address])
+        b.node.set_seeds([a.address])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(a.transport.run)
             nursery.start_soon(b.transport.run)
@@ -116,7 +116,7 @@ async def test_run_returns_when_the_node_has_left() -> None:
         async def third() -> None:
             with bound() as sock:
                 c = Peer("c", sock)
-                c.node.set_contacts([a.address])
+                c.node.set_seeds([a.address])
                 async with trio.open_nursery() as inner:
                     inner.start_soon(self_run, c)
                     await c.until(dict.fromkeys("abc", Readiness.PASSING))
@@ -148,7 +148,7 @@ class Noticed(Counter[str]):
 async def test_what_cannot_be_sent_is_counted() -> None:
     async with two() as (a, b, _):
         a.transport.counters = counters = Noticed()
-        a.node.set_contacts([b.address, ("::1", 9), ("10.255.255.1", 9), ("127.0.0.1", 1)])
+        a.node.set_seeds([b.address, ("::1", 9), ("10.255.255.1", 9), ("127.0.0.1", 1)])
         with trio.fail_after(15):
             await counters.began.wait()
         assert all(name.startswith("send_") for name in counters), counters
@@ -219,7 +219,7 @@ async def test_a_process_that_ends_is_found_by_its_kernels_refusal(host: str) ->
         life = trio.CancelScope()
         async with trio.open_nursery() as nursery:
             for peer in (b, c):
-                peer.node.set_contacts([a.address])
+                peer.node.set_seeds([a.address])
             nursery.start_soon(a.transport.run)
             nursery.start_soon(b.transport.run)
             nursery.start_soon(_run_within, life, c)
@@ -245,7 +245,7 @@ async def _run_within(scope: trio.CancelScope, peer: Peer) -> None:
 async def test_without_refusals_nothing_is_heard_of_them() -> None:
     with bind_udp(("127.0.0.1", 0), refusals=False) as sock:
         a = Peer("a", sock)
-        a.node.set_contacts([("127.0.0.1", 1)])
+        a.node.set_seeds([("127.0.0.1", 1)])
         with trio.move_on_after(0.3):
             await a.transport.run()
         assert a.node.counters["sent"] > 0
@@ -275,7 +275,7 @@ async def test_gossip_goes_without_what_a_kernel_does_not_know(host: str, monkey
         assert "ICMP refusals" in refusals
         assert missing_options(one, refusals=False) == [stamps]
         a, b = Peer("a", one), Peer("b", other)
-        b.node.set_contacts([a.address])
+        b.node.set_seeds([a.address])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(a.transport.run)
             nursery.start_soon(b.transport.run)

@@ -40,7 +40,7 @@ class Toy:
         fields = (name, 1, bytes(16), 0, address, "toy", "", "", "", 1000, Readiness.PASSING, {}, Liveness.ALIVE)
         return Member(*fields, False, 0.0, "")
 
-    def set_contacts(self, addresses: Iterable[Address]) -> None:
+    def set_seeds(self, addresses: Iterable[Address]) -> None:
         self._contacts = [address for address in addresses if address != self.birth.address]
 
     def receive_datagram(self, data: bytes, source: Address, now: float) -> None:
