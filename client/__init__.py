@@ -1,31 +1,46 @@
-"""How callers use the pool: a worker for every request, and a death they never see.
+"""How callers use a pool: a worker for every request, and failovers that they never see.
 
-What enters here is what a caller needs: which sidecar to believe, whom to ask, when to ask another, and the httpx
-transports that do it. Decisions are pure files (topology, standing, admission, answers, breaker, budget, course,
-replay, hedging), each opening with its rules; around them are thin shells on anyio, so that everything runs on trio, on
-asyncio and, through a thread, without either. The room knows the ring and its JSON, and nothing of gossip.
+This package holds what a caller needs: which sidecar to trust, which worker to try, when to try another, and the httpx
+transports that do it. Decisions are pure modules (topology, worker_selector, admission, breaker, retries, replay,
+hedging, retry_budget, response_class). Each opens with its rules. Thin shells on anyio surround them, so that
+everything runs on trio, on asyncio and, through a thread, without either. The package imports the ring and its JSON,
+and nothing of gossip.
+
+Every type that a public method returns can be imported from here.
 """
 
 from rumormill.client.descriptors import TooManyOpenFilesError
 from rumormill.client.errors import NoWorkersError, PoolError, RequestNotReplayableError, ResponseInterruptedError
+from rumormill.client.figures import Figures
+from rumormill.client.figures_parts import ReleaseFigures
+from rumormill.client.options import PoolOptions
 from rumormill.client.pool import Pool, PoolTransport
 from rumormill.client.replay import Replay
 from rumormill.client.retries import Attempt, Failure
 from rumormill.client.sync import SyncPool, SyncPoolTransport
 from rumormill.client.topology import Topology
+from rumormill.ring.routing import Routing
+from rumormill.ring.worker import CanaryShare, RoutingPolicy, Worker
 
 __all__ = [
     "Attempt",
+    "CanaryShare",
     "Failure",
+    "Figures",
     "NoWorkersError",
     "Pool",
     "PoolError",
+    "PoolOptions",
     "PoolTransport",
+    "ReleaseFigures",
     "Replay",
     "RequestNotReplayableError",
     "ResponseInterruptedError",
+    "Routing",
+    "RoutingPolicy",
     "SyncPool",
     "SyncPoolTransport",
     "TooManyOpenFilesError",
     "Topology",
+    "Worker",
 ]

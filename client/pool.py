@@ -7,11 +7,10 @@ import os
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import TracebackType
-from urllib.parse import urlsplit
 
 import anyio
 import anyio.abc
@@ -20,6 +19,7 @@ import httpx
 
 from rumormill.client.background import HostTask
 from rumormill.client.dispatch import Dispatcher
+from rumormill.client.options import UNIX, PoolOptions
 from rumormill.client.replay import Replay, checked_replay
 from rumormill.client.snapshot import UnusableSnapshot, load_snapshot, save_snapshot
 from rumormill.client.topology import Topology, with_answer, with_status
@@ -28,15 +28,13 @@ from rumormill.client.upstream import Upstream
 from rumormill.client.worker_selector import WorkerSelector
 from rumormill.ring.worker import Worker
 
-UNIX = "unix:"
-"""Begins the address of a sidecar that answers on a socket in the file system."""
 SNAPSHOT_PAUSE = 1.0
 """Seconds between two writes of the snapshot, at least."""
 
 log = logging.getLogger("rumormill.client")
 
 
-class Pool:
+class Pool(PoolOptions):
     """The workers of one service, watched through several sidecars, and the way to them.
 
     async with Pool(["http://127.0.0.1:7380"], service="embed") as pool:
@@ -48,53 +46,9 @@ class Pool:
     threads use :class:`rumormill.client.SyncPool`.
     """
 
-    def __init__(
-        self,
-        sources: str | Iterable[str],
-        service: str,
-        *,
-        cluster: str | None = None,
-        replay: Replay = "idempotent",
-        hedge: bool = True,
-        zone: str | None = None,
-        bounded_load: bool = True,
-        snapshot: str | Path | None = None,
-        token: str | None = None,
-        verify: ssl.SSLContext | None = None,
-        patience: float = 2.0,
-        rng: random.Random | None = None,
-    ) -> None:
-        """Nothing is asked before the pool is opened.
-
-        `sources` are base URLs of sidecars, or unix:PATH: more than one keeps the pool's sight when one dies. `cluster`
-        insists on a cluster; None takes that of most sources (clusters.py). `replay` says which requests may be sent
-        again (replay.py). `hedge` asks the next owner too when an answer is late.
-        `zone` is the caller's own, whose workers it prefers; None takes the pool's policy, and "" no zone.
-        `bounded_load=False` keeps every key at its first owner, however busy that is.
-        `snapshot` is a file for the last good list. `token` is for the sidecars, `verify` for sidecars and workers that
-        speak https. `patience` is how many seconds opening waits for the first list. `rng` makes the same random
-        choices again; without it each opening, and so each forked process, has its own. Raises ValueError, with a hint.
-        """
-        urls = [sources] if isinstance(sources, str) else list(dict.fromkeys(sources))
-        if not service:
-            raise ValueError('service="" is no service; name the one to call, such as service="embed"')
-        if cluster == "":
-            raise ValueError('cluster="" is no cluster; name the one to insist on, or leave it out')
-        self.service = service
-        self._cluster = cluster
-        self._sources = [_checked_source(url) for url in urls]
-        if not self._sources:
-            raise ValueError('a pool needs a sidecar to ask, such as ["http://127.0.0.1:7380"]')
-        self._replay = checked_replay(replay)
-        self._hedge = hedge
-        self._zone = zone
-        self._bounded_load = bounded_load
-        self._snapshot = None if snapshot is None else Path(snapshot)
-        self._token = token
-        self._given_tls = verify
-        self._made_tls: ssl.SSLContext | None = None
-        self._patience = patience
-        self._rng = rng
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._default_tls: ssl.SSLContext | None = None
         self._process = 0
         self._host: HostTask | None = None
         self._dispatcher: Dispatcher | None = None
@@ -163,7 +117,7 @@ class Pool:
 
     def transport(self, *, replay: Replay | None = None) -> PoolTransport:
         """A transport for any httpx.AsyncClient; closing that client leaves the pool open."""
-        return PoolTransport(self, self._replay if replay is None else checked_replay(replay))
+        return PoolTransport(self, self.replay if replay is None else checked_replay(replay))
 
     @contextmanager
     def acquire(self, key: str | bytes | None = None) -> Iterator[Worker]:
@@ -187,7 +141,7 @@ class Pool:
         The header `Rumormill-Key` chooses the worker. The response's extensions tell `rumormill_worker`, the
         :class:`Worker` that answered, and `rumormill_attempts`.
         """
-        return await self._open().send(request, self._replay if replay is None else replay)
+        return await self._open().send(request, self.replay if replay is None else replay)
 
     def _open(self) -> Dispatcher:
         if self._host is None:
@@ -205,10 +159,10 @@ class Pool:
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[None]:
-        headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
-        https = any(url.startswith("https:") for url in self._sources)
-        bases = {url: f"http://{n}.localhost" for n, url in enumerate(self._sources) if url.startswith(UNIX)}
-        rng = self._rng or random.Random()
+        headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+        https = any(url.startswith("https:") for url in self.sources)
+        bases = {url: f"http://{n}.localhost" for n, url in enumerate(self.sources) if url.startswith(UNIX)}
+        rng = self.rng or random.Random()
         async with httpx.AsyncClient(
             headers=headers,
             timeout=None,  # noqa: S113 - each query has its own limit
@@ -220,14 +174,14 @@ class Pool:
                 for url, base in bases.items()
             },
         ) as http:
-            standings = WorkerSelector(self.service, rng, zone=self._zone, bounded=self._bounded_load)
-            dispatcher = Dispatcher(standings, tls=self._tls, hedge=self._hedge, now=anyio.current_time())
+            standings = WorkerSelector(self.service, rng, zone=self.zone, bounded=self.bounded_load)
+            dispatcher = Dispatcher(standings, tls=self._tls, hedge=self.hedge, now=anyio.current_time())
             self._watch = TopologyWatcher(
-                self._sources,
+                list(self.sources),
                 self.service,
                 http=http,
                 bases=bases,
-                cluster=self._cluster,
+                cluster=self.cluster,
                 rng=rng,
                 adopt=self._adopt,
             )
@@ -249,12 +203,12 @@ class Pool:
         tasks.start_soon(watch.run)
         if self._dispatcher is not None:
             tasks.start_soon(self._dispatcher.check_evicted)
-        with anyio.move_on_after(self._patience):
+        with anyio.move_on_after(self.patience):
             await watch.ready.wait()
-        if self._snapshot is not None:
+        if self.snapshot is not None:
             if self.topology.origin == "nobody":
-                self._recall(watch, self._snapshot)
-            tasks.start_soon(self._remember, watch, self._snapshot)
+                self._recall(watch, Path(self.snapshot))
+            tasks.start_soon(self._remember, watch, Path(self.snapshot))
         if self.topology.origin == "nobody":
             log.warning("the pool of %r starts without a list: %s", self.service, self.topology.describe(0))
 
@@ -270,7 +224,7 @@ class Pool:
 
     def _recall(self, watch: TopologyWatcher, path: Path) -> None:
         try:
-            answer, age = load_snapshot(path, self.service, self._cluster, time.time())
+            answer, age = load_snapshot(path, self.service, self.cluster, time.time())
         except UnusableSnapshot as error:
             log.warning("no list from the snapshot: %s", error)
             return
@@ -294,11 +248,11 @@ class Pool:
             await anyio.sleep(SNAPSHOT_PAUSE)
 
     def _tls(self) -> ssl.SSLContext:
-        if self._given_tls is not None:
-            return self._given_tls
-        if self._made_tls is None:
-            self._made_tls = httpx.create_ssl_context(trust_env=False)
-        return self._made_tls
+        if self.verify is not None:
+            return self.verify
+        if self._default_tls is None:
+            self._default_tls = httpx.create_ssl_context(trust_env=False)
+        return self._default_tls
 
 
 class PoolTransport(httpx.AsyncBaseTransport):
@@ -314,12 +268,3 @@ class PoolTransport(httpx.AsyncBaseTransport):
 
 async def _close(line: Upstream) -> None:
     await line.aclose()
-
-
-def _checked_source(url: str) -> str:
-    if url.startswith(f"{UNIX}/"):
-        return url
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{url!r} is no sidecar's URL; give its HTTP address, such as 'http://127.0.0.1:7380'")
-    return url.rstrip("/")

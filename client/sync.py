@@ -9,12 +9,9 @@ A fork leaves the thread behind. A pool that is used in a child of the process i
 from __future__ import annotations
 
 import os
-import random
-import ssl
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from types import TracebackType
 
 import anyio
@@ -23,6 +20,7 @@ import httpx
 
 from rumormill.client.bodies import LIMIT, Body, Kept, OneShot
 from rumormill.client.loop_thread import LoopThread, borrow_loop, check_threads, give_back
+from rumormill.client.options import PoolOptions
 from rumormill.client.pool import Pool
 from rumormill.client.replay import Replay, checked_replay
 from rumormill.client.topology import Topology
@@ -41,7 +39,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-class SyncPool:
+class SyncPool(PoolOptions):
     """The synchronous twin of :class:`rumormill.client.Pool`, safe to share among threads.
 
     with SyncPool(["http://127.0.0.1:7380"], service="embed") as pool:
@@ -50,39 +48,11 @@ class SyncPool:
     `pool.open()` and `pool.close()` do the same where no block fits.
     """
 
-    def __init__(
-        self,
-        sources: str | Iterable[str],
-        service: str,
-        *,
-        cluster: str | None = None,
-        replay: Replay = "idempotent",
-        hedge: bool = True,
-        zone: str | None = None,
-        bounded_load: bool = True,
-        snapshot: str | Path | None = None,
-        token: str | None = None,
-        verify: ssl.SSLContext | None = None,
-        patience: float = 2.0,
-        rng: random.Random | None = None,
-    ) -> None:
-        """Takes what :class:`Pool` takes. Raises RuntimeError where gevent has patched too late or only in part."""
+    def __post_init__(self) -> None:
+        """Raises RuntimeError where gevent has patched too late or only in part."""
         check_threads()
-        self._pool = Pool(
-            sources,
-            service,
-            cluster=cluster,
-            replay=replay,
-            hedge=hedge,
-            zone=zone,
-            bounded_load=bounded_load,
-            snapshot=snapshot,
-            token=token,
-            verify=verify,
-            patience=patience,
-            rng=rng,
-        )
-        self._replay: Replay = replay
+        super().__post_init__()
+        self._pool = Pool(**self.as_arguments())
         self._loop: LoopThread | None = None
 
     def __enter__(self) -> SyncPool:
@@ -148,7 +118,7 @@ class SyncPool:
 
     def transport(self, *, replay: Replay | None = None) -> SyncPoolTransport:
         """A transport for any httpx.Client; closing that client leaves the pool open."""
-        return SyncPoolTransport(self, self._replay if replay is None else checked_replay(replay))
+        return SyncPoolTransport(self, self.replay if replay is None else checked_replay(replay))
 
     @contextmanager
     def acquire(self, key: str | bytes | None = None) -> Iterator[Worker]:
