@@ -246,3 +246,14 @@ def test_a_canary_gets_its_share_of_requests(keys: Any) -> None:
     assert served.count("canary") / len(served) == pytest.approx(0.3, rel=0.1)
     alone = Caller(workers[:9], RoutingPolicy(canary=[CanaryShare("v2", 0.3)])).names(0.0, keys)
     assert len(set(alone)) == 9
+
+
+@pytest.mark.parametrize("share", [0.05, 0.25])
+@pytest.mark.parametrize("keyed", [True, False])
+def test_over_many_requests_a_canary_gets_its_share_within_a_twentieth(share: float, keyed: bool) -> None:
+    workers = [*pool(4), worker("c0", release="v2"), worker("c1", release="v2")]
+    caller = Caller(workers, RoutingPolicy(canary=[CanaryShare("v2", share)]))
+    keys: Any = [f"tenant/user-{n}" if keyed else None for n in range(20_000)]
+    served = sum(name.startswith("c") for name in caller.names(0.0, keys))
+    # The keys and the seed are fixed, so this holds always or never.
+    assert served / len(keys) == pytest.approx(share, rel=0.05)
