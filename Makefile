@@ -1,23 +1,26 @@
 # The front door. Every target prepares what it needs in .venv first; nothing is installed outside this folder.
-.PHONY: venv demo test test-net test-package soak fuzz audit lab lab-full lint check bench bench-peers docs docs-reference format clean
+.PHONY: venv demo test test-processes test-net test-package soak fuzz audit lab lab-full lint check bench bench-peers docs docs-reference format clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
 BIN := .venv/bin
 ROOMS := cli client discovery gossip membership ring sidecar simulations
 
-help:  ## what can be asked of this Makefile
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: .venv/ready  ## three workers, three sidecars, a caller; a kill, a freeze, a restart, a drain (under a minute)
 	@$(BIN)/rumormill demo
 
 venv: .venv/ready  ## what the other targets prepare too; then: . .venv/bin/activate
 
-test: .venv/dev-ready  ## every test that finishes in minutes
-	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not net"
+test: .venv/dev-ready  ## all that is deterministic and a few real sidecars, three minutes; where it passes once it always does
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not processes and not net"
 
-test-net: .venv/dev-ready  ## real sidecars on packets that really get lost: network namespaces and nft, as root
+test-processes: .venv/dev-ready  ## real sidecars, the demo, and the commands of README and docs, on loopback
+	$(BIN)/pytest -n 2 --dist worksteal -m "processes and not slow"
+
+test-net: .venv/dev-ready  ## real sidecars on a network that loses packets: network namespaces and nft, as root
 	@if why=$$($(BIN)/python -m bench.netns_testbed); then $(BIN)/pytest -m net; else echo "test-net is skipped: $$why"; fi
 
 test-package: .venv/dev-ready  ## build the wheel and the source distribution, install each in a fresh environment, use it
@@ -27,7 +30,7 @@ SOAK ?= 5000
 soak: .venv/fuzz-ready  ## thousands of fresh stories against the laws, a million hostile datagrams, two hours of fuzzing
 	$(BIN)/pytest -q -m slow
 	RUMORMILL_SOAK=$(SOAK) $(BIN)/pytest -q tests/simulations/test_machine.py
-	RUMORMILL_FLOOD=1000000 $(BIN)/pytest -q -s tests/hostile
+	RUMORMILL_FLOOD=1000000 $(BIN)/pytest -q -s tests/processes/test_flood.py
 	$(BIN)/python tests/fuzz/run.py 7200
 
 FUZZ ?= 60
@@ -71,7 +74,7 @@ lint: .venv/dev-ready  ## format, lint, types, known vulnerabilities
 	MYPYPATH=.venv/rooms $(BIN)/mypy $(ROOMS:%=-p rumormill.%)
 	@$(MAKE) --no-print-directory audit
 
-check: lint test  ## lint and test
+check: lint test test-processes  ## lint and every test but test-net
 
 bench: .venv/dev-ready  ## the figures of docs/understand/results.md, from this machine
 	$(BIN)/python -m bench

@@ -1,14 +1,25 @@
-"""What holds for every test."""
+"""What holds for every test. The folder of a test decides which make target runs it; see SETS."""
 
 import signal
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
-# An example's wall time says how busy the machine is, and nothing of the code: benches measure that, alternately with
-# a peer's.
+SETS = {"processes": "processes", "net": "net"}
+"""Folders whose tests get a marker, and with it a make target of their own. `make test` runs all others."""
+
+# An example's wall time depends on how busy the machine is. Benches measure speed.
 settings.register_profile("rumormill", deadline=None)
 settings.load_profile("rumormill")
 
-# A shell has what it starts in the background ignore Ctrl-C, and children inherit that; the tests of Ctrl-C need it.
+# A shell makes background jobs ignore Ctrl-C, and children inherit that. The tests of Ctrl-C need the default handler.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in SETS:
+            item.add_marker(SETS[folder])

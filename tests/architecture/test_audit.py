@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from limits import LIVENESS_LIMIT
 
 AUDIT = Path(__file__).parents[2] / ".ci" / "audit.py"
 VULNERABLE = {("jinja2", "2.10"), ("leaky", "1.0")}
@@ -77,7 +78,7 @@ def audited(url: str, tmp_path: Path, packages: str) -> subprocess.CompletedProc
     listed = tmp_path / "frozen.txt"
     listed.write_text(packages)
     command = [sys.executable, str(AUDIT), str(listed), "--osv-url", url, "--stamp", str(tmp_path / "stamp")]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIVENESS_LIMIT)
 
 
 def test_a_known_vulnerability_fails(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import h11
 import trio
 import trio.testing
 from anyio.from_thread import start_blocking_portal
+from limits import LIVENESS_LIMIT
 
 from rumormill.discovery import Access, DiscoveryServer
 from rumormill.membership.policy import PolicyRecord
@@ -307,7 +308,7 @@ async def until_true(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def stage(
-    workers: int = 3, sidecars: int = 1, token: str | None = None, *, limit: float = 30
+    workers: int = 3, sidecars: int = 1, token: str | None = None, *, limit: float = LIVENESS_LIMIT
 ) -> AsyncIterator[Stage]:
     """The stage set; everything on it is gone when the block ends, which must be within `limit` seconds."""
     with trio.fail_after(limit):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from limits import LIVENESS_LIMIT
 from stage import stage_in_thread
 
 PROGRAM = """
@@ -65,7 +66,7 @@ else:
 def test_a_process_out_of_descriptors_is_told_so_and_no_worker_is_blamed(backend, workers):
     with stage_in_thread(workers) as scene:
         command = [sys.executable, "-c", PROGRAM, " ".join(scene.scene.urls), backend]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIVENESS_LIMIT)
     assert done.stderr == ""
     told = json.loads(done.stdout)
     assert told["kind"] == "TooManyOpenFilesError"
@@ -93,5 +94,5 @@ async def main():
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 anyio.run(main)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=LIVENESS_LIMIT)
     assert "http://127.0.0.1:1: this process has too many open files" in done.stdout

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from limits import LIVENESS_LIMIT
 from stage import Exchange, StageInThread, stage_in_thread
 
 PROGRAM = """
@@ -105,7 +106,7 @@ def run(scene: StageInThread, script: str) -> list[str]:
         [sys.executable, *quiet, "-c", PROGRAM + script, " ".join(scene.scene.urls)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIVENESS_LIMIT,
     )
     assert (done.stderr, done.returncode) == ("", 0)
     return done.stdout.splitlines()

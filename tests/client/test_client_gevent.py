@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import trio
+from limits import LIVENESS_LIMIT
 from stage import Exchange, StageInThread, die, stage_in_thread
 
 PATCHED = """
@@ -36,7 +37,7 @@ def scene() -> Iterator[StageInThread]:
 def run(scene: StageInThread, script: str, prelude: str = PATCHED) -> tuple[list[str], str]:
     """The lines a program prints, and what it complains of."""
     command = [sys.executable, "-c", prelude + script, " ".join(scene.scene.urls)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIVENESS_LIMIT)
     return done.stdout.splitlines(), done.stderr
 
 

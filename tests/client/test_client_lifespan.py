@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
+from limits import LIVENESS_LIMIT
 from stage import StageInThread, stage_in_thread
 
 from rumormill.client import Pool, SyncPool
@@ -114,7 +115,7 @@ def test_a_crash_in_the_background_is_logged_told_to_callers_and_raised_at_the_e
         trouble = Trouble(ZeroDivisionError("no chance"))
         pool = await Pool(NOBODY, "embed", rng=trouble, patience=0).open()
         trouble.armed = True
-        with anyio.fail_after(30), pytest.raises(RuntimeError, match="crashed, which is in the log"):
+        with anyio.fail_after(LIVENESS_LIMIT), pytest.raises(RuntimeError, match="crashed, which is in the log"):
             await pool.changed(pool.topology)
         with pytest.raises(RuntimeError, match="crashed"):
             await asked(pool)
@@ -137,7 +138,7 @@ def test_the_blocks_own_error_goes_before_a_crash(backend):
         trouble = Trouble(ZeroDivisionError())
         async with Pool(NOBODY, "embed", rng=trouble, patience=0) as pool:
             trouble.armed = True
-            with anyio.fail_after(30), pytest.raises(RuntimeError):
+            with anyio.fail_after(LIVENESS_LIMIT), pytest.raises(RuntimeError):
                 await pool.changed(pool.topology)
             raise KeyError("mine")
 
@@ -150,7 +151,7 @@ def test_threads_are_told_of_a_crash_too():
     pool = SyncPool(NOBODY, "embed", rng=trouble, patience=0).open()
     trouble.armed = True
     with pytest.raises(RuntimeError, match="crashed"):
-        pool.changed(pool.topology, timeout=30)
+        pool.changed(pool.topology, timeout=LIVENESS_LIMIT)
     with pytest.raises(ExceptionGroup):
         pool.close()
 

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 import trio
+from limits import LIVENESS_LIMIT
 from stage import Exchange, StageInThread, answer, die, hang, stage_in_thread
 
 from rumormill.client import (
@@ -163,7 +164,7 @@ def test_acquire_and_changed_in_threads(scene):
         with pytest.raises(TimeoutError):
             pool.changed(known, timeout=0.01)
         scene.do(scene.scene.evict, first.name)
-        assert first.name not in [worker.name for worker in pool.changed(known, timeout=30).workers]
+        assert first.name not in [worker.name for worker in pool.changed(known, timeout=LIVENESS_LIMIT).workers]
 
 
 def test_a_pool_out_of_its_place_says_so(scene):

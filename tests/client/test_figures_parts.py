@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from limits import LIVENESS_LIMIT
 from test_figures import Clock
 
 from rumormill.cli.gates import OwnFigures, parse_gate
@@ -42,7 +43,7 @@ figures.write()
 
 
 def run(script: str, *arguments: object) -> None:
-    subprocess.run([sys.executable, "-c", script, *map(str, arguments)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script, *map(str, arguments)], check=True, timeout=LIVENESS_LIMIT)
 
 
 def releases(path: Path) -> dict[str, dict[str, float]]:

@@ -13,6 +13,7 @@ import httpx
 import msgspec
 import trio
 import trio.testing
+from limits import LIVENESS_LIMIT
 
 from rumormill.discovery import Access, DiscoveryServer, Limits, Status
 from rumormill.discovery.api.key_handlers import proof_text
@@ -304,7 +305,7 @@ async def serving(
     access: Access | None = None,
     limits: Limits | None = None,
     sealed: bool = True,
-    within: float = 30,
+    within: float = LIVENESS_LIMIT,
 ) -> AsyncIterator[Serving]:
     """An endpoint on an ephemeral port; it is closed, and all its tasks are gone, when the block ends.
 

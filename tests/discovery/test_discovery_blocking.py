@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+from limits import LIVENESS_LIMIT
 from serving import PROCESS, THREE, Stream, member, pool, serving, until
 
 from rumormill.discovery import Limits
@@ -152,7 +153,7 @@ async def test_closing_answers_blocked_queries_and_ends_streams():
             await blocked.send(request(BLOCKED))
             await until(lambda: endpoint.server.waiting == 2)
             endpoint.server.close()
-            with trio.fail_after(20):  # and not the five minutes of the query
+            with trio.fail_after(LIVENESS_LIMIT):  # and not the five minutes of the query
                 got = await blocked.read_answer()
                 assert (got.status, got.headers["connection"]) == (200, "close")
                 assert await blocked.read_to_end() == await idle.read_to_end() == b""

@@ -9,6 +9,7 @@ import pytest
 import trio
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from limits import LIVENESS_LIMIT
 from serving import PROCESS, Serving, member, pool, serving, until
 from structlog.testing import capture_logs
 
@@ -182,7 +183,7 @@ async def test_who_comes_after_a_silence_is_swept_like_the_first():
         for _ in range(3):
             caller = await endpoint.caller()
             async with caller.stream:
-                with trio.fail_after(20):
+                with trio.fail_after(LIVENESS_LIMIT):
                     assert await caller.read_to_end() == b""
             await until(lambda: endpoint.server.connections == 0)
             await trio.testing.wait_all_tasks_blocked(0.06)  # the sweeper too is asleep for good

@@ -7,6 +7,7 @@ import ssl
 import httpx
 import trio
 import trustme
+from limits import LIVENESS_LIMIT
 from serving import PROCESS, THREE, Sidecar, member, pool, until
 
 from rumormill.discovery import DiscoveryServer
@@ -28,7 +29,7 @@ async def test_queries_block_and_hang_up_over_tls_and_plain_callers_do_no_harm()
     async def ask(client: httpx.AsyncClient) -> None:
         answers.append(await client.get("/v1/workers?index=1&wait=5m"))
 
-    with trio.fail_after(20):
+    with trio.fail_after(LIVENESS_LIMIT):
         async with trio.open_nursery() as nursery:
             await nursery.start(server.serve, listeners)
             async with httpx.AsyncClient(base_url=f"https://127.0.0.1:{port}", verify=trusting) as client:

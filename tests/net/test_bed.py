@@ -8,11 +8,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from limits import LIVENESS_LIMIT
 
 from bench.netns_testbed import Bed, NetnsHost
 from bench.netns_testbed.sniffer import Sniffer
-
-pytestmark = pytest.mark.net
 
 PORT = 7946
 BEAT = """
@@ -42,7 +41,7 @@ try:
         s.send(bytes(72))
         while select.select([s], [], [], 0)[0]:
             answers += len(s.recv(2000)) == 72
-    while answers < count and select.select([s], [], [], .5)[0]:
+    while answers < count and select.select([s], [], [], 2.0)[0]:
         answers += len(s.recv(2000)) == 72
 except ConnectionRefusedError:
     answers = -1
@@ -144,7 +143,7 @@ def test_a_bed_whose_owner_was_killed_is_swept_with_its_programs() -> None:
         program.stdout.readline()
         process.kill()
     with program.stdout, Bed(1):
-        assert program.wait(10) == -9
+        assert program.wait(LIVENESS_LIMIT) == -9
         assert left not in subprocess.run(["ip", "netns", "list"], capture_output=True, check=True, text=True).stdout
 
 
@@ -163,7 +162,7 @@ def test_an_ear_hears_when_a_host_sends_to_several_at_once(bed: Bed) -> None:
             return begun
 
         begun = beat(bed[1])
-        assert (ear.heartbeat(1, 10.0) or 0) > begun
+        assert (ear.heartbeat(1, LIVENESS_LIMIT) or 0) > begun
         beat(bed[1])
         assert ear.heartbeat(2, 0.2) is None, "it sent to one only"
         heard, tries = None, 0

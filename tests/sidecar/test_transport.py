@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from limits import LIVENESS_LIMIT
 
 from rumormill.gossip import Node, Profile, ProtocolSettings
 from rumormill.gossip.udp.transport import DRAIN_CAP, GossipTransport, bind_udp, boot_clock, missing_options
@@ -58,7 +59,7 @@ class Peer:
 
     async def until(self, words: dict[str, Readiness]) -> None:
         """These members, in these states, are what is held."""
-        with trio.fail_after(15):
+        with trio.fail_after(LIVENESS_LIMIT):
             while {m.name: m.readiness for m in self.node.view.members if m.liveness.present} != words:
                 await self.news.wait()
 
@@ -128,7 +129,7 @@ async def test_run_returns_when_the_node_has_left() -> None:
             await peer.transport.run()
 
         nursery.start_soon(third)
-        with trio.fail_after(15):
+        with trio.fail_after(LIVENESS_LIMIT):
             await done.wait()
         await b.until({"a": Readiness.PASSING, "b": Readiness.PASSING})
 
@@ -149,7 +150,7 @@ async def test_what_cannot_be_sent_is_counted() -> None:
     async with two() as (a, b, _):
         a.transport.counters = counters = Noticed()
         a.node.set_seeds([b.address, ("::1", 9), ("10.255.255.1", 9), ("127.0.0.1", 1)])
-        with trio.fail_after(15):
+        with trio.fail_after(LIVENESS_LIMIT):
             await counters.began.wait()
         assert all(name.startswith("send_") for name in counters), counters
         b.node.update(Peer.profile(Readiness.WARNING), boot_clock())
@@ -187,7 +188,7 @@ async def test_a_datagram_counts_from_when_it_came_in(leap: float, monkeypatch: 
             monkeypatch.setattr(
                 time, "clock_gettime", lambda which: clock(which) + late + leap * (which == time.CLOCK_REALTIME)
             )
-            with trio.fail_after(15):
+            with trio.fail_after(LIVENESS_LIMIT):
                 while not taken:
                     await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()

@@ -15,6 +15,7 @@ import trio
 from certificates import Authority
 from hypothesis import given
 from hypothesis import strategies as st
+from limits import LIVENESS_LIMIT
 
 from rumormill.membership.record import Readiness
 from rumormill.sidecar.settings_values import WorkerUrl
@@ -75,14 +76,14 @@ class Watch:
         self.failures += 1
 
     async def news(self) -> tuple[Readiness, str]:
-        with trio.fail_after(15):
+        with trio.fail_after(LIVENESS_LIMIT):
             await self._news.wait()
         self._news = trio.Event()
         return self.said[-1]
 
     async def misses(self, number: int) -> str:
         """Wait for so many misses, and say why the last one was one."""
-        with trio.fail_after(15):
+        with trio.fail_after(LIVENESS_LIMIT):
             while self.check.state.misses < number:
                 await trio.lowlevel.checkpoint()
         return self.check.last_miss
@@ -243,7 +244,7 @@ async def test_a_busy_worker_that_then_ends_has_failed() -> None:
         assert (await watch.news())[0] is Readiness.CRITICAL
         assert watch.failures == 0
         life.cancel()
-        with trio.fail_after(15):
+        with trio.fail_after(LIVENESS_LIMIT):
             while not watch.failures:
                 await trio.lowlevel.checkpoint()
         assert watch.check.state.readiness is Readiness.CRITICAL

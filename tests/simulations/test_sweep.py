@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from limits import LIVENESS_LIMIT
 
 from rumormill.cli import simulate as command
 from rumormill.cli.exit_codes import BadRequest
@@ -95,7 +96,9 @@ resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 simulate(["sweep", "pictures", "--jobs", "1", "--out", sys.argv[1]])
 """
     out.write_bytes(LINES[0])
-    done = subprocess.run([sys.executable, "-c", script, out], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, out], capture_output=True, text=True, timeout=LIVENESS_LIMIT, check=False
+    )
     assert done.returncode == 2, done.stderr
     assert "cannot write" in done.stderr
     assert "Traceback" not in done.stderr
@@ -113,7 +116,7 @@ simulate(["report", sys.argv[1], "--out", sys.argv[2]])
     page = tmp_path / "lab.html"
     page.write_text("the one before")
     argv = [sys.executable, "-c", script, out, page]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=LIVENESS_LIMIT, check=False)
     assert done.returncode == 2, done.stderr
     assert "cannot write" in done.stderr
     assert page.read_text() == "the one before"
@@ -144,7 +147,7 @@ if __name__ == "__main__":
         assert process.stdout is not None
         assert process.stdout.readline().startswith(b"quiet"), "one is done, and the other is in the middle"
         process.send_signal(ends)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=LIVENESS_LIMIT)
     assert process.returncode == -ends
     assert b"Process Spawn" not in said, "no worker has anything to say about it"
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from shell import all_blocks, block_with, run_block
+from shell import ROOT, all_blocks, block_with, run_block
+
+
+def test_the_readme_example_does_what_it_says(tmp_path: Path) -> None:
+    before = sorted(ROOT.iterdir())
+    said = run_block(block_with("README.md", "keys generate"), tmp_path)
+    assert re.search(r"^w1 +dead", said, re.MULTILINE), said
+    assert len(re.findall(r"^w[123] +alive +passing", said, re.MULTILINE)) >= 3 + 3 + 2 + 2, said
+    assert re.search(r"w1 evicted.*misses seen by", said), said
+    assert sorted(ROOT.iterdir()) == before, "it leaves nothing behind"
 
 
 def test_an_authority_step_by_step(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import httpx
 import trio
-from agents import PATIENCE, Agent, Worker
+from agents import Agent, Worker
+from limits import LIVENESS_LIMIT
 
 FEW = 64
 
@@ -49,7 +50,7 @@ async def test_with_64_files_blocked_queries_keep_out_neither_health_nor_operato
         ):
             for _ in range(FEW):
                 callers.start_soon(block)
-            with trio.fail_after(PATIENCE):
+            with trio.fail_after(LIVENESS_LIMIT):
                 await no_place_left.wait()
             assert set(refused) == {(503, "1")}
             for path in ("/livez", "/healthz", "/readyz"):

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
+from limits import LIVENESS_LIMIT
 
 from rumormill.cli.demo.pool_watch import (
     NotSeen,
@@ -19,7 +20,6 @@ from rumormill.cli.demo.pool_watch import (
 )
 from rumormill.cli.demo.processes import LocalPool, LocalPoolSettings
 
-WITHIN = 20.0
 """Seconds; only a pool that never gets there takes so long."""
 
 
@@ -30,7 +30,7 @@ async def watched() -> AsyncIterator[tuple[LocalPool, PoolWatch]]:
         async with trio.open_nursery() as nursery:
             await nursery.start(watch.run)
             pool.start()
-            await watch.until(pool.members, everyone_routable(pool.members), "one view", WITHIN)
+            await watch.until(pool.members, everyone_routable(pool.members), "one view", LIVENESS_LIMIT)
             yield pool, watch
             nursery.cancel_scope.cancel()
 
@@ -39,7 +39,7 @@ async def test_a_kill_and_a_restart_are_seen_at_every_sidecar(watched: tuple[Loc
     pool, watch = watched
     old = watch.instance("w2", ["w1"])
     killed = pool["w2"].kill()
-    gone = await watch.until(["w1", "w3"], evicted(old), "evicted", WITHIN)
+    gone = await watch.until(["w1", "w3"], evicted(old), "evicted", LIVENESS_LIMIT)
     assert gone > killed
     assert "w2" not in watch.answers
 
@@ -48,7 +48,7 @@ async def test_a_kill_and_a_restart_are_seen_at_every_sidecar(watched: tuple[Loc
     assert {one.ended for one in suspicions} <= {"gone"}
 
     started = pool["w2"].start()
-    back = await watch.until(pool.members, routable("w2", but=old), "back", WITHIN)
+    back = await watch.until(pool.members, routable("w2", but=old), "back", LIVENESS_LIMIT)
     assert back > started
     assert watch.instance("w2", ["w1"]) != old
     pool.check()
@@ -58,7 +58,7 @@ async def test_a_crash_of_the_worker_alone_is_seen(watched: tuple[LocalPool, Poo
     pool, watch = watched
     instance = watch.instance("w3", ["w1"])
     pool["w3"].worker.signal(signal.SIGKILL)
-    await watch.until(pool.members, unroutable(instance), "unroutable", WITHIN)
+    await watch.until(pool.members, unroutable(instance), "unroutable", LIVENESS_LIMIT)
     assert [w.readiness for w in watch.answers["w1"].workers if w.name == "w3"] == ["critical"]
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import signal
 import socket
 import ssl
-import time
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,11 @@ from typing import Any
 import httpx
 import trio
 import trio.testing
-from agents import PATIENCE, Agent, Worker, has, rumormill
+from agents import Agent, Worker, has, rumormill
 from certificates import Authority
+from limits import LIVENESS_LIMIT
 
-from rumormill.sidecar.tls import DAY, LOOK_SECONDS, CertificateKeeper, TlsFiles, read_certificate
+from rumormill.sidecar.tls import TlsFiles, read_certificate
 
 
 async def reloaded(agent: Agent) -> dict[str, Any]:
@@ -37,7 +36,7 @@ async def test_what_can_change_does_and_flags_go_on_winning(tmp_path: Path) -> N
         config.write_text('weight = 2.5\nzone = "b"\nrelease = "v2"\nworker-check = "/ready"\n[tag]\ngpu = "h100"\n')
         assert (await reloaded(agent))["changed"] == ["zone", "weight", "tag", "worker-check"]
         await agent.until(has("w1", weight=2.5, zone="b", release="typed", tags={"gpu": "h100"}))
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(LIVENESS_LIMIT):
             while "/ready" not in worker.paths:
                 await trio.sleep(0.01)
         assert (await agent.ask("/v1/status"))["settings"]["weight"] == 2.5
@@ -48,7 +47,7 @@ async def test_what_can_change_does_and_flags_go_on_winning(tmp_path: Path) -> N
 
 async def told(agent: Agent, trouble: str) -> dict[str, Any]:
     """The status that says this of its settings: an answer of a moment before may be given once more."""
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(LIVENESS_LIMIT):
         while True:
             status: dict[str, Any] = await agent.ask("/v1/status")
             if status["settings_trouble"] == trouble:
@@ -90,7 +89,7 @@ async def test_tokens_are_read_again_and_the_verb_is_the_same_as_the_signal(tmp_
         agent = await Agent.start(nursery, "w1", worker, "--http-token-file", str(token), "--config", str(config))
 
         async def status(shown: str) -> int:
-            async with httpx.AsyncClient(base_url=agent.http, timeout=PATIENCE, trust_env=False) as client:
+            async with httpx.AsyncClient(base_url=agent.http, timeout=LIVENESS_LIMIT, trust_env=False) as client:
                 return (await client.get("/v1/status", headers={"Authorization": f"Bearer {shown}"})).status_code
 
         assert (await status("first"), await status("second")) == (200, 401)
@@ -138,7 +137,7 @@ def serial(port: int, authority: Authority) -> int:
     """Of the certificate shown at the port, asked from another thread than the one that answers."""
     context = ssl.create_default_context(cafile=authority.path)
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as plain,
+        socket.create_connection(("127.0.0.1", port), timeout=LIVENESS_LIMIT) as plain,
         context.wrap_socket(plain, server_hostname="127.0.0.1") as stream,
     ):
         shown = stream.getpeercert()
@@ -164,86 +163,6 @@ async def test_a_renewed_certificate_is_shown_after_a_hangup_and_a_broken_one_ne
         nursery.cancel_scope.cancel()
 
 
-class Recorded:
-    """A log in a list, and the wall clock of what writes to it."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, dict[str, Any]]] = []
-        self.now = time.time()
-
-    def __getattr__(self, level: str) -> Any:
-        return lambda event, **words: self.lines.append((level, words))
-
-    def texts(self, level: str) -> list[str]:
-        return [words["text"] for line, words in self.lines if line == level]
-
-
-class Renewal:
-    """A certificate that is kept, and looked at whenever the test says so."""
-
-    def __init__(self, folder: Path) -> None:
-        self.authority = Authority(folder)
-        self.files = TlsFiles(*self.authority.issue(), None)
-        self.log = Recorded()
-        log: Any = self.log
-        self.keeper = CertificateKeeper(read_certificate(self.files), log, wall=lambda: self.log.now)
-
-    async def look(self) -> None:
-        """Two looks: a change is taken when it stands still."""
-        await self.keeper.look()
-        await self.keeper.look()
-
-
-async def test_a_renewed_certificate_is_taken_without_a_signal(tmp_path: Path) -> None:
-    renewal = Renewal(tmp_path)
-    keeper, first = renewal.keeper, renewal.keeper.certificate
-    await renewal.look()
-    assert keeper.certificate is first
-    renewal.authority.issue()
-    await keeper.look()
-    assert keeper.certificate is first, "two files change one by one"
-    await keeper.look()
-    assert keeper.certificate is not first
-    second = keeper.certificate
-    renewal.files.key.write_text("half a key")
-    await renewal.look()
-    await renewal.look()
-    assert keeper.certificate is second
-    assert renewal.log.texts("error") == ["the one in force stays"]
-    assert "not a pair" in keeper.trouble
-    renewal.authority.issue()
-    await renewal.look()
-    assert not keeper.trouble
-    renewal.files.cert.unlink()
-    await renewal.look()
-    assert "cannot be read" in keeper.trouble
-
-
-async def test_the_files_are_looked_at_for_ever(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
-    renewal = Renewal(tmp_path)
-    first = renewal.keeper.certificate
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(renewal.keeper.run)
-        await trio.sleep(LOOK_SECONDS * 3)
-        renewal.authority.issue()
-        while renewal.keeper.certificate is first:
-            await trio.sleep(1)
-        nursery.cancel_scope.cancel()
-
-
-async def test_the_end_of_a_certificate_is_told_once_a_day_from_fourteen_days_before(tmp_path: Path) -> None:
-    renewal = Renewal(tmp_path)
-    renewal.keeper.certificate = replace(renewal.keeper.certificate, not_before=0, not_after=100 * DAY)
-    for now, warnings in ((0, 0), (85.9, 0), (86.1, 1), (86.9, 1), (87.2, 2), (101, 3)):
-        renewal.log.now = now * DAY
-        await renewal.look()
-        assert len(renewal.log.texts("warning")) == warnings, now
-    assert renewal.log.texts("warning")[0] == "the endpoint's certificate ends in 13.9 days"
-    short = replace(renewal.keeper.certificate, not_after=DAY)
-    assert not short.ends_soon(0.6 * DAY), "a certificate of a day is renewed in its last third"
-    assert short.ends_soon(0.7 * DAY)
-
-
 async def test_when_a_certificate_ends_is_in_status_metrics_and_log(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     cert, key = authority.issue()
@@ -255,7 +174,7 @@ async def test_when_a_certificate_ends_is_in_status_metrics_and_log(tmp_path: Pa
         assert datetime.fromisoformat(line["not_after"]).timestamp() == ends
         trust = ssl.create_default_context(cafile=authority.path)
         url = agent.http.replace("http:", "https:")
-        async with httpx.AsyncClient(base_url=url, verify=trust, timeout=PATIENCE, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=url, verify=trust, timeout=LIVENESS_LIMIT, trust_env=False) as client:
             assert (await client.get("/v1/status")).json()["certificate_not_after"] == ends
             metrics = (await client.get("/metrics")).text
         shown = next(line for line in metrics.splitlines() if line.startswith("rumormill_certificate_not_after"))

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import trio
-from agents import PATIENCE, Agent, Worker, all_routable, gone, has, pool, run_agent
+from agents import Agent, Worker, all_routable, gone, has, pool, run_agent
+from limits import LIVENESS_LIMIT
 
 
 async def test_three_find_each_other_and_agree_on_every_owner() -> None:
@@ -98,7 +99,7 @@ async def test_a_name_in_use_is_refused_with_who_holds_it() -> None:
     async with pool(2) as ([w1, w2], worker):
         second = await run_agent("w2", worker, "--join", w1.gossip)
         assert second.stderr is not None
-        with trio.fail_after(15):
+        with trio.fail_after(LIVENESS_LIMIT):
             said = b"".join([data async for data in second.stderr]).decode()
             assert await second.wait() == 6
         last = [line for line in said.splitlines() if not line.startswith("{")]
@@ -142,7 +143,7 @@ async def test_a_wrong_health_path_is_said_from_the_first_check_and_once() -> No
         assert (await w1.ask("/readyz"))["why"] == full
         assert (await w1.ask("/v1/status"))["unready"] == full
         assert [member["why"] for member in (await w1.ask("/v1/members"))["members"]] == [full]
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(LIVENESS_LIMIT):
             while worker.asked < 10:
                 await trio.sleep(0.01)
         assert len([line for line in w1.lines if line["event"] == "check"]) == 1
@@ -222,7 +223,7 @@ async def test_an_address_in_use_is_one_line_and_a_hint(flag: str, kind: socket.
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         process = await run_agent("w1", "http://127.0.0.1:1", flag, address)
         assert process.stderr is not None
-        with trio.fail_after(15):
+        with trio.fail_after(LIVENESS_LIMIT):
             said = b"".join([data async for data in process.stderr]).decode()
             assert await process.wait() == 5
     lines = [line for line in said.splitlines() if not line.startswith("{")]

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import trio
-from agents import PATIENCE, Agent, Worker
+from agents import Agent, Worker
+from limits import LIVENESS_LIMIT
 
 from rumormill.sidecar.worker_process import Source, WorkerProcess
 
@@ -64,7 +65,7 @@ class Watched:
         self._more = trio.Event()
 
     async def until(self, words: str) -> None:
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(LIVENESS_LIMIT):
             while not any(words in said for said in self.said):
                 await self._more.wait()
 
@@ -133,7 +134,7 @@ async def test_another_source_is_taken_at_once(supervisor: Supervisor) -> None:
         watched.process.follow(source)
         await watched.until(f"process {pid} is watched")
         watched.process.follow((None, None))
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(LIVENESS_LIMIT):
             while watched.process.about:
                 await trio.sleep(0.01)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 from agents import COMMAND, Agent, Worker, all_routable, environment, has, pool, rumormill
+from limits import LIVENESS_LIMIT
 
 from rumormill.client.figures import Figures
 
@@ -158,7 +159,7 @@ async def started(agent: Agent, *arguments: str) -> trio.Process:
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(PYTHONUNBUFFERED="1")
     )
     assert process.stdout is not None
-    with trio.fail_after(15):
+    with trio.fail_after(LIVENESS_LIMIT):
         assert b"v2 at 5 %" in await process.stdout.receive_some(4096)
     return process
 
@@ -184,7 +185,7 @@ async def test_ctrl_c_leaves_the_share_and_says_how_to_go_on() -> None:
     async with pool(1, "--release", "v2") as ([w1], _):
         process = await started(w1, *RUN, "--hold", "60s")
         process.send_signal(signal.SIGINT)
-        with trio.fail_after(15):
+        with trio.fail_after(LIVENESS_LIMIT):
             assert await process.wait() == 130
         assert process.stderr is not None
         said = (await process.stderr.receive_some(4096)).decode()
@@ -204,7 +205,7 @@ async def test_an_operator_who_aborts_elsewhere_ends_the_guide() -> None:
         process = await started(w1, *RUN, "--hold", "60s")
         await w2.until(lambda answer: bool(answer.policy.canary), "embed")
         assert (await canary(w2, "abort")).returncode == 0
-        with trio.fail_after(15):
+        with trio.fail_after(LIVENESS_LIMIT):
             assert await process.wait() == 8
         assert await shares(w2) == {"v2": 0.0}
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from limits import LIVENESS_LIMIT, WALKTHROUGH_LIMIT
 
 from rumormill.cli.demo import process_reaper
 from rumormill.cli.demo.caller import check_exactly, check_shape
@@ -22,7 +23,7 @@ OWN_WORKER = f"{sys.executable} -m rumormill.cli.demo.worker --port {{port}} --n
 
 
 def _demo(*flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*DEMO, *flags], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([*DEMO, *flags], capture_output=True, text=True, timeout=WALKTHROUGH_LIMIT, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +109,10 @@ def test_nothing_is_left_when_it_is_stopped(number: signal.Signals, code: int) -
     with _running() as (demo, directory, descriptors):
         assert len(descriptors) >= 5
         demo.send_signal(number)
-        said, _ = demo.communicate(timeout=30)
+        said, _ = demo.communicate(timeout=LIVENESS_LIMIT)
         assert demo.returncode == code
         for descriptor in descriptors:
-            assert select.select([descriptor], [], [], 10.0)[0]
+            assert select.select([descriptor], [], [], LIVENESS_LIMIT)[0]
         assert process_reaper.marked(str(directory)) == []
         assert not directory.exists()
         if number is not signal.SIGKILL:
@@ -131,7 +132,7 @@ def test_a_reader_that_goes_away_and_an_old_terminal_are_no_trouble() -> None:
         assert demo.stdout.readline().startswith("Answers: ")
         demo.stdout.close()
         assert demo.stderr.read() == ""
-        assert demo.wait(60) in (0, 1), "1 where the machine was too busy for a time that was promised"
+        assert demo.wait(WALKTHROUGH_LIMIT) in (0, 1), "1 where the machine was too busy for a time that was promised"
 
 
 def test_answers_are_checked() -> None:

@@ -7,6 +7,7 @@ import signal
 import trio
 from agents import gone
 from busy import Outcomes, busy_pool, happenings, rush
+from limits import LIVENESS_LIMIT
 
 HURRIED = ("--worker-check-period", "50ms", "--worker-check-timeout", "150ms")
 SECONDS = 0.4
@@ -63,7 +64,7 @@ async def test_what_a_pair_that_froze_had_under_way_is_done_by_others():
         async with rush(pairs, 6, outcomes):
             pairs[2].worker.send_signal(signal.SIGSTOP)
             pairs[2].agent.signal(signal.SIGSTOP)
-            with trio.fail_after(30):
+            with trio.fail_after(LIVENESS_LIMIT):
                 await pairs[0].agent.until(gone("w3"))
         assert outcomes.failed == []
         assert sum(outcomes.answered.values()) == 6

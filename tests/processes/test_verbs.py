@@ -10,6 +10,7 @@ import pytest
 import trio
 from agents import COMMAND, Agent, Worker, all_routable, environment, has, pool, rumormill
 from certificates import Authority
+from limits import LIVENESS_LIMIT
 
 GROUPS = ("canary", "maintenance", "zone", "keys")
 VERBS = ("agent", "members", "workers", "lookup", "events", "status", "watch", "drain", "undrain", "leave", *GROUPS)
@@ -174,7 +175,7 @@ class _Watching:
 
     async def until(self, words: str) -> str:
         assert self.process.stdout is not None
-        with trio.fail_after(15):
+        with trio.fail_after(LIVENESS_LIMIT):
             while True:
                 line, newline, rest = self._rest.partition(b"\n")
                 if newline:
@@ -187,7 +188,7 @@ class _Watching:
                     raise AssertionError(f"the watch has ended without {words!r}")
 
     async def ended(self) -> int:
-        with trio.fail_after(15):
+        with trio.fail_after(LIVENESS_LIMIT):
             return await self.process.wait()
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from limits import LIVENESS_LIMIT
 
 from rumormill.cli.demo.embedding import MODEL, embed
 from rumormill.cli.demo.worker import ANSWERED_BY, MAX_BODY_BYTES, MAX_HEAD_BYTES, MAX_TEXTS
@@ -106,7 +107,7 @@ def _talk(url: str, data: bytes) -> bytes:
     """Everything the server says to these bytes until it hangs up."""
     address = httpx.URL(url)
     assert address.port is not None
-    with socket.create_connection((address.host, address.port), timeout=10) as sock:
+    with socket.create_connection((address.host, address.port), timeout=LIVENESS_LIMIT) as sock:
         sock.sendall(data)
         said = b""
         while more := sock.recv(65536):
@@ -144,7 +145,7 @@ def test_sigterm_lets_begun_requests_finish_and_ends_with_0() -> None:
         assert address.port is not None
         with (
             httpx.Client(base_url=url) as idle,
-            socket.create_connection((address.host, address.port), timeout=10) as begun,
+            socket.create_connection((address.host, address.port), timeout=LIVENESS_LIMIT) as begun,
         ):
             begun.sendall(b"POST /v1/embeddings HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
             # One loop serves both in turn, so once this is answered the question above has been read.
@@ -155,7 +156,7 @@ def test_sigterm_lets_begun_requests_finish_and_ends_with_0() -> None:
                 said += more
         answer = json.loads(said.partition(b"\r\n\r\n")[2])
         assert answer["data"][0]["embedding"] == embed("the last one")
-        assert process.wait(10) == 0
+        assert process.wait(LIVENESS_LIMIT) == 0
     finally:
         _end(process)
 
@@ -163,6 +164,6 @@ def test_sigterm_lets_begun_requests_finish_and_ends_with_0() -> None:
 def test_a_port_in_use_is_one_clear_line(url: str) -> None:
     port = str(httpx.URL(url).port)
     argv = [sys.executable, "-m", "rumormill.cli.demo.worker", "--port", port]
-    ended = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=LIVENESS_LIMIT, check=False)
     assert ended.returncode == 1
     assert ended.stderr == f"error: cannot listen on 127.0.0.1:{port}: Address already in use\n"

@@ -7,6 +7,7 @@ import random
 import msgspec
 import trio
 from agents import all_routable, gone, pool
+from limits import LIVENESS_LIMIT
 
 from rumormill.client import Pool
 
@@ -58,7 +59,7 @@ async def test_ten_thousand_keys_have_one_owner_everywhere() -> None:
         answers = [await lookups(agent.http, keys) for agent in survivors]
         assert answers[0] == answers[1] == answers[2]
         async with Pool([agent.http for agent in survivors], service="embed") as client:
-            with trio.fail_after(10):
+            with trio.fail_after(LIVENESS_LIMIT):
                 while client.topology.routing.digest != answers[0][keys[0]][0]:
                     await client.changed(client.topology)
             assert {key: [w.name for w in client.owners(key, 3)] for key in keys} == {

@@ -1,6 +1,6 @@
 """Workers that do one thing at a time, each with an agent, and a rush of requests that keeps all of them busy.
 
-`python tests/sidecar/busy.py` runs it at full size, with the agents' default settings: 100 requests of 10 s at three
+`python tests/harness/busy.py` runs it at full size, with the agents' default settings: 100 requests of 10 s at three
 workers, then the same once more in which one of them dies with its agent.
 """
 

@@ -24,11 +24,10 @@ from typing import Any
 import httpx
 import msgspec
 import trio
+from limits import LIVENESS_LIMIT
 
 from rumormill.ring.worker import WorkersAnswer
 
-PATIENCE = 15.0
-"""Far above what anything here takes, for machines that are busy with other things."""
 COMMAND = (sys.executable, "-c", "from rumormill.cli.main import main; main()")
 Predicate = Callable[[WorkersAnswer], bool]
 
@@ -112,7 +111,7 @@ class Agent:
 
     async def logged(self, event: str, after: int = 0, **words: object) -> dict[str, Any]:
         """The first line about the event that has these words, now or as soon as it comes."""
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(LIVENESS_LIMIT):
             while True:
                 for line in self.lines[after:]:
                     if line["event"] == event and words.items() <= line.items():
@@ -126,8 +125,8 @@ class Agent:
     async def until(self, holds: Predicate, service: str = "") -> WorkersAnswer:
         """Ask for the workers, blocking until they change, until the predicate holds."""
         params = {"service": service, "wait": "30s"} if service else {"wait": "30s"}
-        async with httpx.AsyncClient(base_url=self.http, timeout=40, trust_env=False) as client:
-            with trio.fail_after(PATIENCE):
+        async with httpx.AsyncClient(base_url=self.http, timeout=LIVENESS_LIMIT, trust_env=False) as client:
+            with trio.fail_after(LIVENESS_LIMIT):
                 while True:
                     response = await client.get("/v1/workers", params=params)
                     if response.status_code == 503:  # starting
@@ -139,7 +138,7 @@ class Agent:
 
     async def ask(self, path: str, method: str = "GET") -> Any:
         """The JSON at a path."""
-        async with httpx.AsyncClient(base_url=self.http, timeout=PATIENCE, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=self.http, timeout=LIVENESS_LIMIT, trust_env=False) as client:
             return (await client.request(method, path)).json()
 
     def signal(self, number: signal.Signals) -> None:
@@ -147,7 +146,7 @@ class Agent:
 
     async def ended(self) -> int:
         """Its exit code, once it has ended."""
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(LIVENESS_LIMIT):
             return await self.process.wait()
 
 
@@ -170,7 +169,7 @@ def environment(**more: str) -> dict[str, str]:
 
 async def rumormill(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a verb to its end."""
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(LIVENESS_LIMIT):
         done = await trio.run_process(
             [*COMMAND, *arguments],
             capture_stdout=True,

@@ -9,7 +9,8 @@ from functools import partial
 
 import httpx
 import trio
-from agents import PATIENCE, Agent, pool
+from agents import Agent, pool
+from limits import LIVENESS_LIMIT
 
 from rumormill.client import Pool
 
@@ -68,7 +69,7 @@ async def relay(agents: Sequence[Agent]) -> AsyncIterator[Relay]:
 
 async def test_a_caller_of_two_sidecars_in_turn_asks_a_few_times_a_second() -> None:
     async with pool(2) as (agents, _), relay(agents) as between:
-        async with httpx.AsyncClient(base_url=between.url, timeout=PATIENCE, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=between.url, timeout=LIVENESS_LIMIT, trust_env=False) as client:
             params = {"service": "embed", "wait": "10s"}
             began = trio.current_time()
             with trio.move_on_after(WATCHED):
@@ -84,6 +85,6 @@ async def test_a_pool_behind_one_address_of_two_sidecars_asks_a_few_times_a_seco
         await trio.sleep(WATCHED)
         assert between.asked - before <= FEW * (trio.current_time() - began)
         agents[2].process.kill()
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(LIVENESS_LIMIT):
             while any(worker.name == "w3" for worker in client.workers):
                 await client.changed(client.topology)

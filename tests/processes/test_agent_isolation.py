@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import httpx
 import pytest
 import trio
-from agents import PATIENCE, Agent, Predicate, gone, has, pool, rumormill
+from agents import Agent, Predicate, gone, has, pool, rumormill
+from limits import LIVENESS_LIMIT
 
 from rumormill.ring.worker import WorkersAnswer
 
 
 async def readiness(agent: Agent) -> tuple[int, str]:
-    async with httpx.AsyncClient(base_url=agent.http, timeout=PATIENCE, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=agent.http, timeout=LIVENESS_LIMIT, trust_env=False) as client:
         response = await client.get("/readyz")
         return response.status_code, response.json()["why"]
 
@@ -63,12 +64,12 @@ async def test_where_they_vanish_the_last_one_stays_ready_says_that_it_is_deaf_a
         for answer in (status, members):
             assert answer["connectivity"] == "deaf"
             assert answer["connectivity_why"].startswith("none of the others is heard")
-        async with httpx.AsyncClient(base_url=w1.http, timeout=PATIENCE, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=w1.http, timeout=LIVENESS_LIMIT, trust_env=False) as client:
             metrics = (await client.get("/metrics")).text
             assert 'rumormill_connectivity{state="deaf"} 1.0' in metrics
             assert 'rumormill_connectivity{state="connected"} 0.0' in metrics
             for route in ("/v1/workers", "/v1/members", "/v1/pool"):
                 assert (await client.get(route)).headers["X-Rumormill-Connectivity"] == "deaf"
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(LIVENESS_LIMIT):
             shown = [(await rumormill(verb, "--http", w1.http)).stdout for verb in ("members", "status")]
         assert all("deaf: none of the others is heard" in text for text in shown)

@@ -9,9 +9,9 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
+from limits import WALKTHROUGH_LIMIT
+
 ROOT = Path(__file__).parents[2]
-PATIENCE = 120.0
-"""Seconds."""
 
 
 def block_with(document: str, words: str) -> str:
@@ -40,7 +40,7 @@ def run_block(block: str, folder: Path) -> str:
         start_new_session=True,
     )
     try:
-        return shell.communicate(timeout=PATIENCE)[0]
+        return shell.communicate(timeout=WALKTHROUGH_LIMIT)[0]
     finally:
         with suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from limits import LIVENESS_LIMIT
 
 from rumormill.cli.demo import process_reaper
 from rumormill.cli.demo.ports import HOST, PortHold, hold_port
@@ -20,7 +21,7 @@ SLEEPER = f"{sys.executable} -c 'import sys, time; print(sys.argv[1], flush=True
 """A worker that serves nothing and costs nothing."""
 
 
-def _ended(descriptor: int, seconds: float = 10.0) -> bool:
+def _ended(descriptor: int, seconds: float = LIVENESS_LIMIT) -> bool:
     """Whether the process behind a pidfd has ended, waiting for it."""
     return bool(select.select([descriptor], [], [], seconds)[0])
 
