@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from rumormill.gossip import KeyRing, Node, Profile
-from rumormill.gossip.dissemination.broadcast import Broadcast
+from rumormill.gossip.dissemination.update_encoder import UpdateEncoder
 from rumormill.gossip.security.credentials import MemberKeys, record_text
 from rumormill.gossip.security.seal import HEADER, STRANGER
 from rumormill.gossip.udp.transport import GossipTransport, bind_udp, boot_clock
@@ -98,7 +98,7 @@ def _fill(*parties: Party) -> None:
 def _floods(victim: Party, mallory: Party) -> Iterator[tuple[str, Flood]]:
     seal = mallory.node._state.seal
     here, there = victim.node.instance[:8], mallory.node.instance[:8]
-    key_id = mallory.node._key_rotation.primary_id
+    key_id = seal.key_id
     noise = os.urandom(100)
     yield "100 random bytes", lambda: noise
     alien = HEADER.pack(0x10, key_id, os.urandom(8), there, here, 1) + noise
@@ -129,7 +129,7 @@ def _lies(mallory: Party) -> Iterator[tuple[str, list[bytes]]]:
     records = []
     for number in range(5):
         encoded = encode_record(msgspec.structs.replace(row.record, incarnation=1000 + number))
-        records.append(Broadcast.record_of(None, member_state_of_record_untrusted(encoded, bytes(64))))  # type: ignore[arg-type]
+        records.append(UpdateEncoder.alive(member_state_of_record_untrusted(encoded, bytes(64))))
     yield "5 records with bad signatures", records
     yield "one such record", records[:1]
     votes = [SignedVote(mallory.row_of(f"m{n}").half, 1, 0, bytes(64)) for n in (2, 3, 4)]

@@ -48,7 +48,7 @@ class LargeCrowd:
         for number in range(size - 2):
             node = self._node(f"m{number:04}")
             self.members[node._state.me.member_id] = node
-            self.feeder._updates.apply(node._state.me, quietly=True)
+            self.feeder._table_changes.apply(node._state.me, quietly=True)
             node._state.table = self.feeder._state.table  # all who live here know the same
             node._failure_detector.reassign_monitors = _never  # type: ignore[method-assign]  # and watch nobody
         self.agent: MemberState | None = None

@@ -282,7 +282,7 @@ class DatagramDispatch:
         if self._partition_guard.on_sign_of_life(row.member_id):
             self._reunited()
         elif self._partition_guard.outbound_cut and row.member_id in self._partition_guard.local_suspicions:
-            self._updates.withdraw(row.member_id)
+            self._updates.withdraw_suspicion(row.member_id)
         return beat
 
     def _settle_doubts(self, payload: Payload, sender: MemberId) -> None:
@@ -290,10 +290,7 @@ class DatagramDispatch:
         row = self._state.table.get(sender)
         if row is None:
             return
-        if payload.incarnation > row.incarnation:
-            self._updates.ask(sender, row)
-        elif row.liveness is not ALIVE:
-            self._updates.answer(row, row)
+        self._updates.check_sender(row, payload.incarnation)
         if row.pending:
             self._own_name.heard_from(row)
 
@@ -330,11 +327,11 @@ class DatagramDispatch:
             IndirectAck: lambda heard, _sender, _source: self._failure_detector.on_indirect_ack(heard),
             Alive: self._hear_row,
             PolicyMessage: self._hear_policy,
-            Suspect: lambda claim, sender, _: claims.hear_suspect(claim, sender),
+            Suspect: lambda claim, sender, _: claims.handle_suspect(claim, sender),
             VoteMessage: self._hear_vote,
             Dead: self._hear_death,
-            Leave: lambda claim, sender, _: claims.hear_left(claim, sender),
-            Tombstone: lambda stone, sender, _: claims.hear_tombstone(stone, sender),
+            Leave: lambda claim, sender, _: claims.handle_leave(claim, sender),
+            Tombstone: lambda stone, sender, _: claims.handle_tombstone(stone, sender),
             NameInUse: lambda taken, sender, _: self._own_name.hear_taken(taken, sender),
             SyncDigest: self._hear_sum,
             SyncOffer: lambda have, sender, _: sync.hear_have(have, sender),
@@ -374,7 +371,7 @@ class DatagramDispatch:
 
     def _hear_row(self, message: Alive, sender: MemberState, _source: Address) -> None:
         asked_for = self._anti_entropy.expects(sender)
-        row = self._updates.hear_record_untrusted(
+        row = self._updates.handle_record_untrusted(
             bytes(message.record), message.signature, sender.member_id, sender, quietly=asked_for
         )
         if row is not None:
@@ -388,9 +385,9 @@ class DatagramDispatch:
     def _hear_vote(self, vote: VoteMessage, sender: MemberState, _source: Address) -> None:
         """What is drained after a pause of our own holds no valid vote."""
         if not self.waking:
-            self._updates.hear_vote(vote, sender)
+            self._updates.handle_vote(vote, sender)
             self._icmp_evidence.on_vote(vote.subject)
 
     def _hear_death(self, death: Dead, sender: MemberState, _source: Address) -> None:
-        self._updates.hear_death(death, sender, stale=self.waking)
+        self._updates.handle_death(death, sender, stale=self.waking)
         self._icmp_evidence.on_death_claim(death.subject)

@@ -17,7 +17,10 @@ spread        pushes and piggyback                      (broadcast.py)
 votes         the ballots                                (votes.py)
 audience      whether anybody hears us                (mute_detector.py)
 isolation     whether we may judge                   (partition_guard.py)
-claims        verdicts, and whether to believe them     (membership_updates.py)
+changes       rows applied, and what follows         (table_changes.py)
+eviction      suspicions, votes, deaths                   (eviction.py)
+refutation    claims refuted, peers corrected           (refutation.py)
+claims        what peers say, and whether to believe it (membership_updates.py)
 pings         pings, acks, and by way of others          (probes.py)
 detector      heartbeats and misses                   (failure_detector.py)
 refusals      misses that a kernel tells of           (icmp_evidence.py)
@@ -49,6 +52,8 @@ from rumormill.gossip.dispatch import DatagramDispatch
 from rumormill.gossip.dissemination.anti_entropy import AntiEntropy
 from rumormill.gossip.dissemination.broadcast import Broadcast
 from rumormill.gossip.dissemination.policy_replication import PolicyKey, PolicyReplication
+from rumormill.gossip.lifecycle.death_claims import DeathClaims
+from rumormill.gossip.lifecycle.eviction import Eviction
 from rumormill.gossip.lifecycle.flap_damping import FlapDamping
 from rumormill.gossip.lifecycle.join import JoinProtocol
 from rumormill.gossip.lifecycle.leave import LeaveProtocol
@@ -56,6 +61,8 @@ from rumormill.gossip.lifecycle.membership_updates import MembershipUpdates
 from rumormill.gossip.lifecycle.name_conflicts import NameConflicts
 from rumormill.gossip.lifecycle.own_name import OwnName
 from rumormill.gossip.lifecycle.reaper import Reaper
+from rumormill.gossip.lifecycle.refutation import Refutation
+from rumormill.gossip.lifecycle.table_changes import TableChanges
 from rumormill.gossip.reporting.view_builder import ViewBuilder, member_details
 from rumormill.gossip.security.credentials import Authority, Credential, MemberKeys
 from rumormill.gossip.security.key_rotation import KeyAudit, KeyRotation
@@ -134,24 +141,36 @@ class Node:
         self._probes = Probes(state, self._broadcast)
         self._partition_guard = PartitionGuard(state, MuteDetector(state, self._probes))
         self._name_conflicts = NameConflicts(state)
-        self._updates = MembershipUpdates(
+        death_claims = DeathClaims(state)
+        self._table_changes = TableChanges(
             state,
             self._votes,
             self._broadcast,
             self._partition_guard,
             self._name_conflicts,
+            death_claims,
             on_change=self._changed,
+        )
+        self._eviction = Eviction(
+            state, self._votes, self._broadcast, self._partition_guard, death_claims, self._table_changes
+        )
+        self._updates = MembershipUpdates(
+            state,
+            self._table_changes,
+            self._eviction,
+            Refutation(state, self._broadcast, self._partition_guard),
+            self._name_conflicts,
             on_clone=self._cloned,
             on_rival=self._rivalled,
         )
         self._failure_detector = FailureDetector(
-            state, self._votes, self._broadcast, self._updates, self._partition_guard, self._probes
+            state, self._votes, self._broadcast, self._eviction, self._partition_guard, self._probes
         )
         self._icmp_evidence = IcmpEvidence(state, self._probes, self._failure_detector, self._partition_guard)
         self._own_name = OwnName(state, self._broadcast, self._leave_protocol, self._probes, self._rewritten)
         self._flap_damping = FlapDamping(state, self._broadcast, self._rewritten)
         self._join = JoinProtocol(state, self._updates, self._own_name, self._flap_damping)
-        self._anti_entropy = AntiEntropy(state, self._updates, self._broadcast, self._probes)
+        self._anti_entropy = AntiEntropy(state, self._broadcast, self._probes)
         self._reaper = Reaper(state, self._votes, self._probes, self._own_name, self._flap_damping)
 
     def _make_reception(self, state: NodeState) -> DatagramDispatch:
@@ -225,7 +244,7 @@ class Node:
         self._failure_detector.tick()
         self._icmp_evidence.tick()
         self._probes.tick()
-        self._updates.release_held()
+        self._eviction.evict_deferred()
         if self._name_conflicts.claimants:
             self._updates.admit_claimants()
         self._join.tick()
@@ -449,7 +468,7 @@ class Node:
         if detector.reassignment_due:
             detector.reassign_monitors()
             only_life = False
-        if spread.fresh:
+        if spread.queued:
             spread.flush()
             only_life = False
         due = detector.deadline
@@ -463,7 +482,7 @@ class Node:
         """The earliest deadline of all parts but the detector."""
         spread = self._broadcast
         return min(
-            spread.deadline if spread.fresh else INFINITE,
+            spread.deadline if spread.queued else INFINITE,
             self._probes.deadline,
             self._icmp_evidence.deadline,
             self._partition_guard.deadline,
@@ -506,7 +525,7 @@ class Node:
         if not self._state.isolated:
             self._reunited()
         elif self._partition_guard.inbound_cut:
-            self._updates.miss_everybody()
+            self._eviction.suspect_everyone()
         self._failure_detector.reassignment_due = True
 
     def _reunited(self) -> None:
@@ -516,7 +535,7 @@ class Node:
         state.last_heard_anyone = state.now
         for member_id in list(self._partition_guard.local_suspicions):
             missed_since = self._partition_guard.missing_since(member_id)
-            if self._updates.withdraw(member_id):
+            if self._table_changes.withdraw_suspicion(member_id):
                 self._partition_guard.on_suspicion_withdrawn(member_id, missed_since)
         self._partition_guard.local_suspicions.clear()
         self._failure_detector.restart()

@@ -4,7 +4,7 @@ Every period a member sends one heartbeat to each of its monitors. A miss falls 
 plus grace, then each period after. At the first miss the monitor verifies at once: a direct ping, and three others are
 asked to ping too. At the second it verifies again and says *suspect*, to the subject first, so that it can refute. At
 the third it votes. Any sign of life sets the count to zero and takes the vote back. An eviction therefore needs three
-consecutive misses, a failed second path and no lone accuser (rumormill.gossip.lifecycle.membership_updates decides it).
+consecutive misses, a failed second path and no lone accuser (rumormill.gossip.lifecycle.eviction decides it).
 Where a kernel says that the process is gone, misses follow within milliseconds (icmp_evidence.py).
 
 A heartbeat leaves early if one comes in from somebody else shortly before it is due. So the members of a pool soon beat
@@ -27,7 +27,7 @@ from rumormill.gossip.detection.partition_guard import PartitionGuard
 from rumormill.gossip.detection.probes import Probes
 from rumormill.gossip.detection.votes import VoteBook
 from rumormill.gossip.dissemination.broadcast import Broadcast
-from rumormill.gossip.lifecycle.membership_updates import MembershipUpdates
+from rumormill.gossip.lifecycle.eviction import Eviction
 from rumormill.gossip.state import NodeState
 from rumormill.gossip.wire import DEAF, Heartbeat, IndirectAck, encode_message
 from rumormill.membership.member_state import MemberState
@@ -94,14 +94,14 @@ class FailureDetector:
         state: NodeState,
         votes: VoteBook,
         spread: Broadcast,
-        claims: MembershipUpdates,
+        eviction: Eviction,
         isolation: PartitionGuard,
         pings: Probes,
     ) -> None:
         self._state = state
         self._votes = votes
         self._broadcast = spread
-        self._updates = claims
+        self._eviction = eviction
         self._partition_guard = isolation
         self._probes = pings
         self._period, self._grace = state.settings.period, state.settings.grace
@@ -175,7 +175,7 @@ class FailureDetector:
             watch = self.monitored[member_id]
             if row is None or not row.present:
                 # Dead here, but others may wait for our vote: what has begun is seen to its end.
-                if row is not None and watch.misses and self._updates.others_need_our_vote(row):
+                if row is not None and watch.misses and self._eviction.others_need_our_vote(row):
                     watch.until = min(watch.until, state.now + 5 * self._period)
                 else:
                     del self.monitored[member_id]
@@ -298,9 +298,9 @@ class FailureDetector:
         if watch.misses == 1:
             watch.began = state.now
         watch.due = state.now + self._period
-        if watch.misses >= state.settings.misses and not self._updates.conclude(row.member_id):
-            self._updates.suspect(row, quietly=True)  # the second vote is milliseconds away
-            self._updates.vote(state.table.get(row.member_id) or row)
+        if watch.misses >= state.settings.misses and not self._eviction.try_evict(row.member_id):
+            self._eviction.suspect(row, quietly=True)  # the second vote is milliseconds away
+            self._eviction.vote(state.table.get(row.member_id) or row)
             self._probes.ping(state.table.get(row.member_id) or row)
         self._rearm()
 
@@ -320,12 +320,12 @@ class FailureDetector:
             self._watch(row.member_id, until=self._state.now + seconds)
             self._rearm()
 
-    def _verify_doubted(self) -> None:
+    def _verify_unconfirmed_deaths(self) -> None:
         """Look for ourselves at deaths that came without valid votes and were not refuted."""
-        if not self._updates.doubted or self._partition_guard.abstains:
+        if not self._eviction.has_unconfirmed_deaths or self._partition_guard.abstains:
             return
         special = sum(1 for watch in self.monitored.values() if watch.until < math.inf)
-        for row in self._updates.take_doubted(MAX_VERIFYING - special):
+        for row in self._eviction.take_unconfirmed_deaths(MAX_VERIFYING - special):
             self.monitor_for(row, 10 * self._period)
             self.verify(row)
 
@@ -343,14 +343,14 @@ class FailureDetector:
         watch.due = state.now + self._until_next_miss(watch)
         if row.present:
             if watch.misses >= 2:
-                self._updates.suspect(row)
+                self._eviction.suspect(row)
             row = state.table.get(watch.member_id) or row
             if watch.misses <= FULL_EFFORT:
                 self.verify(row)
             elif watch.misses % FULL_EFFORT == 0:
                 self._probes.ping(row)
         if watch.misses >= state.settings.misses and self._may_judge(watch):
-            self._updates.vote(row)
+            self._eviction.vote(row)
             if not row.present:
                 watch.until = state.now
 
@@ -421,7 +421,7 @@ class FailureDetector:
         if state.voter_eligibility.poll_changed():
             self.reassignment_due = True
         self._ping_one_suspect()
-        self._verify_doubted()
+        self._verify_unconfirmed_deaths()
         self._ask_whether_we_are_heard()
 
     def _ask_whether_we_are_heard(self) -> None:
@@ -452,7 +452,7 @@ class FailureDetector:
             row = state.table.get(self._probe_order.pop())
             if row is not None and row.present:
                 if self._partition_guard.unheard_too_long(row.member_id):
-                    self._updates.suspect(row, quietly=True)
+                    self._eviction.suspect(row, quietly=True)
                 self._probes.ping(row)
                 self._probe = (row.member_id, state.now + self._period, 0)
                 return

@@ -75,9 +75,9 @@ class Probes:
         lost on the dead; it is told first what is thought of it, once a period at most, unless we are cut off
         ourselves."""
         if not row.liveness:
-            self._state.send_encoded(row, [message, *self._broadcast.ride(MAX_MESSAGE_BYTES - len(message))])
+            self._state.send_encoded(row, [message, *self._broadcast.piggyback.take(MAX_MESSAGE_BYTES - len(message))])
         elif not self._state.cut_off and self._state.throttle(row.member_id, "greeting", self._state.settings.period):
-            self._state.send_encoded(row, [self._broadcast.news_of(row), message])
+            self._state.send_encoded(row, [self._broadcast.encoder.state_of(row), message])
         else:
             self._state.send_encoded(row, [message])
 
@@ -124,7 +124,7 @@ class Probes:
         ):
             return
         message = encode_message(Ack(ping.nonce))
-        self._state.post(source, sender, [message, *self._broadcast.ride(MAX_MESSAGE_BYTES - len(message))])
+        self._state.post(source, sender, [message, *self._broadcast.piggyback.take(MAX_MESSAGE_BYTES - len(message))])
 
     def on_ack(self, ack: Ack, sender: MemberState) -> bool:
         """True if the ack answers a ping of ours to its sender."""

@@ -26,7 +26,6 @@ from itertools import islice
 
 from rumormill.gossip.detection.probes import Probes
 from rumormill.gossip.dissemination.broadcast import Broadcast, batches
-from rumormill.gossip.lifecycle.membership_updates import MembershipUpdates
 from rumormill.gossip.state import MAX_MESSAGE_BYTES, NodeState
 from rumormill.gossip.wire import SyncBusy, SyncDigest, SyncEntry, SyncOffer, SyncRequest, encode_message
 from rumormill.membership.member_state import MemberState
@@ -103,14 +102,12 @@ class AntiEntropy:
         "_quick_wait",
         "_serving",
         "_state",
-        "_updates",
         "_wait",
         "completed",
     )
 
-    def __init__(self, state: NodeState, claims: MembershipUpdates, spread: Broadcast, pings: Probes) -> None:
+    def __init__(self, state: NodeState, spread: Broadcast, pings: Probes) -> None:
         self._state = state
-        self._updates = claims
         self._broadcast = spread
         self._probes = pings
         self._differs_since: dict[MemberId, float] = {}
@@ -375,13 +372,15 @@ class AntiEntropy:
         """Policies; records of present members, also of suspects, since a claim needs its row; tombstones of others."""
         held = self._state.table.policies
         messages = [
-            self._broadcast.policy(policy) for member_id in policies if (policy := held.get(member_id)) is not None
+            self._broadcast.encoder.policy(policy)
+            for member_id in policies
+            if (policy := held.get(member_id)) is not None
         ]
         for row in rows:
             if row.present:
-                messages.append(self._broadcast.record_of(row))
+                messages.append(self._broadcast.encoder.alive(row))
             else:
-                messages.append(encode_message(self._broadcast.tombstone(row)))
+                messages.append(encode_message(self._broadcast.encoder.tombstone(row)))
         for batch in batches(messages, MAX_MESSAGE_BYTES):
             self._state.send_encoded(peer, batch)
 

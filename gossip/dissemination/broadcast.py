@@ -1,18 +1,15 @@
-"""How news travels: pushed at once, then riding along on what is sent anyway.
+"""Pushing updates: at once, to a few members, each of which pushes on what it hears for the first time.
 
-News is always *about a member* (or a policy, whose name has the same form), and what is said about it is made from its
-row at the moment of sending, so a push can never carry an account that its sender has already improved on.
+A push leaves at once. What comes within the next 20 ms waits and leaves together, to the same peers. A wide update
+waits only for an earlier wide one: where a host refuses, a death follows its suspicion at once.
 
-A push leaves at once; what comes within the next 20 ms waits and leaves together, to the same peers. What goes wide
-waits only for what went wide before it: where a host refuses, a death follows its suspicion at once. Deaths,
-departures, changes of readiness and policies go to ceil(ln n) + 1 members, everything else to 3, and whoever hears it
-for the first time pushes it on. To whom is not drawn by lot: with all present members in one order, number p tells
-(-p*k - r) mod n for r = 1 ... k (Imase and Itoh, "Design to minimize diameter on building-block network", 1981), so
-where tables agree everybody is told by k others and nobody is more than ceil(log_k n) steps away. Drawn by lot, as
-many copies miss somebody in one death of six at n = 64; ceil(ln n) + 3 of them still do in one of fifty.
+Deaths, departures, changes of readiness and policies are wide: they go to ceil(ln n) + 1 members, everything else to 3.
+The peers are not random. With all present members in one order, number p pushes to (-p*k - r) mod n for r = 1 ... k
+(Imase and Itoh, "Design to minimize diameter on building-block network", 1981). Where tables agree, k members push to
+each member, and nobody is more than ceil(log_k n) steps away. With random peers, as many copies miss a member in one
+death of six at n = 64, and ceil(ln n) + 3 copies still do in one of fifty.
 
-After that it rides on heartbeats, pings and acks, least-sent and newest first. Whatever both miss is found by the
-digest every heartbeat carries.
+After its push an update goes to the piggyback queue (piggyback.py).
 """
 
 from __future__ import annotations
@@ -20,215 +17,118 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 
-import msgspec
-
 from rumormill.gossip.detection.votes import VoteBook
+from rumormill.gossip.dissemination.piggyback import PiggybackQueue
+from rumormill.gossip.dissemination.update_encoder import UpdateEncoder
 from rumormill.gossip.state import MAX_MESSAGE_BYTES, NodeState
-from rumormill.gossip.wire import Dead, Leave, PolicyMessage, SignedVote, Suspect, Tombstone, encode_message
 from rumormill.membership.member_state import MemberState
-from rumormill.membership.policy import SignedPolicy
 from rumormill.membership.record import Liveness, MemberId
 
 FANOUT = 3
-LEAST_WIDE = 5
-PIGGYBACK_COUNT = 2
-"""More changed nothing that could be measured (SWIM, section 4.1, has lambda * ln n of them, and no digest)."""
-MAX_WAITING_RECORDS = 8
-"""Records pushed in one burst; a larger backlog is left to sync, which is cheaper in bulk."""
-MAX_PIGGYBACKED = 32
+MIN_WIDE_FANOUT = 5
+MAX_QUEUED_RECORDS = 8
+"""Records pushed in one burst. A larger backlog is left to sync, which is cheaper in bulk."""
 MAX_ESTABLISHED_TOLD = 8
-"""Elders told of a death where newcomers are among us: all of them, as long as they are so few."""
-MAX_VOTES_TOLD = 3
-"""Votes a death is passed on with: those that suffice, and one for where not all count."""
-
-_ROW_MESSAGE, _SIGNATURE = b"\x93\x10", b"\xc4\x40"  # a msgpack array of three, and the head of its third: 64 bytes
+"""Established members that hear of a death directly while newcomers are among us: all of them, if they are so few."""
+MAX_BATCH = 64
+"""Messages in one datagram of a push."""
 
 
 class Broadcast:
-    """What is to be said, to whom, and how often it has been."""
+    """Queues updates and pushes them."""
 
-    __slots__ = (
-        "_fresh_records",
-        "_next_burst",
-        "_next_wide",
-        "_riding",
-        "_state",
-        "_votes",
-        "fresh",
-    )
+    __slots__ = ("_next_burst", "_next_wide", "_queued_records", "_state", "encoder", "piggyback", "queued")
 
     def __init__(self, state: NodeState, votes: VoteBook) -> None:
         self._state = state
-        self._votes = votes
-        self.fresh: dict[MemberId, bool] = {}
-        """What waits to be pushed, by half: whether it goes wide."""
-        self._fresh_records = 0
-        self._riding: dict[MemberId, int] = {}
+        self.encoder = UpdateEncoder(state, votes)
+        self.piggyback = PiggybackQueue(self.encoder)
+        self.queued: dict[MemberId, bool] = {}
+        """Members whose updates wait to be pushed, and whether each goes wide."""
+        self._queued_records = 0
         self._next_burst = self._next_wide = state.now
 
     @property
     def deadline(self) -> float:
-        """When what is fresh may leave."""
-        return min(self._next_wide, self._next_burst) if any(self.fresh.values()) else self._next_burst
+        """When the queue may be pushed."""
+        return min(self._next_wide, self._next_burst) if any(self.queued.values()) else self._next_burst
 
     def announce(self, member_id: MemberId, *, wide: bool = False) -> None:
-        """Something about this member is news here."""
+        """Queue an update about this member, or policy."""
         row = self._state.table.get(member_id)
         if row is None:
             if self._state.table.policies.get(member_id) is not None:
-                self.fresh[member_id] = wide or self.fresh.get(member_id, False)
+                self._queue(member_id, wide)
             return
-        if row.liveness is Liveness.ALIVE and member_id not in self.fresh and row is not self._state.me:
-            self._fresh_records += 1
-            if self._fresh_records > MAX_WAITING_RECORDS and not wide:
+        if row.liveness is Liveness.ALIVE and member_id not in self.queued and row is not self._state.me:
+            self._queued_records += 1
+            if self._queued_records > MAX_QUEUED_RECORDS and not wide:
                 self._state.counters["left_to_sync"] += 1
                 return
-        self.fresh[member_id] = wide or self.fresh.get(member_id, False)
+        self._queue(member_id, wide)
+
+    def _queue(self, member_id: MemberId, wide: bool) -> None:
+        self.queued[member_id] = wide or self.queued.get(member_id, False)
 
     def flush(self) -> None:
-        """Push what is fresh, if a burst may leave now. Called once at the end of every step."""
+        """Push the queue, if a burst may leave now. Called once at the end of every step."""
         state = self._state
-        if not self.fresh or state.now < self.deadline:
+        if not self.queued or state.now < self.deadline:
             return
-        fresh, self.fresh, self._fresh_records = self.fresh, {}, 0
+        queued, self.queued, self._queued_records = self.queued, {}, 0
         self._next_burst = state.now + state.settings.burst
-        if any(fresh.values()):
+        if any(queued.values()):
             self._next_wide = self._next_burst
-        wide = [message for member_id, far in fresh.items() if far and (message := self.news(member_id))]
-        near = [message for member_id, far in fresh.items() if not far and (message := self.news(member_id))]
-        told: dict[MemberId, tuple[MemberState, list[bytes]]] = {}
+        wide = [message for m, is_wide in queued.items() if is_wide and (message := self.encoder.update(m))]
+        near = [message for m, is_wide in queued.items() if not is_wide and (message := self.encoder.update(m))]
+        for peer, messages in self._address(wide, near):
+            for batch in batches(messages):
+                state.send_encoded(peer, batch)
+        self.piggyback.add(queued)
+
+    def _address(self, wide: list[bytes], near: list[bytes]) -> list[tuple[MemberState, list[bytes]]]:
+        """Which messages go to which peers."""
+        pushes: dict[MemberId, tuple[MemberState, list[bytes]]] = {}
         if wide:
-            told.update((peer.member_id, (peer, list(wide))) for peer in self.next_in_line(self.wide_fanout(len(wide))))
-            told.update(
-                (elder.member_id, (elder, list(wide)))
-                for elder in state.voter_eligibility.extra_broadcast_targets(MAX_ESTABLISHED_TOLD, told)
-            )
-        for peer in self.next_in_line(FANOUT) if near else ():
-            told.setdefault(peer.member_id, (peer, []))[1].extend(near)
-        for peer, messages in told.values():
-            self._send_all(peer, messages)
-        for member_id in fresh:
-            self._riding.pop(member_id, None)  # the newest stands last
-            self._riding[member_id] = 0
-        self._bound_riding()
+            peers = self.push_targets(self.wide_fanout(len(wide)))
+            pushes.update((peer.member_id, (peer, list(wide))) for peer in peers)
+            established = self._state.voter_eligibility.extra_broadcast_targets(MAX_ESTABLISHED_TOLD, pushes)
+            pushes.update((peer.member_id, (peer, list(wide))) for peer in established)
+        for peer in self.push_targets(FANOUT) if near else ():
+            pushes.setdefault(peer.member_id, (peer, []))[1].extend(near)
+        return list(pushes.values())
 
-    def wide_fanout(self, pieces: int = 1) -> int:
-        """ceil(ln n) + 1, more for many pieces, and everybody in the smallest pools."""
-        return max(math.ceil(math.log(len(self._state.table.present_ids) * pieces)) + 1, LEAST_WIDE)
+    def wide_fanout(self, updates: int = 1) -> int:
+        """ceil(ln n) + 1, more for many updates at once, and everybody in the smallest pools."""
+        return max(math.ceil(math.log(len(self._state.table.present_ids) * updates)) + 1, MIN_WIDE_FANOUT)
 
-    def next_in_line(self, count: int) -> list[MemberState]:
-        """The ``count`` members we pass news on to; some drawn by lot instead of ourselves and of suspects."""
-        table, me = self._state.table, self._state.me.member_id
+    def push_targets(self, count: int) -> list[MemberState]:
+        """The ``count`` members we push to. Random members replace ourselves and suspects among them."""
+        state, table, me = self._state, self._state.table, self._state.me.member_id
         order = table.present_ids
         chosen: dict[MemberId, MemberState] = {}
-        for place in successors(bisect_left(order, me), len(order), count):
-            member_id = order[place]
-            if (
-                member_id != me
-                and (member_id not in table.suspects or self._state.cut_off)
-                and (row := table.get(member_id))
-            ):
+        for position in push_positions(bisect_left(order, me), len(order), count):
+            member_id = order[position]
+            if member_id == me or (member_id in table.suspects and not state.cut_off):
+                continue
+            if row := table.get(member_id):
                 chosen[member_id] = row
-        by_lot = self._state.random_members(count - len(chosen), exclude=tuple(chosen)) if len(chosen) < count else []
-        return [*chosen.values(), *by_lot]
-
-    def ride(self, room: int = MAX_MESSAGE_BYTES) -> list[bytes]:
-        """Messages to put on a datagram that leaves anyway, at most ``room`` bytes of them."""
-        if not self._riding:
-            return []
-        newest_first = reversed(list(self._riding.items()))
-        taken: list[bytes] = []
-        for member_id, sent in sorted(newest_first, key=lambda item: item[1]):
-            message = self.news(member_id)
-            if message is not None and len(message) > room:
-                break  # it is the first to ride on the next
-            if message is None or sent + 1 >= PIGGYBACK_COUNT:
-                del self._riding[member_id]
-            else:
-                self._riding[member_id] = sent + 1
-            if message is not None:
-                room -= len(message)
-                taken.append(message)
-        return taken
-
-    def news(self, member_id: MemberId) -> bytes | None:
-        """What there is to say about a member (or a policy) now, encoded; None if it is not held."""
-        row = self._state.table.get(member_id)
-        if row is not None:
-            return self.news_of(row)
-        policy = self._state.table.policies.get(member_id)
-        return None if policy is None else self.policy(policy)
-
-    def policy(self, policy: SignedPolicy) -> bytes:
-        return encode_message(PolicyMessage(msgspec.Raw(policy.encoded), policy.signature))
-
-    def news_of(self, row: MemberState) -> bytes:
-        match row.liveness:
-            case Liveness.ALIVE:
-                return self.record_of(row)
-            case Liveness.SUSPECT:
-                return encode_message(Suspect(row.member_id, row.incarnation))
-            case Liveness.DEAD:
-                return self._death(row)
-            case Liveness.LEFT if row.encoded and row.leave_signature:
-                return encode_message(Leave(row.member_id, row.incarnation, row.leave_signature))
-        return encode_message(self.tombstone(row))
-
-    def record_of(self, row: MemberState) -> bytes:
-        """A present row's record, whatever is thought of it: a claim is of no use to somebody without the row."""
-        return _ROW_MESSAGE + row.encoded + _SIGNATURE + row.signature
-
-    def tombstone(self, row: MemberState) -> Tombstone:
-        """A dead or departed row in a form that needs no record to be understood."""
-        age = self._state.now - self._state.dead_since.get(row.member_id, self._state.now)
-        return Tombstone(
-            name=row.name,
-            generation=row.generation,
-            instance=row.instance,
-            incarnation=row.incarnation,
-            liveness=3 if row.liveness is Liveness.LEFT else 2,
-            age=max(0, int(age)),
-            leave_signature=row.leave_signature,
-        )
+        missing = count - len(chosen)
+        return [*chosen.values(), *(state.random_members(missing, exclude=tuple(chosen)) if missing > 0 else [])]
 
     def restart(self) -> None:
-        """After a pause of our own: what waits may no longer be so, and bursts count from now."""
-        self.fresh.clear()
-        self._fresh_records = 0
+        """After a pause of our own: what is queued may be wrong by now, and bursts count from now."""
+        self.queued.clear()
+        self._queued_records = 0
         self._next_burst = self._next_wide = self._state.now
 
-    def _death(self, row: MemberState) -> bytes:
-        now = self._state.now
-        votes = [
-            SignedVote(vote.voter, vote.stamp, max(0, int((now - vote.cast) * 1000)), vote.signature)
-            for vote in self._votes.all_votes(row.member_id)
-            if vote.incarnation == row.incarnation
-        ]
-        if not votes:
-            return encode_message(self.tombstone(row))
-        votes.sort(key=lambda vote: (vote.age, vote.voter))
-        by_voter = {vote.voter: vote for vote in votes}
-        chosen = self._state.voter_eligibility.quorum_first(list(by_voter), MAX_VOTES_TOLD)
-        return encode_message(Dead(row.member_id, row.incarnation, [by_voter[voter] for voter in chosen]))
 
-    def _send_all(self, peer: MemberState, messages: list[bytes]) -> None:
-        for batch in batches(messages):
-            self._state.send_encoded(peer, batch)
+def push_positions(position: int, size: int, count: int) -> list[int]:
+    """To whom number ``position`` of ``size`` pushes: ``count`` positions. Some may be equal, or its own.
 
-    def _bound_riding(self) -> None:
-        if len(self._riding) > MAX_PIGGYBACKED:
-            newest_first = reversed(list(self._riding.items()))
-            dropped = sorted(newest_first, key=lambda item: item[1])[MAX_PIGGYBACKED:]
-            for member_id, _ in dropped:
-                del self._riding[member_id]
-
-
-def successors(place: int, size: int, count: int) -> list[int]:
-    """Whom number ``place`` of ``size`` tells: ``count`` places, some of them perhaps alike or its own.
-
-    Everybody is told ``count`` times, and from anywhere all are reached in ceil(log(size) / log(count)) steps.
+    ``count`` members push to each member. From any member all are reached in ceil(log(size) / log(count)) steps.
     """
-    return [(-place * count - step) % size for step in range(1, count + 1)]
+    return [(-position * count - step) % size for step in range(1, count + 1)]
 
 
 def batches(messages: list[bytes], room: int = MAX_MESSAGE_BYTES) -> list[list[bytes]]:
@@ -236,7 +136,7 @@ def batches(messages: list[bytes], room: int = MAX_MESSAGE_BYTES) -> list[list[b
     groups: list[list[bytes]] = []
     left = 0
     for message in messages:
-        if not groups or len(message) > left or len(groups[-1]) == 64:
+        if not groups or len(message) > left or len(groups[-1]) == MAX_BATCH:
             groups.append([])
             left = room
         groups[-1].append(message)

@@ -200,7 +200,7 @@ class PolicyReplication:
     def _correct(self, held: SignedPolicy, sender: MemberState) -> None:
         """The sender holds an older word: tell it the later one, once a period."""
         if self._state.throttle(held.member_id + sender.member_id, "answer", self._state.settings.period):
-            self._state.send_encoded(sender, [self._broadcast.policy(held)])
+            self._state.send_encoded(sender, [self._broadcast.encoder.policy(held)])
 
 
 def describe_policy(record: PolicyRecord) -> str:

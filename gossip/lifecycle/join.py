@@ -223,7 +223,7 @@ class JoinProtocol:
             return
         contact.shown, contact.unwelcome = b"", 0
         for signed in welcome.records:
-            self._updates.hear_record_untrusted(bytes(signed.record), signed.signature, source, quietly=True)
+            self._updates.handle_record_untrusted(bytes(signed.record), signed.signature, source, quietly=True)
 
     def _complain(self, source: Address) -> None:
         """Somebody holds our key, asks who we are, and does not let us in."""
@@ -270,10 +270,10 @@ class JoinProtocol:
         except InvalidRecord:
             state.counters["invalid_record"] += 1
             return
-        if row.member_id != sender or not state.signatures.of_record(row, source, state.now):
+        if row.member_id != sender or not state.signatures.check_record(row, source, state.now):
             state.counters["invalid_record"] += 1
             return
-        self._updates.hear_record_untrusted(row.encoded, row.signature, source)
+        self._updates.handle_record_untrusted(row.encoded, row.signature, source)
         if state.table.get(row.member_id) is not None:
             state.seal.meet(row.record.keys if row.record else b"")
         self._welcome(row, hello.nonce, source)
@@ -293,11 +293,7 @@ class JoinProtocol:
                 signed.append(SignedRecord(msgspec.Raw(other.encoded), other.signature))
         digest, members = state.table.digest & 0xFFFFFFFF, len(state.table.present_ids)
         state.send_to_stranger(source, row.member_id, Welcome(nonce, digest, members, signed))
-        for other in held:
-            if not other.present:  # a bare record would bring the dead life back in the newcomer's eyes
-                self._updates.answer(other, row, by_name=True)
-            elif other.member_id != row.member_id:  # sealed for it, so that it knows who says so
-                self._updates.answer(other, row)
+        self._updates.send_other_lives(row, held)
 
     def hear_who(self, who: UnknownSender, source: Address) -> MemberState | None:
         """We are not known there, or somebody else lives there: introduce ourselves.

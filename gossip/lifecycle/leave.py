@@ -65,7 +65,7 @@ class LeaveProtocol:
             self._departed = state.me.member_id
             state.raise_incarnation()
             leave_signature = encode_message(Leave(state.me.member_id, state.me.incarnation, state.sign_leave()))
-            self._goodbye = [self._broadcast.record_of(state.me), leave_signature]
+            self._goodbye = [self._broadcast.encoder.alive(state.me), leave_signature]
         self._tell(also)
 
     def _tell(self, also: MemberState | None = None) -> None:

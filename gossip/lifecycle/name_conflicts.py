@@ -1,8 +1,8 @@
-"""Other lives of the names that members hold: which of them waits, and whose silence they confirm.
+"""Conflicts over the names of other members: which of two lives holds a name, and which waits.
 
-A member keeps the settled life it holds while that is present and has not stood suspect for so long that it would have
-refuted; another life of the name waits beside the table, and is shown the holder (docs/understand/protocol.md). What
-concerns our own name is in own_name.py.
+We keep the settled life we hold while it is present, and has not been suspect for so long that it would have refuted.
+Another life of the name waits beside the table, and is shown the holder (docs/understand/protocol.md). Conflicts over
+our own name are in own_name.py.
 """
 
 from __future__ import annotations
@@ -11,53 +11,46 @@ from rumormill.gossip.state import NodeState
 from rumormill.membership.member_state import MemberState, merge
 from rumormill.membership.record import MemberId
 
-STAND = 3
-"""Periods for which a silent holder keeps its name: it would have refuted by then."""
-TO_GIVE_WAY = STAND + 2
-"""Periods after which who is shown a later life of a name holds it, unless the one it holds stands."""
+HOLDER_GRACE_PERIODS = 3
+"""Periods for which a suspect holder keeps its name: it would have refuted by then."""
+YIELD_PERIODS = HOLDER_GRACE_PERIODS + 2
+"""Periods after which a member that is shown a later life of a name holds it, unless its own holder is responsive."""
 MAX_CLAIMANTS = 256
-MAX_LEAP = 1 << 20
-"""By how much a tombstone may put a life above the one that stands: generations must not be run out."""
+MAX_GENERATION_LEAP = 1 << 20
+"""How far above the present life a tombstone may be: nobody may exhaust the generations of a name."""
 
 
 class NameConflicts:
-    """What is remembered of lives beside those the table holds. Changes nothing itself: membership_updates.py acts on
-    it."""
+    """Lives beside those the table holds. Changes nothing itself: membership_updates.py acts on it."""
 
-    __slots__ = ("_outshone", "_state", "claimants")
+    __slots__ = ("_opposed_since", "_state", "claimants")
 
     def __init__(self, state: NodeState) -> None:
         self._state = state
         self.claimants: dict[str, MemberState] = {}
-        """Settled lives of names whose holders are present here: they wait."""
-        self._outshone: dict[MemberId, float] = {}
-        """Lives long silent, and since when members have shown another of the name in their place."""
+        """By name: settled lives that wait because the name's holder is present here."""
+        self._opposed_since: dict[MemberId, float] = {}
+        """Silent holders, and since when members have shown us another life of the name."""
 
-    def stands(self, holder: MemberState) -> bool:
-        """Whether a name's holder is present, and not suspect for so long that it would have refuted."""
+    def keeps_name(self, holder: MemberState) -> bool:
+        """Whether a holder is present, and has not been suspect for so long that it would have refuted."""
         if not holder.present:
             return False
         since = self._state.suspect_since.get(holder.member_id)
-        return since is None or self._state.now - since < STAND * self._state.settings.period
+        return since is None or self._state.now - since < HOLDER_GRACE_PERIODS * self._state.settings.period
 
-    def holder_before(self, row: MemberState) -> MemberState | None:
-        """Whom a settled life has to wait for; None where it is to be merged like any other row.
+    def blocking_holder(self, row: MemberState) -> MemberState | None:
+        """The holder that a settled life has to wait for; None where it is merged like any other row.
 
-        Nobody takes a name by saying so: the holder must be found dead, or leave, or give way (own_name.py).
+        Nobody takes a name by claiming it. The holder must be found dead, or leave, or give way (own_name.py).
         """
         held = self._state.table.settled.get(row.name)
-        if (
-            row.pending
-            or held is None
-            or held.member_id == row.member_id
-            or held.life >= row.life
-            or not self.stands(held)
-        ):
+        if row.pending or held is None or held.member_id == row.member_id:
             return None
-        return held
+        return held if held.life < row.life and self.keeps_name(held) else None
 
-    def keep(self, row: MemberState) -> bool:
-        """Let a life wait; False where too many do."""
+    def add_claimant(self, row: MemberState) -> bool:
+        """Let a life wait for its name; False if too many wait already."""
         known = self.claimants.get(row.name)
         if known is None and len(self.claimants) >= MAX_CLAIMANTS:
             return False
@@ -65,39 +58,42 @@ class NameConflicts:
         self._state.counters["names_contested"] += 1
         return True
 
-    def admitted(self) -> list[MemberState]:
-        """Those that need not wait any longer, since the holder has fallen silent, though nobody may call it dead."""
+    def take_unopposed(self) -> list[MemberState]:
+        """Claimants that need not wait longer: the holder is silent, even if nobody may declare it dead."""
         settled = self._state.table.settled
-        free = [name for name in self.claimants if (held := settled.get(name)) is None or not self.stands(held)]
+        free = [name for name in self.claimants if (held := settled.get(name)) is None or not self.keeps_name(held)]
         return [self.claimants.pop(name) for name in free]
 
-    def successor_of(self, row: MemberState) -> MemberState | None:
-        """Who waited for a name whose holder has died or left."""
+    def take_claimant_after(self, row: MemberState) -> MemberState | None:
+        """The claimant that waited for this row's name, whose holder has died or left."""
         claimant = self.claimants.pop(row.name, None)
         return claimant if claimant is not None and claimant.member_id != row.member_id else None
 
-    def outshone_by(self, row: MemberState) -> MemberState | None:
-        """A member holds this life of a name: an earlier one than ours, a later one that is dead, or ourselves. Where
-        the one held here has long been silent, and others go on showing another though they were shown it, that is a
-        second vote against it: who holds the other has no row of it to vote on. Returns the one voted against."""
+    def holder_opposed_by(self, row: MemberState) -> MemberState | None:
+        """A member holds this life of a name: an earlier one than ours, a later one that is dead, or itself.
+
+        Returns the holder we have, if the other life counts as a second vote against it. That is so where our holder
+        has long been silent, and members go on showing us another life although we have shown them ours. They have no
+        row of our holder, so they cannot vote on it.
+        """
         state = self._state
         held = state.table.settled.get(row.name)
-        if row.pending or held is None or held.member_id == row.member_id or not held.present or self.stands(held):
+        if row.pending or held is None or held.member_id == row.member_id or not held.present or self.keeps_name(held):
             return None
         if not row.present and row.life < held.life:
-            return None  # that it ended says nothing of the one after it
-        shown_for = state.now - self._outshone.setdefault(held.member_id, state.now)
-        return held if shown_for >= TO_GIVE_WAY * state.settings.period else None
+            return None  # a predecessor's death is not evidence against its successor
+        opposed_for = state.now - self._opposed_since.setdefault(held.member_id, state.now)
+        return held if opposed_for >= YIELD_PERIODS * state.settings.period else None
 
-    def presumes(self, dead: MemberState) -> bool:
-        """Whether a tombstone would bury a life that is present under another's name, or run out its generations."""
+    def rejects_tombstone(self, dead: MemberState) -> bool:
+        """Whether a tombstone would remove a present holder by another's death, or exhaust a name's generations."""
         holder = self._state.table.settled.get(dead.name)
         if holder is None:
             return False
         if holder.member_id != self._state.me.member_id:
             return holder.present
-        return dead.generation > holder.generation + MAX_LEAP
+        return dead.generation > holder.generation + MAX_GENERATION_LEAP
 
-    def forget(self, member_id: MemberId) -> None:
-        """A life was heard of, or is gone: nobody shows another in its place."""
-        self._outshone.pop(member_id, None)
+    def clear(self, member_id: MemberId) -> None:
+        """A life was heard, or is gone: nobody opposes it any more."""
+        self._opposed_since.pop(member_id, None)

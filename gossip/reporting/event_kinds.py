@@ -20,7 +20,7 @@ SENTENCES = {
 SERVED = "has served its probation"
 
 
-def self_description(change: MemberChange, me: MemberState) -> dict[str, str]:
+def self_reported_changes(change: MemberChange, me: MemberState) -> dict[str, str]:
     """What is new of what a member says of itself beside its readiness, in words, by the kind of event."""
     before, after = change.before, change.after
     if after is None or after.record is None or not after.present or after.pending:
@@ -69,10 +69,10 @@ def event_kind(change: MemberChange) -> str | None:
             return "returned"
         case Liveness.SUSPECT:
             return "refuted"
-    return "updated" if routability_moved(change) else None
+    return "updated" if changes_routing(change) else None
 
 
-def routability_moved(change: MemberChange) -> bool:
+def changes_routing(change: MemberChange) -> bool:
     """Whether callers must learn of it at once: a new life, a resurrection, or another readiness."""
     before, after = change.before, change.after
     if before is None or after is None or before.instance != after.instance:

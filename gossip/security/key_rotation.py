@@ -193,7 +193,7 @@ class KeyRotation:
             "keys", state.me.name, f"{state.me.name} holds key ring {version} ({', '.join(ring.names)}), {how}"
         )
         news = encode_message(self._keys())
-        for peer in self._broadcast.next_in_line(self._broadcast.wide_fanout()):
+        for peer in self._broadcast.push_targets(self._broadcast.wide_fanout()):
             state.send_encoded(peer, [news])  # still under the former primary, which they are sure to hold
         self._use()
 

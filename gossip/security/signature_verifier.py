@@ -63,7 +63,7 @@ class SignatureVerifier:
         self.liars: dict[Hashable, MisbehavingPeer] = {}
         """Who passed on bad signatures."""
 
-    def of_record(self, row: MemberState, bearer: Hashable, now: float) -> bool:
+    def check_record(self, row: MemberState, bearer: Hashable, now: float) -> bool:
         """Whether a record was signed by its subject, under a name that was issued to it where names are issued.
 
         ``bearer`` is who brought it: a half, or the address of a stranger.
@@ -81,14 +81,16 @@ class SignatureVerifier:
             self._on_stranger(row)
         return self._judge(good, bearer, now)
 
-    def of_leave(self, row: MemberState, incarnation: int, signature: Signature, bearer: Hashable, now: float) -> bool:
+    def check_leave(
+        self, row: MemberState, incarnation: int, signature: Signature, bearer: Hashable, now: float
+    ) -> bool:
         """Whether the subject of a row said that it leaves."""
         if not self._may_check(bearer, now):
             return False
         good = signed_by(row, signature, leave_text(self._label, row.instance, incarnation))
         return self._judge(good, bearer, now)
 
-    def of_vote(
+    def check_vote(
         self, voter: MemberState, subject: MemberState, incarnation: int, vote: SignedVote, bearer: Hashable, now: float
     ) -> bool:
         """Whether a member cast this vote."""

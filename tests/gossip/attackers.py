@@ -7,7 +7,7 @@ import random
 from pools import node, pool
 
 from rumormill.gossip import Node
-from rumormill.gossip.dissemination.broadcast import Broadcast
+from rumormill.gossip.dissemination.update_encoder import UpdateEncoder
 from rumormill.gossip.security.credentials import MemberKeys, record_text
 from rumormill.gossip.wire import Message, encode_message
 from rumormill.membership import Address, Liveness, MemberState, Record, encode_record, member_state_of_record_untrusted
@@ -61,7 +61,7 @@ def forged(signer: Node | MemberKeys, record: Record, label: bytes) -> bytes:
     keys = signer._state.identity.keys if isinstance(signer, Node) else signer
     encoded = encode_record(record)
     row = member_state_of_record_untrusted(encoded, keys.sign(record_text(label, encoded)))
-    return Broadcast.record_of(None, row)  # type: ignore[arg-type]
+    return UpdateEncoder.alive(row)
 
 
 def accounts(world: World, name: str, but: tuple[str, ...] = ("mallory",)) -> dict[str, list[Account]]:

@@ -14,6 +14,7 @@ from rumormill.gossip.detection.failure_detector import FailureDetector
 from rumormill.gossip.detection.voter_eligibility import VoterEligibility
 from rumormill.gossip.detection.votes import MAX_VOTERS, Vote
 from rumormill.gossip.lifecycle.membership_updates import MembershipUpdates
+from rumormill.gossip.lifecycle.refutation import Refutation
 from rumormill.gossip.security import signature_verifier
 from rumormill.gossip.security.credentials import Issuer, MemberKeys
 from rumormill.gossip.security.seal import HEADER, Seal
@@ -102,7 +103,7 @@ def test_a_tombstone_without_a_signature_is_at_most_an_accusation() -> None:
     assert row_of(world, "n0", "n1").instance == victim.instance
 
 
-def raise_above(self: MembershipUpdates, incarnation: int, sender: MemberState, *, wide: bool) -> None:
+def raise_above(self: Refutation, incarnation: int, sender: MemberState, *, wide: bool) -> None:
     """As it once was: whoever accuses sets the height."""
     if incarnation >= self._state.me.incarnation:
         self._state.raise_incarnation(incarnation)
@@ -110,7 +111,7 @@ def raise_above(self: MembershipUpdates, incarnation: int, sender: MemberState, 
 
 
 @pytest.mark.parametrize(
-    "breaks", [whole, lambda m: m.setattr(MembershipUpdates, "_accused", raise_above)], ids=["whole", "broken"]
+    "breaks", [whole, lambda m: m.setattr(Refutation, "refute", raise_above)], ids=["whole", "broken"]
 )
 def test_nobody_raises_anothers_incarnation(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     world = with_mallory()
@@ -191,7 +192,7 @@ def test_newcomers_do_not_crowd_the_votes_out_that_a_death_is_told_with(
     for age, name in enumerate([*crowd, "n2", "n3"]):
         vote = Vote(row_of(world, "n0", name).member_id, victim.incarnation, now - age / 100, 1, bytes(64))
         teller._votes.add(victim.member_id, vote)
-    told = decode_untrusted(assemble(payload_prefix(1, 1), [teller._broadcast._death(victim)])).messages[0]
+    told = decode_untrusted(assemble(payload_prefix(1, 1), [teller._broadcast.encoder.dead(victim)])).messages[0]
     assert isinstance(told, Dead)
     voters = {vote.voter for vote in told.votes}
     established = {row_of(world, "n0", name).member_id for name in ("n2", "n3")}
@@ -211,7 +212,7 @@ def test_nobody_keeps_the_dead_alive(breaks: Break, monkeypatch: pytest.MonkeyPa
     world = with_mallory()
     breaks(monkeypatch)
     victim = row_of(world, "mallory", "n1")
-    record = node(world, "mallory")._broadcast.record_of(victim)
+    record = node(world, "mallory")._broadcast.encoder.alive(victim)
     world.crash("n1")
     for _ in range(60):
         say(world, "mallory", IndirectAck(victim.member_id, 0), record)
@@ -269,7 +270,9 @@ def test_nobody_seals_as_another() -> None:
 
 
 @pytest.mark.parametrize(
-    "breaks", [whole, lambda m: m.setattr(MembershipUpdates, "_held_aside", lambda *_: False)], ids=["whole", "broken"]
+    "breaks",
+    [whole, lambda m: m.setattr(MembershipUpdates, "_must_wait_for_name", lambda *_: False)],
+    ids=["whole", "broken"],
 )
 def test_nobody_takes_a_name_while_its_holder_lives(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     world = with_mallory()

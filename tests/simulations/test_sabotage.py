@@ -48,8 +48,10 @@ from rumormill.gossip.dispatch import DatagramDispatch
 from rumormill.gossip.dissemination import anti_entropy, policy_replication
 from rumormill.gossip.dissemination.policy_replication import PolicyReplication
 from rumormill.gossip.lifecycle import reaper
+from rumormill.gossip.lifecycle.eviction import Eviction
 from rumormill.gossip.lifecycle.membership_updates import MembershipUpdates
 from rumormill.gossip.lifecycle.reaper import Reaper
+from rumormill.gossip.lifecycle.refutation import Refutation
 from rumormill.gossip.security import signature_verifier
 from rumormill.gossip.security.seal import Seal
 from rumormill.gossip.state import NodeState
@@ -92,15 +94,15 @@ def prefer_life(held: MemberState | None, heard: MemberState) -> MemberState:
 def suspect_louder(self: MembershipUpdates, claim: Any, sender: MemberState) -> None:
     """Whoever passes a suspicion on raises the incarnation, to be heard."""
     if row := self._state.table.get(claim.subject):
-        self.apply(msgspec.structs.replace(row, liveness=Liveness.SUSPECT, incarnation=row.incarnation + 1))
+        self._changes.apply(msgspec.structs.replace(row, liveness=Liveness.SUSPECT, incarnation=row.incarnation + 1))
 
 
-def one_vote(self: MembershipUpdates, row: MemberState, votes: list[Vote]) -> bool:
+def one_vote(self: Eviction, row: MemberState, votes: list[Vote]) -> bool:
     return len(votes) >= 1
 
 
-def believe_death(self: MembershipUpdates, row: MemberState, sender: MemberState) -> None:
-    self.apply(row.with_liveness(Liveness.DEAD))
+def believe_death(self: Eviction, row: MemberState, sender: MemberState) -> None:
+    self._changes.apply(row.with_liveness(Liveness.DEAD))
 
 
 def believe_what_is_shown(self: MembershipUpdates, row: MemberState) -> None:
@@ -111,9 +113,9 @@ def believe_what_is_shown(self: MembershipUpdates, row: MemberState) -> None:
         and held.member_id != row.member_id
         and held.present
         and not row.pending
-        and not self._name_conflicts.stands(held)
+        and not self._name_conflicts.keeps_name(held)
     ):
-        self.apply(held.with_liveness(Liveness.DEAD))
+        self._changes.apply(held.with_liveness(Liveness.DEAD))
 
 
 def count_liveness(self: MemberTable, row: MemberState) -> None:
@@ -240,7 +242,7 @@ def nothing_heard(self: PolicyReplication, *_: object, **__: object) -> None:
     return None
 
 
-def condemn_oneself(self: MembershipUpdates, incarnation: int, sender: MemberState, *, wide: bool) -> None:
+def condemn_oneself(self: Refutation, incarnation: int, sender: MemberState, *, wide: bool) -> None:
     self._state.table.apply(self._state.me.with_liveness(Liveness.SUSPECT))
 
 
@@ -307,13 +309,11 @@ SABOTAGES = [
     Sabotage(
         "own-incarnation",
         "raise another's incarnation",
-        patch(MembershipUpdates, "hear_suspect", suspect_louder),
+        patch(MembershipUpdates, "handle_suspect", suspect_louder),
         freeze,
     ),
     Sabotage("born", "read any label", read_any_label, stranger, open_pool),
-    Sabotage(
-        "own-row", "believe what is said of oneself", patch(MembershipUpdates, "_accused", condemn_oneself), freeze
-    ),
+    Sabotage("own-row", "believe what is said of oneself", patch(Refutation, "refute", condemn_oneself), freeze),
     Sabotage("digest-stands", "let suspicion move the digest", patch(MemberTable, "_count", count_liveness), crash),
     Sabotage("bookkeeping", "leave suspects out of sums", patch(MemberTable, "_count", miscount), long_absence),
     Sabotage("bookkeeping", "leave one out of the digest", patch(MemberTable, "_count", leave_one_out), crash),
@@ -330,14 +330,17 @@ SABOTAGES = [
     Sabotage("bounds", "admit everybody", patch(MemberTable, "_admits", lambda *_: True), settle, small),
     Sabotage("bounds", "say everything five thousand times", patch(NodeState, "post_raw", post_often), crash),
     Sabotage("evidence", "evict on two misses", nothing, crash, hasty),
-    Sabotage("evidence", "drop the second vote", patch(MembershipUpdates, "_enough", one_vote), heavy_loss),
+    Sabotage("evidence", "drop the second vote", patch(Eviction, "_has_enough_votes", one_vote), heavy_loss),
     Sabotage(
-        "evidence", "merge deaths literally", patch(MembershipUpdates, "_doubt", believe_death), cut_off_at_a_death
+        "evidence",
+        "merge deaths literally",
+        patch(Eviction, "note_unconfirmed_death", believe_death),
+        cut_off_at_a_death,
     ),
     Sabotage(
         "evidence",
         "believe what is shown",
-        patch(MembershipUpdates, "_hear_of_another_life", believe_what_is_shown),
+        patch(MembershipUpdates, "_weigh_other_life", believe_what_is_shown),
         restarts_at_once,
         seed=4,
     ),
@@ -365,7 +368,7 @@ SABOTAGES = [
     Sabotage("index", "count downwards", patch(RoutingView, "_view", falling_index), crash),
     Sabotage("owners", "one digest for all", patch(view, "routing_digest", lambda *_: "0" * 16), split),
     Sabotage("one-view", "stop retrying the dead", patch(Reaper, "_retry_dead", nothing), even_split_without_seed),
-    Sabotage("one-view", "never refute", patch(MembershipUpdates, "_accused", lambda *_, **__: None), long_absence),
+    Sabotage("one-view", "never refute", patch(Refutation, "refute", lambda *_, **__: None), long_absence),
     Sabotage(
         "great-losses",
         "believe any number of deaths",
