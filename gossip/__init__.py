@@ -1,7 +1,7 @@
-"""How it spreads: the protocol core (:class:`Node`, which does no I/O) and, in ``transport``, the shell around it.
+"""The gossip protocol: a core without I/O (:class:`Node`), and the UDP transport around it (``udp``).
 
-Nothing but ``transport`` may read a clock, open a socket or wait. What others need is the node, what it is told
-(:class:`Profile`, :class:`ProtocolSettings`, :class:`KeyRing`), and membership's words for what it concludes.
+Only ``udp`` may read a clock, open a socket or wait. Other packages use the node, its inputs (:class:`Profile`,
+:class:`ProtocolSettings`, :class:`KeyRing`), and the types of ``membership`` for its conclusions.
 """
 
 from rumormill.gossip.node import Node

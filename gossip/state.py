@@ -1,7 +1,7 @@
-"""What every part of the protocol shares: who we are, what we hold, whom we heard, and the way out.
+"""The state that all parts of a node share: its identity, the table, signs of life, and the outbox.
 
-The parts (detector, spread, claims, isolation, sync, join, naming) each own their deadlines and their own memory, and
-meet here. Nothing in this room reads a clock: ``now`` is set by the node's verbs, in seconds, and never falls back.
+Each part owns its deadlines and its own memory. They share only this state. Nothing in this package reads a clock: the
+node's verbs set ``now``, in seconds, and it never goes back.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from rumormill.membership.table import MemberTable
 from rumormill.membership.view import Connectivity, Event
 
 ENVELOPE_BYTES = 24
-"""Room kept for the payload's opening: generation, incarnation and the array header."""
+"""Room reserved for the start of a payload: generation, incarnation and the array header."""
 MAX_MESSAGE_BYTES = MAX_DATAGRAM - OVERHEAD - ENVELOPE_BYTES
 """Bytes of messages that fit one datagram."""
 STRANGER_PREFIX = payload_prefix(0, 0)
-"""Between strangers no life is spoken of outside of records; so the length of an answer is known."""
+"""Payloads to strangers state no generation or incarnation, so the length of an answer is known."""
 MAX_EVENTS = 1000
 MAX_OUTBOX = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a sidecar says of its worker."""
+    """What a sidecar reports about its worker."""
 
     service: str
     url: str
@@ -65,7 +65,7 @@ class Profile:
 
 @dataclass(slots=True)
 class Identity:
-    """Who this member is, and how it presently describes itself."""
+    """Who this member is, and how it describes itself now."""
 
     name: str
     address: Address
@@ -75,12 +75,12 @@ class Identity:
     pending: bool
     keys: MemberKeys
     credential: Credential | None = None
-    """The certified signing key of the name, where the pool has an authority."""
+    """The certified signing key of the name; None where the pool has no authority."""
     probation_ends: float = -math.inf
-    """We have flapped (flap_damping.py): until then we say *starting* where our profile says that we are ready."""
+    """When our flap probation ends (flap_damping.py). Until then our record says *starting* instead of ready."""
 
     def record(self, now: float, period: float) -> Record:
-        """What we say of ourselves now, with the time between our heartbeats. Seconds."""
+        """Our record at ``now``, with the ``period`` of our heartbeats. Both in seconds."""
         profile = self.profile
         left = max(0, math.ceil((self.probation_ends - now) * 1000)) if self.probation_ends > now else 0
         waits = left and profile.readiness.routable
@@ -106,7 +106,7 @@ class Identity:
 
 
 class NodeState:
-    """Shared by all parts of one node. ``me`` is our own row, always as we last wrote it."""
+    """Shared by all parts of one node. ``me`` is our own row, as we last wrote it."""
 
     __slots__ = (
         "_identity",
@@ -161,38 +161,38 @@ class NodeState:
         self.token_bytes = token_bytes
         self.now = now
         self.arrived = now
-        """When the datagram in hand came into our socket: before ``now`` where we were late to read it."""
+        """When the current datagram arrived at our socket: before ``now`` if we read it late."""
         self.table = MemberTable(settings.max_members)
         self.counters: Counter[str] = Counter()
         self.received = self.sent = 0
-        """Datagrams, counted beside the others: these two move all the time."""
+        """Datagrams. These two change all the time, so they are plain integers beside ``counters``."""
         self.events: list[Event] = []
         self.leaving = False
-        """Whether we have said goodbye (leave.py)."""
+        """Whether we are leaving the pool (leave.py)."""
         self.stopped: str | None = None
-        """Why we have given up (own_name.py), in words."""
+        """Why this node stopped (own_name.py), in words; None while it runs."""
         self.connectivity = Connectivity.CONNECTED
-        """How we stand to the others (partition_guard.py)."""
+        """Our connectivity to the other members (partition_guard.py)."""
         self.last_heard: dict[MemberId, float] = {}
         """When each member last showed a sign of life."""
         self.last_heard_anyone = now
         self.refused_at: dict[MemberId, float] = {}
-        """When the last of the pings was sent whose refusals convinced us: what was heard before it is void."""
+        """When we sent the last ping whose ICMP refusals convinced us. Signs of life before it are void."""
         self.known_since: dict[MemberId, float] = {}
-        """When each instance first came to be known here."""
+        """When each instance became known here."""
         self.alive_since: dict[MemberId, float] = {}
-        """When members that had been suspect or dead were last cleared: votes they cast before do not count."""
+        """When members that had been suspect or dead were last cleared. Their earlier votes do not count."""
         self.suspect_since: dict[MemberId, float] = {}
         self.why: dict[MemberId, str] = {}
-        """How a present verdict came about, in words."""
+        """The reason for each member's present liveness, in words."""
         self.dead_since: dict[MemberId, float] = {}
         self._identity = identity
         self.outbox: list[tuple[Address, bytes]] = []
-        """Datagrams to be sent, oldest first."""
+        """Datagrams to send, oldest first."""
         self._last_time: dict[tuple[bytes, str], float] = {}
         self.sent_datagrams = SentDatagrams()
         self.seal = Seal(keyring, cluster, identity.keys)
-        self.signatures = SignatureVerifier(self.seal.label, authority, self.counters, self._complain_of_identity)
+        self.signatures = SignatureVerifier(self.seal.label, authority, self.counters, self._warn_of_identity)
         self.operator_warnings = OperatorWarnings()
         self.voter_eligibility = VoterEligibility(self, certified=authority is not None)
         self.rewrite_record()
@@ -201,12 +201,12 @@ class NodeState:
 
     @property
     def isolated(self) -> bool:
-        """Whether it may be us who is cut off: we show what we last knew, and judge nobody."""
+        """Whether we may be the one that is cut off. We then show what we last knew, and evict nobody."""
         return self.connectivity is not Connectivity.CONNECTED
 
     @property
     def cut_off(self) -> bool:
-        """Whether nothing passes one way at least: nobody can refute what we think of him."""
+        """Whether at least one direction is cut: nobody can then refute our suspicions."""
         return self.connectivity in (Connectivity.DEAF, Connectivity.MUTE)
 
     @property
@@ -214,7 +214,7 @@ class NodeState:
         return self._identity
 
     def rewrite_record(self) -> None:
-        """Write our record anew from the identity, and hold it."""
+        """Write our record from the identity, sign it, and apply it to the table."""
         record = self._identity.record(self.now, self.settings.period)
         validate_record(record, MAX_OWN_RECORD_BYTES)
         keys, encoded = self._identity.keys, encode_record(record)
@@ -226,21 +226,21 @@ class NodeState:
         self.voter_eligibility.note_known(self.me.member_id)
 
     def raise_incarnation(self, above: int = 0) -> None:
-        """Say of ourselves what we say now, at an incarnation greater than ours and than ``above``."""
+        """Rewrite our record at an incarnation greater than the present one and than ``above``."""
         self._identity.incarnation = min(max(self._identity.incarnation, above) + 1, COUNTER_LIMIT - 1)
         self.rewrite_record()
 
     def sign_leave(self) -> Signature:
-        """That we leave, at the incarnation we are in."""
+        """Our signature that we leave, at our present incarnation."""
         return Signature(self._identity.keys.sign(leave_text(self.seal.label, self.me.instance, self.me.incarnation)))
 
     def sign_vote(self, subject: MemberState, stamp: int) -> Signature:
-        """That we saw three misses of a member's present incarnation."""
+        """Our signature that we observed three misses of a member at its present incarnation."""
         text = vote_text(self.seal.label, self.me.instance, subject.instance, subject.incarnation, stamp)
         return Signature(self._identity.keys.sign(text))
 
     def take_new_keys(self) -> None:
-        """Be another instance from the next :meth:`rewrite` on."""
+        """Become another instance at the next :meth:`rewrite_record`."""
         self._identity.keys = MemberKeys.fresh(self.token_bytes, self._identity.credential)
 
     def set_profile(self, profile: Profile) -> None:
@@ -250,7 +250,7 @@ class NodeState:
     # --- time and memory
 
     def throttle(self, who: bytes, what: str, every: float) -> bool:
-        """True at most once in ``every`` seconds for this purpose and this member, or these members' joined ids."""
+        """True at most once in ``every`` seconds for the purpose ``what`` and ``who``: a member id, or two joined."""
         key = (who, what)
         if self.now - self._last_time.get(key, -1e9) < every:
             return False
@@ -263,16 +263,16 @@ class NodeState:
         return self.now - self.last_heard.get(member_id, -1e9) < seconds
 
     def heard_lately(self, member_id: MemberId) -> bool:
-        """Whether a member was heard within period and grace, and its kernel has not refused us since."""
+        """Whether a member was heard within period and grace, and no ICMP refusal voids that."""
         within = self.settings.period + self.settings.grace
         return self.heard_within(member_id, within) and not self.refused_since_heard(member_id)
 
     def refused_since_heard(self, member_id: MemberId) -> bool:
-        """Whether refusals convinced us that a member's process is gone, and nothing was heard of it since."""
+        """Whether ICMP refusals convinced us that a member's process is gone, and it was not heard since."""
         return self.refused_at.get(member_id, -1e9) > self.last_heard.get(member_id, -1e9)
 
     def per_member_maps(self) -> tuple[dict[MemberId, Any], ...]:
-        """All that is remembered of single members, by half: what goes when a member is forgotten."""
+        """Everything here that is kept per member id. A forgotten member is removed from all of them."""
         return (
             self.known_since,
             self.last_heard,
@@ -288,20 +288,20 @@ class NodeState:
         return row.name if row else member_id.hex()
 
     def record_event(self, kind: str, member: str, text: str) -> None:
-        """Note an event; the oldest are dropped when nobody collects them."""
+        """Record an event. If nobody collects them, the oldest are dropped."""
         if len(self.events) >= MAX_EVENTS:
             del self.events[: MAX_EVENTS // 10]
         self.events.append(Event(self.now, kind, member, text))
 
     def warn_operator(self, kind: str, source: Address, text: str, *, ours: bool = False) -> None:
-        """Tell our operator of somebody who cannot come in, or (``ours``) does not let us in; not too often."""
+        """Warn our operator, rate-limited, of a host that cannot join us, or (``ours``) does not let us join."""
         if ours:
             self.operator_warnings.note_trouble(text, self.now)
         if self.operator_warnings.due(kind, source, self.now):
             self.record_event("refused", self.me.name, text)
 
-    def _complain_of_identity(self, row: MemberState) -> None:
-        """A record that our authority does not vouch for."""
+    def _warn_of_identity(self, row: MemberState) -> None:
+        """Warn of a record that our authority did not certify."""
         if row.address is None or row.record is None:
             return
         lack = "an identity of another authority or name" if row.record.certificate else "no identity"
@@ -311,7 +311,7 @@ class NodeState:
         )
         self.warn_operator("identity", row.address, text, ours=len(self.table) <= 1)
 
-    # --- the way out
+    # --- sending
 
     def send(self, row: MemberState, *messages: Message) -> None:
         """Seal messages for a member and put the datagram in the outbox."""
@@ -322,31 +322,30 @@ class NodeState:
             self.post(row.address, row, messages)
 
     def post(self, address: Address, member: MemberState, messages: list[bytes]) -> None:
-        """Seal encoded messages for a member and address them; remember how the datagram ends."""
+        """Seal encoded messages for a member, queue the datagram, and remember its last bytes."""
         datagram = self._sealed(member, messages)
         self.sent_datagrams.note(datagram, address, member.member_id)
         self.post_raw(address, datagram)
 
     def post_raw(self, address: Address, datagram: bytes) -> None:
-        """Queue a datagram that is sealed already. The queue is bounded: what does not fit is dropped, as a network
-        would, and counted."""
+        """Queue a sealed datagram. The queue is bounded. What does not fit is dropped and counted."""
         if len(self.outbox) >= MAX_OUTBOX:
             self.counters["outbox_full"] += 1
             return
         self.outbox.append((address, datagram))
 
     def send_to_stranger(self, address: Address, receiver: MemberId, message: Message) -> None:
-        """Send to somebody who may not know us: a half, or nobody known
-        (:data:`~rumormill.gossip.security.seal.NOBODY`)."""
+        """Send to a host that may not know us. The receiver is a member id, or
+        :data:`~rumormill.gossip.security.seal.UNKNOWN_RECEIVER`."""
         payload = assemble(STRANGER_PREFIX, [encode_message(message)])
         self.post_raw(address, self.seal.seal_for_stranger(receiver, payload))
 
     def sealed_for(self, row: MemberState, message: Message) -> bytes:
-        """A whole datagram for a member that somebody else will hand on."""
+        """A sealed datagram for a member, for another member to relay."""
         return self._sealed(row, [encode_message(message)])
 
     def has_keys_of(self, member_id: MemberId) -> bool:
-        """Whether we can open what this member seals."""
+        """Whether we hold the keys to open what this member seals. Takes them from its record if needed."""
         if member_id in self.seal.peers:
             return True
         row = self.table.get(member_id)
@@ -366,13 +365,13 @@ class NodeState:
             seal.forget(row.member_id)
         return datagram
 
-    # --- choosing
+    # --- random members
 
     def random_members(self, count: int, exclude: tuple[MemberId, ...] = ()) -> list[MemberState]:
-        """At most ``count`` distinct present and unsuspected members at random, never ourselves."""
+        """At most ``count`` distinct members at random that are present and not suspect, never ourselves."""
         order, table = self.table.present_ids, self.table
         if len(order) <= 4 * count + 4:
-            candidates = [h for h in order if h not in table.suspects and h != self.me.member_id and h not in exclude]
+            candidates = [m for m in order if m not in table.suspects and m != self.me.member_id and m not in exclude]
             chosen = self.rng.sample(candidates, min(count, len(candidates)))
         else:
             chosen = []

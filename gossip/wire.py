@@ -1,13 +1,13 @@
-"""The messages, and how a datagram's payload is laid out.
+"""The messages, and the layout of a datagram's payload.
 
-A payload is one msgpack array ``[generation, incarnation, [message, ...]]``: which life its sender is in, then what it
-has to say. A message is an array as well, its first element the message id. msgspec checks every type, length and
-range while decoding, so code behind :func:`decode_untrusted` never looks twice.
+A payload is one msgpack array ``[generation, incarnation, [message, ...]]``: the sender's generation and incarnation,
+then its messages. A message is an array whose first element is the message id. msgspec checks every type, length and
+range while it decodes, so code behind :func:`decode_untrusted` does not check again.
 
-Members are named by the first eight bytes of their instance (*half*). What is said of another member (a suspicion, a
-vote, a death) names half and incarnation; whoever lacks that very row drops the claim and asks the sender for the row.
-What a member says of itself, and its votes, are signed (gossip/security/credentials.py): others pass them on as they
-are.
+Messages name members by the first eight bytes of their instance, the *member id*. A claim about another member (a
+suspicion, a vote, a death) states the subject's member id and incarnation. A receiver that does not hold that row drops
+the claim and asks the sender for the row. A member signs what it says of itself, and its votes
+(gossip/security/credentials.py). Others pass signed messages on unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 from rumormill.membership.record import NO_SIGNATURE, InstanceId, Liveness, MemberId, MonotonicCounter, Signature
 
 MAX_DATAGRAM = 1232
-"""Bytes after sealing, without IP and UDP headers: an IPv6 packet of 1280 bytes, which every path has to carry."""
+"""Bytes after sealing, without IP and UDP headers: an IPv6 packet of 1280 bytes, which every path must carry."""
 BUCKETS = 256
 
 WireMemberId = Annotated[MemberId, msgspec.Meta(min_length=8, max_length=8)]
@@ -34,21 +34,21 @@ Digest = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 
 MAX_ENDS = 8
-"""Ends of earlier lives that a challenge tells of: it must stay shorter than the question."""
+"""Ends of earlier lives in a challenge at most: a challenge must be shorter than the join that it answers."""
 
 DEAF = 1
-"""Heartbeat flag: its sender hears nobody and judges nobody."""
+"""Heartbeat flag: the sender receives nothing from others, and evicts nobody."""
 
 
 class Message(msgspec.Struct, array_like=True, gc=False):
-    """Base of everything that stands in a datagram."""
+    """Base of all messages."""
 
 
 class Heartbeat(Message, tag=1):
     digest: Digest
-    """Low half of the sender's table digest."""
+    """The low 32 bits of the sender's table digest."""
     sent: Milliseconds
-    """The sender's clock, modulo 2³²; only differences between heartbeats of one sender mean anything."""
+    """The sender's clock, modulo 2³². Only differences between heartbeats of one sender have a meaning."""
     flags: Annotated[int, msgspec.Meta(ge=0, lt=128)]
 
 
@@ -61,21 +61,21 @@ class Ack(Message, tag=3):
 
 
 class PingRequest(Message, tag=4):
-    """Asks a third member to hand a ping on. The ping is sealed for the subject, so the helper can forge nothing."""
+    """Asks a third member to relay a ping. The ping is sealed for the subject, so the helper cannot forge it."""
 
     subject: WireMemberId
     sealed: Annotated[bytes, msgspec.Meta(max_length=160)]
 
 
 class IndirectAck(Message, tag=5):
-    """A helper's answer where it needs no ping: it heard the subject itself, so long ago."""
+    """A helper's answer where no ping is needed: how long ago it heard the subject itself."""
 
     subject: WireMemberId
     age: Milliseconds
 
 
 class Alive(Message, tag=16):
-    """A record as its subject wrote it, still encoded: most are known already, and their bytes tell."""
+    """A record as its subject wrote it. It stays encoded, because most records are known already by their bytes."""
 
     record: msgspec.Raw
     signature: WireSignature
@@ -93,13 +93,13 @@ class Leave(Message, tag=18):
 
 
 class SignedVote(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The voter saw three misses in a row of the subject."""
+    """A vote: the voter observed three consecutive misses of the subject."""
 
     voter: WireMemberId
     stamp: Milliseconds
-    """The voter's clock as it voted, modulo 2³²: tells its votes apart."""
+    """The voter's clock when it voted, modulo 2³². It tells the voter's votes apart."""
     age: Milliseconds
-    """How long ago it voted, as far as the sender knows. The one thing here that is not signed."""
+    """How long ago it voted, as far as the sender knows. This is the only field that is not signed."""
     signature: WireSignature
 
 
@@ -110,7 +110,7 @@ class VoteMessage(Message, tag=20):
 
 
 class Dead(Message, tag=21):
-    """The subject was evicted, on these votes. Without valid votes it is a suspicion."""
+    """The subject was evicted because of these votes. Without valid votes this is a suspicion."""
 
     subject: WireMemberId
     incarnation: MonotonicCounter
@@ -118,9 +118,9 @@ class Dead(Message, tag=21):
 
 
 class Tombstone(Message, tag=22):
-    """A dead or departed life of a name, for someone who may not hold its record. Age in seconds.
+    """A dead or departed life of a name, for a receiver that may not hold its record. Age in seconds.
 
-    Who holds the record believes a departure only with the subject's signature, as of :class:`Leave`.
+    Members that hold the record require the subject's signature before they believe a departure, as for :class:`Leave`.
     """
 
     name: Name
@@ -133,11 +133,11 @@ class Tombstone(Message, tag=22):
 
 
 class Join(Message, tag=32):
-    """Asks to be let in under a name. Padded, so that no answer is longer than the question."""
+    """Asks to join under a name. Padded, so that no answer is longer than the request."""
 
     name: Name
     nonce: Nonce
-    """Comes back in the challenge and the welcome: neither can be an old one."""
+    """The challenge and the welcome repeat it, so that an old one is not accepted."""
     padding: Annotated[bytes, msgspec.Meta(max_length=256)]
 
 
@@ -148,16 +148,16 @@ class KnownInstance(msgspec.Struct, frozen=True, array_like=True, gc=False):
     liveness: Liveness
     pending: bool
     draining: bool = False
-    """Whether it had said that it takes no new work: then its end is no flap."""
+    """Whether it had announced that it takes no new work. Its end is then not a flap."""
 
 
 class Challenge(Message, tag=33):
     nonce: Nonce
     cookie: Cookie
     lives: Annotated[list[KnownInstance], msgspec.Meta(max_length=2)]
-    """What the answerer holds of the name, so that the newcomer can choose its generation."""
+    """The rows that the answerer holds for the name, so that the newcomer can choose its generation."""
     ends: Annotated[list[Annotated[int, msgspec.Meta(ge=0, lt=2**16)]], msgspec.Meta(max_length=MAX_ENDS)] = []
-    """How many seconds ago lives of the name ended, so that the newcomer knows whether it flaps."""
+    """How many seconds ago lives of the name ended, so that the newcomer knows whether it is flapping."""
 
 
 class Hello(Message, tag=34):
@@ -180,77 +180,77 @@ class Welcome(Message, tag=35):
 
 
 class UnknownSender(Message, tag=36):
-    """ "I do not know you", or "nobody of that instance lives here": answered with a join."""
+    """The sender is unknown here, or the receiving instance does not live here. The answer is a join."""
 
     mark: Nonce
-    """The last eight bytes of the datagram this answers: who did not see that cannot ask."""
+    """The last eight bytes of the datagram that this answers. Only a host that saw the datagram can send this."""
 
 
 class NameInUse(Message, tag=37):
     name: Name
     instance: WireInstance
-    """Who holds the name."""
+    """The instance that holds the name."""
 
 
 class SyncDigest(Message, tag=48):
-    """Opens a sync: 32-bit checksums of the 256 buckets of rows, by first byte of the instance."""
+    """Opens a sync: 32-bit checksums of the 256 buckets of rows, by the first byte of the instance."""
 
     buckets: Annotated[bytes, msgspec.Meta(min_length=4 * BUCKETS, max_length=4 * BUCKETS)]
 
 
 class PolicyMessage(Message, tag=64):
-    """A policy as it was written, still encoded; the signature is empty where the pool signs none."""
+    """A policy as its writer encoded it. The signature is empty where the pool does not sign policies."""
 
     record: msgspec.Raw
     signature: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
 
 
 class SyncEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A member's row, or a policy: then the half is what names that, and 40 bits of its checksum follow."""
+    """A member's row, or a policy. For a policy, the policy's id and 40 bits of its checksum take the two places."""
 
     member_id: WireMemberId
     incarnation: MonotonicCounter
 
 
 class SyncOffer(Message, tag=49):
-    """What the answerer holds in the buckets that differ: part ``part`` of ``parts``."""
+    """What the answerer holds in the buckets that differ. This is part ``part`` of ``parts``."""
 
     part: Annotated[int, msgspec.Meta(ge=0, lt=1024)]
     parts: Annotated[int, msgspec.Meta(ge=1, le=1024)]
     buckets: Annotated[bytes, msgspec.Meta(max_length=BUCKETS)]
-    """The buckets this part lists completely."""
+    """The buckets that this part lists completely."""
     entries: Annotated[list[SyncEntry], msgspec.Meta(max_length=96)]
 
 
 class SyncRequest(Message, tag=50):
-    """Asks for rows; the answer is datagrams of :class:`Alive`, or of tombstones."""
+    """Asks for rows. The answer is datagrams with :class:`Alive` or :class:`Tombstone` messages."""
 
     member_ids: Annotated[list[WireMemberId], msgspec.Meta(max_length=96)]
 
 
 class SyncBusy(Message, tag=51):
-    """Too many syncs at once here; ask somebody else."""
+    """The sender has too many syncs already. Ask another member."""
 
 
 class KeyRingUpdate(Message, tag=80):
-    """The whole key ring, the primary first. Only ever sealed, and for a member whose row is held."""
+    """The whole key ring, the primary key first. Only ever sent sealed, to a member whose row is held."""
 
     version: MonotonicCounter
     keys: Annotated[list[GroupKey], msgspec.Meta(min_length=1, max_length=8)]
 
     def __repr__(self) -> str:
-        """Without the keys: whatever prints a message must not print them."""
-        return f"Keys({self.version}, {len(self.keys)} key(s))"
+        """Leaves the keys out, so that no printed message shows them."""
+        return f"KeyRingUpdate({self.version}, {len(self.keys)} key(s))"
 
 
 class KeyRingReport(Message, tag=81):
-    """Which ring the sender holds, without a key of it."""
+    """Which key ring the sender holds, without its keys."""
 
     version: MonotonicCounter
     digest: Nonce
     names: Annotated[list[KeyName], msgspec.Meta(max_length=8)]
     ask: bool
-    """Whether the same is wanted of the receiver."""
+    """Whether the receiver should report its own."""
 
 
 AnyMessage = (
@@ -282,11 +282,11 @@ AnyMessage = (
 
 
 JOINING = (Join, Challenge, Hello, Welcome, UnknownSender)
-"""What strangers say to each other; everything else is between members."""
+"""Messages between hosts that need not know each other. All others are between members."""
 
 
 class Payload(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A decoded datagram: the sender's generation and incarnation as it sent, and its messages in order."""
+    """A decoded payload: the sender's generation and incarnation when it sent, and its messages in order."""
 
     generation: MonotonicCounter
     incarnation: MonotonicCounter
@@ -294,7 +294,7 @@ class Payload(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class UndecodablePayload(ValueError):
-    """Bytes that authenticated but are not a payload: another version, or a broken peer."""
+    """Authentic bytes that are not a payload: from another version, or from a broken peer."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -303,23 +303,23 @@ _decoder = msgspec.msgpack.Decoder(Payload)
 _SHORT_ARRAYS = [bytes((0x90 | count,)) for count in range(16)]
 
 encode_message = _encode
-"""One message to its bytes."""
+"""Encodes one message."""
 
 
 def payload_prefix(generation: int, incarnation: int) -> bytes:
-    """The opening bytes of every payload a member sends until its incarnation changes."""
+    """The first bytes of every payload of a member, until its incarnation changes."""
     return b"\x93" + _encode(generation) + _encode(incarnation)
 
 
 def assemble(prefix: bytes, messages: list[bytes]) -> bytes:
-    """A payload from a prefix and at most 65535 encoded messages."""
+    """Build a payload from a prefix and at most 65535 encoded messages."""
     count = len(messages)
     header = _SHORT_ARRAYS[count] if count < 16 else b"\xdc" + count.to_bytes(2, "big")
     return b"".join((prefix, header, *messages))
 
 
 def decode_untrusted(data: bytes) -> Payload:
-    """An opened datagram to its messages. Raises :class:`UndecodablePayload`, nothing else."""
+    """Decode the payload of an opened datagram. Raises only :class:`UndecodablePayload`."""
     try:
         return _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -1,7 +1,7 @@
-"""What is known: records, rows, the merge rule, the table with its digest, and who watches whom.
+"""What a member knows of the others: records, the merge rule, the table with its digest, and who monitors whom.
 
-Pure data and pure functions. Nothing in here sends, waits, reads a clock or draws a random number, and nothing of ours
-is imported: gossip, discovery and the simulator all stand on this room.
+This package is pure data and pure functions. Nothing here sends, waits, reads a clock or draws a random number. It
+imports no other package of ours; gossip, discovery and the simulator build on it.
 """
 
 from rumormill.membership.member_state import (

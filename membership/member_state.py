@@ -1,18 +1,18 @@
-"""One row of the table, and the rule by which two accounts of a member become one.
+"""One row of the member table, and the rule that merges two rows of the same name.
 
-The rule (:func:`merge`) is a maximum over a total order, so it is commutative, associative and idempotent by
-construction: any two members that have heard the same claims, in any order and however often, hold the same row.
+The rule (:func:`merge`) takes the maximum of a total order. So it is commutative, associative and idempotent: two
+members that have received the same claims hold the same row, whatever the order and however often they received them.
 
 =================  ==================================================================================================
 generation         a later life of a name replaces an earlier one
-instance           two lives of one generation: everybody must prefer the same one
-incarnation        a later account by the same subject replaces an earlier one, whatever was claimed about that
-liveness           left > dead > suspect > alive: at one incarnation a verdict only gets worse
+instance           two lives may share a generation: all members must then prefer the same one
+incarnation        a later record by the same subject replaces an earlier one, whatever was claimed about the earlier
+liveness           left > dead > suspect > alive: within one incarnation, liveness only gets worse
 checksum           two records of one incarnation: an honest subject never writes them, but the order must be total
 =================  ==================================================================================================
 
-Only the subject raises its incarnation, so only it can overturn a verdict. Whether a death deserves to be believed (it
-is only as good as its votes) is decided before anything is merged; see rumormill.gossip.lifecycle.membership_updates.
+Only the subject raises its incarnation, so only the subject can refute a claim about itself. Whether to believe a death
+(it needs valid votes) is decided before the merge; see rumormill.gossip.lifecycle.membership_updates.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from rumormill.membership.record import (
 )
 
 SUSPECT = Liveness.SUSPECT
-"""To look a member of an enum up costs as much as a call, in Python 3.11."""
+"""A module constant, because an enum attribute lookup costs as much as a call in Python 3.11."""
 
 
 class MemberState(msgspec.Struct, frozen=True, gc=False):
-    """What is known of one life of a name. Rows are immutable and shared freely."""
+    """What an observer knows of one life of a name: one row of its table. Rows are immutable and shared freely."""
 
     name: str
     generation: int
     instance: InstanceId
     member_id: MemberId
-    """The first 8 bytes of the instance: how members are named on the wire."""
+    """The first 8 bytes of the instance. Messages name members by it."""
     incarnation: int
     liveness: Liveness
     pending: bool
@@ -54,36 +54,36 @@ class MemberState(msgspec.Struct, frozen=True, gc=False):
     """64 bits over the encoded record; 0 for a tombstone without one."""
     record: Record | None
     encoded: bytes
-    """The record exactly as its subject wrote it; empty for a tombstone without one."""
+    """The record as its subject encoded it; empty for a tombstone without one."""
     address: Address | None
     signature: Signature = NO_SIGNATURE
-    """The subject's, over the record."""
+    """The subject's signature over the record."""
     leave_signature: Signature = NO_SIGNATURE
-    """The subject's signature over its departure, where it left."""
+    """The subject's signature over its leave message, if it left."""
 
     @property
     def present(self) -> bool:
-        """Alive or suspect."""
+        """Whether the member is alive or suspect."""
         return self.liveness <= SUSPECT
 
     @property
     def draining(self) -> bool:
-        """Whether its subject has said that it takes no new work, and so that its end is no surprise."""
+        """Whether the subject has announced that it takes no new work. Its end is then expected."""
         return self.record is not None and self.record.readiness is Readiness.DRAINING
 
     @property
     def life(self) -> tuple[int, InstanceId]:
-        """Which life of the name this is; greater is later."""
+        """Which life of the name this is. A greater value is later."""
         return (self.generation, self.instance)
 
     def with_liveness(self, liveness: Liveness) -> MemberState:
-        """The same account under another verdict."""
+        """The same row with another liveness."""
         if liveness is self.liveness:
             return self
         return msgspec.structs.replace(self, liveness=liveness)
 
     def with_leave(self, incarnation: int, leave_signature: Signature) -> MemberState:
-        """The row after its subject left, which it may say at a later incarnation than the one known here."""
+        """The row after its subject left. The subject may leave at a later incarnation than the one known here."""
         return msgspec.structs.replace(
             self, liveness=Liveness.LEFT, incarnation=incarnation, leave_signature=leave_signature
         )
@@ -91,10 +91,10 @@ class MemberState(msgspec.Struct, frozen=True, gc=False):
 
 @functools.lru_cache(maxsize=16384)
 def member_state_of_record_untrusted(encoded: bytes, signature: Signature = NO_SIGNATURE) -> MemberState:
-    """An encoded record, from anywhere, to the alive row it describes. Whether the signature is good is not checked.
+    """Decode a record from an untrusted source to the alive row it describes. Does not check the signature.
 
-    Raises :class:`~rumormill.membership.record.InvalidRecord`. A pure function: the same bytes keep coming (a record is
-    gossiped by everyone who learns of it), so results are remembered.
+    Raises :class:`~rumormill.membership.record.InvalidRecord`. Results are cached: every member that learns of a record
+    gossips it, so the same bytes arrive many times.
     """
     record = decode_record_untrusted(encoded)
     instance = record.instance
@@ -115,7 +115,7 @@ def member_state_of_record_untrusted(encoded: bytes, signature: Signature = NO_S
 
 
 def tombstone(name: str, generation: int, instance: InstanceId, incarnation: int, liveness: Liveness) -> MemberState:
-    """A dead or departed life that is known by name only."""
+    """A row for a dead or departed life whose record is not known."""
     return MemberState(
         name=name,
         generation=generation,
@@ -132,12 +132,12 @@ def tombstone(name: str, generation: int, instance: InstanceId, incarnation: int
 
 
 def precedence(row: MemberState) -> tuple[int, InstanceId, int, Liveness, int]:
-    """The total order rows merge by."""
+    """The key of the total order by which rows merge."""
     return (row.generation, row.instance, row.incarnation, row.liveness, row.checksum)
 
 
 def merge(held: MemberState | None, heard: MemberState) -> MemberState:
-    """What to hold after hearing: the greater of the two by :func:`precedence`."""
+    """The row to hold after receiving ``heard``: the greater of the two by :func:`precedence`."""
     if held is None or precedence(heard) > precedence(held):
         return heard
     return held

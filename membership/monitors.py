@@ -1,13 +1,15 @@
-"""Who watches whom.
+"""Who monitors whom.
 
-All present members stand on a circle in the order of their instances, which are hashes and so fall at random. A
-member's monitors are its first K successors that are not suspect; with K + 1 members or fewer, that is everyone. Where
-only the word of *elders* of two hosts counts against a member (rumormill.gossip.detection.voter_eligibility), and its K
-monitors are not enough for that, the next elders who make up for it are added: so a death is never seen by newcomers
-alone. An elder among the K watches anyhow; one further on must be old enough to have taken that up.
+All present members form a circle in the order of their instances. Instances are hashes, so the order is random. A
+member's monitors are its first K successors that are not suspect; with K + 1 members or fewer, all others are monitors.
+
+Some votes count only from *established* members of two hosts (rumormill.gossip.detection.voter_eligibility). Where the
+K monitors do not include enough of them, the next established members on the circle are added. So newcomers are never
+the only ones to observe a death. An established member among the K monitors anyway; one further on must be old enough
+to have started monitoring.
 
 Each member computes this from its own table alone. Views that differ for a moment do no harm: an unexpected heartbeat
-is a sign of life, and a missing one is verified before it counts for anything.
+is a sign of life, and a missing one is verified before it counts.
 """
 
 from __future__ import annotations
@@ -20,18 +22,18 @@ from rumormill.membership.record import MemberId
 from rumormill.membership.table import MemberTable
 
 HostOfEstablished = Callable[[MemberId, bool], str]
-"""The host of a member, by half, if its word counts: as one of the K of a subject (True), or as one further on (False).
-Empty for a newcomer."""
+"""The host of a member, by id, if the member's votes count: as one of the K monitors of a subject (True), or as one
+further on (False). Empty for a newcomer."""
 MAX_SUBJECTS_FACTOR = 8
-"""So many times K subjects are watched at most: where two elders are left among hundreds, they cannot watch all."""
+"""A member monitors at most this many times K subjects. Two established members among hundreds cannot monitor all."""
 
 
 def monitors_of(
     member_id: MemberId, table: MemberTable, count: int, host_of_established: HostOfEstablished | None = None
 ) -> list[MemberId]:
-    """The halves a member sends its heartbeats to: ``count`` unsuspected successors, suspects filling up if too few.
+    """The ids that a member sends heartbeats to: ``count`` successors that are not suspect, then suspects if too few.
 
-    With ``host_of_established``, also the next ones until two of distinct hosts are among them.
+    With ``host_of_established``, also the next established members, until two distinct hosts are among them.
     """
     monitors: list[MemberId] = []
     suspects: list[MemberId] = []
@@ -54,14 +56,15 @@ def monitors_of(
 def subjects_of(
     member_id: MemberId, table: MemberTable, count: int, host_of_established: HostOfEstablished | None = None
 ) -> list[MemberId]:
-    """The halves a member expects heartbeats from: predecessors until ``count`` unsuspected ones are passed.
+    """The ids that a member expects heartbeats from: predecessors, until ``count`` that are not suspect are passed.
 
-    Suspects among them are watched as well. With ``host_of_established``, also those further back who need this one.
+    Suspects among them are monitored as well. With ``host_of_established``, also those further back that need this
+    member as one of their established monitors.
     """
     subjects: list[MemberId] = []
     hosts: set[str] = set()
     nearest: deque[str] = deque(maxlen=count)
-    """The hosts of the latest passed: they are among the K of the next."""
+    """The hosts of the latest members passed: these are among the K monitors of the next."""
     host = host_of_established(member_id, False) if host_of_established is not None else ""
     passed = 0
     for other in _predecessors(member_id, table.present_ids):
@@ -78,7 +81,7 @@ def subjects_of(
 
 
 def _needed(host: str, hosts: set[str]) -> bool:
-    """Whether an elder of this host adds to those of the hosts passed."""
+    """Whether an established member of this host adds to the hosts passed."""
     return host != "" and host not in hosts and not _enough(hosts)
 
 

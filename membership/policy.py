@@ -1,12 +1,13 @@
-"""Pool policy: what operators say of a service, as last-writer-wins records.
+"""Pool policy: what operators set for a service, as last-writer-wins records.
 
-One record per service and kind: the canary shares, the workers in maintenance, the preferred zone. Records merge by the
-greatest (counter, writer, checksum). The counter is logical (Lamport 1978): a writer takes one more than the highest it
-has seen of any record, so that what was written in knowledge of another record always wins over it, whatever the
-clocks say; of two written without knowledge of each other everybody prefers the same one. Wall time is for display.
+There is one record per service and kind: canary shares, workers in maintenance, preferred zone. Records merge by the
+greatest (counter, writer, checksum). The counter is logical (Lamport 1978): a writer uses one more than the highest it
+has seen in any record. So a record written in knowledge of another always wins over it, whatever the clocks say. Of two
+records written without knowledge of each other, all members prefer the same one. Wall time is for display.
 
-A counter far above one's own would run the counter out, or freeze a policy for ever: :meth:`PolicyTable.apply` refuses
-it, but not in what a newcomer gets while it joins, whose own counter is zero. All other bounds stand in this file too.
+A counter far above one's own could exhaust the counter, or freeze a policy for ever.
+:meth:`PolicyTable.jumps_too_far` finds such a counter. Records that a newcomer receives while it joins are exempt,
+because its own counter is zero. All other limits of policies are in this file too.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from rumormill.membership.record import MAX_NAME_BYTES, MemberId, MonotonicCount
 ALL_BASIS_POINTS = 10_000
 """All keys, in basis points."""
 MAX_COUNTER_JUMP = 2**20
-"""How far above the highest counter held another's may be."""
+"""How far a counter may be above the highest that is held."""
 MAX_POLICIES = 512
-"""Records held at most; more are refused and counted."""
+"""Records held at most. More are refused and counted."""
 MAX_POLICY_BYTES = 1100
-"""Of others' encoded records: members of earlier versions write them as long as this."""
+"""Longest encoded record accepted from others: members of earlier versions write records of this length."""
 MAX_OWN_POLICY_BYTES = 1080
-"""Of what we write: with its signature and an envelope it must fit one datagram."""
+"""Longest record written here: it must fit one datagram with its signature and an envelope."""
 SIGNATURE_BYTES = 64
 
 Text = Annotated[str, msgspec.Meta(max_length=MAX_NAME_BYTES)]
@@ -40,51 +41,51 @@ Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 
 
 class InvalidPolicy(ValueError):
-    """A policy no well-behaved member would write. Says what is wrong with it."""
+    """A policy that no well-behaved member writes. The message says what is wrong."""
 
 
 class Share(msgspec.Struct, frozen=True, array_like=True):
-    """A candidate release, and how many of 10 000 keys are for it."""
+    """A candidate release, and its share of the keys in basis points."""
 
     release: Label
     share: BasisPoints
 
 
 class Rollout(msgspec.Struct, frozen=True, array_like=True):
-    """How far a guided rollout has come. It lives in the policy so that it outlives whoever guides it."""
+    """The progress of a guided rollout. It is part of the policy, so it outlives the process that guides it."""
 
     release: Label
     steps: Annotated[list[BasisPoints], msgspec.Meta(min_length=1, max_length=32)]
     hold: Annotated[float, msgspec.Meta(ge=0, le=31 * 86_400)]
-    """Seconds that each step must pass its gates."""
+    """Seconds for which each step must pass its gates."""
     gates: Annotated[list[Annotated[str, msgspec.Meta(max_length=400)]], msgspec.Meta(max_length=16)]
     prometheus: Annotated[str, msgspec.Meta(max_length=256)]
-    """Where metric gates are read from; empty for none."""
+    """The Prometheus server that metric gates query; empty for none."""
     figures: Annotated[str, msgspec.Meta(max_length=256)]
-    """The client's own figures, a path or URL; empty for none."""
+    """A path or URL of the client's own metrics; empty for none."""
     position: Annotated[int, msgspec.Meta(ge=0, lt=32)]
-    """Which step it is at."""
+    """The index of the current step."""
     since: Milliseconds
-    """When that step began."""
+    """When the current step began."""
     state: Literal["running", "done", "failed", "aborted"]
     why: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
 class CanaryPolicy(msgspec.Struct, frozen=True, array_like=True, tag="canary"):
-    """Shares in the order in which the releases became candidates: the ring's gate stacks them in it."""
+    """Shares in the order in which the releases became candidates. The ring stacks them in this order."""
 
     shares: Annotated[list[Share], msgspec.Meta(max_length=32)]
     rollout: Rollout | None = None
 
 
 class Maintenance(msgspec.Struct, frozen=True, array_like=True, tag="maintenance"):
-    """Workers that are to take no new work: each one's own sidecar says *draining* while it is named here."""
+    """Workers that take no new work. The sidecar of each reports *draining* while it is named here."""
 
     workers: Annotated[list[Label], msgspec.Meta(max_length=64)]
 
 
 class ZonePreference(msgspec.Struct, frozen=True, array_like=True, tag="zone"):
-    """The zone preferred by callers that name none of their own; empty for none."""
+    """The preferred zone of callers that name no zone themselves; empty for none."""
 
     zone: Annotated[str, msgspec.Meta(max_length=64)]
 
@@ -116,20 +117,20 @@ class PolicyRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SignedPolicy(msgspec.Struct, frozen=True):
-    """A record as it is held: with its bytes, its signature, and what they merge and are told apart by."""
+    """A record with its bytes, its signature, and the values by which it is merged and named."""
 
     record: PolicyRecord
     encoded: bytes
     signature: bytes
-    """Ed25519 by the policy key; empty where none is used."""
+    """Ed25519, by the policy key; empty where the pool has no policy key."""
     checksum: int
     """64 bits over record and signature."""
     member_id: MemberId
-    """8 bytes that name (kind, service), as a member's half names a member: in pushes and in the delta sync."""
+    """8 bytes that name (kind, service). Broadcasts and the delta sync use them like the id of a member."""
 
     @property
     def stamp(self) -> int:
-        """40 bits of the checksum: where a member's row shows its incarnation in a sync, a policy shows this."""
+        """40 bits of the checksum. In a delta sync they take the place of a member's incarnation."""
         return self.checksum & (2**40 - 1)
 
 
@@ -138,22 +139,22 @@ _decoder = msgspec.msgpack.Decoder(PolicyRecord)
 
 
 def policy_id(kind: Kind, service: str) -> MemberId:
-    """What names the policy of one kind of one service."""
+    """The id of the policy of one kind for one service."""
     return MemberId(hashlib.blake2b(f"{kind}\0{service}".encode(), digest_size=8, person=b"policy").digest())
 
 
 def encode_policy(record: PolicyRecord) -> bytes:
-    """The bytes of a record. Raises :class:`InvalidPolicy` for one that nobody would take."""
+    """The bytes of a record. Raises :class:`InvalidPolicy` for a record that no member accepts."""
     _validate(record)
     encoded = _encoder.encode(record)
     if len(encoded) > MAX_OWN_POLICY_BYTES:
-        raise InvalidPolicy(f"it takes {len(encoded)} bytes, and {MAX_OWN_POLICY_BYTES} are all a policy may have")
+        raise InvalidPolicy(f"it takes {len(encoded)} bytes; a policy may take {MAX_OWN_POLICY_BYTES}")
     return encoded
 
 
 @functools.lru_cache(maxsize=4096)
 def policy_untrusted(encoded: bytes, signature: bytes) -> SignedPolicy:
-    """Bytes from anywhere to a policy. Raises :class:`InvalidPolicy`, nothing else; checks no signature."""
+    """Decode a policy from an untrusted source. Raises only :class:`InvalidPolicy`. Does not check the signature."""
     if len(encoded) > MAX_POLICY_BYTES:
         raise InvalidPolicy(f"it is longer than {MAX_POLICY_BYTES} bytes")
     try:
@@ -179,7 +180,7 @@ def _validate(record: PolicyRecord) -> None:
         case CanaryPolicy(shares, rollout):
             _validate_shares(shares)
             if rollout is not None and rollout.position >= len(rollout.steps):
-                raise InvalidPolicy("the rollout is at a step that it has not")
+                raise InvalidPolicy("the rollout's step index is out of range")
         case Maintenance(workers):
             _validate_names("worker", workers)
         case ZonePreference(zone):
@@ -202,32 +203,35 @@ def _validate_names(what: str, names: list[str]) -> None:
 
 
 def precedence(policy: SignedPolicy) -> tuple[int, str, int]:
-    """The total order policies merge by."""
+    """The key of the total order by which policies merge."""
     return (policy.record.counter, policy.record.writer, policy.checksum)
 
 
 def merge(held: SignedPolicy | None, heard: SignedPolicy) -> SignedPolicy:
-    """What to hold after hearing: the greater of the two by :func:`precedence`."""
+    """The policy to hold after receiving ``heard``: the greater of the two by :func:`precedence`."""
     if held is None or precedence(heard) > precedence(held):
         return heard
     return held
 
 
 class PolicyTable:
-    """All policies one member holds. ``count`` is told of each that comes or goes, to keep the table's checksums."""
+    """All policies that one member holds.
 
-    def __init__(self, count: Callable[[MemberId, int], None], max_policies: int = MAX_POLICIES) -> None:
-        self._count = count
+    Calls ``toggle_checksum`` for each policy that is added or removed, to keep the table's checksums.
+    """
+
+    def __init__(self, toggle_checksum: Callable[[MemberId, int], None], max_policies: int = MAX_POLICIES) -> None:
+        self._toggle_checksum = toggle_checksum
         self._max = max_policies
         self._held: dict[MemberId, SignedPolicy] = {}
         self.counter = 0
-        """The highest seen: the next to be written has one more."""
+        """The highest counter seen. The next policy written here has one more."""
 
     def __len__(self) -> int:
         return len(self._held)
 
     def __iter__(self) -> Iterator[SignedPolicy]:
-        """In the order in which they were first heard of."""
+        """In the order in which they were first received."""
         return iter(self._held.values())
 
     def __contains__(self, member_id: MemberId) -> bool:
@@ -237,22 +241,22 @@ class PolicyTable:
         return self._held.get(member_id)
 
     def jumps_too_far(self, policy: SignedPolicy) -> bool:
-        """Whether a policy's counter is too far above all that is held to be believed."""
+        """Whether a policy's counter is implausibly far above every counter held."""
         return policy.record.counter > self.counter + MAX_COUNTER_JUMP
 
     def is_full_for(self, policy: SignedPolicy) -> bool:
-        """Whether there is no room for one more."""
+        """Whether the policy is a new one and there is no room for it."""
         return policy.member_id not in self._held and len(self._held) >= self._max
 
     def apply(self, policy: SignedPolicy) -> bool:
-        """Merge one policy; False when nothing changed. The bounds are the caller's to ask about first."""
+        """Merge one policy; False when nothing changed. The caller checks the limits first."""
         before = self._held.get(policy.member_id)
         after = merge(before, policy)
         self.counter = max(self.counter, policy.record.counter)
         if after is before:
             return False
         if before is not None:
-            self._count(before.member_id, before.checksum)
+            self._toggle_checksum(before.member_id, before.checksum)
         self._held[after.member_id] = after
-        self._count(after.member_id, after.checksum)
+        self._toggle_checksum(after.member_id, after.checksum)
         return True

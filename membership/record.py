@@ -1,10 +1,10 @@
-"""What a member says of itself, and the words for what is known of it.
+"""What a member says of itself, and the states that others give it.
 
-A :class:`Record` is the unit of gossip: whatever a subject says of itself travels in one, verbatim, and is told apart
-from an earlier one by (generation, incarnation). Liveness is what *others* conclude about a member; readiness is what
-its sidecar says of its own worker. The two are never mixed.
+A :class:`Record` is the unit of gossip. Everything a subject says of itself travels in its record, unchanged;
+(generation, incarnation) tells a later record from an earlier one. Liveness is what *others* conclude about a member.
+Readiness is what its sidecar says of its own worker. The two are never mixed.
 
-Every bound on what a peer may claim stands in this file: a decoded and validated record can be trusted to fit.
+Every limit on what a peer may claim is in this file. A decoded and validated record keeps these limits.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 MemberId = NewType("MemberId", bytes)
-"""The first 8 bytes of an instance: how members are named on the wire and in every table."""
+"""The first 8 bytes of an instance. Messages and tables name members by it."""
 InstanceId = NewType("InstanceId", bytes)
-"""16 bytes, a hash of a member's public keys: one life of one member, and no other."""
+"""16 bytes, a hash of a member's public keys. It names one life of one member."""
 Signature = NewType("Signature", bytes)
-"""64 bytes by Ed25519, or none (:data:`NO_SIGNATURE`) where nothing is signed."""
+"""An Ed25519 signature of 64 bytes, or empty (:data:`NO_SIGNATURE`) where nothing is signed."""
 NO_SIGNATURE = Signature(b"")
 
 Address = tuple[str, int]
@@ -34,21 +34,21 @@ MAX_NAME_BYTES = 128
 MAX_URL_BYTES = 256
 MAX_TAGS_BYTES = 512
 MAX_RECORD_BYTES = 1150
-"""Of others' records: members of earlier versions write them as long as this."""
+"""Longest record accepted from others: members of earlier versions write records of this length."""
 MAX_OWN_RECORD_BYTES = 1000
-"""Of what we write: it must share one datagram with a header, an envelope, its signature and a signed farewell."""
+"""Longest record written here: it shares a datagram with a header, an envelope, its signature and a signed leave."""
 COUNTER_LIMIT = 2**40
-"""Generations and incarnations stay below this, so no claim can run the counter out."""
+"""Generations and incarnations stay below this, so no claim can exhaust the counter."""
 MAX_PROBATION, MAX_PERIOD = 300_000, 60_000
-"""Milliseconds."""
+"""In milliseconds."""
 USUAL_PERIOD = 200
-"""Milliseconds between the heartbeats of a member that says nothing else of them."""
+"""Milliseconds between the heartbeats of a member whose record does not state its period."""
 MAX_WEIGHT = 1_000_000
 """In thousandths: a worker weighs at most 1000 times the normal one."""
 
 
 class Liveness(enum.IntEnum):
-    """What others hold a member to be. The order is the order of precedence at one incarnation."""
+    """What others conclude about a member. The order is the precedence within one incarnation."""
 
     ALIVE = 0
     SUSPECT = 1
@@ -61,12 +61,12 @@ class Liveness(enum.IntEnum):
 
     @property
     def present(self) -> bool:
-        """Alive or suspect: a member that callers may still be sent to."""
+        """Alive or suspect: callers may still be sent to this member."""
         return self <= Liveness.SUSPECT
 
 
 class Readiness(enum.IntEnum):
-    """What a sidecar says of its own worker."""
+    """What a sidecar reports about its own worker."""
 
     STARTING = 0
     PASSING = 1
@@ -85,7 +85,7 @@ class Readiness(enum.IntEnum):
 
 
 class InvalidRecord(ValueError):
-    """A record that no well-behaved member would send. Says which field, and why."""
+    """A record that no well-behaved member sends. The message names the field and the reason."""
 
 
 MonotonicCounter = Annotated[int, msgspec.Meta(ge=0, lt=COUNTER_LIMIT)]
@@ -93,17 +93,17 @@ MonotonicCounter = Annotated[int, msgspec.Meta(ge=0, lt=COUNTER_LIMIT)]
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One member's own account of itself, as it crosses the wire (a msgpack array in this order)."""
+    """What one member says of itself, as it is on the wire: a msgpack array in this order."""
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_BYTES)]
     generation: MonotonicCounter
-    """Which life of this name it is: a logical number, one higher at each start."""
+    """Which life of this name it is: a logical number that rises by one at each start."""
     incarnation: MonotonicCounter
-    """Raised by the subject alone, at each change and each refutation."""
+    """Only the subject raises it, at each change and each refutation."""
     pending: bool
-    """A newcomer to a name that lives: known, but not routed until it settles."""
+    """The name is still held by another live member: this one is known but not routed until it settles."""
     keys: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
-    """Ed25519 and X25519 public keys, 32 bytes each; at least the second is fresh at every start."""
+    """Ed25519 and X25519 public keys, 32 bytes each. At least the second is new at every start."""
     host: Annotated[str, msgspec.Meta(max_length=45)]
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
     service: Annotated[str, msgspec.Meta(max_length=MAX_NAME_BYTES)]
@@ -116,15 +116,15 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     readiness: Readiness = Readiness.STARTING
     tags: dict[str, str] = msgspec.field(default_factory=dict)
     certificate: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
-    """Where the pool has an authority: its signature over the name and the signing key."""
+    """The authority's signature over the name and the signing key; empty where the pool has no authority."""
     probation: Annotated[int, msgspec.Meta(ge=0, le=MAX_PROBATION)] = 0
-    """Milliseconds for which, from when this was written, it takes no new work because it has flapped."""
+    """Milliseconds, from when the record was written, for which it takes no new work because it flapped."""
     period: Annotated[int, msgspec.Meta(ge=1, le=MAX_PERIOD)] = USUAL_PERIOD
-    """Milliseconds between two of its heartbeats."""
+    """Milliseconds between its heartbeats."""
 
     @property
     def instance(self) -> InstanceId:
-        """Who exactly this is: 16 bytes that nobody else's keys hash to."""
+        """The hash of this member's keys. No other keys have the same hash."""
         return instance_of(self.keys)
 
     @property
@@ -147,12 +147,14 @@ def member_id_of(instance: InstanceId) -> MemberId:
 
 
 _LAST_FIELDS = (0, USUAL_PERIOD)
-"""What members of the first version say of probation and period: nothing."""
+"""The defaults of ``probation`` and ``period``, which records of the first version do not have."""
 
 
 def encode_record(record: Record) -> bytes:
-    """The canonical bytes of a record; equal records give equal bytes. Where the last fields are as usual they are left
-    out, so that the record is one of the first version."""
+    """The canonical bytes of a record; equal records give equal bytes.
+
+    Trailing fields that have their defaults are left out, so that members of the first version can read the record.
+    """
     fields = msgspec.structs.astuple(record)
     left_out = len(_LAST_FIELDS)
     while left_out and fields[-left_out:] != _LAST_FIELDS[-left_out:]:
@@ -161,9 +163,9 @@ def encode_record(record: Record) -> bytes:
 
 
 def validate_record(record: Record, longest: int = MAX_RECORD_BYTES) -> None:
-    """Refuse what types alone cannot: byte lengths, addresses that are not literals, unprintable names, wild URLs.
+    """Check what types cannot: lengths in bytes, literal IP addresses, printable names, http URLs.
 
-    Raises :class:`InvalidRecord`; the record is not changed.
+    Raises :class:`InvalidRecord`. Does not change the record.
     """
     for field, text, limit in (
         ("name", record.name, MAX_NAME_BYTES),
@@ -188,7 +190,7 @@ def validate_record(record: Record, longest: int = MAX_RECORD_BYTES) -> None:
 def _validate_url(url: str) -> None:
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018  reading it is what checks it
+        parts.port  # noqa: B018  reading the port validates it
     except ValueError as error:
         raise InvalidRecord(f"url {url!r} is not a URL: {error}") from None
     if parts.scheme not in ("http", "https"):
@@ -205,7 +207,7 @@ def _validate_address(record: Record) -> None:
 
 
 def decode_record_untrusted(data: bytes) -> Record:
-    """Bytes from anywhere to a validated record. Raises :class:`InvalidRecord`, nothing else."""
+    """Decode and validate a record from an untrusted source. Raises only :class:`InvalidRecord`."""
     try:
         record = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -1,12 +1,12 @@
-"""All rows one member holds, with the checksums that tell two tables apart.
+"""All rows that one member holds, with the checksums that tell two tables apart.
 
-Per name there are two slots, *settled* and *pending*: a newcomer to a name that lives is known without disturbing the
-incumbent. Which slot a row belongs in is said by the record itself, never decided by its receiver (that merge would not
-commute). A pending row that its own later, settled one has overtaken is dropped.
+Each name has two slots, *settled* and *pending*. A newcomer to a name that is still in use gets the pending slot, so it
+does not disturb the incumbent. The record itself states its slot. A receiver never decides it, because that merge would
+not commute. A pending row is dropped when the same member's later, settled row overtakes it.
 
-The digest is an exclusive-or over the records that are not dead or left, a suspect counted as alive: suspicion, misses,
-votes and ages are local and passing, and two members that differ only in those have nothing to tell each other. It is
-kept per bucket too (by first byte of the instance), for the delta sync. Policies are in it as well (policy.py).
+The digest is an exclusive-or over the records that are not dead or left. A suspect counts as alive: suspicions, misses,
+votes and ages are local and short-lived, so members that differ only in these have nothing to tell each other. The
+delta sync uses the same checksum per bucket (by the first byte of the instance). Policies are included (policy.py).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from rumormill.membership.policy import PolicyTable, SignedPolicy
 from rumormill.membership.record import Liveness, MemberId
 
 MAX_UNVERIFIED_SHARE = 4
-"""One part in so many of a table may be tombstones of lives it never knew: who makes them up keeps no newcomer out."""
+"""At most one row in this many may be a tombstone without a record. Invented tombstones must not fill the table."""
 
 
 class MemberChange(msgspec.Struct, frozen=True, gc=False):
-    """What applying one row did to one slot."""
+    """How one slot changed when a row was applied."""
 
     before: MemberState | None
     after: MemberState | None
-    """None when the slot was emptied."""
+    """None where the slot became empty."""
 
     @property
     def same_instance(self) -> bool:
@@ -38,10 +38,10 @@ class MemberChange(msgspec.Struct, frozen=True, gc=False):
 
 
 class MemberTable:
-    """The rows, by name and by half, and the present ones in monitoring order.
+    """The rows by name and by member id, and the present members in monitoring order.
 
-    ``settled`` and ``pending`` map names to rows and ``present_ids`` holds the halves of all present members, sorted;
-    treat them as read-only and change the table through :meth:`apply` and :meth:`forget`.
+    ``settled`` and ``pending`` map names to rows. ``present_ids`` holds the ids of all present members, sorted. Treat
+    all three as read-only; change the table through :meth:`apply` and :meth:`forget`.
     """
 
     def __init__(self, max_members: int = 10_000) -> None:
@@ -49,44 +49,44 @@ class MemberTable:
         self.pending: dict[str, MemberState] = {}
         self.present_ids: list[MemberId] = []
         self.suspects: dict[MemberId, None] = {}
-        """Halves held suspect, in the order they came to be."""
+        """Ids of the suspects, in the order in which they became suspect."""
         self.tombstones: dict[MemberId, None] = {}
-        """Halves held dead or left."""
+        """Ids of the members that are dead or left."""
         self.touched: dict[MemberId, None] = {}
-        """Halves whose rows came, changed or went; whoever shows the table looks at these, and clears them."""
+        """Ids whose rows were added, changed or removed. The view builder reads and clears them."""
         self.digest = 0
         self.version = 0
-        """Moves at every change, suspicion included."""
+        """Rises at every change, suspicions included."""
         self.refused = 0
-        """Rows turned away: the table was full, or the instance goes by another name."""
+        """Rows refused: the table was full, or the instance has another name."""
         self._max_members = max_members
-        self._hearsay = 0
-        """Rows without a record: tombstones of lives that were over when we heard of them, on somebody's word alone."""
+        self._unverified = 0
+        """Tombstones without a record: these lives had ended before we heard of them, so nothing verifies them."""
         self._by_id: dict[MemberId, MemberState] = {}
         self.get: Callable[[MemberId], MemberState | None] = self._by_id.get
-        """The row of exactly this instance, if it is still the one its name is held by."""
+        """The row of this instance, while the row is in one of its name's slots."""
         self._buckets = array("I", bytes(4 * 256))
-        self.policies = PolicyTable(self._count_checksum)
-        """Changed through :meth:`apply_policy` only."""
+        self.policies = PolicyTable(self._toggle_checksum)
+        """Change it only through :meth:`apply_policy`."""
 
     def __len__(self) -> int:
         return len(self.settled) + len(self.pending)
 
     def __iter__(self) -> Iterator[MemberState]:
-        """Every row, in no promised order but the same one for the same history."""
+        """Every row. The order is unspecified, but the same for the same history."""
         yield from self.settled.values()
         yield from self.pending.values()
 
     def states_of(self, name: str) -> list[MemberState]:
-        """What is held of a name: settled, then pending."""
+        """The rows of a name: settled, then pending."""
         return [row for row in (self.settled.get(name), self.pending.get(name)) if row is not None]
 
     def buckets(self) -> bytes:
-        """256 checksums of 4 bytes, for the opening of a sync."""
+        """256 checksums of 4 bytes each, which open a sync."""
         return self._buckets.tobytes()
 
     def differing_buckets(self, theirs: bytes) -> list[int]:
-        """Which buckets of another table (from :meth:`buckets`) differ from ours."""
+        """The numbers of the buckets of another table (from :meth:`buckets`) that differ from ours."""
         return [
             number
             for number, (a, b) in enumerate(zip(self._buckets, memoryview(theirs).cast("I"), strict=True))
@@ -94,7 +94,7 @@ class MemberTable:
         ]
 
     def in_bucket(self, number: int) -> list[MemberId]:
-        """The halves of the present members of one bucket, sorted."""
+        """The ids of the present members of one bucket, sorted."""
         order = self.present_ids
         end = len(order) if number == 255 else bisect_left(order, bytes((number + 1,)))
         return order[bisect_left(order, bytes((number,)), 0, end) : end]
@@ -108,9 +108,9 @@ class MemberTable:
             return None
         elsewhere = self._by_id.get(row.member_id)
         if elsewhere is not None and elsewhere.pending != row.pending and not _supersedes(row, elsewhere):
-            return None  # the same instance, known in the other slot by a later account
+            return None  # the other slot holds a later record of the same instance
         if row.pending and (settled := self.settled.get(row.name)) is not None and settled.life >= row.life:
-            return None  # its own settled row, or a later life, has overtaken it
+            return None  # the settled row is of the same life or a later one
         if not self._admits(row, before):
             self.refused += 1
             return None
@@ -122,7 +122,7 @@ class MemberTable:
         return MemberChange(before, after)
 
     def would_change(self, row: MemberState) -> bool:
-        """Whether :meth:`apply` might change anything: False is certain, and costs nothing."""
+        """Whether :meth:`apply` may change anything. False is certain, and cheap to find."""
         slots = self.pending if row.pending else self.settled
         held = slots.get(row.name)
         return merge(held, row) is not held
@@ -134,7 +134,7 @@ class MemberTable:
         return changed
 
     def withdraw_suspicion(self, member_id: MemberId) -> MemberChange | None:
-        """Take back a suspicion that was never spread: no merge, but for an observer that was itself cut off."""
+        """Withdraw a suspicion that was never spread, after the observer was itself cut off. This is not a merge."""
         row = self._by_id.get(member_id)
         if row is None or row.liveness is not Liveness.SUSPECT:
             return None
@@ -144,7 +144,7 @@ class MemberTable:
         return MemberChange(row, after)
 
     def forget(self, member_id: MemberId) -> MemberChange | None:
-        """Drop a row whose tombstone has served its time."""
+        """Remove a row, such as an expired tombstone."""
         row = self._by_id.get(member_id)
         if row is None:
             return None
@@ -153,13 +153,13 @@ class MemberTable:
         return MemberChange(row, None)
 
     def _admits(self, row: MemberState, before: MemberState | None) -> bool:
-        """Room for it, and no instance under two names: keys are made for one name, so only a liar has that."""
-        namesake = self._by_id.get(row.member_id)
-        if namesake is not None and namesake.name != row.name:
+        """Whether there is room, and the instance has no other name: only an attacker uses keys under two names."""
+        known = self._by_id.get(row.member_id)
+        if known is not None and known.name != row.name:
             return False
         if before is not None or row.name in self.settled:
             return True
-        if row.record is None and MAX_UNVERIFIED_SHARE * self._hearsay >= self._max_members:
+        if row.record is None and MAX_UNVERIFIED_SHARE * self._unverified >= self._max_members:
             return False
         return len(self) < self._max_members
 
@@ -178,7 +178,7 @@ class MemberTable:
         member_id = row.member_id
         self._by_id[member_id] = row
         self.touched[member_id] = None
-        self._hearsay += row.record is None
+        self._unverified += row.record is None
         if not row.present:
             self.tombstones[member_id] = None
             return
@@ -187,7 +187,7 @@ class MemberTable:
             self.present_ids.insert(position, member_id)
         if row.liveness is Liveness.SUSPECT:
             self.suspects[member_id] = None
-        self._count(row)
+        self._toggle(row)
 
     def _unindex(self, row: MemberState) -> None:
         member_id = row.member_id
@@ -195,27 +195,27 @@ class MemberTable:
             return
         del self._by_id[member_id]
         self.touched[member_id] = None
-        self._hearsay -= row.record is None
+        self._unverified -= row.record is None
         self.tombstones.pop(member_id, None)
         self.suspects.pop(member_id, None)
         if row.present:
             del self.present_ids[bisect_left(self.present_ids, member_id)]
-            self._count(row)
+            self._toggle(row)
 
-    def _count(self, row: MemberState) -> None:
-        """Put a present row into the checksums, or take it out: exclusive-or does both."""
-        self._count_checksum(row.member_id, row.checksum)
+    def _toggle(self, row: MemberState) -> None:
+        """Add a present row to the checksums, or remove it. Exclusive-or does both."""
+        self._toggle_checksum(row.member_id, row.checksum)
 
-    def _count_checksum(self, member_id: MemberId, checksum: int) -> None:
+    def _toggle_checksum(self, member_id: MemberId, checksum: int) -> None:
         self.digest ^= checksum
         self._buckets[sync_bucket(member_id)] ^= checksum & 0xFFFFFFFF
 
 
 def _supersedes(row: MemberState, known: MemberState) -> bool:
-    """Whether an account of an instance is later than one of the same instance in the other slot."""
+    """Whether a row is later than the row of the same instance in the other slot."""
     return (row.generation, row.incarnation) > (known.generation, known.incarnation)
 
 
 def sync_bucket(member_id: MemberId) -> int:
-    """Which of the 256 sync buckets a member falls into."""
+    """The number of a member's sync bucket, 0 to 255."""
     return member_id[0]

@@ -1,4 +1,4 @@
-"""What the rest of the sidecar sees of the pool: frozen, sorted by name, and free of the protocol's inner workings."""
+"""What the rest of the sidecar sees of the pool: frozen, sorted by name, without protocol internals."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ ConnectivityWord = Literal["connected", "isolated", "deaf", "mute"]
 
 
 class Connectivity(enum.Enum):
-    """How a member stands to the others. In all but the first it is *isolated*: it shows what it last knew, judges
-    nobody, and a caller had better ask another."""
+    """A member's connectivity to the others. In every state but the first the member is *isolated*: it shows what it
+    last knew and evicts nobody, and callers should ask another sidecar."""
 
     CONNECTED = "connected"
     ISOLATED = "isolated"
-    """Too many of the others are missing at once."""
+    """Too many other members are missing at once."""
     DEAF = "deaf"
-    """It hears nobody."""
+    """It receives nothing from any other member."""
     MUTE = "mute"
-    """Nobody hears it."""
+    """No other member receives what it sends."""
 
     @property
     def word(self) -> ConnectivityWord:
@@ -33,7 +33,7 @@ class Connectivity(enum.Enum):
 
     @property
     def words(self) -> str:
-        """What that means, for people; nothing where all is well."""
+        """What the state means, for people. Empty while connected."""
         return _WORDS[self]
 
 
@@ -47,7 +47,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member as its observer holds it. Equal members look equal to every caller."""
+    """One member as its observer knows it. Equal members look equal to every caller."""
 
     name: str
     generation: int
@@ -64,31 +64,31 @@ class Member:
     tags: Mapping[str, str]
     liveness: Liveness
     pending: bool
-    """Waits for its name to become free; never routed."""
+    """It waits for its name to become free. It is not routed."""
     since: float
-    """Seconds on the observer's own clock: when liveness or readiness last changed here."""
+    """When liveness or readiness last changed here, in seconds on the observer's clock."""
     why: str
-    """How the present liveness came about, in words ("3 misses seen by w1, w5")."""
+    """The reason for the present liveness, in words ("3 misses seen by w1, w5")."""
     probation_ends: float | None = None
-    """Seconds on the observer's own clock: until then it takes no new work because it has flapped; None if on none."""
+    """When its flap probation ends, in seconds on the observer's clock; None for none."""
     period: float = USUAL_PERIOD / 1000
-    """Seconds between two of its heartbeats."""
+    """Seconds between its heartbeats."""
 
     @property
     def routable(self) -> bool:
-        """Alive or suspect, settled, ready, and weighted above zero: what the ring is made of."""
+        """Whether the ring includes it: alive or suspect, settled, ready, and weighted above zero."""
         return self.liveness.present and not self.pending and self.readiness.routable and self.weight > 0
 
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """Everything the observer holds, dead and left members included, at one moment."""
+    """Everything the observer knows at one moment, dead and left members included."""
 
     cluster: str
     observer: str
     connectivity: Connectivity
     members: tuple[Member, ...]
-    """Sorted by name; a settled member stands before a pending one of the same name."""
+    """Sorted by name. A settled member precedes a pending one of the same name."""
     policies: tuple[PolicyRecord, ...] = ()
     """Sorted by service and kind."""
 
@@ -99,29 +99,29 @@ class PoolView:
 
 @dataclass(frozen=True, slots=True)
 class MemberDetail:
-    """What only an operator asks for, read at the moment of asking: nothing here moves an index or a digest."""
+    """Details for operators, read at the moment of the request. No change here changes an index or a digest."""
 
     misses: int
-    """Consecutive misses this observer counts; 0 for a member it does not monitor."""
+    """Consecutive misses that this observer counts; 0 for a member that it does not monitor."""
     monitored: bool
     """Whether this observer is one of its monitors."""
     monitors: tuple[str, ...]
-    """Names of its monitors, as this observer computes them."""
+    """Names of its monitors, as computed by this observer."""
     last_heard: float | None
-    """Seconds ago that any sign of life reached this observer; None if never."""
+    """Seconds since the last sign of life reached this observer; None if there was none."""
     rtt: float | None
-    """Seconds for a ping and its ack, smoothed; None until measured."""
+    """Smoothed round-trip time of a ping and its ack, in seconds; None until measured."""
     probation: float | None = None
-    """Seconds for which it still takes no new work because it has flapped; None if on none."""
+    """Remaining seconds of its flap probation, in which it takes no new work; None for none."""
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """Something that happened in the pool, as this observer concluded it."""
+    """Something that happened in the pool, as concluded by this observer."""
 
     at: float
-    """Seconds on the observer's own clock."""
+    """Seconds on the observer's clock."""
     kind: str
     """joined, suspected, refuted, evicted, left, returned, updated, isolated, rejoined, paused, taken …"""
     member: str
     text: str
-    """The whole sentence: "w3 evicted: 3 misses seen by w1, w5"."""
+    """A whole sentence: "w3 evicted: 3 misses seen by w1, w5"."""

@@ -63,7 +63,7 @@ async def test_a_release_without_workers_is_a_warning():
         (
             b'{"release": "v2", "share": 0.5, "rollout": {"release": "v2", "steps": [1], "hold": 1, "position": 1}}',
             409,
-            "at a step that it has not",
+            "step index is out of range",
         ),
         (b'{"release": "v3", "share": 0.6}', 409, "add up to 110 %"),
         (b'{"release": "v3", "share": 0.1, "index": 7}', 409, "has changed meanwhile"),

@@ -48,7 +48,7 @@ def test_what_would_leave_a_ring_without_its_sealing_key_is_refused() -> None:
 
 def test_neither_a_ring_nor_an_error_shows_a_key() -> None:
     assert repr(KeyRing((A, B))) == f"KeyRing({key_name_of(A)}, {key_name_of(B)})"
-    assert repr(KeyRingUpdate(3, [A, B])) == "Keys(3, 2 key(s))"
+    assert repr(KeyRingUpdate(3, [A, B])) == "KeyRingUpdate(3, 2 key(s))"
     assert repr(KeyBody(base64.b64encode(A).decode())) == "KeyBody()"
     long = base64.b64encode(b"z" * 33).decode()
     for text in (long, f"{base64.b64encode(A).decode()}\n{long}\n", "secret!\n"):
