@@ -164,7 +164,7 @@ class Node:
             on_rival=self._rivalled,
         )
         self._failure_detector = FailureDetector(
-            state, self._votes, self._broadcast, self._eviction, self._partition_guard, self._probes
+            state, self._votes, self._eviction, self._partition_guard, self._probes
         )
         self._icmp_evidence = IcmpEvidence(state, self._probes, self._failure_detector, self._partition_guard)
         self._own_name = OwnName(state, self._broadcast, self._leave_protocol, self._probes, self._rewritten)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from operator import attrgetter
 from types import MappingProxyType
 
-from rumormill.gossip.detection.failure_detector import MonitorState
 from rumormill.gossip.detection.probes import Probes
+from rumormill.gossip.detection.suspicion import MonitorState
 from rumormill.gossip.state import NodeState
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.policy import PolicyRecord

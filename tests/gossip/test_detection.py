@@ -199,7 +199,7 @@ def test_a_pool_beats_in_two_halves(count: int, seed: int) -> None:
     beats: dict[int, list[float]] = {0: [], 1: []}
     for key in world.running():
         member = node(world, key)
-        until_next = member._failure_detector._next_beat - world.hosts[key].local_time()
+        until_next = member._failure_detector._heartbeats.next_due - world.hosts[key].local_time()
         beats[member.instance[0] & 1].append((world.now + until_next) % period / period)
 
     def apart(one: float, other: float) -> float:
