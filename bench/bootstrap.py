@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 import click
 import trio
 
+from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
 from rumormill.gossip import KeyRing, Node, Profile
 from rumormill.gossip.udp.transport import GossipTransport, bind_udp, boot_clock
 from rumormill.membership.record import Readiness
@@ -51,6 +52,7 @@ class SocketCrowd:
         for number in range(size):
             sock = sockets.enter_context(bind_udp(("127.0.0.1", 0)))
             node = Node(
+                policy_schema=POLICY_SCHEMA,
                 name=f"n{number}",
                 address=sock.getsockname(),
                 cluster="bench",

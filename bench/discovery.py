@@ -84,7 +84,7 @@ class Ours:
 
 async def serve(kind: str) -> None:
     """Print the port; then take commands from standard input: `change`, `lag`."""
-    from rumormill.discovery import DiscoveryServer
+    from rumormill.discovery.server import DiscoveryServer
 
     ours = Ours()
     server = DiscoveryServer(commands=ours, process="bench", wall_offset=0.0, rng=random.Random(1))  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
+from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
 from rumormill.gossip import KeyRing, Node, Profile
 from rumormill.gossip.dissemination.update_encoder import UpdateEncoder
 from rumormill.gossip.security.credentials import MemberKeys, record_text
@@ -38,6 +39,7 @@ class Party:
         self.sock = bind_udp(("127.0.0.1", 0))
         self.address = self.sock.getsockname()[:2]
         self.node = Node(
+            policy_schema=POLICY_SCHEMA,
             name=name,
             address=self.address,
             cluster="bench",

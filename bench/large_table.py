@@ -24,6 +24,7 @@ import httpx
 import msgspec
 import trio
 
+from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
 from rumormill.gossip import Node, Profile
 from rumormill.gossip.security.seal import HEADER
 from rumormill.gossip.udp.transport import LONGEST_DATAGRAM, bind_udp, boot_clock
@@ -58,6 +59,7 @@ class LargeCrowd:
 
     def _node(self, name: str) -> Node:
         return Node(
+            policy_schema=POLICY_SCHEMA,
             name=name,
             address=self.sock.getsockname(),
             cluster="bench",

@@ -21,9 +21,10 @@ from rumormill.discovery.schema.answers import (
     MembersAnswer,
     shared_in_words,
 )
+from rumormill.discovery.schema.workers import WorkersAnswer
 from rumormill.membership.record import USUAL_PERIOD
 from rumormill.membership.view import ConnectivityWord
-from rumormill.ring.worker import Worker, WorkersAnswer
+from rumormill.ring.worker import Worker
 
 ISOLATED = "What this sidecar says of the others is what it last knew. Ask another with --http."
 

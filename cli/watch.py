@@ -11,7 +11,8 @@ from rumormill.cli.exit_codes import EPILOG, Unreachable
 from rumormill.cli.http_client import SidecarClient, output_option, sidecar_options
 from rumormill.cli.queries import WORKER_COLUMNS, service_option, write_json
 from rumormill.cli.tables import show_line, show_table
-from rumormill.ring.worker import Worker, WorkersAnswer
+from rumormill.discovery.schema.workers import WorkersAnswer
+from rumormill.ring.worker import Worker
 
 
 @click.command(epilog=EPILOG)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from rumormill.ring.worker import WorkersAnswer
+from rumormill.discovery.schema.workers import WorkersAnswer
 
 GOOD_FOR = 3600.0
 """Seconds. Older, and an address may long be somebody else's, who should not get this caller's requests."""

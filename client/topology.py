@@ -20,8 +20,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from rumormill.discovery.schema.workers import WorkersAnswer
 from rumormill.ring.routing import Routing
-from rumormill.ring.worker import RoutingPolicy, Worker, WorkersAnswer
+from rumormill.ring.worker import RoutingPolicy, Worker
 
 Place = tuple[str, str]
 """Name and URL: where requests go. A sidecar's restart changes its instance and not the worker that serves there."""

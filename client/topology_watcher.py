@@ -26,7 +26,7 @@ from rumormill.client.topology import (
     with_answer,
     with_status,
 )
-from rumormill.ring.worker import WorkersAnswer
+from rumormill.discovery.schema.workers import WorkersAnswer
 
 WAIT = 10.0
 """Seconds a query is blocked. Longer saves queries, and takes as much longer to notice a sidecar that froze."""

@@ -1,14 +1,14 @@
 """What callers ask: who is in the pool, who serves this key, what happened.
 
 `view` is the pure part: a PoolView in, encoded answers and their indexes out. The rest is the HTTP shell around it, on
-trio streams, sharing the loop with gossip and never making it late. Into this room may come `membership` (what is
-known) and `ring` (who owns a key); whatever it changes, it changes through the :class:`Commands` the sidecar hands it.
+trio streams, sharing the loop with gossip and never delaying it. This room may import `membership` (what is known) and
+`ring` (who owns a key). Whatever it changes, it changes through the Commands that the sidecar hands it.
+
+    schema     the JSON of answers and commands, and policy bodies    pure; the client library imports it too
+    http       connections, requests, responses, access, limits       knows no route
+    view       what callers see of a pool                             pure
+    api        the routes and what they answer
+    server     one endpoint, wired together
+
+Nothing is imported here, so that a client of the schema loads no server.
 """
-
-from rumormill.discovery.commands import Commands, Status
-from rumormill.discovery.http.access import Access
-from rumormill.discovery.http.limits import Limits
-from rumormill.discovery.server import DiscoveryServer
-from rumormill.discovery.view import Representation, RoutingView, ServiceView
-
-__all__ = ["Access", "Commands", "DiscoveryServer", "Limits", "Representation", "RoutingView", "ServiceView", "Status"]

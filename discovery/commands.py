@@ -11,7 +11,8 @@ from typing import Protocol
 
 import msgspec
 
-from rumormill.membership.policy import Body, PolicyRecord
+from rumormill.discovery.schema.policy_bodies import PolicyBody
+from rumormill.membership.policy import PolicyRecord
 from rumormill.membership.record import InstanceId
 from rumormill.membership.view import ConnectivityWord, MemberDetail, PoolView
 from rumormill.ring.worker import ReadinessWord
@@ -176,7 +177,7 @@ class Commands(Protocol):
         """The last policies learned here, oldest first, each with its words."""
         ...
 
-    def write_policy(self, service: str, body: Body) -> PolicyRecord:
+    def write_policy(self, service: str, body: PolicyBody) -> PolicyRecord:
         """Make this the pool's policy. Raises :class:`CommandRejected`."""
         ...
 

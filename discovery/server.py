@@ -23,7 +23,8 @@ from typing import Any, Final
 
 import trio
 
-from rumormill.discovery.api.context import ApiContext
+from rumormill.discovery.api.context import ApiContext, RequestContext
+from rumormill.discovery.api.openapi import document
 from rumormill.discovery.api.router import Router
 from rumormill.discovery.api.routes import ROUTES, contents
 from rumormill.discovery.commands import Commands
@@ -32,9 +33,9 @@ from rumormill.discovery.http.connection import GONE, Connection, ServerState, l
 from rumormill.discovery.http.connection_slots import FULL, Capacity, Places
 from rumormill.discovery.http.fair_scheduler import FairScheduler
 from rumormill.discovery.http.limits import Limits
-from rumormill.discovery.http.response import CONNECTION_CLOSE, prepare, prepare_json
-from rumormill.discovery.http.streams import EpollMux
-from rumormill.discovery.schema.openapi import document
+from rumormill.discovery.http.request import Request
+from rumormill.discovery.http.response import CONNECTION_CLOSE, Response, prepare, prepare_json
+from rumormill.discovery.http.streams import ClientStream, EpollMux
 from rumormill.membership.view import Event
 
 Listener = trio.abc.Listener[Any]
@@ -82,7 +83,8 @@ class DiscoveryServer:
         )
         turns = FairScheduler(limits.batch)
         board = EpollMux(turns, limits.batch)
-        self._endpoint = ServerState(self._desk, Router(AccessControl(access)), limits, turns, board, counters)
+        self._router = Router(AccessControl(access))
+        self._endpoint = ServerState(self._respond, limits, self._capacity, turns, board, counters)
         self._limits = limits
         self._turning_away = 0
         self._unfolded = False
@@ -124,7 +126,7 @@ class DiscoveryServer:
 
     def admit(self, access: Access) -> None:
         """Ask this of callers from the next request on."""
-        self._endpoint.router.gate = AccessControl(access)
+        self._router.gate = AccessControl(access)
 
     def set_wall_offset(self, wall_offset: float) -> None:
         """Somebody has set the wall clock: tell times by it from now on."""
@@ -132,6 +134,7 @@ class DiscoveryServer:
 
     def close(self) -> None:
         """End: no new callers, blocked queries are answered as things stand, streams stop; :meth:`serve` returns."""
+        self._endpoint.closing = True
         self._desk.room.close()
         self._closing.set()
 
@@ -154,6 +157,10 @@ class DiscoveryServer:
                 helpers.cancel_scope.cancel()
         finally:
             self._endpoint.board.close()
+
+    async def _respond(self, request: Request, stream: ClientStream) -> Response:
+        route, query = self._router.find(request)
+        return await route.handler(self._desk, RequestContext(request, query, stream))
 
     async def _serve_connections(self, listeners: Sequence[Listener], task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as connections:

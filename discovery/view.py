@@ -25,11 +25,12 @@ import msgspec
 from rumormill.discovery.http.response import Prepared, prepare
 from rumormill.discovery.schema.answers import PoolAnswer
 from rumormill.discovery.schema.policies import routing_policies
+from rumormill.discovery.schema.workers import WorkersAnswer
 from rumormill.membership.record import Address, Liveness, Readiness
 from rumormill.membership.view import Connectivity, Member, PoolView
 from rumormill.ring.incremental import whole
 from rumormill.ring.routing import Routing, routing_digest
-from rumormill.ring.worker import LivenessWord, ReadinessWord, RoutingPolicy, Worker, WorkersAnswer
+from rumormill.ring.worker import LivenessWord, ReadinessWord, RoutingPolicy, Worker
 
 ALL_SERVICES: Final = ""
 """The name under which all workers together are answered."""

@@ -36,10 +36,10 @@ from rumormill.cli.exit_codes import CliError
 from rumormill.cli.main import VERBS
 from rumormill.cli.main import rumormill as command_line
 from rumormill.client.figures import Figures
+from rumormill.discovery.api import openapi
 from rumormill.discovery.api.metrics import prepare_metrics
 from rumormill.discovery.api.routes import ROUTES
 from rumormill.discovery.commands import Status
-from rumormill.discovery.schema import openapi
 from rumormill.sidecar import AgentError
 from rumormill.sidecar.reload import CHANGEABLE, TLS
 from rumormill.sidecar.settings import description_of, fields

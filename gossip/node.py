@@ -71,7 +71,7 @@ from rumormill.gossip.security.signature_verifier import MAX_CHECKS_PER_TURN
 from rumormill.gossip.settings import ProtocolSettings
 from rumormill.gossip.state import Identity, NodeState, Profile
 from rumormill.membership.member_state import MemberState
-from rumormill.membership.policy import Body, PolicyRecord
+from rumormill.membership.policy import PolicyRecord, PolicySchema
 from rumormill.membership.record import Address, InstanceId
 from rumormill.membership.table import MemberChange, MemberTable
 from rumormill.membership.view import Connectivity, Event, MemberDetail, PoolView
@@ -105,6 +105,7 @@ class Node:
         settings: ProtocolSettings | None = None,
         generation: int = 1,
         key_version: int = 0,
+        policy_schema: PolicySchema,
         policy_key: PolicyKey | None = None,
         policies: Iterable[tuple[bytes, bytes]] = (),
     ) -> None:
@@ -122,7 +123,7 @@ class Node:
         )
         self._make_parts(state)
         self._policy_replication = PolicyReplication(
-            state, self._broadcast, policy_key, self._join, self._anti_entropy, gone=lambda: self._gone
+            state, self._broadcast, policy_key, self._join, self._anti_entropy, policy_schema, gone=lambda: self._gone
         )
         self._policy_replication.remember(policies)
         self._key_rotation = KeyRotation(state, self._broadcast, keyring, key_version)
@@ -282,8 +283,11 @@ class Node:
         self._broadcast.announce(state.me.member_id, wide=wide)
         self._end_step()
 
-    def write_policy(self, service: str, body: Body, at: int, now: float) -> PolicyRecord:
-        """Make this the pool's policy; ``at`` is wall time in milliseconds, for display. Raises PolicyRefused."""
+    def write_policy(self, service: str, body: bytes, at: int, now: float) -> PolicyRecord:
+        """Make this encoded body the pool's policy. Raises PolicyRefused.
+
+        ``at`` is wall time in milliseconds, for display.
+        """
         if not self._quiet:
             self._step_to(now)
         record = self._policy_replication.write(service, body, at)

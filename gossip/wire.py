@@ -202,7 +202,7 @@ class PolicyMessage(Message, tag=64):
     """A policy as its writer encoded it. The signature is empty where the pool does not sign policies."""
 
     record: msgspec.Raw
-    signature: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
+    signature: Annotated[Signature, msgspec.Meta(max_length=64)] = NO_SIGNATURE
 
 
 class SyncEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):

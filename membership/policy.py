@@ -1,13 +1,17 @@
-"""Pool policy: what operators set for a service, as last-writer-wins records.
+"""Pool policy: what operators say of a service, as last-writer-wins records whose bodies are opaque here.
 
-There is one record per service and kind: canary shares, workers in maintenance, preferred zone. Records merge by the
-greatest (counter, writer, checksum). The counter is logical (Lamport 1978): a writer uses one more than the highest it
-has seen in any record. So a record written in knowledge of another always wins over it, whatever the clocks say. Of two
-records written without knowledge of each other, all members prefer the same one. Wall time is for display.
+There is one record per service and kind. What a kind means, and what its body may hold, is the business of whoever
+reads it (discovery/schema/policy_bodies.py): this room and gossip carry the body as bytes. A :class:`PolicySchema`
+tells gossip which bodies to refuse, so that a policy nobody could read never spreads.
 
-A counter far above one's own could exhaust the counter, or freeze a policy for ever.
-:meth:`PolicyTable.jumps_too_far` finds such a counter. Records that a newcomer receives while it joins are exempt,
-because its own counter is zero. All other limits of policies are in this file too.
+Records merge by the greatest (counter, writer, checksum). The counter is logical (Lamport 1978): a writer takes one
+more than the highest it has seen of any record. So a record written in knowledge of another always wins over it,
+whatever the clocks say. Of two records written without knowledge of each other, everybody prefers the same one. Wall
+time is for display.
+
+A counter far above a member's own could exhaust the counter, or freeze a policy for ever.
+:meth:`PolicyTable.jumps_too_far` finds it. The exception is what a newcomer gets while it joins: its own counter is
+still zero.
 """
 
 from __future__ import annotations
@@ -15,191 +19,145 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
-from rumormill.membership.record import MAX_NAME_BYTES, MemberId, MonotonicCounter
+from rumormill.membership.record import MAX_NAME_BYTES, MemberId, MonotonicCounter, Signature
 
-ALL_BASIS_POINTS = 10_000
-"""All keys, in basis points."""
 MAX_COUNTER_JUMP = 2**20
-"""How far a counter may be above the highest that is held."""
+"""How far a record's counter may be above the highest counter held."""
 MAX_POLICIES = 512
-"""Records held at most. More are refused and counted."""
+"""Most records held. Further ones are refused and counted."""
 MAX_POLICY_BYTES = 1100
-"""Longest encoded record accepted from others: members of earlier versions write records of this length."""
+"""Most bytes of a record from another member: earlier versions write records as long as this."""
 MAX_OWN_POLICY_BYTES = 1080
-"""Longest record written here: it must fit one datagram with its signature and an envelope."""
+"""Most bytes of a record we write: with its signature and an envelope it must fit one datagram."""
 SIGNATURE_BYTES = 64
 
 Text = Annotated[str, msgspec.Meta(max_length=MAX_NAME_BYTES)]
 Label = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_BYTES)]
-BasisPoints = Annotated[int, msgspec.Meta(ge=0, le=ALL_BASIS_POINTS)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 """Since 1970, by the writer's wall clock."""
 
 
 class InvalidPolicy(ValueError):
-    """A policy that no well-behaved member writes. The message says what is wrong."""
+    """A policy that no well-behaved member would write. Says what is wrong with it."""
 
 
-class Share(msgspec.Struct, frozen=True, array_like=True):
-    """A candidate release, and its share of the keys in basis points."""
+class PolicyRecord(msgspec.Struct, frozen=True):
+    """One policy, its body still encoded."""
 
-    release: Label
-    share: BasisPoints
+    service: str
+    counter: int
+    writer: str
+    """The member it was written at."""
+    at: int
+    """Milliseconds since 1970 by the writer's wall clock. For display only."""
+    body: bytes
+    """A msgpack array that begins with the kind."""
 
-
-class Rollout(msgspec.Struct, frozen=True, array_like=True):
-    """The progress of a guided rollout. It is part of the policy, so it outlives the process that guides it."""
-
-    release: Label
-    steps: Annotated[list[BasisPoints], msgspec.Meta(min_length=1, max_length=32)]
-    hold: Annotated[float, msgspec.Meta(ge=0, le=31 * 86_400)]
-    """Seconds for which each step must pass its gates."""
-    gates: Annotated[list[Annotated[str, msgspec.Meta(max_length=400)]], msgspec.Meta(max_length=16)]
-    prometheus: Annotated[str, msgspec.Meta(max_length=256)]
-    """The Prometheus server that metric gates query; empty for none."""
-    figures: Annotated[str, msgspec.Meta(max_length=256)]
-    """A path or URL of the client's own metrics; empty for none."""
-    position: Annotated[int, msgspec.Meta(ge=0, lt=32)]
-    """The index of the current step."""
-    since: Milliseconds
-    """When the current step began."""
-    state: Literal["running", "done", "failed", "aborted"]
-    why: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    @property
+    def kind(self) -> str:
+        """What the body is about ("canary"). Raises :class:`InvalidPolicy` for a body that does not say it."""
+        return _kind_of(self.body)
 
 
-class CanaryPolicy(msgspec.Struct, frozen=True, array_like=True, tag="canary"):
-    """Shares in the order in which the releases became candidates. The ring stacks them in this order."""
+@dataclass(frozen=True, slots=True)
+class PolicySchema:
+    """What gossip asks about the bodies that it carries."""
 
-    shares: Annotated[list[Share], msgspec.Meta(max_length=32)]
-    rollout: Rollout | None = None
-
-
-class Maintenance(msgspec.Struct, frozen=True, array_like=True, tag="maintenance"):
-    """Workers that take no new work. The sidecar of each reports *draining* while it is named here."""
-
-    workers: Annotated[list[Label], msgspec.Meta(max_length=64)]
+    validate: Callable[[PolicyRecord], None]
+    """Raises :class:`InvalidPolicy` for a body that must not spread."""
+    describe: Callable[[PolicyRecord], str]
+    """One policy in words, for events."""
 
 
-class ZonePreference(msgspec.Struct, frozen=True, array_like=True, tag="zone"):
-    """The preferred zone of callers that name no zone themselves; empty for none."""
-
-    zone: Annotated[str, msgspec.Meta(max_length=64)]
-
-
-Body = CanaryPolicy | Maintenance | ZonePreference
-Kind = Literal["canary", "maintenance", "zone"]
-
-
-class PolicyRecord(msgspec.Struct, frozen=True, array_like=True):
-    """One policy as it crosses the wire (a msgpack array in this order)."""
+class PolicyEnvelope(msgspec.Struct, frozen=True, array_like=True):
+    """A record as it crosses the wire (a msgpack array in this order)."""
 
     service: Text
     counter: MonotonicCounter
     writer: Label
-    """The member it was written at."""
     at: Milliseconds
-    """For display only."""
-    body: Body
+    body: msgspec.Raw
 
-    @property
-    def kind(self) -> Kind:
-        match self.body:
-            case CanaryPolicy():
-                return "canary"
-            case Maintenance():
-                return "maintenance"
-            case ZonePreference():
-                return "zone"
+
+class _Body(msgspec.Struct, array_like=True):
+    """The part of a body that every kind has."""
+
+    kind: Label
 
 
 class SignedPolicy(msgspec.Struct, frozen=True):
-    """A record with its bytes, its signature, and the values by which it is merged and named."""
+    """A record as it is held: with its bytes, its signature, and the fields that order and identify it."""
 
     record: PolicyRecord
     encoded: bytes
-    signature: bytes
-    """Ed25519, by the policy key; empty where the pool has no policy key."""
+    signature: Signature
+    """Ed25519 by the policy key; empty in a pool without one."""
     checksum: int
     """64 bits over record and signature."""
     member_id: MemberId
-    """8 bytes that name (kind, service). Broadcasts and the delta sync use them like the id of a member."""
+    """8 bytes that name (kind, service). Pushes and the delta sync use them as they use a member's id."""
 
     @property
     def stamp(self) -> int:
-        """40 bits of the checksum. In a delta sync they take the place of a member's incarnation."""
+        """40 bits of the checksum. A sync shows them for a policy where it shows the incarnation of a member."""
         return self.checksum & (2**40 - 1)
 
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
-_decoder = msgspec.msgpack.Decoder(PolicyRecord)
+_decoder = msgspec.msgpack.Decoder(PolicyEnvelope)
+_body_decoder = msgspec.msgpack.Decoder(_Body)
 
 
-def policy_id(kind: Kind, service: str) -> MemberId:
-    """The id of the policy of one kind for one service."""
+def policy_id(kind: str, service: str) -> MemberId:
+    """The 8 bytes that name the policy of one kind for one service."""
     return MemberId(hashlib.blake2b(f"{kind}\0{service}".encode(), digest_size=8, person=b"policy").digest())
 
 
 def encode_policy(record: PolicyRecord) -> bytes:
-    """The bytes of a record. Raises :class:`InvalidPolicy` for a record that no member accepts."""
-    _validate(record)
-    encoded = _encoder.encode(record)
+    """The bytes of a record. Raises :class:`InvalidPolicy` where other members would refuse it; reads no body."""
+    encoded = _encoder.encode((record.service, record.counter, record.writer, record.at, msgspec.Raw(record.body)))
+    _decode(encoded)
     if len(encoded) > MAX_OWN_POLICY_BYTES:
-        raise InvalidPolicy(f"it takes {len(encoded)} bytes; a policy may take {MAX_OWN_POLICY_BYTES}")
+        raise InvalidPolicy(f"it takes {len(encoded)} bytes, but a policy may take {MAX_OWN_POLICY_BYTES}")
     return encoded
 
 
 @functools.lru_cache(maxsize=4096)
-def policy_untrusted(encoded: bytes, signature: bytes) -> SignedPolicy:
-    """Decode a policy from an untrusted source. Raises only :class:`InvalidPolicy`. Does not check the signature."""
+def policy_untrusted(encoded: bytes, signature: Signature) -> SignedPolicy:
+    """Bytes from anywhere to a policy. Raises :class:`InvalidPolicy`, nothing else; checks no signature and no body."""
     if len(encoded) > MAX_POLICY_BYTES:
         raise InvalidPolicy(f"it is longer than {MAX_POLICY_BYTES} bytes")
-    try:
-        record = _decoder.decode(encoded)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidPolicy(str(error)) from None
-    _validate(record)
+    record = _decode(encoded)
     content = hashlib.blake2b(encoded + signature, digest_size=8, person=b"policy").digest()
     return SignedPolicy(
         record, encoded, signature, int.from_bytes(content, "big"), policy_id(record.kind, record.service)
     )
 
 
-def _validate(record: PolicyRecord) -> None:
+def _decode(encoded: bytes) -> PolicyRecord:
+    """Raises :class:`InvalidPolicy`."""
     try:
-        msgspec.convert(msgspec.to_builtins(record), PolicyRecord)
-    except msgspec.ValidationError as error:
+        read = _decoder.decode(encoded)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidPolicy(str(error)) from None
-    for what, text in (("service", record.service), ("writer", record.writer)):
+    record = PolicyRecord(read.service, read.counter, read.writer, read.at, bytes(read.body))
+    for field, text in (("service", record.service), ("writer", record.writer), ("kind", record.kind)):
         if not text.isprintable() or len(text.encode()) > MAX_NAME_BYTES:
-            raise InvalidPolicy(f"the {what} cannot be printed, or is longer than {MAX_NAME_BYTES} bytes")
-    match record.body:
-        case CanaryPolicy(shares, rollout):
-            _validate_shares(shares)
-            if rollout is not None and rollout.position >= len(rollout.steps):
-                raise InvalidPolicy("the rollout's step index is out of range")
-        case Maintenance(workers):
-            _validate_names("worker", workers)
-        case ZonePreference(zone):
-            _validate_names("zone", [zone])
+            raise InvalidPolicy(f"the {field} cannot be printed, or is longer than {MAX_NAME_BYTES} bytes")
+    return record
 
 
-def _validate_shares(shares: list[Share]) -> None:
-    _validate_names("release", [share.release for share in shares])
-    total = sum(share.share for share in shares)
-    if total > ALL_BASIS_POINTS:
-        raise InvalidPolicy(f"the shares add up to {total / 100:g} %, which is more than there is")
-
-
-def _validate_names(what: str, names: list[str]) -> None:
-    if len(set(names)) < len(names):
-        raise InvalidPolicy(f"a {what} is named twice")
-    for name in names:
-        if not name.isprintable():
-            raise InvalidPolicy(f"a {what} holds characters that cannot be printed")
+@functools.lru_cache(maxsize=4096)
+def _kind_of(body: bytes) -> str:
+    try:
+        return _body_decoder.decode(body).kind
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidPolicy(str(error)) from None
 
 
 def precedence(policy: SignedPolicy) -> tuple[int, str, int]:

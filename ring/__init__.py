@@ -10,7 +10,7 @@ from rumormill.ring.explain import Candidate, Explanation, explain
 from rumormill.ring.hash_ring import DEFAULT_POINTS, EmptyRing, HashRing
 from rumormill.ring.routing import Routing, canonical_routing, routing_digest
 from rumormill.ring.traffic_split import TrafficSplit
-from rumormill.ring.worker import CanaryShare, RoutingPolicy, Worker, WorkersAnswer
+from rumormill.ring.worker import CanaryShare, RoutingPolicy, Worker
 
 __all__ = [
     "DEFAULT_POINTS",
@@ -23,7 +23,6 @@ __all__ = [
     "RoutingPolicy",
     "TrafficSplit",
     "Worker",
-    "WorkersAnswer",
     "canonical_routing",
     "explain",
     "routing_digest",

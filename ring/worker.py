@@ -1,7 +1,7 @@
-"""A worker as callers see it, and its JSON.
+"""What the ring is made of: workers as callers see them, and the policy that routes to them.
 
-The same structure is written by the discovery endpoint and read by the client library, so the two cannot drift apart.
-Field names and their order are a contract; JSON is what :func:`msgspec.json.encode` makes of it.
+The discovery endpoint writes these structures as JSON and the client library reads them, inside the answers of
+discovery/schema. Field names and their order are a contract.
 """
 
 from __future__ import annotations
@@ -61,19 +61,3 @@ class RoutingPolicy(msgspec.Struct, frozen=True):
     stays where it is, so that nobody else's keys move (traffic_split.py)."""
     zone: str = ""
     """The zone preferred by callers that name none of their own."""
-
-
-class WorkersAnswer(msgspec.Struct, frozen=True):
-    """The answer of ``GET /v1/workers``, and the data of each event of ``GET /v1/watch``."""
-
-    cluster: str
-    service: str
-    index: int
-    """Counts this process's changes of the answer; never below 1."""
-    process: str
-    """Which run of the sidecar counts: an index of another process means nothing here."""
-    routing_digest: str
-    """16 hexadecimal digits; equal digests mean equal owners for every key."""
-    isolated: bool
-    policy: RoutingPolicy
-    workers: list[Worker]

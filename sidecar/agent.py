@@ -21,7 +21,8 @@ from typing import NoReturn
 import msgspec
 import trio
 
-from rumormill.discovery import DiscoveryServer
+from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
+from rumormill.discovery.server import DiscoveryServer
 from rumormill.gossip import Node, ProtocolSettings
 from rumormill.gossip.security.credentials import Authority, Credential
 from rumormill.gossip.udp.transport import GossipTransport, boot_clock, missing_options
@@ -248,6 +249,7 @@ class _Agent:
     def _new_node(self, rng: random.Random, remembered: Remembered) -> Node:
         settings = self.settings
         return Node(
+            policy_schema=POLICY_SCHEMA,
             name=settings.name,
             address=(settings.reached_at.host, settings.reached_at.port),
             cluster=settings.cluster,

@@ -17,12 +17,13 @@ import trio
 
 from rumormill.discovery.commands import CommandRejected, KeyRow, KeysAnswer, SettingValue, Status
 from rumormill.discovery.schema.answers import shared_in_words
-from rumormill.discovery.schema.policies import find
+from rumormill.discovery.schema.policies import find, workers_in_maintenance
+from rumormill.discovery.schema.policy_bodies import PolicyBody, describe_policy, encode_body
 from rumormill.gossip import InvalidKey, KeyRing, Node, Profile
-from rumormill.gossip.dissemination.policy_replication import PolicyRefused, describe_policy
+from rumormill.gossip.dissemination.policy_replication import PolicyRefused
 from rumormill.gossip.security.keyring import key_id_of, parse_key
 from rumormill.gossip.udp.transport import GossipTransport, boot_clock
-from rumormill.membership.policy import Body, Maintenance, PolicyRecord
+from rumormill.membership.policy import InvalidPolicy, PolicyRecord
 from rumormill.membership.record import InstanceId, Liveness, Readiness
 from rumormill.membership.view import MemberDetail, PoolView
 from rumormill.ring.worker import ReadinessWord
@@ -103,8 +104,7 @@ class SidecarCommands:
     def hear_policy(self, policies: Sequence[PolicyRecord]) -> None:
         """The pool's policies may have changed: perhaps operators keep this worker out of new work."""
         record = find(policies, self._settings.service, "maintenance")
-        named = record.body.workers if record and isinstance(record.body, Maintenance) else []
-        wanted = self._settings.name in named
+        wanted = self._settings.name in workers_in_maintenance(record)
         if wanted != self._in_maintenance:
             self._in_maintenance = wanted
             self._log.info("maintenance", on=wanted)
@@ -118,11 +118,11 @@ class SidecarCommands:
         """The last policies learned here, oldest first, each with its words."""
         return [(record, describe_policy(record)) for record in self._node.policy_history()]
 
-    def write_policy(self, service: str, body: Body) -> PolicyRecord:
+    def write_policy(self, service: str, body: PolicyBody) -> PolicyRecord:
         """Make this the pool's policy."""
         try:
-            record = self._node.write_policy(service, body, round(time.time() * 1000), boot_clock())
-        except PolicyRefused as error:
+            record = self._node.write_policy(service, encode_body(body), round(time.time() * 1000), boot_clock())
+        except (PolicyRefused, InvalidPolicy) as error:
             raise CommandRejected(str(error), "rumormill status shows how this sidecar stands to its pool") from None
         self._transport.poke()
         return record

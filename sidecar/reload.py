@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 import trio
 
-from rumormill.discovery import Access
+from rumormill.discovery.http.access import Access
 from rumormill.gossip import KeyRing
 from rumormill.sidecar.errors import AgentError, SettingsError
 from rumormill.sidecar.key_file import read_key_file

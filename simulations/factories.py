@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
 from rumormill.gossip import KeyRing, Node, Profile, ProtocolSettings
 from rumormill.gossip.dissemination.policy_replication import PolicyKey
 from rumormill.gossip.security.credentials import Authority, Credential
@@ -37,6 +38,7 @@ class RumormillFactory:
 
     def __call__(self, birth: NodeStart) -> Node:
         return Node(
+            policy_schema=POLICY_SCHEMA,
             name=birth.name,
             address=birth.address,
             cluster=self.cluster,

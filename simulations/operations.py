@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from rumormill.discovery.schema.policy_bodies import CanaryPolicy, Share, encode_body
 from rumormill.gossip import Node, ProtocolSettings
 from rumormill.gossip.dissemination.policy_replication import PolicyRefused
-from rumormill.membership import policy
 from rumormill.simulations.factories import SERVICE, RumormillFactory
 from rumormill.simulations.network import LAN, WAN, LinkFault
 from rumormill.simulations.protocol import SimulatedNode
@@ -171,7 +171,7 @@ class Canary(Operation, frozen=True):
         def write(participant: SimulatedNode, now: float) -> None:
             if isinstance(participant, Node):
                 with contextlib.suppress(PolicyRefused):
-                    participant.write_policy(SERVICE, body, at=0, now=now)
+                    participant.write_policy(SERVICE, encode_body(body), at=0, now=now)
 
         world.command(self.key, write)
 
@@ -359,9 +359,9 @@ def _exist(world: World, *keys: Collection[str]) -> None:
             raise KeyError(key)
 
 
-def canary(release: str, share: int) -> policy.CanaryPolicy:
+def canary(release: str, share: int) -> CanaryPolicy:
     """A policy that gives one release so many basis points."""
-    return policy.CanaryPolicy([policy.Share(release, share)])
+    return CanaryPolicy([Share(release, share)])
 
 
 def _list(keys: Names) -> str:

@@ -15,7 +15,8 @@ import httpx
 import msgspec
 import trio
 
-from rumormill.ring.worker import Worker, WorkersAnswer
+from rumormill.discovery.schema.workers import WorkersAnswer
+from rumormill.ring.worker import Worker
 
 Test = Callable[[WorkersAnswer], bool]
 State = Literal["alive", "suspect", "gone"]

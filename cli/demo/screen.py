@@ -24,7 +24,8 @@ from rich.text import Text
 from rumormill.cli.demo.request_log import RequestLog, TimeBucket, figures, shares
 from rumormill.cli.demo.story import Act
 from rumormill.cli.demo.verdict import SYMBOLS, ActReport, DemoVerdict, Mark, Promise, duration
-from rumormill.ring.worker import Worker, WorkersAnswer
+from rumormill.discovery.schema.workers import WorkersAnswer
+from rumormill.ring.worker import Worker
 
 REDRAW_SECONDS = 0.25
 RECENT_SECONDS = 2.0

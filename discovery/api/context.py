@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from rumormill.discovery.api.event_log import EventLog
 from rumormill.discovery.api.metrics import prepare_metrics
+from rumormill.discovery.api.query_parsing import parse_wait
 from rumormill.discovery.api.watchers import Watchers
 from rumormill.discovery.commands import Commands
 from rumormill.discovery.http.connection_slots import Capacity
@@ -22,7 +23,6 @@ from rumormill.discovery.http.request import Request
 from rumormill.discovery.http.response import Prepared, prepare_json, refuse
 from rumormill.discovery.http.streams import ClientStream
 from rumormill.discovery.schema.answers import MemberRow, MembersAnswer
-from rumormill.discovery.schema.query_params import parse_wait
 from rumormill.discovery.view import (
     RoutingView,
     address_text,
@@ -41,7 +41,6 @@ COSTLY_SHARE: Final = 0.05
 """Of the loop's time, at most, for answers that are put together for each asking."""
 
 Q_co = TypeVar("Q_co", covariant=True)
-Send = Callable[[bytes], Awaitable[None]]
 
 
 @dataclass(slots=True)  # not frozen: that would cost a microsecond a request
@@ -52,17 +51,6 @@ class RequestContext(Generic[Q_co]):
     query: Q_co
     line: ClientStream
     """To notice that the caller hangs up while it waits."""
-
-
-@dataclass(frozen=True, slots=True)
-class EventStream:
-    """An answer without an end: what to send first, and then what to do until the caller goes."""
-
-    first: bytes
-    follow: Callable[[Send], Awaitable[None]]
-
-
-Response = Prepared | EventStream
 
 
 class RateLimitedCache:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import trio
 from msgspec import UNSET
 
-from rumormill.discovery.api.context import EVENTS, ApiContext, EventStream, RequestContext, Response, Send
+from rumormill.discovery.api.context import EVENTS, ApiContext, RequestContext
 from rumormill.discovery.api.ring_cache import known_service, routing_of
-from rumormill.discovery.http.response import prepare_json, refuse
+from rumormill.discovery.http.response import EventStream, Response, Send, prepare_json, refuse
 from rumormill.discovery.schema.answers import DrainAnswer, HealthAnswer, LeaveAnswer, LookupAnswer, ReloadAnswer
 from rumormill.discovery.schema.query_params import (
     AnyQuery,

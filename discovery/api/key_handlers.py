@@ -19,9 +19,9 @@ from typing import Any
 import msgspec
 import trio
 
-from rumormill.discovery.api.context import ApiContext, RequestContext, Response
+from rumormill.discovery.api.context import ApiContext, RequestContext
 from rumormill.discovery.commands import CommandRejected, KeysAnswer
-from rumormill.discovery.http.response import prepare_json, refuse
+from rumormill.discovery.http.response import Response, prepare_json, refuse
 from rumormill.discovery.schema.query_params import ForceQuery, KeyQuery, NoQuery
 
 SETTLING = 3.0

@@ -12,11 +12,11 @@ from typing import TypeVar
 
 import msgspec
 
-from rumormill.discovery.api.context import ApiContext, RequestContext, Response
+from rumormill.discovery.api.context import ApiContext, RequestContext
 from rumormill.discovery.api.ring_cache import known_service, only_service, routing_of
 from rumormill.discovery.api.ring_svg import draw
 from rumormill.discovery.commands import CommandRejected
-from rumormill.discovery.http.response import prepare, prepare_json, refuse
+from rumormill.discovery.http.response import Response, prepare, prepare_json, refuse
 from rumormill.discovery.schema.policies import (
     CanaryAnswer,
     CanaryBody,
@@ -29,21 +29,24 @@ from rumormill.discovery.schema.policies import (
     ZoneBody,
     canary_of,
     find,
+    preferred_zone,
     rollout_from,
     rollout_row,
     with_share,
+    workers_in_maintenance,
+)
+from rumormill.discovery.schema.policy_bodies import (
+    ALL_BASIS_POINTS,
+    CanaryPolicy,
+    Maintenance,
+    PolicyBody,
+    Rollout,
+    ZonePreference,
+    kind_of,
 )
 from rumormill.discovery.schema.query_params import CanaryQuery, ExplainQuery, NoQuery, RingQuery, ServiceQuery
 from rumormill.discovery.view import timestamp
-from rumormill.membership.policy import (
-    ALL_BASIS_POINTS,
-    Body,
-    CanaryPolicy,
-    Maintenance,
-    PolicyRecord,
-    Rollout,
-    ZonePreference,
-)
+from rumormill.membership.policy import PolicyRecord
 from rumormill.ring.explain import explain
 
 B = TypeVar("B", bound=msgspec.Struct)
@@ -144,8 +147,7 @@ async def maintenance(desk: ApiContext, call: RequestContext[ServiceQuery]) -> R
     desk.require_pool()
     service = call.query.service or only_service(desk)
     record = find(desk.commands.policies(), service, "maintenance")
-    named = record.body.workers if record and isinstance(record.body, Maintenance) else []
-    return prepare_json(MaintenanceAnswer(service, named))
+    return prepare_json(MaintenanceAnswer(service, workers_in_maintenance(record)))
 
 
 async def set_maintenance(desk: ApiContext, call: RequestContext[NoQuery]) -> Response:
@@ -162,8 +164,7 @@ async def zone(desk: ApiContext, call: RequestContext[ServiceQuery]) -> Response
     desk.require_pool()
     service = call.query.service or only_service(desk)
     record = find(desk.commands.policies(), service, "zone")
-    preferred = record.body.zone if record and isinstance(record.body, ZonePreference) else ""
-    return prepare_json(ZoneAnswer(service, preferred))
+    return prepare_json(ZoneAnswer(service, preferred_zone(record)))
 
 
 async def set_zone(desk: ApiContext, call: RequestContext[NoQuery]) -> Response:
@@ -179,7 +180,7 @@ async def set_zone(desk: ApiContext, call: RequestContext[NoQuery]) -> Response:
 
 async def history(desk: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
     changes = [
-        PolicyChange(record.counter, record.service, record.kind, record.writer, timestamp(record.at / 1000), text)
+        PolicyChange(record.counter, record.service, kind_of(record), record.writer, timestamp(record.at / 1000), text)
         for record, text in desk.commands.policy_history()
         if call.query.service in ("", record.service)
     ]
@@ -245,7 +246,7 @@ def _write_canary(desk: ApiContext, service: str, body: CanaryPolicy) -> PolicyR
     return _write(desk, service, body)
 
 
-def _write(desk: ApiContext, service: str, body: Body) -> PolicyRecord:
+def _write(desk: ApiContext, service: str, body: PolicyBody) -> PolicyRecord:
     try:
         return desk.commands.write_policy(service, body)
     except CommandRejected as error:

@@ -8,11 +8,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from rumormill.discovery.api.query_parsing import parse_query_untrusted
 from rumormill.discovery.api.routes import ROUTES, Route
 from rumormill.discovery.http.access import AccessControl
 from rumormill.discovery.http.request import Request
 from rumormill.discovery.http.response import RequestRejected, refuse
-from rumormill.discovery.schema.query_params import AnyQuery, parse_query_untrusted
+from rumormill.discovery.schema.query_params import AnyQuery
 
 Found = tuple[Route[Any], msgspec.Struct]
 

@@ -11,8 +11,9 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from rumormill.discovery.api import handlers, key_handlers, policy_handlers
-from rumormill.discovery.api.context import ApiContext, RequestContext, Response
+from rumormill.discovery.api.context import ApiContext, RequestContext
 from rumormill.discovery.commands import KeysAnswer, Status
+from rumormill.discovery.http.response import Response
 from rumormill.discovery.schema import answers, policies
 from rumormill.discovery.schema.answers import IndexAnswer, RouteRow
 from rumormill.discovery.schema.query_params import (
@@ -29,8 +30,8 @@ from rumormill.discovery.schema.query_params import (
     ServiceQuery,
     WorkersQuery,
 )
+from rumormill.discovery.schema.workers import WorkersAnswer
 from rumormill.ring.explain import Explanation
-from rumormill.ring.worker import WorkersAnswer
 
 Q = TypeVar("Q", bound=msgspec.Struct)
 

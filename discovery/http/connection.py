@@ -5,26 +5,28 @@ from __future__ import annotations
 import math
 import ssl
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 import trio
 
-from rumormill.discovery.api.context import ApiContext, EventStream, RequestContext, Response
-from rumormill.discovery.api.router import Router
+from rumormill.discovery.http.connection_slots import Capacity
 from rumormill.discovery.http.fair_scheduler import FairScheduler
 from rumormill.discovery.http.limits import Limits
 from rumormill.discovery.http.request import Request, RequestReader
 from rumormill.discovery.http.response import (
     CONNECTION_CLOSE,
     CONNECTION_KEEP,
+    EventStream,
     Prepared,
     RequestRejected,
+    Response,
     etag_matches,
     prepare_problem,
 )
-from rumormill.discovery.http.streams import READ, EpollMux
+from rumormill.discovery.http.streams import READ, ClientStream, EpollMux
 
 LINGER_READS: Final = 64
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -41,12 +43,15 @@ log = structlog.get_logger()
 class ServerState:
     """What all connections share."""
 
-    desk: ApiContext
-    router: Router
+    respond: Callable[[Request, ClientStream], Awaitable[Response]]
+    """What answers a request. It may raise :class:`RequestRejected`."""
     limits: Limits
+    capacity: Capacity
     turns: FairScheduler
     board: EpollMux
     counters: Counter[str]
+    closing: bool = False
+    """Whether each connection is to end after its present answer."""
     now: float = 0.0
     """Seconds, brought up to date at each sweep and by whoever comes when nobody is there: exact enough for deadlines,
     and free to read."""
@@ -139,20 +144,19 @@ class Connection:
         response = await self._respond(request)
         if isinstance(response, EventStream):
             try:
-                with endpoint.desk.capacity.wait(endpoint.now):
+                with endpoint.capacity.wait(endpoint.now):
                     await self._stream_events(response, head_only=request.method == b"HEAD")
                 return False
             except RequestRejected as refused:
                 response = refused.answer
-        keep = request.keep_alive and not endpoint.desk.room.closed
+        keep = request.keep_alive and not endpoint.closing
         await self._send(self._encode(request, response, keep=keep))
         return keep
 
     async def _respond(self, request: Request) -> Response:
         endpoint = self._endpoint
         try:
-            route, query = endpoint.router.find(request)
-            return await route.handler(endpoint.desk, RequestContext(request, query, self._line))
+            return await endpoint.respond(request, self._line)
         except RequestRejected as refused:
             endpoint.counters["requests_refused"] += 1
             return refused.answer

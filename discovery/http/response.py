@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -82,6 +83,20 @@ def prepare_problem(status: int, detail: str, hint: str, *, headers: tuple[tuple
     """A refusal: what is wrong in `detail`, what to do next in `hint`."""
     problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, hint=hint)
     return prepare(_encode(problem), status=status, media=PROBLEM_JSON, headers=headers)
+
+
+Send = Callable[[bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class EventStream:
+    """An answer without an end: what to send first, and then what to do until the caller disconnects."""
+
+    first: bytes
+    follow: Callable[[Send], Awaitable[None]]
+
+
+Response = Prepared | EventStream
 
 
 class RequestRejected(Exception):

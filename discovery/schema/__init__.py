@@ -1,1 +1,1 @@
-"""The shapes of requests and answers. Pure: structs that check what comes in and describe what goes out."""
+"""The JSON that the endpoint speaks, its query parameters, and policy bodies: pure structures without a server."""

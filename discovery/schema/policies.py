@@ -7,11 +7,20 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from rumormill.membership import policy
-from rumormill.membership.policy import ALL_BASIS_POINTS, CanaryPolicy, Maintenance, PolicyRecord, ZonePreference
+from rumormill.discovery.schema.policy_bodies import (
+    ALL_BASIS_POINTS,
+    CanaryPolicy,
+    Maintenance,
+    PolicyKind,
+    Rollout,
+    Share,
+    ZonePreference,
+    body_of,
+)
+from rumormill.membership.policy import PolicyRecord
 from rumormill.ring.worker import CanaryShare, RoutingPolicy
 
-NOTHING = CanaryPolicy([])
+NO_CANARY = CanaryPolicy([])
 ServiceName = Annotated[str, msgspec.Meta(max_length=128, description="May be left out where there is only one.")]
 
 
@@ -105,7 +114,7 @@ class PolicyChange(msgspec.Struct, frozen=True):
 
     index: int
     service: str
-    kind: policy.Kind
+    kind: PolicyKind
     writer: str
     at: str
     text: str
@@ -118,14 +127,27 @@ class HistoryAnswer(msgspec.Struct, frozen=True):
     changes: list[PolicyChange]
 
 
-def find(records: Iterable[PolicyRecord], service: str, kind: policy.Kind) -> PolicyRecord | None:
+def find(records: Iterable[PolicyRecord], service: str, kind: PolicyKind) -> PolicyRecord | None:
     """The record of one kind of one service."""
     return next((record for record in records if record.service == service and record.kind == kind), None)
 
 
 def canary_of(record: PolicyRecord | None) -> CanaryPolicy:
     """The canary in a record; one without candidates where there is none."""
-    return record.body if record is not None and isinstance(record.body, CanaryPolicy) else NOTHING
+    body = body_of(record) if record is not None else None
+    return body if isinstance(body, CanaryPolicy) else NO_CANARY
+
+
+def workers_in_maintenance(record: PolicyRecord | None) -> list[str]:
+    """The workers that a maintenance record names; none where there is no record."""
+    body = body_of(record) if record is not None else None
+    return body.workers if isinstance(body, Maintenance) else []
+
+
+def preferred_zone(record: PolicyRecord | None) -> str:
+    """The zone that a record prefers; empty for none."""
+    body = body_of(record) if record is not None else None
+    return body.zone if isinstance(body, ZonePreference) else ""
 
 
 def routing_policies(records: Iterable[PolicyRecord]) -> dict[str, RoutingPolicy]:
@@ -134,7 +156,7 @@ def routing_policies(records: Iterable[PolicyRecord]) -> dict[str, RoutingPolicy
     for record in records:
         held = policies.get(record.service, RoutingPolicy())
         index = max(held.index, record.counter)
-        match record.body:
+        match body_of(record):
             case CanaryPolicy(shares):
                 canary = [CanaryShare(share.release, share.share / ALL_BASIS_POINTS) for share in shares]
                 policies[record.service] = RoutingPolicy(index, canary, held.zone)
@@ -145,15 +167,15 @@ def routing_policies(records: Iterable[PolicyRecord]) -> dict[str, RoutingPolicy
     return policies
 
 
-def with_share(canary: CanaryPolicy, release: str, share: int) -> list[policy.Share]:
+def with_share(canary: CanaryPolicy, release: str, share: int) -> list[Share]:
     """The candidates with one release's share (basis points) changed, or the release added at the end."""
     if all(one.release != release for one in canary.shares):
-        return [*canary.shares, policy.Share(release, share)]
-    return [policy.Share(release, share) if one.release == release else one for one in canary.shares]
+        return [*canary.shares, Share(release, share)]
+    return [Share(release, share) if one.release == release else one for one in canary.shares]
 
 
-def rollout_from(row: RolloutRow) -> policy.Rollout:
-    return policy.Rollout(
+def rollout_from(row: RolloutRow) -> Rollout:
+    return Rollout(
         release=row.release,
         steps=[round(step * ALL_BASIS_POINTS) for step in row.steps],
         hold=row.hold,
@@ -167,7 +189,7 @@ def rollout_from(row: RolloutRow) -> policy.Rollout:
     )
 
 
-def rollout_row(rollout: policy.Rollout) -> RolloutRow:
+def rollout_row(rollout: Rollout) -> RolloutRow:
     return RolloutRow(
         release=rollout.release,
         steps=[step / ALL_BASIS_POINTS for step in rollout.steps],

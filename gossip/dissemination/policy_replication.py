@@ -6,6 +6,7 @@ What holds is the last writer's word (membership/policy.py); this file decides w
 
 * Nothing is written before the first sync: a counter that starts from nothing would lose to what the pool holds.
 * A counter far above our own is refused, but not before the first sync, when ours says nothing yet.
+* A body is opaque here. The schema given to this member says which bodies must not spread, and puts one in words.
 * With a policy key, only what it signed is believed (Ed25519 over the pool's label and the record).
 """
 
@@ -25,18 +26,15 @@ from rumormill.gossip.state import NodeState
 from rumormill.gossip.wire import PolicyMessage
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.policy import (
-    Body,
-    CanaryPolicy,
     InvalidPolicy,
-    Maintenance,
     PolicyRecord,
+    PolicySchema,
     SignedPolicy,
-    ZonePreference,
     encode_policy,
     policy_untrusted,
     precedence,
 )
-from rumormill.membership.record import COUNTER_LIMIT, MemberId
+from rumormill.membership.record import COUNTER_LIMIT, NO_SIGNATURE, MemberId, Signature
 
 MAX_HISTORY = 200
 """Changes remembered, as this member learned of them; older ones are forgotten."""
@@ -68,15 +66,15 @@ class PolicyKey:
     def can_sign(self) -> bool:
         return self._private is not None
 
-    def sign(self, cluster: str, encoded: bytes) -> bytes:
+    def sign(self, cluster: str, encoded: bytes) -> Signature:
         """Raises :class:`PolicyRefused` without the private half."""
         if self._private is None:
             raise PolicyRefused(
                 "policies of this pool are signed, and this sidecar can only check them; ask one with the private key"
             )
-        return self._private.sign(_signed_text(cluster, encoded))
+        return Signature(self._private.sign(_signed_text(cluster, encoded)))
 
-    def signed(self, cluster: str, encoded: bytes, signature: bytes) -> bool:
+    def signed(self, cluster: str, encoded: bytes, signature: Signature) -> bool:
         """Whether this key signed it, for this pool."""
         try:
             self._public.verify(signature, _signed_text(cluster, encoded))
@@ -99,6 +97,7 @@ class PolicyReplication:
         key: PolicyKey | None,
         joining: JoinProtocol,
         sync: AntiEntropy,
+        schema: PolicySchema,
         *,
         gone: Callable[[], bool],
     ) -> None:
@@ -107,6 +106,7 @@ class PolicyReplication:
         self._key = key
         self._join = joining
         self._anti_entropy = sync
+        self._schema = schema
         self._gone = gone
         self.history: deque[PolicyRecord] = deque(maxlen=MAX_HISTORY)
         """What was learned, oldest first, each with its writer and its writer's wall clock."""
@@ -114,10 +114,10 @@ class PolicyReplication:
     def remember(self, kept: Iterable[tuple[bytes, bytes]]) -> None:
         """Hold what an earlier life of ours knew: anything newer in the pool wins over it."""
         for encoded, signature in kept:
-            self._believe(self._read_untrusted(encoded, signature), quietly=True)
+            self._believe(self._read_untrusted(encoded, Signature(signature)), quietly=True)
 
-    def write(self, service: str, body: Body, at: int) -> PolicyRecord:
-        """Make this the pool's policy. ``at`` is wall time in milliseconds, for display.
+    def write(self, service: str, body: bytes, at: int) -> PolicyRecord:
+        """Make this the pool's policy: an encoded body. ``at`` is wall time in milliseconds, for display.
 
         Raises :class:`PolicyRefused`.
         """
@@ -129,10 +129,11 @@ class PolicyReplication:
             raise PolicyRefused("the pool's policy counter has run out: somebody wrote a policy that no sidecar would")
         record = PolicyRecord(service, counter, state.me.name, at, body)
         try:
+            self._schema.validate(record)
             encoded = encode_policy(record)
         except InvalidPolicy as error:
             raise PolicyRefused(str(error)) from None
-        signature = self._key.sign(state.cluster, encoded) if self._key else b""
+        signature = self._key.sign(state.cluster, encoded) if self._key else NO_SIGNATURE
         policy = policy_untrusted(encoded, signature)
         if state.table.policies.is_full_for(policy):
             raise PolicyRefused("the pool holds as many policies as it may; a pool has that many services by mistake")
@@ -165,9 +166,11 @@ class PolicyReplication:
             self._believe(policy, quietly=quietly)
         return policy.member_id
 
-    def _read_untrusted(self, encoded: bytes, signature: bytes) -> SignedPolicy | None:
+    def _read_untrusted(self, encoded: bytes, signature: Signature) -> SignedPolicy | None:
         try:
-            return policy_untrusted(encoded, signature)
+            policy = policy_untrusted(encoded, signature)
+            self._schema.validate(policy.record)
+            return policy
         except InvalidPolicy:
             self._state.counters["invalid_policy"] += 1
             return None
@@ -192,7 +195,7 @@ class PolicyReplication:
             return
         record = policy.record
         self.history.append(record)
-        state.record_event("policy", record.writer, f"{describe_policy(record)}, written at {record.writer}")
+        state.record_event("policy", record.writer, f"{self._schema.describe(record)}, written at {record.writer}")
         if not quietly:
             self._broadcast.announce(policy.member_id, wide=True)
         self._anti_entropy.table_changed()
@@ -201,16 +204,3 @@ class PolicyReplication:
         """The sender holds an older word: tell it the later one, once a period."""
         if self._state.throttle(held.member_id + sender.member_id, "answer", self._state.settings.period):
             self._state.send_encoded(sender, [self._broadcast.encoder.policy(held)])
-
-
-def describe_policy(record: PolicyRecord) -> str:
-    """One policy as a person would say it."""
-    of = f" of {record.service}" if record.service else ""
-    match record.body:
-        case CanaryPolicy(shares, rollout):
-            text = ", ".join(f"{share.release} {share.share / 100:g} %" for share in shares) or "none"
-            return f"canary{of}: {text}" + (f" (rollout of {rollout.release}: {rollout.state})" if rollout else "")
-        case Maintenance(workers):
-            return f"maintenance{of}: {', '.join(workers) or 'nobody'}"
-        case ZonePreference(zone):
-            return f"preferred zone{of}: {zone or 'none'}"

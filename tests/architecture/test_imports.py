@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,13 +16,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ring": set(),
     "gossip": {"membership"},
     "discovery": {"membership", "ring"},
-    "client": {"ring"},
+    "client": {"ring", "discovery"},
     "sidecar": {"gossip", "membership", "ring", "discovery"},
     "simulations": {"gossip", "membership", "ring", "discovery"},
     "cli": {"membership", "ring", "gossip", "discovery", "client", "sidecar", "simulations"},
 }
 SHELLS = {"gossip/udp/transport.py"}
-PURE = ["membership", "ring", "gossip", "discovery/view.py"]
+PURE = ["membership", "ring", "gossip", "discovery/schema", "discovery/view.py"]
 IMPURE = {"time", "socket", "trio", "anyio", "asyncio", "threading", "os", "secrets", "subprocess"}
 
 
@@ -48,10 +50,25 @@ def test_imports_go_one_way(room: str) -> None:
         assert rooms <= MAY_IMPORT[room] | {room}, path
 
 
-def test_the_lab_takes_only_the_view_from_discovery() -> None:
-    for path in sources("simulations"):
-        taken = {name for name in imports(path) if name.startswith("rumormill.discovery")}
-        assert taken <= {"rumormill.discovery.view"}, path
+MAY_TAKE_FROM_DISCOVERY = {
+    # The lab checks what callers see, and gives its nodes the policy bodies of the real sidecar.
+    "simulations": ("rumormill.discovery.view", "rumormill.discovery.schema."),
+    # The client reads the very structures that the endpoint writes, so the two cannot drift apart. The schema is pure.
+    "client": ("rumormill.discovery.schema.",),
+}
+
+
+@pytest.mark.parametrize("room", MAY_TAKE_FROM_DISCOVERY)
+def test_the_lab_and_the_client_take_only_pure_parts_of_discovery(room: str) -> None:
+    for path in sources(room):
+        taken = [name for name in imports(path) if name.startswith("rumormill.discovery")]
+        assert all(name.startswith(MAY_TAKE_FROM_DISCOVERY[room]) for name in taken), path
+
+
+def test_the_schema_loads_no_server() -> None:
+    program = "import sys, rumormill.discovery.schema.workers; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"trio", "httptools", "structlog", "rumormill.discovery.server"} & set(loaded)
 
 
 @pytest.mark.parametrize("place", PURE)

@@ -20,7 +20,8 @@ import trio.testing
 from anyio.from_thread import start_blocking_portal
 from limits import LIVENESS_LIMIT
 
-from rumormill.discovery import Access, DiscoveryServer
+from rumormill.discovery.http.access import Access
+from rumormill.discovery.server import DiscoveryServer
 from rumormill.membership.policy import PolicyRecord
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import Connectivity, Member, PoolView

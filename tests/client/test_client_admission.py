@@ -13,7 +13,8 @@ import pytest
 from rumormill.client.admission import READ_AGAIN
 from rumormill.client.topology import Topology, nothing_known, with_answer
 from rumormill.client.worker_selector import WorkerSelector
-from rumormill.ring import CanaryShare, Routing, RoutingPolicy, Worker, WorkersAnswer
+from rumormill.discovery.schema.workers import WorkersAnswer
+from rumormill.ring import CanaryShare, Routing, RoutingPolicy, Worker
 from rumormill.ring.admission import (
     FREE_PLACES,
     LEAST_PART,

@@ -12,7 +12,8 @@ import trio
 from stage import Stage, stage, stage_in_thread
 
 from rumormill.client import Pool, SyncPool, upstream
-from rumormill.membership.policy import ALL_BASIS_POINTS, CanaryPolicy, PolicyRecord, Share
+from rumormill.discovery.schema.policy_bodies import ALL_BASIS_POINTS, CanaryPolicy, Share, encode_body
+from rumormill.membership.policy import PolicyRecord
 from rumormill.ring import CanaryShare
 
 TASKS = 20
@@ -29,7 +30,8 @@ def key(number: int) -> str:
 
 async def steered(scene: Stage, share: float) -> None:
     """w2 and w3 run v2, and by the pool's policy that has this share of the keys."""
-    scene.policies = (PolicyRecord("embed", 1, "w0", 0, CanaryPolicy([Share("v2", round(share * ALL_BASIS_POINTS))])),)
+    body = CanaryPolicy([Share("v2", round(share * ALL_BASIS_POINTS))])
+    scene.policies = (PolicyRecord("embed", 1, "w0", 0, encode_body(body)),)
     for name in ("w2", "w3"):
         scene.change(name, release="v2")
     await scene.add_sidecar()

@@ -29,7 +29,8 @@ from rumormill.client.replay import checked_replay, why_not_replayable
 from rumormill.client.retries import MAX_RUNNING, Failure, RequestState, RetryDecision, failure_of
 from rumormill.client.topology import nothing_known, with_answer
 from rumormill.client.worker_selector import WorkerSelector
-from rumormill.ring import Routing, RoutingPolicy, Worker, WorkersAnswer
+from rumormill.discovery.schema.workers import WorkersAnswer
+from rumormill.ring import Routing, RoutingPolicy, Worker
 
 
 def worker(name: str, **changes: object) -> Worker:

@@ -18,8 +18,9 @@ from stage import DRAINING, SUSPECT, Stage, member, stage, until_true
 from rumormill.client import NoWorkersError, Pool, Topology
 from rumormill.client.snapshot import SavedTopology, save_snapshot
 from rumormill.discovery.http.connection_slots import Places
+from rumormill.discovery.schema.workers import WorkersAnswer
 from rumormill.membership.view import Connectivity, PoolView
-from rumormill.ring import Routing, RoutingPolicy, Worker, WorkersAnswer
+from rumormill.ring import Routing, RoutingPolicy, Worker
 
 
 async def until(pool: Pool, condition: Callable[[Topology], bool]) -> None:

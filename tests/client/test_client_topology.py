@@ -17,7 +17,8 @@ from rumormill.client.topology import (
     stale_voters,
     with_answer,
 )
-from rumormill.ring import Routing, RoutingPolicy, Worker, WorkersAnswer
+from rumormill.discovery.schema.workers import WorkersAnswer
+from rumormill.ring import Routing, RoutingPolicy, Worker
 
 NOTHING = nothing_known("embed")
 

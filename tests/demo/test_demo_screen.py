@@ -9,7 +9,8 @@ from rumormill.cli.demo.request_log import RequestLog, RequestOutcome, RequestSu
 from rumormill.cli.demo.screen import LiveScreen, PlainLog, Scene, draw, draw_verdict
 from rumormill.cli.demo.story import Act
 from rumormill.cli.demo.verdict import ActReport, DemoVerdict, TimePromise
-from rumormill.ring.worker import RoutingPolicy, Worker, WorkersAnswer
+from rumormill.discovery.schema.workers import WorkersAnswer
+from rumormill.ring.worker import RoutingPolicy, Worker
 
 
 def _text(drawing: RenderableType) -> str:

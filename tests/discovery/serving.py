@@ -15,11 +15,14 @@ import trio
 import trio.testing
 from limits import LIVENESS_LIMIT
 
-from rumormill.discovery import Access, DiscoveryServer, Limits, Status
 from rumormill.discovery.api.key_handlers import proof_text
-from rumormill.discovery.commands import CommandRejected, KeyRow, KeysAnswer
+from rumormill.discovery.commands import CommandRejected, KeyRow, KeysAnswer, Status
+from rumormill.discovery.http.access import Access
+from rumormill.discovery.http.limits import Limits
+from rumormill.discovery.schema.policy_bodies import PolicyBody, encode_body
+from rumormill.discovery.server import DiscoveryServer
 from rumormill.gossip.security.keyring import proof_of
-from rumormill.membership.policy import Body, InvalidPolicy, PolicyRecord, encode_policy
+from rumormill.membership.policy import InvalidPolicy, PolicyRecord, encode_policy
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import Connectivity, Member, MemberDetail, PoolView
 
@@ -141,12 +144,12 @@ class Sidecar:
     def policy_history(self) -> list[tuple[PolicyRecord, str]]:
         return [(record, f"{record.kind} of {record.service}") for record in self.written.values()]
 
-    def write_policy(self, service: str, body: Body) -> PolicyRecord:
+    def write_policy(self, service: str, body: PolicyBody) -> PolicyRecord:
         if self.refusal:
             raise CommandRejected(self.refusal, "ask again in a moment")
         counter = max((record.counter for record in self.written.values()), default=0) + 1
-        record = PolicyRecord(service, counter, "w1", 1_700_000_000_000, body)
         try:
+            record = PolicyRecord(service, counter, "w1", 1_700_000_000_000, encode_body(body))
             encode_policy(record)
         except InvalidPolicy as error:
             raise CommandRejected(str(error), "write it otherwise") from None

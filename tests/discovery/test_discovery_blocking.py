@@ -7,7 +7,7 @@ import trio
 from limits import LIVENESS_LIMIT
 from serving import PROCESS, THREE, Stream, member, pool, serving, until
 
-from rumormill.discovery import Limits
+from rumormill.discovery.http.limits import Limits
 from rumormill.membership.record import Liveness
 from rumormill.membership.view import Event
 

@@ -13,8 +13,8 @@ from limits import LIVENESS_LIMIT
 from serving import PROCESS, Serving, member, pool, serving, until
 from structlog.testing import capture_logs
 
-from rumormill.discovery import Limits
 from rumormill.discovery.http.connection_slots import Capacity, Places
+from rumormill.discovery.http.limits import Limits
 from rumormill.discovery.http.request import RequestReader
 from rumormill.discovery.http.response import RequestRejected
 

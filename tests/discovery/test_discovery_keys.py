@@ -8,7 +8,8 @@ import trio
 import trio.testing
 from serving import ONE_KEY, PROCESS, Answer, Serving, Sidecar, proven, serving
 
-from rumormill.discovery import Access, DiscoveryServer
+from rumormill.discovery.http.access import Access
+from rumormill.discovery.server import DiscoveryServer
 
 KEY = "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE="
 LAGGING = msgspec.structs.replace(ONE_KEY, unanswered=["w2"], settled=False)

@@ -12,8 +12,8 @@ import pytest
 import trio
 from serving import proven, serving
 
-from rumormill.discovery import Limits
 from rumormill.discovery.api.routes import ROUTES
+from rumormill.discovery.http.limits import Limits
 from rumormill.membership.view import Event
 
 ASKED = {

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from serving import PROCESS, THREE, WALL_OFFSET, member, pool, serving
 
-from rumormill.discovery import Access
+from rumormill.discovery.http.access import Access
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import Event, MemberDetail
 from rumormill.ring.routing import Routing

@@ -10,7 +10,7 @@ import trustme
 from limits import LIVENESS_LIMIT
 from serving import PROCESS, THREE, Sidecar, member, pool, until
 
-from rumormill.discovery import DiscoveryServer
+from rumormill.discovery.server import DiscoveryServer
 
 
 async def test_queries_block_and_hang_up_over_tls_and_plain_callers_do_no_harm():

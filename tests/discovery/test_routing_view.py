@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from serving import PROCESS, THREE, WALL_OFFSET, member, pool
 
+from rumormill.discovery.schema.workers import WorkersAnswer
 from rumormill.discovery.view import EMPTY_KEPT, Representation, RoutingView
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import Connectivity, PoolView
-from rumormill.ring.worker import WorkersAnswer
 
 
 def view_of(*views: PoolView) -> RoutingView:

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 from serving import THREE, Serving, member, pool, serving
 
+from rumormill.discovery.schema.policy_bodies import CanaryPolicy, Rollout, Share, ZonePreference, encode_body
 from rumormill.discovery.view import RoutingView
-from rumormill.membership.policy import CanaryPolicy, PolicyRecord, Rollout, Share, ZonePreference
+from rumormill.membership.policy import PolicyRecord
 
 
 async def put(endpoint: Serving, path: str, **body: Any) -> tuple[int, Any]:
@@ -145,7 +146,7 @@ async def test_maintenance_and_zone():
 
 
 def canary(counter: int, *shares: Share, rollout: Rollout | None = None) -> PolicyRecord:
-    return PolicyRecord("embed", counter, "w1", 0, CanaryPolicy(list(shares), rollout))
+    return PolicyRecord("embed", counter, "w1", 0, encode_body(CanaryPolicy(list(shares), rollout)))
 
 
 def test_a_policy_moves_index_and_digest_of_its_own_service_and_of_no_other():
@@ -154,7 +155,10 @@ def test_a_policy_moves_index_and_digest_of_its_own_service_and_of_no_other():
     view.update(pool(*members))
     before = {name: (view.index(name), view.service(name).routing_digest) for name in ("embed", "rank")}
     view.update(
-        pool(*members, policies=(canary(1, Share("v2", 500)), PolicyRecord("embed", 2, "w1", 0, ZonePreference("a"))))
+        pool(
+            *members,
+            policies=(canary(1, Share("v2", 500)), PolicyRecord("embed", 2, "w1", 0, encode_body(ZonePreference("a")))),
+        )
     )
     assert view.index("embed") == before["embed"][0] + 1
     assert view.service("embed").routing_digest != before["embed"][1]

@@ -26,9 +26,16 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from rumormill.discovery.schema.policy_bodies import (
+    POLICY_SCHEMA,
+    CanaryPolicy,
+    Maintenance,
+    Share,
+    ZonePreference,
+    encode_body,
+)
 from rumormill.gossip import KeyRing, Node, Profile, wire
 from rumormill.gossip.udp.transport import GossipTransport, bind_udp, boot_clock
-from rumormill.membership.policy import CanaryPolicy, Maintenance, Share, ZonePreference
 from rumormill.membership.record import Readiness
 
 CLUSTER = "golden"
@@ -104,6 +111,7 @@ class Pool:
         """A node under this key (its name, unless another is given)."""
         sock = self.sockets.enter_context(bind_udp(("127.0.0.1", port)))
         node = Node(
+            policy_schema=POLICY_SCHEMA,
             name=name or key,
             address=sock.getsockname(),
             cluster=CLUSTER,
@@ -146,10 +154,17 @@ async def live(pool: Pool) -> None:
         pool.start(name, seeds=("w1",))
     await trio.sleep(2.5)
     pool.tell(
-        "w2", lambda node, now: node.write_policy("embed", CanaryPolicy([Share("v2", 500)]), 1_700_000_000_000, now)
+        "w2",
+        lambda node, now: node.write_policy(
+            "embed", encode_body(CanaryPolicy([Share("v2", 500)])), 1_700_000_000_000, now
+        ),
     )
-    pool.tell("w3", lambda node, now: node.write_policy("embed", Maintenance(["w8"]), 1_700_000_000_000, now))
-    pool.tell("w4", lambda node, now: node.write_policy("embed", ZonePreference("a"), 1_700_000_000_000, now))
+    pool.tell(
+        "w3", lambda node, now: node.write_policy("embed", encode_body(Maintenance(["w8"])), 1_700_000_000_000, now)
+    )
+    pool.tell(
+        "w4", lambda node, now: node.write_policy("embed", encode_body(ZonePreference("a")), 1_700_000_000_000, now)
+    )
     pool.freeze("w4")  # sleeps through the death of w8
     pool.freeze("w8")  # silent, and its socket stays: three heartbeats are missed
     await trio.sleep(2.0)

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from msgspec import inspect
 
+from rumormill.discovery.schema import policy_bodies
 from rumormill.gossip import wire
 from rumormill.membership import policy
 from rumormill.membership.record import Record
@@ -59,17 +60,23 @@ TABLES = tables()
 
 # --- the page beside the code
 
+RAW: dict[type, str] = {
+    wire.PolicyMessage: "PolicyRecord",
+    policy.PolicyEnvelope: "CanaryPolicy or Maintenance or ZonePreference",
+}
+"""What the fields hold that one room carries for another to read."""
+
 
 def structs() -> dict[str, type]:
     """Everything that stands in a payload, by name: the messages, and the arrays inside them."""
     held: dict[str, type] = {}
-    waiting: list[Any] = [wire.Payload, Record, policy.PolicyRecord]
+    waiting: list[Any] = [wire.Payload, Record, *policy_bodies.PolicyBody.__args__]
     while waiting:
         kind = waiting.pop()
         held[kind.__name__] = kind
         for inner in inspect.type_info(kind).fields:  # type: ignore[attr-defined]
             waiting += [one for one in structs_in(inner.type) if one.__name__ not in held]
-    return held
+    return {**held, "PolicyRecord": policy.PolicyEnvelope}
 
 
 def structs_in(kind: inspect.Type) -> list[type]:
@@ -87,7 +94,7 @@ def type_text(kind: inspect.Type, owner: type) -> str:
     """A type in the words of the page."""
     match kind:
         case inspect.RawType():
-            return "PolicyRecord" if "Policy" in owner.__name__ else "Record"
+            return RAW.get(owner, "Record")
         case inspect.DictType():
             return f"map of {type_text(kind.key_type, owner)} to {type_text(kind.value_type, owner)}"
         case inspect.ListType():

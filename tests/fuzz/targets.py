@@ -12,9 +12,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from rumormill.discovery import Access, Limits
 from rumormill.discovery.api.router import Router
-from rumormill.discovery.http.access import AccessControl
+from rumormill.discovery.http.access import Access, AccessControl
+from rumormill.discovery.http.limits import Limits
 from rumormill.discovery.http.request import RequestReader
 from rumormill.discovery.http.response import RequestRejected
 from rumormill.gossip import InvalidKey, Node

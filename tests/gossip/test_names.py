@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from pools import everyone_holds, node, pool
 
+from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
 from rumormill.gossip import Node, Profile
 from rumormill.membership import Liveness, Readiness
 from rumormill.simulations import World
@@ -133,6 +134,7 @@ def test_two_pools_never_mix() -> None:
     def other_label(birth):  # type: ignore[no-untyped-def]
         label = "blue" if birth.name in ("n0", "n1", "n2") else "green"
         return Node(
+            policy_schema=POLICY_SCHEMA,
             name=birth.name,
             address=birth.address,
             cluster=label,

@@ -6,18 +6,18 @@ import msgspec
 import pytest
 from pools import node, pool
 
+from rumormill.discovery.schema.policy_bodies import (
+    CanaryPolicy,
+    Maintenance,
+    Rollout,
+    Share,
+    body_of,
+    encode_body,
+)
 from rumormill.gossip import Node
 from rumormill.gossip.dissemination.policy_replication import PolicyKey, PolicyRefused
 from rumormill.gossip.wire import MAX_DATAGRAM, PolicyMessage
-from rumormill.membership.policy import (
-    MAX_COUNTER_JUMP,
-    CanaryPolicy,
-    Maintenance,
-    PolicyRecord,
-    Rollout,
-    Share,
-    encode_policy,
-)
+from rumormill.membership.policy import MAX_COUNTER_JUMP, PolicyRecord, encode_policy
 from rumormill.simulations import LinkFault, RumormillFactory, World
 from rumormill.simulations.factories import NodeStart
 from rumormill.simulations.invariant_checker import InvariantChecker
@@ -25,14 +25,20 @@ from rumormill.simulations.invariant_checker import InvariantChecker
 
 def write(world: World, key: str, share: int, service: str = "embed") -> PolicyRecord:
     written: list[PolicyRecord] = []
-    body = CanaryPolicy([Share("v2", share)])
+    body = encode_body(CanaryPolicy([Share("v2", share)]))
     world.command(key, lambda member, now: written.append(node(world, key).write_policy(service, body, at=0, now=now)))
     return written[0]
 
 
+def share_of(record: PolicyRecord) -> int:
+    body = body_of(record)
+    assert isinstance(body, CanaryPolicy)
+    return body.shares[0].share
+
+
 def shares(world: World) -> dict[str, list[int]]:
     """By member: the shares it holds."""
-    return {key: [policy.body.shares[0].share for policy in node(world, key).view.policies] for key in world.running()}
+    return {key: [share_of(policy) for policy in node(world, key).view.policies] for key in world.running()}
 
 
 def all_hold(world: World, *expected: int) -> bool:
@@ -111,7 +117,9 @@ def test_a_pool_of_one_without_seeds_may_write() -> None:
 
 def test_a_leap_is_refused_and_counted_but_a_newcomer_believes_the_pool() -> None:
     world = pool(3)
-    far = encode_policy(PolicyRecord("embed", MAX_COUNTER_JUMP + 1, "n0", 0, CanaryPolicy([Share("v2", 1)])))
+    far = encode_policy(
+        PolicyRecord("embed", MAX_COUNTER_JUMP + 1, "n0", 0, encode_body(CanaryPolicy([Share("v2", 1)])))
+    )
     state = node(world, "n0")._state
     state.send(node(world, "n1")._state.me, PolicyMessage(msgspec.Raw(far)))
     world.command("n0", lambda member, now: None)
@@ -120,13 +128,19 @@ def test_a_leap_is_refused_and_counted_but_a_newcomer_believes_the_pool() -> Non
     assert node(world, "n1").counters["policy_leap"] == 1
 
 
-def test_garbage_in_a_policy_is_counted_and_dropped() -> None:
+GARBAGE = msgspec.msgpack.encode(["embed", 1, "n0", 0, ["canary", [["v2", 10_001]], None]])
+"""A record that merges, with a body that nobody could read."""
+
+
+@pytest.mark.parametrize("record", [b"\xc0", GARBAGE], ids=["no record", "no body"])
+def test_garbage_in_a_policy_is_counted_and_dropped(record: bytes) -> None:
     world = pool(3)
     state = node(world, "n0")._state
-    state.send(node(world, "n1")._state.me, PolicyMessage(msgspec.Raw(b"\xc0")))
+    state.send(node(world, "n1")._state.me, PolicyMessage(msgspec.Raw(record)))
     world.command("n0", lambda member, now: None)
     world.run(0.2)
     assert node(world, "n1").counters["invalid_policy"] == 1
+    assert shares(world)["n1"] == []
 
 
 KEY = PolicyKey.signing(bytes(range(32)))
@@ -193,7 +207,7 @@ def test_history_tells_who_wrote_what() -> None:
     world.run(0.5)
     write(world, "n2", 2500)
     world.run(0.5)
-    told = [(record.writer, record.body.shares[0].share) for record in node(world, "n0").policy_history()]
+    told = [(record.writer, share_of(record)) for record in node(world, "n0").policy_history()]
     assert told == [("n1", 500), ("n2", 2500)]
 
 
@@ -210,10 +224,11 @@ def test_the_largest_policy_fits_a_datagram() -> None:
     world.network.on_send = measure
     gates = ["x" * 290] * 3
     rollout = Rollout("v2", [100], 1.0, gates, "", "", 0, 0, "running")
-    body = CanaryPolicy([Share("v2", 100)], rollout)
+    body = encode_body(CanaryPolicy([Share("v2", 100)], rollout))
     world.command("n0", lambda member, now: node(world, "n0").write_policy("embed", body, at=2**52, now=now))
     world.run(0.5)
     assert [policy.body for policy in node(world, "n1").view.policies] == [body]
     assert 1000 < largest <= MAX_DATAGRAM
+    too_long = encode_body(Maintenance(["w" * 100 + str(n) for n in range(12)]))
     with pytest.raises(PolicyRefused, match="bytes"):
-        node(world, "n0").write_policy("embed", Maintenance(["w" * 100 + str(n) for n in range(12)]), 0, world.now)
+        node(world, "n0").write_policy("embed", too_long, 0, world.now)

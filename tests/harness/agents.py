@@ -26,7 +26,7 @@ import msgspec
 import trio
 from limits import LIVENESS_LIMIT
 
-from rumormill.ring.worker import WorkersAnswer
+from rumormill.discovery.schema.workers import WorkersAnswer
 
 COMMAND = (sys.executable, "-c", "from rumormill.cli.main import main; main()")
 Predicate = Callable[[WorkersAnswer], bool]

@@ -11,7 +11,7 @@ import trio
 from agents import Agent, Predicate, gone, has, pool, rumormill
 from limits import LIVENESS_LIMIT
 
-from rumormill.ring.worker import WorkersAnswer
+from rumormill.discovery.schema.workers import WorkersAnswer
 
 
 async def readiness(agent: Agent) -> tuple[int, str]:

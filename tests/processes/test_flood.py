@@ -23,6 +23,7 @@ import trio
 from agents import Agent, Worker, all_routable
 from limits import LIVENESS_LIMIT
 
+from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
 from rumormill.gossip import KeyRing, Node, Profile
 from rumormill.gossip.udp.transport import GossipTransport, bind_udp, boot_clock
 from rumormill.gossip.wire import (
@@ -59,6 +60,7 @@ class Fourth:
     def __init__(self, sock: socket.socket, victim: Address) -> None:
         self.victim = victim
         self.node = Node(
+            policy_schema=POLICY_SCHEMA,
             name="w4",
             address=sock.getsockname()[:2],
             cluster="tests",

@@ -17,6 +17,7 @@ import trio
 import trio.testing
 from limits import LIVENESS_LIMIT
 
+from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
 from rumormill.gossip import Node, Profile, ProtocolSettings
 from rumormill.gossip.udp.transport import DRAIN_CAP, GossipTransport, bind_udp, boot_clock, missing_options
 from rumormill.membership.record import Readiness
@@ -33,6 +34,7 @@ class Peer:
         self.sock = sock
         self.address = sock.getsockname()[:2]
         self.node = Node(
+            policy_schema=POLICY_SCHEMA,
             name=name,
             address=self.address,
             cluster="tests",

@@ -58,6 +58,7 @@ from rumormill.gossip.state import NodeState
 from rumormill.membership import Address, Liveness, MemberChange, MemberTable, merge, policy, table
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.policy import PolicyRecord, SignedPolicy
+from rumormill.membership.record import NO_SIGNATURE
 from rumormill.simulations import RumormillFactory, World, invariants, routing_invariants
 from rumormill.simulations.invariant_checker import InvariantChecker
 from rumormill.simulations.invariants import InvariantViolation
@@ -232,9 +233,9 @@ def stand_by_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy_replication, "policy_untrusted", shallow)
 
 
-def sign_as_another(self: PolicyReplication, service: str, body: policy.Body, at: int) -> PolicyRecord:
+def sign_as_another(self: PolicyReplication, service: str, body: bytes, at: int) -> PolicyRecord:
     record = PolicyRecord(service, self._state.table.policies.counter + 1, "n0", at, body)
-    self._take(policy.policy_untrusted(policy.encode_policy(record), b""), quietly=False)
+    self._take(policy.policy_untrusted(policy.encode_policy(record), NO_SIGNATURE), quietly=False)
     return record
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from rumormill.discovery.api.routes import Route
 from rumormill.discovery.http.response import PROBLEM_JSON, Problem
-from rumormill.ring.worker import WorkersAnswer
+from rumormill.discovery.schema.workers import WorkersAnswer
 
 Json = dict[str, Any]
 REF: Final = "#/components/schemas/{name}"
