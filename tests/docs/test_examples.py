@@ -1,6 +1,6 @@
 """What the pages have a reader type exists: verbs, options, routes, metrics, settings, and Python that Python reads.
 
-Whole walkthroughs are run by tests/architecture/test_walkthroughs.py and test_readme.py.
+Whole walkthroughs are run by tests/processes/test_walkthroughs.py.
 """
 
 from __future__ import annotations

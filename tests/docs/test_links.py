@@ -56,3 +56,10 @@ def test_the_code_names_pages_that_exist() -> None:
     for path in [*sources, ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / "ring" / "reference.mjs"]:
         for page in re.findall(r"docs/[\w/-]+\.md", path.read_text()):
             assert (ROOT / page).exists(), f"{path.relative_to(ROOT)} names {page}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_pages_name_files_that_exist(page: Path) -> None:
+    rooms = "|".join(room.parent.name for room in ROOT.glob("*/__init__.py"))
+    named = re.findall(rf"\b(?:tests|{rooms})/[\w/.]*\.(?:py|json|mjs)\b", page.read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
