@@ -1,11 +1,11 @@
-"""One worker's companion: reads its settings, checks its worker, and wires gossip and discovery into one process.
+"""The sidecar process: it reads the settings, checks its worker, and runs gossip and discovery in one process.
 
-This room is the shell of shells: it opens the sockets and files, hears the signals, and holds no rule of the protocol.
-Into it may come everything but client, cli and simulations. Others need :func:`load` (settings from flags, variables
-and TOML), :func:`run` (an agent's whole life) and the errors that stand in the way of either.
+This package opens the sockets and files and handles the signals. It holds no protocol rules. It may import every other
+package but client, cli and simulations. Others use :func:`load` (reads settings from flags, variables and TOML),
+:func:`run` (runs an agent from start to end) and the errors that both raise.
 """
 
-import rumormill.sidecar.log  # noqa: F401  first: it decides what structlog brings with it
+import rumormill.sidecar.log  # noqa: F401  must be first: it hides rich from structlog
 
 # isort: split
 from rumormill.sidecar.agent import run

@@ -1,8 +1,8 @@
-"""The agent's life: open the sockets, wire the parts together, run until told to go, drain, leave.
+"""The agent from start to end: open the sockets, build the parts, run, drain, leave.
 
-SIGTERM, SIGINT and ``POST /v1/leave`` all do the same: say *draining*, give callers ``--drain-time`` (less, where the
-worker's process ends before), say goodbye, end with code 0. A second signal ends the process at once, with code 128
-plus its number. SIGHUP and ``POST /v1/reload`` have the settings read again.
+SIGTERM, SIGINT and ``POST /v1/leave`` do the same. The agent announces *draining*, waits ``--drain-time`` (less if the
+worker's process ends earlier), leaves the pool, and exits with code 0. A second signal ends the process at once, with
+code 128 plus the signal number. SIGHUP and ``POST /v1/reload`` make the agent read its settings again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
@@ -28,19 +28,19 @@ from rumormill.gossip.security.credentials import Authority, Credential
 from rumormill.gossip.udp.transport import GossipTransport, boot_clock, missing_options
 from rumormill.membership.record import Readiness
 from rumormill.membership.view import Event
-from rumormill.sidecar.commands import SidecarCommands, profile_of
+from rumormill.sidecar.commands import SidecarCommands, StatusSources, profile_of
 from rumormill.sidecar.errors import NameTaken
 from rumormill.sidecar.identity import read_authority, read_identity
 from rumormill.sidecar.key_file import KeyFile, key_file_writer, read_key_file
 from rumormill.sidecar.line_writer import LineWriter
 from rumormill.sidecar.log import Log, monotonic, open_log
-from rumormill.sidecar.reload import InForce, Reloader, read_in_force
+from rumormill.sidecar.reload import Reloader, RuntimeConfig, read_runtime_config
 from rumormill.sidecar.secrets import read_policy_key
 from rumormill.sidecar.seeds import SeedResolver
 from rumormill.sidecar.settings import Settings
 from rumormill.sidecar.settings_values import HostPort
-from rumormill.sidecar.shared_worker import SharedWorker
-from rumormill.sidecar.snapshot import Remembered, SnapshotIgnored, read_snapshot_untrusted, snapshot_writer
+from rumormill.sidecar.shared_worker import SharedWorkerWatcher
+from rumormill.sidecar.snapshot import RestoredState, SnapshotIgnored, read_snapshot_untrusted, snapshot_writer
 from rumormill.sidecar.sockets import (
     Listener,
     bound_endpoint,
@@ -48,101 +48,101 @@ from rumormill.sidecar.sockets import (
     open_http_listeners,
     raise_file_limit,
 )
-from rumormill.sidecar.tls import CertificateKeeper
+from rumormill.sidecar.tls import CertificateReloader
 from rumormill.sidecar.wall_clock import WallClock
 from rumormill.sidecar.worker_check import WorkerCheck
-from rumormill.sidecar.worker_process import WorkerProcess, check_process
+from rumormill.sidecar.worker_process import WorkerProcess, check_worker_pid
 
-Names = tuple[Authority | None, Credential | None]
-GOING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-GOODBYE_SECONDS = 2.0
-"""How long a goodbye may take before the process ends without one."""
-WALL_CLOCK_SECONDS = 10.0
-"""Between looks at the wall clock while nothing happens."""
+PoolCredentials = tuple[Authority | None, Credential | None]
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LEAVE_TIMEOUT = 2.0
+"""Seconds to wait for the leave message to go out before the process ends without it."""
+CLOCK_CHECK_SECONDS = 10.0
+"""Seconds between checks of the wall clock. Every event checks it too."""
 
 
 def run(read: Callable[[], Settings]) -> None:
-    """Run an agent until it has left. ``read`` gives the settings, now and whenever they are to be read again.
+    """Run an agent until it has left the pool. ``read`` returns the settings; it is called again at each reload.
 
-    Raises :class:`rumormill.sidecar.AgentError` for what a person can put right.
+    Raises :class:`rumormill.sidecar.AgentError` for errors that an operator can fix.
     """
-    for number in GOING_SIGNALS:
-        signal.signal(number, _end_now)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the agent hears it: it ends no agent, at no time
+    for number in STOP_SIGNALS:
+        signal.signal(number, _exit_at_once)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # SIGHUP must never end an agent, even before it is handled
     settings = read()
-    log, lines = open_log(sys.stderr, member=settings.name)
+    log, log_writer = open_log(sys.stderr, member=settings.name)
     raise_file_limit()
     keys = read_key_file(settings.key_file) if settings.key_file else None
-    names = _names(settings)
-    in_force = read_in_force(settings)
-    check_process(settings)
+    credentials = _read_credentials(settings)
+    config = read_runtime_config(settings)
+    check_worker_pid(settings)
     with open_gossip_socket(settings.gossip, refusals=not settings.no_icmp_evidence) as sock:
-        in_force = replace(in_force, settings=_told(settings, sock))
+        config = replace(config, settings=_with_bound_port(settings, sock))
         log.info(
             "bound",
             monotonic=monotonic(),
             gossip=str(HostPort(*sock.getsockname()[:2])),
-            advertise=str(in_force.settings.reached_at),
+            advertise=str(config.settings.advertised_address),
         )
         for lost in missing_options(sock, refusals=not settings.no_icmp_evidence):
             log.warning("kernel", text=lost)
-        trio.run(_Agent(in_force, lambda: _told(read(), sock), sock, keys, names, log, lines).main)
+        trio.run(_Agent(config, lambda: _with_bound_port(read(), sock), sock, keys, credentials, log, log_writer).main)
 
 
-def _names(settings: Settings) -> Names:
-    """The pool's authority and what it issued to us, where there is one."""
+def _read_credentials(settings: Settings) -> PoolCredentials:
+    """The pool's authority and the credential it issued to this member; (None, None) without an authority."""
     if settings.ca_file is None or settings.identity_file is None:
         return None, None
     authority = read_authority(settings.ca_file)
     return authority, read_identity(settings.identity_file, settings.name, authority)
 
 
-def _end_now(number: int, _frame: object) -> NoReturn:
-    """What a signal does before the agent runs, and after the first one that asked it to go.
+def _exit_at_once(number: int, _frame: object) -> NoReturn:
+    """Handles a signal before the agent runs, and any signal after the first stop signal.
 
-    The kernel's own default would not do: it spares the first process of a container.
+    The kernel's default action is not enough: it does not end process 1 of a container.
     """
     os._exit(128 + number)
 
 
-def _told(settings: Settings, sock: socket.socket) -> Settings:
-    """The settings with the port the kernel chose, where none was chosen by the operator."""
-    told = settings.reached_at
-    port = told.port or sock.getsockname()[1]
-    return msgspec.structs.replace(settings, advertise=HostPort(told.host, port))
+def _with_bound_port(settings: Settings, sock: socket.socket) -> Settings:
+    """The settings with the advertised port filled in if the kernel chose it."""
+    advertised = settings.advertised_address
+    port = advertised.port or sock.getsockname()[1]
+    return msgspec.structs.replace(settings, advertise=HostPort(advertised.host, port))
 
 
 class _Agent:
-    """Everything of one run, and the order in which it comes and goes."""
+    """The parts of one agent, and the order in which they start and stop."""
 
     def __init__(
         self,
-        in_force: InForce,
+        config: RuntimeConfig,
         read: Callable[[], Settings],
         sock: socket.socket,
         keys: KeyFile | None,
-        names: Names,
+        credentials: PoolCredentials,
         log: Log,
-        lines: LineWriter,
+        log_writer: LineWriter,
     ) -> None:
-        self.in_force = in_force
-        """As it was at the start; :attr:`reloader` knows what is now."""
-        self.settings = settings = in_force.settings
+        self.config = config
+        """As it was at the start. :attr:`reloader` has the current one."""
+        self.settings = settings = config.settings
         self.sock = sock
         self.keys = keys
-        self.names = names
+        self.credentials = credentials
         self.log = log
-        self.lines = lines
+        self.log_writer = log_writer
         self.wall_clock = WallClock()
-        self.certificate = CertificateKeeper(in_force.certificate, log) if in_force.certificate else None
-        self.reloader = Reloader(in_force, read=read, apply=self._apply, keys=lambda: self.node.keyring, log=log)
+        self.certificate = CertificateReloader(config.certificate, log) if config.certificate else None
+        self.reloader = Reloader(config, read=read, apply=self._apply, keys=lambda: self.node.keyring, log=log)
         self.policy_key = read_policy_key(settings.policy_key) if settings.policy_key else None
-        self.silent = trio.Event()
-        """The node has left, or has stopped."""
-        self.going = trio.Event()
-        """Somebody or something has asked the agent to go."""
-        self.served = trio.Event()
-        self.hearing = trio.CancelScope()
+        self.gossip_stopped = trio.Event()
+        """Set when the node has left or stopped."""
+        self.stop_requested = trio.Event()
+        """Set by a signal, by ``POST /v1/leave``, or when the node stops by itself."""
+        self.endpoint_closed = trio.Event()
+        self.signal_scope = trio.CancelScope()
 
     async def main(self) -> None:
         if self.keys is None:
@@ -150,63 +150,74 @@ class _Agent:
         if self.settings.http_insecure and not self.settings.http.local:
             self.log.warning("insecure", text="the endpoint is not protected: anyone on the network can read it")
         listeners = await open_http_listeners(self.settings.http, self.certificate)
-        remembered = self._remembered()
-        self._wire(remembered)
-        # What was imported lives as long as the process. Left among the collector's business, it costs a pause of tens
-        # of milliseconds, in which no heartbeat leaves, each time the collector goes over everything.
+        restored = self._read_snapshot()
+        self._build_parts(restored)
+        # Imported modules live as long as the process. Unless they are frozen, each full garbage collection scans them
+        # and pauses the process for tens of milliseconds, in which no heartbeat leaves.
         gc.freeze()
         async with trio.open_nursery() as nursery:
-            for task in (self._gossip, self.contacts.run, self.check.run, self.keeper.run, self.key_keeper.run):
+            for task in self._background_tasks():
                 nursery.start_soon(task)
-            for task in (
-                self.worker_process.run,
-                self.reloader.hear_signals,
-                self.reloader.run,
-                self._watch_wall_clock,
-            ):
-                nursery.start_soon(task)
-            if self.certificate is not None:
-                nursery.start_soon(self.certificate.run)
-            nursery.start_soon(SharedWorker(self.node, self.companion.worker_shared).run)
-            await nursery.start(self._hear_signals)
+            await nursery.start(self._wait_for_signal)
             await nursery.start(self._serve, listeners)
-            await self.going.wait()
-            self.hearing.cancel()
-            if not self.silent.is_set():
-                await self._depart()
-            await self._close()
+            await self.stop_requested.wait()
+            self.signal_scope.cancel()
+            if not self.gossip_stopped.is_set():
+                await self._drain_and_leave()
+            await self._close_endpoint()
             nursery.cancel_scope.cancel()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.keeper.write_last)
-            nursery.start_soon(self.key_keeper.write_last)
+            nursery.start_soon(self.snapshot_writer.write_final)
+            nursery.start_soon(self.key_file_writer.write_final)
         if self.node.stopped:
-            raise NameTaken(self.node.stopped, "rumormill members, asked of any sidecar of the pool, shows who has it")
+            raise NameTaken(
+                self.node.stopped, "run `rumormill members` against another sidecar to see who has the name"
+            )
         self.log.info("ended")
 
-    def _wire(self, remembered: Remembered) -> None:
+    def _background_tasks(self) -> list[Callable[[], Awaitable[None]]]:
+        """What runs beside the endpoint until the agent ends."""
+        tasks: list[Callable[[], Awaitable[None]]] = [
+            self._gossip,
+            self.seed_resolver.run,
+            self.check.run,
+            self.snapshot_writer.run,
+            self.key_file_writer.run,
+            self.worker_process.run,
+            self.reloader.watch_signals,
+            self.reloader.run,
+            self._watch_wall_clock,
+            SharedWorkerWatcher(self.node, self.commands.shared_worker_changed).run,
+        ]
+        return tasks if self.certificate is None else [*tasks, self.certificate.run]
+
+    def _build_parts(self, restored: RestoredState) -> None:
         settings = self.settings
         rng = random.Random(secrets.randbits(128))
         process = secrets.token_hex(8)
-        self.node = self._new_node(rng, remembered)
+        self.node = self._new_node(rng, restored)
         self.transport = GossipTransport(self.node, self.sock, on_change=self._on_change, on_events=self._on_events)
-        self.companion = SidecarCommands(
+        self.commands = SidecarCommands(
             settings,
             node=self.node,
             transport=self.transport,
-            key_file_trouble=lambda: self.key_keeper.trouble,
             process=process,
             log=self.log,
-            going=self.going,
-            counters=self._counters,
-            reloader=self.reloader,
-            certificate=self.certificate,
-            worker_process=lambda: self.worker_process.about,
+            stop_requested=self.stop_requested,
+            reload=self.reloader.request,
+            sources=StatusSources(
+                counters=self._counters,
+                key_file_trouble=lambda: self.key_file_writer.trouble,
+                settings_trouble=lambda: self.reloader.trouble,
+                worker_process=lambda: self.worker_process.state_text,
+                certificate=self.certificate,
+            ),
         )
         self.server = DiscoveryServer(
-            commands=self.companion,
+            commands=self.commands,
             process=process,
             wall_offset=self.wall_clock.offset,
-            access=self.in_force.access,
+            access=self.config.access,
             sealed=self.keys is not None,
             rng=rng,
         )
@@ -215,9 +226,9 @@ class _Agent:
             settings.worker_check,
             period=settings.worker_check_period,
             timeout=settings.worker_check_timeout,
-            on_change=self.companion.worker_is,
-            on_failure=self.companion.worker_failed,
-            on_miss=self.companion.check_missed,
+            on_change=self.commands.readiness_changed,
+            on_failure=self.commands.worker_failed,
+            on_miss=self.commands.check_missed,
         )
         self.worker_process = WorkerProcess(
             (settings.worker_pid, settings.worker_pid_file),
@@ -225,10 +236,10 @@ class _Agent:
             on_end=self.check.process_ended,
             on_event=lambda text: self._on_events([Event(boot_clock(), "process", settings.name, text)]),
         )
-        self._wire_memory(rng, remembered)
+        self._build_writers(rng, restored)
 
-    def _apply(self, new: InForce) -> None:
-        """Put new settings into force, where they can change."""
+    def _apply(self, new: RuntimeConfig) -> None:
+        """Hand changed settings to the parts that can change while the agent runs."""
         self.settings = settings = new.settings
         self.check.configure(
             settings.worker,
@@ -236,28 +247,28 @@ class _Agent:
             period=settings.worker_check_period,
             timeout=settings.worker_check_timeout,
         )
-        self.worker_process.follow((settings.worker_pid, settings.worker_pid_file))
+        self.worker_process.set_source((settings.worker_pid, settings.worker_pid_file))
         self.server.admit(new.access)
         if self.certificate is not None and new.certificate is not None:
             self.certificate.replace(new.certificate)
-        self.companion.reconfigure(settings)
+        self.commands.reconfigure(settings)
 
     def _counters(self) -> dict[str, int]:
         http = {f"http_{name}": value for name, value in self.server.counters.items()}
-        return {**self.transport.counters, **http, "log_lines_dropped": self.lines.dropped}
+        return {**self.transport.counters, **http, "log_lines_dropped": self.log_writer.dropped}
 
-    def _new_node(self, rng: random.Random, remembered: Remembered) -> Node:
+    def _new_node(self, rng: random.Random, restored: RestoredState) -> Node:
         settings = self.settings
         return Node(
             policy_schema=POLICY_SCHEMA,
             name=settings.name,
-            address=(settings.reached_at.host, settings.reached_at.port),
+            address=(settings.advertised_address.host, settings.advertised_address.port),
             cluster=settings.cluster,
             profile=profile_of(settings, Readiness.STARTING),
             keyring=self.keys.ring if self.keys else None,
             key_version=self.keys.version if self.keys else 0,
-            authority=self.names[0],
-            credential=self.names[1],
+            authority=self.credentials[0],
+            credential=self.credentials[1],
             rng=rng,
             token_bytes=os.urandom,
             now=boot_clock(),
@@ -267,15 +278,15 @@ class _Agent:
                 probation=settings.probation,
             ),
             policy_key=self.policy_key,
-            policies=remembered.policies,
-            generation=remembered.generation + 1,
+            policies=restored.policies,
+            generation=restored.generation + 1,
         )
 
-    def _wire_memory(self, rng: random.Random, remembered: Remembered) -> None:
+    def _build_writers(self, rng: random.Random, restored: RestoredState) -> None:
         settings, node = self.settings, self.node
-        self.contacts = SeedResolver(
+        self.seed_resolver = SeedResolver(
             settings.join,
-            remembered.addresses,
+            restored.addresses,
             family=self.sock.family,
             loopback=settings.gossip.loopback,
             rng=rng,
@@ -283,103 +294,103 @@ class _Agent:
             joined=lambda: node.joined,
             on_trouble=lambda seed, why: self.log.warning("join", seed=str(seed), trouble=why),
         )
-        self.keeper = snapshot_writer(
+        self.snapshot_writer = snapshot_writer(
             settings.snapshot,
             settings.name,
             settings.cluster,
             lambda: (node.generation, node.addresses(), node.policies),
-            remembered.addresses,
-            self._warn,
+            restored.addresses,
+            self._log_snapshot_trouble,
         )
-        self.keys_held = self._key_content()  # what the keeper last heard of: few events are about keys
-        self.key_keeper = key_file_writer(
-            settings.key_file, self._key_content, self._warn_of_keys, self._key_file_written
+        self.last_key_file = self._current_key_file()  # compared at each event, to see whether the keys changed
+        self.key_file_writer = key_file_writer(
+            settings.key_file, self._current_key_file, self._log_key_file_trouble, self._key_file_written
         )
 
-    def _remembered(self) -> Remembered:
+    def _read_snapshot(self) -> RestoredState:
         settings = self.settings
         if settings.snapshot is None:
-            return Remembered()
+            return RestoredState()
         try:
             return read_snapshot_untrusted(settings.snapshot, settings.name, settings.cluster)
         except SnapshotIgnored as error:
-            self._warn(f"{settings.snapshot} {error}; starting without it")
-            return Remembered()
+            self._log_snapshot_trouble(f"{settings.snapshot} {error}; starting without it")
+            return RestoredState()
 
-    def _key_content(self) -> KeyFile | None:
+    def _current_key_file(self) -> KeyFile | None:
         ring = self.node.keyring
         return KeyFile(ring, self.node.key_version) if ring else None
 
-    def _warn_of_keys(self, trouble: str) -> None:
+    def _log_key_file_trouble(self, trouble: str) -> None:
         self.log.error("key file", trouble=trouble)
 
     def _key_file_written(self, file: KeyFile) -> None:
         self.log.info("key file", version=file.version, keys=list(file.ring.names))
 
-    def _warn(self, trouble: str) -> None:
+    def _log_snapshot_trouble(self, trouble: str) -> None:
         self.log.warning("snapshot", trouble=trouble)
 
     def _on_change(self) -> None:
         self.server.pool_changed()
-        self.companion.hear_policy(self.node.policy_records)
-        self.keeper.changed()
+        self.commands.policies_changed(self.node.policy_records)
+        self.snapshot_writer.notify_changed()
 
-    def _look_at_wall_clock(self) -> None:
-        """Have events carry the time that the log does, also after somebody has set the clock."""
-        if moved := self.wall_clock.moved():
+    def _check_wall_clock(self) -> None:
+        """Keep the times of events equal to those of the log after somebody has set the clock."""
+        if moved := self.wall_clock.measure_step():
             self.log.info("clock", text=f"the wall clock was set by {moved:+.1f} s")
             self.server.set_wall_offset(self.wall_clock.offset)
 
     async def _watch_wall_clock(self) -> None:
         while True:
-            await trio.sleep(WALL_CLOCK_SECONDS)
-            self._look_at_wall_clock()
+            await trio.sleep(CLOCK_CHECK_SECONDS)
+            self._check_wall_clock()
 
     def _on_events(self, events: Sequence[Event]) -> None:
-        self._look_at_wall_clock()
+        self._check_wall_clock()
         self.server.publish_events(events)
-        if (keys := self._key_content()) != self.keys_held:
-            self.keys_held = keys
-            self.key_keeper.changed()
+        if (keys := self._current_key_file()) != self.last_key_file:
+            self.last_key_file = keys
+            self.key_file_writer.notify_changed()
         for event in events:
             log = self.log.warning if event.kind == "period" else self.log.info
             log(event.kind, monotonic=monotonic(), who=event.member, text=event.text)
 
     async def _gossip(self) -> None:
         await self.transport.run()
-        self.silent.set()
-        self.going.set()
+        self.gossip_stopped.set()
+        self.stop_requested.set()
 
     async def _serve(
         self, listeners: Sequence[Listener], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         self.log.info("serving", monotonic=monotonic(), http=str(bound_endpoint(listeners[0])))
         await self.server.serve(listeners, task_status=task_status)
-        self.served.set()
+        self.endpoint_closed.set()
 
-    async def _hear_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """The first signal asks the agent to go. After it, or when the agent goes anyway, a signal ends it now."""
-        with self.hearing, trio.open_signal_receiver(*GOING_SIGNALS) as signals:
+    async def _wait_for_signal(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The first signal makes the agent drain and leave. Once it is leaving, a signal ends it at once."""
+        with self.signal_scope, trio.open_signal_receiver(*STOP_SIGNALS) as signals:
             task_status.started()
             number = await anext(signals)
             self.log.info("signal", signal=signal.Signals(number).name)
-            self.going.set()
+            self.stop_requested.set()
 
-    async def _depart(self) -> None:
-        """Drain, then say goodbye, and wait until it has been said."""
-        self.companion.drain()
+    async def _drain_and_leave(self) -> None:
+        """Drain, then leave the pool, and wait until the leave message has gone out."""
+        self.commands.drain()
         with trio.move_on_after(self.settings.drain_time):
-            await self.check.wait_gone()
+            await self.check.wait_worker_gone()
         self.node.leave(boot_clock())
         self.transport.poke()
-        with trio.move_on_after(GOODBYE_SECONDS) as goodbye:
-            await self.silent.wait()
-        if goodbye.cancelled_caught:
+        with trio.move_on_after(LEAVE_TIMEOUT) as leaving:
+            await self.gossip_stopped.wait()
+        if leaving.cancelled_caught:
             self.log.warning("goodbye was not said in time")
 
-    async def _close(self) -> None:
+    async def _close_endpoint(self) -> None:
         self.server.close()
-        with trio.move_on_after(GOODBYE_SECONDS):
-            await self.served.wait()
+        with trio.move_on_after(LEAVE_TIMEOUT):
+            await self.endpoint_closed.wait()
         if (path := self.settings.http.path) is not None:
             path.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
-"""One worker's companion: what it says of its worker, and what the discovery endpoint may ask of it.
+"""The sidecar's side of the discovery endpoint: its commands and its status, and the worker's readiness.
 
-What the pool is told (readiness) has three sources: the worker check, the operator's wish to drain, and the pool's
-policy, which may keep this worker in maintenance. Draining wins while it lasts; what the check finds meanwhile is
-remembered and told when draining ends.
+The announced readiness has three sources: the worker check, the operator's drain command, and the pool's maintenance
+policy. While the worker drains or is in maintenance, the pool is told *draining*. The result of the check is kept, and
+announced when draining ends.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import trio
@@ -28,27 +28,25 @@ from rumormill.membership.record import InstanceId, Liveness, Readiness
 from rumormill.membership.view import MemberDetail, PoolView
 from rumormill.ring.worker import ReadinessWord
 from rumormill.sidecar.log import Log, monotonic
-from rumormill.sidecar.reload import Reloader
 from rumormill.sidecar.settings import Settings
-from rumormill.sidecar.shared_worker import sharing
-from rumormill.sidecar.tls import CertificateKeeper
+from rumormill.sidecar.shared_worker import members_sharing_worker
+from rumormill.sidecar.tls import CertificateReloader
 
-PERIODS_NAMED = 8
-_WORDS: Mapping[Readiness, ReadinessWord] = {
+MAX_PERIODS_LISTED = 8
+"""Members with another heartbeat period that the status names."""
+READINESS_WORDS: Mapping[Readiness, ReadinessWord] = {
     Readiness.STARTING: "starting",
     Readiness.PASSING: "passing",
     Readiness.WARNING: "warning",
     Readiness.CRITICAL: "critical",
     Readiness.DRAINING: "draining",
 }
-
-
-MISSES_TOLD = 16
-"""Different reasons that are logged before the worker's readiness changes again."""
+MAX_LOGGED_MISSES = 16
+"""Distinct reasons for missed checks that are logged between two changes of the worker's readiness."""
 
 
 def profile_of(settings: Settings, readiness: Readiness) -> Profile:
-    """What a sidecar with these settings says of a worker in this state."""
+    """The profile that a sidecar with these settings announces for a worker in this state."""
     return Profile(
         service=settings.service,
         url=settings.worker_url,
@@ -60,8 +58,18 @@ def profile_of(settings: Settings, readiness: Readiness) -> Profile:
     )
 
 
+class StatusSources(NamedTuple):
+    """The parts of the agent that only the status reads."""
+
+    counters: Callable[[], Mapping[str, int]]
+    key_file_trouble: Callable[[], str]
+    settings_trouble: Callable[[], str]
+    worker_process: Callable[[], str]
+    certificate: CertificateReloader | None
+
+
 class SidecarCommands:
-    """Implements :class:`rumormill.discovery.Commands`, and hears of the worker check."""
+    """Implements :class:`rumormill.discovery.Commands`. The worker check reports to it."""
 
     def __init__(
         self,
@@ -69,123 +77,120 @@ class SidecarCommands:
         *,
         node: Node,
         transport: GossipTransport,
-        key_file_trouble: Callable[[], str],
         process: str,
         log: Log,
-        going: trio.Event,
-        counters: Callable[[], Mapping[str, int]],
-        reloader: Reloader,
-        certificate: CertificateKeeper | None,
-        worker_process: Callable[[], str],
+        stop_requested: trio.Event,
+        reload: Callable[[], None],
+        sources: StatusSources,
     ) -> None:
         self._settings = settings
         self._node = node
         self._transport = transport
-        self._key_file_trouble = key_file_trouble
         self._process = process
         self._log = log
-        self._going = going
-        self._counters = counters
-        self._reloader = reloader
-        self._certificate = certificate
-        self._worker_process = worker_process
-        self._worker = Readiness.STARTING
-        self._why = "the worker has not answered its check yet"
-        self._misses_told: set[str] = set()
-        """Reasons of missed checks in the log since the readiness last changed."""
+        self._stop_requested = stop_requested
+        self._reload = reload
+        self._sources = sources
+        self._worker_readiness = Readiness.STARTING
+        self._readiness_reason = "the worker has not answered its check yet"
+        self._logged_misses: set[str] = set()
+        """Reasons logged since the readiness last changed."""
         self._draining = False
         self._in_maintenance = False
 
     @property
     def readiness(self) -> Readiness:
-        """What the pool is told, once any probation is over."""
-        return Readiness.DRAINING if self._draining or self._in_maintenance else self._worker
+        """The readiness the pool is told, once any probation is over."""
+        return Readiness.DRAINING if self._draining or self._in_maintenance else self._worker_readiness
 
-    def hear_policy(self, policies: Sequence[PolicyRecord]) -> None:
-        """The pool's policies may have changed: perhaps operators keep this worker out of new work."""
+    def policies_changed(self, policies: Sequence[PolicyRecord]) -> None:
+        """Check whether the pool's policy now puts this worker in maintenance, or takes it out."""
         record = find(policies, self._settings.service, "maintenance")
         wanted = self._settings.name in workers_in_maintenance(record)
         if wanted != self._in_maintenance:
             self._in_maintenance = wanted
             self._log.info("maintenance", on=wanted)
-            self._tell()
+            self._announce()
 
     def policies(self) -> Sequence[PolicyRecord]:
-        """The pool's policies, read now."""
+        """The pool's current policies."""
         return self._node.policy_records
 
     def policy_history(self) -> Sequence[tuple[PolicyRecord, str]]:
-        """The last policies learned here, oldest first, each with its words."""
+        """The last policies learned here, oldest first, each with its description."""
         return [(record, describe_policy(record)) for record in self._node.policy_history()]
 
     def write_policy(self, service: str, body: PolicyBody) -> PolicyRecord:
-        """Make this the pool's policy."""
+        """Make this the pool's policy. Raises :class:`CommandRejected`."""
         try:
             record = self._node.write_policy(service, encode_body(body), round(time.time() * 1000), boot_clock())
         except (PolicyRefused, InvalidPolicy) as error:
-            raise CommandRejected(str(error), "rumormill status shows how this sidecar stands to its pool") from None
+            raise CommandRejected(
+                str(error), "`rumormill status` shows whether this sidecar is part of its pool"
+            ) from None
         self._transport.poke()
         return record
 
     def worker_failed(self) -> None:
-        """A worker that was ready has ended, refused or answered wrongly; one that is only silent may be busy."""
+        """A ready worker has exited, refused a connection, or given a wrong answer. Silence alone does not count: the
+        worker may be busy."""
         self._node.worker_failed(boot_clock())
 
-    def worker_shared(self, others: Sequence[str]) -> None:
-        """Other members name this worker's URL as theirs; nobody does any more where there are none."""
+    def shared_worker_changed(self, others: Sequence[str]) -> None:
+        """Report which other members announce this worker's URL; none when that has ended."""
         names, url = [self._settings.name, *others], self._settings.worker_url
         if others:
             self._log.warning("shared worker", url=url, members=names, text=shared_in_words(names, url))
         else:
             self._log.info("shared worker", url=url, members=names, text="no other member names this worker any more")
 
-    def worker_is(self, readiness: Readiness, why: str) -> None:
-        """The worker check has concluded something."""
-        self._worker = readiness
-        self._misses_told.clear()
-        self._why = f"the worker is {readiness.word}: {why}"
+    def readiness_changed(self, readiness: Readiness, why: str) -> None:
+        """The worker check reports a new readiness."""
+        self._worker_readiness = readiness
+        self._logged_misses.clear()
+        self._readiness_reason = f"the worker is {readiness.word}: {why}"
         log = self._log.warning if readiness is Readiness.CRITICAL else self._log.info
         log("worker", monotonic=monotonic(), readiness=readiness.word, why=why)
-        self._tell()
+        self._announce()
 
     def check_missed(self, why: str) -> None:
-        """A check was missed, for another reason than the one before it. A worker that answers now this and now that
-        writes each reason to the log once."""
-        if not self._worker.routable:
-            self._why = f"the worker is {self._worker.word}: {why}"
-        if why not in self._misses_told and len(self._misses_told) < MISSES_TOLD:
-            self._misses_told.add(why)
+        """A check was missed, for another reason than the previous one. Each reason is logged once, so that a worker
+        whose answers alternate does not fill the log."""
+        if not self._worker_readiness.routable:
+            self._readiness_reason = f"the worker is {self._worker_readiness.word}: {why}"
+        if why not in self._logged_misses and len(self._logged_misses) < MAX_LOGGED_MISSES:
+            self._logged_misses.add(why)
             self._log.warning("check", monotonic=monotonic(), why=why)
 
     def drain(self) -> None:
-        """Take this worker out of new work."""
+        """Stop new work for this worker."""
         if not self._draining:
             self._draining = True
             self._log.info("draining")
-            self._tell()
+            self._announce()
 
     def undrain(self) -> None:
-        """Put it back as soon as its check passes. Refused silently once leaving has begun: that is for good."""
-        if self._draining and not self._going.is_set():
+        """Allow new work again as soon as the check passes. Does nothing once the sidecar is leaving."""
+        if self._draining and not self._stop_requested.is_set():
             self._draining = False
             self._log.info("undrained")
-            self._tell()
+            self._announce()
 
     def reload(self) -> None:
-        """Have the settings read again, as a SIGHUP does."""
-        self._reloader.ask()
+        """Read the settings again, as SIGHUP does."""
+        self._reload()
 
     def reconfigure(self, settings: Settings) -> None:
-        """Say of the worker what these settings say of it."""
+        """Announce the worker as these settings describe it."""
         self._settings = settings
-        self._tell()
+        self._announce()
 
     def leave(self) -> None:
-        """Begin to leave the pool for good: drains first, as a SIGTERM does."""
-        self._going.set()
+        """Drain, leave the pool and end, as SIGTERM does."""
+        self._stop_requested.set()
 
     def keys(self) -> KeysAnswer:
-        """Who holds which key, as far as has been heard; goes on asking."""
+        """Which members hold which key, as far as they have answered. Asks the others again."""
         audit = self._node.audit_keys(boot_clock())
         self._transport.poke()
         ours = self._node.keyring.names if self._node.keyring else ()
@@ -198,101 +203,107 @@ class SidecarCommands:
             unanswered=list(audit.unanswered),
             behind=list(audit.behind),
             settled=audit.settled,
-            file=self._key_file_trouble(),
+            file=self._sources.key_file_trouble(),
         )
 
     def proves_key(self, proof: bytes, text: bytes) -> bool:
-        """Whether whoever said this holds one of our keys. In plaintext there is none, and nothing to protect."""
+        """Whether the sender of this text holds one of our keys. Always true in a plaintext pool: it has no keys."""
         ring = self._node.keyring
         return ring is None or ring.proves(proof, text)
 
     def install_key(self, text: str) -> None:
-        """Accept one more key, everywhere."""
-        ring = self._ring()
+        """Make every member accept one more key."""
+        ring = self._require_ring()
         try:
             key = parse_key(text.strip())
         except InvalidKey as error:
-            raise CommandRejected(f"the key {error}", "rumormill keys generate makes one") from None
+            raise CommandRejected(f"the key {error}", "make one with `rumormill keys generate`") from None
         if key not in ring.keys and key_id_of(key) in map(key_id_of, ring.keys):
-            raise CommandRejected("the key looks on the wire like one that is in use", "generate another")
+            raise CommandRejected("the key has the same id as a key in use", "generate another key")
         try:
-            self._change(ring, ring.with_key(key))
+            self._change_ring(ring, ring.with_key(key))
         except InvalidKey as error:
-            raise CommandRejected(str(error), "remove one that is no longer used: rumormill keys list") from None
+            raise CommandRejected(str(error), "remove an unused key first; `rumormill keys list` shows them") from None
 
     def use_key(self, key_id: str) -> None:
-        """Seal with this key from now on, everywhere."""
-        ring = self._ring()
-        self._change(ring, ring.with_primary(self._key(ring, key_id)))
+        """Make every member seal with this key."""
+        ring = self._require_ring()
+        self._change_ring(ring, ring.with_primary(self._require_key(ring, key_id)))
 
     def remove_key(self, key_id: str) -> None:
-        """Accept this key no longer, anywhere."""
-        ring = self._ring()
+        """Make every member stop accepting this key."""
+        ring = self._require_ring()
         try:
-            self._change(ring, ring.without_key(self._key(ring, key_id)))
+            self._change_ring(ring, ring.without_key(self._require_key(ring, key_id)))
         except InvalidKey as error:
-            raise CommandRejected(str(error), "rumormill keys use OTHER first") from None
+            raise CommandRejected(str(error), "make another key primary first: `rumormill keys use OTHER`") from None
 
-    def _ring(self) -> KeyRing:
+    def _require_ring(self) -> KeyRing:
         ring = self._node.keyring
         if ring is None:
-            raise CommandRejected("this pool gossips in plaintext", "start every member with --key-file to seal it")
+            raise CommandRejected(
+                "this pool gossips in plaintext and has no keys", "start every member with --key-file to seal gossip"
+            )
         return ring
 
-    def _key(self, ring: KeyRing, key_id: str) -> bytes:
+    def _require_key(self, ring: KeyRing, key_id: str) -> bytes:
         key = ring.key_named(key_id)
         if key is None:
-            raise CommandRejected(f"there is no key {key_id} here", f"there are {', '.join(ring.names)}")
+            raise CommandRejected(f"this sidecar has no key {key_id}", f"its keys are {', '.join(ring.names)}")
         return key
 
-    def _change(self, before: KeyRing, after: KeyRing) -> None:
-        """A step that changes nothing still makes the ring everyone's where it had come from files alone."""
+    def _change_ring(self, before: KeyRing, after: KeyRing) -> None:
+        """Spread the new ring. An unchanged ring is spread too if it came from key files alone (version 0), so that
+        every member then has the same version."""
         if after != before or not self._node.key_version:
             self._node.change_keys(after, boot_clock())
             self._transport.poke()
 
-    def _tell(self) -> None:
+    def _announce(self) -> None:
         self._node.update(profile_of(self._settings, self.readiness), boot_clock())
         self._transport.poke()
 
     def unready(self) -> str | None:
-        """Why no new work should be sent here; None when it may."""
+        """Why this worker should get no new work; None when it may."""
         if self._node.stopped:
             return self._node.stopped
         if self._draining:
             return "the worker is draining"
         if self._in_maintenance:
-            return "the pool's policy has this worker in maintenance"
+            return "the pool's policy puts this worker in maintenance"
         if not self.readiness.routable:
-            return self._why
+            return self._readiness_reason
         if self._node.probation:
             return f"this member has flapped and is on probation for {self._node.probation:.0f} s more"
-        if any(member.pending for member in self._own_rows()):
-            return f"the name {self._settings.name!r} is still held by a former life of it"
+        if any(member.pending for member in self._own_members()):
+            return f"the name {self._settings.name!r} is still held by an earlier run of this member"
         return None
 
-    def _own_rows(self) -> list[Any]:
+    def _own_members(self) -> list[Any]:
         return [member for member in self._node.view.members if member.instance == self._node.instance]
 
     def view(self) -> PoolView:
-        """What this sidecar holds of the pool now."""
+        """The pool as this sidecar sees it now."""
         return self._node.view
 
     def details(self) -> Mapping[InstanceId, MemberDetail]:
-        """Each member's detail by instance, read now."""
+        """Each member's current details by instance."""
         return self._node.details(boot_clock())
 
     def _period_trouble(self) -> str:
-        """Who heartbeats at another period than we do, both said."""
+        """Which members use another heartbeat period than this one, with both periods; empty if none does."""
         ours = self._settings.period
         odd = [m for m in self._node.view.members if m.liveness.present and abs(m.period - ours) > 0.0005]
-        named = ", ".join(f"{member.name} every {member.period:g} s" for member in odd[:PERIODS_NAMED])
-        more = f" and {len(odd) - PERIODS_NAMED} more" if len(odd) > PERIODS_NAMED else ""
-        return f"this member sends a heartbeat every {ours:g} s; {named}{more}: give all one --period" if odd else ""
+        named = ", ".join(f"{member.name} every {member.period:g} s" for member in odd[:MAX_PERIODS_LISTED])
+        more = f" and {len(odd) - MAX_PERIODS_LISTED} more" if len(odd) > MAX_PERIODS_LISTED else ""
+        return (
+            f"this member sends a heartbeat every {ours:g} s; {named}{more}: set one --period everywhere" if odd else ""
+        )
 
     def status(self) -> Status:
-        """This sidecar, read now."""
-        node, settings, certificate = self._node, self._settings, self._certificate
+        """This sidecar's current state."""
+        node, settings, sources = self._node, self._settings, self._sources
+        certificate = sources.certificate
         return Status(
             name=settings.name,
             cluster=settings.cluster,
@@ -300,8 +311,8 @@ class SidecarCommands:
             process=self._process,
             generation=node.generation,
             instance=node.instance.hex(),
-            gossip=str(settings.reached_at),
-            readiness=_WORDS[self.readiness],
+            gossip=str(settings.advertised_address),
+            readiness=READINESS_WORDS[self.readiness],
             draining=self._draining,
             unready=self.unready() or "",
             joined=node.joined,
@@ -315,26 +326,27 @@ class SidecarCommands:
             seal="aes-256-gcm" if node.keyring else "plaintext",
             keys=len(node.keyring.keys) if node.keyring else 0,
             seal_trouble=node.seal_trouble,
-            shares_worker_with=list(sharing(node.instance, node.view.members)),
+            shares_worker_with=list(members_sharing_worker(node.instance, node.view.members)),
             period_trouble=self._period_trouble(),
             loop_lag=round(self._transport.lag, 4),
-            counters={**node.counters, **self._counters()},
+            counters={**node.counters, **sources.counters()},
             settings=settings_in_force(settings),
-            settings_trouble=self._reloader.trouble,
-            worker_process=self._worker_process(),
+            settings_trouble=sources.settings_trouble(),
+            worker_process=sources.worker_process(),
             certificate_not_after=certificate.certificate.not_after if certificate else None,
             certificate_trouble=certificate.trouble if certificate else "",
         )
 
 
 def settings_in_force(settings: Settings) -> dict[str, SettingValue]:
-    """The settings in force as an operator may read them, by kebab-case name. Secrets are in files, and stay there."""
+    """The current settings by kebab-case name. Secrets are in files, so none is shown."""
     return {
-        field.encode_name: _shown(getattr(settings, field.name)) for field in msgspec.structs.fields(type(settings))
+        field.encode_name: _setting_value(getattr(settings, field.name))
+        for field in msgspec.structs.fields(type(settings))
     }
 
 
-def _shown(value: Any) -> SettingValue:
+def _setting_value(value: Any) -> SettingValue:
     match value:
         case None | bool() | int():
             return value

@@ -1,16 +1,17 @@
-"""Why an agent does not start, or stops: one line to read, one line that says what to do, one code for scripts.
+"""Why an agent does not start, or stops. Each error has a message, a hint that says what to do, and an exit code.
 
 AgentError
-├── SettingsError   a flag, a variable, a file: nothing was started                    exit code 2
-├── BindError       an address cannot be bound: nothing was started                    exit code 5
-└── NameTaken       another live member holds the name: this one has fallen silent     exit code 6
+├── SettingsError   a flag, a variable or a file is wrong: nothing was started      exit code 2
+├── BindError       an address cannot be bound: nothing was started                 exit code 5
+└── NameTaken       another live member has the name: this one has stopped          exit code 6
 """
 
 from __future__ import annotations
 
 
 class AgentError(Exception):
-    """Says in one line what is wrong and in another what to do about it. No traceback belongs with it."""
+    """An error that an operator can fix. ``message`` is one line about what is wrong, ``hint`` one about what to do. It
+    is shown without a traceback."""
 
     exit_code = 1
 
@@ -21,18 +22,18 @@ class AgentError(Exception):
 
 
 class SettingsError(AgentError):
-    """What was asked for cannot be meant."""
+    """A flag, a variable or a file is wrong. Nothing was started."""
 
     exit_code = 2
 
 
 class BindError(AgentError):
-    """The machine will not give us the address."""
+    """The agent cannot listen on an address. Nothing was started."""
 
     exit_code = 5
 
 
 class NameTaken(AgentError):
-    """A second live node with a name in use stops; the first goes on."""
+    """Another live member has the same name. The second member with a name stops; the first continues."""
 
     exit_code = 6

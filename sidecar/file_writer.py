@@ -1,7 +1,8 @@
-"""A file that is kept in step with what it is about: written in a thread, so that a slow disk delays no heartbeat.
+"""Keeps a file up to date with some content. It writes in a thread, so that a slow disk delays no heartbeat.
 
-It is written whole beside its place, synced and moved there, so a crash leaves the old one. Nothing of it stops a
-sidecar: a full disk or a folder that is gone costs a warning, and is tried again.
+The new content goes to a temporary file in the same folder, which is synced and then replaces the old file: a crash
+leaves the old one intact. An error never stops the sidecar. A full disk or a missing folder leads to a warning and a
+retry.
 """
 
 from __future__ import annotations
@@ -16,38 +17,38 @@ from typing import Generic, TypeVar
 
 import trio
 
-AGAIN_SECONDS = 10.0
-"""Between tries to write the file while that fails."""
-LAST_SECONDS = 2.0
-"""How long the end of the process waits for a disk that hangs."""
+RETRY_SECONDS = 10.0
+"""Seconds between attempts while writing fails."""
+FINAL_WRITE_TIMEOUT = 2.0
+"""Seconds that the end of the process waits for a disk that hangs."""
 Content = TypeVar("Content")
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Put a file in its place in one step. Blocks for the disk; raises OSError, and the old one is still there then. A
-    link to a file stays one."""
+    """Replace a file atomically. Blocks for the disk. After an OSError the old file is still there. A symbolic link
+    stays a link: the file it points to is replaced."""
     path = path.resolve()
-    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as out:
             out.write(data)
             out.flush()
             os.fsync(out.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
-            beside.unlink()
+            temporary.unlink()
         raise
     _sync_folder(path.parent)
 
 
 class FileWriter(Generic[Content]):
-    """Writes what ``read`` returns whenever that has changed; None is nothing to write, and so is a ``path`` of None.
+    """Writes what ``read`` returns whenever it has changed. Nothing is written for None, or with a ``path`` of None.
 
-    ``warn`` is told when trouble begins, or each time it is tried in vain (``insist``); ``on_written`` of what was
-    written. ``written`` is what the file holds already. Larger ``quiet`` seconds: fewer writings, and an older file
-    after a crash.
+    ``written`` is what the file holds already. ``warn`` gets the first error of a series, or every error with
+    ``warn_every_time``; ``on_written`` gets what was written. ``min_interval`` is in seconds: a larger value means
+    fewer writes, and an older file after a crash.
     """
 
     def __init__(
@@ -58,8 +59,8 @@ class FileWriter(Generic[Content]):
         warn: Callable[[str], None],
         *,
         written: Content | None = None,
-        quiet: float = 0.0,
-        insist: bool = False,
+        min_interval: float = 0.0,
+        warn_every_time: bool = False,
         on_written: Callable[[Content], None] = lambda _: None,
     ) -> None:
         self._path = path
@@ -67,62 +68,62 @@ class FileWriter(Generic[Content]):
         self._write = write
         self._warn = warn
         self._written = written
-        self._quiet = quiet
-        self._insist = insist
+        self._min_interval = min_interval
+        self._warn_every_time = warn_every_time
         self._on_written = on_written
-        self._due = trio.Event()
-        self._writing = threading.Lock()
-        """One writing at a time: one that hung must not put older content over newer."""
+        self._change_pending = trio.Event()
+        self._write_lock = threading.Lock()
+        """One write at a time: a write that hung must not replace newer content with older."""
         self.trouble = ""
-        """Why the file does not hold what it should; empty when it does."""
+        """Why the file is not up to date; empty if it is."""
 
-    def changed(self) -> None:
-        """There may be something new."""
-        self._due.set()
+    def notify_changed(self) -> None:
+        """The content may have changed."""
+        self._change_pending.set()
 
     async def run(self) -> None:
-        """Write whenever there is something new; returns only where nothing is kept."""
+        """Write each change, forever. Returns at once if there is no path."""
         while self._path is not None:
-            await self._due.wait()
-            self._due = trio.Event()
-            content = self._news()
+            await self._change_pending.wait()
+            self._change_pending = trio.Event()
+            content = self._unwritten_content()
             if content is not None:
-                self._note(content, await self._in_thread(self._path, content))
+                self._record_result(content, await self._in_thread(self._path, content))
             if self.trouble:
-                self._due.set()
-            await trio.sleep(AGAIN_SECONDS if self.trouble else self._quiet)
+                self._change_pending.set()
+            await trio.sleep(RETRY_SECONDS if self.trouble else self._min_interval)
 
-    async def write_last(self, timeout: float = LAST_SECONDS) -> None:
-        """The last word before the process ends, which a disk that hangs holds up for so many seconds at most."""
-        if self._path is not None and (content := self._news()) is not None:
+    async def write_final(self, timeout: float = FINAL_WRITE_TIMEOUT) -> None:
+        """Write the last change before the process ends. Waits at most ``timeout`` seconds for the disk."""
+        if self._path is not None and (content := self._unwritten_content()) is not None:
             with trio.move_on_after(timeout) as waited:
-                self._note(content, await self._in_thread(self._path, content))
+                self._record_result(content, await self._in_thread(self._path, content))
             if waited.cancelled_caught:
                 self._warn(f"{self._path} cannot be written: the disk does not answer")
 
     async def _in_thread(self, path: Path, content: Content) -> OSError | None:
-        """Cancelled, it leaves the thread behind: nobody waits for a disk that hangs."""
-        return await trio.to_thread.run_sync(self._attempt, path, content, abandon_on_cancel=True)
+        """When cancelled, it leaves the thread behind: nothing waits for a disk that hangs."""
+        return await trio.to_thread.run_sync(self._try_write, path, content, abandon_on_cancel=True)
 
-    def _news(self) -> Content | None:
+    def _unwritten_content(self) -> Content | None:
         content = self._read()
         return None if content == self._written else content
 
-    def _attempt(self, path: Path, content: Content) -> OSError | None:
+    def _try_write(self, path: Path, content: Content) -> OSError | None:
         try:
-            with self._writing:
+            with self._write_lock:
                 self._write(path, content)
         except OSError as error:
             return error
         return None
 
-    def _note(self, content: Content, problem: OSError | None) -> None:
+    def _record_result(self, content: Content, problem: OSError | None) -> None:
         if problem is None:
             self._written, self.trouble = content, ""
             self._on_written(content)
             return
         begins, self.trouble = not self.trouble, f"{self._path} cannot be written: {problem.strerror or problem}"
-        if begins or self._insist:
+        if begins or self._warn_every_time:
             self._warn(self.trouble)
 
 

@@ -1,4 +1,4 @@
-"""The sidecar's log: one line an event on stderr, JSON unless a person is watching."""
+"""The sidecar's log: one line per event on stderr. It is JSON, unless stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, TextIO
 
 from rumormill.sidecar.line_writer import LineStream, LineWriter
 
-# structlog looks for rich, to draw tracebacks that this log never draws, and takes 3 MB and 30 ms for it.
+# structlog imports rich if it is installed, to render tracebacks that this log does not render. That would cost 3 MB
+# and 30 ms at each start, so rich is hidden while structlog is imported.
 _rich = {name: sys.modules.get(name) for name in ("rich", "rich.console")}
-sys.modules.update(dict.fromkeys(_rich))  # type: ignore[arg-type]  # None stands for "not there"
+sys.modules.update(dict.fromkeys(_rich))  # type: ignore[arg-type]  # None means "not installed"
 try:
     import structlog
 finally:
@@ -32,55 +33,57 @@ class LogFile(NamedTuple):
     writer: LineWriter
 
 
-def open_log(stream: TextIO | None, **always: str) -> LogFile:
-    """The process's log, to the stream (None: it is closed); ``always`` stands on every line (the member's name, say).
+def open_log(stream: TextIO | None, **fields: str) -> LogFile:
+    """The process's log, written to the stream (None: it is closed). Every line carries ``fields``.
 
-    What other rooms log through ``structlog.get_logger()`` goes the same way, and so does whatever the process writes
-    to ``sys.stderr`` from now on. The end of the process waits for the last lines, for a bounded time.
+    Other packages log through ``structlog.get_logger()`` to the same place. Whatever the process writes to
+    ``sys.stderr`` from now on goes there too. The end of the process waits for the last lines, for a bounded time.
     """
-    person = stream is not None and stream.isatty()
+    on_terminal = stream is not None and stream.isatty()
     processors: list[structlog.typing.Processor] = [
-        _Always(always),
+        _AddFields(fields),
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="%H:%M:%S" if person else "iso", utc=not person),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if on_terminal else "iso", utc=not on_terminal),
         structlog.processors.ExceptionRenderer(),
-        structlog.dev.ConsoleRenderer(colors=True) if person else structlog.processors.JSONRenderer(),
+        structlog.dev.ConsoleRenderer(colors=True) if on_terminal else structlog.processors.JSONRenderer(),
     ]
     filtering = structlog.make_filtering_bound_logger("info")
-    about_loss = structlog.wrap_logger(structlog.ReturnLogger(), processors, filtering)
+    loss_line = structlog.wrap_logger(structlog.ReturnLogger(), processors, filtering)
     writer = LineWriter(
         None if stream is None else stream.fileno(),
-        lambda lost: str(about_loss.warning("log", dropped=lost, text=f"{lost} lines were dropped: nobody took them")),
+        lambda lost: str(
+            loss_line.warning("log", dropped=lost, text=f"{lost} lines were dropped: stderr did not accept them")
+        ),
     )
     structlog.configure(
         processors=processors,
         wrapper_class=filtering,
-        logger_factory=lambda *_: _Lines(writer),
+        logger_factory=lambda *_: _LineLogger(writer),
         cache_logger_on_first_use=True,
     )
-    sys.stderr = LineStream(writer, terminal=person)
+    sys.stderr = LineStream(writer, terminal=on_terminal)
     atexit.register(writer.close)
-    log: Log = structlog.get_logger().bind()  # a proxy would build a logger for every line
+    log: Log = structlog.get_logger().bind()  # bind() once: the proxy would build a logger for every line
     return LogFile(log, writer)
 
 
-class _Always:
-    """Puts the same words on every line."""
+class _AddFields:
+    """Adds the same fields to every line."""
 
-    def __init__(self, words: Mapping[str, str]) -> None:
-        self._words = words
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self._fields = fields
 
     def __call__(self, _logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        return {"event": line.pop("event", ""), **self._words, **line}
+        return {"event": line.pop("event", ""), **self._fields, **line}
 
 
 def monotonic() -> float:
-    """A stamp that lines of all processes of one machine can be compared by: seconds on CLOCK_MONOTONIC."""
+    """Seconds on CLOCK_MONOTONIC: a timestamp that is comparable between all processes of one machine."""
     return round(time.monotonic(), 6)
 
 
-class _Lines:
-    """Takes a line of any level; one writer serves all of them."""
+class _LineLogger:
+    """The logger behind structlog: lines of every level go to one writer."""
 
     def __init__(self, writer: LineWriter) -> None:
         self._writer = writer

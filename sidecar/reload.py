@@ -1,7 +1,7 @@
-"""New settings for a running agent: on SIGHUP and ``POST /v1/reload`` every source of settings is read again.
+"""Reloads the settings of a running agent: SIGHUP and ``POST /v1/reload`` make it read all sources again.
 
-All of them are believed, or none: where one will not do, that is logged and the old ones stay in force. What cannot
-change while the agent runs is named, with the change that was asked for still to come.
+Either all new settings are accepted or none. If one is invalid, the error is logged and the old settings stay. Changed
+settings that need a restart are named in the log and in the status.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rumormill.sidecar.key_file import read_key_file
 from rumormill.sidecar.log import Log
 from rumormill.sidecar.secrets import MAX_BYTES, read_token_file
 from rumormill.sidecar.settings import Settings
-from rumormill.sidecar.settings_check import checked
+from rumormill.sidecar.settings_check import validated
 from rumormill.sidecar.tls import Certificate, TlsFiles, read_certificate
 
 CHANGEABLE: Final = frozenset(
@@ -45,28 +45,28 @@ CHANGEABLE: Final = frozenset(
         "http_insecure",
     }
 )
-"""What can change while the agent runs."""
+"""Settings that can change while the agent runs."""
 TLS: Final = frozenset({"http_cert", "http_key", "http_ca"})
-"""What can too, where the endpoint speaks TLS before and after."""
+"""Settings that can change too if the endpoint uses TLS before and after the reload."""
 READ_ONCE: Final = ("ca_file", "identity_file", "policy_key")
-"""Files whose content is read at the start only. The key file's is too, but the pool's ring is written into it."""
+"""Settings whose files are read at the start only. So is the key file, but the agent itself rewrites that one."""
 
 
 @dataclass(frozen=True, slots=True)
-class InForce:
-    """The settings, with what stands in the files that they name and that can change."""
+class RuntimeConfig:
+    """The settings, and the content of those of their files that can change."""
 
     settings: Settings
     access: Access
     certificate: Certificate | None
     read_once: tuple[bytes, ...]
-    """Digests of the files that are read at the start only."""
+    """Digests of the files in :data:`READ_ONCE`."""
 
 
-def read_in_force(settings: Settings) -> InForce:
-    """Blocks for the disk. Raises :class:`SettingsError` for a file that will not do."""
+def read_runtime_config(settings: Settings) -> RuntimeConfig:
+    """Read the files that the settings name. Blocks for the disk. Raises :class:`SettingsError`."""
     files = TlsFiles.of(settings)
-    return InForce(
+    return RuntimeConfig(
         settings,
         read_access(settings),
         read_certificate(files) if files else None,
@@ -75,14 +75,14 @@ def read_in_force(settings: Settings) -> InForce:
 
 
 def read_access(settings: Settings) -> Access:
-    """What callers of the endpoint must show. Raises :class:`SettingsError` for a token file that will not do."""
+    """How callers of the endpoint must authenticate. Raises :class:`SettingsError` for an unusable token file."""
     reading, changing = (
         read_token_file(path) if path else None for path in (settings.http_token_file, settings.http_change_token_file)
     )
     if reading is not None and reading == changing:
         raise SettingsError(
             "--http-token-file and --http-change-token-file hold the same token",
-            "every caller holds the first: give changes another",
+            "every caller has the first token: put another one into --http-change-token-file",
         )
     return Access(
         reading=reading,
@@ -101,16 +101,18 @@ def _digest(path: Path | None) -> bytes:
         return b""
 
 
-def combined(old: Settings, asked: Settings) -> Settings:
-    """The old settings with those of the new ones that can change. Raises :class:`SettingsError` where that makes no
-    sense: something that cannot change would have had to."""
-    alive = CHANGEABLE | TLS if (old.http_cert is None) is (asked.http_cert is None) else CHANGEABLE
-    names = [field.name for field in msgspec.structs.fields(Settings) if field.name in alive]
-    return checked(msgspec.structs.replace(old, **{name: getattr(asked, name) for name in names}))
+def merge_changeable(old: Settings, asked: Settings) -> Settings:
+    """The old settings, with the new values of those that can change at run time.
+
+    Raises :class:`SettingsError` if that mixture is invalid, because it would need a change of another setting.
+    """
+    changeable = CHANGEABLE | TLS if (old.http_cert is None) is (asked.http_cert is None) else CHANGEABLE
+    names = [field.name for field in msgspec.structs.fields(Settings) if field.name in changeable]
+    return validated(msgspec.structs.replace(old, **{name: getattr(asked, name) for name in names}))
 
 
-def differing(old: Settings, new: Settings) -> list[str]:
-    """The names of the settings that are not the same, in the order people read them."""
+def changed_settings(old: Settings, new: Settings) -> list[str]:
+    """The names of the settings that differ, in the order of the documentation."""
     return [
         field.encode_name
         for field in msgspec.structs.fields(Settings)
@@ -118,9 +120,10 @@ def differing(old: Settings, new: Settings) -> list[str]:
     ]
 
 
-def changes(old: InForce, new: InForce) -> list[str]:
-    """What is another, by setting; another token in the same file counts. A certificate is told by its keeper."""
-    names = differing(old.settings, new.settings)
+def list_changes(old: RuntimeConfig, new: RuntimeConfig) -> list[str]:
+    """The names of the settings that have changed. A new token in the same file counts. New certificates are logged by
+    :class:`CertificateReloader`."""
+    names = changed_settings(old.settings, new.settings)
     content = {
         "http-token-file": old.access.reading != new.access.reading,
         "http-change-token-file": old.access.changing != new.access.changing,
@@ -128,9 +131,9 @@ def changes(old: InForce, new: InForce) -> list[str]:
     return names + [name for name, changed in content.items() if changed and name not in names]
 
 
-def waiting(old: InForce, new: InForce, asked: Settings) -> list[str]:
-    """What was asked for and needs a restart, by setting."""
-    names = differing(new.settings, asked)
+def pending_restart(old: RuntimeConfig, new: RuntimeConfig, asked: Settings) -> list[str]:
+    """The names of the changed settings that need a restart."""
+    names = changed_settings(new.settings, asked)
     kebab = {field.name: field.encode_name for field in msgspec.structs.fields(Settings)}
     digests = zip(READ_ONCE, old.read_once, new.read_once, strict=True)
     files = [kebab[name] for name, was, found in digests if was != found]
@@ -138,66 +141,69 @@ def waiting(old: InForce, new: InForce, asked: Settings) -> list[str]:
 
 
 class Reloader:
-    """Reads the settings again when asked to. ``read`` blocks, and raises :class:`AgentError`; ``apply`` puts new ones
-    into force; ``keys`` says what the pool's ring is."""
+    """Reads the settings again on request.
+
+    ``read`` returns the new settings; it blocks, and raises :class:`AgentError`. ``apply`` makes the agent use them.
+    ``keys`` returns the pool's current key ring.
+    """
 
     def __init__(
         self,
-        in_force: InForce,
+        config: RuntimeConfig,
         *,
         read: Callable[[], Settings],
-        apply: Callable[[InForce], None],
+        apply: Callable[[RuntimeConfig], None],
         keys: Callable[[], KeyRing | None],
         log: Log,
     ) -> None:
-        self.in_force = in_force
+        self.config = config
         self._read = read
         self._apply = apply
         self._keys = keys
         self._log = log
-        self._asked = trio.Event()
+        self._requested = trio.Event()
         self.trouble = ""
-        """Why what was last read is not wholly in force; empty when it is."""
+        """Why the settings last read are not all in use; empty if they are."""
 
-    def ask(self) -> None:
+    def request(self) -> None:
         """Read the settings again soon."""
-        self._asked.set()
+        self._requested.set()
 
-    async def hear_signals(self) -> None:
-        """Ask at each SIGHUP, for ever."""
+    async def watch_signals(self) -> None:
+        """Request a reload at each SIGHUP, forever."""
         with trio.open_signal_receiver(signal.SIGHUP) as signals:
             async for _ in signals:
-                self.ask()
+                self.request()
 
     async def run(self) -> None:
-        """Do what is asked, for ever."""
+        """Reload at each request, forever."""
         while True:
-            await self._asked.wait()
-            self._asked = trio.Event()
+            await self._requested.wait()
+            self._requested = trio.Event()
             await self.reload()
 
     async def reload(self) -> None:
-        """Read all sources in a thread, for names are resolved, and put into force what can be."""
+        """Read all sources in a thread, because names are resolved, and apply what can change at run time."""
         try:
             new, restart = await trio.to_thread.run_sync(self._load, abandon_on_cancel=True)
         except AgentError as error:
             self.trouble = error.message
-            self._log.error("reload", trouble=error.message, hint=error.hint, text="the settings in force stay")
+            self._log.error("reload", trouble=error.message, hint=error.hint, text="the old settings stay in use")
             return
-        changed = changes(self.in_force, new)
+        changed = list_changes(self.config, new)
         self.trouble = f"needs a restart: {', '.join(restart)}" if restart else ""
-        self.in_force = replace(new, read_once=self.in_force.read_once)
+        self.config = replace(new, read_once=self.config.read_once)
         self._apply(new)
         if restart:
             self._log.warning("reload", changed=changed, text=self.trouble)
         else:
             self._log.info("reload", changed=changed)
 
-    def _load(self) -> tuple[InForce, list[str]]:
+    def _load(self) -> tuple[RuntimeConfig, list[str]]:
         asked = self._read()
-        new = read_in_force(combined(self.in_force.settings, asked))
-        restart = waiting(self.in_force, new, asked)
+        new = read_runtime_config(merge_changeable(self.config.settings, asked))
+        restart = pending_restart(self.config, new, asked)
         path = new.settings.key_file
         if path is not None and "key-file" not in restart and read_key_file(path).ring != self._keys():
-            restart.append("key-file (keys of a running pool are changed with rumormill keys)")
+            restart.append("key-file (use `rumormill keys` to change the keys of a running pool)")
         return new, restart

@@ -1,6 +1,7 @@
-"""Files that hold secrets: group keys and the HTTP tokens. Read only when nobody else can read them.
+"""Reads files that hold secrets: group keys and HTTP tokens. A file that others can read is refused.
 
-A group of ours may: in Kubernetes a secret's files are root's, and pods that are not root read them by ``fsGroup``.
+A group of this process may read it: in Kubernetes, root owns the files of a secret, and a pod that does not run as root
+reads them through ``fsGroup``.
 """
 
 from __future__ import annotations
@@ -18,18 +19,20 @@ POLICY_PRIVATE, POLICY_PUBLIC = "ed25519-private", "ed25519-public"
 
 
 def read_token_file(path: Path) -> str:
-    """The bearer token callers of the discovery endpoint must send: the file's one line."""
-    generate = f"any long random word will do, and so does a key: rumormill keys generate --out {path}"
-    token = read_private(path, "token file", generate).strip()
+    """The bearer token that callers of the discovery endpoint must send: the file's only line."""
+    generate = f"use any long random word, for instance a key: rumormill keys generate --out {path}"
+    token = read_private_file(path, "token file", generate).strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise SettingsError(f"token file {path} does not hold one word of plain characters", generate)
+        raise SettingsError(f"token file {path} must hold one word of printable ASCII characters", generate)
     return token
 
 
 def read_policy_key(path: Path) -> PolicyKey:
-    """The key policies are signed by, or only checked with: the file's one line says which half it is."""
+    """The key that signs policies, or only verifies them. The file's only line says which half of the key it is."""
     generate = f"make one: rumormill keys policy --out {path}"
-    kind, _, encoded = read_private(path, "policy key", generate, unless=POLICY_PUBLIC).strip().partition(" ")
+    kind, _, encoded = (
+        read_private_file(path, "policy key", generate, public_prefix=POLICY_PUBLIC).strip().partition(" ")
+    )
     try:
         raw = base64.b64decode(encoded, validate=True)
         if kind == POLICY_PRIVATE:
@@ -39,51 +42,55 @@ def read_policy_key(path: Path) -> PolicyKey:
     except ValueError:
         kind = ""
     raise SettingsError(
-        f"policy key {path} does not hold one line of {POLICY_PRIVATE} or {POLICY_PUBLIC}, and base64 of 32 bytes",
+        f"policy key {path} must hold one line: {POLICY_PRIVATE} or {POLICY_PUBLIC}, a space, and 32 bytes in base64",
         generate,
     )
 
 
-def read_private(path: Path, what: str, make: str, unless: str = "") -> str:
-    """The text of a file that only its owner, or a group of ours, can read. ``make`` says how to get one. Raises
-    :class:`SettingsError`.
+def read_private_file(path: Path, what: str, create_hint: str, public_prefix: str = "") -> str:
+    """The text of a file that only its owner, or a group of this process, can read. Raises :class:`SettingsError`.
 
-    What begins with the word ``unless`` is public, and others may read it.
+    ``what`` names the file in errors; ``create_hint`` says how to create it. A file that begins with the word
+    ``public_prefix`` is public, and may be readable by everyone.
     """
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise SettingsError(f"{what} {path} does not exist", make) from None
+        raise SettingsError(f"{what} {path} does not exist", create_hint) from None
     except OSError as error:
         raise SettingsError(
             f"{what} {path} cannot be read: {error.strerror}",
-            f"ls -l {path} shows whose it is; it must be yours, mode 0600, or a group's of yours, mode 0440",
+            f"check with ls -l {path}: you must own it (mode 0600), or it must belong to a group of yours (mode 0440)",
         ) from None
-    if exposed(found, groups()) and not (unless and data.startswith(unless.encode() + b" ")):
+    if is_exposed(found, own_groups()) and not (public_prefix and data.startswith(public_prefix.encode() + b" ")):
         mode = stat.S_IMODE(found.st_mode)
-        raise SettingsError(f"{what} {path} can be read by others (mode {mode:04o})", _how_to_close(path, found.st_uid))
+        raise SettingsError(
+            f"{what} {path} can be read by others (mode {mode:04o})", _permission_hint(path, found.st_uid)
+        )
     if len(data) > MAX_BYTES:
-        raise SettingsError(f"{what} {path} is longer than {MAX_BYTES} bytes", make)
+        raise SettingsError(f"{what} {path} is longer than {MAX_BYTES} bytes", create_hint)
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise SettingsError(f"{what} {path} is not text", make) from None
+        raise SettingsError(f"{what} {path} is not text", create_hint) from None
 
 
-def groups() -> frozenset[int]:
-    """The groups this process is in."""
+def own_groups() -> frozenset[int]:
+    """The groups of this process."""
     return frozenset((os.getegid(), *os.getgroups()))
 
 
-def exposed(found: os.stat_result, ours: frozenset[int]) -> bool:
-    """Whether anybody but its owner, and our own groups, may do anything with the file."""
+def is_exposed(found: os.stat_result, ours: frozenset[int]) -> bool:
+    """Whether anybody but the owner and this process's groups has any permission on the file."""
     allowed = 0o760 if found.st_gid in ours else 0o700
     return bool(stat.S_IMODE(found.st_mode) & ~allowed & 0o777)
 
 
-def _how_to_close(path: Path, owner: int) -> str:
+def _permission_hint(path: Path, owner: int) -> str:
     if owner == os.geteuid():
         return f"chmod 600 {path}"
-    return f"have its owner run chmod 640 {path}, its group one of yours; in Kubernetes: fsGroup, and defaultMode: 0440"
+    return (
+        f"its owner must run chmod 640 {path} and give it a group of yours; Kubernetes: fsGroup and defaultMode: 0440"
+    )

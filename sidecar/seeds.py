@@ -1,8 +1,8 @@
-"""Where the members to join are: names, resolved again for ever.
+"""Resolves the names of the seeds (the members to join) again and again.
 
-Resolving once is how a pool that restarts as a whole ends as many pools of one. A name that fails to resolve keeps the
-addresses it last had, so a DNS that is down takes nobody out. While nobody has been joined a name is asked for after
-half a second, then ever less often, at last every 30 s.
+If names were resolved only once, a pool that restarts as a whole with new addresses would end as many pools of one. A
+name that fails to resolve keeps its last addresses, so a DNS outage removes no seed. Until a member has been joined, a
+name is resolved again after 0.5 s, then less and less often, and finally every 30 s.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import trio
 from rumormill.membership.record import Address
 from rumormill.sidecar.settings_values import HostPort
 
-SILENCE = 5.0
-"""Seconds after which a start without any answer is worth a line in the log."""
-RESOLVE_SOON = 0.5
-RESOLVE_LATER = 30.0
+FIRST_CONTACT_SECONDS = 5.0
+"""Seconds after the start at which a missing answer of all seeds is logged."""
+FIRST_RETRY_SECONDS = 0.5
+MAX_RETRY_SECONDS = 30.0
 MAX_ADDRESSES = 64
-"""Addresses taken of one name: a headless service of a large pool has more than anybody needs."""
+"""Addresses used of one name. The headless service of a large pool has more than are needed."""
 
 
 class SeedResolver:
-    """Keeps a Node told where its seeds are, and where the members it remembers from an earlier life were."""
+    """Gives a Node the current addresses of its seeds, and the addresses restored from the snapshot."""
 
     def __init__(
         self,
         seeds: Sequence[HostPort],
-        remembered: Sequence[Address],
+        restored: Sequence[Address],
         *,
         family: socket.AddressFamily,
         loopback: bool,
@@ -39,59 +39,61 @@ class SeedResolver:
         joined: Callable[[], bool],
         on_trouble: Callable[[HostPort, str], None],
     ) -> None:
-        """``loopback``: the socket is bound to a loopback address, which reaches this machine only."""
-        self._found: dict[HostPort, tuple[Address, ...]] = {seed: _literal(seed) for seed in seeds}
-        self._remembered = tuple(remembered)
+        """``loopback``: the socket is bound to a loopback address, so it reaches only this machine."""
+        self._resolved: dict[HostPort, tuple[Address, ...]] = {seed: _literal(seed) for seed in seeds}
+        self._restored = tuple(restored)
         self._family = family
         self._loopback = loopback
         self._rng = rng
         self._set_contacts = set_seeds
         self._joined = joined
         self._on_trouble = on_trouble
-        self._tell()
+        self._publish()
 
-    def _tell(self) -> None:
-        everyone = [address for found in self._found.values() for address in found]
-        self._set_contacts(list(dict.fromkeys([*everyone, *self._remembered])))
+    def _publish(self) -> None:
+        everyone = [address for found in self._resolved.values() for address in found]
+        self._set_contacts(list(dict.fromkeys([*everyone, *self._restored])))
 
     async def run(self) -> None:
-        """Resolve every name, again and again; never returns while there is a name among the seeds."""
+        """Resolve every name, again and again. Never returns if one of the seeds is a name."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._notice_silence)
-            for seed in self._found:
+            nursery.start_soon(self._warn_if_unanswered)
+            for seed in self._resolved:
                 if not _literal(seed):
-                    nursery.start_soon(self._follow, seed)
+                    nursery.start_soon(self._keep_resolving, seed)
 
-    async def _notice_silence(self) -> None:
-        """Starting alone is fine; a seed that drops what we seal looks just the same, so say it once."""
-        await trio.sleep(SILENCE)
-        if self._found and not self._joined():
-            seed = next(iter(self._found))
+    async def _warn_if_unanswered(self) -> None:
+        """Log once that no seed has answered. Starting alone is fine, but a seed that cannot open our datagrams looks
+        just the same."""
+        await trio.sleep(FIRST_CONTACT_SECONDS)
+        if self._resolved and not self._joined():
+            seed = next(iter(self._resolved))
             self._on_trouble(
-                seed, "no seed has answered yet: is one up, with this --cluster and a key of this --key-file?"
+                seed,
+                "no seed has answered yet: check that one runs, with the same --cluster and a key of this --key-file",
             )
 
-    async def _follow(self, seed: HostPort) -> None:
-        delay, trouble = RESOLVE_SOON, ""
+    async def _keep_resolving(self, seed: HostPort) -> None:
+        delay, trouble = FIRST_RETRY_SECONDS, ""
         while True:
             found, problem = await self._resolve(seed)
-            if found and found != self._found[seed]:
-                self._found[seed] = found
-                self._tell()
-            problem = problem or self._out_of_reach(found)
+            if found and found != self._resolved[seed]:
+                self._resolved[seed] = found
+                self._publish()
+            problem = problem or self._unreachable_hint(found)
             if problem and problem != trouble:
                 self._on_trouble(seed, problem)
             trouble = problem
             await trio.sleep(delay * self._rng.uniform(0.75, 1.25))
-            delay = RESOLVE_LATER if self._joined() else min(delay * 1.5, RESOLVE_LATER)
+            delay = MAX_RETRY_SECONDS if self._joined() else min(delay * 1.5, MAX_RETRY_SECONDS)
 
-    def _out_of_reach(self, found: tuple[Address, ...]) -> str:
+    def _unreachable_hint(self, found: tuple[Address, ...]) -> str:
         if not self._loopback or any(
             e.loopback or e.of_this_machine for e in (HostPort(*address) for address in found)
         ):
             return ""
         host = found[0][0]
-        return f"it is {host}, and --gossip is loopback, which reaches this machine only: give --gossip another address"
+        return f"it resolves to {host}, but --gossip is a loopback address, which reaches only this machine"
 
     async def _resolve(self, seed: HostPort) -> tuple[tuple[Address, ...], str]:
         try:

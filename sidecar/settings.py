@@ -1,7 +1,7 @@
-"""What an agent is told, in one structure. Its fields are the settings.
+"""The settings of an agent, as one structure.
 
-The command line's flags (``--key-file``), the variables (``RUMORMILL_KEY_FILE``) and the TOML keys (``key-file``) are
-all made from them; :mod:`rumormill.sidecar.settings_sources` reads those.
+The flags (``--key-file``), the environment variables (``RUMORMILL_KEY_FILE``) and the TOML keys (``key-file``) are all
+derived from its fields. :mod:`rumormill.sidecar.settings_sources` reads them.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ def _about(text: str, metavar: str = "TEXT") -> Meta:
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """Everything an agent is told. Times in seconds; hosts are IP literals once :mod:`sources` has read them."""
+    """All settings of an agent. Times are in seconds. Hosts are IP addresses once ``settings_sources`` has read them,
+    except those to join."""
 
     name: Annotated[Label, _about("This member's name, unique in the pool.", "NAME")]
-    cluster: Annotated[Label, _about("The pool's label: nothing crosses labels.", "LABEL")]
-    service: Annotated[Label, _about("What callers ask the pool for.", "NAME")]
-    worker: Annotated[WorkerUrl, _about("Where this sidecar reaches its worker.", "URL")]
+    cluster: Annotated[Label, _about("The pool's label: members with different labels ignore each other.", "LABEL")]
+    service: Annotated[Label, _about("The service name that callers ask the pool for.", "NAME")]
+    worker: Annotated[WorkerUrl, _about("URL at which this sidecar reaches its worker.", "URL")]
     gossip: Annotated[HostPort, _about("UDP address to gossip on.", "HOST:PORT")] = HostPort("127.0.0.1", 7946)
     http: Annotated[
         HttpAddress, _about("Address of the discovery endpoint; unix:PATH for a socket of mode 0600.", "HOST:PORT")
@@ -36,86 +37,100 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     join: Annotated[
         tuple[HostPort, ...],
         _about(
-            "A member to join; repeat it. Names are resolved again for ever, and nobody need be there yet.", "HOST:PORT"
+            "A member to join; can be repeated. Names are resolved again and again; the member may start later.",
+            "HOST:PORT",
         ),
     ] = ()
-    zone: Annotated[str, _about("Where it runs; callers can prefer their own zone.")] = ""
+    zone: Annotated[str, _about("The zone the worker runs in; callers can prefer workers in their own zone.")] = ""
     release: Annotated[str, _about("The model version the worker runs.")] = ""
-    weight: Annotated[float, Meta(ge=0, le=1000), _about("Share of keys beside a worker of weight 1.", "NUMBER")] = 1.0
-    tag: Annotated[dict[str, str], _about("A word to callers about this worker; repeat it.", "KEY=VALUE")] = {}
-    key_file: Annotated[Path | None, _about("Group keys, one base64 line each; mode 0600.", "FILE")] = None
+    weight: Annotated[
+        float,
+        Meta(ge=0, le=1000),
+        _about("Share of the keys, relative to a worker of weight 1; 0 for no traffic.", "NUMBER"),
+    ] = 1.0
+    tag: Annotated[
+        dict[str, str], _about("A tag that callers see with this worker; can be repeated.", "KEY=VALUE")
+    ] = {}
+    key_file: Annotated[Path | None, _about("The group keys, one base64 line each; mode 0600.", "FILE")] = None
     ca_file: Annotated[
-        Path | None, _about("The pool's authority (public): only names it issued can be members.", "FILE")
+        Path | None, _about("Public key of the pool's authority: only names that it issued can be members.", "FILE")
     ] = None
     identity_file: Annotated[
-        Path | None, _about("What the authority issued to this member; mode 0600. Goes with --ca-file.", "FILE")
+        Path | None,
+        _about("The identity that the authority issued to this member; mode 0600. Needs --ca-file.", "FILE"),
     ] = None
-    insecure_plaintext: Annotated[bool, _about("Gossip unsealed: for a laptop, never for a network.")] = False
+    insecure_plaintext: Annotated[
+        bool, _about("Do not encrypt gossip: only for tests on one machine, never on a network.")
+    ] = False
     advertise: Annotated[
         HostPort | None,
-        _about("UDP address the others reach this one at. Default: the address it is bound to.", "HOST:PORT"),
+        _about("UDP address at which other members reach this one. Default: the --gossip address.", "HOST:PORT"),
     ] = None
     advertise_worker: Annotated[
-        WorkerUrl | None, _about("Where callers reach the worker. Default: what --worker says.", "URL")
+        WorkerUrl | None, _about("URL at which callers reach the worker. Default: the --worker URL.", "URL")
     ] = None
     worker_pid: Annotated[
-        Annotated[int, Meta(ge=1)] | None, _about("The worker's process: its crash is told to the pool at once.", "PID")
+        Annotated[int, Meta(ge=1)] | None,
+        _about("The worker's process id: the pool then learns of a crash at once.", "PID"),
     ] = None
     worker_pid_file: Annotated[
-        Path | None, _about("A file that holds it, looked at again after a restart of the worker.", "FILE")
+        Path | None, _about("A file with the worker's process id, read again after a restart of the worker.", "FILE")
     ] = None
-    worker_check: Annotated[str, _about("Path that answers 200..299 while the worker can serve.", "PATH")] = "/health"
+    worker_check: Annotated[str, _about("Path that answers 2xx while the worker can serve.", "PATH")] = "/health"
     worker_check_period: Annotated[
-        Seconds, _about("Time between checks; three misses in a row are critical.", "TIME")
+        Seconds, _about("Time between checks; three misses in a row make the worker critical.", "TIME")
     ] = Seconds(1)
     worker_check_timeout: Annotated[
-        Seconds, _about("How long a check may take; more, and a worker that hangs is found so much later.", "TIME")
+        Seconds, _about("Time a check may take; with a larger value a hanging worker is found later.", "TIME")
     ] = Seconds(3)
     drain_time: Annotated[
-        Seconds, _about("How long a SIGTERM lets callers finish before this member leaves.", "TIME")
+        Seconds, _about("Time that callers get to finish after SIGTERM, before this member leaves.", "TIME")
     ] = Seconds(1)
-    period: Annotated[Seconds, _about("Heartbeat period; equal throughout the pool.", "TIME")] = Seconds(0.2)
+    period: Annotated[Seconds, _about("Heartbeat period; must be the same for all members.", "TIME")] = Seconds(0.2)
     no_icmp_evidence: Annotated[
-        bool, _about("Do not let ICMP refusals speed up detection: every death takes three missed heartbeats.")
+        bool, _about("Ignore ICMP errors; every failure is then detected by three missed heartbeats.")
     ] = False
     probation: Annotated[
-        Seconds, _about("Out of new work after a third start in a minute, then three times as long; 0s: never.", "TIME")
+        Seconds,
+        _about("Time without new work after a third start in a minute; triples each time; 0s for none.", "TIME"),
     ] = Seconds(5)
     policy_key: Annotated[
-        Path | None, _about("Believe only policies signed by this key; rumormill keys policy makes one.", "FILE")
+        Path | None, _about("Accept only policies signed by this key; `rumormill keys policy` makes one.", "FILE")
     ] = None
-    snapshot: Annotated[Path | None, _about("Remembers addresses and generation across restarts.", "FILE")] = None
+    snapshot: Annotated[
+        Path | None, _about("File that keeps addresses, policies and the generation across restarts.", "FILE")
+    ] = None
     http_token_file: Annotated[
-        Path | None, _about("Callers must send this bearer token, and may then read; mode 0600.", "FILE")
+        Path | None, _about("Bearer token that callers must send to read; mode 0600.", "FILE")
     ] = None
     http_change_token_file: Annotated[
-        Path | None, _about("The token that may drain, leave and steer as well; mode 0600.", "FILE")
+        Path | None, _about("Bearer token that callers must send to change anything; mode 0600.", "FILE")
     ] = None
     http_cert: Annotated[Path | None, _about("Certificate chain (PEM) of the discovery endpoint.", "FILE")] = None
     http_key: Annotated[Path | None, _about("Its private key (PEM).", "FILE")] = None
     http_ca: Annotated[
-        Path | None, _about("Mutual TLS: callers must show a certificate of these authorities (PEM).", "FILE")
+        Path | None, _about("Mutual TLS: callers must present a certificate of these authorities (PEM).", "FILE")
     ] = None
-    http_insecure: Annotated[bool, _about("Let anyone on the network read here.")] = False
+    http_insecure: Annotated[bool, _about("Let anyone on the network use the endpoint without authentication.")] = False
 
     @property
-    def reached_at(self) -> HostPort:
-        """Where the others reach this member; its port is 0 until the socket is bound, where none was chosen."""
+    def advertised_address(self) -> HostPort:
+        """The address at which the others reach this member. A port of 0 stays 0 until the socket is bound."""
         return self.advertise or self.gossip
 
     @property
     def worker_url(self) -> str:
-        """Where callers reach the worker: plain text, as it goes on the wire."""
+        """The URL at which callers reach the worker, as plain text for the wire."""
         return str(self.advertise_worker or self.worker)
 
 
 def fields() -> tuple[msgspec.structs.FieldInfo, ...]:
-    """The settings, in the order people should read them."""
+    """The settings, in the order in which they are documented."""
     return msgspec.structs.fields(Settings)
 
 
 def description_of(field: msgspec.structs.FieldInfo) -> tuple[str, str]:
-    """What a setting is for, and what to write for it: for help texts."""
+    """The description and the metavar of a setting, for help texts."""
     metas = [meta for meta in get_args(field.type) if isinstance(meta, Meta) and meta.description]
     meta = metas[0]
     return meta.description or "", (meta.extra or {})["metavar"]

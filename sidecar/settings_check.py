@@ -1,4 +1,4 @@
-"""What single settings cannot say: whether they make sense together. One rule, one function, one error with a hint."""
+"""Checks that the settings make sense together. Each rule is one function and raises one error with a hint."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from rumormill.sidecar.settings import Settings
 from rumormill.sidecar.settings_values import BadValue, HostPort, WorkerUrl
 
 
-def checked(settings: Settings) -> Settings:
-    """The same settings with host names resolved and the advertised address filled in; raises :class:`SettingsError`.
+def validated(settings: Settings) -> Settings:
+    """The same settings, with host names resolved and the advertised address filled in. Raises :class:`SettingsError`.
 
-    With gossip port 0 the advertised port stays 0 until the socket is bound.
+    With a gossip port of 0 the advertised port stays 0 until the socket is bound.
     """
     settings = _resolved(settings)
     _check_times(settings)
@@ -41,8 +41,8 @@ def _resolved(settings: Settings) -> Settings:
     gossip = _resolve("gossip", settings.gossip)
     if settings.advertise is None and gossip.wildcard:
         raise SettingsError(
-            f"--gossip {gossip} listens everywhere, so the others cannot be told where this member is",
-            f"add --advertise with this machine's own address: --advertise 10.0.0.5:{gossip.port}",
+            f"--gossip {gossip} listens on every address, so --advertise must say which one other members use",
+            f"add --advertise with an address of this machine: --advertise 10.0.0.5:{gossip.port}",
         )
     advertise = gossip if settings.advertise is None else _resolve("advertise", settings.advertise)
     return msgspec.structs.replace(settings, gossip=gossip, advertise=advertise, http=_resolve("http", settings.http))
@@ -64,19 +64,21 @@ def _check_times(settings: Settings) -> None:
         ("probation", settings.probation, 0.0, 300.0),
     ):
         if not least <= value <= most:
-            raise SettingsError(f"--{key} {value} is out of range", f"choose from {least * 1000:g}ms to {most:g}s")
+            raise SettingsError(
+                f"--{key} {value} is out of range", f"choose a value from {least * 1000:g}ms to {most:g}s"
+            )
 
 
 def _check_advertised(settings: Settings) -> None:
-    advertise = settings.reached_at
+    advertise = settings.advertised_address
     if advertise.wildcard or (advertise.ip is not None and advertise.ip.is_multicast):
         raise SettingsError(
-            f"--advertise {advertise} is not an address one member can be reached at",
-            "give the address the other sidecars reach this machine at",
+            f"--advertise {advertise} is not the address of one machine",
+            "give the address at which other sidecars reach this machine",
         )
     if advertise.family != settings.gossip.family:
         raise SettingsError(
-            f"--advertise {advertise} and --gossip {settings.gossip} are of two IP families",
+            f"--advertise {advertise} and --gossip {settings.gossip} are of different IP versions",
             "use IPv4 or IPv6 for both",
         )
 
@@ -85,44 +87,49 @@ def _check_worker(settings: Settings) -> None:
     if not settings.worker_check.startswith("/") or any(
         c.isspace() or not c.isprintable() for c in settings.worker_check
     ):
-        raise SettingsError(f"--worker-check {settings.worker_check!r} is not a path", "write it as /health")
+        raise SettingsError(f"--worker-check {settings.worker_check!r} is not a path", "write it like /health")
     if settings.worker_pid is not None and settings.worker_pid_file is not None:
-        raise SettingsError("--worker-pid and --worker-pid-file exclude each other", "leave the number out")
-    advertise = settings.reached_at
-    told = settings.advertise_worker or settings.worker
-    host = told.endpoint.host
-    if told.endpoint.wildcard:
-        raise SettingsError(f"callers cannot be sent to {told}", _advertise_worker_hint(settings, told))
-    if told.endpoint.loopback and not advertise.loopback:
+        raise SettingsError("--worker-pid and --worker-pid-file exclude each other", "remove --worker-pid")
+    advertise = settings.advertised_address
+    advertised = settings.advertise_worker or settings.worker
+    host = advertised.endpoint.host
+    if advertised.endpoint.wildcard:
+        raise SettingsError(f"callers cannot be sent to {advertised}", _advertise_worker_hint(settings, advertised))
+    if advertised.endpoint.loopback and not advertise.loopback:
         raise SettingsError(
             f"callers on other machines would be sent to {host}, their own loopback",
-            _advertise_worker_hint(settings, told),
+            _advertise_worker_hint(settings, advertised),
         )
 
 
-def _advertise_worker_hint(settings: Settings, told: WorkerUrl) -> str:
-    advertise = settings.reached_at
-    reachable = HostPort(advertise.host, told.endpoint.port)
-    scheme = "https" if told.secure else "http"
-    return f"say where callers reach the worker: --advertise-worker {scheme}://{reachable}{told.path}"
+def _advertise_worker_hint(settings: Settings, advertised: WorkerUrl) -> str:
+    advertise = settings.advertised_address
+    reachable = HostPort(advertise.host, advertised.endpoint.port)
+    scheme = "https" if advertised.secure else "http"
+    return f"give the URL at which callers reach the worker: --advertise-worker {scheme}://{reachable}{advertised.path}"
 
 
 def _check_http(settings: Settings) -> None:
     tls = (settings.http_cert, settings.http_key)
     if None in tls and tls != (None, None):
-        raise SettingsError("--http-cert and --http-key go together", "give both, or neither")
+        raise SettingsError("--http-cert and --http-key need each other", "give both, or neither")
     if settings.http_ca and not settings.http_cert:
-        raise SettingsError("--http-ca asks callers for certificates over TLS", "add --http-cert and --http-key")
+        raise SettingsError("--http-ca needs TLS", "add --http-cert and --http-key")
     if settings.http.path and settings.http_cert:
-        raise SettingsError("a unix socket needs no TLS: its file's permissions say who may connect", "leave TLS out")
+        raise SettingsError(
+            "TLS is not available on a Unix socket: the file's permissions control access",
+            "remove --http-cert and --http-key",
+        )
     protected = settings.http_ca or settings.http_token_file
     if not (settings.http.local or protected or settings.http_insecure):
         raise SettingsError(
             f"--http {settings.http} would answer anyone on the network",
-            "add --http-token-file; or --http-cert, --http-key and --http-ca; or --http-insecure; or stay on 127.0.0.1",
+            "add --http-token-file; or --http-cert, --http-key and --http-ca; or --http-insecure; or use 127.0.0.1",
         )
     if settings.http_insecure and protected:
-        raise SettingsError("--http-insecure and what protects the endpoint exclude each other", "leave one out")
+        raise SettingsError(
+            "--http-insecure excludes --http-token-file and --http-ca, which protect the endpoint", "remove one of them"
+        )
 
 
 def _check_sealing(settings: Settings) -> None:
@@ -134,11 +141,11 @@ def _check_sealing(settings: Settings) -> None:
     if settings.key_file is not None and settings.insecure_plaintext:
         raise SettingsError(
             "--key-file and --insecure-plaintext exclude each other",
-            "leave one out; a key file can also come from RUMORMILL_KEY_FILE (the keys verbs read it too) or --config",
+            "remove one of them; a key file can also come from RUMORMILL_KEY_FILE or from --config",
         )
     if (settings.ca_file is None) is not (settings.identity_file is None):
         raise SettingsError(
-            "--ca-file and --identity-file go together: with an authority, every member is issued its name",
+            "--ca-file and --identity-file need each other: with an authority, every member needs an identity",
             f"rumormill keys issue {settings.name} --ca pool.ca --out {settings.name}.identity",
         )
 
@@ -146,42 +153,43 @@ def _check_sealing(settings: Settings) -> None:
 def _check_join(settings: Settings) -> None:
     for seed in settings.join:
         if seed.port == 0:
-            raise SettingsError(f"--join {seed} has port 0", "give the port the other member gossips on")
+            raise SettingsError(f"--join {seed} has port 0", "give the gossip port of the other member")
         try:
             wildcard = ipaddress.ip_address(seed.host).is_unspecified
         except ValueError:
             continue
         if wildcard:
-            raise SettingsError(f"--join {seed} is everywhere and nowhere", "give one member's address")
-        _check_reach(settings, seed)
+            raise SettingsError(f"--join {seed} is not the address of one machine", "give the address of one member")
+        _check_reachable(settings, seed)
 
 
-def _check_reach(settings: Settings, seed: HostPort) -> None:
-    """Nothing gets from a loopback address to another machine, or back. Names are looked at when they resolve."""
+def _check_reachable(settings: Settings, seed: HostPort) -> None:
+    """Refuse a seed on another machine if this member uses a loopback address. Host names are checked later, when they
+    are resolved."""
     if seed.loopback or seed.of_this_machine:
         return
-    for flag, ours in (("--gossip", settings.gossip), ("--advertise", settings.reached_at)):
+    for flag, ours in (("--gossip", settings.gossip), ("--advertise", settings.advertised_address)):
         if ours.loopback:
             own = HostPort(_own_address_towards(seed), ours.port)
             raise SettingsError(
-                f"{flag} {ours} is loopback, which reaches this machine only, and --join {seed} is another",
-                f"give the address the others reach this machine at: {flag} {own}",
+                f"{flag} {ours} is a loopback address, so --join {seed} on another machine cannot be reached",
+                f"give the address at which other machines reach this one: {flag} {own}",
             )
 
 
 def _own_address_towards(seed: HostPort) -> str:
-    """Which of this machine's addresses the kernel would send from; nothing is sent."""
+    """The address of this machine from which the kernel would send to the seed. Nothing is sent."""
     try:
         with socket.socket(seed.family, socket.SOCK_DGRAM) as probe:
             probe.connect((seed.host, seed.port))
             return str(probe.getsockname()[0])
-    except OSError:  # no way there yet
+    except OSError:  # there is no route yet: show an example
         return "10.0.0.5" if seed.family == socket.AF_INET else "2001:db8::5"
 
 
 def _check_record(settings: Settings) -> None:
-    """What the protocol will say of this worker, at its longest, must be what the protocol accepts."""
-    advertise = settings.reached_at
+    """The longest record that this member can have must be valid."""
+    advertise = settings.advertised_address
     try:
         validate_record(
             Record(
@@ -206,12 +214,12 @@ def _check_record(settings: Settings) -> None:
         )
     except InvalidRecord as error:
         hint = (
-            "leave out line breaks, tabs and other control characters"
+            "remove line breaks, tabs and other control characters"
             if "printed" in str(error)
-            else "every member carries it in its memory: make it shorter"
+            else "every member keeps it in memory: make it shorter"
         )
         raise SettingsError(str(error), hint) from None
     if settings.weight and not round(settings.weight * 1000):
         raise SettingsError(
-            f"--weight {settings.weight} is below a thousandth", "give at least .001, or 0 for no traffic"
+            f"--weight {settings.weight} is less than 0.001", "give at least 0.001, or 0 for no traffic"
         )

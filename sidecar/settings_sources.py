@@ -1,7 +1,7 @@
-"""Where settings come from: flag over ``RUMORMILL_*`` over TOML over default.
+"""Reads the settings: a flag wins over ``RUMORMILL_*``, that over TOML, that over the default.
 
-What is wrong is said in one line that names where it was written, with a hint; nothing is started before everything is
-right. Unknown keys are refused with the nearest known one, because a typo that is passed over is found months later.
+An error is one line that names the place of the wrong value, with a hint. Nothing is started before all settings are
+valid. An unknown key is refused, with the nearest known key as a hint: an ignored typo is found months later.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from msgspec import inspect
 
 from rumormill.sidecar.errors import SettingsError
 from rumormill.sidecar.settings import Settings, description_of, fields
-from rumormill.sidecar.settings_check import checked
+from rumormill.sidecar.settings_check import validated
 from rumormill.sidecar.settings_values import BadValue, HostPort, HttpAddress, Seconds, WorkerUrl
 
 PREFIX = "RUMORMILL_"
 MAX_CONFIG_BYTES = 1 << 20
-READERS_VARIABLES = ("RUMORMILL_CONFIG",)
-"""Known, but no settings of an agent: where its settings are."""
+CLIENT_VARIABLES = ("RUMORMILL_CONFIG",)
+"""Known variables that are not settings."""
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str], config: Path | None = None) -> Settings:
-    """Read every source and check the whole. ``flags`` has only what was typed, by kebab-case name.
+    """Read and check the settings. ``flags`` holds only the flags that were given, by kebab-case name.
 
-    Raises :class:`SettingsError`. Names of hosts are resolved here (but those to join, which are resolved for ever).
+    Host names are resolved here, except those to join, which are resolved again and again. Raises
+    :class:`SettingsError`.
     """
     _refuse_unknown_variables(environ)
     if config is None and environ.get("RUMORMILL_CONFIG"):
@@ -42,7 +43,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], config: Path | No
             values[field.name] = _convert(field, given, origin)
             break
     _refuse_missing(values)
-    return checked(Settings(**values))
+    return validated(Settings(**values))
 
 
 def variable_of(key: str) -> str:
@@ -63,21 +64,21 @@ def _sources(
 
 def _convert(field: msgspec.structs.FieldInfo, given: Any, origin: str) -> Any:
     try:
-        return msgspec.convert(_as_many(field.name, given), field.type, strict=False, dec_hook=_parse)
+        return msgspec.convert(_split_list(field.name, given), field.type, strict=False, dec_hook=_parse)
     except BadValue as error:
         raise SettingsError(f"{origin}: {error}", error.hint) from None
     except msgspec.ValidationError as error:
         cause = error.__cause__
-        trouble = cause if isinstance(cause, BadValue) else _in_words(field, given)
+        trouble = cause if isinstance(cause, BadValue) else _explain_invalid(field, given)
         raise SettingsError(f"{origin}: {trouble}", trouble.hint) from None
 
 
-def _in_words(field: msgspec.structs.FieldInfo, given: Any) -> BadValue:
-    """What is wrong with a value of a plain kind, as a person would say it."""
-    kind = _kind_of(field)
+def _explain_invalid(field: msgspec.structs.FieldInfo, given: Any) -> BadValue:
+    """Describes what is wrong with a value of a basic type."""
+    kind = _base_type(field)
     match kind:
         case inspect.FloatType():
-            return BadValue(f"{given!r} is not a number from {kind.ge:g} to {kind.le:g}", "write it as 1 or 0.5")
+            return BadValue(f"{given!r} is not a number from {kind.ge:g} to {kind.le:g}", "write it like 1 or 0.5")
         case inspect.IntType():
             return BadValue(
                 f"{given!r} is not a whole number above 0", f"give --{field.encode_name} a number like 4711"
@@ -85,20 +86,20 @@ def _in_words(field: msgspec.structs.FieldInfo, given: Any) -> BadValue:
         case inspect.BoolType():
             return BadValue(f"{given!r} is neither true nor false", "write true or false, without quotes in TOML")
         case inspect.StrType() if given == "":
-            return BadValue("it is empty", f"give it a {description_of(field)[1].lower()}, or leave it out")
+            return BadValue("it is empty", f"give a {description_of(field)[1].lower()}, or remove the setting")
         case inspect.StrType() if isinstance(given, str):
             return BadValue(f"it is longer than {kind.max_length} characters", "make it shorter")
         case inspect.DictType():
             return BadValue(
-                "a tag is a word and a text", 'write them as KEY=VALUE; in TOML as key = "value" below [tag]'
+                "a tag needs a key and a value", 'write it as KEY=VALUE; in TOML as key = "value" below [tag]'
             )
         case inspect.VarTupleType():
             return BadValue(f"{given!r} is not a list", 'write it as ["HOST:PORT", "HOST:PORT"]')
     return BadValue(f"{given!r} is not text", "put it in quotes")
 
 
-def _kind_of(field: msgspec.structs.FieldInfo) -> inspect.Type:
-    """The kind of a setting, whether or not it may be left out."""
+def _base_type(field: msgspec.structs.FieldInfo) -> inspect.Type:
+    """The type of a setting, without None and without annotations."""
     kind = inspect.type_info(field.type)
     while isinstance(kind, inspect.Metadata | inspect.UnionType):
         if isinstance(kind, inspect.Metadata):
@@ -116,8 +117,8 @@ def _parse(kind: type, given: Any) -> Any:
     raise BadValue(f"{given!r} is not a file name", "give a path, in quotes in TOML")
 
 
-def _as_many(name: str, given: Any) -> Any:
-    """Several in one variable are separated by commas; tags become a mapping."""
+def _split_list(name: str, given: Any) -> Any:
+    """Split a list in one variable at its commas. Tags become a mapping."""
     if name not in ("join", "tag"):
         return given
     if isinstance(given, str):
@@ -135,14 +136,17 @@ def _lower(text: str) -> str:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A TOML file's settings by kebab-case key (underscores are taken too). Raises :class:`SettingsError`."""
+    """The settings of a TOML file by kebab-case key. Keys with underscores are accepted too. Raises
+    :class:`SettingsError`."""
     try:
         with path.open("rb") as file:
             text = file.read(MAX_CONFIG_BYTES + 1)
     except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}", "give --config a TOML file you can read") from None
+        raise SettingsError(
+            f"cannot read {path}: {error.strerror}", "give --config a TOML file that this user can read"
+        ) from None
     if len(text) > MAX_CONFIG_BYTES:
-        raise SettingsError(f"{path} is longer than a megabyte", "give --config the agent's own TOML file")
+        raise SettingsError(f"{path} is longer than a megabyte", "give --config the TOML file of an agent")
     try:
         toml = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -154,7 +158,7 @@ def read_config(path: Path) -> dict[str, Any]:
     for key in settings:
         if key not in known and isinstance(settings[key], dict):
             raise SettingsError(
-                f"{path} has a table [{key}], and its settings stand in no table", f"delete the line [{key}]"
+                f"{path} has a table [{key}], but settings must be at the top level", f"delete the line [{key}]"
             )
         if key not in known:
             raise SettingsError(f"unknown setting {key!r} in {path}", _nearest(key, known))
@@ -163,15 +167,15 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _nearest(given: str, known: list[str]) -> str:
     close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
+    return f"did you mean {close[0]!r}?" if close else f"the known ones are {', '.join(sorted(known))}"
 
 
 _SERVICE_LINKS = re.compile(r"RUMORMILL_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
-"""Kubernetes sets these in every container beside a service called "rumormill": nobody's typo."""
+"""Variables that Kubernetes sets in every container next to a service called "rumormill". They are not typos."""
 
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
-    known = [variable_of(field.encode_name) for field in fields()] + list(READERS_VARIABLES)
+    known = [variable_of(field.encode_name) for field in fields()] + list(CLIENT_VARIABLES)
     for variable in sorted(environ):
         if variable.startswith(PREFIX) and variable not in known and not _SERVICE_LINKS.fullmatch(variable):
             raise SettingsError(f"unknown variable {variable}", _nearest(variable, known))

@@ -1,6 +1,6 @@
-"""The kinds of value a setting can have beyond numbers and text: addresses, durations, a worker's URL.
+"""Types of settings beyond numbers and text: addresses, durations, a worker's URL.
 
-Each knows how to read itself from what a person wrote (:meth:`parse`) and says what is wrong with it, with a hint.
+Each type parses what a person wrote (:meth:`parse`), and raises :class:`BadValue` with a hint if that is wrong.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 from rumormill.membership.record import MAX_URL_BYTES
 
 MAX_SOCKET_PATH_BYTES = 107
-"""What the kernel takes (unix(7))."""
+"""The kernel's limit (unix(7))."""
 
 
 class BadValue(ValueError):
-    """What a person wrote cannot be read; ``hint`` says how it is written."""
+    """A value that cannot be parsed. ``hint`` says how to write it."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -27,9 +27,9 @@ class BadValue(ValueError):
 
 
 class HostPort(str):
-    """``HOST:PORT``, IPv6 in brackets: a name or an IP literal, and a port (0 asks the kernel for a free one).
+    """``HOST:PORT``: a host name or an IP address (IPv6 in brackets), and a port (0: the kernel chooses a free one).
 
-    It is the text a person would write; msgspec hands such subclasses, unlike dataclasses, to :meth:`parse`.
+    It is a subclass of ``str`` because msgspec passes those, unlike dataclasses, to :meth:`parse`.
     """
 
     __slots__ = ()
@@ -48,9 +48,9 @@ class HostPort(str):
 
     @classmethod
     def parse(cls, text: object) -> Self:
-        """``HOST:PORT``, IPv6 in brackets. A leading ``http://`` is passed over: the readers' variable has one."""
+        """``HOST:PORT``, IPv6 in brackets. A leading ``http://`` is ignored: the client's RUMORMILL_HTTP has one."""
         if not isinstance(text, str):
-            raise BadValue("expected an address in quotes", 'write it as "HOST:PORT"')
+            raise BadValue("an address must be a quoted text", 'write it as "HOST:PORT"')
         bare = re.sub(r"^https?://|/$", "", text.strip())
         host, colon, port = bare.rpartition(":")
         if bare.startswith("["):
@@ -64,7 +64,8 @@ class HostPort(str):
             raise BadValue(f"{text!r} has no port", f"write it as {bare or 'HOST'}:PORT")
         if not host:
             raise BadValue(
-                f"{text!r} has no host", f"write it as 127.0.0.1:{port}, or 0.0.0.0:{port} for every address"
+                f"{text!r} has no host",
+                f"write it as 127.0.0.1:{port}, or as 0.0.0.0:{port} to listen on every address",
             )
         if not (port.isascii() and port.isdigit() and int(port) <= 65535):
             raise BadValue(f"{text!r}: {port!r} is not a port", "a port is a number up to 65535")
@@ -72,7 +73,7 @@ class HostPort(str):
 
     @property
     def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-        """The address where the host is a literal, None where it is a name."""
+        """The IP address; None if the host is a name."""
         try:
             return ipaddress.ip_address(self.host)
         except ValueError:
@@ -88,7 +89,7 @@ class HostPort(str):
 
     @property
     def of_this_machine(self) -> bool:
-        """Whether a literal host is an address of this machine: the kernel binds those only."""
+        """Whether an IP address belongs to this machine. The kernel can bind only those."""
         try:
             with socket.socket(self.family, socket.SOCK_DGRAM) as probe:
                 probe.bind((self.host, 0))
@@ -98,11 +99,11 @@ class HostPort(str):
 
     @property
     def family(self) -> socket.AddressFamily:
-        """Meant for endpoints whose host is a literal."""
+        """The address family. Only for endpoints whose host is an IP address."""
         return socket.AF_INET6 if ":" in self.host else socket.AF_INET
 
     def resolved(self) -> Self:
-        """The same endpoint with an IP literal in its usual spelling for a host. Blocks; raises :class:`BadValue`."""
+        """The same endpoint with its host resolved to an IP address. Blocks. Raises :class:`BadValue`."""
         if self.ip is not None:
             return type(self)(str(self.ip), self.port)
         try:
@@ -110,13 +111,13 @@ class HostPort(str):
         except OSError as error:
             raise BadValue(
                 f"the name {self.host!r} does not resolve ({error.strerror or error})",
-                "give an IP address, or fix the name",
+                "give an IP address, or correct the name",
             ) from None
         return type(self)(str(found[0][4][0]), self.port)
 
 
 class HttpAddress(HostPort):
-    """Where the discovery endpoint answers: ``HOST:PORT``, or ``unix:PATH`` for a socket in the file system."""
+    """The address of the discovery endpoint: ``HOST:PORT``, or ``unix:PATH`` for a Unix socket."""
 
     __slots__ = ()
 
@@ -131,13 +132,14 @@ class HttpAddress(HostPort):
             raise BadValue(f"{text!r} has no absolute path", "write it as unix:/run/rumormill/w1.sock")
         if len(path.encode()) > MAX_SOCKET_PATH_BYTES:
             raise BadValue(
-                f"{text!r} is longer than the {MAX_SOCKET_PATH_BYTES} bytes of a socket's path", "shorten it"
+                f"{text!r} is longer than {MAX_SOCKET_PATH_BYTES} bytes, the limit for a socket",
+                "choose a shorter path",
             )
         return str.__new__(cls, f"unix:{path}")
 
     @property
     def path(self) -> Path | None:
-        """The socket's path, None for an address of a host."""
+        """The socket's path; None for ``HOST:PORT``."""
         return Path(self.removeprefix("unix:")) if self.startswith("unix:") else None
 
     @property
@@ -173,22 +175,22 @@ class Seconds(float):
     def parse(cls, text: object) -> Self:
         if isinstance(text, str) and (found := _DURATION.fullmatch(text.strip())):
             return cls(float(found[1]) * _UNITS[found[2]])
-        raise BadValue(f"{text!r} is not a duration", "say the unit: 200ms, 1s, 2m")
+        raise BadValue(f"{text!r} is not a duration", "write it with a unit: 200ms, 1s, 2m")
 
     def __str__(self) -> str:
         return f"{self * 1000:g}ms" if self < 1 else f"{self:g}s"
 
 
 class WorkerUrl(str):
-    """Where a worker is reached: http or https, a host, and nothing that should not be told to a whole pool."""
+    """The URL of a worker. It must not contain a password, because the whole pool sees it."""
 
     __slots__ = ()
 
     @classmethod
     def parse(cls, text: object) -> Self:
-        """Raises :class:`BadValue`. A trailing slash is dropped, so that paths can be appended."""
+        """Raises :class:`BadValue`. A trailing slash is removed, so that paths can be appended."""
         if not isinstance(text, str):
-            raise BadValue("expected a URL in quotes", 'write it as "http://127.0.0.1:9001"')
+            raise BadValue("a URL must be a quoted text", 'write it as "http://127.0.0.1:9001"')
         try:
             parts = urlsplit(text.strip())
             parts.port  # noqa: B018  reading it is what checks it
@@ -197,11 +199,13 @@ class WorkerUrl(str):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise BadValue(f"{text!r} is not an http(s) URL", "write it as http://127.0.0.1:9001")
         if parts.username is not None or parts.password is not None:
-            raise BadValue("the URL holds a password, and the whole pool would be told", "leave user:password@ out")
+            raise BadValue("the URL holds a password, which the whole pool would see", "remove user:password@")
         if parts.query or parts.fragment:
             raise BadValue(f"{text!r} has a query or a fragment", "give scheme, host, port and at most a path")
         if not text.isprintable() or " " in text.strip() or len(text.encode()) > MAX_URL_BYTES:
-            raise BadValue(f"the URL has spaces or more than {MAX_URL_BYTES} bytes", "give a shorter, plain one")
+            raise BadValue(
+                f"the URL has spaces or more than {MAX_URL_BYTES} bytes", "give a shorter URL without spaces"
+            )
         return cls(text.strip().rstrip("/"))
 
     @property
@@ -214,6 +218,6 @@ class WorkerUrl(str):
 
     @property
     def endpoint(self) -> HostPort:
-        """Host and port, the scheme's own port where none is written."""
+        """Host and port; the scheme's default port if the URL has none."""
         parts = urlsplit(self)
         return HostPort(parts.hostname or "", parts.port or (443 if self.secure else 80))

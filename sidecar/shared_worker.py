@@ -1,7 +1,8 @@
-"""Whether another member names our worker as its own: then callers send it the load of two.
+"""Whether another member announces our worker as its own. The worker then gets the load of both.
 
-Callers try one URL once for a request and count their load by URL, but keys go by member: the ring gives such a worker
-the keys of both. The members concerned each say so, in their log and status; `rumormill members` says it anywhere.
+Callers try one URL once per request and count their load by URL, but keys are assigned by member: the ring gives such a
+worker the keys of both members. Each of them reports it in its log and status. `rumormill members` shows it at any
+sidecar.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import trio
 from rumormill.gossip import Node
 from rumormill.membership.view import Member
 
-LOOK_EVERY = 5.0
-"""Seconds between two looks. Less makes the view of the pool more often, for something that seldom changes."""
+POLL_SECONDS = 5.0
+"""Seconds between two checks. A smaller value builds the view of the pool more often, for something that seldom
+changes."""
 
 
-def sharing(me: bytes, members: tuple[Member, ...]) -> tuple[str, ...]:
-    """Names of the other members that serve the same service at the same URL as the one with this instance, sorted.
+def members_sharing_worker(me: bytes, members: tuple[Member, ...]) -> tuple[str, ...]:
+    """The sorted names of the other members with the same service and URL as the member with this instance.
 
-    A former life of its own name is none: it is on its way out.
+    An earlier run of the same name does not count: it is about to go.
     """
     own = next((member for member in members if member.instance == me), None)
     if own is None:
@@ -29,27 +31,27 @@ def sharing(me: bytes, members: tuple[Member, ...]) -> tuple[str, ...]:
     return tuple(sorted(m.name for m in others if (m.service, m.url) == (own.service, own.url)))
 
 
-class SharedWorker:
-    """Looks now and then, and tells each change: the names of the others, none when it is over."""
+class SharedWorkerWatcher:
+    """Checks periodically. ``on_change`` gets the names of the other members, and an empty tuple when sharing ends."""
 
     def __init__(self, node: Node, on_change: Callable[[tuple[str, ...]], None]) -> None:
         self._node = node
         self._on_change = on_change
-        self._seen_at: object = None
-        self._with: tuple[str, ...] = ()
+        self._seen_edition: object = None
+        self._sharing: tuple[str, ...] = ()
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Check forever."""
         while True:
-            await trio.sleep(LOOK_EVERY)
-            self.look()
+            await trio.sleep(POLL_SECONDS)
+            self.check()
 
-    def look(self) -> None:
-        """Look now, if anything has changed since the last time."""
-        if self._node.view_version == self._seen_at:
+    def check(self) -> None:
+        """Check now, if the pool has changed since the last time."""
+        if self._node.view_version == self._seen_edition:
             return
-        self._seen_at = self._node.view_version
-        found = sharing(self._node.instance, self._node.view.members)
-        if found != self._with:
-            self._with = found
+        self._seen_edition = self._node.view_version
+        found = members_sharing_worker(self._node.instance, self._node.view.members)
+        if found != self._sharing:
+            self._sharing = found
             self._on_change(found)

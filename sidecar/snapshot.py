@@ -1,9 +1,10 @@
-"""What a sidecar remembers across restarts: its generation, addresses to ask, and the pool's policies.
+"""What a sidecar keeps across restarts: its generation, addresses of other members, and the pool's policies.
 
-Of members it is an address book, and no claims: those would be old. A policy cannot be too old, the last writer's word
-holds whenever it is heard, so a pool that is stopped as a whole comes back with the shares it had.
+The addresses are only an address book. They carry no claims about members, because those would be out of date. Policies
+do not go out of date: the last write wins whenever it arrives. So a pool that is stopped as a whole comes back with the
+shares it had.
 
-A file that cannot be read costs a warning and the memory.
+If the file cannot be read, the sidecar logs a warning and starts without it.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from rumormill.membership.record import COUNTER_LIMIT, Address, MonotonicCounter
 from rumormill.sidecar.file_writer import FileWriter, replace_file
 
 MAX_BYTES = 1 << 20
-QUIET_SECONDS = 1.0
-"""Between two writings of the file."""
+MIN_WRITE_INTERVAL = 1.0
+"""Seconds between two writes of the file, at least."""
 MAX_ADDRESSES = 256
 """Enough to find any pool again."""
 
 
-Policies = list[tuple[bytes, bytes]]
+SignedPolicies = list[tuple[bytes, bytes]]
 """Encoded policies with their signatures."""
-Content = tuple[int, list[Address], Policies]
+Content = tuple[int, list[Address], SignedPolicies]
 """Generation, addresses, policies."""
 
 
@@ -40,39 +41,39 @@ class SavedState(msgspec.Struct, frozen=True):
     generation: MonotonicCounter
     addresses: list[tuple[str, Annotated[int, msgspec.Meta(ge=1, le=65535)]]]
     version: Literal[1] = 1
-    policies: Policies = []
+    policies: SignedPolicies = []
 
 
 class SnapshotIgnored(Exception):
-    """The file is there and cannot be used; says why. The sidecar starts without it."""
+    """The file exists but cannot be used; the text says why. The sidecar starts without it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
-    """What an earlier life of this member left behind."""
+class RestoredState:
+    """What an earlier run of this member has saved."""
 
     generation: int = 0
-    """The highest generation it had; 0 for none known."""
+    """The highest generation it had; 0 if unknown."""
     addresses: tuple[Address, ...] = ()
     policies: tuple[tuple[bytes, bytes], ...] = ()
-    """Not yet looked into: the node believes of them what it may."""
+    """Not verified yet: the node accepts those it may."""
 
 
-def read_snapshot_untrusted(path: Path, name: str, cluster: str) -> Remembered:
-    """What the file says, nothing where there is none. Raises :class:`SnapshotIgnored` for any other trouble."""
+def read_snapshot_untrusted(path: Path, name: str, cluster: str) -> RestoredState:
+    """The content of the file; empty if there is no file. Raises :class:`SnapshotIgnored` for any other problem."""
     try:
         with path.open("rb") as file:
             snapshot = msgspec.json.decode(file.read(MAX_BYTES), type=SavedState)
     except FileNotFoundError:
-        return Remembered()
+        return RestoredState()
     except OSError as error:
         raise SnapshotIgnored(f"cannot be read: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SnapshotIgnored(f"is damaged: {error}") from None
     if (snapshot.name, snapshot.cluster) != (name, cluster):
-        raise SnapshotIgnored(f"is that of {snapshot.name!r} in {snapshot.cluster!r}")
+        raise SnapshotIgnored(f"belongs to member {snapshot.name!r} of cluster {snapshot.cluster!r}")
     addresses = [(host, port) for host, port in snapshot.addresses if _is_literal(host)]
-    return Remembered(
+    return RestoredState(
         min(snapshot.generation, COUNTER_LIMIT - 2), tuple(addresses[:MAX_ADDRESSES]), tuple(snapshot.policies)
     )
 
@@ -85,7 +86,7 @@ def write_snapshot(
     addresses: Sequence[Address],
     policies: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
-    """Replace the file in one step. Blocks for the disk; raises OSError, and the old file is still there then."""
+    """Replace the file atomically. Blocks for the disk. After an OSError the old file is still there."""
     snapshot = SavedState(name, cluster, generation, list(addresses)[:MAX_ADDRESSES], policies=list(policies))
     replace_file(path, msgspec.json.encode(snapshot) + b"\n")
 
@@ -95,26 +96,26 @@ def snapshot_writer(
     name: str,
     cluster: str,
     read: Callable[[], Content],
-    remembered: Sequence[Address],
+    restored: Sequence[Address],
     warn: Callable[[str], None],
-    quiet: float = QUIET_SECONDS,
+    min_interval: float = MIN_WRITE_INTERVAL,
 ) -> FileWriter[Content]:
-    """Keeps the file as new as a second ago.
+    """Keeps the file up to date to within ``min_interval`` seconds.
 
-    ``remembered`` stands until other addresses are known: a pool that is gone for a moment must not empty the book.
+    The restored addresses are kept until others are known: a pool that is away for a moment must not empty the file.
     """
-    book = list(remembered)
+    known_addresses = list(restored)
 
     def content() -> Content:
-        nonlocal book
+        nonlocal known_addresses
         generation, addresses, policies = read()
-        book = addresses or book
-        return generation, book, policies
+        known_addresses = addresses or known_addresses
+        return generation, known_addresses, policies
 
     def write(path: Path, content: Content) -> None:
         write_snapshot(path, name, cluster, *content)
 
-    return FileWriter(path, content, write, warn, quiet=quiet)
+    return FileWriter(path, content, write, warn, min_interval=min_interval)
 
 
 def _is_literal(host: str) -> bool:

@@ -1,7 +1,7 @@
-"""The wall clock beside the clock that gossip goes by, which nobody sets.
+"""Tracks the wall clock against the boot clock, which gossip uses and which nobody sets.
 
-Whoever sets the wall clock (NTP after a start, a virtual machine that was moved) would otherwise have the times of
-events, read off the one, disagree with those of the log, read off the other, for good.
+The times of events are derived from the boot clock, those of the log from the wall clock. When the wall clock is set
+(NTP after a start, a migrated virtual machine), the two would disagree from then on.
 """
 
 from __future__ import annotations
@@ -12,27 +12,28 @@ from typing import Final
 
 from rumormill.gossip.udp.transport import boot_clock
 
-STEP: Final = 0.05
-"""Seconds that make a step. Less, and a busy machine looks like one; more, and times disagree by so much."""
-DOUBT: Final = 0.01
-"""Seconds that reading both clocks may take: after a longer pause in between it proves nothing."""
+MIN_STEP_SECONDS: Final = 0.05
+"""Seconds that count as a step. With a smaller value a busy machine looks like a step. With a larger one, times may
+disagree by that much."""
+MAX_READ_SECONDS: Final = 0.01
+"""Seconds that reading both clocks may take. After a longer pause in between, the difference proves nothing."""
 
 
 class WallClock:
-    """``offset`` is wall clock minus boot clock in seconds, as it was when last looked at."""
+    """``offset`` is wall clock minus boot clock in seconds, as last measured."""
 
     def __init__(self, *, wall: Callable[[], float] = time.time, boot: Callable[[], float] = boot_clock) -> None:
         self._wall = wall
         self._boot = boot
         self.offset = wall() - boot()
 
-    def moved(self) -> float:
-        """By how many seconds the wall clock has been set since it was last asked; 0 where it has not."""
+    def measure_step(self) -> float:
+        """By how many seconds the wall clock was set since the last call; 0.0 if it was not. Updates ``offset``."""
         before = self._boot()
         wall = self._wall()
         after = self._boot()
         step = wall - after - self.offset
-        if after - before > DOUBT or abs(step) < STEP:
+        if after - before > MAX_READ_SECONDS or abs(step) < MIN_STEP_SECONDS:
             return 0.0
         self.offset += step
         return step

@@ -1,17 +1,17 @@
-"""Whether the worker can serve: one HTTP GET each period, and the death of its process.
+"""Whether the worker can serve: one HTTP GET each period, and the exit of its process.
 
     starting --pass--> passing --three misses in a row--> critical --pass--> passing
-    any      --its process ends--> critical
+    any      --its process exits--> critical
 
-A miss is anything but an answer of 200..299 within the time-out. Each check opens a connection of its own: a worker
-that takes no more connections cannot serve, whatever an old connection says.
+A miss is anything but a 2xx response within the timeout. Each check opens a new connection: a worker that accepts no
+more connections cannot serve, even if an old connection still works.
 
-A check that is not answered in time stays open, and each further period without its answer is another miss. A worker
-that does one thing at a time answers it as soon as it gets to it, and its queue holds one check instead of one for each
-period that it was busy. Such silence is no failure: the worker may only be busy, and nobody is put on probation for it.
+A check that times out stays open, and each further period without its response is another miss. A worker that serves
+one request at a time then answers it as soon as it gets to it, and its queue holds one check instead of one for each
+period that it was busy. A timeout is not a failure: the worker may only be busy. It never leads to probation.
 
-The request is written and read here, with httptools, because that costs .2 MB of memory where httpx
-costs 7.7 (docs/run/agent.md), and nothing but the status is wanted.
+The request is written and parsed here, with httptools. That costs 0.2 MB of memory, and httpx costs 7.7 MB
+(docs/run/agent.md); only the status is needed.
 """
 
 from __future__ import annotations
@@ -29,50 +29,53 @@ import trio
 from rumormill.membership.record import Readiness
 from rumormill.sidecar.settings_values import HostPort, WorkerUrl
 
-MISSES = 3
-MAX_ANSWER_BYTES = 1 << 16
-"""Read of an answer at most; a longer one is cut off, and its status stands."""
-LONGEST_OPEN = 30.0
-"""Seconds after which an unanswered check is asked again on a new connection. A larger value finds a worker well again
-that much later where its connection was lost without a word (another host's restart); a smaller one leaves more
-connections in the queue of a busy worker."""
+MISSES_UNTIL_CRITICAL = 3
+MAX_RESPONSE_BYTES = 1 << 16
+"""Reading stops here; the status of a longer response still counts."""
+MAX_PENDING_SECONDS = 30.0
+"""Seconds after which an unanswered check is sent again on a new connection. With a larger value, a worker whose
+connection was lost silently (its host restarted) is found healthy that much later. With a smaller one, more connections
+wait in the queue of a busy worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckState:
-    """What the checks so far amount to. ``after_pass`` and ``after_miss`` are the whole rule."""
+    """The result of the checks so far. ``passed``, ``missed`` and ``exited`` return the next state."""
 
     readiness: Readiness = Readiness.STARTING
     misses: int = 0
     failed: bool = False
-    """Whether, when critical, it has shown more than silence: it ended, refused, or answered wrongly."""
+    """Whether the worker is critical for more than timeouts: it exited, refused a connection, or answered wrongly."""
 
-    def after_pass(self) -> CheckState:
+    def passed(self) -> CheckState:
         return CheckState(Readiness.PASSING)
 
-    def after_miss(self, *, silent: bool = False) -> CheckState:
+    def missed(self, *, inconclusive: bool = False) -> CheckState:
         misses = self.misses + 1
-        gone = self.readiness is Readiness.PASSING and misses >= MISSES
+        gone = self.readiness is Readiness.PASSING and misses >= MISSES_UNTIL_CRITICAL
         readiness = Readiness.CRITICAL if gone else self.readiness
-        return CheckState(readiness, misses, self.failed or (readiness is Readiness.CRITICAL and not silent))
+        return CheckState(readiness, misses, self.failed or (readiness is Readiness.CRITICAL and not inconclusive))
 
-    def after_exit(self) -> CheckState:
-        return CheckState(Readiness.CRITICAL, MISSES, failed=True)
+    def exited(self) -> CheckState:
+        return CheckState(Readiness.CRITICAL, MISSES_UNTIL_CRITICAL, failed=True)
 
 
 class CheckFailed(Exception):
-    """A miss; the text says why, in words for a log line."""
+    """A missed check; the text is the reason, written for a log line."""
 
-    def __init__(self, text: str, *, silent: bool = False) -> None:
+    def __init__(self, text: str, *, inconclusive: bool = False) -> None:
         super().__init__(text)
-        self.silent = silent
-        """Nothing came from the worker: it may be busy, or could not be asked (no descriptor, no name, no route)."""
+        self.inconclusive = inconclusive
+        """Nothing came from the worker. It may be busy, or the check could not be sent (no descriptor, name or
+        route)."""
 
 
 class WorkerCheck:
-    """Checks one worker for ever. ``on_change`` gets the readiness and the reason at every change, at once;
-    ``on_failure`` is called first where a worker that was ready has failed, and not for mere silence; ``on_miss`` gets
-    the reason of a miss, where it is another than that of the miss before."""
+    """Checks one worker forever.
+
+    ``on_change`` gets the new readiness and the reason, at once. ``on_failure`` is called before it when a ready worker
+    has failed, but not for timeouts. ``on_miss`` gets the reason of a miss if it differs from that of the miss before.
+    """
 
     def __init__(
         self,
@@ -89,27 +92,27 @@ class WorkerCheck:
         self._on_change = on_change
         self._on_failure = on_failure
         self._on_miss = on_miss
-        self._open: _Question | None = None
-        """The check that has not been answered in time."""
+        self._pending: _PendingCheck | None = None
+        """The check that is being sent, or that has timed out and still waits for its response."""
         self._tls: ssl.SSLContext | None = None
-        self._round = trio.CancelScope()
-        self._asked: object = None
+        self._round_scope = trio.CancelScope()
+        self._target: object = None
         """What is checked, and how often."""
         self.configure(url, path, period=period, timeout=timeout)
-        self.ended = trio.Event()
-        """The worker's process has ended (known only where its process was given)."""
+        self.process_exited = trio.Event()
+        """Set when the worker's process has exited; never set if its process is not known."""
         self.state = CheckState()
         self.last_miss = ""
-        """Why the latest check was missed; empty when it passed."""
+        """Why the latest check was missed; empty if it passed."""
 
     async def run(self) -> None:
-        """Check for ever. A worker not yet ready is asked more often at first, so that a start is seen at once."""
+        """Check forever. A worker that is not ready yet is checked more often at first, to see its start at once."""
         begun = trio.current_time()
         try:
             while True:
-                with trio.CancelScope() as self._round:
+                with trio.CancelScope() as self._round_scope:
                     await self._check_and_wait(begun)
-                if self._round.cancelled_caught:  # something else is to be asked
+                if self._round_scope.cancelled_caught:  # the target has changed
                     self._close()
         finally:
             self._close()
@@ -117,78 +120,81 @@ class WorkerCheck:
     async def _check_and_wait(self, begun: float) -> None:
         started = trio.current_time()
         await self._check_once()
-        if self._open is None:
+        if self._pending is None:
             waiting = self.state.readiness is not Readiness.PASSING
             soon = max(0.05, (started - begun) / 5)
             await trio.sleep_until(started + (min(self._period, soon) if waiting else self._period))
 
     def configure(self, url: WorkerUrl, path: str, *, period: float, timeout: float) -> None:
-        """Check this from now on; what was found so far stands until the next check."""
-        if self._asked == (url, path, period, timeout):
+        """Check this target from now on. The state stays as it is until the next check."""
+        if self._target == (url, path, period, timeout):
             return
-        self._asked = (url, path, period, timeout)
+        self._target = (url, path, period, timeout)
         self._period = period
         self._timeout = timeout
         self._path = f"{url.path}{path}"
         self._endpoint = url.endpoint
         self._tls = (self._tls or ssl.create_default_context()) if url.secure else None
         self._request = _request(url, path)
-        self._round.cancel()
+        self._round_scope.cancel()
 
     def process_started(self) -> None:
-        """The worker has a process whose end will be told."""
-        self.ended = trio.Event()
+        """A process of the worker is now watched; its exit will be reported."""
+        self.process_exited = trio.Event()
 
     def process_ended(self) -> None:
-        """It has ended: said at once, before any check is missed."""
-        self.ended.set()
-        self._move(self.state.after_exit(), "its process has ended")
+        """The process has exited: the worker is critical at once, before any check is missed."""
+        self.process_exited.set()
+        self._transition(self.state.exited(), "its process has ended")
 
-    async def wait_gone(self) -> None:
-        """Until the process has ended, and nothing has answered in its place since."""
-        await self.ended.wait()
+    async def wait_worker_gone(self) -> None:
+        """Wait until the process has exited. Never returns if another process has passed a check since."""
+        await self.process_exited.wait()
         if self.state.readiness is Readiness.PASSING:
             await trio.sleep_forever()
 
     async def _check_once(self) -> None:
-        ended = self.ended.is_set() if self._open is None else self._open.ended
+        exited = self.process_exited.is_set() if self._pending is None else self._pending.process_exited
         try:
-            await self._get()
+            await self._check_response()
         except CheckFailed as error:
-            self._note_miss(str(error))
-            self._move(self.state.after_miss(silent=error.silent), f"{MISSES} checks missed, the last: {error}")
+            self._record_miss(str(error))
+            self._transition(
+                self.state.missed(inconclusive=error.inconclusive),
+                f"{MISSES_UNTIL_CRITICAL} checks missed, the last: {error}",
+            )
         else:
             self.last_miss = ""
-            if ended == self.ended.is_set():  # an answer begun by a process that has ended since says nothing
-                self._move(self.state.after_pass(), "it answers")
+            if exited == self.process_exited.is_set():  # ignore a response begun by a process that has exited since
+                self._transition(self.state.passed(), "it answers")
 
-    def _note_miss(self, why: str) -> None:
+    def _record_miss(self, why: str) -> None:
         changed, self.last_miss = why != self.last_miss, why
         if changed:
             self._on_miss(why)
 
-    def _move(self, state: CheckState, reason: str) -> None:
+    def _transition(self, state: CheckState, reason: str) -> None:
         before, self.state = self.state, state
         if state.failed and not before.failed and before.readiness is not Readiness.STARTING:
             self._on_failure()
         if state.readiness is not before.readiness:
             self._on_change(state.readiness, reason)
 
-    async def _get(self) -> None:
-        """One GET, or one more period for the one that is open; returns where it was answered with 200..299, else
-        raises :class:`CheckFailed`."""
-        patience = self._timeout if self._open is None else self._period
+    async def _check_response(self) -> None:
+        """Send one GET, or wait one more period for the pending one. Raises :class:`CheckFailed` without a 2xx
+        response."""
+        timeout = self._timeout if self._pending is None else self._period
         try:
-            with trio.fail_after(patience):
-                status = await self._ask()
+            with trio.fail_after(timeout):
+                status = await self._read_status()
         except trio.TooSlowError:
-            raise self._unanswered() from None
+            raise self._timed_out() from None
         except trio.BrokenResourceError as error:
             self._close()
-            raise CheckFailed(_words(error.__cause__, self._endpoint)) from None
+            raise CheckFailed(_describe(error.__cause__, self._endpoint)) from None
         except OSError as error:
             self._close()
-            raise CheckFailed(_words(error, self._endpoint), silent=not _from_worker(error)) from None
+            raise CheckFailed(_describe(error, self._endpoint), inconclusive=not _caused_by_worker(error)) from None
         except CheckFailed:
             self._close()
             raise
@@ -197,34 +203,36 @@ class WorkerCheck:
             hint = "; set --worker-check to a path that answers 2xx" if status < 500 else ""
             raise CheckFailed(f"GET {self._path} answered {status}{hint}")
 
-    async def _ask(self) -> int:
-        if self._open is None:
+    async def _read_status(self) -> int:
+        if self._pending is None:
             stream = await _connect(self._endpoint, self._tls)
-            self._open = _Question(stream, trio.current_time(), ended=self.ended.is_set())
+            self._pending = _PendingCheck(stream, trio.current_time(), self.process_exited.is_set())
             await stream.send_all(self._request)
-            self._open.sent = True
-        return await self._open.status()
+            self._pending.sent = True
+        return await self._pending.status()
 
-    def _unanswered(self) -> CheckFailed:
-        """What a time-out amounts to. A question that is not out, or has been out for too long, is given up."""
-        waited = self._timeout if self._open is None else trio.current_time() - self._open.asked
-        if self._open is not None and (not self._open.sent or waited >= max(LONGEST_OPEN, self._timeout)):
+    def _timed_out(self) -> CheckFailed:
+        """The error for a timeout. Gives up a check that could not be sent, or has been pending for too long."""
+        waited = self._timeout if self._pending is None else trio.current_time() - self._pending.started_at
+        if self._pending is not None and (not self._pending.sent or waited >= max(MAX_PENDING_SECONDS, self._timeout)):
             self._close()
-        return CheckFailed(f"no answer within {self._timeout:g} s", silent=True)
+        return CheckFailed(f"no answer within {self._timeout:g} s", inconclusive=True)
 
     def _close(self) -> None:
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+        if self._pending is not None:
+            self._pending.close()
+            self._pending = None
 
 
 class _PlainStream:
-    """One connection to a literal address. It waits only where it must, and for a worker on this machine that is once:
-    connected at once, it takes the request at once. A check each second is a good part of what an idle sidecar costs.
+    """One connection to an IP address that waits only when it must.
+
+    A worker on this machine connects and takes the request at once, so the check waits once, for the response. A check
+    each second is a large part of the CPU that an idle sidecar uses.
     """
 
     def __init__(self, endpoint: HostPort) -> None:
-        """Begins to connect; whether that fails, :meth:`send_all` tells."""
+        """Begins to connect. :meth:`send_all` raises OSError if that fails later."""
         self._socket = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             error = self._socket.connect_ex((endpoint.host, endpoint.port))
@@ -268,8 +276,8 @@ def _request(url: WorkerUrl, path: str) -> bytes:
     ).encode()
 
 
-class _Answer:
-    """Collects the status of the first answer that is not a mere announcement (1xx)."""
+class _ResponseParser:
+    """Reads the status of the first response that is not informational (1xx)."""
 
     def __init__(self) -> None:
         self.parser = httptools.HttpResponseParser(self)
@@ -284,35 +292,37 @@ class _Answer:
         self.complete = self.status is not None
 
 
-class _Question:
-    """One check on its connection. Waiting for its status may be cut short, and taken up again."""
+class _PendingCheck:
+    """One check on its connection. Waiting for its status can be cancelled and continued later."""
 
-    def __init__(self, stream: _Stream, asked: float, *, ended: bool) -> None:
+    def __init__(self, stream: _Stream, started_at: float, process_exited: bool) -> None:
         self._stream = stream
-        self._answer = _Answer()
-        self._read = 0
-        self.asked = asked
-        self.ended = ended
-        """Whether the worker's process was known to have ended when it was asked."""
+        self._parser = _ResponseParser()
+        self._bytes_read = 0
+        self.started_at = started_at
+        self.process_exited = process_exited
+        """Whether the worker's process was known to have exited when the check was sent."""
         self.sent = False
 
     async def status(self) -> int:
-        """Reads the whole answer if it is short: cutting a worker off in the middle fills its log with complaints."""
-        answer = self._answer
-        while not answer.complete and self._read < MAX_ANSWER_BYTES:
+        """Reads a short response to its end: a connection closed in the middle makes many workers log an error."""
+        answer = self._parser
+        while not answer.complete and self._bytes_read < MAX_RESPONSE_BYTES:
             data = await self._stream.receive_some(4096)
             if not data:
                 break
-            self._read += len(data)
+            self._bytes_read += len(data)
             try:
                 answer.parser.feed_data(data)
             except httptools.HttpParserError:
                 if answer.status is None:
-                    raise CheckFailed("the answer is not HTTP") from None
-                break  # the status is clear, whatever stands behind it
+                    raise CheckFailed("the response is not HTTP") from None
+                break  # the status is known; the rest does not matter
         if answer.status is None:
             raise CheckFailed(
-                "the connection was closed without an answer" if self._read < MAX_ANSWER_BYTES else "no end of headers"
+                "the connection was closed without an answer"
+                if self._bytes_read < MAX_RESPONSE_BYTES
+                else "no end of headers"
             )
         return answer.status
 
@@ -326,23 +336,23 @@ class _Question:
                 self._stream.close()
 
 
-def _words(error: BaseException | None, endpoint: HostPort) -> str:
+def _describe(error: BaseException | None, endpoint: HostPort) -> str:
     if _refused(error):
         return f"nothing listens on {endpoint}"
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not to be trusted: {error.verify_message} (SSL_CERT_FILE names further authorities)"
+        return f"its certificate cannot be verified: {error.verify_message} (set SSL_CERT_FILE to trust its authority)"
     if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
         return os.strerror(error.errno).lower()
-    return str(error or "the connection broke")
+    return str(error or "the connection was lost")
 
 
-def _from_worker(error: OSError) -> bool:
-    """Whether the worker's side caused it, and not our own or what lies between."""
+def _caused_by_worker(error: OSError) -> bool:
+    """Whether the worker's side caused the error, and not this machine or the network."""
     return isinstance(error, (ConnectionError, ssl.SSLError)) or _refused(error)
 
 
 def _refused(error: BaseException | None) -> bool:
-    """Whether a kernel has refused the connection, at every address of the name if it is one."""
+    """Whether the connection was refused; for a host name, at each of its addresses."""
     match error:
         case ConnectionRefusedError():
             return True

@@ -1,7 +1,7 @@
-"""Which process the worker is, and its end, which the kernel tells at once (pidfd).
+"""Watches the worker's process. The kernel reports its exit at once (pidfd).
 
-A process id is good for one life of a worker. Where a supervisor restarts it, a file says who it is now: that is read
-each second, and when the process has ended.
+A process id is valid for one run of a worker. If a supervisor restarts the worker, a PID file names the current
+process. The file is read each second, and when the process has exited.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ import trio
 from rumormill.sidecar.errors import SettingsError
 from rumormill.sidecar.settings import Settings
 
-LOOK_SECONDS: Final = 1.0
-"""Between looks at the file. More: a restart is noticed later, and told by the worker check alone until then."""
+POLL_SECONDS: Final = 1.0
+"""Between reads of the PID file. With a larger value a restart is noticed later; until then only the worker check sees
+it."""
 MAX_BYTES: Final = 64
-Source = tuple[int | None, Path | None]
-"""A process id, or a file that holds one."""
+ProcessSource = tuple[int | None, Path | None]
+"""A process id, or a PID file."""
 
 
 def open_process(pid: int) -> int:
-    """A descriptor that becomes readable when the process ends. Raises ProcessLookupError, PermissionError."""
+    """A descriptor that becomes readable when the process exits. Raises ProcessLookupError, PermissionError."""
     return os.pidfd_open(pid)
 
 
-def check_process(settings: Settings) -> None:
-    """Raises :class:`SettingsError` where the process to watch is none. A file may come later."""
+def check_worker_pid(settings: Settings) -> None:
+    """Raises :class:`SettingsError` if --worker-pid names no process. A PID file may appear later."""
     if settings.worker_pid is None:
         return
     try:
@@ -42,12 +43,15 @@ def check_process(settings: Settings) -> None:
 
 
 class WorkerProcess:
-    """Watches the worker's process, if it is known. ``on_start`` and ``on_end`` are called when one begins to be
-    watched and when it has ended; ``on_event`` gets the words for the log."""
+    """Watches the worker's process, if one is configured.
+
+    ``on_start`` is called when a process is watched, ``on_end`` when it has exited. ``on_event`` gets a text for the
+    log at each change.
+    """
 
     def __init__(
         self,
-        source: Source,
+        source: ProcessSource,
         *,
         on_start: Callable[[], None],
         on_end: Callable[[], None],
@@ -59,87 +63,87 @@ class WorkerProcess:
         self._on_event = on_event
         self._pid: int | None = None
         self._pidfd: int | None = None
-        """Of the process that is watched; None while there is none."""
-        self._ended: object = None
-        """What named the process that has ended: it names nobody any more."""
-        self._round = trio.CancelScope()
-        self.about = ""
-        """What is watched, in words; empty where nothing was to be."""
+        """Of the watched process; None while no process is watched."""
+        self._exited_source: object = None
+        """The process id or file content whose process has exited. It is not watched again."""
+        self._round_scope = trio.CancelScope()
+        self.state_text = ""
+        """What is watched now, for the status; empty if no process is configured."""
 
-    def follow(self, source: Source) -> None:
-        """Watch this one instead."""
+    def set_source(self, source: ProcessSource) -> None:
+        """Watch this process instead."""
         if source != self._source:
             self._source = source
-            self._round.cancel()
+            self._round_scope.cancel()
 
     async def run(self) -> None:
-        """Watch for ever, whoever is to be watched."""
+        """Watch forever; restarts when :meth:`set_source` has changed the source."""
         while True:
-            with trio.CancelScope() as self._round:
+            with trio.CancelScope() as self._round_scope:
                 await self._watch(*self._source)
                 await trio.sleep_forever()
-            self._let_go()
-            self._ended, self.about = None, ""
+            self._close_pidfd()
+            self._exited_source, self.state_text = None, ""
 
     async def _watch(self, pid: int | None, path: Path | None) -> None:
         try:
             if path is not None:
                 await self._watch_file(path)
             elif pid is not None:
-                self._begin(pid, pid)
-                await self._until_end(
-                    f"process {pid} has ended and is watched no longer; --worker-pid-file would follow a restart"
+                self._start_watching(pid, pid)
+                await self._wait_for_exit(
+                    f"process {pid} has ended and is no longer watched; use --worker-pid-file to follow a restart"
                 )
         finally:
-            self._let_go()
+            self._close_pidfd()
 
     async def _watch_file(self, path: Path) -> None:
         while True:
-            named = await trio.to_thread.run_sync(_read_pid_file, path, abandon_on_cancel=True)
-            if named is not None and named[0] != self._pid and named != self._ended:
-                self._begin(named[0], named)
+            pid_file = await trio.to_thread.run_sync(_read_pid_file, path, abandon_on_cancel=True)
+            if pid_file is not None and pid_file[0] != self._pid and pid_file != self._exited_source:
+                self._start_watching(pid_file[0], pid_file)
             if self._pidfd is None:
-                self._say(self.about or f"waiting for {path} to name a process")
-                await trio.sleep(LOOK_SECONDS)
+                self._report(self.state_text or f"waiting for {path} to name a process")
+                await trio.sleep(POLL_SECONDS)
                 continue
-            with trio.move_on_after(LOOK_SECONDS):
-                await self._until_end(f"process {self._pid} has ended; waiting for {path} to name another")
-                self._ended = named
+            with trio.move_on_after(POLL_SECONDS):
+                await self._wait_for_exit(f"process {self._pid} has ended; waiting for {path} to name another")
+                self._exited_source = pid_file
 
-    def _begin(self, pid: int, named: object) -> None:
-        """Watch this process from now on, if it is one."""
-        self._let_go()
+    def _start_watching(self, pid: int, source: object) -> None:
+        """Watch this process from now on, if it exists."""
+        self._close_pidfd()
         try:
             self._pidfd = open_process(pid)
         except OSError as error:
-            self._ended = named
-            self._say(f"process {pid} cannot be watched: {os.strerror(error.errno or 0).lower()}")
+            self._exited_source = source
+            self._report(f"process {pid} cannot be watched: {os.strerror(error.errno or 0).lower()}")
             return
         self._pid = pid
         self._on_start()
-        self._say(f"process {pid} is watched")
+        self._report(f"process {pid} is watched")
 
-    async def _until_end(self, words: str) -> None:
+    async def _wait_for_exit(self, text: str) -> None:
         if self._pidfd is None:
             return
         await trio.lowlevel.wait_readable(self._pidfd)
-        self._let_go()
+        self._close_pidfd()
         self._on_end()
-        self._say(words)
+        self._report(text)
 
-    def _let_go(self) -> None:
+    def _close_pidfd(self) -> None:
         if self._pidfd is not None:
             os.close(self._pidfd)
         self._pid = self._pidfd = None
 
-    def _say(self, words: str) -> None:
-        if words != self.about:
-            self.about = words
-            self._on_event(words)
+    def _report(self, text: str) -> None:
+        if text != self.state_text:
+            self.state_text = text
+            self._on_event(text)
 
 
 def _read_pid_file(path: Path) -> tuple[int, int, int] | None:
-    """The process id, and what tells this file from the one before it; None where there is none in it."""
+    """The process id, with the file's time and inode to tell two versions apart; None if the file holds no id."""
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())

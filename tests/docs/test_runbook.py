@@ -53,7 +53,7 @@ def log_lines() -> set[str]:
     for call in calls(*AGENT):
         owner = call.func.value if isinstance(call.func, ast.Attribute) else call.func
         level = call.func.attr in LEVELS if isinstance(call.func, ast.Attribute) else name_of(call.func) == "log"
-        if level and name_of(owner) in ("log", "about_loss"):
+        if level and name_of(owner) in ("log", "loss_line"):
             names |= words(call, 0)
     return names
 

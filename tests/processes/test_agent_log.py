@@ -16,7 +16,7 @@ from agents import COMMAND, Agent, Worker, environment, rumormill
 from full_pipes import full_pipe, stopped_terminal
 from limits import LIVENESS_LIMIT
 
-from rumormill.sidecar.line_writer import QUEUED_LINES
+from rumormill.sidecar.line_writer import MAX_QUEUED_LINES
 
 
 class Silent:
@@ -81,7 +81,7 @@ async def test_an_agent_says_in_its_log_and_its_status_how_many_lines_are_missin
             try:
                 await silent.ask("/livez")
                 async with silent.client() as client:
-                    for _ in range(QUEUED_LINES * 3 // 5):  # two lines each
+                    for _ in range(MAX_QUEUED_LINES * 3 // 5):  # two lines each
                         await client.put("/v1/drain")
                         await client.delete("/v1/drain")
                 dropped = (await silent.ask("/v1/status"))["counters"]["log_lines_dropped"]

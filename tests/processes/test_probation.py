@@ -55,7 +55,7 @@ async def test_another_period_is_warned_of_with_both_values_on_both_sides() -> N
         )
         assert "every 0.2 s, this member every 0.5 s" in (await w2.logged("period", level="warning"))["text"]
         trouble = (await w1.ask("/v1/status"))["period_trouble"]
-        assert trouble == "this member sends a heartbeat every 0.2 s; w2 every 0.5 s: give all one --period"
+        assert trouble == "this member sends a heartbeat every 0.2 s; w2 every 0.5 s: set one --period everywhere"
         assert "period trouble" in (await rumormill("status", "--http", w2.http)).stdout
         assert {m["name"]: m["period"] for m in (await w2.ask("/v1/members"))["members"]} == {"w1": 0.2, "w2": 0.5}
         nursery.cancel_scope.cancel()

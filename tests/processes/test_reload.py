@@ -97,7 +97,7 @@ async def test_tokens_are_read_again_and_the_verb_is_the_same_as_the_signal(tmp_
         assert (await reloaded(agent))["changed"] == ["http-token-file"]
         assert (await status("first"), await status("second")) == (401, 200)
         token.write_text("two words")
-        assert "does not hold one word" in (await reloaded(agent))["trouble"]
+        assert "must hold one word" in (await reloaded(agent))["trouble"]
         assert await status("second") == 200
         agent = await Agent.start(nursery, "w2", worker, "--config", str(config))
         config.write_text("weight = 7.0\n")
@@ -158,7 +158,7 @@ async def test_a_renewed_certificate_is_shown_after_a_hangup_and_a_broken_one_ne
         after = await trio.to_thread.run_sync(serial, port, authority)
         assert after != before
         cert.write_text("no certificate")
-        assert "not a pair" in (await reloaded(agent))["trouble"]
+        assert "do not match" in (await reloaded(agent))["trouble"]
         assert await trio.to_thread.run_sync(serial, port, authority) == after
         nursery.cancel_scope.cancel()
 

@@ -8,7 +8,7 @@ from agents import pool, rumormill
 
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import Member
-from rumormill.sidecar.shared_worker import sharing
+from rumormill.sidecar.shared_worker import members_sharing_worker
 
 
 async def test_two_agents_that_name_one_worker_are_told_everywhere() -> None:
@@ -51,6 +51,6 @@ def test_none_is_told_of_what_is_no_worker_of_two() -> None:
         replace(twin, pending=True),
         replace(twin, name="w1"),
     )
-    assert sharing(b"w1", (own, *others)) == ()
-    assert sharing(b"w1", (own, *others, twin)) == ("w2",)
-    assert sharing(b"w3", (own, twin)) == ()
+    assert members_sharing_worker(b"w1", (own, *others)) == ()
+    assert members_sharing_worker(b"w1", (own, *others, twin)) == ("w2",)
+    assert members_sharing_worker(b"w3", (own, twin)) == ()

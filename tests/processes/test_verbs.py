@@ -275,7 +275,7 @@ async def test_an_agent_that_cannot_start_says_so_in_two_lines(tmp_path: Path) -
         ((*unsealed, "--worker-pid", "4194304"), 2, "no such process"),
         ((*unsealed, "--ca-file", str(toml)), 2, "--ca-file and --identity-file go together"),
         ((*unsealed, "--ca-file", str(toml), "--identity-file", str(toml)), 2, "authority-public"),
-        ((*unsealed, "--http-cert", str(not_pem), "--http-key", str(not_pem)), 2, "are not a pair"),
+        ((*unsealed, "--http-cert", str(not_pem), "--http-key", str(not_pem)), 2, "do not match"),
         ((*unsealed, "--http-cert", str(pem), "--http-key", str(key)), 2, "can be read by everyone (mode 0644)"),
         ((*unsealed, "--gossip", "127.0.0.1:0", "--http", "192.0.2.1:1", "--http-token-file", str(toml)), 2, "others"),
         ((*unsealed, "--gossip", "192.0.2.1:0", "--advertise-worker", "http://192.0.2.1:1"), 5, "cannot assign"),

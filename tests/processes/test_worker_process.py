@@ -15,7 +15,7 @@ import trio
 from agents import Agent, Worker
 from limits import LIVENESS_LIMIT
 
-from rumormill.sidecar.worker_process import Source, WorkerProcess
+from rumormill.sidecar.worker_process import ProcessSource, WorkerProcess
 
 
 class Supervisor:
@@ -91,9 +91,9 @@ async def test_a_process_id_is_used_up_by_its_end_and_says_so(supervisor: Superv
     async with watching(pid, None) as watched:
         await watched.until(f"process {pid} is watched")
         supervisor.kill()
-        await watched.until("watched no longer")
+        await watched.until("no longer watched")
         assert watched.said[:3] == ["start", f"process {pid} is watched", "end"]
-        assert watched.process.about == watched.said[-1]
+        assert watched.process.state_text == watched.said[-1]
 
 
 async def test_a_file_is_followed_through_restarts(supervisor: Supervisor) -> None:
@@ -129,13 +129,13 @@ async def test_a_file_that_names_nobody_is_told_and_read_again(supervisor: Super
 async def test_another_source_is_taken_at_once(supervisor: Supervisor) -> None:
     pid = supervisor.start()
     async with watching(None, None) as watched:
-        assert watched.process.about == ""
-        source: Source = (pid, None)
-        watched.process.follow(source)
+        assert watched.process.state_text == ""
+        source: ProcessSource = (pid, None)
+        watched.process.set_source(source)
         await watched.until(f"process {pid} is watched")
-        watched.process.follow((None, None))
+        watched.process.set_source((None, None))
         with trio.fail_after(LIVENESS_LIMIT):
-            while watched.process.about:
+            while watched.process.state_text:
                 await trio.sleep(0.01)
 
 

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from certificates import Authority
 
-from rumormill.sidecar.tls import DAY, LOOK_SECONDS, CertificateKeeper, TlsFiles, read_certificate
+from rumormill.sidecar.tls import DAY, POLL_SECONDS, CertificateReloader, TlsFiles, read_certificate
 
 
 class Recorded:
@@ -36,36 +36,36 @@ class Renewal:
         self.files = TlsFiles(*self.authority.issue(), None)
         self.log = Recorded()
         log: Any = self.log
-        self.keeper = CertificateKeeper(read_certificate(self.files), log, wall=lambda: self.log.now)
+        self.keeper = CertificateReloader(read_certificate(self.files), log, wall=lambda: self.log.now)
 
-    async def look(self) -> None:
+    async def check_files(self) -> None:
         """Two looks: a change is taken when it stands still."""
-        await self.keeper.look()
-        await self.keeper.look()
+        await self.keeper.check_files()
+        await self.keeper.check_files()
 
 
 async def test_a_renewed_certificate_is_taken_without_a_signal(tmp_path: Path) -> None:
     renewal = Renewal(tmp_path)
     keeper, first = renewal.keeper, renewal.keeper.certificate
-    await renewal.look()
+    await renewal.check_files()
     assert keeper.certificate is first
     renewal.authority.issue()
-    await keeper.look()
+    await keeper.check_files()
     assert keeper.certificate is first, "two files change one by one"
-    await keeper.look()
+    await keeper.check_files()
     assert keeper.certificate is not first
     second = keeper.certificate
     renewal.files.key.write_text("half a key")
-    await renewal.look()
-    await renewal.look()
+    await renewal.check_files()
+    await renewal.check_files()
     assert keeper.certificate is second
-    assert renewal.log.texts("error") == ["the one in force stays"]
-    assert "not a pair" in keeper.trouble
+    assert renewal.log.texts("error") == ["the old certificate stays in use"]
+    assert "do not match" in keeper.trouble
     renewal.authority.issue()
-    await renewal.look()
+    await renewal.check_files()
     assert not keeper.trouble
     renewal.files.cert.unlink()
-    await renewal.look()
+    await renewal.check_files()
     assert "cannot be read" in keeper.trouble
 
 
@@ -74,7 +74,7 @@ async def test_the_files_are_looked_at_for_ever(tmp_path: Path, autojump_clock: 
     first = renewal.keeper.certificate
     async with trio.open_nursery() as nursery:
         nursery.start_soon(renewal.keeper.run)
-        await trio.sleep(LOOK_SECONDS * 3)
+        await trio.sleep(POLL_SECONDS * 3)
         renewal.authority.issue()
         while renewal.keeper.certificate is first:
             await trio.sleep(1)
@@ -86,9 +86,9 @@ async def test_the_end_of_a_certificate_is_told_once_a_day_from_fourteen_days_be
     renewal.keeper.certificate = replace(renewal.keeper.certificate, not_before=0, not_after=100 * DAY)
     for now, warnings in ((0, 0), (85.9, 0), (86.1, 1), (86.9, 1), (87.2, 2), (101, 3)):
         renewal.log.now = now * DAY
-        await renewal.look()
+        await renewal.check_files()
         assert len(renewal.log.texts("warning")) == warnings, now
-    assert renewal.log.texts("warning")[0] == "the endpoint's certificate ends in 13.9 days"
+    assert renewal.log.texts("warning")[0] == "the certificate expires in 13.9 days"
     short = replace(renewal.keeper.certificate, not_after=DAY)
-    assert not short.ends_soon(0.6 * DAY), "a certificate of a day is renewed in its last third"
-    assert short.ends_soon(0.7 * DAY)
+    assert not short.expires_soon(0.6 * DAY), "a certificate of a day is renewed in its last third"
+    assert short.expires_soon(0.7 * DAY)

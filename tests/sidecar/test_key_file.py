@@ -56,7 +56,7 @@ async def test_a_file_is_tried_again_until_it_can_be_written(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keeper.run)
         wanted = KeyFile(KeyRing((A, B)), 1)
-        keeper.changed()
+        keeper.notify_changed()
         with trio.fail_after(1e6):
             while len(warnings) < 2:
                 await trio.sleep(1)

@@ -10,21 +10,23 @@ from pathlib import Path
 from full_pipes import full_pipe
 from limits import LIVENESS_LIMIT
 
-from rumormill.sidecar.line_writer import QUEUED_LINES, LineStream, LineWriter
+from rumormill.sidecar.line_writer import MAX_QUEUED_LINES, LineStream, LineWriter
 
-FLOOD = QUEUED_LINES * 3
+FLOOD = MAX_QUEUED_LINES * 3
 
 
-def about_loss(lost: int) -> str:
+def loss_line(lost: int) -> str:
     return f"{lost} lost"
 
 
 def test_lines_that_nobody_takes_are_dropped_and_counted() -> None:
     with full_pipe() as (reading, writing):
-        writer = LineWriter(os.dup(writing), about_loss)
+        writer = LineWriter(os.dup(writing), loss_line)
         for number in range(FLOOD):
             writer.put(f"line {number}")
-        assert FLOOD - 2 * QUEUED_LINES <= writer.dropped <= FLOOD - QUEUED_LINES, "what is queued, and in the write"
+        assert FLOOD - 2 * MAX_QUEUED_LINES <= writer.dropped <= FLOOD - MAX_QUEUED_LINES, (
+            "what is queued, and in the write"
+        )
         got: list[str] = []
         reader = threading.Thread(target=lambda: got.extend(_lines_until(reading, FLOOD)))
         reader.start()
@@ -67,7 +69,7 @@ def _missing(lines: list[str]) -> int:
 
 def test_what_cannot_be_written_is_counted_and_told_when_it_can() -> None:
     reading, writing = os.pipe()
-    writer = LineWriter(writing, about_loss)
+    writer = LineWriter(writing, loss_line)
     with Path("/dev/full").open("wb") as full:
         os.dup2(full.fileno(), writing)
     writer.put("nobody sees this")
@@ -87,7 +89,7 @@ def test_a_descriptor_made_non_blocking_by_somebody_else_loses_nothing() -> None
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     os.set_blocking(writing, False)
-    writer = LineWriter(writing, about_loss)
+    writer = LineWriter(writing, loss_line)
     lines = [f"{number} {'x' * 1000}" for number in range(100)]
     for line in lines:
         writer.put(line)
@@ -98,7 +100,7 @@ def test_a_descriptor_made_non_blocking_by_somebody_else_loses_nothing() -> None
 
 
 def test_closed_from_the_start() -> None:
-    writer = LineWriter(None, about_loss)
+    writer = LineWriter(None, loss_line)
     writer.put("a")
     writer.put("b")
     writer.close()
@@ -107,14 +109,14 @@ def test_closed_from_the_start() -> None:
 
 def test_the_end_waits_no_longer_than_it_says() -> None:
     with full_pipe() as (_, writing):
-        writer = LineWriter(os.dup(writing), about_loss)
+        writer = LineWriter(os.dup(writing), loss_line)
         writer.put("never taken")
         writer.close(timeout=0.01)
 
 
 def test_a_stream_hands_on_whole_lines() -> None:
     reading, writing = os.pipe()
-    writer = LineWriter(writing, about_loss)
+    writer = LineWriter(writing, loss_line)
     stream = LineStream(writer, terminal=False)
     print("a", "b", file=stream)
     print("one\ntwo", end="", file=stream)

@@ -10,7 +10,7 @@ import pytest
 
 from rumormill.sidecar import Settings, SettingsError, load
 from rumormill.sidecar.key_file import read_key_file
-from rumormill.sidecar.secrets import exposed, read_token_file
+from rumormill.sidecar.secrets import is_exposed, read_token_file
 from rumormill.sidecar.settings import description_of, fields
 from rumormill.sidecar.settings_values import HostPort, Seconds, WorkerUrl
 
@@ -100,12 +100,12 @@ def test_host_names_are_resolved_and_ipv6_is_spelt_one_way() -> None:
     found = settings(
         gossip="[::]:7946", advertise="[fd00::5]:7946", advertise_worker="https://gpu5.example/v1/", http="[::1]:1"
     )
-    assert found.reached_at.host == "fd00::5"
+    assert found.advertised_address.host == "fd00::5"
     assert found.worker_url == "https://gpu5.example/v1"
 
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [
-    ({"gossip": "0.0.0.0:7946"}, "listens everywhere", "--advertise 10.0.0.5:7946"),
+    ({"gossip": "0.0.0.0:7946"}, "listens on every address", "--advertise 10.0.0.5:7946"),
     ({"gossip": "::1:7946"}, "is ambiguous", "in brackets: [::1]:PORT"),
     ({"gossip": "[::1:7946"}, "is not an IPv6 address in brackets", "[::1]:7946"),
     ({"gossip": "127.0.0.1"}, "has no port", "127.0.0.1:PORT"),
@@ -114,12 +114,12 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"gossip": "127.0.0.1:x"}, "'x' is not a port", "up to 65535"),
     ({"gossip": "no.such.host.invalid:1"}, "does not resolve", "give an IP address"),
     ({"gossip": "10.0.0.5:7946"}, "their own loopback", "--advertise-worker http://10.0.0.5:9001"),
-    ({"advertise": "[::1]:7946"}, "two IP families", "IPv4 or IPv6 for both"),
-    ({"advertise": "0.0.0.0:7946"}, "not an address one member can be reached at", "the other sidecars"),
-    ({"advertise": "224.0.0.1:7946"}, "not an address one member can be reached at", "the other sidecars"),
+    ({"advertise": "[::1]:7946"}, "different IP versions", "IPv4 or IPv6 for both"),
+    ({"advertise": "0.0.0.0:7946"}, "not the address of one machine", "other sidecars reach"),
+    ({"advertise": "224.0.0.1:7946"}, "not the address of one machine", "other sidecars reach"),
     ({"worker": "127.0.0.1:9001"}, "is not an http(s) URL", "http://127.0.0.1:9001"),
     ({"worker": "ftp://x"}, "is not an http(s) URL", "http://127.0.0.1:9001"),
-    ({"worker": "http://u:secret@x"}, "the URL holds a password", "leave user:password@ out"),
+    ({"worker": "http://u:secret@x"}, "the URL holds a password", "remove user:password@"),
     ({"worker": "http://x:99999"}, "is not a URL", "http://127.0.0.1:9001"),
     ({"worker": "http://x/?a=b"}, "has a query", "at most a path"),
     ({"worker": "http://" + "x" * 300}, "more than 256 bytes", "shorter"),
@@ -129,16 +129,16 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"worker_check_period": "1"}, "'1' is not a duration", "200ms, 1s"),
     ({"worker_check_period": "0s"}, "out of range", "20ms to 3600s"),
     ({"worker_check_timeout": "0s"}, "out of range", "20ms to 3600s"),
-    ({"period": "-1s"}, "is not a duration", "say the unit"),
+    ({"period": "-1s"}, "is not a duration", "write it with a unit"),
     ({"period": "1h"}, "out of range", "20ms to 10s"),
     ({"worker_pid": "1abc"}, "--worker-pid: '1abc' is not a whole number above 0", "a number like 4711"),
     ({"worker_pid": "0"}, "--worker-pid: '0' is not a whole number above 0", "a number like 4711"),
     ({"weight": "heavy"}, "--weight: 'heavy' is not a number from 0 to 1000", "1 or 0.5"),
     ({"weight": "1001"}, "--weight: '1001' is not a number from 0 to 1000", "1 or 0.5"),
-    ({"weight": "0.0001"}, "below a thousandth", "0 for no traffic"),
+    ({"weight": "0.0001"}, "less than 0.001", "0 for no traffic"),
     ({"weight": "nan"}, "--weight: 'nan' is not a number from 0 to 1000", "1 or 0.5"),
     ({"weight": "inf"}, "--weight: 'inf' is not a number from 0 to 1000", "1 or 0.5"),
-    ({"name": ""}, "--name: it is empty", "give it a name"),
+    ({"name": ""}, "--name: it is empty", "give a name"),
     ({"name": "x" * 129}, "--name: it is longer than 128 characters", "shorter"),
     ({"name": "a\nb"}, "name holds characters that cannot be printed", "line breaks, tabs"),
     ({"name": "ü" * 65}, "name is longer than 128 bytes", "shorter"),
@@ -153,28 +153,36 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"http": "0.0.0.0:7380"}, "would answer anyone on the network", "--http-insecure"),
     ({"http": "0.0.0.0:7380", "http_cert": "c", "http_key": "k"}, "would answer anyone", "--http-ca"),
     ({"http": "0.0.0.0:7380", "http_change_token_file": "t"}, "would answer anyone", "--http-token-file"),
-    ({"http_cert": "c.pem"}, "go together", "give both"),
-    ({"http_ca": "ca.pem"}, "asks callers for certificates", "--http-cert and --http-key"),
-    ({"http_token_file": "t", "http_insecure": True}, "exclude each other", "leave one out"),
+    ({"http_cert": "c.pem"}, "need each other", "give both"),
+    ({"http_ca": "ca.pem"}, "--http-ca needs TLS", "--http-cert and --http-key"),
+    (
+        {"http_token_file": "t", "http_insecure": True},
+        "--http-insecure excludes --http-token-file",
+        "remove one of them",
+    ),
     ({"http": "unix:rumormill.sock"}, "has no absolute path", "unix:/run/rumormill"),
     ({"http": "unix:/run/"}, "has no absolute path", "unix:/run/rumormill"),
-    ({"http": "unix:/" + "x" * 107}, "is longer than the 107 bytes", "shorten it"),
-    ({"http": "unix:/s", "http_cert": "c", "http_key": "k"}, "needs no TLS", "leave TLS out"),
+    ({"http": "unix:/" + "x" * 107}, "is longer than 107 bytes", "choose a shorter path"),
+    (
+        {"http": "unix:/s", "http_cert": "c", "http_key": "k"},
+        "TLS is not available on a Unix socket",
+        "remove --http-cert",
+    ),
     ({"insecure_plaintext": None}, "there is no key", "rumormill keys generate --out rumormill.key"),
-    ({"key_file": "k"}, "exclude each other", "leave one out; a key file can also"),
-    ({"join": ("10.0.0.1:0",)}, "has port 0", "gossips on"),
-    ({"join": ("0.0.0.0:1",)}, "everywhere and nowhere", "one member's address"),
+    ({"key_file": "k"}, "exclude each other", "remove one of them; a key file can also"),
+    ({"join": ("10.0.0.1:0",)}, "has port 0", "gossip port"),
+    ({"join": ("0.0.0.0:1",)}, "not the address of one machine", "the address of one member"),
     (
         {"join": ("198.51.100.7:1",)},
-        "--gossip 127.0.0.1:7946 is loopback, which reaches this machine only",
+        "--gossip 127.0.0.1:7946 is a loopback address, so --join 198.51.100.7:1 on another machine cannot be reached",
         "--gossip ",
     ),
     (
         {"join": ("localhost:1", "198.51.100.7:1"), "gossip": "0.0.0.0:7000", "advertise": "127.0.0.1:7000"},
-        "--advertise 127.0.0.1:7000 is loopback",
+        "--advertise 127.0.0.1:7000 is a loopback address",
         ":7000",
     ),
-    ({"join": ("[2001:db8::7]:1",), "gossip": "[::1]:7946"}, "--gossip [::1]:7946 is loopback", ":7946"),
+    ({"join": ("[2001:db8::7]:1",), "gossip": "[::1]:7946"}, "--gossip [::1]:7946 is a loopback address", ":7946"),
     ({"name": None, "cluster": None}, "the agent needs --name and --cluster", "for example: rumormill agent"),
 ]
 
@@ -195,7 +203,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line_with_a_hint(
     [
         ('nmae = "w1"', "unknown setting 'nmae'", "did you mean 'name'?"),
         ('worker-check-perod = "1s"', "unknown setting 'worker-check-perod'", "did you mean 'worker-check-period'?"),
-        ("xyzzy = 1", "unknown setting 'xyzzy'", "known are advertise, "),
+        ("xyzzy = 1", "unknown setting 'xyzzy'", "the known ones are advertise, "),
         ("name = w1", "is not TOML: invalid value (at line 1", 'cluster = "prod"'),
         ("zone = 7", "7 is not text", "put it in quotes"),
         ("weight = nan", "nan is not a number from 0 to 1000", "1 or 0.5"),
@@ -203,10 +211,10 @@ def test_what_cannot_be_meant_is_refused_in_one_line_with_a_hint(
         ("worker-pid = 1.5", "1.5 is not a whole number above 0", "a number like 4711"),
         ('http-insecure = "maybe"', "'maybe' is neither true nor false", "without quotes in TOML"),
         ("join = 7", "7 is not a list", '["HOST:PORT", "HOST:PORT"]'),
-        ("[tag]\ngpu = 1", "a tag is a word and a text", 'key = "value" below [tag]'),
+        ("[tag]\ngpu = 1", "a tag needs a key and a value", 'key = "value" below [tag]'),
         ('[agent]\nname = "w1"', "has a table [agent]", "delete the line [agent]"),
-        ("period = 0.2", "0.2 is not a duration", "say the unit"),
-        ("gossip = 7946", "expected an address in quotes", '"HOST:PORT"'),
+        ("period = 0.2", "0.2 is not a duration", "write it with a unit"),
+        ("gossip = 7946", "an address must be a quoted text", '"HOST:PORT"'),
         ("key-file = 5", "5 is not a file name", "in quotes"),
     ],
 )
@@ -298,8 +306,8 @@ def test_a_group_of_ours_may_read_a_secret_and_nobody_else_may(tmp_path: Path) -
         (0o641, False, False),
     ):
         path.chmod(mode)
-        assert exposed(path.stat(), frozenset({group})) is not ours_may, oct(mode)
-        assert exposed(path.stat(), frozenset({group + 1})) is not others_may, oct(mode)
+        assert is_exposed(path.stat(), frozenset({group})) is not ours_may, oct(mode)
+        assert is_exposed(path.stat(), frozenset({group + 1})) is not others_may, oct(mode)
 
 
 def test_a_key_file_that_is_not_there_or_is_a_folder(tmp_path: Path) -> None:
@@ -313,5 +321,5 @@ def test_a_key_file_that_is_not_there_or_is_a_folder(tmp_path: Path) -> None:
 def test_a_token_is_one_word(tmp_path: Path) -> None:
     assert read_token_file(private(tmp_path / "t", "s3cret\n")) == "s3cret"
     for text in ("", "two words", "ü"):
-        with pytest.raises(SettingsError, match="does not hold one word"):
+        with pytest.raises(SettingsError, match="must hold one word"):
             read_token_file(private(tmp_path / "t", text))

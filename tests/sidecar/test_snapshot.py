@@ -18,7 +18,7 @@ from rumormill.sidecar.file_writer import FileWriter
 from rumormill.sidecar.snapshot import (
     MAX_ADDRESSES,
     Content,
-    Remembered,
+    RestoredState,
     SnapshotIgnored,
     read_snapshot_untrusted,
     snapshot_writer,
@@ -32,12 +32,12 @@ THERE = ("::1", 7947)
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "s.json"
     write_snapshot(path, "w1", "prod", 7, [HERE, THERE])
-    assert read_snapshot_untrusted(path, "w1", "prod") == Remembered(7, (HERE, THERE))
+    assert read_snapshot_untrusted(path, "w1", "prod") == RestoredState(7, (HERE, THERE))
     assert [file.name for file in tmp_path.iterdir()] == ["s.json"]
 
 
 def test_no_file_is_no_memory(tmp_path: Path) -> None:
-    assert read_snapshot_untrusted(tmp_path / "none", "w1", "prod") == Remembered(0, ())
+    assert read_snapshot_untrusted(tmp_path / "none", "w1", "prod") == RestoredState(0, ())
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,14 @@ def test_no_file_is_no_memory(tmp_path: Path) -> None:
         (b'{"version":2,"name":"w1","cluster":"prod","generation":1,"addresses":[]}', "is damaged"),
         (b'{"version":1,"name":"w1","cluster":"prod","generation":-1,"addresses":[]}', "is damaged"),
         (b'{"version":1,"name":"w1","cluster":"prod","generation":1,"addresses":[["h",0]]}', "is damaged"),
-        (b'{"version":1,"name":"w2","cluster":"prod","generation":1,"addresses":[]}', "is that of 'w2' in 'prod'"),
-        (b'{"version":1,"name":"w1","cluster":"lab","generation":1,"addresses":[]}', "is that of 'w1' in 'lab'"),
+        (
+            b'{"version":1,"name":"w2","cluster":"prod","generation":1,"addresses":[]}',
+            "belongs to member 'w2' of cluster 'prod'",
+        ),
+        (
+            b'{"version":1,"name":"w1","cluster":"lab","generation":1,"addresses":[]}',
+            "belongs to member 'w1' of cluster 'lab'",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_ignored_with_a_reason(tmp_path: Path, content: bytes, why: str) -> None:
@@ -103,31 +109,31 @@ async def test_the_keeper_writes_what_is_new_and_warns_once(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keeper.run)
-        keeper.changed()
+        keeper.notify_changed()
         await until(lambda: bool(keeper.trouble))
         folder.mkdir()
         await until(lambda: not keeper.trouble)
-        assert read_snapshot_untrusted(path, "w1", "prod") == Remembered(1, (THERE,))
+        assert read_snapshot_untrusted(path, "w1", "prod") == RestoredState(1, (THERE,))
         held = (1, [HERE], [(b"a policy", b"")])
-        keeper.changed()
-        later = Remembered(1, (HERE,), ((b"a policy", b""),))
+        keeper.notify_changed()
+        later = RestoredState(1, (HERE,), ((b"a policy", b""),))
         await until(lambda: read_snapshot_untrusted(path, "w1", "prod") == later)
         nursery.cancel_scope.cancel()
     assert warnings == [f"{path} cannot be written: No such file or directory"]
     held = (1, [], [])
-    await keeper.write_last(timeout=math.inf)
+    await keeper.write_final(timeout=math.inf)
     assert read_snapshot_untrusted(path, "w1", "prod").addresses == (HERE,), "an empty moment empties no book"
     held = (2, [THERE], [])
-    await keeper.write_last(timeout=math.inf)
-    assert read_snapshot_untrusted(path, "w1", "prod") == Remembered(2, (THERE,))
+    await keeper.write_final(timeout=math.inf)
+    assert read_snapshot_untrusted(path, "w1", "prod") == RestoredState(2, (THERE,))
     assert list(folder.iterdir()) == [path]
 
 
 async def test_without_a_path_nothing_is_kept() -> None:
     keeper = snapshot_writer(None, "w1", "prod", lambda: (1, [HERE], []), (), lambda _: None)
-    keeper.changed()
+    keeper.notify_changed()
     await keeper.run()
-    await keeper.write_last(timeout=math.inf)
+    await keeper.write_final(timeout=math.inf)
 
 
 async def test_a_disk_that_hangs_holds_neither_the_loop_nor_the_end(
@@ -142,9 +148,9 @@ async def test_a_disk_that_hangs_holds_neither_the_loop_nor_the_end(
     keeper = FileWriter(tmp_path / "f", lambda: "content", hang, warnings.append)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keeper.run)
-        keeper.changed()
+        keeper.notify_changed()
         await trio.sleep(60)
         nursery.cancel_scope.cancel()
-    await keeper.write_last()
+    await keeper.write_final()
     answers.set()
     assert warnings == [f"{tmp_path}/f cannot be written: the disk does not answer"]

@@ -126,7 +126,7 @@ async def test_a_pass(answer: bytes) -> None:
             b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n",
             "GET /health answered 302; set --worker-check to a path that answers 2xx",
         ),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "the answer is not HTTP"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "the response is not HTTP"),
         (b"", "the connection was closed without an answer"),
         (b"HTTP/1.1 200 OK\r\n" + b"X-Padding: y\r\n" * 10_000, "no end of headers"),
         (None, "no answer within 0.25 s"),
@@ -202,7 +202,7 @@ async def test_a_busy_worker_gets_one_check_to_answer_later_and_has_not_failed()
 
 
 async def test_a_check_unanswered_for_long_is_asked_again_on_a_new_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rumormill.sidecar.worker_check.LONGEST_OPEN", 0.3)
+    monkeypatch.setattr("rumormill.sidecar.worker_check.MAX_PENDING_SECONDS", 0.3)
     asked = 0
 
     async def serve(stream: trio.SocketStream) -> None:
@@ -269,7 +269,7 @@ async def test_tls_is_checked_against_the_known_authorities(tmp_path: Path, monk
     context.load_cert_chain(certificate, key)
     async with server(OK, context) as port:
         async with running(Watch(f"https://127.0.0.1:{port}")) as watch:
-            assert "its certificate is not to be trusted" in await watch.misses(1)
+            assert "its certificate cannot be verified" in await watch.misses(1)
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
         async with running(Watch(f"https://127.0.0.1:{port}")) as watch:
             assert await watch.news() == (Readiness.PASSING, "it answers")
@@ -315,8 +315,8 @@ async def test_the_end_of_the_process_is_critical_at_once_whatever_an_older_chec
 def test_the_rule_in_all_orders(steps: list[str]) -> None:
     state = CheckState()
     for count, step in enumerate(steps, 1):
-        steps_from = {"pass": state.after_pass, "miss": state.after_miss, "exit": state.after_exit}
-        state = state.after_miss(silent=True) if step == "silence" else steps_from[step]()
+        steps_from = {"pass": state.passed, "miss": state.missed, "exit": state.exited}
+        state = state.missed(inconclusive=True) if step == "silence" else steps_from[step]()
         past = steps[:count]
         last_good = max((i for i, s in enumerate(past) if s == "pass"), default=-1)
         since = past[last_good + 1 :]
