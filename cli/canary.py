@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from urllib.parse import urlencode
 
 import click
@@ -11,10 +10,9 @@ from rumormill.cli.exit_codes import EPILOG, BadRequest
 from rumormill.cli.http_client import SidecarClient, output_option, sidecar_options
 from rumormill.cli.queries import clock, service_option, write_json
 from rumormill.cli.rollout_command import run
+from rumormill.cli.shares import parse_share, percent
 from rumormill.cli.tables import Column, show_line, show_table
 from rumormill.discovery.schema.policies import CanaryAnswer, CandidateRow, HistoryAnswer, PolicyChange
-
-_SHARE = re.compile(r"(\d{0,3}(?:\.\d{1,4})?)\s*%?")
 
 CANDIDATE_COLUMNS: tuple[Column[CandidateRow], ...] = (
     Column("RELEASE", lambda c: c.release),
@@ -27,23 +25,6 @@ CHANGE_COLUMNS: tuple[Column[PolicyChange], ...] = (
     Column("AT MEMBER", lambda c: c.writer),
     Column("WHAT", lambda c: c.text),
 )
-
-
-def percent(share: float) -> str:
-    return f"{share * 100:g} %"
-
-
-def parse_share(text: str) -> float:
-    """``5%``, ``5`` or ``.5%`` to a part of 1, to the hundredth of a percent. Raises BadRequest."""
-    found = _SHARE.fullmatch(text.strip())
-    if found is None or not found[1].strip("."):
-        raise BadRequest(f"{text!r} is not a share", "write a percentage: 5%, 0.5% or 100%")
-    share = float(found[1]) / 100
-    if share > 1:
-        raise BadRequest(f"a share of {text} is more than all keys", "the most is 100%")
-    if round(share * 10_000) != round(share * 1e8) / 1e4:
-        raise BadRequest(f"{text!r} is finer than shares are kept", "the finest step is 0.01%")
-    return round(share, 4)
 
 
 @click.group(epilog=EPILOG)

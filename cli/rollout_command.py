@@ -12,6 +12,7 @@ from rumormill.cli.gates import MetricSource, OwnFigures, Prometheus, RolloutGat
 from rumormill.cli.http_client import SidecarClient, output_option, sidecar_options
 from rumormill.cli.queries import service_option, write_json
 from rumormill.cli.rollout import RolloutController, TakenOver
+from rumormill.cli.shares import parse_share
 from rumormill.cli.tables import show_line
 from rumormill.discovery.schema.policies import CanaryAnswer, RolloutRow
 from rumormill.sidecar.settings_values import BadValue, Seconds
@@ -133,8 +134,6 @@ def _chosen(release: str, begun: RolloutRow | None, wanted: RolloutRow | None, *
 def _wanted(
     release: str, steps: str, hold: str | None, gates: tuple[str, ...], prometheus: str | None, figures: str | None
 ) -> RolloutRow:
-    from rumormill.cli.canary import parse_share
-
     shares = [parse_share(step) for step in steps.split(",")]
     if sorted(shares) != shares or len(set(shares)) < len(shares) or len(shares) > 32:
         raise BadRequest(f"--steps {steps} does not go up", "write shares in order, at most 32: 5,25,50,100")

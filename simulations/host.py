@@ -13,10 +13,10 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from rumormill.membership.record import Address
 from rumormill.membership.view import Event
-from rumormill.simulations.network import Network
 from rumormill.simulations.protocol import SimulatedNode
 from rumormill.simulations.scheduler import SECOND, Action, Scheduler, microseconds
 
@@ -33,6 +33,18 @@ BUFFER_OVERHEAD = 704
 """Bytes the kernel charges a datagram beyond its payload, about."""
 
 _OFF, _FROZEN, _SLOW = 1, 2, 4
+
+
+class HostNetwork(Protocol):
+    """What a host asks of the network, which itself knows all hosts."""
+
+    scheduler: Scheduler
+
+    def attach(self, host: SimulatedHost) -> None: ...
+
+    def send(self, source: SimulatedHost, to: Address, data: bytes) -> None: ...
+
+    def refuse(self, host: SimulatedHost, data: bytes, to: Address) -> None: ...
 
 
 class SimulatedHost:
@@ -83,7 +95,7 @@ class SimulatedHost:
         key: str,
         index: int,
         address: Address,
-        network: Network,
+        network: HostNetwork,
         rng: random.Random,
         on_events: Callable[[SimulatedHost, Sequence[Event]], None],
     ) -> None:

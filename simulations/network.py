@@ -16,15 +16,12 @@ import math
 import random
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rumormill.gossip.security.seal import HEADER
 from rumormill.membership.record import Address
+from rumormill.simulations.host import SimulatedHost
 from rumormill.simulations.scheduler import SECOND, Action, Scheduler, microseconds
 from rumormill.simulations.trace import Trace
-
-if TYPE_CHECKING:
-    from rumormill.simulations.host import SimulatedHost
 
 _QUANTILE_BITS = 10
 IP_UDP_BYTES = 28

@@ -15,16 +15,16 @@ were started, that would be much ado for seconds: its elders wait until most are
 from __future__ import annotations
 
 import math
+import random
 from collections import deque
 from collections.abc import Container, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from rumormill.gossip.settings import ProtocolSettings
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.monitors import MAX_SUBJECTS_FACTOR, HostOfEstablished, monitors_of, subjects_of
 from rumormill.membership.record import MemberId
-
-if TYPE_CHECKING:
-    from rumormill.gossip.state import NodeState
+from rumormill.membership.table import MemberTable
 
 ESTABLISHED_AFTER = 60.0
 """Seconds for which a member must be known before its word counts against another's."""
@@ -45,6 +45,24 @@ COALESCE_SECONDS = 0.1
 """Newcomers within so many seconds come of age together."""
 
 
+class EligibilityState(Protocol):
+    """What is asked of the node's state, which itself holds a :class:`VoterEligibility`."""
+
+    now: float
+    rng: random.Random
+    known_since: dict[MemberId, float]
+    suspect_since: dict[MemberId, float]
+
+    @property
+    def me(self) -> MemberState: ...
+
+    @property
+    def table(self) -> MemberTable: ...
+
+    @property
+    def settings(self) -> ProtocolSettings: ...
+
+
 class VoterEligibility:
     """Who has been known for how long, and what follows from it."""
 
@@ -58,7 +76,7 @@ class VoterEligibility:
         "_state",
     )
 
-    def __init__(self, state: NodeState, *, certified: bool) -> None:
+    def __init__(self, state: EligibilityState, *, certified: bool) -> None:
         self._state = state
         self._certified = certified
         self._began = state.now

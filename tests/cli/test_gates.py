@@ -22,7 +22,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from limits import LIVENESS_LIMIT
 
-from rumormill.cli.canary import parse_share
 from rumormill.cli.exit_codes import BadRequest
 from rumormill.cli.gates import (
     MetricUnavailable,
@@ -34,6 +33,7 @@ from rumormill.cli.gates import (
     run_command,
     try_command,
 )
+from rumormill.cli.shares import parse_share
 
 
 class Answering(BaseHTTPRequestHandler):
