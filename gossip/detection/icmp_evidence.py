@@ -1,21 +1,22 @@
-"""Hard evidence: a datagram that was refused (ICMP port unreachable) met a kernel without our process.
+"""ICMP evidence: a refused datagram (ICMP port unreachable) reached a kernel on which our peer's process is gone.
 
-A refusal of anything we sent to a member starts a verification at once: pings that carry nothing else, each a few
-milliseconds (or a round trip, if that is more) after the one before was refused. Only a refusal that quotes such a ping
-whole counts as a miss. Nobody who has not seen the ping can make one up: its nonce is random, and under a seal all of
-it. A ping is sealed for one instance, so a refusal never speaks of a later life at the same address.
+A refusal of any datagram that we sent to a member starts a check at once: bare pings, each sent a few milliseconds (or
+a round trip, if that is longer) after the previous one was refused. A refusal counts as a miss only if it quotes such a
+ping in full. Nobody can forge one without having seen the ping: its nonce is random, and if sealed, all of it looks
+random. A ping is sealed for one instance, so a refusal says nothing about a later instance at the same address.
 
-Three such misses make a vote, like any others, and may be held against what was heard *before* the pings: whoever heard
-the member within the last period need not wait, but must have been refused itself. Votes go to the member's monitors
-and to those whose heartbeats it gets, who verify at once, so two stand some 20 ms after the first refusal. A suspicion
-is not pushed before the death: a pool that is all told of it first is busy with that. Refutation is as ever.
+Three such misses make a vote, like any others. The vote may overrule what was heard *before* the pings: a member that
+heard the subject within the last period need not wait, if it was itself refused. Votes go to the subject's monitors and
+to the members that it monitors. These start a check of their own at once, so two votes exist some 20 ms after the first
+refusal. The suspicion is not broadcast before the death: that would keep a whole pool busy. The member can refute as
+always.
 
-Where no second vote can come, because nobody else is left unsuspected or nobody is heard at all, such a vote suffices
-alone: kernels that refuse are in reach, so their members are gone and we are not cut off (partition_guard.py). That is
-so where most of a pool was killed with its hosts alive.
+Our vote alone suffices where no second vote can come, because every other member is suspect or none is heard at all.
+Kernels that refuse are within reach, so their members are gone and we are not cut off (partition_guard.py). This is the
+case where most of a pool was killed while its hosts stayed up.
 
-Where a refusal has lied (a firewall that answers in a host's name), the member is heard again. From then on nobody who
-was deceived believes a refusal of that instance for a minute.
+A refusal can lie: a firewall may answer in a host's name. Then the member is heard again, and each observer that was
+deceived ignores refusals of that instance for a minute.
 """
 
 from __future__ import annotations
@@ -31,31 +32,32 @@ from rumormill.membership.member_state import MemberState
 from rumormill.membership.record import Address, MemberId
 
 PING_GAP = 0.003
-"""Seconds between a refusal and the next ping: a process that binds its port anew gets a chance to."""
+"""Seconds between a refusal and the next ping. A process that is binding its port anew gets a chance to do so."""
 TIMEOUT_PERIODS = 2
-"""A ping that is neither answered nor refused for so long, and two round trips, ends the verification."""
+"""A check ends if its ping is neither answered nor refused for this many periods and two round trips."""
 DISTRUST_SECONDS = 60.0
-MAX_VERIFYING = 64
+MAX_CHECKS = 64
 MAX_REMEMBERED = 256
 
 
 class RefusalCheck:
-    """One member's pings, one after the other. Times in seconds."""
+    """The check of one member: one ping after another. Times in seconds."""
 
-    __slots__ = ("began", "count", "datagram", "due", "member_id", "sent")
+    __slots__ = ("began", "datagram", "member_id", "next_ping", "refusals", "sent")
 
     def __init__(self, member_id: MemberId, now: float) -> None:
         self.member_id = member_id
-        self.began = self.due = now
-        """When the next ping leaves; infinite while one is out."""
+        self.began = self.next_ping = now
+        """When the next ping leaves. Infinite while one is outstanding."""
         self.sent = now
-        self.count = 0
-        """Pings refused so far."""
+        """When the last ping left."""
+        self.refusals = 0
         self.datagram = b""
+        """The outstanding ping."""
 
 
 class IcmpEvidence:
-    """Hears refusals, verifies, and counts what deserves to be counted."""
+    """Receives refusals, checks them with pings, and counts misses."""
 
     __slots__ = (
         "_checks",
@@ -67,77 +69,84 @@ class IcmpEvidence:
         "_state",
     )
 
-    def __init__(self, state: NodeState, pings: Probes, detector: FailureDetector, isolation: PartitionGuard) -> None:
+    def __init__(
+        self,
+        state: NodeState,
+        probes: Probes,
+        failure_detector: FailureDetector,
+        partition_guard: PartitionGuard,
+    ) -> None:
         self._state = state
-        self._probes = pings
-        self._failure_detector = detector
-        self._partition_guard = isolation
+        self._probes = probes
+        self._failure_detector = failure_detector
+        self._partition_guard = partition_guard
         self._checks: dict[MemberId, RefusalCheck] = {}
         self._confirmed_at: dict[MemberId, float] = {}
-        """When we last held a member's refusals for proof."""
+        """When a check last confirmed that a member's process is gone."""
         self._distrusted_until: dict[MemberId, float] = {}
-        """Members whose refusals have lied, and until when we remember it."""
+        """Until when the refusals of members that turned out to live are ignored."""
 
     @property
     def deadline(self) -> float:
-        return min(v.due for v in self._checks.values()) if self._checks else math.inf
+        return min(check.next_ping for check in self._checks.values()) if self._checks else math.inf
 
     def on_refusal_untrusted(self, datagram: bytes, address: Address) -> None:
-        """A kernel at ``address`` refused what it quotes as a datagram of ours."""
+        """A kernel at ``address`` refused a datagram that it quotes as one of ours."""
         state = self._state
         state.counters["refusals"] += 1
         row = self._addressee_untrusted(datagram, address)
         if row is None or not state.settings.icmp_evidence:
             state.counters["refusals_unmatched"] += 1
             return
-        verification = self._checks.get(row.member_id)
-        if verification is None or self._is_finished(verification):
+        check = self._checks.get(row.member_id)
+        if check is None or self._is_finished(check):
             self.verify(row)
-        elif self._quotes_ping(datagram, verification):
-            self._count_refusal(row, verification)
+        elif self._quotes_ping(datagram, check):
+            self._count_refusal(row, check)
+
+    def on_vote(self, subject: MemberId) -> None:
+        """A peer votes against a member that we monitor or that monitors us: check for ourselves."""
+        if self._failure_detector.is_monitor_or_subject(subject) and (row := self._state.table.get(subject)):
+            self.verify(row)
+
+    def on_death_claim(self, subject: MemberId) -> None:
+        """A peer claims a death that we do not believe, because we just heard the member or because we may be cut
+        off ourselves: check it."""
+        row = self._state.table.get(subject)
+        if row is not None and (self._state.heard_lately(subject) or self._partition_guard.is_deferred(subject)):
+            self.verify(row)
 
     def verify(self, row: MemberState) -> None:
-        """Something says that a member's process is gone: ask its kernel, once a period at most."""
+        """Something suggests that a member's process is gone: ask its kernel, at most once a period."""
         state = self._state
         if not state.settings.icmp_evidence or not row.present or self._can_skip(row.member_id):
             return
         known = self._checks.get(row.member_id)
         if known is not None and not self._is_finished(known):
             return
-        if len(self._checks) >= MAX_VERIFYING or not state.throttle(row.member_id, "refused", state.settings.period):
+        if len(self._checks) >= MAX_CHECKS or not state.throttle(row.member_id, "refused", state.settings.period):
             return
-        self._checks[row.member_id] = verification = RefusalCheck(row.member_id, state.now)
-        self._send_ping(row, verification)
-
-    def on_vote(self, subject: MemberId) -> None:
-        """Somebody votes against a member we watch, or that watches us: see for ourselves now."""
-        if self._failure_detector.is_monitor_or_subject(subject) and (row := self._state.table.get(subject)):
-            self.verify(row)
-
-    def on_death_claim(self, subject: MemberId) -> None:
-        """Somebody claims a death that we do not believe because we have just heard the member, or doubt ourselves."""
-        row = self._state.table.get(subject)
-        if row is not None and (self._state.heard_lately(subject) or self._partition_guard.is_deferred(subject)):
-            self.verify(row)
+        self._checks[row.member_id] = check = RefusalCheck(row.member_id, state.now)
+        self._send_ping(row, check)
 
     def tick(self) -> None:
-        """Send the pings that are due, and give up those that nothing came back for."""
+        """Send the pings that are due, and drop the checks that are finished."""
         state = self._state
-        for verification in list(self._checks.values()):
-            row = state.table.get(verification.member_id)
-            if row is None or not row.present or self._is_finished(verification):
-                del self._checks[verification.member_id]
-            elif state.now >= verification.due:
-                self._send_ping(row, verification)
+        for check in list(self._checks.values()):
+            row = state.table.get(check.member_id)
+            if row is None or not row.present or self._is_finished(check):
+                del self._checks[check.member_id]
+            elif state.now >= check.next_ping:
+                self._send_ping(row, check)
 
     def restart(self) -> None:
-        """After a pause of our own a refusal may be as old as the pause: begin anew."""
+        """After a pause of our own: a refusal may be as old as the pause, so all checks are dropped."""
         self._checks.clear()
 
     # --- steps
 
     def _addressee_untrusted(self, datagram: bytes, address: Address) -> MemberState | None:
-        """The member a quoted datagram was for, if it is one of ours and the member lives at that address."""
+        """The member that a quoted datagram was for, if the datagram is ours and the member lives at that address."""
         seal = self._state.seal
         try:
             sender, receiver = seal.parties(datagram)
@@ -148,53 +157,60 @@ class IcmpEvidence:
             return None
         return row
 
-    def _send_ping(self, row: MemberState, verification: RefusalCheck) -> None:
-        verification.sent = self._state.now
-        verification.due = math.inf
-        verification.datagram = self._probes.bare_ping(row)
+    def _send_ping(self, row: MemberState, check: RefusalCheck) -> None:
+        check.sent = self._state.now
+        check.next_ping = math.inf
+        check.datagram = self._probes.bare_ping(row)
 
-    def _quotes_ping(self, datagram: bytes, verification: RefusalCheck) -> bool:
-        return datagram == verification.datagram
+    def _quotes_ping(self, datagram: bytes, check: RefusalCheck) -> bool:
+        return datagram == check.datagram
 
-    def _count_refusal(self, row: MemberState, verification: RefusalCheck) -> None:
-        """One of the pings was refused: a miss. After the last that is needed there are no more."""
+    def _count_refusal(self, row: MemberState, check: RefusalCheck) -> None:
+        """One of the pings was refused: a miss. The last miss that a vote needs ends the check."""
         state = self._state
-        verification.count += 1
-        verification.datagram = b""
-        if verification.count < state.settings.misses:
-            round_trip = min(
-                self._probes.rtt(row.member_id), state.now - verification.sent
-            )  # it was slow while it started
-            verification.due = state.now + max(PING_GAP, 1.5 * round_trip)
+        check.refusals += 1
+        check.datagram = b""
+        if check.refusals < state.settings.misses:
+            # The measured round trip may be too long: the process may have been slow while it started.
+            round_trip = min(self._probes.rtt(row.member_id), state.now - check.sent)
+            check.next_ping = state.now + max(PING_GAP, 1.5 * round_trip)
         else:
-            del self._checks[row.member_id]
-            self._confirmed_at[row.member_id] = state.now
-            _bound(self._confirmed_at)
-            state.refused_at[row.member_id] = verification.sent
-        self._failure_detector.on_ping_refused(row, verification.sent)
+            self._confirm(check)
+        self._failure_detector.on_ping_refused(row, check.sent)
 
-    def _is_finished(self, verification: RefusalCheck) -> bool:
-        """The member has shown itself since, or nothing comes back at all."""
+    def _confirm(self, check: RefusalCheck) -> None:
+        """The member's process is gone, as far as its kernel can say."""
+        del self._checks[check.member_id]
+        self._confirmed_at[check.member_id] = self._state.now
+        _drop_oldest(self._confirmed_at)
+        self._state.refused_at[check.member_id] = check.sent
+
+    def _is_finished(self, check: RefusalCheck) -> bool:
+        """Whether the member was heard since the check began, or no answer of any kind comes."""
         state = self._state
-        if state.last_heard.get(verification.member_id, -math.inf) >= verification.began:
+        if state.last_heard.get(check.member_id, -math.inf) >= check.began:
             return True
-        patience = TIMEOUT_PERIODS * state.settings.period + 2 * self._probes.rtt(verification.member_id)
-        return verification.due == math.inf and state.now - verification.sent > patience
+        timeout = TIMEOUT_PERIODS * state.settings.period + 2 * self._probes.rtt(check.member_id)
+        return check.next_ping == math.inf and state.now - check.sent > timeout
 
     def _can_skip(self, member_id: MemberId) -> bool:
-        """Whether asking would tell us nothing: the refusals have convinced us just now, or lied to us once."""
+        """Whether a check would tell us nothing new: one has just confirmed the death, or was wrong before."""
         state = self._state
-        convinced = self._confirmed_at.get(member_id)
-        if convinced is not None and state.last_heard.get(member_id, -math.inf) > convinced:
-            del self._confirmed_at[member_id]
-            self._distrusted_until[member_id] = state.now + DISTRUST_SECONDS
-            _bound(self._distrusted_until)
-            state.counters["refusals_false"] += 1
-        elif convinced is not None and state.now - convinced < TIMEOUT_PERIODS * state.settings.period:
+        confirmed = self._confirmed_at.get(member_id)
+        if confirmed is not None and state.last_heard.get(member_id, -math.inf) > confirmed:
+            self._distrust(member_id)
+        elif confirmed is not None and state.now - confirmed < TIMEOUT_PERIODS * state.settings.period:
             return True
         return state.now < self._distrusted_until.get(member_id, -math.inf)
 
+    def _distrust(self, member_id: MemberId) -> None:
+        """The member was heard after its death was confirmed: the refusals were false."""
+        del self._confirmed_at[member_id]
+        self._distrusted_until[member_id] = self._state.now + DISTRUST_SECONDS
+        _drop_oldest(self._distrusted_until)
+        self._state.counters["refusals_false"] += 1
 
-def _bound(memory: dict[MemberId, float]) -> None:
-    while len(memory) > MAX_REMEMBERED:
-        del memory[next(iter(memory))]
+
+def _drop_oldest(times: dict[MemberId, float]) -> None:
+    while len(times) > MAX_REMEMBERED:
+        del times[next(iter(times))]

@@ -1,9 +1,12 @@
-"""Votes: who says it saw three misses in a row of whom, and since when.
+"""Votes: who saw three misses in a row of which member, and when.
 
-A vote is good for two periods and is renewed by each further miss. It is void when its voter hears the subject again,
-when the subject raises its incarnation, and for an observer that does not hold the voter alive, or has held it
-otherwise since the vote was cast: a frozen member that wakes has nothing to say about what happened meanwhile. Nor does
-a newcomer count that still waits for its name, while anybody is there who need not wait.
+A vote is valid for two periods. Each further miss renews it. It becomes void when:
+
+* its voter hears the subject again,
+* the subject raises its incarnation,
+* the voter is not alive here, or was not alive at some time since it voted: a frozen member that wakes knows nothing of
+  what happened meanwhile,
+* the voter is a newcomer that still waits for its name, unless every member that is alive waits for one.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from rumormill.gossip.state import NodeState
 from rumormill.membership.record import Liveness, MemberId, Signature
 
 MAX_VOTERS = 16
-"""Votes kept per subject; two decide. Where there are more, those of the longest known: newcomers crowd nobody out."""
+"""Votes kept per subject, of which two decide. Those of the members known longest are kept, so newcomers cannot crowd
+out the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +37,16 @@ class Vote:
 
 
 class VoteBook:
-    """All votes one member holds, its own included."""
+    """All votes that one member holds, including its own."""
 
     def __init__(self, state: NodeState) -> None:
         self._state = state
         self._votes: dict[MemberId, dict[MemberId, Vote]] = {}
+        """By subject and voter."""
         self.lifetime = 2 * state.settings.period
 
     def add(self, subject: MemberId, vote: Vote) -> None:
-        """Hold a vote; a renewed one replaces its forerunner."""
+        """Hold a vote. A renewed vote replaces the earlier one of its voter."""
         votes = self._votes.setdefault(subject, {})
         known = votes.get(vote.voter)
         if known is None and len(votes) >= MAX_VOTERS:
@@ -53,38 +58,38 @@ class VoteBook:
             votes[vote.voter] = vote
 
     def has(self, subject: MemberId, voter: MemberId, incarnation: int, stamp: int) -> bool:
-        """Whether this very vote is held: told again, it is no younger."""
+        """Whether exactly this vote is held. Hearing it again makes it no younger."""
         known = self._votes.get(subject, {}).get(voter)
         return known is not None and (known.incarnation, known.stamp) == (incarnation, stamp)
 
     def valid_votes(self, subject: MemberId) -> list[Vote]:
-        """The votes against a subject's present incarnation that count here and now, in the order they were cast."""
+        """The votes against a subject's present incarnation that are valid here and now, the earliest first."""
         row = self._state.table.get(subject)
         votes = self._votes.get(subject)
         if row is None or not votes:
             return []
-        good = (b for b in votes.values() if b.incarnation == row.incarnation and self._is_valid(b))
-        return sorted(good, key=lambda vote: (vote.cast, vote.voter))
+        valid = (vote for vote in votes.values() if vote.incarnation == row.incarnation and self._is_valid(vote))
+        return sorted(valid, key=lambda vote: (vote.cast, vote.voter))
 
     def all_votes(self, subject: MemberId) -> Iterable[Vote]:
-        """Every vote held against a subject, good or not: what a death is passed on with."""
+        """All votes held against a subject, valid or not: a death is passed on with them."""
         return self._votes.get(subject, {}).values()
 
     def withdraw_own(self, subject: MemberId) -> None:
-        """Take back our own vote: we heard from the subject."""
+        """Withdraw our own vote: we heard the subject."""
         if votes := self._votes.get(subject):
             votes.pop(self._state.me.member_id, None)
 
     def clear(self, subject: MemberId) -> None:
-        """Forget what was said of a subject: it refuted, or is gone."""
+        """Forget all votes against a subject: it refuted, or is gone."""
         self._votes.pop(subject, None)
 
     def clear_all(self) -> None:
-        """Nothing held may count any more: we were paused, or cut off."""
+        """Forget all votes: we were paused or cut off."""
         self._votes.clear()
 
     def _known_since(self, voter: MemberId) -> float:
-        """When a voter came to be known here; we were here before anybody."""
+        """When a voter came to be known here. We ourselves come before all others."""
         state = self._state
         return -math.inf if voter == state.me.member_id else state.known_since.get(voter, math.inf)
 
@@ -100,7 +105,7 @@ class VoteBook:
         return state.alive_since.get(vote.voter, -1e9) <= vote.cast
 
     def _any_settled(self) -> bool:
-        """Whether anybody alive holds a name. Where all wait for names of the dead, who else should bury them?"""
+        """Whether any member that is alive holds its name. If every member is pending, pending votes must count."""
         table = self._state.table
         rows = (table.get(member_id) for member_id in table.present_ids if member_id not in table.suspects)
         return any(row is not None and not row.pending for row in rows)
