@@ -83,7 +83,7 @@ class SocketCrowd:
         """Everyone has something new to say, at once."""
         for node, transport in zip(self.nodes, self.transports, strict=True):
             node.update(replace(PROFILE, tags={"turn": str(turn)}), boot_clock())
-            transport.poke()
+            transport.wake()
 
 
 def address_of(node: Node) -> tuple[str, int]:

@@ -85,7 +85,7 @@ def _settle(*parties: Party) -> None:
 def _fill(*parties: Party) -> None:
     rng = random.Random(1)
     for number in range(MEMBERS):
-        keys = MemberKeys.fresh(rng.randbytes)
+        keys = MemberKeys.generate(rng.randbytes)
         record = Record(
             name=f"m{number}", generation=1, incarnation=1, pending=False, keys=keys.public, host="127.0.0.1",
             port=9, service="s", url="http://127.0.0.1:9", weight=1000, readiness=Readiness.PASSING,

@@ -21,10 +21,10 @@ HEARTBEAT = 20
 
 def main() -> None:
     keyring = KeyRing((os.urandom(32),))
-    alice, bob = MemberKeys.fresh(os.urandom), MemberKeys.fresh(os.urandom)
+    alice, bob = MemberKeys.generate(os.urandom), MemberKeys.generate(os.urandom)
     out, into = Seal(keyring, "bench", alice), Seal(keyring, "bench", bob)
-    out.meet(bob.public)
-    into.meet(alice.public)
+    out.add_peer(bob.public)
+    into.add_peer(alice.public)
     for size in (HEARTBEAT, 1300):
         payload = os.urandom(size)
         _tell(f"seal, {size} B", lambda payload=payload: out.seal(bob.member_id, payload))
@@ -58,7 +58,7 @@ def _tell(what: str, act: Callable[[], object], count: int = 20_000, *, less: st
 
 def _both(out: Seal, into: Seal, payload: bytes) -> bytes:
     datagram = out.seal(into.member_id, payload)
-    sender, _ = into.parties(datagram)
+    sender, _ = into.claimed_ids(datagram)
     return into.open(datagram, sender)
 
 
@@ -66,7 +66,7 @@ def _first(keyring: KeyRing, alice: MemberKeys, bob: MemberKeys) -> bytes:
     _agreements.clear()
     _derived.cache_clear()
     seal = Seal(keyring, "bench", alice)
-    seal.meet(bob.public)
+    seal.add_peer(bob.public)
     return seal.seal(bob.member_id, b"")
 
 

@@ -132,7 +132,7 @@ class DatagramDispatch:
         self._asked, self._syncs, self._wants = TokenBucket(50, 2500), TokenBucket(10, 250), TokenBucket(100, 2000)
         """Pings and pings by way of us; openings of a sync; rows asked for."""
         self._handle = self._handlers()
-        self._liars = state.signatures.liars
+        self._liars = state.signatures.misbehaving
         self.waiting: deque[tuple[AnyMessage, MemberId, Address]] = deque()
         """What waits for its signatures to be checked: as soon as the timers have been served."""
         self._noise_at = -math.inf
@@ -147,12 +147,12 @@ class DatagramDispatch:
         who passed on bad signatures, and there is too much of that.
         """
         state, seal = self._state, self._state.seal
-        if data[2:10] != seal.label or data[0] not in seal.kinds:
+        if data[2:10] != seal.label or data[0] not in seal.accepted_kinds:
             if now - self._noise_at >= NOISE_GAP:
                 self._noise_at = now
                 return False
             state.counters["dropped_noise"] += 1
-        elif not self._liars or state.signatures.hears(MemberId(data[10:18]), now):
+        elif not self._liars or state.signatures.accepts_datagram_from(MemberId(data[10:18]), now):
             return False
         else:
             state.counters["dropped_distrusted"] += 1
@@ -168,7 +168,7 @@ class DatagramDispatch:
             self._take_in(data, source)
         except DecryptError as refusal:
             state.counters["dropped_" + refusal.reason] += 1
-            self._key_rotation.unopened(refusal.reason, data, source)
+            self._key_rotation.handle_undecryptable(refusal.reason, data, source)
         except UndecodablePayload:
             state.counters["dropped_payload"] += 1
         else:
@@ -178,7 +178,7 @@ class DatagramDispatch:
     def go_on(self) -> None:
         """A new stretch: hear what had to wait for it."""
         state, waiting = self._state, self.waiting
-        while waiting and state.signatures.left > 0:
+        while waiting and state.signatures.checks_left > 0:
             message, sender, source = waiting.popleft()
             if isinstance(message, JOINING):
                 self._step_of_join(message, sender, source)
@@ -188,7 +188,7 @@ class DatagramDispatch:
     def _take_in(self, data: bytes, source: Address) -> None:
         """Raises Unopened and UndecodablePayload."""
         state, seal = self._state, self._state.seal
-        sender, receiver = seal.parties(data)
+        sender, receiver = seal.claimed_ids(data)
         if receiver != seal.member_id and receiver != UNKNOWN_RECEIVER:
             self._misdirected(data, sender, receiver, source)
         elif data[0] == STRANGER:
@@ -208,21 +208,21 @@ class DatagramDispatch:
                 self._hear_stranger(payload, data, sender, source)
                 return
         self._state.counters["dropped_stranger"] += 1
-        with self._key_rotation.answering(data[1], None):
-            self._join.ask_who(data, sender, source)
+        with self._key_rotation.replying_under(data[1], None):
+            self._join.send_unknown_sender(data, sender, source)
 
     def _misdirected(self, data: bytes, sender: MemberId, receiver: MemberId, source: Address) -> None:
         """For another instance: an ack we hand back, or meant for whoever lived here before us."""
         if self._probes.relay_ack(sender, receiver, data):
             return
         self._state.counters["dropped_receiver"] += 1
-        if not self._state.seal.for_stranger(data):
-            with self._key_rotation.answering(data[1], None):
-                self._join.ask_who(data, sender, source)
+        if not self._state.seal.is_from_stranger(data):
+            with self._key_rotation.replying_under(data[1], None):
+                self._join.send_unknown_sender(data, sender, source)
 
     def _hear_stranger(self, payload: Payload, data: bytes, sender: MemberId, source: Address) -> None:
         """Somebody who holds the group key and need not know us."""
-        with self._key_rotation.answering(data[1], self._state.table.get(sender)):
+        with self._key_rotation.replying_under(data[1], self._state.table.get(sender)):
             for message in payload.messages:
                 if isinstance(message, JOINING):
                     self._hear_joining(message, sender, source)
@@ -233,11 +233,11 @@ class DatagramDispatch:
         state = self._state
         row = state.table.get(sender)
         if row is None:
-            self._join.ask_who(data, sender, source)
+            self._join.send_unknown_sender(data, sender, source)
         elif data[1] == state.seal.key_id:
             self._hear_member(payload, row, source)
         else:
-            with self._key_rotation.answering(data[1], row):
+            with self._key_rotation.replying_under(data[1], row):
                 self._hear_member(payload, row, source)
 
     def _hear_member(self, payload: Payload, row: MemberState, source: Address) -> None:
@@ -250,14 +250,14 @@ class DatagramDispatch:
             if kind not in SIGNED or not self._waits(message, sender, source):
                 self._handle[kind](message, state.table.get(sender) or row, source)
         if beat is not None:
-            agreed = self._anti_entropy.compare(row, beat.digest)  # after the news that rode along
+            agreed = self._anti_entropy.compare_digest(row, beat.digest)  # after the news that rode along
             self.only_life = agreed and len(messages) == 1
         if not self.only_life or row.liveness is not ALIVE or row.pending or payload.incarnation > row.incarnation:
             self._settle_doubts(payload, sender)
 
     def _waits(self, message: AnyMessage, sender: MemberId, source: Address) -> bool:
         """Whether a message with signatures must wait for a new stretch, or was dropped because too many do."""
-        if not self.waiting and self._state.signatures.left > 0:
+        if not self.waiting and self._state.signatures.checks_left > 0:
             return False
         if len(self.waiting) >= MAX_WAITING:
             self._state.counters["dropped_signed"] += 1
@@ -292,7 +292,7 @@ class DatagramDispatch:
             return
         self._updates.check_sender(row, payload.incarnation)
         if row.pending:
-            self._own_name.heard_from(row)
+            self._own_name.warn_if_rival(row)
 
     def _hear_joining(self, message: AnyMessage, sender: MemberId, source: Address) -> None:
         if self._state.leaving:
@@ -304,17 +304,19 @@ class DatagramDispatch:
         match message:
             case Join():
                 if self._may(self._joins, source[0]):
-                    self._join.hear_join(message, sender, source)
+                    self._join.handle_join(message, sender, source)
             case Challenge():
-                self._join.hear_challenge(message, sender, source)
+                self._join.handle_challenge(message, sender, source)
             case Hello() if self._may(self._hellos, source[0]):
-                self._join.hear_hello_untrusted(message, sender, source)
+                self._join.handle_hello_untrusted(message, sender, source)
                 if (row := self._state.table.get(sender)) is not None:
-                    self._key_rotation.teach(row)
+                    self._key_rotation.send_ring(row)
             case Welcome():
-                self._join.hear_welcome(message, source)
+                self._join.handle_welcome(message, source)
             case UnknownSender():
-                if (asked := self._join.hear_who(message, source)) is not None and asked.member_id != sender:
+                if (
+                    asked := self._join.handle_unknown_sender(message, source)
+                ) is not None and asked.member_id != sender:
                     self._failure_detector.on_address_reused(asked.member_id)
 
     def _handlers(self) -> dict[type, Callable[[Any, MemberState, Address], object]]:
@@ -332,13 +334,13 @@ class DatagramDispatch:
             Dead: self._hear_death,
             Leave: lambda claim, sender, _: claims.handle_leave(claim, sender),
             Tombstone: lambda stone, sender, _: claims.handle_tombstone(stone, sender),
-            NameInUse: lambda taken, sender, _: self._own_name.hear_taken(taken, sender),
+            NameInUse: lambda taken, sender, _: self._own_name.handle_name_in_use(taken, sender),
             SyncDigest: self._hear_sum,
-            SyncOffer: lambda have, sender, _: sync.hear_have(have, sender),
+            SyncOffer: lambda have, sender, _: sync.handle_offer(have, sender),
             SyncRequest: self._hear_want,
-            SyncBusy: lambda _message, sender, _: sync.hear_busy(sender),
-            KeyRingUpdate: lambda message, sender, _: self._key_rotation.hear_keys(message, sender),
-            KeyRingReport: lambda held, sender, _: self._key_rotation.hear_held(held, sender),
+            SyncBusy: lambda _message, sender, _: sync.handle_busy(sender),
+            KeyRingUpdate: lambda message, sender, _: self._key_rotation.handle_ring_update(message, sender),
+            KeyRingReport: lambda held, sender, _: self._key_rotation.handle_ring_report(held, sender),
             **dict.fromkeys(JOINING, lambda step, sender, source: self._hear_joining(step, sender.member_id, source)),
         }
 
@@ -363,24 +365,24 @@ class DatagramDispatch:
 
     def _hear_sum(self, opening: SyncDigest, sender: MemberState, _source: Address) -> None:
         if self._may(self._syncs, sender.member_id):
-            self._anti_entropy.hear_sum(opening, sender)
+            self._anti_entropy.handle_digest(opening, sender)
 
     def _hear_want(self, want: SyncRequest, sender: MemberState, _source: Address) -> None:
         if self._may(self._wants, sender.member_id):
-            self._anti_entropy.hear_want(want, sender)
+            self._anti_entropy.handle_request(want, sender)
 
     def _hear_row(self, message: Alive, sender: MemberState, _source: Address) -> None:
-        asked_for = self._anti_entropy.expects(sender)
+        asked_for = self._anti_entropy.expects_rows_from(sender)
         row = self._updates.handle_record_untrusted(
             bytes(message.record), message.signature, sender.member_id, sender, quietly=asked_for
         )
         if row is not None:
-            self._anti_entropy.arrived(row.member_id, sender)
+            self._anti_entropy.note_received(row.member_id, sender)
 
     def _hear_policy(self, message: PolicyMessage, sender: MemberState, _source: Address) -> None:
-        asked_for = self._anti_entropy.expects(sender)
-        if member_id := self._policy_replication.hear_untrusted(message, sender, quietly=asked_for):
-            self._anti_entropy.arrived(member_id, sender)
+        asked_for = self._anti_entropy.expects_rows_from(sender)
+        if member_id := self._policy_replication.handle_untrusted(message, sender, quietly=asked_for):
+            self._anti_entropy.note_received(member_id, sender)
 
     def _hear_vote(self, vote: VoteMessage, sender: MemberState, _source: Address) -> None:
         """What is drained after a pause of our own holds no valid vote."""

@@ -109,7 +109,7 @@ class Node:
         policy_key: PolicyKey | None = None,
         policies: Iterable[tuple[bytes, bytes]] = (),
     ) -> None:
-        keys = MemberKeys.fresh(token_bytes, credential)
+        keys = MemberKeys.generate(token_bytes, credential)
         identity = Identity(name, address, profile, generation, 1, False, keys, credential)
         self._state = state = NodeState(
             identity=identity,
@@ -125,7 +125,7 @@ class Node:
         self._policy_replication = PolicyReplication(
             state, self._broadcast, policy_key, self._join, self._anti_entropy, policy_schema, gone=lambda: self._gone
         )
-        self._policy_replication.remember(policies)
+        self._policy_replication.restore(policies)
         self._key_rotation = KeyRotation(state, self._broadcast, keyring, key_version)
         self._dispatch = self._make_reception(state)
         self._view_builder = ViewBuilder(state)
@@ -223,7 +223,7 @@ class Node:
         Costs nothing before then.
         """
         state, reception = self._state, self._dispatch
-        state.signatures.left = MAX_CHECKS_PER_TURN
+        state.signatures.checks_left = MAX_CHECKS_PER_TURN
         due = state.now > now + self._ahead or now >= self.deadline or reception.waking
         if self._state.stopped is not None or not due:
             return
@@ -331,7 +331,7 @@ class Node:
     @property
     def has_left(self) -> bool:
         """Whether our departure has been said for long enough."""
-        return self._leave_protocol.over
+        return self._leave_protocol.finished
 
     @property
     def stopped(self) -> str | None:
@@ -364,7 +364,7 @@ class Node:
     @property
     def probation(self) -> float:
         """Seconds for which we still take no work because we flapped; 0 for none."""
-        return self._flap_damping.left
+        return self._flap_damping.remaining
 
     @property
     def policies(self) -> list[tuple[bytes, bytes]]:
@@ -388,7 +388,7 @@ class Node:
     @property
     def seal_trouble(self) -> str:
         """Why an address we tried does not let us in, as far as we know, in words; empty when nothing is known."""
-        return self._state.operator_warnings.trouble(self._state.now)
+        return self._state.operator_warnings.last_problem(self._state.now)
 
     @property
     def table_digest(self) -> int:
@@ -550,7 +550,7 @@ class Node:
         state, after = self._state, change.after
         self._failure_detector.reassignment_due = True
         self._anti_entropy.table_changed()
-        self._flap_damping.note(change)
+        self._flap_damping.note_change(change)
         if not self._join.joined and len(state.table) > 1:
             self._join.joined = True
             state.last_heard_anyone = state.now
@@ -561,7 +561,7 @@ class Node:
             return
         if after.name == state.me.name:
             if not state.leaving:
-                self._own_name.review()
+                self._own_name.reconcile()
         elif after.pending and (incumbent := state.table.settled.get(after.name)) and incumbent.present:
             self._failure_detector.ping_if_monitored(incumbent)
 
@@ -572,7 +572,7 @@ class Node:
 
     def _rivalled(self, rival: MemberState, witness: MemberState | None) -> bool:
         """Somebody holds another life of our name: whether we give way."""
-        return self._own_name.gives_way(rival, witness)
+        return self._own_name.should_yield(rival, witness)
 
     def _rewritten(self) -> None:
         self._failure_detector.reassignment_due = True

@@ -241,7 +241,7 @@ class NodeState:
 
     def take_new_keys(self) -> None:
         """Become another instance at the next :meth:`rewrite_record`."""
-        self._identity.keys = MemberKeys.fresh(self.token_bytes, self._identity.credential)
+        self._identity.keys = MemberKeys.generate(self.token_bytes, self._identity.credential)
 
     def set_profile(self, profile: Profile) -> None:
         self._identity.profile = profile
@@ -296,7 +296,7 @@ class NodeState:
     def warn_operator(self, kind: str, source: Address, text: str, *, ours: bool = False) -> None:
         """Warn our operator, rate-limited, of a host that cannot join us, or (``ours``) does not let us join."""
         if ours:
-            self.operator_warnings.note_trouble(text, self.now)
+            self.operator_warnings.note_problem(text, self.now)
         if self.operator_warnings.due(kind, source, self.now):
             self.record_event("refused", self.me.name, text)
 
@@ -351,7 +351,7 @@ class NodeState:
         row = self.table.get(member_id)
         if row is None or row.record is None:
             return False
-        self.seal.meet(row.record.keys)
+        self.seal.add_peer(row.record.keys)
         return True
 
     def _sealed(self, row: MemberState, messages: list[bytes]) -> bytes:
@@ -359,7 +359,7 @@ class NodeState:
         if row.member_id in seal.peers:
             return seal.seal(row.member_id, payload)
         if row.record is not None:
-            seal.meet(row.record.keys)
+            seal.add_peer(row.record.keys)
         datagram = seal.seal(row.member_id, payload)
         if self.table.get(row.member_id) is None:
             seal.forget(row.member_id)

@@ -382,7 +382,7 @@ class _Agent:
         with trio.move_on_after(self.settings.drain_time):
             await self.check.wait_worker_gone()
         self.node.leave(boot_clock())
-        self.transport.poke()
+        self.transport.wake()
         with trio.move_on_after(LEAVE_TIMEOUT) as leaving:
             await self.gossip_stopped.wait()
         if leaving.cancelled_caught:

@@ -128,7 +128,7 @@ class SidecarCommands:
             raise CommandRejected(
                 str(error), "`rumormill status` shows whether this sidecar is part of its pool"
             ) from None
-        self._transport.poke()
+        self._transport.wake()
         return record
 
     def worker_failed(self) -> None:
@@ -192,7 +192,7 @@ class SidecarCommands:
     def keys(self) -> KeysAnswer:
         """Which members hold which key, as far as they have answered. Asks the others again."""
         audit = self._node.audit_keys(boot_clock())
-        self._transport.poke()
+        self._transport.wake()
         ours = self._node.keyring.names if self._node.keyring else ()
         names = [*ours, *sorted(name for name in audit.holders if name not in ours)]
         return KeysAnswer(
@@ -257,11 +257,11 @@ class SidecarCommands:
         every member then has the same version."""
         if after != before or not self._node.key_version:
             self._node.change_keys(after, boot_clock())
-            self._transport.poke()
+            self._transport.wake()
 
     def _announce(self) -> None:
         self._node.update(profile_of(self._settings, self.readiness), boot_clock())
-        self._transport.poke()
+        self._transport.wake()
 
     def unready(self) -> str | None:
         """Why this worker should get no new work; None when it may."""

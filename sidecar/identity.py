@@ -10,7 +10,7 @@ from rumormill.gossip.security.credentials import (
     Credential,
     InvalidCredential,
     Issuer,
-    certified,
+    is_certified,
 )
 from rumormill.sidecar.errors import SettingsError
 from rumormill.sidecar.secrets import MAX_BYTES, read_private_file
@@ -51,6 +51,6 @@ def read_identity(path: Path, name: str, authority: Authority) -> Credential:
         raise SettingsError(f"identity file {path}: {error}", issue) from None
     if credential.name != name:
         raise SettingsError(f"identity file {path} was issued to {credential.name!r}, not {name!r}", issue)
-    if not certified(credential, authority):
+    if not is_certified(credential, authority):
         raise SettingsError(f"identity file {path} was not issued by the authority in --ca-file", issue)
     return credential

@@ -94,7 +94,7 @@ class GroundTruth:
         """A process of that half was handed a datagram. One that only passes through it to somebody else, who asked it
         for help, is not for its ears; nor is what any holder of the group key could have said in the sender's name."""
         sent = self._sent.get(data)
-        if sent is None or Seal.for_stranger(data) or data[_RECEIVER] not in (member_id, UNKNOWN_RECEIVER):
+        if sent is None or Seal.is_from_stranger(data) or data[_RECEIVER] not in (member_id, UNKNOWN_RECEIVER):
             return
         hearings = self._hearing[observer]
         sender = sender_id(data)

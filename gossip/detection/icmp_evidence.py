@@ -149,7 +149,7 @@ class IcmpEvidence:
         """The member that a quoted datagram was for, if the datagram is ours and the member lives at that address."""
         seal = self._state.seal
         try:
-            sender, receiver = seal.parties(datagram)
+            sender, receiver = seal.claimed_ids(datagram)
         except DecryptError:
             return None
         row = self._state.table.get(receiver)

@@ -155,7 +155,7 @@ class AntiEntropy:
         self._bootstrap = self._state.now
         self._bootstrap_wait = BOOTSTRAP_FIRST
 
-    def compare(self, peer: MemberState, digest: int) -> bool:
+    def compare_digest(self, peer: MemberState, digest: int) -> bool:
         """Look at the digest a peer's heartbeat carries; True if it is ours."""
         state = self._state
         if digest == self._own_digest():
@@ -227,7 +227,7 @@ class AntiEntropy:
         else:
             self._ask_for_more(exchange)
 
-    def hear_have(self, have: SyncOffer, sender: MemberState) -> None:
+    def handle_offer(self, have: SyncOffer, sender: MemberState) -> None:
         """What the peer holds in buckets that differ: send what it lacks, note what we lack."""
         exchange = self._exchange
         if exchange is None or exchange.peer.member_id != sender.member_id:
@@ -255,12 +255,12 @@ class AntiEntropy:
             return policy.stamp != version
         return row is None or row.incarnation < version
 
-    def expects(self, sender: MemberState) -> bool:
+    def expects_rows_from(self, sender: MemberState) -> bool:
         """Whether rows from this member are answers to a sync of ours: old news, not to be pushed on."""
         exchange = self._exchange
         return exchange is not None and exchange.peer.member_id == sender.member_id and bool(exchange.wanted)
 
-    def arrived(self, member_id: MemberId, sender: MemberState) -> None:
+    def note_received(self, member_id: MemberId, sender: MemberState) -> None:
         """A record or policy came, perhaps one we had asked for."""
         exchange = self._exchange
         if exchange is None or exchange.peer.member_id != sender.member_id or member_id not in exchange.wanted:
@@ -274,7 +274,7 @@ class AntiEntropy:
             else:
                 self._ask_for_more(exchange)
 
-    def hear_busy(self, sender: MemberState) -> None:
+    def handle_busy(self, sender: MemberState) -> None:
         if (
             self._exchange is not None
             and self._exchange.peer.member_id == sender.member_id
@@ -309,7 +309,7 @@ class AntiEntropy:
 
     # --- answering
 
-    def hear_sum(self, opening: SyncDigest, sender: MemberState) -> None:
+    def handle_digest(self, opening: SyncDigest, sender: MemberState) -> None:
         state = self._state
         self._serving = {member_id: until for member_id, until in self._serving.items() if until > state.now}
         if sender.member_id not in self._serving and len(self._serving) >= SERVED_AT_ONCE:
@@ -319,7 +319,7 @@ class AntiEntropy:
         for have in self._haves(state.table.differing_buckets(opening.buckets)):
             state.send(sender, have)
 
-    def hear_want(self, want: SyncRequest, sender: MemberState) -> None:
+    def handle_request(self, want: SyncRequest, sender: MemberState) -> None:
         rows = [row for member_id in want.member_ids if (row := self._state.table.get(member_id)) is not None]
         self._send_rows(
             sender, rows, [member_id for member_id in want.member_ids if member_id in self._state.table.policies]

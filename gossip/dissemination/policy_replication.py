@@ -111,7 +111,7 @@ class PolicyReplication:
         self.history: deque[PolicyRecord] = deque(maxlen=MAX_HISTORY)
         """What was learned, oldest first, each with its writer and its writer's wall clock."""
 
-    def remember(self, kept: Iterable[tuple[bytes, bytes]]) -> None:
+    def restore(self, kept: Iterable[tuple[bytes, bytes]]) -> None:
         """Hold what an earlier life of ours knew: anything newer in the pool wins over it."""
         for encoded, signature in kept:
             self._believe(self._read_untrusted(encoded, Signature(signature)), quietly=True)
@@ -144,13 +144,13 @@ class PolicyReplication:
         """Why we may write none; None when we may. What we wrote unknowing would lose to what the pool holds."""
         if self._gone():
             return "this sidecar has left the pool; ask another"
-        if self._anti_entropy.completed or not (self._join.joined or self._join.seeking):
+        if self._anti_entropy.completed or not (self._join.joined or self._join.has_seeds):
             return None
         if self._join.joined:
             return "this sidecar has not learned yet what the pool holds; ask again in a moment"
         return "this sidecar has not found its pool yet: no seed answers; ask again then, or start it without --join"
 
-    def hear_untrusted(self, message: PolicyMessage, sender: MemberState, *, quietly: bool) -> MemberId | None:
+    def handle_untrusted(self, message: PolicyMessage, sender: MemberState, *, quietly: bool) -> MemberId | None:
         """Take in what a member says; returns what names the policy, or None if it was none.
 
         ``quietly`` learns it without passing it on, as what a sync brings.

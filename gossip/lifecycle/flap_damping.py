@@ -72,7 +72,7 @@ class FlapDamping:
         """When the worker beside us failed, while we went on."""
 
     @property
-    def left(self) -> float:
+    def remaining(self) -> float:
         """Seconds of probation left; 0 when on none."""
         return max(0.0, self._over_at - self._state.now) if self._over_at < math.inf else 0.0
 
@@ -90,7 +90,7 @@ class FlapDamping:
             state.record_event("probation", state.me.name, f"{state.me.name} {SERVED}")
         self._say(wide=over)
 
-    def hear(self, challenge: Challenge) -> None:
+    def handle_challenge(self, challenge: Challenge) -> None:
         """Somebody told us how our name fared before; the sternest account counts."""
         state = self._state
         first = state.settings.probation
@@ -136,11 +136,11 @@ class FlapDamping:
 
     # --- about others
 
-    def ends_of(self, name: str) -> list[int]:
+    def death_ages(self, name: str) -> list[int]:
         """How many seconds ago lives of a name ended unannounced, as far as is known here."""
         return [max(0, min(int(self._state.now - at), 2**16 - 1)) for at in self._ends.get(name, ())]
 
-    def note(self, change: MemberChange) -> None:
+    def note_change(self, change: MemberChange) -> None:
         """A row changed: perhaps a life of a name has ended, or one that was given up is back, or had said goodbye."""
         before, after = change.before, change.after
         if after is None or after.pending:
@@ -164,7 +164,7 @@ class FlapDamping:
         if not row.draining and (ends := self._ends.get(row.name)):
             ends.pop()
 
-    def keep_house(self) -> None:
+    def forget_old(self) -> None:
         """Forget what no probation can come of any more."""
         old = self._state.now - 2 * LONGEST
         self._ends = {name: ends for name, ends in self._ends.items() if ends and ends[-1] > old}

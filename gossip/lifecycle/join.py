@@ -123,7 +123,7 @@ class JoinProtocol:
         """Whether we have come to hold somebody else's row."""
 
     @property
-    def seeking(self) -> bool:
+    def has_seeds(self) -> bool:
         """Whether there are addresses at which others should be."""
         return any(not contact.ours for contact in self._contacts.values())
 
@@ -199,7 +199,7 @@ class JoinProtocol:
         row = self._state.table.get(member_id)
         return row is not None and row.present
 
-    def hear_challenge(self, challenge: Challenge, sender: MemberId, source: Address) -> None:
+    def handle_challenge(self, challenge: Challenge, sender: MemberId, source: Address) -> None:
         """Show the cookie and our record, in a generation that fits what is already known of our name."""
         contact = self._contacts.get(source)
         if contact is None or contact.nonce != challenge.nonce:
@@ -210,13 +210,13 @@ class JoinProtocol:
         contact.unwelcome += 1
         if contact.unwelcome > UNWELCOME and not self.joined:
             self._complain(source)
-        self._flap_damping.hear(challenge)
-        self._own_name.introduce(challenge.lives)
+        self._flap_damping.handle_challenge(challenge)
+        self._own_name.choose_generation(challenge.lives)
         me = self._state.me
         hello = Hello(challenge.nonce, challenge.cookie, msgspec.Raw(me.encoded), me.signature)
         self._state.send_to_stranger(source, sender, hello)
 
-    def hear_welcome(self, welcome: Welcome, source: Address) -> None:
+    def handle_welcome(self, welcome: Welcome, source: Address) -> None:
         contact = self._contacts.get(source)
         if contact is None or contact.shown != welcome.nonce:
             self._state.counters["stale_welcomes"] += 1
@@ -240,7 +240,7 @@ class JoinProtocol:
 
     # --- answering
 
-    def hear_join(self, join: Join, sender: MemberId, source: Address) -> None:
+    def handle_join(self, join: Join, sender: MemberId, source: Address) -> None:
         state = self._state
         if sender == state.me.member_id:  # one of our seeds is ourselves, under another address
             contact = self._contacts.get(source)
@@ -256,10 +256,10 @@ class JoinProtocol:
             return
         cookie = self._cookie(self._fresh_secrets()[0], source, sender, join.nonce)
         state.send_to_stranger(
-            source, sender, Challenge(join.nonce, cookie, lives, self._flap_damping.ends_of(join.name))
+            source, sender, Challenge(join.nonce, cookie, lives, self._flap_damping.death_ages(join.name))
         )
 
-    def hear_hello_untrusted(self, hello: Hello, sender: MemberId, source: Address) -> None:
+    def handle_hello_untrusted(self, hello: Hello, sender: MemberId, source: Address) -> None:
         """Admit a newcomer that proved its address, and hand it a few rows to start from."""
         state = self._state
         if not self._spend_cookie(hello, sender, source):
@@ -275,7 +275,7 @@ class JoinProtocol:
             return
         self._updates.handle_record_untrusted(row.encoded, row.signature, source)
         if state.table.get(row.member_id) is not None:
-            state.seal.meet(row.record.keys if row.record else b"")
+            state.seal.add_peer(row.record.keys if row.record else b"")
         self._welcome(row, hello.nonce, source)
 
     def _welcome(self, row: MemberState, nonce: bytes, source: Address) -> None:
@@ -295,7 +295,7 @@ class JoinProtocol:
         state.send_to_stranger(source, row.member_id, Welcome(nonce, digest, members, signed))
         self._updates.send_other_lives(row, held)
 
-    def hear_who(self, who: UnknownSender, source: Address) -> MemberState | None:
+    def handle_unknown_sender(self, who: UnknownSender, source: Address) -> MemberState | None:
         """We are not known there, or somebody else lives there: introduce ourselves.
 
         Returns whom the datagram that is so answered was for, if it was for a member that says to live there.
@@ -308,7 +308,7 @@ class JoinProtocol:
         asked = self._state.table.get(member_id)
         return asked if asked is not None and asked.address == source else None
 
-    def ask_who(self, datagram: bytes, sender: MemberId, source: Address) -> None:
+    def send_unknown_sender(self, datagram: bytes, sender: MemberId, source: Address) -> None:
         """Answer a datagram we can do nothing with, at most 100 times a second, and never at greater length."""
         state = self._state
         if len(datagram) < WHO_BYTES or not self._whos.allows(source[0], state.now):

@@ -21,7 +21,7 @@ LEAVE_REPEATS = 5
 class LeaveProtocol:
     """Our leaving, and what we say as a life of ours ends."""
 
-    __slots__ = ("_broadcast", "_departed", "_goodbye", "_over_at", "_repeat_at", "_state")
+    __slots__ = ("_broadcast", "_departed", "_finish_at", "_goodbye", "_repeat_at", "_state")
 
     def __init__(self, state: NodeState, spread: Broadcast) -> None:
         self._state = state
@@ -29,23 +29,23 @@ class LeaveProtocol:
         self._departed = b""
         """The half under which we said goodbye."""
         self._goodbye: list[bytes] = []
-        self._repeat_at = self._over_at = math.inf
+        self._repeat_at = self._finish_at = math.inf
 
     @property
     def deadline(self) -> float:
-        return min(self._repeat_at, self._over_at)
+        return min(self._repeat_at, self._finish_at)
 
     @property
-    def over(self) -> bool:
+    def finished(self) -> bool:
         """Whether our departure has been said for long enough."""
-        return self._state.leaving and self._state.now >= self._over_at
+        return self._state.leaving and self._state.now >= self._finish_at
 
     def begin(self) -> None:
         """Leave: say so, and nothing that would bring us back from now on."""
         state = self._state
-        self.say_goodbye()
+        self.announce_leave()
         state.leaving = True
-        self._repeat_at, self._over_at = state.now + LEAVE_SECONDS / 2, state.now + LEAVE_SECONDS
+        self._repeat_at, self._finish_at = state.now + LEAVE_SECONDS / 2, state.now + LEAVE_SECONDS
         state.record_event("left", state.me.name, f"{state.me.name} left")
 
     def tick(self) -> None:
@@ -56,9 +56,9 @@ class LeaveProtocol:
     def restart(self) -> None:
         """After a pause of our own: what was to be said may have been dropped just now."""
         if self._state.leaving:
-            self._repeat_at, self._over_at = self._state.now, self._state.now + LEAVE_SECONDS
+            self._repeat_at, self._finish_at = self._state.now, self._state.now + LEAVE_SECONDS
 
-    def say_goodbye(self, *, also: MemberState | None = None) -> None:
+    def announce_leave(self, *, also: MemberState | None = None) -> None:
         """Tell many at once that this life ends, with the record the departure speaks of; one of them for certain."""
         state = self._state
         if self._departed != state.me.member_id:

@@ -70,7 +70,7 @@ class OwnName:
         self._introduced = False
         """Whether our record was shown to somebody who asked for it: until then we may still choose our life."""
 
-    def introduce(self, lives: list[KnownInstance]) -> None:
+    def choose_generation(self, lives: list[KnownInstance]) -> None:
         """Our record is about to be shown: be the latest life of the name, pending if it is in use.
 
         This is chosen the first time, and again where nobody there would take our record beside what they hold.
@@ -98,7 +98,7 @@ class OwnName:
             for life in lives
         )
 
-    def review(self) -> None:
+    def reconcile(self) -> None:
         """Rows of our name changed: settle, warn a rival, or defend ourselves."""
         state = self._state
         if state.stopped:
@@ -121,11 +121,11 @@ class OwnName:
         if self._state.now < self.deadline:
             return
         self.deadline = self._state.now + 3 * self._state.settings.period
-        self.review()
+        self.reconcile()
         if self._state.identity.pending and (holder := self._state.table.settled.get(self._state.me.name)):
             self._probes.ping(holder)  # if it lives, it tells us that the name is taken
 
-    def gives_way(self, rival: MemberState, witness: MemberState | None) -> bool:
+    def should_yield(self, rival: MemberState, witness: MemberState | None) -> bool:
         """A settled record of our name, not ours, from a member that holds it: True if it is to be believed."""
         state = self._state
         if state.stopped or state.identity.pending or not self._introduced:
@@ -175,13 +175,13 @@ class OwnName:
             return False
         return not row.pending and row.name != self._state.me.name
 
-    def heard_from(self, row: MemberState) -> None:
+    def warn_if_rival(self, row: MemberState) -> None:
         """A member of our own name, but not us, shows a sign of life."""
         me = self._state.me
         if row.name == me.name and row.member_id != me.member_id and row.pending and not me.pending:
             self._warn(row)
 
-    def hear_taken(self, taken: NameInUse, sender: MemberState) -> None:
+    def handle_name_in_use(self, taken: NameInUse, sender: MemberState) -> None:
         """The holder of our name says so, itself. Only a pending newcomer gives way to mere words."""
         state = self._state
         if state.stopped is not None or not state.identity.pending or taken.name != state.me.name:
@@ -190,9 +190,9 @@ class OwnName:
         if holder is not None and holder.member_id == sender.member_id and taken.instance == sender.instance:
             self._stop(sender)
 
-    def renew(self) -> None:
+    def renew_keys(self) -> None:
         """Our keys have sealed enough: end this life in good order, and begin another."""
-        self._leave_protocol.say_goodbye()
+        self._leave_protocol.announce_leave()
         self.rekey()
 
     def rekey(self) -> None:
@@ -237,7 +237,7 @@ class OwnName:
         """Give the name up, and say goodbye so that nobody has to miss us first."""
         state = self._state
         self.deadline = math.inf
-        self._leave_protocol.say_goodbye(also=holder)
+        self._leave_protocol.announce_leave(also=holder)
         who = "by a live member" if holder is not None else "for good: its generations have run out"
         if holder is not None and holder.address is not None:
             who += f" at {holder.address[0]}:{holder.address[1]} (instance {holder.instance.hex()})"

@@ -13,7 +13,7 @@ from rumormill.gossip.security.seal import RENEW_COUNTER
 from rumormill.gossip.state import NodeState
 from rumormill.membership.record import Liveness
 
-EVERY = 10.0
+SWEEP_INTERVAL = 10.0
 """Seconds between two looks at the tombstones."""
 
 
@@ -33,7 +33,7 @@ class Reaper:
     def restart(self) -> None:
         """After a pause of our own, everything counts from now."""
         state = self._state
-        self._next_look = state.now + EVERY
+        self._next_look = state.now + SWEEP_INTERVAL
         self._next_retry = state.now + state.settings.dead_retry
         self.deadline = min(self._next_look, self._next_retry)
 
@@ -58,9 +58,9 @@ class Reaper:
         the old ones have sealed too much."""
         state = self._state
         if state.seal.counter >= RENEW_COUNTER:
-            self._own_name.renew()
-        self._next_look = state.now + EVERY
-        self._flap_damping.keep_house()
+            self._own_name.renew_keys()
+        self._next_look = state.now + SWEEP_INTERVAL
+        self._flap_damping.forget_old()
         for member_id in list(state.table.tombstones):
             if state.now - state.dead_since.get(member_id, state.now) < state.settings.tombstone_life:
                 continue

@@ -33,11 +33,11 @@ class OperatorWarnings:
         told[source] = now
         return True
 
-    def note_trouble(self, text: str, now: float) -> None:
+    def note_problem(self, text: str, now: float) -> None:
         """Why somebody we tried to reach does not let us in, as far as we know: shown by ``status`` for a while."""
         self._trouble, self._trouble_at = text, now
 
-    def trouble(self, now: float) -> str:
+    def last_problem(self, now: float) -> str:
         """What was noted lately; empty when nothing."""
         return self._trouble if now - self._trouble_at < TROUBLE_LASTS else ""
 

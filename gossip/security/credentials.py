@@ -52,7 +52,7 @@ class MemberKeys:
         self.sign = signing.sign
 
     @classmethod
-    def fresh(cls, token_bytes: Callable[[int], bytes], credential: Credential | None = None) -> MemberKeys:
+    def generate(cls, token_bytes: Callable[[int], bytes], credential: Credential | None = None) -> MemberKeys:
         """Keys for a new life; the signing key stays where an authority has certified it."""
         seed = token_bytes(KEY_BYTES)
         signing = Ed25519PrivateKey.from_private_bytes(credential.seed if credential else seed)
@@ -94,7 +94,7 @@ class Authority:
     def to_text(self) -> str:
         return f"{AUTHORITY_PUBLIC} {_encoded(self.public)}\n"
 
-    def vouches_for(self, record: Record) -> bool:
+    def certifies(self, record: Record) -> bool:
         """Whether the record's signing key was issued for its name."""
         return verify_certificate(self.public, record.certificate, record.name, record.keys[:KEY_BYTES])
 
@@ -125,7 +125,7 @@ class Issuer:
         return Credential(name, seed, self._key.sign(_name_text(name, public)))
 
 
-def certified(credential: Credential, authority: Authority) -> bool:
+def is_certified(credential: Credential, authority: Authority) -> bool:
     """Whether an authority issued this."""
     public = Ed25519PrivateKey.from_private_bytes(credential.seed).public_key().public_bytes_raw()
     return verify_certificate(authority.public, credential.certificate, credential.name, public)
@@ -169,7 +169,7 @@ def verify_record(row: MemberState, label: bytes, authority: Authority | None) -
         _check_record(record.keys, row.signature, label, row.encoded)
     except InvalidSignature:
         return False
-    return authority is None or authority.vouches_for(record)
+    return authority is None or authority.certifies(record)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -143,7 +143,7 @@ class KeyRotation:
         """Make this ring everyone's. Whoever calls has audited before, where a key is promoted or removed."""
         self._adopt(self.version + 1, ring, "by its own sidecar")
 
-    def hear_keys(self, message: KeyRingUpdate, sender: MemberState) -> None:
+    def handle_ring_update(self, message: KeyRingUpdate, sender: MemberState) -> None:
         """Somebody's ring: the greater one holds. One that has no key in common with ours is none of this pool's."""
         state, ring = self._state, self.ring
         too_far = message.version > self.version + MAX_AHEAD
@@ -155,9 +155,9 @@ class KeyRotation:
             self._adopt(message.version, KeyRing(tuple(message.keys)), f"by way of {sender.name}")
             state.send(sender, self._held(ask=False))
         elif theirs < self._stamp:
-            self.teach(sender)
+            self.send_ring(sender)
 
-    def hear_held(self, held: KeyRingReport, sender: MemberState) -> None:
+    def handle_ring_report(self, held: KeyRingReport, sender: MemberState) -> None:
         """Which ring somebody holds. Who is behind gets ours; who is ahead is shown that we are behind."""
         state = self._state
         if self.ring is None:
@@ -166,11 +166,11 @@ class KeyRotation:
             self._audit[sender.member_id] = held
         theirs = (held.version, held.digest)
         if theirs < self._stamp:
-            self.teach(sender)
+            self.send_ring(sender)
         if held.ask or (theirs > self._stamp and held.version <= self.version + MAX_AHEAD):
             state.send(sender, self._held(ask=False))
 
-    def teach(self, peer: MemberState) -> None:
+    def send_ring(self, peer: MemberState) -> None:
         """Send our ring, half a period after the last time at the earliest. Keys as they came from a file stay here."""
         state = self._state
         if self.version and state.throttle(peer.member_id, "keys", state.settings.period / 2):
@@ -203,21 +203,21 @@ class KeyRotation:
         if ring is not None:
             spare = MAX_KEYS - len(ring.keys)
             lingering = list(self._lingering)[-spare:] if spare else []
-            self._state.seal.use(KeyRing((*ring.keys, *lingering)))
+            self._state.seal.set_keyring(KeyRing((*ring.keys, *lingering)))
 
     # --- who speaks under which key
 
     @contextmanager
-    def answering(self, key_id: int, row: MemberState | None) -> Iterator[None]:
+    def replying_under(self, key_id: int, row: MemberState | None) -> Iterator[None]:
         """While a datagram of this key id is being handled: where that is an older key of ours, answer under it."""
         ring = self.ring
         older = next((key for key in ring.keys if key_id_of(key) == key_id), None) if ring else None
         if ring is None or older is None or older == ring.primary:
             yield  # in plaintext, as ever, or under a key that lingers, which nobody else may still accept
             return
-        self._state.seal.use(ring.with_primary(older))
+        self._state.seal.set_keyring(ring.with_primary(older))
         if row is not None:
-            self.teach(row)
+            self.send_ring(row)
         try:
             yield
         finally:
@@ -283,7 +283,7 @@ class KeyRotation:
 
     # --- what cannot be opened
 
-    def unopened(self, reason: str, data: bytes, source: Address) -> None:
+    def handle_undecryptable(self, reason: str, data: bytes, source: Address) -> None:
         """A datagram of our pool that we have no key for, or that is sealed where we are not: say so, to both sides."""
         if len(data) < HEADER.size:
             return

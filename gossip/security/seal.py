@@ -90,12 +90,12 @@ class ReplayWindow:
         self._seen = _MASK if highest else 0
         """Bit n: the counter ``highest - n`` has been taken, or is not to be."""
 
-    def fresh(self, counter: int) -> bool:
+    def accepts(self, counter: int) -> bool:
         """Whether this counter may still be taken."""
         behind = self.highest - counter
         return behind < 0 or (behind < WINDOW and not self._seen >> behind & 1)
 
-    def take(self, counter: int) -> None:
+    def mark_seen(self, counter: int) -> None:
         """Take a counter whose datagram has been found authentic."""
         ahead = counter - self.highest
         if ahead > 0:
@@ -137,10 +137,10 @@ class Seal:
         "_opening",
         "_primary",
         "_retired",
+        "accepted_kinds",
         "counter",
         "key_id",
         "keyring",
-        "kinds",
         "label",
         "member_id",
         "peers",
@@ -156,24 +156,24 @@ class Seal:
         self._retired: dict[MemberId, int] = {}
         """The last counters of those we forgot: should they come back, what they sent before does not."""
         self._at_hand: deque[SealPeer] = deque()
-        self.kinds: tuple[int, ...] = ()
+        self.accepted_kinds: tuple[int, ...] = ()
         """Kinds of header that are heard here: sealed ones, or plain ones."""
-        self.use(keyring)
+        self.set_keyring(keyring)
 
-    def use(self, keyring: KeyRing | None) -> None:
+    def set_keyring(self, keyring: KeyRing | None) -> None:
         """From now on: all these keys open, the primary seals. What was sealed before stays as it is."""
         self.keyring = keyring
         self._keys_by_id: dict[int, list[bytes]] = {}
         for key in keyring.keys if keyring else ():
             self._keys_by_id.setdefault(key_id_of(key), []).append(key)
-        self.kinds = (_PAIR, STRANGER) if keyring else (_PLAIN,)
+        self.accepted_kinds = (_PAIR, STRANGER) if keyring else (_PLAIN,)
         self._primary = keyring.primary if keyring else b""
         self.key_id = key_id_of(keyring.primary) if keyring else 0
         self._opening = bytes((_PAIR, self.key_id)) + self.label + self.member_id
 
     # --- who we know
 
-    def meet(self, public: bytes) -> None:
+    def add_peer(self, public: bytes) -> None:
         """Be ready to talk with the member of these public keys."""
         instance = instance_of(public)
         member_id = member_id_of(instance)
@@ -191,7 +191,7 @@ class Seal:
     # --- sealing
 
     def seal(self, receiver: MemberId, payload: bytes) -> bytes:
-        """Payload to datagram, for a member we :meth:`meet`. Raises KeyError for others, and
+        """Payload to datagram, for a member we :meth:`add_peer`. Raises KeyError for others, and
         :class:`CounterExhausted`."""
         primary = self._primary
         if not primary:
@@ -223,7 +223,7 @@ class Seal:
 
     # --- opening
 
-    def parties(self, data: bytes) -> tuple[MemberId, MemberId]:
+    def claimed_ids(self, data: bytes) -> tuple[MemberId, MemberId]:
         """Who a datagram claims to be from and for (halves), before anything is believed.
 
         Raises :class:`DecryptError` for what is too short, of another version, kind or pool, or under a key we lack.
@@ -231,7 +231,7 @@ class Seal:
         if len(data) < HEADER_BYTES:
             raise DecryptError("short")
         kind = data[0]
-        if kind not in self.kinds:
+        if kind not in self.accepted_kinds:
             raise DecryptError("plaintext" if kind == _PLAIN else "sealed" if kind in (_PAIR, STRANGER) else "version")
         if data[2:10] != self.label:
             raise DecryptError("label")
@@ -240,18 +240,18 @@ class Seal:
         return _PARTIES.unpack_from(data, _PARTIES_AT)
 
     @staticmethod
-    def for_stranger(data: bytes) -> bool:
+    def is_from_stranger(data: bytes) -> bool:
         """Whether it is sealed in the way of those who do not know each other yet."""
         return data[0] == STRANGER
 
     def open(self, data: bytes, sender: MemberId) -> bytes:
-        """The payload of a datagram from a member we :meth:`meet`, once. Raises :class:`DecryptError`."""
+        """The payload of a datagram from a member we :meth:`add_peer`, once. Raises :class:`DecryptError`."""
         if not self._primary:
             return data[HEADER_BYTES:]
         peer = self.peers[sender]
         count = data[26:34]
         counter = int.from_bytes(count, "big")
-        if counter <= peer.highest and not peer.fresh(counter):
+        if counter <= peer.highest and not peer.accepts(counter):
             raise DecryptError("replay")
         for key in self._keys_by_id.get(data[1], ()):
             if peer.group is not key:
@@ -263,12 +263,12 @@ class Seal:
                 continue
             if counter >= LAST_COUNTER:
                 raise DecryptError("worn")
-            peer.take(counter)
+            peer.mark_seen(counter)
             return payload
         raise DecryptError("key")
 
     def open_from_stranger(self, data: bytes, sender: MemberId) -> bytes:
-        """The payload of a datagram :meth:`for_stranger`: from a holder of the group key, whoever it is. Raises
+        """The payload of a datagram :meth:`is_from_stranger`: from a holder of the group key, whoever it is. Raises
         :class:`DecryptError`."""
         for key in self._keys_by_id.get(data[1], ()):
             cipher = _stranger_cipher(key, self.label, sender)

@@ -21,7 +21,7 @@ MAX_CHECKS_PER_TURN = 32
 """Checks between two servings of the timers: some 3 ms."""
 DISTRUST_SECONDS = 10.0
 MAX_DISTRUSTED = 1024
-LIARS_GAP, LIARS_BURST = 0.02, 1.0
+MISBEHAVING_GAP, MISBEHAVING_BURST = 0.02, 1.0
 """Seconds between the datagrams that are still opened of a member who passed on a bad signature, and how many seconds'
 worth may come at once: heartbeats and acks, and what else an honest member with a fault has to say."""
 
@@ -36,7 +36,7 @@ class MisbehavingPeer:
         self.due = now
         """How far what was opened since has used up its allowance."""
 
-    def distrusted(self, now: float) -> bool:
+    def is_distrusted(self, now: float) -> bool:
         """Whether it still is."""
         return now < self.until
 
@@ -44,7 +44,7 @@ class MisbehavingPeer:
 class SignatureVerifier:
     """Says whether a record, a departure or a vote is its subject's own."""
 
-    __slots__ = ("_authority", "_counters", "_label", "_on_stranger", "left", "liars")
+    __slots__ = ("_authority", "_counters", "_label", "_on_stranger", "checks_left", "misbehaving")
 
     def __init__(
         self,
@@ -58,9 +58,9 @@ class SignatureVerifier:
         self._authority = authority
         self._counters = counters
         self._on_stranger = on_stranger
-        self.left = MAX_CHECKS_PER_TURN
+        self.checks_left = MAX_CHECKS_PER_TURN
         """Checks that may still be made at this stretch."""
-        self.liars: dict[Hashable, MisbehavingPeer] = {}
+        self.misbehaving: dict[Hashable, MisbehavingPeer] = {}
         """Who passed on bad signatures."""
 
     def check_record(self, row: MemberState, bearer: Hashable, now: float) -> bool:
@@ -76,7 +76,7 @@ class SignatureVerifier:
         if not self._may_check(bearer, now):
             return False
         good = verify_record(row, self._label, authority)
-        if not good and authority is not None and row.record is not None and not authority.vouches_for(row.record):
+        if not good and authority is not None and row.record is not None and not authority.certifies(row.record):
             self._counters["uncertified"] += 1
             self._on_stranger(row)
         return self._judge(good, bearer, now)
@@ -99,33 +99,33 @@ class SignatureVerifier:
         text = vote_text(self._label, voter.instance, subject.instance, incarnation, vote.stamp)
         return self._judge(signed_by(voter, vote.signature, text), bearer, now)
 
-    def hears(self, member_id: MemberId, now: float) -> bool:
+    def accepts_datagram_from(self, member_id: MemberId, now: float) -> bool:
         """Whether a datagram that claims to be from this member is to be opened, as far as signatures are concerned.
 
-        Who makes up such a claim uses up what is still heard of a liar, and silences nobody else.
+        Who makes up such a claim uses up what is still heard of a peer, and silences nobody else.
         """
-        liar = self.liars.get(member_id)
-        if liar is None or not liar.distrusted(now):
+        peer = self.misbehaving.get(member_id)
+        if peer is None or not peer.is_distrusted(now):
             return True
-        due = max(liar.due, now)
-        if due - now > LIARS_BURST:
+        due = max(peer.due, now)
+        if due - now > MISBEHAVING_BURST:
             return False
-        liar.due = due + LIARS_GAP
+        peer.due = due + MISBEHAVING_GAP
         return True
 
     def _may_check(self, bearer: Hashable, now: float) -> bool:
-        liar = self.liars.get(bearer)
-        if liar is not None and liar.distrusted(now):
+        peer = self.misbehaving.get(bearer)
+        if peer is not None and peer.is_distrusted(now):
             self._counters["unchecked_signatures"] += 1
             return False
-        self.left -= 1
+        self.checks_left -= 1
         self._counters["checked_signatures"] += 1
         return True
 
     def _judge(self, good: bool, bearer: Hashable, now: float) -> bool:
         if not good:
             self._counters["bad_signatures"] += 1
-            if len(self.liars) >= MAX_DISTRUSTED:
-                del self.liars[next(iter(self.liars))]
-            self.liars[bearer] = MisbehavingPeer(now)
+            if len(self.misbehaving) >= MAX_DISTRUSTED:
+                del self.misbehaving[next(iter(self.misbehaving))]
+            self.misbehaving[bearer] = MisbehavingPeer(now)
         return good

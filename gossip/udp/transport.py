@@ -157,7 +157,7 @@ class GossipTransport:
         self.lag = 0.0
         """Seconds by which the loop lately woke late: a maximum that decays."""
 
-    def poke(self) -> None:
+    def wake(self) -> None:
         """Something was said to the Node from outside: send it now instead of at the next deadline."""
         if self._sleep is not None:
             self._sleep.cancel()

@@ -143,7 +143,7 @@ class Pool:
     def tell(self, key: str, action: Callable[[Node, float], Any]) -> None:
         """Have a node do something, and send what comes of it."""
         action(self.nodes[key], boot_clock())
-        self.transports[key].poke()
+        self.transports[key].wake()
 
 
 async def live(pool: Pool) -> None:

@@ -130,7 +130,7 @@ def test_a_member_given_up_wrongly_has_not_flapped() -> None:
         world.run(3.0)
         world.thaw("n3")
         world.run(3.0)
-    assert node(world, "n0")._flap_damping.ends_of("n3") == []
+    assert node(world, "n0")._flap_damping.death_ages("n3") == []
     assert readiness(world, "n3") is Readiness.PASSING
 
 
@@ -143,7 +143,7 @@ def test_who_says_goodbye_may_restart_as_often_as_it_likes() -> None:
         assert world.run_until(lambda: readiness(world, "n3") is Readiness.PASSING, within=1.0) is not None
         world.run(11.0)
     assert world.history.of("probation") == []
-    assert node(world, "n0")._flap_damping.ends_of("n3") == []
+    assert node(world, "n0")._flap_damping.death_ages("n3") == []
 
 
 def say(world: World, key: str, state: Readiness) -> None:
@@ -188,7 +188,7 @@ def test_a_goodbye_that_is_heard_after_the_eviction_is_no_flap() -> None:
     world.run(5.0)
     world.heal()
     assert world.run_until(lambda: world.holds("n0", "n3") is Liveness.LEFT, within=10.0) is not None
-    assert node(world, "n0")._flap_damping.ends_of("n3") == []
+    assert node(world, "n0")._flap_damping.death_ages("n3") == []
 
 
 def left_of(world: World, observer: str, subject: str) -> float | None:

@@ -247,11 +247,11 @@ def test_what_is_under_way_when_its_key_goes_still_opens() -> None:
     late = node(world, "n1")._state
     old = late.seal.keyring
     assert old is not None
-    late.seal.use(old.with_primary(KEYS.primary))
+    late.seal.set_keyring(old.with_primary(KEYS.primary))
     row = late.table.get(node(world, "n0").instance[:8])
     assert row is not None
     datagram = late.sealed_for(row, KeyRingUpdate(0, [key(1)]))
-    late.seal.use(old)
+    late.seal.set_keyring(old)
     change(world, "n0", KeyRing((key(1),)))
     world.run(0.5)
     before = refused(world, "n0")

@@ -225,7 +225,7 @@ def move_first(self: Seal, data: bytes, sender: bytes) -> bytes:
     """The window moves before the tag is checked."""
     counter = int.from_bytes(data[26:34], "big")
     if self.peers[sender].highest < counter - 1:
-        self.peers[sender].take(counter - 1)
+        self.peers[sender].mark_seen(counter - 1)
     return opened(self, data, sender)
 
 
@@ -254,10 +254,10 @@ def test_nobody_silences_another_with_a_poisoned_counter(breaks: Break, monkeypa
 def test_nobody_seals_as_another() -> None:
     """With the group key and everything public of two members, their datagrams stay closed and cannot be made."""
     rng = random.Random(1)
-    alice, bob, mallory = (MemberKeys.fresh(rng.randbytes) for _ in range(3))
+    alice, bob, mallory = (MemberKeys.generate(rng.randbytes) for _ in range(3))
     a, b, m = Seal(KEYS, "lab", alice), Seal(KEYS, "lab", bob), Seal(KEYS, "lab", mallory)
     for seal, other in ((a, bob), (b, alice), (m, alice), (m, bob)):
-        seal.meet(other.public)
+        seal.add_peer(other.public)
     datagram = a.seal(bob.member_id, b"for bob alone")
     with pytest.raises(Exception, match="key"):
         m.open(datagram, alice.member_id)
@@ -278,7 +278,7 @@ def test_nobody_takes_a_name_while_its_holder_lives(breaks: Break, monkeypatch: 
     world = with_mallory()
     breaks(monkeypatch)
     honest = row_of(world, "n0", "n1").instance
-    keys = MemberKeys.fresh(random.Random(5).randbytes)
+    keys = MemberKeys.generate(random.Random(5).randbytes)
     lie = msgspec.structs.replace(record_of(world, "mallory", "n1"), generation=1000, keys=keys.public, port=9)
     theft = forged(keys, lie, node(world, "n0")._state.seal.label)
     taken = False

@@ -30,7 +30,10 @@ def fakes(count: int, seed: int = 1) -> list[tuple[Seal, Address]]:
     """As many senders as you like, each with keys and an address of its own."""
     rng = random.Random(seed)
     return [
-        (Seal(KEYS, "lab", MemberKeys.fresh(rng.randbytes)), (f"198.{18 + (n >> 16)}.{n >> 8 & 255}.{n & 255}", 7946))
+        (
+            Seal(KEYS, "lab", MemberKeys.generate(rng.randbytes)),
+            (f"198.{18 + (n >> 16)}.{n >> 8 & 255}.{n & 255}", 7946),
+        )
         for n in range(count)
     ]
 
@@ -177,7 +180,9 @@ def test_nobody_is_taken_for_a_liar_by_its_header(broken: bool, monkeypatch: pyt
     """An outsider floods with n1's header while another member lies: what n1 really says is heard."""
     world = with_mallory()
     if broken:
-        monkeypatch.setattr(SignatureVerifier, "hears", lambda self, member_id, now: now * 1000 % 10 < 1)
+        monkeypatch.setattr(
+            SignatureVerifier, "accepts_datagram_from", lambda self, member_id, now: now * 1000 % 10 < 1
+        )
     victim, seal = node(world, "n0"), node(world, "n1")._state.seal
     rows, key_id = bad_rows(world, 100), victim._state.seal.key_id
     made_up = HEADER.pack(0x10, key_id, seal.label, seal.member_id, victim.instance[:8], 2**39) + bytes(60)
@@ -206,7 +211,7 @@ def test_distrust_lasts_its_time_though_the_clock_falls_back() -> None:
 def test_noise_is_dropped_unread_and_the_operator_still_hears_of_another_pool() -> None:
     world = pool(3)
     victim = node(world, "n0")
-    elsewhere = Seal(KEYS, "another pool", MemberKeys.fresh(random.Random(1).randbytes))
+    elsewhere = Seal(KEYS, "another pool", MemberKeys.generate(random.Random(1).randbytes))
     noise = random.Random(2).randbytes
     for number in range(6000):
         alien = elsewhere.seal_for_stranger(victim.instance[:8], bytes(60)) if number % 10 == 0 else noise(90)
@@ -226,7 +231,7 @@ def test_at_most_so_many_signatures_are_checked_before_the_timers_are_served() -
     rng = random.Random(3)
     datagrams = []
     for number in range(MAX_WAITING + 200):
-        keys = MemberKeys.fresh(rng.randbytes)
+        keys = MemberKeys.generate(rng.randbytes)
         record = msgspec.structs.replace(record_of(world, "mallory", "n1"), name=f"x{number}", keys=keys.public)
         mallory._state.send_encoded(row, [forged(keys, record, label)])
         datagrams += mallory.datagrams_to_send()
@@ -314,7 +319,7 @@ def test_a_hello_is_good_once(broken: bool, monkeypatch: pytest.MonkeyPatch) -> 
     address = world.hosts["late"].address
     victim, said = node(world, "n0"), [data for data, source in recorder.datagrams if source == address]
     hellos = [
-        data for data in said if Seal.for_stranger(data) and data[18:26] == victim.instance[:8] and len(data) > 220
+        data for data in said if Seal.is_from_stranger(data) and data[18:26] == victim.instance[:8] and len(data) > 220
     ]
     assert hellos
     now = world.hosts["n0"].local_time()

@@ -102,8 +102,8 @@ def test_nor_to_a_member_that_has_forgotten_its_dead() -> None:
 @pytest.mark.parametrize("broken", [False, True])
 def test_the_last_minute_keeps_no_dead_member_alive(broken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if broken:
-        monkeypatch.setattr(ReplayWindow, "fresh", lambda *_: True)
-        monkeypatch.setattr(ReplayWindow, "take", lambda *_: None)
+        monkeypatch.setattr(ReplayWindow, "accepts", lambda *_: True)
+        monkeypatch.setattr(ReplayWindow, "mark_seen", lambda *_: None)
     world = pool(4)
     recorder = Recorder(world)
     world.run(60.0)
@@ -125,10 +125,10 @@ def test_the_last_minute_keeps_no_dead_member_alive(broken: bool, monkeypatch: p
 
 def pair() -> tuple[Seal, Seal, MemberKeys, MemberKeys]:
     rng = random.Random(7)
-    alice, bob = MemberKeys.fresh(rng.randbytes), MemberKeys.fresh(rng.randbytes)
+    alice, bob = MemberKeys.generate(rng.randbytes), MemberKeys.generate(rng.randbytes)
     a, b = Seal(KEYS, "lab", alice), Seal(KEYS, "lab", bob)
-    a.meet(bob.public)
-    b.meet(alice.public)
+    a.add_peer(bob.public)
+    b.add_peer(alice.public)
     return a, b, alice, bob
 
 
@@ -139,9 +139,9 @@ def test_each_counter_is_taken_once_in_any_order_within_the_window(seed: int) ->
     for _ in range(3000):
         counter = max(1, window.highest + rng.choice((1, 1, 1, 2, 17, -3, -rng.randrange(2000), rng.randrange(3000))))
         expected = counter > window.highest - WINDOW and counter not in model
-        assert window.fresh(counter) is expected
+        assert window.accepts(counter) is expected
         if expected:
-            window.take(counter)
+            window.mark_seen(counter)
             model.add(counter)
 
 
@@ -150,7 +150,7 @@ def test_a_member_that_was_forgotten_comes_back_no_earlier_than_it_went() -> Non
     old = [a.seal(bob.member_id, b"x") for _ in range(5)]
     assert b.open(old[4], alice.member_id) == b"x"
     b.forget(alice.member_id)
-    b.meet(alice.public)
+    b.add_peer(alice.public)
     with pytest.raises(DecryptError, match="replay"):
         b.open(old[2], alice.member_id)
     assert b.open(a.seal(bob.member_id, b"new"), alice.member_id) == b"new"
@@ -233,8 +233,8 @@ def test_a_seed_that_is_ourselves_is_nobody_to_wait_for() -> None:
     elsewhere = ("198.51.100.7", 7946)
     recorder = Recorder(world)
     world.command("n0", lambda n0, now: n0.set_seeds([elsewhere]))
-    assert joining.seeking
+    assert joining.has_seeds
     world.run(1.0)
     world.inject(recorder.datagrams[-1][0], "n0", elsewhere)
     world.run(0.01)
-    assert not joining.seeking
+    assert not joining.has_seeds

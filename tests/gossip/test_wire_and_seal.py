@@ -25,14 +25,14 @@ from rumormill.gossip.wire import (
 from rumormill.simulations import World
 
 ONE, TWO = KeyRing((b"1" * 32,)), KeyRing((b"2" * 32,))
-ALICE, BOB, MALLORY = (MemberKeys.fresh(random.Random(name).randbytes) for name in ("alice", "bob", "mallory"))
+ALICE, BOB, MALLORY = (MemberKeys.generate(random.Random(name).randbytes) for name in ("alice", "bob", "mallory"))
 
 
 def met(keyring: KeyRing | None, keys: MemberKeys, *others: MemberKeys, label: str = "prod") -> Seal:
     """A member's seal that knows these others."""
     seal = Seal(keyring, label, keys)
     for other in others:
-        seal.meet(other.public)
+        seal.add_peer(other.public)
     return seal
 
 
@@ -43,28 +43,28 @@ def pair() -> tuple[Seal, Seal]:
 def test_what_is_sealed_opens_for_its_receiver_and_nobody_else() -> None:
     alice, bob = pair()
     datagram = alice.seal(BOB.member_id, b"hello")
-    assert bob.parties(datagram) == (ALICE.member_id, BOB.member_id)
+    assert bob.claimed_ids(datagram) == (ALICE.member_id, BOB.member_id)
     assert bob.open(datagram, ALICE.member_id) == b"hello"
     assert b"hello" not in datagram
     assert len(datagram) == len(b"hello") + OVERHEAD
     with pytest.raises(DecryptError, match="key"):
         met(ONE, MALLORY, ALICE).open(datagram, ALICE.member_id)
     with pytest.raises(DecryptError, match="unknown_key"):
-        met(TWO, BOB, ALICE).parties(datagram)
+        met(TWO, BOB, ALICE).claimed_ids(datagram)
     with pytest.raises(DecryptError, match="label"):
-        met(ONE, BOB, label="test").parties(datagram)
+        met(ONE, BOB, label="test").claimed_ids(datagram)
     with pytest.raises(DecryptError, match="sealed"):
-        met(None, BOB).parties(datagram)
+        met(None, BOB).claimed_ids(datagram)
     with pytest.raises(DecryptError, match="plaintext"):
-        bob.parties(met(None, ALICE, BOB).seal(BOB.member_id, b"hello"))
+        bob.claimed_ids(met(None, ALICE, BOB).seal(BOB.member_id, b"hello"))
 
 
 def test_between_strangers_every_holder_of_the_group_key_opens() -> None:
     datagram = met(ONE, ALICE).seal_for_stranger(UNKNOWN_RECEIVER, b"hello")
-    assert Seal.for_stranger(datagram)
+    assert Seal.is_from_stranger(datagram)
     assert met(ONE, BOB).open_from_stranger(datagram, ALICE.member_id) == b"hello"
     with pytest.raises(DecryptError, match="unknown_key"):
-        met(TWO, BOB).parties(datagram)
+        met(TWO, BOB).claimed_ids(datagram)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 255), st.booleans())
@@ -74,8 +74,8 @@ def test_one_changed_byte_anywhere_is_noticed(position: int, change: int, strang
     datagram = bytearray(seal(BOB.member_id, b"hello"))
     datagram[position % len(datagram)] ^= change
     with contextlib.suppress(DecryptError, KeyError):  # KeyError: now from somebody whom bob does not know
-        sender = bob.parties(bytes(datagram))[0]
-        opened = bob.open_from_stranger if Seal.for_stranger(bytes(datagram)) else bob.open
+        sender = bob.claimed_ids(bytes(datagram))[0]
+        opened = bob.open_from_stranger if Seal.is_from_stranger(bytes(datagram)) else bob.open
         pytest.fail(f"opened {opened(bytes(datagram), sender)!r}")
 
 
@@ -89,13 +89,13 @@ def test_every_key_of_the_ring_opens_and_the_first_seals() -> None:
 def test_a_key_ring_is_replaced_without_losing_a_datagram() -> None:
     alice, bob = pair()
     under_way, later = alice.seal(BOB.member_id, b"old"), alice.seal(BOB.member_id, b"late")
-    bob.use(ONE.with_key(TWO.primary))
-    alice.use(TWO)
+    bob.set_keyring(ONE.with_key(TWO.primary))
+    alice.set_keyring(TWO)
     assert bob.open(under_way, ALICE.member_id) == b"old"
     assert bob.open(alice.seal(BOB.member_id, b"new"), ALICE.member_id) == b"new"
-    bob.use(TWO)
+    bob.set_keyring(TWO)
     with pytest.raises(DecryptError, match="unknown_key"):
-        bob.parties(later)
+        bob.claimed_ids(later)
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "short", "AAAA\n", "!" * 44])
@@ -164,13 +164,13 @@ def inner(receiver: Node, datagram: bytes) -> bytes:
     """The payload of a datagram that a member has received before."""
     keys = receiver._state.identity.keys
     seal = Seal(receiver._state.seal.keyring, receiver.view.cluster, keys)
-    sender = seal.parties(datagram)[0]
-    if Seal.for_stranger(datagram):
+    sender = seal.claimed_ids(datagram)[0]
+    if Seal.is_from_stranger(datagram):
         return seal.open_from_stranger(datagram, sender)
     row = receiver.table.get(sender)
     assert row is not None
     assert row.record is not None
-    seal.meet(row.record.keys)
+    seal.add_peer(row.record.keys)
     return seal.open(datagram, sender)
 
 

@@ -126,7 +126,7 @@ class Fourth:
             if (row := self.node.table.get(member_id)) and row.address == self.victim
         )
         self.node._state.send_encoded(row, [message])
-        self.transport.poke()
+        self.transport.wake()
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:

@@ -91,7 +91,7 @@ async def test_two_meet_and_what_one_says_reaches_the_other_at_once() -> None:
         assert a.views[-1] is a.node.view
         assert [event.kind for event in a.events][:1] == ["joined"]
         a.node.update(Peer.profile(Readiness.DRAINING), boot_clock())
-        a.transport.poke()
+        a.transport.wake()
         await b.until({"a": Readiness.DRAINING, "b": Readiness.PASSING})
         assert a.transport.lag >= 0
 
@@ -104,11 +104,11 @@ async def test_a_poke_is_not_lost_when_it_comes_while_the_shell_is_busy() -> Non
             on_change()
             if any(member.readiness is Readiness.DRAINING for member in b.node.view.members if member.name == "a"):
                 b.node.update(Peer.profile(Readiness.WARNING), boot_clock())
-                b.transport.poke()
+                b.transport.wake()
 
         b.transport._on_change = answer
         a.node.update(Peer.profile(Readiness.DRAINING), boot_clock())
-        a.transport.poke()
+        a.transport.wake()
         await a.until({"a": Readiness.DRAINING, "b": Readiness.WARNING})
 
 
@@ -124,7 +124,7 @@ async def test_run_returns_when_the_node_has_left() -> None:
                     inner.start_soon(self_run, c)
                     await c.until(dict.fromkeys("abc", Readiness.PASSING))
                     c.node.leave(boot_clock())
-                    c.transport.poke()
+                    c.transport.wake()
             done.set()
 
         async def self_run(peer: Peer) -> None:
@@ -156,7 +156,7 @@ async def test_what_cannot_be_sent_is_counted() -> None:
             await counters.began.wait()
         assert all(name.startswith("send_") for name in counters), counters
         b.node.update(Peer.profile(Readiness.WARNING), boot_clock())
-        b.transport.poke()
+        b.transport.wake()
         await a.until({"a": Readiness.PASSING, "b": Readiness.WARNING})
 
 
@@ -168,7 +168,7 @@ async def test_a_flood_leaves_room_for_other_tasks() -> None:
                     sender.sendto(b"x" * 40, a.address)
                 await trio.lowlevel.checkpoint()
         a.node.update(Peer.profile(Readiness.WARNING), boot_clock())
-        a.transport.poke()
+        a.transport.wake()
         await b.until({"a": Readiness.WARNING, "b": Readiness.PASSING})
 
 

@@ -191,7 +191,7 @@ def fall_silent(self: NodeState, address: Address, datagram: bytes) -> None:
 
 def leave_silently(self: Node, now: float) -> None:
     self._state.leaving = True
-    self._leave_protocol._over_at = now
+    self._leave_protocol._finish_at = now
 
 
 leave = Node.leave
@@ -254,7 +254,7 @@ def any_label(self: Seal, data: bytes) -> tuple[bytes, bytes]:
 def read_any_label(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is looked at twice, and signatures are bound to it as well."""
     monkeypatch.setattr(DatagramDispatch, "ignores", lambda *_: False)
-    monkeypatch.setattr(Seal, "parties", any_label)
+    monkeypatch.setattr(Seal, "claimed_ids", any_label)
     monkeypatch.setattr(signature_verifier, "verify_record", lambda *_: True)
 
 
@@ -325,7 +325,13 @@ SABOTAGES = [
         patch(MemberTable, "_index", index_without_suspects),
         suspected_on_the_second,
     ),
-    Sabotage("no-resurrection", "forget the dead at once", patch(reaper, "EVERY", 0.5), cut_off_at_a_death, forgetful),
+    Sabotage(
+        "no-resurrection",
+        "forget the dead at once",
+        patch(reaper, "SWEEP_INTERVAL", 0.5),
+        cut_off_at_a_death,
+        forgetful,
+    ),
     Sabotage("verdict-order", "withdraw what is no suspicion", withdraw_from_all, small_side_after_a_death),
     Sabotage("own-row", "forget oneself", patch(Reaper, "_retry_dead", forget_oneself), crash),
     Sabotage("bounds", "admit everybody", patch(MemberTable, "_admits", lambda *_: True), settle, small),
@@ -363,7 +369,7 @@ SABOTAGES = [
     ),
     Sabotage("policies", "let the first word hold", stand_by_the_first, two_writers),
     Sabotage(
-        "one-view", "keep policies to oneself", patch(PolicyReplication, "hear_untrusted", nothing_heard), two_writers
+        "one-view", "keep policies to oneself", patch(PolicyReplication, "handle_untrusted", nothing_heard), two_writers
     ),
     Sabotage("bounds", "pack without looking", patch(anti_entropy, "batches", lambda rows, _: [rows]), latecomer),
     Sabotage("index", "count downwards", patch(RoutingView, "_view", falling_index), crash),
