@@ -8,7 +8,7 @@ from rumormill.simulations import World
 
 
 def pool(count: int, seed: int = 1) -> World:
-    """A pool that has found together and settled down."""
+    """A pool whose members have found one another and agree."""
     world = World(seed=seed)
     world.start(count)
     assert world.run_until(world.one_view, within=3.0) is not None, world.history.tail()
@@ -23,7 +23,7 @@ def node(world: World, key: str) -> Node:
 
 
 def held(world: World, subject: str) -> set[Liveness | None]:
-    """All the opinions that others have of one member."""
+    """Everything that other members hold one member for."""
     return set(world.observers_of(subject).values())
 
 

@@ -1,4 +1,4 @@
-"""Splits heal to one view, nobody is evicted on a side that heard it, and the cut-off do not condemn the pool."""
+"""Splits heal to one view, no side evicts its own members, and members that are cut off do not evict the pool."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_three_way_split_heals_to_one_view(seed: int) -> None:
     assert evicted_on_own_side(world, *parts) == []
 
 
-def test_who_is_cut_off_alone_evicts_nobody_and_is_back_at_once() -> None:
+def test_a_member_cut_off_alone_evicts_nobody_and_is_back_at_once() -> None:
     world = pool(6)
     world.cut({"n2"})
     world.run(10.0)

@@ -29,20 +29,20 @@ def test_monitors_and_subjects_are_two_sides_of_one_relation(count: int, k: int)
         )
 
 
-ELDERS = st.tuples(st.sampled_from(["", "", "a", "b", "c"]), st.booleans())
-"""The host of a member whose word counts, and whether it also watches those further back."""
+ESTABLISHED = st.tuples(st.sampled_from(["", "", "a", "b", "c"]), st.booleans())
+"""The host of a member whose votes count, and whether it also monitors members further back."""
 
 
-@given(st.lists(ELDERS, min_size=1, max_size=30), st.integers(1, 4))
-def test_where_newcomers_do_not_count_elders_of_two_hosts_watch_as_well(
+@given(st.lists(ESTABLISHED, min_size=1, max_size=30), st.integers(1, 4))
+def test_where_votes_of_newcomers_do_not_count_established_members_of_two_hosts_monitor_as_well(
     established: list[tuple[str, bool]], k: int
 ) -> None:
     table = table_of(len(established))
-    elder = dict(zip(table.present_ids, established, strict=True))
+    by_id = dict(zip(table.present_ids, established, strict=True))
 
     def host_of(member_id: bytes, near: bool) -> str:
-        host, watchful = elder[member_id]
-        return host if near or watchful else ""
+        host, monitors_more = by_id[member_id]
+        return host if near or monitors_more else ""
 
     watched_by = {member_id: monitors_of(member_id, table, k, host_of) for member_id in table.present_ids}
     for place, member_id in enumerate(table.present_ids):

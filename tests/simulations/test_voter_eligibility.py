@@ -1,4 +1,4 @@
-"""Votes of newcomers count for nothing where elders are there to ask; a death must be known as soon all the same."""
+"""Votes of newcomers do not count where established members can vote. Deaths are detected as quickly all the same."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def gone_everywhere(world: World, *keys: str) -> float | None:
 
 
 @pytest.mark.parametrize("members", [8, 16])
-def test_where_most_are_newcomers_a_death_is_known_as_soon(members: int) -> None:
-    """Every few seconds a member dies and comes back: soon most have been here for less than a minute."""
+def test_among_many_newcomers_a_death_is_detected_as_quickly(members: int) -> None:
+    """Every few seconds a member dies and comes back, so most have soon been here for less than a minute."""
     world, rng = old_pool(members, seed=members), random.Random(members)
     took = []
     for _ in range(20):
@@ -50,8 +50,8 @@ def test_where_most_are_newcomers_a_death_is_known_as_soon(members: int) -> None
 
 
 @pytest.mark.parametrize("seed", [0, 3])
-def test_where_everybody_is_replaced_within_a_minute_a_death_is_known_as_soon(seed: int) -> None:
-    """Newcomers under new names: a few elders are left at any time, and three of four monitors are none."""
+def test_while_all_members_are_replaced_within_a_minute_a_death_is_detected_as_quickly(seed: int) -> None:
+    """Newcomers come under new names. At any time few established members are left; of four monitors, three are not."""
     world, rng = World(seed=seed), random.Random(seed)
     world.start(16)
     world.run(10.0)
@@ -65,8 +65,8 @@ def test_where_everybody_is_replaced_within_a_minute_a_death_is_known_as_soon(se
 
 
 @pytest.mark.parametrize("machines", [1, 2, 3, 5])
-def test_on_few_machines_a_death_is_known_as_soon(machines: int) -> None:
-    """The votes must come from two hosts, and a member's next three may all live on one."""
+def test_on_few_machines_a_death_is_detected_as_quickly(machines: int) -> None:
+    """The votes must come from two hosts, but the three nearest members may all live on one."""
     world = old_pool(12, seed=machines, machines=machines)
     took = []
     for key in list(world.hosts)[1:]:
@@ -76,15 +76,15 @@ def test_on_few_machines_a_death_is_known_as_soon(machines: int) -> None:
     assert all(each is not None and each <= LATEST for each in took), took
 
 
-def test_a_machine_that_fails_takes_its_members_with_it_and_those_left_on_one_host_agree() -> None:
+def test_when_a_machine_fails_the_members_left_on_one_host_suffice() -> None:
     world = old_pool(8, seed=3, machines=2)
     took = gone_everywhere(world, *(f"n{number}" for number in (1, 3, 5, 7)))
     assert took is not None
-    assert took <= 2.0  # half a pool at once waits a second (isolation.py)
+    assert took <= 2.0  # evictions of half a pool are deferred for a second (partition_guard.py)
 
 
-def test_two_that_are_old_agree_without_the_newcomers() -> None:
-    """Nothing is won by starting many: the elders alone decide, and they see to it that they can."""
+def test_established_members_decide_without_the_newcomers() -> None:
+    """Starting many processes gains nothing. Only established members decide, and they monitor whatever they must."""
     world = old_pool(4, seed=4)
     for number in range(20):
         world.start_one(f"m{number}")
@@ -95,15 +95,15 @@ def test_two_that_are_old_agree_without_the_newcomers() -> None:
 
 
 def datagrams_a_second(world: World, seconds: float) -> float:
-    """What each member sends, from now on."""
+    """Datagrams that each member sends, from now on."""
     before = {key: node.counters["sent"] for key, node in world.running().items()}
     world.run(seconds)
     sent = sum(node.counters["sent"] - before[key] for key, node in world.running().items())
     return sent / seconds / len(before)
 
 
-def test_a_pool_comes_of_age_without_a_word_more() -> None:
-    """All were started together, and all come to count as elders within a second: nobody makes more of it."""
+def test_a_pool_started_together_becomes_established_without_more_datagrams() -> None:
+    """All members become established within a second, so none monitors extra subjects."""
     world = World(seed=6)
     world.start(12)
     world.run(20.0)
@@ -112,8 +112,8 @@ def test_a_pool_comes_of_age_without_a_word_more() -> None:
         assert datagrams_a_second(world, 1.0) <= 1.1 * calm
 
 
-def test_nor_does_one_that_was_started_one_after_the_other() -> None:
-    """The first elders of 64 leave the others to their monitors, who are about to be elders as well."""
+def test_a_pool_started_gradually_becomes_established_with_few_more_datagrams() -> None:
+    """The first established members of 64 leave the others to their monitors, which are soon established too."""
     world = World(seed=6)
     world.start(64, over=10.0)
     world.run(20.0)
@@ -122,8 +122,8 @@ def test_nor_does_one_that_was_started_one_after_the_other() -> None:
         assert datagrams_a_second(world, 2.0) <= 1.2 * calm
 
 
-def test_elders_do_not_miss_newcomers_that_cannot_know_them() -> None:
-    """They are pinged once a period: taken for missing instead, they cost three times as many datagrams."""
+def test_established_members_ping_newcomers_that_cannot_know_their_monitors() -> None:
+    """Newcomers are pinged once a period. If they counted as missing, three times as many datagrams would be sent."""
     world = old_pool(8, seed=8)
     calm = datagrams_a_second(world, 20.0)
     for number in range(1, 7):
@@ -135,9 +135,9 @@ def test_elders_do_not_miss_newcomers_that_cannot_know_them() -> None:
 
 
 @pytest.mark.parametrize(("seed", "over"), [(0, 4.0), (2, 4.0), (14, 4.0), (19, 4.0), (207, 45.0), (208, 30.0)])
-def test_in_the_seconds_in_which_a_pool_comes_of_age_a_death_is_known_as_soon(seed: int, over: float) -> None:
-    """The first elders are few, stand where they happen to, and each watches a few others at most: nobody waits for
-    their word before two watch everyone."""
+def test_while_a_pool_becomes_established_a_death_is_detected_as_quickly(seed: int, over: float) -> None:
+    """The first established members are few, stand at random places, and monitor a few others at most. Nobody requires
+    their votes before two of them monitor each member."""
     world, rng = World(seed=seed), random.Random(seed)
     world.start(1)
     for number in range(1, 40):
@@ -151,9 +151,9 @@ def test_in_the_seconds_in_which_a_pool_comes_of_age_a_death_is_known_as_soon(se
     assert all(each is not None and each <= LATEST for each in took), took
 
 
-def test_who_believes_a_death_on_votes_of_newcomers_still_casts_the_one_that_others_wait_for() -> None:
-    """For some a pool is of age a moment before it is for others, whose word they ask for; newcomers take the places of
-    the dead meanwhile."""
+def test_a_member_that_believes_votes_of_newcomers_still_votes_for_those_that_do_not() -> None:
+    """Some members require established votes a moment before others do. Meanwhile newcomers take the places of the
+    dead."""
     world, rng = World(seed=4), random.Random(4)
     world.start(1)
     for number in range(1, 64):

@@ -1,4 +1,4 @@
-"""Who is cut off knows it, and in which way: one state for as long as the cut lasts, and little said in it."""
+"""A member that is cut off knows it, and in which way. It stays in one state during the cut, and reports little."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from rumormill.simulations.invariant_checker import InvariantChecker
 
 TWO_MINUTES = 120
 CUT = 3.0
-"""Seconds after which a cut has been noticed; that it then stays so is what is tested."""
+"""Seconds after which a cut has been noticed. The tests check that the state then stays the same."""
 
 
-def judged_pool(count: int, seed: int = 1) -> World:
+def checked_pool(count: int, seed: int = 1) -> World:
     world = World(seed=seed)
     InvariantChecker(world)
     world.start(count)
@@ -35,8 +35,8 @@ def sends(world: World, key: str, seconds: float) -> float:
     return (node(world, key).counters["sent"] - before) / seconds
 
 
-def stands(world: World, key: str, seconds: int) -> set[Connectivity]:
-    """How a member stood to the others, looked at ten times a second."""
+def states_seen(world: World, key: str, seconds: int) -> set[Connectivity]:
+    """The connectivity of a member, sampled ten times a second."""
     seen = set()
     for _ in range(10 * seconds):
         world.run(0.1)
@@ -44,28 +44,28 @@ def stands(world: World, key: str, seconds: int) -> set[Connectivity]:
     return seen
 
 
-def told(world: World, key: str, since: int) -> Counter[str]:
-    return Counter(said.kind for said in list(world.history)[since:] if said.observer == key)
+def events_of(world: World, key: str, since: int) -> Counter[str]:
+    return Counter(event.kind for event in list(world.history)[since:] if event.observer == key)
 
 
 def views(world: World, key: str) -> set[Liveness]:
-    """What a member thinks of the others."""
+    """What a member holds the others for."""
     return {member.liveness for member in node(world, key).view.members if member.name != key}
 
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("count", [2, 3, 6, 16])
-def test_who_is_heard_by_nobody_knows_it_until_the_cut_ends(count: int, seed: int) -> None:
-    world = judged_pool(count, seed)
+def test_a_member_that_nobody_hears_knows_it_until_the_cut_ends(count: int, seed: int) -> None:
+    world = checked_pool(count, seed)
     idle = sends(world, "n1", 20.0)
     begun = len(world.history)
     world.cut_one_way({"n1"}, None)
     sent = node(world, "n1").counters["sent"]
     world.run(CUT)
-    assert stands(world, "n1", TWO_MINUTES) == {Connectivity.MUTE}
+    assert states_seen(world, "n1", TWO_MINUTES) == {Connectivity.MUTE}
     assert (node(world, "n1").counters["sent"] - sent) / (CUT + TWO_MINUTES) <= 2 * idle
     assert everyone_holds(world, "n1", Liveness.DEAD)
-    events = told(world, "n1", begun)
+    events = events_of(world, "n1", begun)
     assert (events["isolated"], events["rejoined"]) == (1, 0)
     assert sum(events.values()) <= 12
     if count > 2:
@@ -73,12 +73,12 @@ def test_who_is_heard_by_nobody_knows_it_until_the_cut_ends(count: int, seed: in
     world.heal()
     assert world.run_until(world.one_view, within=1.0) is not None, world.history.tail()
     assert world.run_until(lambda: node(world, "n1").is_connected, within=0.5) is not None
-    assert told(world, "n1", begun)["rejoined"] == 1
+    assert events_of(world, "n1", begun)["rejoined"] == 1
 
 
-def test_the_others_death_is_no_secret_to_who_is_mute() -> None:
-    """It is told nothing, but notices within two minutes whom it does not hear any more."""
-    world = judged_pool(6)
+def test_a_mute_member_notices_the_death_of_another() -> None:
+    """Nobody tells it, but within two minutes it notices which member it no longer hears."""
+    world = checked_pool(6)
     world.cut_one_way({"n1"}, None)
     world.run(CUT)
     world.crash("n2")
@@ -90,19 +90,19 @@ def test_the_others_death_is_no_secret_to_who_is_mute() -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("count", [3, 6, 16])
-def test_who_hears_nobody_knows_it_until_the_cut_ends(count: int, seed: int) -> None:
-    """After its minute it gives the others up, and goes on to say that it lives: they keep it."""
-    world = judged_pool(count, seed)
+def test_a_member_that_hears_nobody_knows_it_until_the_cut_ends(count: int, seed: int) -> None:
+    """After a minute it evicts the others, but it keeps sending heartbeats, so they do not evict it."""
+    world = checked_pool(count, seed)
     idle = sends(world, "n1", 20.0)
     begun = len(world.history)
     world.cut_one_way(None, {"n1"})
     sent = node(world, "n1").counters["sent"]
     world.run(CUT)
     assert views(world, "n1") == {Liveness.SUSPECT}
-    assert stands(world, "n1", TWO_MINUTES) == {Connectivity.DEAF}
+    assert states_seen(world, "n1", TWO_MINUTES) == {Connectivity.DEAF}
     assert (node(world, "n1").counters["sent"] - sent) / (CUT + TWO_MINUTES) <= 2 * idle
     assert held(world, "n1") == {Liveness.ALIVE}
-    events = told(world, "n1", begun)
+    events = events_of(world, "n1", begun)
     assert (events["isolated"], events["rejoined"]) == (1, 0)
     assert views(world, "n1") == {Liveness.DEAD}
     world.heal()
@@ -111,41 +111,41 @@ def test_who_hears_nobody_knows_it_until_the_cut_ends(count: int, seed: int) -> 
     )
 
 
-def test_who_is_deaf_still_tells_the_others_of_its_worker() -> None:
-    world = judged_pool(6)
+def test_a_deaf_member_still_tells_the_others_of_its_worker() -> None:
+    world = checked_pool(6)
     world.cut_one_way(None, {"n1"})
     world.run(10.0)
     deaf = node(world, "n1")
     profile = replace(deaf._state.identity.profile, readiness=Readiness.CRITICAL)
     world.command("n1", lambda _, now: deaf.update(profile, now))
     world.run(1.0)
-    told = {m.readiness.word for key in world.running() for m in node(world, key).view.members if m.name == "n1"}
-    assert told == {"critical"}
+    readiness = {m.readiness.word for key in world.running() for m in node(world, key).view.members if m.name == "n1"}
+    assert readiness == {"critical"}
 
 
-def test_one_who_cannot_hear_us_is_not_everybody() -> None:
-    world = judged_pool(6)
+def test_one_member_that_cannot_hear_us_does_not_isolate_us() -> None:
+    world = checked_pool(6)
     world.cut_one_way({"n1"}, {"n2"})
-    seen = stands(world, "n1", 60)
+    seen = states_seen(world, "n1", 60)
     assert seen == {Connectivity.CONNECTED}
     assert world.history.of("evicted") == []
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_loss_is_not_taken_for_a_cut(seed: int) -> None:
-    world = judged_pool(8, seed)
+def test_loss_isolates_nobody(seed: int) -> None:
+    world = checked_pool(8, seed)
     world.degrade(LinkFault(loss=0.3))
     world.run(120.0)
     assert world.history.of("isolated") == []
 
 
-def test_a_liar_can_make_us_ask_but_not_believe_that_nobody_hears_us() -> None:
-    """It says for ever that it holds us dead at an account of before."""
-    world = judged_pool(5)
-    member, liar = node(world, "n1"), node(world, "n2")
+def test_a_false_accuser_can_make_us_ping_but_not_isolate_us() -> None:
+    """It repeats for ever that it holds us dead at an earlier incarnation."""
+    world = checked_pool(5)
+    member, accuser = node(world, "n1"), node(world, "n2")
     member._state.raise_incarnation()
     mute_detector: MuteDetector = member._partition_guard.mute_detector
-    row = member.table.get(liar._state.me.member_id)
+    row = member.table.get(accuser._state.me.member_id)
     assert row is not None
     for _ in range(100):
         mute_detector.on_accusation(row, 1)
@@ -156,27 +156,25 @@ def test_a_liar_can_make_us_ask_but_not_believe_that_nobody_hears_us() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("count", "killed"), [(3, 2), (4, 3), (6, 4), (8, 5), (16, 15)])
-def test_where_their_own_kernels_refuse_the_many_that_die_at_once_are_out_at_once(
-    count: int, killed: int, seed: int
-) -> None:
-    """That is no cut: nobody waits for a minute, however few are left."""
-    world = judged_pool(count, seed)
+def test_many_that_die_at_once_are_evicted_at_once_if_their_kernels_refuse(count: int, killed: int, seed: int) -> None:
+    """Refusals show that this is no cut, so nobody waits for a minute, however few are left."""
+    world = checked_pool(count, seed)
     world.refuse()
     world.run(0.037 * seed)
     dead = {f"n{number}" for number in range(1, 1 + killed)}
     begun = len(world.history)
     world.crash(*dead)
-    out = lambda: all(everyone_holds(world, key, Liveness.DEAD) for key in dead)  # noqa: E731
-    assert world.run_until(out, within=1.5) is not None, world.history.tail()
+    evicted = lambda: all(everyone_holds(world, key, Liveness.DEAD) for key in dead)  # noqa: E731
+    assert world.run_until(evicted, within=1.5) is not None, world.history.tail()
     world.run(90.0)
     for key in world.running():
         assert node(world, key).connectivity is Connectivity.CONNECTED
-        assert told(world, key, begun)["isolated"] == told(world, key, begun)["rejoined"] <= 1
+        assert events_of(world, key, begun)["isolated"] == events_of(world, key, begun)["rejoined"] <= 1
 
 
 @pytest.mark.parametrize(("count", "killed"), [(3, 2), (4, 3), (16, 15)])
-def test_where_nothing_refuses_it_may_be_a_cut_and_nobody_is_given_up_for_a_minute(count: int, killed: int) -> None:
-    world = judged_pool(count)
+def test_many_that_fall_silent_may_be_cut_off_and_are_not_evicted_for_a_minute(count: int, killed: int) -> None:
+    world = checked_pool(count)
     world.crash(*(f"n{number}" for number in range(1, 1 + killed)))
     world.run(CUT)
     for _ in range(50):
@@ -185,14 +183,14 @@ def test_where_nothing_refuses_it_may_be_a_cut_and_nobody_is_given_up_for_a_minu
         assert node(world, "n0").connectivity is Connectivity.DEAF
     world.run(60.0)
     assert Liveness.DEAD in views(world, "n0")
-    assert node(world, "n0").connectivity is Connectivity.DEAF, "nobody has shown that they are gone"
+    assert node(world, "n0").connectivity is Connectivity.DEAF, "nothing has shown that they are gone"
     world.restart("n1")
     assert world.run_until(lambda: node(world, "n0").is_connected, within=2.0) is not None
 
 
-def test_of_those_cut_off_whose_kernels_are_silent_nobody_is_evicted_for_others_that_refuse() -> None:
+def test_refusals_of_some_do_not_evict_others_that_are_cut_off() -> None:
     """n4 and n5 are killed beside n0 on one side of a cut; n1, n2 and n3 are beyond it."""
-    world = judged_pool(6)
+    world = checked_pool(6)
     world.refuse()
     world.cut({"n0", "n4", "n5"}, {"n1", "n2", "n3"})
     world.run(0.05)
@@ -204,9 +202,9 @@ def test_of_those_cut_off_whose_kernels_are_silent_nobody_is_evicted_for_others_
     assert not node(world, "n0").is_connected
 
 
-def test_false_refusals_alone_evict_nobody_from_who_is_deaf() -> None:
-    """Somebody on the way makes refusals up, but has not seen what is under the seal."""
-    world = judged_pool(3)
+def test_a_deaf_member_evicts_nobody_on_false_refusals() -> None:
+    """Somebody on the path forges refusals, but cannot read the sealed pings."""
+    world = checked_pool(3)
     world.degrade(LinkFault(forged=True))
     world.cut_one_way(None, {"n0"})
     world.run(50.0)
