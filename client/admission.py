@@ -1,16 +1,16 @@
-"""Which of a worker's keys this client sends to it just now: slow start and bounded load. Pure; times in seconds on
-the pool's clock. The arithmetic is ring/admission.py.
+"""Which of a worker's keys this client sends to it now: slow start and bounded load. Pure; times in seconds on the
+pool's clock. The arithmetic is in ring/admission.py.
 
 The rules:
 
-- A worker that was not routable before, and is now, starts slowly: it admits a tenth of its keys at once and all of
-  them after 30 s. Whoever was in the first list ever heard of is warm, and a sidecar that restarts beside its worker
-  does not make the worker new.
-- A worker is overloaded by its gossiped utilization, against the mean of its release; one without a figure by the
-  requests this client itself has under way there, against the mean of its release. Releases are judged apart, so that
-  a canary keeps its share however few its workers are. What is not at its first owner meets a lower bound.
-- By utilization a part of the keys goes on, adjusted once a second while the figure stays beside the bound. By own
-  requests, which this client knows to the last one, any key goes on that finds no place.
+- A worker that becomes routable starts slowly: it admits a tenth of its keys at once, and all of them after 30 s. The
+  workers of the first list are warm already. A sidecar that restarts beside its worker does not make the worker new.
+- A worker is overloaded if its gossiped utilization is above a bound, which follows the mean of its release. Without a
+  utilization, the client's own requests in flight there count, against the mean of the release. Releases are judged
+  separately, so that a canary keeps its share however few workers it has. Keys that are not at their first owner meet a
+  lower bound.
+- By utilization, a fraction of the worker's keys moves on. It is adjusted once a second until the figure is at the
+  bound. By own requests, whose number is exact, each key that finds no room moves on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
-from rumormill.client.topology import Place, Topology, nothing_known, place
+from rumormill.client.topology import Topology, WorkerEndpoint, endpoint_of, nothing_known
 from rumormill.ring.admission import (
     SLOW_START,
     admit_fraction_by_age,
@@ -30,9 +30,9 @@ from rumormill.ring.admission import (
 from rumormill.ring.traffic_split import Group
 from rumormill.ring.worker import Worker
 
-READ_AGAIN: Final = 1.0
-"""Seconds between two adjustments by utilization: figures are no fresher, and a part adjusted twice by one figure
-would overshoot."""
+ADJUST_EVERY: Final = 1.0
+"""Minimum seconds between two adjustments by utilization. The figures are no fresher, and a fraction adjusted twice by
+one figure would overshoot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,87 +42,93 @@ class _ReleaseLoad:
     capacity: float
     """Sum of their weights."""
     bound: float | None
-    """The utilization one of them may have; None where none is known."""
+    """The utilization above which one of them is overloaded. None if no utilization is known."""
 
 
 class Admission:
-    """What this client holds against sending more to each worker. Not for several threads at once."""
+    """What keeps this client from sending more to each worker. Not thread-safe."""
 
     def __init__(self, service: str, *, bounded: bool) -> None:
-        """Without `bounded` load keeps no key from its first owner."""
+        """Without `bounded`, load never moves a key from its first owner."""
         self._bounded = bounded
         self._topology = nothing_known(service)
-        self._companies: dict[Group, _ReleaseLoad] = {}
-        self._since: dict[Place, float] = {}
-        """When those became routable that may still be starting slowly."""
-        self._parts: dict[str, float] = {}
-        """By instance, the part of its keys that a worker admits by its utilization; all of them without an entry."""
-        self._read = float("-inf")
-        self._under_way: Counter[str] = Counter()
+        self._release_loads: dict[Group, _ReleaseLoad] = {}
+        self._routable_since: dict[WorkerEndpoint, float] = {}
+        """For workers that may still be in slow start."""
+        self._admit_fractions: dict[str, float] = {}
+        """By instance: the fraction of its keys that a worker admits by its utilization. Without an entry it is 1."""
+        self._adjusted_at = float("-inf")
+        self._in_flight: Counter[str] = Counter()
         """Requests by release."""
 
-    def adopt(self, topology: Topology, now: float) -> None:
-        """Judge by this topology from now on."""
+    def update(self, topology: Topology, now: float) -> None:
+        """Use this topology from now on."""
         before, self._topology = self._topology, topology
         if topology.workers is before.workers and topology.routing is before.routing:
             return
-        self._start_slowly(before, topology, now)
-        self._companies = {group: self._company(group) for group in topology.routing.rings}
-        if now - self._read >= READ_AGAIN:
-            self._read = now
-            self._parts = self._adjusted()
+        self._update_slow_start(before, topology, now)
+        self._release_loads = {group: self._release_load(group) for group in topology.routing.rings}
+        if now - self._adjusted_at >= ADJUST_EVERY:
+            self._adjusted_at = now
+            self._admit_fractions = self._adjusted_fractions()
 
-    def begin(self, worker: Worker) -> None:
-        """A request begins there."""
-        self._under_way[worker.release] += 1
+    def begin_request(self, worker: Worker) -> None:
+        self._in_flight[worker.release] += 1
 
-    def end(self, worker: Worker) -> None:
-        """It is over."""
-        self._under_way[worker.release] -= 1
+    def end_request(self, worker: Worker) -> None:
+        self._in_flight[worker.release] -= 1
 
-    def starting(self, worker: Worker, key_place: float, now: float) -> bool:
-        """Whether a key standing here goes on because the worker starts slowly."""
-        since = self._since.get(place(worker))
-        return since is not None and key_place >= admit_fraction_by_age(now - since)
+    def in_slow_start(self, worker: Worker, fraction: float, now: float) -> bool:
+        """Whether a key with this fraction moves on because the worker is in slow start."""
+        since = self._routable_since.get(endpoint_of(worker))
+        return since is not None and fraction >= admit_fraction_by_age(now - since)
 
-    def overloaded(self, worker: Worker, in_flight: int, key_place: float, *, first: bool) -> bool:
-        """Whether a key standing here goes on for the worker's load. `in_flight` are this client's requests there."""
+    def overloaded(self, worker: Worker, in_flight: int, fraction: float, *, first: bool) -> bool:
+        """Whether a key with this fraction moves on because of the worker's load.
+
+        `in_flight` counts this client's requests there. `first` says whether the worker is the key's first owner.
+        """
         if not self._bounded:
             return False
         if worker.utilization is not None:
-            return key_place >= self._parts.get(worker.instance, 1.0)
+            return fraction >= self._admit_fractions.get(worker.instance, 1.0)
         group = self._topology.routing.gate.group(worker.release)
-        company = self._companies.get(group)
-        if company is None:
+        load = self._release_loads.get(group)
+        if load is None:
             return False
-        return in_flight >= places(self._busy(group), worker.weight, company.capacity, first=first)
+        return in_flight >= places(self._group_in_flight(group), worker.weight, load.capacity, first=first)
 
-    def _busy(self, group: Group) -> int:
+    def _group_in_flight(self, group: Group) -> int:
         if group is not None:
-            return self._under_way[group]
+            return self._in_flight[group]
         gate = self._topology.routing.gate
-        return sum(count for release, count in self._under_way.items() if gate.group(release) is None)
+        return sum(count for release, count in self._in_flight.items() if gate.group(release) is None)
 
-    def _start_slowly(self, before: Topology, after: Topology, now: float) -> None:
-        routable = {place(worker) for worker in after.routing.workers}
-        known = {place(worker) for worker in before.routing.workers}
-        began = {there: at for there, at in self._since.items() if there in routable and now - at < SLOW_START}
+    def _update_slow_start(self, before: Topology, after: Topology, now: float) -> None:
+        routable = {endpoint_of(worker) for worker in after.routing.workers}
+        known = {endpoint_of(worker) for worker in before.routing.workers}
+        since = {
+            endpoint: at
+            for endpoint, at in self._routable_since.items()
+            if endpoint in routable and now - at < SLOW_START
+        }
         if before.origin != "nobody":
-            began |= dict.fromkeys(sorted(routable - known), now)
-        self._since = began
+            since |= dict.fromkeys(sorted(routable - known), now)
+        self._routable_since = since
 
-    def _company(self, group: Group) -> _ReleaseLoad:
+    def _release_load(self, group: Group) -> _ReleaseLoad:
         routing = self._topology.routing
         members = [routing.worker(name) for name in routing.rings[group].weights]
         known = [(worker.weight, worker.utilization) for worker in members if worker.utilization is not None]
         return _ReleaseLoad(capacity=sum(worker.weight for worker in members), bound=utilization_bound(known))
 
-    def _adjusted(self) -> dict[str, float]:
-        parts = {}
+    def _adjusted_fractions(self) -> dict[str, float]:
+        fractions = {}
         for worker in self._topology.routing.workers:
-            bound = self._companies[self._topology.routing.gate.group(worker.release)].bound
+            bound = self._release_loads[self._topology.routing.gate.group(worker.release)].bound
             if worker.utilization is not None and bound is not None:
-                part = admit_fraction_by_utilization(self._parts.get(worker.instance, 1.0), worker.utilization, bound)
-                if part < 1.0:
-                    parts[worker.instance] = part
-        return parts
+                before = self._admit_fractions.get(worker.instance, 1.0)
+                fraction = admit_fraction_by_utilization(before, worker.utilization, bound)
+                if fraction < 1.0:
+                    fractions[worker.instance] = fraction
+        return fractions

@@ -1,13 +1,13 @@
-"""Bodies, kept where they are short: what may have to be sent twice, and what must arrive whole or not at all.
+"""Short bodies are buffered: a request's so that it can be sent twice, an answer's so that it arrives whole.
 
 Request bodies of up to 8 MiB are read before the request is sent, so they can be sent again. A longer stream can be
-sent once, and such a request is not replayable.
+sent only once, and its request is not replayable.
 
-Answers are read to their end within the attempt where their Content-Length is at most 8 MiB. A worker that dies in
-mid-body has then failed like one that died before it, and the request goes on to the next. Everything else is passed on
-as it comes, because nobody can tell how long its next byte takes (`text/event-stream`, `application/x-ndjson`, chunked
-anything, long downloads), and ends with an error if its worker dies: a caller who has seen half an answer cannot be
-given another worker's half. Of JSON the head is of no use by itself, so it is passed on with the first bytes.
+An answer whose Content-Length is at most 8 MiB is read to its end within the attempt. If the worker dies before that,
+the attempt has failed, and the request goes on to the next worker. Every other answer is passed on as it arrives,
+because nobody can tell how long its next byte takes: `text/event-stream`, `application/x-ndjson`, anything chunked,
+long downloads. It ends with an error if its worker dies: a caller that has seen half an answer cannot use the half of
+another worker. The head of a JSON answer is useless alone, so it is passed on together with the first bytes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 import anyio
 import httpx
 
-LIMIT = 8 * 2**20
-"""Bytes. More keeps longer bodies replayable, and costs that much memory for each request under way."""
+BUFFER_LIMIT = 8 * 2**20
+"""Bytes. More keeps longer bodies replayable, and costs that much memory for each request in flight."""
 
 
-class Kept(httpx.AsyncByteStream):
-    """A body in memory, that can be sent as often as need be."""
+class BufferedBody(httpx.AsyncByteStream):
+    """A body in memory. It can be sent any number of times."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -32,7 +32,7 @@ class Kept(httpx.AsyncByteStream):
 
 
 class _OneChunk(AsyncIterator[bytes]):
-    # An iterator and no generator: a connection that breaks leaves it half read, and trio minds generators that are.
+    # An iterator and not a generator: a broken connection leaves it half read, and trio warns about such generators.
     def __init__(self, data: bytes) -> None:
         self._data = data
 
@@ -43,8 +43,8 @@ class _OneChunk(AsyncIterator[bytes]):
         return data
 
 
-class OneShot(httpx.AsyncByteStream, AsyncIterator[bytes]):
-    """A body too long to keep: what was read of it, then the rest, once."""
+class OneShotBody(httpx.AsyncByteStream, AsyncIterator[bytes]):
+    """A body too long to buffer. It can be read once: first the part already read, then the rest."""
 
     def __init__(self, beginning: bytes, rest: AsyncIterator[bytes]) -> None:
         self._beginning = beginning
@@ -64,23 +64,23 @@ class OneShot(httpx.AsyncByteStream, AsyncIterator[bytes]):
         return await anext(self._rest)
 
 
-Body = Kept | OneShot
+Body = BufferedBody | OneShotBody
 
 
 async def prepare_request_body(stream: AsyncIterable[bytes]) -> Body:
-    """The body in a form that says whether it can be sent twice."""
-    if isinstance(stream, (Kept, OneShot)):
+    """The body as one of two classes, which say whether it can be sent twice."""
+    if isinstance(stream, (BufferedBody, OneShotBody)):
         return stream
-    beginning, rest = await _read(aiter(stream), LIMIT)
-    return Kept(beginning) if rest is None else OneShot(beginning, rest)
+    beginning, rest = await _read(aiter(stream), BUFFER_LIMIT)
+    return BufferedBody(beginning) if rest is None else OneShotBody(beginning, rest)
 
 
 async def read_response(response: httpx.Response) -> httpx.Response:
-    """The answer as the caller may have it: whole where parts are of no use. Raises what reading raises.
+    """The answer with as much of its body buffered as the rules above say. Raises what reading raises.
 
-    The response given is closed then, or on any error.
+    The given response is closed once it is read to its end, and on any error.
     """
-    limit = kept_of_response(response)
+    limit = buffer_limit(response)
     if limit is None or not isinstance(response.stream, httpx.AsyncByteStream):
         return response
     try:
@@ -94,23 +94,23 @@ async def read_response(response: httpx.Response) -> httpx.Response:
         await response.stream.aclose()
         body = httpx.ByteStream(beginning)
     else:
-        body = _Resumed(beginning, rest, response.stream)
+        body = _PartlyReadBody(beginning, rest, response.stream)
     return httpx.Response(response.status_code, headers=response.headers, stream=body, extensions=response.extensions)
 
 
-def kept_of_response(response: httpx.Response) -> int | None:
-    """Bytes to which an answer is kept until its end: with one more it is passed on. None: it is not kept at all."""
+def buffer_limit(response: httpx.Response) -> int | None:
+    """Bytes up to which an answer is buffered. A longer one is passed on. None means that nothing is buffered."""
     content_type: str = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == "text/event-stream":
         return None
     length: str = response.headers.get("content-length", "")
     if length.isdecimal():
-        return LIMIT if int(length) <= LIMIT else None
+        return BUFFER_LIMIT if int(length) <= BUFFER_LIMIT else None
     return 0 if content_type == "application/json" or content_type.endswith("+json") else None
 
 
-class _Resumed(OneShot):
-    """An answer that is passed on: what was read of it, then the rest as it comes."""
+class _PartlyReadBody(OneShotBody):
+    """An answer that is passed on: first the part already read, then the rest as it arrives."""
 
     def __init__(self, beginning: bytes, rest: AsyncIterator[bytes], stream: httpx.AsyncByteStream) -> None:
         super().__init__(beginning, rest)
@@ -123,7 +123,7 @@ class _Resumed(OneShot):
 
 
 async def _read(stream: AsyncIterator[bytes], limit: int) -> tuple[bytes, AsyncIterator[bytes] | None]:
-    """All of it and None, or the first bytes beyond the limit and what is still to be read."""
+    """The whole body and None; or, if it exceeds the limit, what was read and the iterator over the rest."""
     beginning = bytearray()
     async for chunk in stream:
         beginning += chunk

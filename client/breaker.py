@@ -1,16 +1,18 @@
-"""A circuit breaker: how long a worker that keeps failing stands behind the others. Pure; times in seconds on the
-pool's clock. (M. Nygard, Release It!, 2007; the states have his names.)
+"""A circuit breaker: how long a failing worker is ranked behind the others. Pure; times in seconds on the pool's clock.
+(M. Nygard, Release It!, 2007; the states have his names. Envoy calls this outlier detection.)
 
 The rules:
 
-- Closed, it lets everything pass. It opens at once where the worker could not be reached or hung, and where five of its
-  last ten answers failed within ten seconds, or six of them within any time.
-- Open, it holds the worker behind the others: for 1 s where it could not be reached, 0.5 s where it hung, 5 s for what
-  it answered; twice as long each time, up to 60 s, until it has been closed for a minute. Jitter keeps callers apart.
-- When that is over, one request may try: half-open. Letting it try holds the worker back for twice as long, so whatever
-  becomes of that request, another tries later. If it succeeds, the breaker closes; if it fails, it opens anew.
-- Evidence from before the last change of state says nothing: those requests began under what is known already. But a
-  worker that hung answers nobody, so any answer closes the breaker that this has opened.
+- A closed breaker lets every request pass. It opens at once if the worker is unreachable or unresponsive. It also opens
+  after five failures among the last ten answers within ten seconds, or six failures within any time.
+- An open breaker ranks the worker behind the others: for 1 s if it was unreachable, 0.5 s if it was unresponsive, 5 s
+  if its answers were errors. Each time doubles the last, up to 60 s, until the breaker has been closed for a minute.
+  Jitter keeps the callers of a pool apart.
+- After that time the breaker is half-open, and one request probes the worker. Sending the probe reopens the breaker for
+  twice as long, so another probe follows whatever happens to this one. If the probe succeeds, the breaker closes; if
+  it fails, the breaker opens again.
+- Evidence from requests that began before the last change of state does not count: it is already known. There is one
+  exception. A worker that hangs answers nothing, so any answer closes a breaker that opened for unresponsiveness.
 """
 
 from __future__ import annotations
@@ -21,28 +23,28 @@ from collections import deque
 from typing import Final
 
 UNREACHABLE_FOR: Final = 1.0
-"""Seconds a worker stays behind after a connection failed. Longer, and one that came back waits for its keys."""
-SILENT_FOR: Final = 0.5
-"""The same, after a hedge or the caller's limit overtook it and it had said nothing to anyone meanwhile."""
-FAILING_FOR: Final = 5.0
-"""The same, after too many of its answers failed. Longer, and a worker that healed waits; shorter, and more requests
-have to be sent twice."""
-LONGEST: Final = 60.0
-"""The longest of these; also how long a breaker that closed remembers how long it was open."""
+"""Seconds that the breaker is open after a failed connection. Longer makes a worker that is back wait for its keys."""
+UNRESPONSIVE_FOR: Final = 0.5
+"""The same, after a hedge or the caller's timeout was quicker and the worker had answered nobody meanwhile."""
+ERRORS_FOR: Final = 5.0
+"""The same, after too many answers were errors. Longer makes a recovered worker wait; shorter makes more requests
+need a second attempt."""
+MAX_OPEN: Final = 60.0
+"""The longest time that a breaker is open, and how long a closed one remembers the time it was open before."""
 JITTER: Final = 0.2
-ANSWERS: Final = 10
-"""Answers that are looked at."""
-FAILURES: Final = 5
-WINDOW: Final = 10.0
-"""So many failures open it within so many seconds."""
+MAX_ANSWERS: Final = 10
+"""How many of the last answers count."""
+FAILURE_THRESHOLD: Final = 5
+FAILURE_WINDOW: Final = 10.0
+"""The breaker opens at the threshold within this many seconds, and above it within any time."""
 
 
-class Why(enum.Enum):
-    """What opened a breaker."""
+class OpenReason(enum.Enum):
+    """Why a breaker opened. The value is how long it stays open the first time."""
 
     UNREACHABLE = UNREACHABLE_FOR
-    SILENT = SILENT_FOR
-    ANSWERS = FAILING_FOR
+    UNRESPONSIVE = UNRESPONSIVE_FOR
+    ERRORS = ERRORS_FOR
 
 
 class Breaker:
@@ -50,71 +52,71 @@ class Breaker:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._answers: deque[tuple[float, bool]] = deque(maxlen=ANSWERS)
-        """When, and whether it failed."""
-        self._until: float | None = None
-        """Open until then, then half-open; None is closed."""
-        self._pause = 0.0
-        self._since = float("-inf")
-        """The last change of state."""
-        self._why: Why | None = None
+        self._answers: deque[tuple[float, bool]] = deque(maxlen=MAX_ANSWERS)
+        """The time of each answer, and whether it was a failure."""
+        self._open_until: float | None = None
+        """The breaker is open until then, and half-open afterwards. None means closed."""
+        self._open_for = 0.0
+        self._changed_at = float("-inf")
+        """Time of the last change of state."""
+        self._reason: OpenReason | None = None
 
     @property
-    def by_answers(self) -> bool:
+    def opened_by_errors(self) -> bool:
         """Whether answers alone opened it."""
-        return self._why is Why.ANSWERS
+        return self._reason is OpenReason.ERRORS
 
     @property
-    def closed(self) -> bool:
-        return self._until is None
+    def is_closed(self) -> bool:
+        return self._open_until is None
 
-    def holds(self, now: float) -> bool:
-        """Whether the worker stands behind the others."""
-        return self._until is not None and now < self._until
+    def is_open(self, now: float) -> bool:
+        """Whether the worker is ranked behind the others. False if the breaker is half-open."""
+        return self._open_until is not None and now < self._open_until
 
-    def let_try(self, now: float) -> None:
-        """A request goes to the worker; if it is the one that tries, no other does for a while."""
-        if self._until is not None and now >= self._until:
-            self._pause = min(2 * self._pause, LONGEST)
-            self._until = now + self._jittered()
+    def on_request(self, now: float) -> None:
+        """A request goes to the worker. If the breaker is half-open, this is the probe, and the breaker reopens."""
+        if self._open_until is not None and now >= self._open_until:
+            self._open_for = min(2 * self._open_for, MAX_OPEN)
+            self._open_until = now + self._jittered()
 
-    def try_again(self, now: float) -> None:
-        """Somebody else says that the worker is well: let a request try at once."""
-        if self._until is not None:
-            self._until = min(self._until, now)
+    def half_open(self, now: float) -> None:
+        """Allow a probe at once, because the worker's sidecar says that it is well."""
+        if self._open_until is not None:
+            self._open_until = min(self._open_until, now)
 
-    def is_news(self, began: float) -> bool:
-        """Whether a request that began then says anything that is not known already."""
-        return began > self._since
+    def is_new_evidence(self, began: float) -> bool:
+        """Whether the outcome of a request that began then can say anything new."""
+        return began > self._changed_at
 
-    def succeeded(self, began: float, now: float) -> None:
-        """A request that began then was answered as it should be."""
+    def record_success(self, began: float, now: float) -> None:
+        """A request that began then was answered well."""
         self._answers.append((now, False))
-        if not self.closed and (self.is_news(began) or self._why is Why.SILENT):
+        if not self.is_closed and (self.is_new_evidence(began) or self._reason is OpenReason.UNRESPONSIVE):
             self.close(now)
 
-    def failed(self, now: float) -> bool:
-        """The worker answered with a failure; returns whether that makes too many of them."""
+    def record_failure(self, now: float) -> bool:
+        """The worker answered with a failure. Returns whether there are now too many of them."""
         self._answers.append((now, True))
         failures = sum(failed for _, failed in self._answers)
-        return failures > FAILURES or self.failures(now) >= FAILURES
+        return failures > FAILURE_THRESHOLD or self.recent_failures(now) >= FAILURE_THRESHOLD
 
-    def failures(self, now: float) -> int:
-        """How many of its last answers failed lately."""
-        return sum(failed and at > now - WINDOW for at, failed in self._answers)
+    def recent_failures(self, now: float) -> int:
+        """How many of the last answers were failures within the window."""
+        return sum(failed and at > now - FAILURE_WINDOW for at, failed in self._answers)
 
-    def open(self, why: Why, now: float) -> None:
-        """Hold the worker behind the others, for longer where it was held before."""
-        again = not self.closed or now - self._since < LONGEST
-        self._pause = max(why.value, self._pause if again else 0.0)
-        self._until = now + self._jittered()
-        self._since = now
-        self._why = why
+    def open(self, reason: OpenReason, now: float) -> None:
+        """Rank the worker behind the others, for no less time than before if it was open lately."""
+        open_lately = not self.is_closed or now - self._changed_at < MAX_OPEN
+        self._open_for = max(reason.value, self._open_for if open_lately else 0.0)
+        self._open_until = now + self._jittered()
+        self._changed_at = now
+        self._reason = reason
         self._answers.clear()
 
     def close(self, now: float) -> None:
-        """Let everything pass."""
-        self._until, self._since, self._why = None, now, None
+        """Let every request pass."""
+        self._open_until, self._changed_at, self._reason = None, now, None
 
     def _jittered(self) -> float:
-        return self._pause * self._rng.uniform(1.0, 1.0 + JITTER)
+        return self._open_for * self._rng.uniform(1.0, 1.0 + JITTER)

@@ -1,6 +1,6 @@
-"""Being out of file descriptors: a shortage of this process or its machine, told as that and held against no worker.
+"""Detects that this process or its machine is out of file descriptors, which is no worker's fault.
 
-Underneath it comes as a connection that failed, with its reason deep in the chain of causes.
+httpx reports it as a failed connection, with the reason deep in the chain of causes.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ import httpx
 
 
 class TooManyOpenFilesError(httpx.ConnectError):
-    """No connection could be made, because there is no file descriptor left for one. Nothing was sent."""
+    """No file descriptor was left for a connection. Nothing was sent."""
 
 
 def descriptor_shortage(error: BaseException) -> str | None:
-    """What is short, and what to do about it, where that is why something failed; else None."""
+    """The limit that was hit and what to do about it, if that caused the error. Otherwise None."""
     match _shortage(error):
         case errno.EMFILE:
             limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            return (
-                f"this process has too many open files: its limit is {limit}; raise it (ulimit -n), or ask less at once"
-            )
+            hint = "raise it (ulimit -n), or send fewer requests at once"
+            return f"this process has too many open files: its limit is {limit}; {hint}"
         case errno.ENFILE:
             return "this machine has too many open files; raise its limit (sysctl fs.file-max)"
         case _:
@@ -30,7 +29,7 @@ def descriptor_shortage(error: BaseException) -> str | None:
 
 
 def _shortage(error: BaseException | None) -> int | None:
-    """The number of the error at the bottom."""
+    """EMFILE or ENFILE, if it is among the causes."""
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return error.errno
     if isinstance(error, BaseExceptionGroup):

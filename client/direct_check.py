@@ -1,15 +1,16 @@
-"""Whether an evicted worker is there all the same: the client asks the worker itself.
+"""Asks an evicted worker directly whether it is still there.
 
-Eviction says that nobody hears the sidecar. What is under way at its worker is given up only if the worker is gone:
+Eviction means that no member hears the sidecar. Requests in flight at its worker are aborted only if the worker is gone
+too:
 
-- It takes no connection: it is gone.
-- It answers anything within 1 s: only its sidecar has gone. So it has where the sidecar's own UDP port refuses a
-  datagram, as a living kernel does for a process that ended: a worker that is silent then is busy.
-- It is silent, and nothing speaks for it: the process is frozen, or as good as gone.
+- If the worker refuses a connection, it is gone.
+- If it answers anything within 1 s, only its sidecar is gone. The same holds if the kernel refuses a datagram to the
+  sidecar's UDP port, as a live kernel does for a process that ended: a silent worker is then merely busy.
+- If it is silent and nothing shows that it is alive, its process is frozen, and counts as gone.
 
-Once it is known that only the sidecar has gone, the worker may be as silent as any busy one; only a connection that
-fails speaks against it from then on. The check is repeated. One that a busy worker has not answered stays open, so that
-the worker finds one in its queue, and TCP's keep-alive tells if the host behind it goes down meanwhile.
+Once it is known that only the sidecar is gone, the worker may stay silent like any busy one. From then on, only a
+failed connection counts against it. The check is repeated. A connection that a busy worker has not answered stays open.
+The worker then finds it in its queue, and TCP keep-alive tells if the host goes down meanwhile.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSStream
 
 from rumormill.client.descriptors import descriptor_shortage
-from rumormill.client.in_flight import InFlight, InFlightRegistry
+from rumormill.client.in_flight import InFlightRegistry, WorkerInFlight
 
-LIMIT = 1.0
-"""Seconds a worker has for an answer. More keeps callers of a frozen worker waiting; less gives up slow ones."""
-AGAIN = 2.0
-"""Seconds between two checks of the same worker. More finds it later that a host went down; less asks more often."""
-OWN_PAUSE = 0.1
-"""A limit that runs out so much late says more of this process than of the worker."""
+ANSWER_TIMEOUT = 1.0
+"""Seconds that a worker has for an answer. More makes callers of a frozen worker wait; less gives up slow workers."""
+CHECK_EVERY = 2.0
+"""Seconds between two checks of one worker. More notices a dead host later; less asks more often."""
+LATE_TOLERANCE = 0.1
+"""Seconds that a timeout may fire late. Beyond that, it says more about this process than about the worker."""
 _KEEP_ALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     *(
@@ -45,52 +46,52 @@ _KEEP_ALIVE = (
 )
 
 
-async def check_evicted(register: InFlightRegistry, tls: Callable[[], ssl.SSLContext]) -> None:
-    """Ask evicted workers at which something is under way, for ever."""
+async def check_evicted(registry: InFlightRegistry, tls: Callable[[], ssl.SSLContext]) -> None:
+    """Forever check evicted workers that have requests in flight."""
     async with anyio.create_task_group() as tasks:
         while True:
-            for here in await register.unchecked():
-                here.check = anyio.CancelScope()
-                tasks.start_soon(_check, here, here.check, tls)
+            for at_worker in await registry.wait_for_unchecked():
+                at_worker.check = anyio.CancelScope()
+                tasks.start_soon(_check, at_worker, at_worker.check, tls)
 
 
-async def _check(here: InFlight, scope: anyio.CancelScope, tls: Callable[[], ssl.SSLContext]) -> None:
+async def _check(at_worker: WorkerInFlight, scope: anyio.CancelScope, tls: Callable[[], ssl.SSLContext]) -> None:
     with scope:
-        await DirectCheck(here, tls).run()
+        await DirectCheck(at_worker, tls).run()
 
 
 class DirectCheck:
-    """Asks one evicted worker, again and again. `tls` is asked only for https."""
+    """Checks one evicted worker repeatedly. `tls` is called only for https."""
 
-    def __init__(self, here: InFlight, tls: Callable[[], ssl.SSLContext]) -> None:
-        self._here = here
-        self._url = httpx.URL(here.worker.url)
+    def __init__(self, at_worker: WorkerInFlight, tls: Callable[[], ssl.SSLContext]) -> None:
+        self._at_worker = at_worker
+        self._url = httpx.URL(at_worker.worker.url)
         self._tls = tls() if self._url.scheme == "https" else None
-        self._sidecar_alone = False
-        """Whether it is known that only the sidecar has gone."""
+        self._worker_alive = False
+        """It is known that only the sidecar is gone."""
 
     async def run(self) -> None:
-        """Return once the worker is gone, and all its work told so; else go on until cancelled."""
+        """Return once the worker is gone and its requests are aborted. Until then, run until cancelled."""
         while not await self._is_gone():
-            await anyio.sleep(AGAIN)
+            await anyio.sleep(CHECK_EVERY)
 
     async def _is_gone(self) -> bool:
-        """One check; what is under way has been told where it fails."""
-        deadline = anyio.current_time() + LIMIT
-        with _Knock(self._here.worker.address) as knock:
+        """Check once. If the worker fails the check, abort its requests."""
+        deadline = anyio.current_time() + ANSWER_TIMEOUT
+        with _UdpProbe(self._at_worker.worker.address) as probe:
             try:
                 tcp = await self._connect(deadline)
             except TimeoutError:
-                # A kernel that refuses the sidecar's port lives, and the worker's queue is full.
-                if knock.refused() or _late(deadline):
+                # If the kernel refuses the sidecar's port, it is alive, and the worker's accept queue is full.
+                if probe.refused() or _ran_late(deadline):
                     return False
-                return self._lose(f"takes no connection within {LIMIT:g} s")
+                return self._abort_all(f"accepts no connection within {ANSWER_TIMEOUT:g} s")
             except OSError as error:
-                return not _says_nothing(error) and self._lose(f"takes no connection: {_words(error)}")
+                return not _is_local_error(error) and self._abort_all(f"accepts no connection: {_error_text(error)}")
             try:
-                await self._ask(tcp, deadline, knock)
+                await self._await_answer(tcp, deadline, probe)
             except (anyio.EndOfStream, anyio.BrokenResourceError, ssl.SSLError):
-                pass  # somebody is there, or was until now: the next connection tells
+                pass  # a process was there, at least until now: the next connection tells whether it still is
             finally:
                 await anyio.aclose_forcefully(tcp)
         return False
@@ -100,43 +101,43 @@ class DirectCheck:
             tcp = await anyio.connect_tcp(self._url.host, self._url.port or (443 if self._tls else 80))
         raw = tcp.extra(SocketAttribute.raw_socket)  # noqa: S610 - no database here
         for option in _KEEP_ALIVE:
-            with contextlib.suppress(OSError):  # not every kernel has them all
+            with contextlib.suppress(OSError):  # some kernels lack some of these options
                 raw.setsockopt(*option)
         return tcp
 
-    async def _ask(self, tcp: anyio.abc.SocketStream, deadline: float, knock: _Knock) -> None:
-        """Wait for any answer; a worker that is only busy is waited for as long as it takes."""
+    async def _await_answer(self, tcp: anyio.abc.SocketStream, deadline: float, probe: _UdpProbe) -> None:
+        """Wait for any answer. If the worker is merely busy, wait as long as it takes."""
         stream: anyio.abc.ByteStream | None = None
         with anyio.CancelScope(deadline=deadline) as scope:
-            stream = await self._secured(tcp)
+            stream = await self._with_tls(tcp)
             await stream.send(_request(self._url))
             await stream.receive()
-            self._sidecar_alone = True
-        if not scope.cancelled_caught or _late(deadline):
+            self._worker_alive = True
+        if not scope.cancelled_caught or _ran_late(deadline):
             return
-        self._sidecar_alone = self._sidecar_alone or knock.refused()
-        if not self._sidecar_alone:
-            self._here.lose_older(f"does not answer within {LIMIT:g} s")
+        self._worker_alive = self._worker_alive or probe.refused()
+        if not self._worker_alive:
+            self._at_worker.abort_before_eviction(f"does not answer within {ANSWER_TIMEOUT:g} s")
         if stream is not None:
             await stream.receive()
-            self._sidecar_alone = True
+            self._worker_alive = True
 
-    async def _secured(self, tcp: anyio.abc.SocketStream) -> anyio.abc.ByteStream:
+    async def _with_tls(self, tcp: anyio.abc.SocketStream) -> anyio.abc.ByteStream:
         if self._tls is None:
             return tcp
         host = self._url.host
         return await TLSStream.wrap(tcp, hostname=host, ssl_context=self._tls, standard_compatible=False)
 
-    def _lose(self, why: str) -> bool:
-        self._here.lose(why)
+    def _abort_all(self, reason: str) -> bool:
+        self._at_worker.abort_all(reason)
         return True
 
 
-class _Knock:
-    """A datagram to a sidecar's port, and whether its kernel refuses it."""
+class _UdpProbe:
+    """Sends a datagram to a sidecar's port, and tells whether the kernel there refuses it."""
 
     def __init__(self, address: str) -> None:
-        """`address` is HOST:PORT, or empty where it is not known."""
+        """`address` is HOST:PORT, or empty if it is unknown."""
         self._socket: socket.socket | None = None
         host, _, port = address.rpartition(":")
         if not host:
@@ -151,14 +152,14 @@ class _Knock:
             self.close()
 
     def refused(self) -> bool:
-        """Whether a refusal has come in by now; to be asked once."""
+        """Whether a refusal has arrived by now. Call it once: reading the refusal clears it."""
         if self._socket is not None:
             try:
                 self._socket.recv(1)
             except ConnectionRefusedError:
                 return True
             except OSError:
-                pass  # nothing has come in, or nothing that says so
+                pass  # nothing has arrived, or no refusal
         return False
 
     def close(self) -> None:
@@ -166,16 +167,16 @@ class _Knock:
             self._socket.close()
             self._socket = None
 
-    def __enter__(self) -> _Knock:
+    def __enter__(self) -> _UdpProbe:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def _late(deadline: float) -> bool:
-    """Whether this process was held up, so that an answer may be there and only wait to be read."""
-    return anyio.current_time() > deadline + OWN_PAUSE
+def _ran_late(deadline: float) -> bool:
+    """Whether this process was held up. Then an answer may have arrived that nobody has read yet."""
+    return anyio.current_time() > deadline + LATE_TOLERANCE
 
 
 def _request(url: httpx.URL) -> bytes:
@@ -184,18 +185,18 @@ def _request(url: httpx.URL) -> bytes:
     return f"HEAD {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: rumormill\r\nConnection: close\r\n\r\n".encode()
 
 
-def _bottom(error: BaseException) -> BaseException:
-    """The error that the others are about."""
+def _root_cause(error: BaseException) -> BaseException:
+    """The innermost error of a chain of causes and groups."""
     while (cause := error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__) is not None:
         error = cause
     return error
 
 
-def _says_nothing(error: OSError) -> bool:
-    """Whether it is about this process or its resolver, and not about the worker."""
-    return isinstance(_bottom(error), socket.gaierror) or descriptor_shortage(error) is not None
+def _is_local_error(error: OSError) -> bool:
+    """Whether the error is about this process or its resolver, and not about the worker."""
+    return isinstance(_root_cause(error), socket.gaierror) or descriptor_shortage(error) is not None
 
 
-def _words(error: OSError) -> str:
-    bottom = _bottom(error)
-    return os.strerror(bottom.errno).lower() if isinstance(bottom, OSError) and bottom.errno else str(error)
+def _error_text(error: OSError) -> str:
+    root = _root_cause(error)
+    return os.strerror(root.errno).lower() if isinstance(root, OSError) and root.errno else str(error)

@@ -1,14 +1,14 @@
-"""What can go wrong for a caller. All of it is what httpx, and what is built on httpx, already catches.
+"""The errors that a caller may see. Code that handles the errors of httpx handles all of them.
 
     httpx.TransportError
     ├── httpx.ConnectError
-    │   └── TooManyOpenFilesError       this process is out of file descriptors; no worker is to blame (descriptors.py)
-    └── PoolError                       the pool's own words
-        ├── NoWorkersError              nobody to ask, or everybody asked could not be reached or died
-        ├── RequestNotReplayableError   one worker got the request and failed; sending it again is not allowed
-        └── ResponseInterruptedError    part of the answer had already reached the caller when its worker failed
+    │   └── TooManyOpenFilesError       this process is out of file descriptors; no worker is at fault (descriptors.py)
+    └── PoolError                       raised by the pool itself
+        ├── NoWorkersError              there is no worker, or each worker was unreachable or died
+        ├── RequestNotReplayableError   a worker received the request and failed; it must not be sent again
+        └── ResponseInterruptedError    the worker failed after part of its answer had reached the caller
 
-A caller's own time limits stay what they are (`httpx.ReadTimeout` and its kin), and so do mistakes in a request
+A caller's own timeouts are raised as they are (`httpx.ReadTimeout` and the like). So are mistakes in a request
 (`httpx.LocalProtocolError`) and errors raised by the caller's own body stream.
 """
 
@@ -24,21 +24,21 @@ _SHOWN = 8
 
 
 class PoolError(httpx.TransportError):
-    """Something the pool has to say about a request. `topology` is what it believed at that moment."""
+    """The pool could not get an answer. `topology` is what the pool believed at that moment."""
 
     def __init__(self, message: str, *, topology: Topology, attempts: tuple[Attempt, ...] = ()) -> None:
         super().__init__(message)
         self.topology = topology
         self.attempts = attempts
-        """Who was tried, in order, and how each of them failed."""
+        """The workers that were tried, in order, and how each attempt failed."""
 
 
 class NoWorkersError(PoolError):
-    """Nobody answered: the pool has no worker for the service, or each of them was tried once and failed."""
+    """No worker answered: the service has none, or each was tried once and failed."""
 
 
 class RequestNotReplayableError(PoolError):
-    """A worker may have acted on the request and did not answer; it was not sent to another, and `reason` says why."""
+    """A worker may have acted on the request but did not answer. `reason` says why the request was not sent again."""
 
     def __init__(
         self, message: str, *, topology: Topology, attempts: tuple[Attempt, ...], worker: Worker, reason: str
@@ -49,39 +49,39 @@ class RequestNotReplayableError(PoolError):
 
 
 class ResponseInterruptedError(PoolError):
-    """The worker failed in mid-answer, after the caller had been given the beginning of it."""
+    """The worker failed in the middle of its answer, after the caller had received the beginning."""
 
     def __init__(self, message: str, *, topology: Topology, worker: Worker) -> None:
         super().__init__(message, topology=topology)
         self.worker = worker
 
 
-def no_workers(course: RequestState | None, topology: Topology, now: float) -> NoWorkersError:
-    """Nobody to ask, or nobody left; with the topology in it."""
-    if course is None or not course.attempts:
-        asked = f"no worker of service {topology.service!r} to ask"
+def no_workers(state: RequestState | None, topology: Topology, now: float) -> NoWorkersError:
+    """The error for a request that no worker is left for. Without a `state`, no worker was tried."""
+    if state is None or not state.attempts:
+        asked = f"service {topology.service!r} has no worker to ask"
         hint = "" if topology.workers else "; is the service's name right, and are its sidecars up?"
     else:
-        tried = "; ".join(map(str, course.attempts[:_SHOWN]))
-        more = f"; and {len(course.attempts) - _SHOWN} more" if len(course.attempts) > _SHOWN else ""
-        asked = f"{course.title} was answered by no worker of service {topology.service!r}: {tried}{more}"
+        tried = "; ".join(map(str, state.attempts[:_SHOWN]))
+        more = f"; and {len(state.attempts) - _SHOWN} more" if len(state.attempts) > _SHOWN else ""
+        asked = f"no worker of service {topology.service!r} answered {state.title}: {tried}{more}"
         hint = ""
-    attempts = tuple(course.attempts) if course is not None else ()
+    attempts = tuple(state.attempts) if state is not None else ()
     error = NoWorkersError(f"{asked}. {topology.describe(now)}{hint}", topology=topology, attempts=attempts)
     error.__cause__ = next((a.failure.cause for a in reversed(attempts) if a.failure), None)
     return error
 
 
 def not_replayable(
-    course: RequestState, attempt: Attempt, failure: Failure, topology: Topology, now: float
+    state: RequestState, attempt: Attempt, failure: Failure, topology: Topology, now: float
 ) -> RequestNotReplayableError:
-    """What was sent to whom, how it ended, and why it was not sent again."""
-    worker, reason = attempt.worker, course.unreplayable or ""
+    """The error names the worker, how the attempt ended, and why the request was not sent again."""
+    worker, reason = attempt.worker, state.not_replayable_reason or ""
     error = RequestNotReplayableError(
-        f"{course.title} was sent to {worker.name} ({worker.url}) {now - attempt.began:.3f} s ago, which then failed: "
-        f"{failure.what}. It may have acted on it, and it was not sent to another: {reason}",
+        f"{state.title} was sent to {worker.name} ({worker.url}) {now - attempt.began:.3f} s ago, which then failed: "
+        f"{failure.what}. The worker may have acted on it, so it was not sent to another: {reason}",
         topology=topology,
-        attempts=tuple(course.attempts),
+        attempts=tuple(state.attempts),
         worker=worker,
         reason=reason,
     )
@@ -90,10 +90,10 @@ def not_replayable(
 
 
 def response_interrupted(worker: Worker, what: str, topology: Topology, now: float) -> ResponseInterruptedError:
-    """The worker failed in mid-answer."""
+    """The worker failed in the middle of its answer."""
     return ResponseInterruptedError(
-        f"{worker.name} ({worker.url}) failed in mid-answer: {what}. Part of it was passed on already, so the request "
-        f"was not sent to another. {topology.describe(now)}",
+        f"{worker.name} ({worker.url}) failed in the middle of its answer: {what}. The caller already has the "
+        f"beginning, so the request was not sent to another worker. {topology.describe(now)}",
         topology=topology,
         worker=worker,
     )

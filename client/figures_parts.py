@@ -1,13 +1,13 @@
-"""One file of figures that several processes keep: each writes a part of its own beside it, and the sum of all parts.
+"""A figures file that several processes share. Each process writes a part of its own beside it; the file is their sum.
 
 The rules:
 
-- A part is `FILE.part-PID-TOKEN`, replaced as a whole by its process. Whoever writes one then writes FILE anew, as the
-  sum of all fresh parts; so FILE is right whoever wrote it last, and its readers need not know of parts.
-- A part counts for a minute after it was written. What a process that has ended was asked for still counts for so
-  long; then its part is removed by whoever finds it. A process without traffic needs no part.
-- Percentiles cannot be added, so a part has its times in buckets, each 2 % wider than the one before: a sum's
-  percentile is the upper end of a bucket, 2 % too high at most.
+- A part is `FILE.part-PID-TOKEN`. Its process replaces it atomically, and then replaces FILE with the sum of all fresh
+  parts. So FILE is right whichever process wrote it last, and its readers need not know about parts.
+- A part counts for a minute after it was written. So the requests of a process that has ended still count for that
+  long; then any process that finds the part removes it. A process without traffic needs no part.
+- Percentiles cannot be added, so a part has a histogram, whose buckets grow by 2 %. The percentile of a sum is the
+  upper end of a bucket, and at most 2 % too high.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from pathlib import Path
 import msgspec
 
 WINDOW = 60.0
-"""Seconds that count for percentiles and for the counts beside them."""
-SHARES = (0.5, 0.9, 0.95, 0.99)
-"""Of the percentiles that are told."""
+"""Seconds that the percentiles and counts cover."""
+QUANTILES = (0.5, 0.9, 0.95, 0.99)
+"""The percentiles that are reported."""
 MAX_PARTS = 256
-"""Parts that are read; more processes than that are not expected to keep one file."""
+"""Parts that are read. More processes are not expected to share one file."""
 MAX_PART_BYTES = 1 << 20
 _HALF_WRITTEN = ".new"
 _GROWTH = 1.02
@@ -36,7 +36,7 @@ _MAX_BUCKET = 1000
 
 
 class ReleaseFigures(msgspec.Struct, frozen=True):
-    """One release over the last minute. Times in seconds; None where nothing was asked."""
+    """One release over the last minute. Times are in seconds, and None if there were no requests."""
 
     requests: int
     errors: int
@@ -45,11 +45,11 @@ class ReleaseFigures(msgspec.Struct, frozen=True):
     p95: float | None
     p99: float | None
     cancelled: int = 0
-    """Requests that their caller gave up; those that hung are errors too."""
+    """Requests that their caller cancelled. Those that hung are errors too."""
 
 
 class FiguresFile(msgspec.Struct, frozen=True):
-    """What FILE holds."""
+    """The content of FILE."""
 
     service: str
     at: float
@@ -65,7 +65,7 @@ class Counts(msgspec.Struct):
     errors: int = 0
     cancelled: int = 0
     times: dict[int, int] = {}
-    """How many requests took what a bucket says."""
+    """The number of requests in each bucket of the histogram."""
 
 
 class Part(msgspec.Struct):
@@ -76,20 +76,20 @@ class Part(msgspec.Struct):
     releases: dict[str, Counts]
 
 
-def bucket(seconds: float) -> int:
-    """The bucket of a time."""
+def bucket_of(seconds: float) -> int:
+    """The histogram bucket of a duration."""
     if seconds <= _SMALLEST:
         return 0
     return min(math.ceil(math.log(seconds / _SMALLEST) / math.log(_GROWTH)), _MAX_BUCKET)
 
 
-def rank(count: int, share: float) -> int:
-    """Which of so many sorted times is the percentile."""
+def quantile_index(count: int, share: float) -> int:
+    """The index of a percentile among this many sorted durations."""
     return min(count - 1, int(count * share))
 
 
 def summed(parts: Iterable[Part]) -> dict[str, ReleaseFigures]:
-    """The figures of several processes taken together."""
+    """The sum of the figures of several processes."""
     releases: dict[str, Counts] = {}
     for part in parts:
         for name, counts in part.releases.items():
@@ -102,12 +102,12 @@ def summed(parts: Iterable[Part]) -> dict[str, ReleaseFigures]:
 
 
 def _figures(counts: Counts) -> ReleaseFigures:
-    p50, p90, p95, p99 = (_quantile(counts.times, share) for share in SHARES)
+    p50, p90, p95, p99 = (_quantile(counts.times, share) for share in QUANTILES)
     return ReleaseFigures(counts.requests, counts.errors, p50, p90, p95, p99, counts.cancelled)
 
 
 def _quantile(times: Mapping[int, int], share: float) -> float | None:
-    wanted = rank(sum(times.values()), share)
+    wanted = quantile_index(sum(times.values()), share)
     for position, many in sorted(times.items()):
         wanted -= many
         if wanted < 0:
@@ -116,7 +116,7 @@ def _quantile(times: Mapping[int, int], share: float) -> float | None:
 
 
 class SharedFile:
-    """FILE, as one process keeps it."""
+    """FILE and the part of this process."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -124,7 +124,7 @@ class SharedFile:
 
     @property
     def _own(self) -> Path:
-        # Asked each time: a child after a fork is another process. The token tells containers apart, whose PIDs agree.
+        # Computed each time, because a forked child has another PID. The token tells containers with equal PIDs apart.
         return self._path.with_name(f"{self._prefix}{os.getpid()}-{self._token}")
 
     @property
@@ -140,13 +140,13 @@ class SharedFile:
         self._replace(self._path, msgspec.json.encode(file))
 
     def _replace(self, path: Path, data: bytes) -> None:
-        """In one step, so that no reader sees half of it."""
+        """Replace a file atomically, so that no reader sees half of it."""
         beside = self._path.with_name(f"{self._own.name}{_HALF_WRITTEN}")
         beside.write_bytes(data)
         beside.replace(path)
 
     def others(self, service: str, now: float) -> list[Part]:
-        """The fresh parts of other processes. What is stale is removed; what cannot be read is passed over."""
+        """The fresh parts of other processes. Stale parts are removed, and unreadable ones are skipped."""
         own, found = self._own.name, []
         try:
             names = sorted(entry.name for entry in os.scandir(self._path.parent) if entry.name.startswith(self._prefix))
@@ -160,11 +160,11 @@ class SharedFile:
 
 
 def _read(path: Path, now: float) -> Part | None:
-    """The part if it is fresh; removed if it is stale."""
+    """The part if it is fresh. A stale one is removed."""
     part = _decoded(path)
     if abs(now - (part.at if part is not None else _written(path))) <= WINDOW:
         return part
-    with suppress(OSError):  # another has removed it, or may, or it is not ours to remove
+    with suppress(OSError):  # another process has removed it, or this one may not
         path.unlink()
     return None
 
@@ -180,7 +180,7 @@ def _decoded(path: Path) -> Part | None:
 
 
 def _written(path: Path) -> float:
-    """When a file that is no whole part was written: a killed process may leave one."""
+    """When an incomplete part was written. A killed process may leave one."""
     try:
         return path.stat().st_mtime
     except OSError:

@@ -1,19 +1,19 @@
-"""When a request that is slow to be answered is sent to the next owner as well. Pure; times in seconds.
+"""When a request with a late answer is sent to the next owner as well. Pure; times in seconds.
 
-No fixed limit suits both an embedding of 5 ms and a generation of 60 s, so the recent answers to requests of the same
-kind set the pace: a hedge is due after four times their 95th percentile, 50 ms at least. Only attempts that succeeded
-count, each by its own duration and not by how long its request had waited before, so a death does not slow the hedges
-it calls for.
+No fixed delay suits both an embedding of 5 ms and a generation of 60 s. So the delay follows the recent answers to
+requests of the same kind: a hedge is due after four times their 95th percentile, and after 50 ms at least. Only
+successful attempts count. Each counts by its own duration and not by the time its request had waited before, so a dead
+worker does not slow the hedges that it makes necessary.
 
-A kind is a method, a path and a class of body sizes. Nothing is hedged for being late before its kind is known: a fresh
-pool that guessed would send the dearest work twice.
+A kind is a method, a path and a class of body sizes. No request is hedged for lateness until its kind is known: a new
+pool that guessed would send the most expensive requests twice.
 
-What is sent twice is paid from one of two budgets (budget.py). A worker that answers others is only late with this one;
-one of which there is reason to doubt that it still works may need all its requests asked elsewhere at once:
+A hedge is paid from one of two budgets (retry_budget.py). If the worker answers others, it is only slow with this
+request. If the worker looks unresponsive, all its requests may have to be sent elsewhere at once. It does if:
 
-- it became suspect since the attempt began: then a hedge is due at once, whatever is known of the kind;
-- it has answered nobody since the attempt began, while other workers have answered;
-- it has just hung or failed, and this is the request that tries whether it still does (breaker.py).
+- it has become suspect since the attempt began; then a hedge is due at once, whatever is known about the kind; or
+- it has answered nobody since the attempt began, while other workers have answered; or
+- it has just hung or failed, and this request is the probe of a half-open breaker (breaker.py).
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 from typing import Final
 
-FACTOR: Final = 4.0
-FLOOR: Final = 0.050
-"""Shorter, and a scheduler's hiccup is hedged; longer, and every freeze costs a caller that much more."""
-ENOUGH: Final = 20
-"""Answers from which on a 95th percentile means something."""
+HEDGE_FACTOR: Final = 4.0
+MIN_HEDGE_DELAY: Final = 0.050
+"""Less hedges every hiccup of a scheduler; more makes each frozen worker cost its callers that much more time."""
+MIN_ANSWERS: Final = 20
+"""Answers that a 95th percentile needs to mean something."""
 WINDOW: Final = 256
-"""Answers that count. More smooth the figure; fewer follow a change of the service's pace sooner."""
+"""Answers that count. More gives a smoother figure; fewer follow a change of the service's pace sooner."""
 PERCENTILE: Final = 0.95
 MAX_KINDS: Final = 64
-"""Kinds known at a time; those not asked for longest are forgotten first, as paths with a name in each would be."""
+"""Kinds known at a time. The least recently used is forgotten first, such as a path with a name in it."""
 
 Kind = tuple[str, str, int]
 
 
-def kind_of(method: str, path: str, content_length: str | None) -> Kind:
-    """Requests that take about as long: bodies count as alike within a factor of four."""
+def request_kind(method: str, path: str, content_length: str | None) -> Kind:
+    """Requests of one kind take about as long. Body sizes within a factor of four count as alike."""
     size = int(content_length) if content_length is not None and content_length.isdecimal() else -1
     return method, path, -1 if size < 0 else size.bit_length() // 2
 
@@ -58,26 +58,26 @@ class LatencyWindow:
 
     @property
     def p95(self) -> float | None:
-        """None until anything was answered."""
+        """None until something was answered."""
         if not self._sorted:
             return None
         return self._sorted[min(int(len(self._sorted) * PERCENTILE), len(self._sorted) - 1)]
 
     @property
-    def delay(self) -> float | None:
-        """How long to wait for an answer before asking the next owner too; None until enough is known to say."""
+    def hedge_delay(self) -> float | None:
+        """How long to wait for an answer before asking the next owner too. None while too few answers are known."""
         p95 = self.p95
-        return None if p95 is None or len(self._recent) < ENOUGH else max(FACTOR * p95, FLOOR)
+        return None if p95 is None or len(self._recent) < MIN_ANSWERS else max(HEDGE_FACTOR * p95, MIN_HEDGE_DELAY)
 
 
 class LatencyWindows:
-    """One for each kind of request."""
+    """One window for each kind of request."""
 
     def __init__(self) -> None:
         self._windows: OrderedDict[Kind, LatencyWindow] = OrderedDict()
 
-    def of(self, kind: Kind) -> LatencyWindow:
-        """The window of this kind, which is made where there is none."""
+    def window(self, kind: Kind) -> LatencyWindow:
+        """The window of this kind; a new one if there is none."""
         window = self._windows.get(kind)
         if window is None:
             if len(self._windows) == MAX_KINDS:

@@ -1,8 +1,8 @@
-"""What is under way at which worker, and whether its worker is still there.
+"""Requests in flight at each worker, and what happens to them when their worker is evicted.
 
-Work is kept by the worker's URL: several sidecars may name one worker, and one sidecar may come back beside it under
-another name. A worker that drains finishes its old work, even after it has left. One that is evicted without that is
-asked directly (direct_check.py), for as long as it stays evicted and work is under way there.
+Requests are kept by the worker's URL: several sidecars may name one worker, and a sidecar may come back beside the same
+worker under another name. A draining worker finishes its requests, even after its sidecar has left. A worker that is
+evicted without draining is asked directly (direct_check.py), while it stays evicted and has requests in flight.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class WorkerLost(Exception):
-    """The worker is gone, and this was under way there; `reason` in words."""
+    """The worker is gone while a request was in flight there. `reason` is for people."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -29,139 +29,146 @@ class WorkerLost(Exception):
 
 
 class InFlightRequest:
-    """Something one worker is doing for us, from the first byte sent until the answer is closed."""
+    """One request at one worker, from its first byte until its answer is closed."""
 
     def __init__(
-        self, register: InFlightRegistry, worker: Worker, line: Upstream, standings: WorkerSelector, *, evicted: bool
+        self,
+        registry: InFlightRegistry,
+        worker: Worker,
+        upstream: Upstream,
+        selector: WorkerSelector,
+        *,
+        after_eviction: bool,
     ) -> None:
         self.worker = worker
-        self.line = line
-        self.begun_evicted = evicted
-        """Its worker had been evicted when it began, and was asked all the same."""
-        self._register = register
-        self._standings = standings
+        self.upstream = upstream
+        self.began_after_eviction = after_eviction
+        """The worker was already evicted when the request began, and was asked as a last resort."""
+        self._registry = registry
+        self._selector = selector
         self._scope: anyio.CancelScope | None = None
         self._lost: str | None = None
         self._open = True
-        line.in_use += 1
-        standings.begin(worker)
+        upstream.in_use += 1
+        selector.begin_request(worker)
 
     async def run(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Do a step of the work. Raises :class:`WorkerLost` as soon as the worker is, and what the step raises."""
+        """Run one step of the request. Raises :class:`WorkerLost` as soon as the worker is gone, and the step's own
+        errors."""
         if self._lost is not None:
             raise WorkerLost(self._lost)
         with anyio.CancelScope() as self._scope:
             return await step()
         raise WorkerLost(self._lost or "lost")
 
-    def lose(self, reason: str) -> None:
-        """The worker is gone: end the step under way, and allow no other."""
+    def abort(self, reason: str) -> None:
+        """The worker is gone: cancel the current step, and refuse any other."""
         self._lost = reason
         if self._scope is not None:
             self._scope.cancel()
 
     def close(self) -> None:
-        """It is over, one way or the other. Safe to repeat."""
+        """The request is over, however it ended. Safe to repeat."""
         if self._open:
             self._open = False
-            self.line.in_use -= 1
-            self._standings.end(self.worker)
-            self._register.forget(self)
+            self.upstream.in_use -= 1
+            self._selector.end_request(self.worker)
+            self._registry.remove(self)
 
 
-class InFlight:
-    """All that is under way at one worker."""
+class WorkerInFlight:
+    """All requests in flight at one worker."""
 
     def __init__(self, worker: Worker, *, evicted: bool) -> None:
         self.worker = worker
-        """As it was last told of."""
+        """The worker as the last topology that named it described it."""
         self.evicted = evicted
         self.check: anyio.CancelScope | None = None
-        """Cancelled when the worker need not be asked directly any more; None while it is not."""
-        self._work: set[InFlightRequest] = set()
+        """The running direct check, to be cancelled when it is no longer needed. None while there is none."""
+        self._requests: set[InFlightRequest] = set()
 
     def __len__(self) -> int:
-        return len(self._work)
+        return len(self._requests)
 
-    def add(self, work: InFlightRequest) -> None:
-        self._work.add(work)
+    def add(self, request: InFlightRequest) -> None:
+        self._requests.add(request)
 
-    def discard(self, work: InFlightRequest) -> None:
-        self._work.discard(work)
+    def discard(self, request: InFlightRequest) -> None:
+        self._requests.discard(request)
 
-    def hear(self, worker: Worker | None) -> None:
-        """The worker as it is now known; None where the pool does not name it any more."""
+    def update(self, worker: Worker | None) -> None:
+        """Take the worker as the new topology describes it, or None if that does not name it."""
         if worker is not None:
             self.worker, self.evicted = worker, False
-            self.end_check()
+            self.cancel_check()
         else:
             self.evicted = self.worker.readiness != "draining"
 
-    def lose(self, why: str) -> None:
-        """The worker takes no connection any more: end everything."""
-        self._lose(list(self._work), why)
+    def abort_all(self, reason: str) -> None:
+        """The worker accepts no connections any more: abort every request."""
+        self._abort(list(self._requests), reason)
 
-    def lose_older(self, why: str) -> None:
-        """The worker has fallen silent: end what was begun while it was a member."""
-        self._lose([work for work in self._work if not work.begun_evicted], why)
+    def abort_before_eviction(self, reason: str) -> None:
+        """The worker has fallen silent: abort the requests that began while it was a member."""
+        self._abort([request for request in self._requests if not request.began_after_eviction], reason)
 
-    def end_check(self) -> None:
+    def cancel_check(self) -> None:
         if self.check is not None:
             self.check.cancel()
             self.check = None
 
-    def _lose(self, work: Iterable[InFlightRequest], why: str) -> None:
-        for one in work:
-            one.lose(f"{one.worker.name} was evicted or left, and {why}")
+    def _abort(self, requests: Iterable[InFlightRequest], reason: str) -> None:
+        for request in requests:
+            request.abort(f"{request.worker.name} was evicted or left, and {reason}")
 
 
 class InFlightRegistry:
-    """All work under way, by the URL of the worker."""
+    """All requests in flight, by the URL of their worker."""
 
     def __init__(self) -> None:
-        self._at: dict[str, InFlight] = {}
-        self._evicted = anyio.Event()
+        self._by_url: dict[str, WorkerInFlight] = {}
+        self._check_needed = anyio.Event()
 
-    def begin(self, worker: Worker, line: Upstream, standings: WorkerSelector) -> InFlightRequest:
-        here = self._at.get(worker.url)
-        if here is None:
-            evicted = any(worker.url == gone.url for _, gone in standings.topology.departed)
-            here = self._at[worker.url] = InFlight(worker, evicted=evicted)
-            self._notice(here)
-        work = InFlightRequest(self, worker, line, standings, evicted=here.evicted)
-        here.add(work)
-        return work
+    def begin(self, worker: Worker, upstream: Upstream, selector: WorkerSelector) -> InFlightRequest:
+        at_worker = self._by_url.get(worker.url)
+        if at_worker is None:
+            evicted = any(worker.url == gone.url for _, gone in selector.topology.departed)
+            at_worker = self._by_url[worker.url] = WorkerInFlight(worker, evicted=evicted)
+            self._wake_checker(at_worker)
+        request = InFlightRequest(self, worker, upstream, selector, after_eviction=at_worker.evicted)
+        at_worker.add(request)
+        return request
 
-    def forget(self, work: InFlightRequest) -> None:
-        here = self._at.get(work.worker.url)
-        if here is not None:
-            here.discard(work)
-            if not here:
-                here.end_check()
-                del self._at[work.worker.url]
+    def remove(self, request: InFlightRequest) -> None:
+        at_worker = self._by_url.get(request.worker.url)
+        if at_worker is not None:
+            at_worker.discard(request)
+            if not at_worker:
+                at_worker.cancel_check()
+                del self._by_url[request.worker.url]
 
-    def adopt(self, topology: Topology) -> None:
-        """Hear which workers the pool names now."""
-        if not self._at:
+    def update(self, topology: Topology) -> None:
+        """Learn which workers the topology names now."""
+        if not self._by_url:
             return
         named: dict[str, Worker] = {}
         for worker in topology.workers:
-            if worker.url in self._at and (worker.url not in named or worker.readiness != "draining"):
+            if worker.url in self._by_url and (worker.url not in named or worker.readiness != "draining"):
                 named[worker.url] = worker
-        for url, here in self._at.items():
-            here.hear(named.get(url))
-            self._notice(here)
+        for url, at_worker in self._by_url.items():
+            at_worker.update(named.get(url))
+            self._wake_checker(at_worker)
 
-    async def unchecked(self) -> list[InFlight]:
-        """Wait for work at evicted workers that nobody checks."""
+    async def wait_for_unchecked(self) -> list[WorkerInFlight]:
+        """Wait until there are evicted workers with requests in flight and no direct check."""
         while not (found := list(self._unchecked())):
-            self._evicted = anyio.Event()
-            await self._evicted.wait()
+            self._check_needed = anyio.Event()
+            await self._check_needed.wait()
         return found
 
-    def _unchecked(self) -> Iterator[InFlight]:
-        return (here for here in self._at.values() if here.evicted and here.check is None)
+    def _unchecked(self) -> Iterator[WorkerInFlight]:
+        return (at_worker for at_worker in self._by_url.values() if at_worker.evicted and at_worker.check is None)
 
-    def _notice(self, here: InFlight) -> None:
-        if here.evicted and here.check is None:
-            self._evicted.set()
+    def _wake_checker(self, at_worker: WorkerInFlight) -> None:
+        if at_worker.evicted and at_worker.check is None:
+            self._check_needed.set()

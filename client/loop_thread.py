@@ -1,11 +1,11 @@
 """A thread with an event loop in it, for callers that block. All pools of a process share one.
 
-It belongs to the process that started it: a fork copies no thread, so a child that waited for the loop would wait for
-ever. What is left of it in a child can only be forgotten. So nothing here ends the thread by itself when it is
-forgotten, as anyio's own `start_blocking_portal` would, which is a generator.
+The thread belongs to the process that started it. A fork copies no thread, so a child that waited for the loop would
+wait forever; all that a child can do is forget it. So nothing here may end the thread when the object is collected.
+anyio's own `start_blocking_portal` would, because it is a generator.
 
-Under gevent's monkey patching the thread is a greenlet, and all greenlets run in one thread of the system, where
-asyncio allows one loop only; that is why it is shared.
+Under gevent's monkey patching the thread is a greenlet. All greenlets run in one thread of the operating system, in
+which asyncio allows only one loop. That is why pools share it.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from anyio.from_thread import BlockingPortal
 
 T = TypeVar("T")
 
-_lending = threading.Lock()
+_shared_lock = threading.Lock()
 _shared: LoopThread | None = None
 
 
 class LoopThread:
-    """The thread and the loop."""
+    """The thread and its loop."""
 
     def __init__(self) -> None:
-        """Return when the loop runs. Raises OSError where there is no descriptor left for one."""
+        """Return when the loop runs. Raises OSError if no file descriptor is left for it."""
         self.users = 0
         self._process = os.getpid()
         self._closed = False
@@ -53,18 +53,18 @@ class LoopThread:
         return not self._closed and not self.inherited
 
     def call(self, step: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
-        """Do this in the loop and wait for it; whatever ends the waiting ends the step too.
+        """Run this in the loop and wait for it. If the wait is interrupted, the step is cancelled.
 
-        Raises RuntimeError where it is not running.
+        Raises RuntimeError if the loop is not running.
         """
         if not self.running:
             raise RuntimeError("this belongs to a pool that is closed, or to the process that forked this one")
-        doing = _Doing(step, args)
+        call = _CancellableCall(step, args)
         try:
-            return self._portal.start_task_soon(doing.run).result()
+            return self._portal.start_task_soon(call.run).result()
         except BaseException:
-            # An interrupt may strike before there is anything to cancel, so what is under way cancels itself.
-            doing.give_up(self._portal)
+            # An interrupt may strike before the future exists, so the call is cancelled and not the future.
+            call.cancel(self._portal)
             raise
 
     def close(self) -> None:
@@ -74,49 +74,49 @@ class LoopThread:
         self._thread.join()
 
 
-def borrow_loop() -> LoopThread:
-    """The loop of this process, for one more user, who gives it back. Raises what :func:`check_threads` raises."""
+def acquire_loop() -> LoopThread:
+    """This process's loop, for one more user, who must release it. Raises what :func:`check_threads` raises."""
     global _shared
     check_threads()
-    with _lending:
+    with _shared_lock:
         if _shared is None or not _shared.running:
             _shared = LoopThread()
         _shared.users += 1
         return _shared
 
 
-def give_back(loop: LoopThread) -> None:
-    """One user is done; with the last, the thread ends. A loop that another process started is that one's to end."""
+def release_loop(loop: LoopThread) -> None:
+    """One user is done. The thread ends with the last. A loop inherited through a fork is left alone."""
     if loop.inherited:
         return
-    with _lending:
+    with _shared_lock:
         loop.users -= 1
         if not loop.users:
             loop.close()
 
 
 def check_threads() -> None:
-    """Raises RuntimeError, with a way out, where threads and what waits for them are not of one kind."""
+    """Raises RuntimeError, with a hint, if gevent has patched only some of what a thread and its callers use."""
     if threading.get_ident is not get_ident:
         raise RuntimeError(
-            "threads were monkey patched after rumormill.client was imported, and a SyncPool would wait for ever; "
+            "threads were monkey patched after rumormill.client was imported, so a SyncPool would wait forever; "
             "call gevent.monkey.patch_all() before all other imports"
         )
     if _monkey_patched("socket") and not _monkey_patched("threading"):
         raise RuntimeError(
-            "gevent has patched sockets but not threads, so each call of a SyncPool would hold up every greenlet; "
+            "gevent has patched sockets but not threads, so each call of a SyncPool would block every greenlet; "
             "call gevent.monkey.patch_all() without thread=False, or leave sockets unpatched too"
         )
 
 
 def _monkey_patched(module: str) -> bool:
-    """Whether gevent has replaced what is in a module of the standard library."""
+    """Whether gevent has patched a module of the standard library."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and monkey.is_module_patched(module)
 
 
 def _run_loop(started: Future[BlockingPortal]) -> None:
-    """What the thread does."""
+    """The thread's main function."""
 
     async def serve() -> None:
         async with BlockingPortal() as portal:
@@ -132,11 +132,11 @@ def _run_loop(started: Future[BlockingPortal]) -> None:
 
 
 def _greenlet_loop() -> asyncio.AbstractEventLoop:
-    return asyncio.SelectorEventLoop(_StoppedByFork())
+    return asyncio.SelectorEventLoop(_StopAfterFork())
 
 
-class _StoppedByFork(selectors.DefaultSelector):
-    """A fork copies greenlets, and a loop that went on in the child would read what its parent is sent."""
+class _StopAfterFork(selectors.DefaultSelector):
+    """Stops the loop in a forked child. A fork copies greenlets, and the copy would read data sent to the parent."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,41 +150,41 @@ class _StoppedByFork(selectors.DefaultSelector):
 
 
 def _after_fork() -> None:
-    """In the child: the lock may be held by a thread that was not copied."""
-    global _lending
-    _lending = threading.Lock()
+    """Replace the lock in the child, because a thread that was not copied may hold the old one."""
+    global _shared_lock
+    _shared_lock = threading.Lock()
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
 
-class _Doing(Generic[T]):
-    """One step in the loop, which the waiting thread can give up at any moment."""
+class _CancellableCall(Generic[T]):
+    """One step in the loop, which the waiting thread can cancel at any moment."""
 
     def __init__(self, step: Callable[..., Coroutine[Any, Any, T]], args: tuple[object, ...]) -> None:
         self._step = step
         self._args = args
-        self._given_up = False
-        self._over = False
+        self._cancelled = False
+        self._done = False
         self._scope: anyio.CancelScope | None = None
 
     async def run(self) -> T:
         with anyio.CancelScope() as self._scope:
-            if self._given_up:
+            if self._cancelled:
                 self._scope.cancel()
             try:
                 return await self._step(*self._args)
             finally:
-                self._over = True
-        raise RuntimeError("given up by the thread that waited for it")
+                self._done = True
+        raise RuntimeError("cancelled by the thread that waited for it")
 
-    def give_up(self, loop: BlockingPortal) -> None:
-        """Cancel it, from the thread that waited. Nothing is left to do where it is over, or the loop is."""
-        self._given_up = True
-        if not self._over:
+    def cancel(self, loop: BlockingPortal) -> None:
+        """Cancel the step, from the thread that waited. Does nothing if the step or the loop has ended."""
+        self._cancelled = True
+        if not self._done:
             with suppress(RuntimeError):
-                loop.start_task_soon(self._cancel)
+                loop.start_task_soon(self._cancel_scope)
 
-    async def _cancel(self) -> None:
+    async def _cancel_scope(self) -> None:
         if self._scope is not None:
             self._scope.cancel()

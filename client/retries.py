@@ -1,16 +1,17 @@
-"""One request's way through the pool: who has been tried, and what a failure means for it. Pure.
+"""The state of one request: which workers were tried, and what a failure means for the request. Pure.
 
 The rules:
 
-- An attempt that failed before anything was sent costs nothing: on to the next worker, whatever the request.
-- A refusal (503, 429) came before the worker acted, so it leads to the next worker whatever the request; a failure
-  (500, 502, 504) leads there if the request is replayable. When nobody is left to ask, or the budget for retries is
-  spent, the last such answer is the caller's.
-- One that failed after sending goes on only if the request is replayable; else the caller is told so.
-- The caller's own time limit ends the request, unless another attempt is still running; so does a request that our
-  own side twice refuses to send, which is then malformed, or there are no descriptors to send it with.
-- A replayable request may have up to three attempts running at once (hedges); each worker is tried once at most.
-- Whoever answers first has answered; the others are cancelled.
+- An attempt that failed before anything was sent is free: the next worker is tried, whatever the request.
+- A refusal (503, 429) came before the worker acted, so the next worker is tried, whatever the request. After a failure
+  (500, 502, 504) the next is tried if the request is replayable. If no worker is left, or the retry budget is empty,
+  the caller gets the last such answer.
+- An attempt that failed after sending is followed by another only if the request is replayable. Otherwise the caller
+  gets an error that says so.
+- The caller's own timeout ends the request, unless another attempt is still running. So does a local error that occurs
+  twice: the request is then malformed, or there are no file descriptors to send it with.
+- A replayable request may have up to three attempts running at once (hedges). Each worker is tried at most once.
+- The first answer wins. The other attempts are cancelled.
 """
 
 from __future__ import annotations
@@ -20,26 +21,27 @@ from dataclasses import dataclass
 
 import httpx
 
-from rumormill.client.answers import Judgement
 from rumormill.client.descriptors import TooManyOpenFilesError
+from rumormill.client.response_class import ResponseClass
 from rumormill.ring.worker import Worker
 
 MAX_RUNNING = 3
 ATTEMPTS = "rumormill_attempts"
-"""In a response's extensions, the attempts at its request. A list under this name in a request's extensions gets each
-attempt as it begins."""
+"""A response's extensions hold the attempts at its request under this name. A list under this name in a request's
+extensions gets each attempt as it begins."""
 
 
 class RetryDecision(enum.Enum):
-    """What a failed attempt calls for."""
+    """What to do after a failed attempt."""
 
-    NEXT = enum.auto()
+    TRY_NEXT = enum.auto()
     """Try the next worker now."""
-    WAIT = enum.auto()
-    """Another attempt is running; let it."""
+    AWAIT_RUNNING = enum.auto()
+    """Wait for another attempt, which is still running."""
     NOT_REPLAYABLE = enum.auto()
-    AS_IT_IS = enum.auto()
-    """The caller's own limit or mistake: raise the error as it is."""
+    """Raise an error that says why the request was not sent again."""
+    RAISE = enum.auto()
+    """Raise the attempt's error as it is: it is the caller's own timeout or mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,122 +50,134 @@ class Failure:
 
     what: str
     sent: bool
-    """Whether the worker may have got the request whole."""
+    """Whether the worker may have received the whole request."""
     cause: Exception | None = None
-    by_limit: bool = False
-    """One of the caller's own time limits ran out."""
-    refused_here: bool = False
-    """Our own side would not send it: the request is malformed, this one connection is in no state to, or there is no
-    descriptor for one."""
+    caller_timeout: bool = False
+    """One of the caller's own timeouts expired."""
+    local_error: bool = False
+    """This process did not send the request: it is malformed, this connection is unusable, or no file descriptor is
+    free."""
     status: int | None = None
-    """What the worker answered, where it did and another was asked."""
+    """The status of the answer, if there was one and another worker was asked."""
+
+    @property
+    def by_limit(self) -> bool:
+        """The old name of `caller_timeout`, kept for one version."""
+        return self.caller_timeout
+
+    @property
+    def refused_here(self) -> bool:
+        """The old name of `local_error`, kept for one version."""
+        return self.local_error
 
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One worker asked once. Times on the pool's clock, in seconds."""
+    """One request sent to one worker. Times are on the pool's clock, in seconds."""
 
     worker: Worker
     began: float
     hedge: bool = False
-    """Begun while an earlier attempt was still running."""
+    """It began while an earlier attempt was still running."""
     failure: Failure | None = None
     running: bool = True
 
     def __str__(self) -> str:
         if self.failure is None:
-            return f"{self.worker.name}: {'running' if self.running else 'given up for another'}"
+            return f"{self.worker.name}: {'running' if self.running else 'cancelled, another attempt was quicker'}"
         return f"{self.worker.name}: {self.failure.what} ({'after' if self.failure.sent else 'before'} it was sent)"
 
 
 class RequestState:
-    """The state of one request."""
+    """The attempts at one request."""
 
-    def __init__(self, title: str, unreplayable: str | None, *, one_shot: bool = False) -> None:
-        """`title` is for people ("POST /v1/embeddings"); `unreplayable` says why it must not be sent twice, if so.
+    def __init__(self, title: str, not_replayable_reason: str | None, *, one_shot: bool = False) -> None:
+        """`title` is for people ("POST /v1/embeddings"). `not_replayable_reason` is None for a replayable request.
 
-        The body of a `one_shot` request cannot be sent twice, whoever refused it.
+        The body of a `one_shot` request cannot be sent twice, not even after a refusal.
         """
         self.title = title
-        self.unreplayable = unreplayable
+        self.not_replayable_reason = not_replayable_reason
         self._one_shot = one_shot
         self.attempts: list[Attempt] = []
         self.tried: set[str] = set()
-        """URLs: one worker is tried once, however many sidecars name it."""
-        self.no_more_hedges = False
-        """Set when nobody is left to hedge with."""
+        """URLs and not names: several sidecars may name one worker, which is tried once all the same."""
+        self.hedging_exhausted = False
+        """No worker is left to hedge with."""
 
     @property
     def running(self) -> int:
+        """How many attempts are running."""
         return sum(attempt.running for attempt in self.attempts)
 
     @property
     def may_hedge(self) -> bool:
-        return self.unreplayable is None and not self.no_more_hedges and 0 < self.running < MAX_RUNNING
+        return self.not_replayable_reason is None and not self.hedging_exhausted and 0 < self.running < MAX_RUNNING
 
-    def begin(self, worker: Worker, now: float) -> Attempt:
-        """An attempt at this worker begins."""
+    def begin_attempt(self, worker: Worker, now: float) -> Attempt:
+        """Start an attempt at this worker."""
         attempt = Attempt(worker, now, hedge=self.running > 0)
         self.attempts.append(attempt)
         self.tried.add(worker.url)
         return attempt
 
-    def asks_another(self, judgement: Judgement) -> bool:
-        """Whether an answer of which this is held is reason to ask another worker."""
-        if self._one_shot or not judgement.ask_another:
+    def is_retryable(self, response_class: ResponseClass) -> bool:
+        """Whether to ask another worker after an answer of this class."""
+        if self._one_shot or not response_class.retryable:
             return False
-        return self.unreplayable is None or not judgement.acted
+        return self.not_replayable_reason is None or not response_class.may_have_acted
 
-    def refuse(self, attempt: Attempt, status: int) -> None:
-        """An attempt was answered in a way that is the caller's only if no other worker does better."""
+    def record_retryable_answer(self, attempt: Attempt, status: int) -> None:
+        """An attempt brought an answer that the caller gets only if no other worker does better."""
         attempt.failure, attempt.running = Failure(f"answered {status}", sent=True, status=status), False
 
-    def fail(self, attempt: Attempt, failure: Failure) -> RetryDecision:
-        """An attempt failed: what now?"""
+    def record_failure(self, attempt: Attempt, failure: Failure) -> RetryDecision:
+        """An attempt failed. Returns what to do now."""
         attempt.failure, attempt.running = failure, False
-        if failure.by_limit:
-            return RetryDecision.WAIT if self.running else RetryDecision.AS_IT_IS
-        refusals = sum(a.failure is not None and a.failure.refused_here for a in self.attempts)
-        if failure.refused_here and (failure.sent or refusals > 1):
-            return RetryDecision.WAIT if self.running else RetryDecision.AS_IT_IS
-        if failure.sent and self.unreplayable is not None:
+        if failure.caller_timeout:
+            return RetryDecision.AWAIT_RUNNING if self.running else RetryDecision.RAISE
+        local_errors = sum(a.failure is not None and a.failure.local_error for a in self.attempts)
+        if failure.local_error and (failure.sent or local_errors > 1):
+            return RetryDecision.AWAIT_RUNNING if self.running else RetryDecision.RAISE
+        if failure.sent and self.not_replayable_reason is not None:
             return RetryDecision.NOT_REPLAYABLE
-        return RetryDecision.NEXT
+        return RetryDecision.TRY_NEXT
 
     @property
-    def mistake(self) -> Exception | None:
-        """The error that says what is wrong with the request itself, if that is how it ended."""
+    def request_error(self) -> Exception | None:
+        """The local error that ended the request, if one did."""
         last = self.attempts[-1].failure if self.attempts else None
-        return last.cause if last is not None and last.refused_here else None
+        return last.cause if last is not None and last.local_error else None
 
-    def settle(self, winner: Attempt) -> list[Attempt]:
-        """One attempt was answered. Returns those that were still running, which nobody waits for any more."""
+    def finish(self, winner: Attempt) -> list[Attempt]:
+        """One attempt was answered. Returns the attempts that were still running and are now to be cancelled."""
         winner.running = False
-        losers = [attempt for attempt in self.attempts if attempt.running]
-        for loser in losers:
-            loser.running = False
-        return losers
+        overtaken = [attempt for attempt in self.attempts if attempt.running]
+        for attempt in overtaken:
+            attempt.running = False
+        return overtaken
 
 
 def failure_of(error: Exception, *, sent: bool) -> Failure | None:
-    """What an error of the HTTP transport says about the attempt; None if it is no failure of the worker.
+    """What an error of the HTTP transport says about the attempt. None if the worker has not failed.
 
-    An error out of the caller's own body stream is the caller's, and goes back as it is. A connection that broke while
-    nothing had been read is held to have been sent: from here, a worker that died before reading and one that died
-    after acting look the same.
+    Errors raised by the caller's own body stream belong to the caller, who gets them as they are. A connection that
+    broke before anything was read counts as sent: from here, a worker that died before reading the request looks like
+    one that died after acting on it.
     """
     what = str(error).rstrip(".") or type(error).__name__
     match error:
         case httpx.ConnectTimeout():
-            return Failure("no connection in time", sent=False, cause=error)
+            return Failure("connection timed out", sent=False, cause=error)
         case TooManyOpenFilesError():
-            return Failure(what, sent=False, cause=error, refused_here=True)
+            return Failure(what, sent=False, cause=error, local_error=True)
         case httpx.ConnectError() | httpx.PoolTimeout() | httpx.UnsupportedProtocol() | httpx.ProxyError():
             return Failure(what, sent=False, cause=error)
         case httpx.TimeoutException():
-            return Failure(f"{type(error).__name__}: the caller's own limit", sent=sent, cause=error, by_limit=True)
+            kind = type(error).__name__
+            return Failure(f"{kind}: the caller's own timeout", sent=sent, cause=error, caller_timeout=True)
         case httpx.LocalProtocolError():
-            return Failure(what, sent=sent, cause=error, refused_here=True)
+            return Failure(what, sent=sent, cause=error, local_error=True)
         case httpx.TransportError():
             return Failure(what, sent=sent, cause=error)
         case _:

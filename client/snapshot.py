@@ -1,6 +1,6 @@
-"""The last good list on disk: so that a caller that starts while no sidecar answers still knows whom to ask.
+"""The last good list of workers on disk, for a caller that starts while no sidecar answers.
 
-One JSON file with the answer and the wall-clock time it was good. It is replaced as a whole or not at all.
+It is one JSON file, with the answer and the wall-clock time at which it was good. It is replaced atomically.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import msgspec
 
 from rumormill.discovery.schema.workers import WorkersAnswer
 
-GOOD_FOR = 3600.0
-"""Seconds. Older, and an address may long be somebody else's, who should not get this caller's requests."""
+MAX_AGE = 3600.0
+"""Seconds. An address in an older file may belong to somebody else now, who should not get this caller's requests."""
 MAX_BYTES = 32 * 2**20
 
 
 class SavedTopology(msgspec.Struct, frozen=True):
-    """What stands in the file."""
+    """The content of the file."""
 
     saved: float
     """Wall clock, seconds since 1970."""
@@ -27,7 +27,7 @@ class SavedTopology(msgspec.Struct, frozen=True):
 
 
 class UnusableSnapshot(Exception):
-    """There is no list worth believing in the file; the message says why."""
+    """The file holds no usable list. The message says why."""
 
 
 _decode = msgspec.json.Decoder(SavedTopology).decode
@@ -36,32 +36,32 @@ _decode = msgspec.json.Decoder(SavedTopology).decode
 def load_snapshot(path: Path, service: str, cluster: str | None, wall: float) -> tuple[WorkersAnswer, float]:
     """The answer and its age in seconds. Raises :class:`UnusableSnapshot`, nothing else.
 
-    `cluster` is the one insisted on, if any; `wall` is the clock now.
+    `cluster` is the required one, if any. `wall` is the wall-clock time now.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UnusableSnapshot(f"{path} is larger than any list of workers; remove it")
         snapshot = _decode(path.read_bytes())
     except FileNotFoundError:
-        raise UnusableSnapshot(f"there is no {path} yet") from None
+        raise UnusableSnapshot(f"{path} does not exist yet") from None
     except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
-        raise UnusableSnapshot(f"{path} cannot be read ({error}); remove it, and it will be written anew") from None
+        raise UnusableSnapshot(f"{path} cannot be read ({error}); remove it; the pool writes a new one") from None
     age = max(wall - snapshot.saved, 0.0)
     if snapshot.answer.service != service:
         raise UnusableSnapshot(
-            f"{path} is of service {snapshot.answer.service!r} and not {service!r}; give each its own"
+            f"{path} is of service {snapshot.answer.service!r}, not {service!r}; give each pool its own file"
         )
     if cluster is not None and snapshot.answer.cluster != cluster:
         raise UnusableSnapshot(
-            f"{path} is of cluster {snapshot.answer.cluster!r} and not {cluster!r}; give each its own"
+            f"{path} is of cluster {snapshot.answer.cluster!r}, not {cluster!r}; give each pool its own file"
         )
-    if age > GOOD_FOR:
+    if age > MAX_AGE:
         raise UnusableSnapshot(f"{path} is {age / 3600:.1f} hours old")
     return snapshot.answer, age
 
 
 def save_snapshot(path: Path, answer: WorkersAnswer, wall: float) -> None:
-    """Replace the file. Raises OSError; the file is then what it was."""
+    """Replace the file. Raises OSError, and then leaves the file unchanged."""
     data = msgspec.json.encode(SavedTopology(wall, answer))
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

@@ -1,9 +1,9 @@
-"""The same pool for threads: the asynchronous one runs in another thread, and callers wait for it.
+"""The same pool for threads: the asynchronous pool runs in another thread, and callers wait for it.
 
-One loop serves every thread and every pool, so balance, hedging and what is known of workers are shared by all threads,
-and there is one implementation of each. Handing a request over and back costs about half a millisecond.
+One loop serves every thread and every pool. So all threads share the balance, the hedging and what is known about the
+workers, and each of these has one implementation. Handing a request over and back costs about half a millisecond.
 
-A fork leaves the thread behind. A pool that is used in a child of the process it was opened in opens itself anew there.
+A fork leaves the thread behind. A pool that is used in a child of the process that opened it opens itself again there.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import anyio
 import anyio.to_thread
 import httpx
 
-from rumormill.client.bodies import LIMIT, Body, Kept, OneShot
-from rumormill.client.loop_thread import LoopThread, borrow_loop, check_threads, give_back
+from rumormill.client.bodies import BUFFER_LIMIT, Body, BufferedBody, OneShotBody
+from rumormill.client.loop_thread import LoopThread, acquire_loop, check_threads, release_loop
 from rumormill.client.options import PoolOptions
 from rumormill.client.pool import Pool
 from rumormill.client.replay import Replay, checked_replay
@@ -27,11 +27,11 @@ from rumormill.client.topology import Topology
 from rumormill.ring.worker import Worker
 
 _reopening = threading.Lock()
-"""Held while a pool opens itself anew after a fork."""
+"""Held while a pool opens itself again after a fork."""
 
 
 def _after_fork() -> None:
-    """In the child: the lock may be held by a thread that was not copied."""
+    """Replace the lock in the child, because a thread that was not copied may hold the old one."""
     global _reopening
     _reopening = threading.Lock()
 
@@ -40,16 +40,16 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class SyncPool(PoolOptions):
-    """The synchronous twin of :class:`rumormill.client.Pool`, safe to share among threads.
+    """The synchronous version of :class:`rumormill.client.Pool`. Threads may share it.
 
     with SyncPool(["http://127.0.0.1:7380"], service="embed") as pool:
         http = httpx.Client(transport=pool.transport(), base_url="http://embed")
 
-    `pool.open()` and `pool.close()` do the same where no block fits.
+    Where no block fits, `pool.open()` and `pool.close()` do the same.
     """
 
     def __post_init__(self) -> None:
-        """Raises RuntimeError where gevent has patched too late or only in part."""
+        """Raises RuntimeError if gevent has patched too late or only in part."""
         check_threads()
         super().__post_init__()
         self._pool = Pool(**self.as_arguments())
@@ -64,14 +64,14 @@ class SyncPool(PoolOptions):
         try:
             self.close()
         except Exception:
-            # The block's own error goes first; the crash is in the log.
+            # The block's own error takes precedence. The crash is in the log.
             if error is None:
                 raise
 
     def open(self) -> SyncPool:
-        """Start watching; return when there is a list, or `patience` is over.
+        """Start watching. Return when there is a list of workers, or after `patience`.
 
-        Raises RuntimeError where the pool is open already.
+        Raises RuntimeError if the pool is open already.
         """
         if self._loop is not None and not self._loop.inherited:
             raise RuntimeError("this pool is open already; close it first, or make another")
@@ -79,18 +79,18 @@ class SyncPool(PoolOptions):
         return self
 
     def _start(self) -> None:
-        loop = borrow_loop()
+        loop = acquire_loop()
         try:
             loop.call(self._pool.open)
         except BaseException:
-            give_back(loop)
+            release_loop(loop)
             raise
         self._loop = loop
 
     def close(self) -> None:
         """Stop watching and close every connection. Safe to repeat, and in a forked child too.
 
-        Raises what crashed in the background, if anything did.
+        Raises the error that crashed the background task, if any.
         """
         loop, self._loop = self._loop, None
         if loop is None or not loop.running:
@@ -98,12 +98,12 @@ class SyncPool(PoolOptions):
         try:
             loop.call(self._pool.aclose)
         finally:
-            give_back(loop)
+            release_loop(loop)
 
     @property
     def topology(self) -> Topology:
         """What the pool believes now."""
-        self._opened()
+        self._require_open()
         return self._pool.topology
 
     @property
@@ -112,31 +112,31 @@ class SyncPool(PoolOptions):
         return self.topology.workers
 
     def owners(self, key: str | bytes, n: int | None = None) -> list[Worker]:
-        """The owners of a key in order of preference; without a zone, as all sidecars of the same digest name them."""
-        self._opened()
+        """The owners of a key in order of preference. Without a zone, sidecars with the same digest give the same."""
+        self._require_open()
         return self._pool.owners(key, n)
 
     def transport(self, *, replay: Replay | None = None) -> SyncPoolTransport:
-        """A transport for any httpx.Client; closing that client leaves the pool open."""
+        """A transport for any httpx.Client. Closing that client leaves the pool open."""
         return SyncPoolTransport(self, self.replay if replay is None else checked_replay(replay))
 
     @contextmanager
     def acquire(self, key: str | bytes | None = None) -> Iterator[Worker]:
-        """A worker for a client of your own; as :meth:`Pool.acquire`."""
-        loop, lease = self._opened(), self._pool.acquire(key)
-        worker = loop.call(_entered, lease)
+        """A worker for a client of your own, as with :meth:`Pool.acquire`."""
+        loop, lease = self._require_open(), self._pool.acquire(key)
+        worker = loop.call(_enter, lease)
         try:
             yield worker
         except BaseException as error:
             if loop.running:
-                loop.call(_left, lease, error)
+                loop.call(_exit, lease, error)
             raise
         if loop.running:
-            loop.call(_left, lease, None)
+            loop.call(_exit, lease, None)
 
     def changed(self, known: Topology, timeout: float | None = None) -> Topology:
-        """Wait until the pool believes something else than `known`, and return it. Raises TimeoutError, if asked to."""
-        return self._opened().call(self._changed, known, timeout)
+        """Wait until the topology differs from `known`, and return it. Raises TimeoutError after `timeout` seconds."""
+        return self._require_open().call(self._changed, known, timeout)
 
     async def _send(self, request: httpx.Request, replay: Replay | None) -> httpx.Response:
         return await self._pool.send(request, replay=replay)
@@ -146,28 +146,28 @@ class SyncPool(PoolOptions):
             return await self._pool.changed(known)
 
     def send(self, request: httpx.Request, *, replay: Replay | None = None) -> httpx.Response:
-        """Send one request; as :meth:`Pool.send`. What the transports do."""
+        """Send one request, as with :meth:`Pool.send`."""
         inner = httpx.Request(
             request.method,
             request.url,
             headers=request.headers,
-            stream=_kept(request),
+            stream=_read_body(request),
             extensions=request.extensions,
         )
-        loop = self._opened()
+        loop = self._require_open()
         response = loop.call(self._send, inner, replay)
         stream = response.stream
         if isinstance(stream, httpx.AsyncByteStream) and not isinstance(stream, httpx.ByteStream):
             return httpx.Response(
                 response.status_code,
                 headers=response.headers,
-                stream=_BlockingBody(loop, stream),
+                stream=_BlockingStream(loop, stream),
                 extensions=response.extensions,
             )
         return response
 
-    def _opened(self) -> LoopThread:
-        """The loop that the pool is open in; opened now if that was before the process was forked."""
+    def _require_open(self) -> LoopThread:
+        """The loop in which the pool is open. A pool opened before a fork is first opened again in this process."""
         loop = self._loop
         if loop is None:
             raise RuntimeError("this pool is not open; use it inside `with SyncPool(...) as pool`")
@@ -175,22 +175,22 @@ class SyncPool(PoolOptions):
             with _reopening:
                 if self._loop is loop:
                     self._start()
-            return self._opened()
+            return self._require_open()
         return loop
 
 
-async def _entered(lease: AbstractContextManager[Worker]) -> Worker:
+async def _enter(lease: AbstractContextManager[Worker]) -> Worker:
     return lease.__enter__()
 
 
-async def _left(lease: AbstractContextManager[Worker], error: BaseException | None) -> None:
+async def _exit(lease: AbstractContextManager[Worker], error: BaseException | None) -> None:
     lease.__exit__(
         type(error) if error is not None else None, error, error.__traceback__ if error is not None else None
     )
 
 
 class SyncPoolTransport(httpx.BaseTransport):
-    """Sends what an httpx.Client sends to the workers of a pool."""
+    """Sends the requests of an httpx.Client to the workers of a pool."""
 
     def __init__(self, pool: SyncPool, replay: Replay) -> None:
         self._pool = pool
@@ -200,8 +200,8 @@ class SyncPoolTransport(httpx.BaseTransport):
         return self._pool.send(request, replay=self._replay)
 
 
-class _BlockingBody(httpx.SyncByteStream):
-    """A streamed answer, read in the caller's thread."""
+class _BlockingStream(httpx.SyncByteStream):
+    """A streamed answer that is read in the caller's thread."""
 
     def __init__(self, loop: LoopThread, stream: httpx.AsyncByteStream) -> None:
         self._loop = loop
@@ -221,21 +221,21 @@ class _BlockingBody(httpx.SyncByteStream):
             self._loop.call(self._stream.aclose)
 
 
-def _kept(request: httpx.Request) -> Body:
-    """The request's body, read here in the caller's thread as far as it is kept at all."""
+def _read_body(request: httpx.Request) -> Body:
+    """The request's body. The part that is buffered is read here, in the caller's thread."""
     stream = request.stream
     if not isinstance(stream, httpx.SyncByteStream):
-        raise TypeError("this transport is for httpx.Client; httpx.AsyncClient takes that of a Pool")
+        raise TypeError("this transport is for httpx.Client; httpx.AsyncClient needs the transport of a Pool")
     rest = iter(stream)
     beginning = bytearray()
     for chunk in rest:
         beginning += chunk
-        if len(beginning) > LIMIT:
-            return OneShot(bytes(beginning), _from_thread(rest))
-    return Kept(bytes(beginning))
+        if len(beginning) > BUFFER_LIMIT:
+            return OneShotBody(bytes(beginning), _from_thread(rest))
+    return BufferedBody(bytes(beginning))
 
 
 async def _from_thread(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """A blocking iterator, for the loop: each step is taken in a worker thread."""
+    """A blocking iterator as an asynchronous one: a worker thread takes each step."""
     while (chunk := await anyio.to_thread.run_sync(next, chunks, None)) is not None:
         yield chunk

@@ -2,15 +2,15 @@
 
 The rules:
 
-- A source votes while it answers and is of the pool's cluster (clusters.py). One that has failed has no vote until it
-  answers again.
-- Isolated sources are believed only where no other answers: their view is frozen on purpose.
-- Of the rest the one is believed whose routing digest most of them share; where votes are equal, the one whose answer
-  changed last (a sidecar that froze still stands there with what it said before). Never a union: mixing two views makes
-  an owner order that no sidecar has.
+- A source votes while it answers and belongs to the pool's cluster (clusters.py). A source that has failed has no vote
+  until it answers again.
+- Isolated sources are believed only if no other source answers: their view is frozen on purpose.
+- Among the others, the routing digest with most votes wins. In a tie, the source whose answer changed last is believed,
+  because a frozen sidecar still shows its old answer. Views are never merged: a mixture has an owner order that no
+  sidecar has.
 - A sidecar that has just restarted knows itself before it knows the pool. While it is new and names less than half of
-  what is believed, it waits.
-- When nobody answers, what was believed last stays believed, and its age is known.
+  the workers believed so far, it is not believed.
+- If no source answers, the last topology stays, and its age is known.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from rumormill.discovery.schema.workers import WorkersAnswer
 from rumormill.ring.routing import Routing
 from rumormill.ring.worker import RoutingPolicy, Worker
 
-Place = tuple[str, str]
-"""Name and URL: where requests go. A sidecar's restart changes its instance and not the worker that serves there."""
+WorkerEndpoint = tuple[str, str]
+"""Name and URL: where requests go. When a sidecar restarts, its instance changes, but the worker beside it does not."""
 Origin = Literal["nobody", "sidecar", "snapshot"]
 
-NEWBORN = 5.0
-"""Seconds a restarted sidecar is given to join before its short list is taken at its word."""
+RESTART_GRACE = 5.0
+"""Seconds that a restarted sidecar has to join. After that, even a short list of its is believed."""
 DEPARTED_KEPT = 300.0
-"""Seconds an evicted worker is remembered as a last resort: its sidecar may have died alone."""
+"""Seconds that an evicted worker is kept as a last resort: perhaps only its sidecar died."""
 MAX_DEPARTED = 64
 NOT_ASKED = "not asked yet"
 _SHOWN = 8
 
 
-def place(worker: Worker) -> Place:
+def endpoint_of(worker: Worker) -> WorkerEndpoint:
     return (worker.name, worker.url)
 
 
 @dataclass(slots=True)
 class SidecarSource:
-    """One sidecar, and what it said last. Times are the pool's clock, in seconds."""
+    """One sidecar, and its last answer. Times are on the pool's clock, in seconds."""
 
     url: str
     answer: WorkersAnswer | None = None
@@ -53,14 +53,14 @@ class SidecarSource:
     """When it last answered."""
     changed: float = 0.0
     """When its answer last changed."""
-    reborn: float | None = None
+    restarted_at: float | None = None
     """When it first answered as another process than before."""
 
-    def take(self, answer: WorkersAnswer, now: float) -> bool:
-        """An answer came in. True if it says something new."""
+    def record_answer(self, answer: WorkersAnswer, now: float) -> bool:
+        """Record an answer. Returns whether it says anything new."""
         before = self.answer
         if before is not None and before.process != answer.process:
-            self.reborn = now
+            self.restarted_at = now
         revived = not self.answering
         self.answering, self.trouble, self.confirmed = True, "", now
         if before is not None and (before.process, before.index) == (answer.process, answer.index):
@@ -68,44 +68,47 @@ class SidecarSource:
         self.answer, self.changed = answer, now
         return True
 
-    def fail(self, trouble: str) -> None:
-        """It did not answer; it has no vote until it does. `trouble` says why, for people."""
+    def record_failure(self, trouble: str) -> None:
+        """It did not answer, and has no vote until it does. `trouble` says why, for people."""
         self.answering, self.trouble = False, trouble
 
-    def newborn(self, now: float) -> bool:
-        return self.reborn is not None and now - self.reborn < NEWBORN
+    def just_restarted(self, now: float) -> bool:
+        """Whether it may still be joining."""
+        return self.restarted_at is not None and now - self.restarted_at < RESTART_GRACE
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """What the pool believes, at one moment. Replaced whole whenever any of it changes."""
+    """What the pool believes at one moment. A change replaces it as a whole."""
 
     service: str
     routing: Routing = field(compare=False)
     policy: RoutingPolicy = field(default_factory=RoutingPolicy)
     workers: tuple[Worker, ...] = ()
-    """Alive and suspect, in every readiness, sorted by name."""
+    """Alive and suspect workers, in every readiness, sorted by name."""
     departed: tuple[tuple[float, Worker], ...] = ()
-    """Lately evicted, with when, newest first: asked when nobody else is left."""
+    """Recently evicted workers with the time of their eviction, newest first. They are the last resort."""
     cluster: str = ""
     isolated: bool = False
     source: str = ""
-    """URL of the sidecar believed, or path of the snapshot."""
+    """URL of the sidecar that is believed, or path of the snapshot."""
     origin: Origin = "nobody"
     heard: float = field(default=0.0, compare=False)
-    """When this was last known to hold, on the pool's clock in seconds."""
+    """When this was last confirmed, on the pool's clock in seconds."""
     troubles: tuple[str, ...] = field(default=(), compare=False)
-    """What keeps other sources from being heard, in words."""
+    """Why sources are not used, for people."""
 
     def describe(self, now: float) -> str:
-        """One line for people and for errors."""
+        """One line for people, used in errors."""
         if self.origin == "nobody":
-            return f"nothing is known of service {self.service!r}" + _listed(self.troubles, " (", ")")
+            return f"nothing is known about service {self.service!r}" + _listed(self.troubles, " (", ")")
         shown = [f"{w.name} {w.liveness}/{w.readiness}{'' if w.weight else ' weight 0'} {w.url}" for w in self.workers]
-        known = f"{len(shown)} of service {self.service!r} known" + _listed(shown, " (", ")")
+        known = f"{len(shown)} worker{'s' * (len(shown) != 1)} of service {self.service!r} known" + _listed(
+            shown, " (", ")"
+        )
         isolated = ", which is isolated" if self.isolated else ""
         heard = f", heard {max(now - self.heard, 0):.1f} s ago from {self.source}{isolated}"
-        gone = _listed([worker.name for _, worker in self.departed], "; lately evicted: ", "")
+        gone = _listed([worker.name for _, worker in self.departed], "; recently evicted: ", "")
         return known + heard + gone + _listed(self.troubles, "; ", "")
 
 
@@ -115,16 +118,16 @@ def _listed(items: Sequence[str], before: str, after: str) -> str:
 
 
 def nothing_known(service: str) -> Topology:
-    """What is believed before anyone has answered."""
+    """The topology before any source has answered."""
     return Topology(service, Routing(service, ()))
 
 
-def believed_source(sources: Iterable[SidecarSource], current: Topology, now: float) -> SidecarSource | None:
-    """The source to believe, by the rules above; None where what is believed should stand. All are of one cluster."""
+def select_source(sources: Iterable[SidecarSource], current: Topology, now: float) -> SidecarSource | None:
+    """The source to believe by the rules above. None keeps the current topology. All sources belong to one cluster."""
     answering = [
         (source, source.answer)
         for source in sources
-        if source.answering and source.answer and not _early(source, current, now)
+        if source.answering and source.answer and not _still_joining(source, current, now)
     ]
     voters = [pair for pair in answering if not pair[1].isolated] or answering
     if not voters:
@@ -133,12 +136,16 @@ def believed_source(sources: Iterable[SidecarSource], current: Topology, now: fl
     return max(voters, key=lambda pair: (votes[pair[1].routing_digest], pair[0].changed))[0]
 
 
-def _early(source: SidecarSource, current: Topology, now: float) -> bool:
-    return source.newborn(now) and source.answer is not None and 2 * len(source.answer.workers) < len(current.workers)
+def _still_joining(source: SidecarSource, current: Topology, now: float) -> bool:
+    return (
+        source.just_restarted(now)
+        and source.answer is not None
+        and 2 * len(source.answer.workers) < len(current.workers)
+    )
 
 
 def stale_voters(sources: Iterable[SidecarSource]) -> list[SidecarSource]:
-    """Those that contradict the newest answer with an older one, and may be frozen: worth asking again at once."""
+    """Sources whose older answer contradicts the newest one. They may be frozen, and should be asked again at once."""
     voters = [(s, s.answer) for s in sources if s.answering and s.answer and not s.answer.isolated]
     if not voters:
         return []
@@ -151,14 +158,14 @@ def stale_voters(sources: Iterable[SidecarSource]) -> list[SidecarSource]:
 
 
 def with_answer(current: Topology, answer: WorkersAnswer, *, source: str, origin: Origin, now: float) -> Topology:
-    """The topology after an answer is believed. Its ring is made from the present one where little has changed."""
+    """The topology that an answer describes. If little has changed, its ring is made from the current one."""
     workers = tuple(sorted(answer.workers, key=lambda worker: (worker.name, worker.generation, worker.instance)))
     return Topology(
         service=current.service,
         routing=current.routing.updated(workers, answer.policy),
         policy=answer.policy,
         workers=workers,
-        # A snapshot's cluster may prove to be another than that of the sidecars.
+        # The snapshot may be of another cluster than the sidecars, and its workers must then not be a last resort.
         departed=_departed(current, workers, now) if answer.cluster == current.cluster else (),
         cluster=answer.cluster,
         isolated=answer.isolated,
@@ -171,12 +178,12 @@ def with_answer(current: Topology, answer: WorkersAnswer, *, source: str, origin
 
 def _departed(current: Topology, workers: tuple[Worker, ...], now: float) -> tuple[tuple[float, Worker], ...]:
     names, urls = {worker.name for worker in workers}, {worker.url for worker in workers}
-    # One that was draining has left on purpose, and its worker is on its way out too.
+    # A draining member has left on purpose, and its worker is about to end too.
     gone = [(now, worker) for worker in current.workers if worker.readiness != "draining"]
     kept = [*gone, *(pair for pair in current.departed if now - pair[0] < DEPARTED_KEPT)]
     return tuple(one for one in kept if one[1].name not in names and one[1].url not in urls)[:MAX_DEPARTED]
 
 
 def with_status(current: Topology, *, heard: float, troubles: tuple[str, ...]) -> Topology:
-    """The same beliefs, heard again or with other troubles."""
+    """The same topology, confirmed again or with other troubles."""
     return replace(current, heard=heard, troubles=troubles)

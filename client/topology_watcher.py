@@ -1,6 +1,6 @@
-"""The pool's eyes: one task per sidecar with a blocked query at its endpoint, and the belief made of their answers.
+"""Watches the sidecars: one task for each holds a blocking query at its endpoint, and their answers make the topology.
 
-What to believe is decided in topology.py.
+Which answer is believed is decided in topology.py.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from rumormill.client.topology import (
     NOT_ASKED,
     SidecarSource,
     Topology,
-    believed_source,
     nothing_known,
+    select_source,
     stale_voters,
     with_answer,
     with_status,
@@ -29,20 +29,22 @@ from rumormill.client.topology import (
 from rumormill.discovery.schema.workers import WorkersAnswer
 
 WAIT = 10.0
-"""Seconds a query is blocked. Longer saves queries, and takes as much longer to notice a sidecar that froze."""
-NEWBORN_WAIT = 1.0
-LATE = 2.0
-"""Seconds beyond its wait that an answer may take; also what one without a wait may."""
+"""Seconds that a query blocks. Longer saves queries, and takes as much longer to notice a frozen sidecar."""
+RESTARTED_WAIT = 1.0
+"""The same at a sidecar that has just restarted."""
+ANSWER_MARGIN = 2.0
+"""Seconds that an answer may take beyond its wait."""
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
-"""Seconds between tries of a sidecar that does not answer, doubling from the first to the longest, jittered."""
-PACE = 0.01
-"""Seconds between two answers of one sidecar, at least: a storm of changes is seen at this rate."""
-SHARE = 0.2
-"""Of the loop's time, at most, for taking in what one sidecar says: a ring of a thousand workers takes its time."""
+"""Seconds between two queries to a sidecar that does not answer. They double from the first to the longest, with
+jitter."""
+MIN_INTERVAL = 0.01
+"""Minimum seconds between two answers of one sidecar. It limits the work that a storm of changes causes."""
+MAX_LOOP_SHARE = 0.2
+"""The share of the event loop's time that one sidecar's answers may take. A ring of a thousand workers is expensive."""
 CONVERGENCE = 0.3
-"""Seconds sidecars are given to agree by themselves before those that lag are asked again, and to answer at all before
-the others decide on the cluster."""
+"""Seconds that sidecars have to agree before those with an old answer are asked again. The cluster is chosen that long
+after the first answer, even if other sources have not answered."""
 MAX_ANSWER = 32 * 2**20
 
 log = logging.getLogger("rumormill.client")
@@ -51,16 +53,16 @@ _decode = msgspec.json.Decoder(WorkersAnswer).decode
 
 
 class UnusableAnswer(Exception):
-    """A sidecar answered something that is no list of workers; the message says what."""
+    """A sidecar's answer is not a list of workers. The message says what it is."""
 
     def __init__(self, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
-        """Seconds in which it does not want to be asked again."""
+        """Seconds for which the sidecar asks not to be queried again."""
 
 
 class TopologyWatcher:
-    """Keeps a topology current for as long as :meth:`run` runs."""
+    """Keeps a topology current while :meth:`run` runs."""
 
     def __init__(
         self,
@@ -68,103 +70,104 @@ class TopologyWatcher:
         service: str,
         *,
         http: httpx.AsyncClient,
-        bases: Mapping[str, str],
+        base_urls: Mapping[str, str],
         cluster: str | None,
         rng: random.Random,
-        adopt: Callable[[Topology], None],
+        on_change: Callable[[Topology], None],
     ) -> None:
-        """`adopt` is called with every new topology, in order; `bases` has the base URLs of sources that are none.
+        """`on_change` is called with every new topology, in order. `cluster` is the required one, if any.
 
-        `cluster` is the one insisted on.
+        `base_urls` has a base URL for each source that is not a URL itself.
         """
         self.sources = [SidecarSource(url) for url in sources]
         self.topology = nothing_known(service)
         self.answer: WorkersAnswer | None = None
-        """What is believed, as it was told; None before anyone has."""
+        """The answer that is believed, as it was received; None before the first."""
         self.ready = anyio.Event()
-        """Set once something is believed, or all have been asked in vain."""
+        """Set once an answer is believed, or every source has been asked in vain."""
         self._http = http
-        self._bases = bases
+        self._base_urls = base_urls
         self._rng = rng
-        self._adopt = adopt
+        self._on_change = on_change
         self._queries: dict[str, anyio.CancelScope] = {}
-        self._doubted: set[str] = set()
-        """URLs to be asked again without a wait."""
-        self._disagreed = anyio.Event()
-        self._compared: set[str] = set()
+        self._recheck: set[str] = set()
+        """URLs of sources to be queried again without a wait."""
+        self._disagreement = anyio.Event()
+        self._digest_mismatches: set[str] = set()
+        """Sidecar processes whose mismatch was logged."""
         self._cluster = ClusterChoice(cluster)
-        self._heard = anyio.Event()
+        self._first_answer = anyio.Event()
         """Set by the first answer of any source."""
-        self._waited = False
-        self._objected: set[str] = set()
-        """URLs of sources that were said to be of another cluster."""
+        self._choice_timed_out = False
+        self._rejections_logged: set[str] = set()
+        """URLs of sources whose foreign cluster was logged."""
 
     async def run(self) -> None:
-        """Watch every source, for ever."""
+        """Watch every source forever."""
         async with anyio.create_task_group() as tasks:
             for source in self.sources:
-                tasks.start_soon(self._follow, source)
-            tasks.start_soon(self._referee)
-            await self._heard.wait()
-            # Those that are slow to answer at all may decide on the cluster, but not for ever.
+                tasks.start_soon(self._poll, source)
+            tasks.start_soon(self._recheck_stale)
+            await self._first_answer.wait()
+            # Sources that are slow to answer may still decide on the cluster, but only for a moment.
             await anyio.sleep(CONVERGENCE)
-            self._waited = True
-            self._consider()
+            self._choice_timed_out = True
+            self._reevaluate()
 
-    def believe(self, answer: WorkersAnswer, topology: Topology) -> None:
-        """Take this as what holds, until a source says otherwise."""
+    def set_topology(self, answer: WorkersAnswer, topology: Topology) -> None:
+        """Use this until a source says otherwise."""
         self.answer, self.topology = answer, topology
-        self._adopt(topology)
+        self._on_change(topology)
 
-    async def _follow(self, source: SidecarSource) -> None:
+    async def _poll(self, source: SidecarSource) -> None:
         failures = 0
         while True:
-            pace = PACE
+            pause = MIN_INTERVAL
             with anyio.CancelScope() as self._queries[source.url]:
                 try:
-                    answer = await self._ask(source, self._wait(source))
+                    answer = await self._query(source, self._wait(source))
                 except (httpx.HTTPError, UnusableAnswer, TimeoutError) as error:
                     failures += 1
-                    pace = max(self._pause(failures), getattr(error, "retry_after", 0.0))
-                    source.fail(descriptor_shortage(error) or str(error) or "no answer in time")
+                    pause = max(self._backoff(failures), getattr(error, "retry_after", 0.0))
+                    source.record_failure(descriptor_shortage(error) or str(error) or "no answer in time")
                 else:
                     failures = 0
-                    source.take(answer, anyio.current_time())
-                    self._heard.set()
+                    source.record_answer(answer, anyio.current_time())
+                    self._first_answer.set()
                 began = time.perf_counter()
-                self._consider()
-                pace = max((time.perf_counter() - began) / SHARE, pace)
-            await anyio.sleep(pace)
+                self._reevaluate()
+                pause = max((time.perf_counter() - began) / MAX_LOOP_SHARE, pause)
+            await anyio.sleep(pause)
 
     def _wait(self, source: SidecarSource) -> float:
-        """Seconds the next query may be blocked: none for a source that has yet to show that it is there."""
-        if source.url in self._doubted or not source.answering:
-            self._doubted.discard(source.url)
+        """Seconds that the next query may block: none for a source that has yet to show that it is alive."""
+        if source.url in self._recheck or not source.answering:
+            self._recheck.discard(source.url)
             return 0.0
-        return NEWBORN_WAIT if source.newborn(anyio.current_time()) else WAIT
+        return RESTARTED_WAIT if source.just_restarted(anyio.current_time()) else WAIT
 
-    def _pause(self, failures: int) -> float:
-        """Seconds until a sidecar that has failed so often is tried again."""
+    def _backoff(self, failures: int) -> float:
+        """Seconds until a sidecar with this many failures in a row is queried again."""
         return min(FIRST_PAUSE * 2.0 ** min(failures - 1, 10), LONGEST_PAUSE) * self._rng.uniform(0.5, 1.5)
 
-    async def _ask(self, source: SidecarSource, wait: float) -> WorkersAnswer:
+    async def _query(self, source: SidecarSource, wait: float) -> WorkersAnswer:
         """One query. Raises httpx.HTTPError, TimeoutError and :class:`UnusableAnswer`."""
         service = self.topology.service
         query = {"service": service}
         if wait and source.answer is not None:
             query |= {"index": str(source.answer.index), "process": source.answer.process, "wait": f"{wait:.0f}s"}
-        # The server adds up to a sixteenth to a wait, so that callers do not come back together.
-        with anyio.fail_after(wait * 17 / 16 + LATE):
+        # The server adds up to a sixteenth to a wait, so that its callers do not come back together.
+        with anyio.fail_after(wait * 17 / 16 + ANSWER_MARGIN):
             async with self._http.stream(
-                "GET", f"{self._bases.get(source.url, source.url)}/v1/workers", params=query
+                "GET", f"{self._base_urls.get(source.url, source.url)}/v1/workers", params=query
             ) as response:
                 body = bytearray()
                 async for chunk in response.aiter_bytes():
                     body += chunk
                     if len(body) > MAX_ANSWER:
-                        raise UnusableAnswer("it answers with more than any list of workers can be")
+                        raise UnusableAnswer("its answer is larger than any list of workers")
         if response.status_code != httpx.codes.OK:
-            raise UnusableAnswer(_refusal(response.status_code, bytes(body)), self._asked_for(response))
+            raise UnusableAnswer(_status_error(response.status_code, bytes(body)), self._retry_after(response))
         try:
             answer = _decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -173,51 +176,51 @@ class TopologyWatcher:
             raise UnusableAnswer(f"it answers for service {answer.service!r}")
         return answer
 
-    def _asked_for(self, response: httpx.Response) -> float:
-        """The seconds that a refusal asks us to wait, as far as we believe it; jittered, so that not all come back."""
+    def _retry_after(self, response: httpx.Response) -> float:
+        """The seconds that an error answer asks us to wait, up to a limit. Jitter keeps callers apart."""
         after = response.headers.get("retry-after", "")
         seconds = min(int(after), LONGEST_PAUSE) if after.isascii() and after.isdigit() and len(after) < 9 else 0.0
         return seconds * self._rng.uniform(1.0, 1.5)
 
-    def _consider(self) -> None:
-        """A source has answered or failed: believe what the rules say."""
+    def _reevaluate(self) -> None:
+        """A source has answered or failed: apply the rules again."""
         now = anyio.current_time()
-        self._cluster.choose(self.sources, waited=self._waited)
-        chosen = believed_source(self._cluster.own(self.sources), self.topology, now)
+        self._cluster.choose(self.sources, timed_out=self._choice_timed_out)
+        chosen = select_source(self._cluster.members(self.sources), self.topology, now)
         troubles = tuple(f"{s.url}: {trouble}" for s in self.sources if (trouble := self._trouble(s)))
         if chosen is not None and chosen.answer is not None and chosen.answer is not self.answer:
             topology = with_answer(self.topology, chosen.answer, source=chosen.url, origin="sidecar", now=now)
-            self.believe(chosen.answer, with_status(topology, heard=chosen.confirmed, troubles=troubles))
-            self._compare(chosen.answer)
+            self.set_topology(chosen.answer, with_status(topology, heard=chosen.confirmed, troubles=troubles))
+            self._check_digest(chosen.answer)
         else:
             heard = self.topology.heard if chosen is None else chosen.confirmed
             self.topology = with_status(self.topology, heard=heard, troubles=troubles)
-            self._adopt(self.topology)
+            self._on_change(self.topology)
         asked = all(source.answering or source.trouble != NOT_ASKED for source in self.sources)
         if asked or (chosen is not None and not self.topology.isolated):
             self.ready.set()
-        if stale_voters(self._cluster.own(self.sources)):
-            self._disagreed.set()
+        if stale_voters(self._cluster.members(self.sources)):
+            self._disagreement.set()
 
     def _trouble(self, source: SidecarSource) -> str:
-        """Why a source does not count, in words; "" where it does. Another cluster is said once in the log too."""
+        """Why a source is not used, for people; "" if it is. A foreign cluster is logged once too."""
         if not source.answering:
             return source.trouble
-        objection = self._cluster.objection(source)
-        if objection and source.url not in self._objected:
-            self._objected.add(source.url)
+        reason = self._cluster.rejection_reason(source)
+        if reason and source.url not in self._rejections_logged:
+            self._rejections_logged.add(source.url)
             log.warning(
-                "%s does not count for the pool of %r: %s; list sources of one cluster only, and name it with cluster=",
-                source.url,
+                "the pool of %r does not use %s: %s; list sources of one cluster only, and name it with cluster=",
                 self.topology.service,
-                objection,
+                source.url,
+                reason,
             )
-        return objection
+        return reason
 
-    def _compare(self, answer: WorkersAnswer) -> None:
-        """Say once if a sidecar's digest is not ours for the same workers: its keys go elsewhere than ours."""
-        if self.topology.routing.digest != answer.routing_digest and answer.process not in self._compared:
-            self._compared.add(answer.process)
+    def _check_digest(self, answer: WorkersAnswer) -> None:
+        """Log once if a sidecar's digest differs from ours for the same workers: its keys then go elsewhere."""
+        if self.topology.routing.digest != answer.routing_digest and answer.process not in self._digest_mismatches:
+            self._digest_mismatches.add(answer.process)
             log.warning(
                 "%s and this client disagree on where keys of %r go (%s, %s): they are of different versions",
                 self.topology.source,
@@ -226,19 +229,19 @@ class TopologyWatcher:
                 self.topology.routing.digest,
             )
 
-    async def _referee(self) -> None:
-        """Ask those again that still contradict the newest answer after a moment: one that froze loses its vote so."""
+    async def _recheck_stale(self) -> None:
+        """Query sources again that still contradict the newest answer after a moment. A frozen one loses its vote."""
         while True:
-            await self._disagreed.wait()
+            await self._disagreement.wait()
             await anyio.sleep(CONVERGENCE)
-            self._disagreed = anyio.Event()
-            for source in stale_voters(self._cluster.own(self.sources)):
-                self._doubted.add(source.url)
+            self._disagreement = anyio.Event()
+            for source in stale_voters(self._cluster.members(self.sources)):
+                self._recheck.add(source.url)
                 self._queries[source.url].cancel()
 
 
-def _refusal(status: int, body: bytes) -> str:
-    """An error answer in one line: the problem's title where there is one."""
+def _status_error(status: int, body: bytes) -> str:
+    """An error answer in one line: the problem's title if there is one."""
     try:
         problem = msgspec.json.decode(body, type=_Problem)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -1,7 +1,4 @@
-"""One attempt: one request to one worker over HTTP, and whether any of it was sent.
-
-A worker has one line: connections of its own, kept while anyone may still ask it.
-"""
+"""The connections to one worker: one request to it over HTTP, and whether any of that request was sent."""
 
 from __future__ import annotations
 
@@ -17,14 +14,15 @@ from rumormill.client.bodies import Body, read_response
 from rumormill.client.descriptors import TooManyOpenFilesError, descriptor_shortage
 
 CONNECT_LIMIT = 1.0
-"""Seconds for a connection. Moving on without one is always safe, so this is shorter than a caller would choose."""
+"""Seconds for a connection. Until there is one, moving on to another worker is safe. So the limit is shorter than most
+callers would choose."""
 KEEPALIVE = 4.0
-"""Seconds an idle connection is kept: less than the 5 s after which common servers close theirs, because a request that
-meets a closing connection counts as sent."""
+"""Seconds that an idle connection is kept. Common servers close theirs after 5 s, and a request on a closing connection
+counts as sent, so this is less."""
 IDLE_CONNECTIONS = 64
-"""Kept for each worker; more save connecting after a burst, and cost the worker a socket each."""
+"""Idle connections kept for each worker. More saves connecting after a burst, and costs the worker a socket each."""
 
-# Plain HTTP needs no certificates, and loading them for every worker would take 20 ms each.
+# Plain HTTP needs no certificates, and loading them would take 20 ms for each worker.
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
@@ -32,11 +30,11 @@ _NOT_WRITTEN = (httpcore.WriteError, httpcore.LocalProtocolError)
 
 
 class SendProgress:
-    """How far one attempt got, told by httpcore's trace; the caller's own trace, if there is one, is told too."""
+    """How far one attempt got, from httpcore's trace events. They are passed on to the caller's own trace, if any."""
 
     def __init__(self, request: httpx.Request) -> None:
         self.sent = False
-        """Whether the worker may have got the head of the request whole. While False, it cannot have acted on it."""
+        """Whether the worker may have received the whole head of the request. Without it, it cannot have acted."""
         self._callers_trace = request.extensions.get("trace")
 
     async def trace(self, event: str, info: dict[str, Any]) -> None:
@@ -44,23 +42,23 @@ class SendProgress:
         if event == "http11.send_request_headers.started":
             self.sent = True
         elif event == "http11.send_request_headers.failed" and isinstance(info["exception"], _NOT_WRITTEN):
-            # The head goes out in one write, and that write did not complete: nobody has seen the head's end.
+            # The head is sent in one write, which did not complete: the worker has not seen the end of the head.
             self.sent = False
         if self._callers_trace is not None:
-            told = self._callers_trace(event, info)
-            if inspect.isawaitable(told):
-                await told
+            result = self._callers_trace(event, info)
+            if inspect.isawaitable(result):
+                await result
 
 
 class Upstream:
-    """The way to one worker's URL."""
+    """The connections to one worker's URL."""
 
     def __init__(self, url: str, tls: Callable[[], ssl.SSLContext]) -> None:
-        """Raises httpx.UnsupportedProtocol for a URL that nothing can be sent to. `tls` is asked only for https."""
+        """Raises httpx.UnsupportedProtocol for a URL that cannot be used. `tls` is called only for https."""
         try:
             self._base = httpx.URL(url)
         except httpx.InvalidURL as error:
-            raise httpx.UnsupportedProtocol(f"the worker's URL {url!r} is none: {error}") from None
+            raise httpx.UnsupportedProtocol(f"the worker's URL {url!r} is invalid: {error}") from None
         if self._base.scheme not in ("http", "https") or not self._base.host:
             raise httpx.UnsupportedProtocol(f"the worker's URL {url!r} is neither http nor https")
         self._path = self._base.raw_path.rstrip(b"/")
@@ -72,12 +70,12 @@ class Upstream:
             ),
         )
         self.in_use = 0
-        """Requests under way, streams not yet closed included."""
+        """Requests in flight, including streams that are not closed yet."""
 
     async def send(self, request: httpx.Request, body: Body, progress: SendProgress) -> httpx.Response:
-        """The answer, whole where bodies.py says so. Raises what httpx raises; `progress` knows what was sent."""
+        """The answer, buffered as bodies.py says. Raises what httpx raises. `progress` then tells what was sent."""
         try:
-            response = await self._transport.handle_async_request(self._address(request, body, progress))
+            response = await self._transport.handle_async_request(self._build_request(request, body, progress))
         except httpx.ConnectError as error:
             shortage = descriptor_shortage(error)
             if shortage is not None:
@@ -85,8 +83,8 @@ class Upstream:
             raise
         return await read_response(response)
 
-    def _address(self, request: httpx.Request, body: Body, progress: SendProgress) -> httpx.Request:
-        """The request to this worker: its scheme, host and port, and its path before the request's."""
+    def _build_request(self, request: httpx.Request, body: Body, progress: SendProgress) -> httpx.Request:
+        """The request with this worker's scheme, host and port, and with its path as a prefix."""
         headers = request.headers.copy()
         headers["Host"] = self._base.netloc.decode("ascii")
         timeout = dict(request.extensions.get("timeout") or {})

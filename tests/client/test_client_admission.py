@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from rumormill.client.admission import READ_AGAIN
+from rumormill.client.admission import ADJUST_EVERY
 from rumormill.client.topology import Topology, nothing_known, with_answer
 from rumormill.client.worker_selector import WorkerSelector
 from rumormill.discovery.schema.workers import WorkersAnswer
@@ -44,19 +44,19 @@ def heard(before: Topology, workers: list[Worker], policy: RoutingPolicy | None 
 
 
 class Caller:
-    """Standings, told of one list after another."""
+    """A selector, told of one list after another."""
 
     def __init__(self, workers: list[Worker], policy: RoutingPolicy | None = None, **settings: Any) -> None:
-        self.standings = WorkerSelector("embed", random.Random(0), **settings)
+        self.selector = WorkerSelector("embed", random.Random(0), **settings)
         self.policy = policy
-        self.standings.adopt(heard(nothing_known("embed"), workers, policy), 0.0)
+        self.selector.update(heard(nothing_known("embed"), workers, policy), 0.0)
 
     def hear(self, workers: list[Worker], now: float) -> None:
-        self.standings.adopt(heard(self.standings.topology, workers, self.policy, now), now)
+        self.selector.update(heard(self.selector.topology, workers, self.policy, now), now)
 
     def names(self, now: float, keys: list[str] | list[None] = USERS) -> list[str]:
         """Who is picked for each key, one request at a time."""
-        picked = [self.standings.pick(key, (), now) for key in keys]
+        picked = [self.selector.pick(key, (), now) for key in keys]
         return [worker.name for worker in picked if worker is not None]
 
 
@@ -70,7 +70,7 @@ def first_owners(workers: list[Worker]) -> list[str]:
 def zipf(count: int, requests: int, **settings: Any) -> tuple[float, float]:
     """Hot keys, 20 requests under way for each worker: the busiest over the mean, and the part at its first owner."""
     rng = random.Random(7)
-    standings = Caller(pool(count), **settings).standings
+    selector = Caller(pool(count), **settings).selector
     popularity = list(accumulate(rank**-1.1 for rank in range(1, 100_001)))
     under_way: list[Worker] = []
     served: Counter[str] = Counter()
@@ -79,13 +79,13 @@ def zipf(count: int, requests: int, **settings: Any) -> tuple[float, float]:
         if len(under_way) >= 20 * count:
             ended = rng.randrange(len(under_way))
             under_way[ended], under_way[-1] = under_way[-1], under_way[ended]
-            standings.end(under_way.pop())
-        chosen = standings.pick(f"session-{number}", (), 0.0)
+            selector.end_request(under_way.pop())
+        chosen = selector.pick(f"session-{number}", (), 0.0)
         assert chosen is not None
-        standings.begin(chosen)
+        selector.begin_request(chosen)
         under_way.append(chosen)
         served[chosen.name] += 1
-        first += chosen is standings.owners(f"session-{number}", 1)[0]
+        first += chosen is selector.owners(f"session-{number}", 1)[0]
     return max(served.values()) * count / requests, first / requests
 
 
@@ -107,25 +107,25 @@ def test_somebody_always_has_a_place(total: int, first: bool) -> None:
 
 def test_a_few_requests_at_once_stay_with_their_key_and_its_owner_is_asked_again_when_one_ends() -> None:
     caller = Caller(pool(20))
-    (owner, second) = caller.standings.owners("k", 2)
+    (owner, second) = caller.selector.owners("k", 2)
     for _ in range(FREE_PLACES):
-        assert caller.standings.pick("k", (), 0.0) is owner
-        caller.standings.begin(owner)
-    assert caller.standings.pick("k", (), 0.0) is second
-    caller.standings.end(owner)
-    assert caller.standings.pick("k", (), 0.0) is owner
+        assert caller.selector.pick("k", (), 0.0) is owner
+        caller.selector.begin_request(owner)
+    assert caller.selector.pick("k", (), 0.0) is second
+    caller.selector.end_request(owner)
+    assert caller.selector.pick("k", (), 0.0) is owner
 
 
 def test_a_canary_keeps_its_share_under_load_however_few_its_workers_are() -> None:
     workers = [*pool(19), worker("canary", release="v2")]
-    standings = Caller(workers, RoutingPolicy(canary=[CanaryShare("v2", 0.25)])).standings
+    selector = Caller(workers, RoutingPolicy(canary=[CanaryShare("v2", 0.25)])).selector
     served = Counter()
     for key in USERS[:1000]:
-        chosen = standings.pick(key, (), 0.0)
+        chosen = selector.pick(key, (), 0.0)
         assert chosen is not None
-        standings.begin(chosen)
+        selector.begin_request(chosen)
         served[chosen.release] += 1
-    assert served["v2"] == sum(o.release == "v2" for o in standings.topology.routing.owners_many(USERS[:1000]))
+    assert served["v2"] == sum(o.release == "v2" for o in selector.topology.routing.owners_many(USERS[:1000]))
     assert served["v2"] / 1000 == pytest.approx(0.25, rel=0.1)
 
 
@@ -144,16 +144,16 @@ def test_utilization_over_the_bound_sends_a_part_of_the_keys_on_and_the_same_one
     assert all(name == owner for name, owner in zip(once, first, strict=True) if owner != "w0")
     assert caller.names(0.0) == once
     # The same figure in another list at once is no news; a second later it says that the part is still too large.
-    caller.hear(busy, READ_AGAIN / 2)
-    assert caller.names(READ_AGAIN / 2) == once
-    caller.hear(busy, READ_AGAIN)
-    less = caller.names(READ_AGAIN)
+    caller.hear(busy, ADJUST_EVERY / 2)
+    assert caller.names(ADJUST_EVERY / 2) == once
+    caller.hear(busy, ADJUST_EVERY)
+    less = caller.names(ADJUST_EVERY)
     assert {o for o, a, b in zip(first, once, less, strict=True) if a != b} == {"w0"}
     assert less.count("w0") < 0.8 * once.count("w0")
     calm = [msgspec.structs.replace(one, utilization=0.3) for one in busy]
     for second in range(2, 8):
-        caller.hear(calm, second * READ_AGAIN)
-    assert caller.names(8 * READ_AGAIN) == first
+        caller.hear(calm, second * ADJUST_EVERY)
+    assert caller.names(8 * ADJUST_EVERY) == first
 
 
 @pytest.mark.parametrize("work", [0.4, 1.0, 3.0])
@@ -174,10 +174,10 @@ def test_own_requests_do_not_count_where_utilization_is_known_and_nothing_does_w
     known = pool(5, utilization=0.5)
     caller = Caller(known)
     unbounded = Caller([worker("w0", utilization=0.99), *pool(5)[1:]], bounded=False)
-    for standings in (caller.standings, unbounded.standings):
+    for selector in (caller.selector, unbounded.selector):
         for _ in range(100):
-            standings.begin(standings.owners("k", 1)[0])
-        assert standings.pick("k", (), 0.0) is standings.owners("k", 1)[0]
+            selector.begin_request(selector.owners("k", 1)[0])
+        assert selector.pick("k", (), 0.0) is selector.owners("k", 1)[0]
     assert unbounded.names(0.0) == first_owners(known)
 
 

@@ -14,8 +14,8 @@ from stage import DRAINING, SUSPECT, Behaviour, Exchange, Stage, answering, die,
 from test_client_requests import KEYED, calling, names
 
 from rumormill.client import NoWorkersError, Pool, RequestNotReplayableError
-from rumormill.client.breaker import FAILING_FOR, FAILURES, JITTER
-from rumormill.client.hedging import ENOUGH
+from rumormill.client.breaker import ERRORS_FOR, FAILURE_THRESHOLD, JITTER
+from rumormill.client.hedging import MIN_ANSWERS
 
 
 def taking(seconds: float) -> Behaviour:
@@ -128,7 +128,7 @@ async def test_a_refusal_that_is_streamed_is_kept_open_until_somebody_does_bette
         assert (response.status_code, response.text) == (503, "not now")
         second.behaviour = taking(0)
         assert (await http.get("/", headers=KEYED)).text == second.name
-        assert [pool._open().standings.of(worker).in_flight for worker in pool.workers] == [0, 0]
+        assert [pool._require_open().upstreams.selector.stats(worker).in_flight for worker in pool.workers] == [0, 0]
 
 
 async def test_a_body_that_can_be_sent_once_brings_the_refusal_back():
@@ -153,9 +153,9 @@ async def test_a_worker_that_fails_at_once_draws_no_traffic_and_comes_back_when_
         sick.behaviour = answering(status)
         assert await ask_many(http, 300, 20) == {200: 300}
         # What was under way when it was found out counts too.
-        assert FAILURES <= len(sick.seen) <= FAILURES + 20
+        assert FAILURE_THRESHOLD <= len(sick.seen) <= FAILURE_THRESHOLD + 20
         sick.behaviour = taking(0.2)
-        await trio.sleep(FAILING_FOR * (1 + JITTER))
+        await trio.sleep(ERRORS_FOR * (1 + JITTER))
         await ask_many(http, 20, 1)
         before = len(sick.seen)
         assert await ask_many(http, 300, 20) == {200: 300}
@@ -168,7 +168,7 @@ async def test_a_storm_of_the_callers_own_mistakes_puts_nobody_behind():
             worker.behaviour = answering(400)
         assert await ask_many(http, 300, 20) == {400: 300}
         assert arrivals(scene) == 300
-        assert all(pool._open().standings.of(worker).breaker.closed for worker in pool.workers)
+        assert all(pool._require_open().upstreams.selector.stats(worker).breaker.is_closed for worker in pool.workers)
 
 
 async def test_an_outage_of_all_costs_little_more_than_an_attempt_a_request(autojump_clock):
@@ -288,7 +288,7 @@ async def test_the_work_of_a_draining_worker_is_not_asked_elsewhere(autojump_clo
 async def test_enough_answers_of_a_kind_are_needed_before_one_is_late(autojump_clock):
     async with stage(workers=2) as scene, calling(scene) as (_, http):
         first, _ = scene.owners("user-1")
-        for _ in range(ENOUGH - 1):
+        for _ in range(MIN_ANSWERS - 1):
             await http.get("/", headers=KEYED)
         first.behaviour = hang
         with pytest.raises(httpx.ReadTimeout):

@@ -121,4 +121,4 @@ async def test_what_must_not_be_replayed_fails_only_if_it_was_sent_and_says_so()
 
 def _in_flight(pool: Pool, name: str) -> int:
     (worker,) = (worker for worker in pool.workers if worker.name == name)
-    return pool._open().standings.of(worker).in_flight
+    return pool._require_open().upstreams.selector.stats(worker).in_flight

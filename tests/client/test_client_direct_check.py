@@ -18,7 +18,7 @@ from stage import ALIVE, CRITICAL, SUSPECT, Exchange, Stage, Worker, stage, unti
 
 from rumormill.client import Pool, RequestNotReplayableError, ResponseInterruptedError, direct_check
 from rumormill.client.direct_check import DirectCheck
-from rumormill.client.in_flight import InFlight, InFlightRegistry, WorkerLost
+from rumormill.client.in_flight import InFlightRegistry, WorkerInFlight, WorkerLost
 from rumormill.client.upstream import Upstream
 from rumormill.client.worker_selector import WorkerSelector
 from rumormill.ring import Worker as PoolWorker
@@ -30,8 +30,8 @@ WORKER = PoolWorker("w", 1, "i", "embed", "http://w", "", "", 1.0, "alive", "pas
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(direct_check, "LIMIT", LIMIT)
-    monkeypatch.setattr(direct_check, "AGAIN", 0.05)
+    monkeypatch.setattr(direct_check, "ANSWER_TIMEOUT", LIMIT)
+    monkeypatch.setattr(direct_check, "CHECK_EVERY", 0.05)
 
 
 class Busy:
@@ -144,7 +144,7 @@ async def test_no_check_is_made_once_the_member_is_back_or_nothing_is_under_way(
         known = pool.topology
         scene.change(first.name, liveness=ALIVE, instance=b"returned".ljust(16, b"-"), generation=2)
         await pool.changed(known)
-        (here,) = pool._open().register._at.values()
+        (here,) = pool._require_open().upstreams.in_flight._by_url.values()
         assert not here.evicted
         assert here.check is None
         scene.evict(first.name)
@@ -279,7 +279,7 @@ async def test_a_full_queue_is_no_death_where_the_sidecars_port_is_refused():
         while _connects(stack.enter_context(socket.socket()), listener.getsockname()):
             pass
         worker = msgspec.structs.replace(WORKER, url=url, address=f"{host}:{port}")
-        check = DirectCheck(InFlight(worker, evicted=True), lambda: pytest.fail("no TLS here"))
+        check = DirectCheck(WorkerInFlight(worker, evicted=True), lambda: pytest.fail("no TLS here"))
         assert await check._is_gone()
         sidecar.close()
         assert not await check._is_gone()
@@ -297,11 +297,11 @@ async def test_a_worker_that_takes_connections_and_says_nothing_is_given_up(sche
             worker, Upstream(url, ssl.create_default_context), WorkerSelector("embed", random.Random(0))
         )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(DirectCheck(register._at[url], ssl.create_default_context).run)
+            nursery.start_soon(DirectCheck(register._by_url[url], ssl.create_default_context).run)
             with pytest.raises(WorkerLost, match=f"was evicted or left, and does not answer within {LIMIT:g} s"):
                 await work.run(trio.sleep_forever)
             nursery.cancel_scope.cancel()
-        await work.line.aclose()
+        await work.upstream.aclose()
 
 
 def _connects(one: socket.socket, address: tuple[str, int]) -> bool:
@@ -311,7 +311,7 @@ def _connects(one: socket.socket, address: tuple[str, int]) -> bool:
 
 async def test_being_out_of_descriptors_says_nothing_of_the_worker(monkeypatch: pytest.MonkeyPatch):
     worker = msgspec.structs.replace(WORKER, url="http://127.0.0.1:9")
-    check = DirectCheck(InFlight(worker, evicted=True), lambda: pytest.fail("no TLS here"))
+    check = DirectCheck(WorkerInFlight(worker, evicted=True), lambda: pytest.fail("no TLS here"))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:

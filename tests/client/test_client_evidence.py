@@ -8,27 +8,35 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_client_decisions import standings_of, topology_of, worker
+from test_client_decisions import selector_of, topology_of, worker
 
-from rumormill.client.answers import FULL_FOR, MAX_FULL_FOR, judge
-from rumormill.client.breaker import FAILING_FOR, FAILURES, JITTER, LONGEST, UNREACHABLE_FOR, Breaker, Why
-from rumormill.client.budget import Budget, Budgets
+from rumormill.client.breaker import (
+    ERRORS_FOR,
+    FAILURE_THRESHOLD,
+    JITTER,
+    MAX_OPEN,
+    UNREACHABLE_FOR,
+    Breaker,
+    OpenReason,
+)
+from rumormill.client.response_class import MAX_OVERLOADED_FOR, OVERLOADED_FOR, classify_response
 from rumormill.client.retries import RequestState
+from rumormill.client.retry_budget import RetryBudget, RetryBudgets
 from rumormill.client.worker_selector import WorkerSelector
 
-GOOD, FAILED = judge(200), judge(500)
+GOOD, FAILED = classify_response(200), classify_response(500)
 
 
-def picks(standings: WorkerSelector, now: float, count: int = 600) -> Counter[str]:
+def picks(selector: WorkerSelector, now: float, count: int = 600) -> Counter[str]:
     """Who is asked by so many unkeyed requests that are each over before the next begins."""
-    return Counter(standings.pick(None, (), now).name for _ in range(count))
+    return Counter(selector.pick(None, (), now).name for _ in range(count))
 
 
 # What a status says.
 
 
 @pytest.mark.parametrize(
-    ("status", "good", "sick", "if_replayable", "if_not"),
+    ("status", "success", "worker_failed", "if_replayable", "if_not"),
     [
         (200, True, False, False, False),
         (204, True, False, False, False),
@@ -47,93 +55,100 @@ def picks(standings: WorkerSelector, now: float, count: int = 600) -> Counter[st
         (529, False, True, False, False),
     ],
 )
-def test_what_a_status_says_of_the_worker_and_of_the_request(status, good, sick, if_replayable, if_not):
-    judgement = judge(status)
-    assert (judgement.good, judgement.sick) == (good, sick)
-    assert RequestState("GET /", None).asks_another(judgement) == if_replayable
-    assert RequestState("POST /", "no").asks_another(judgement) == if_not
-    assert not RequestState("POST /", "no", one_shot=True).asks_another(judgement)
+def test_what_a_status_says_of_the_worker_and_of_the_request(status, success, worker_failed, if_replayable, if_not):
+    response_class = classify_response(status)
+    assert (response_class.success, response_class.worker_failed) == (success, worker_failed)
+    assert RequestState("GET /", None).is_retryable(response_class) == if_replayable
+    assert RequestState("POST /", "no").is_retryable(response_class) == if_not
+    assert not RequestState("POST /", "no", one_shot=True).is_retryable(response_class)
 
 
 @pytest.mark.parametrize(
     ("retry_after", "seconds"),
-    [("", FULL_FOR), ("3", 3.0), ("0", 0.0), ("99999", MAX_FULL_FOR), ("Mon, 30 Nov 2026", FULL_FOR), ("-1", FULL_FOR)],
+    [
+        ("", OVERLOADED_FOR),
+        ("3", 3.0),
+        ("0", 0.0),
+        ("99999", MAX_OVERLOADED_FOR),
+        ("Mon, 30 Nov 2026", OVERLOADED_FOR),
+        ("-1", OVERLOADED_FOR),
+    ],
 )
 def test_a_worker_says_how_long_it_is_full(retry_after, seconds):
-    assert judge(429, retry_after).full_for == seconds
+    assert classify_response(429, retry_after).overloaded_for == seconds
 
 
 # Breakers.
 
 
 def failing(breaker: Breaker, times: int, now: float) -> bool:
-    return [breaker.failed(now) for _ in range(times)][-1]
+    return [breaker.record_failure(now) for _ in range(times)][-1]
 
 
 def test_a_breaker_finds_too_many_failures_among_the_last_answers_only():
     breaker = Breaker(random.Random(0))
-    assert not failing(breaker, FAILURES - 1, 0.0)
-    assert breaker.failed(9.0)
+    assert not failing(breaker, FAILURE_THRESHOLD - 1, 0.0)
+    assert breaker.record_failure(9.0)
     breaker = Breaker(random.Random(0))
-    assert not failing(breaker, FAILURES - 1, 0.0)
-    assert not breaker.failed(11.0)
+    assert not failing(breaker, FAILURE_THRESHOLD - 1, 0.0)
+    assert not breaker.record_failure(11.0)
     # Six of ten, however long that takes.
-    assert breaker.failed(22.0)
+    assert breaker.record_failure(22.0)
     # One in five is no breakdown.
     breaker = Breaker(random.Random(0))
     for second in range(1000):
-        breaker.succeeded(second / 10, second / 10)
-        assert second % 5 or not breaker.failed(second / 10)
+        breaker.record_success(second / 10, second / 10)
+        assert second % 5 or not breaker.record_failure(second / 10)
 
 
 @given(st.integers(0, 2**32), st.lists(st.sampled_from(["succeeds", "fails", "is never heard of"]), max_size=30))
 def test_a_breaker_lets_one_try_and_moves_whatever_becomes_of_it(seed, outcomes):
     breaker = Breaker(random.Random(seed))
-    now, pause = 0.0, FAILING_FOR
-    breaker.open(Why.ANSWERS, now)
+    now, pause = 0.0, ERRORS_FOR
+    breaker.open(OpenReason.ERRORS, now)
     for outcome in outcomes:
-        assert breaker.holds(now + pause * 0.99)
+        assert breaker.is_open(now + pause * 0.99)
         now += pause * (1 + JITTER)
-        assert not breaker.holds(now)
-        breaker.let_try(now)
-        assert breaker.holds(now)
-        pause = min(2 * pause, LONGEST)
+        assert not breaker.is_open(now)
+        breaker.on_request(now)
+        assert breaker.is_open(now)
+        pause = min(2 * pause, MAX_OPEN)
         match outcome:
             case "succeeds":
-                breaker.succeeded(now, now)
-                assert breaker.closed
+                breaker.record_success(now, now)
+                assert breaker.is_closed
                 # It fails again within a minute: for longer this time.
-                breaker.open(Why.ANSWERS, now)
+                breaker.open(OpenReason.ERRORS, now)
             case "fails":
-                breaker.open(Why.ANSWERS, now)
+                breaker.open(OpenReason.ERRORS, now)
     now += pause * (1 + JITTER)
-    breaker.let_try(now)
-    breaker.succeeded(now, now)
-    breaker.open(Why.ANSWERS, now + LONGEST)
-    assert not breaker.holds(now + LONGEST + FAILING_FOR * (1 + JITTER))
+    breaker.on_request(now)
+    breaker.record_success(now, now)
+    breaker.open(OpenReason.ERRORS, now + MAX_OPEN)
+    assert not breaker.is_open(now + MAX_OPEN + ERRORS_FOR * (1 + JITTER))
 
 
 def test_requests_that_began_before_a_breaker_moved_say_nothing():
-    standings = standings_of(*(worker(f"w{i}") for i in range(4)))
+    selector = selector_of(*(worker(f"w{i}") for i in range(4)))
     one = worker("w0")
-    breaker = standings.of(one).breaker
-    standings.failed(one, 0.0, 1.0)
-    standings.failed(one, 0.5, 1.1)
-    standings.answered(one, GOOD, 0.5, 1.1)
-    assert not breaker.closed
-    assert not breaker.holds(1.0 + UNREACHABLE_FOR * (1 + JITTER))
-    standings.answered(one, GOOD, 2.5, 2.6)
-    assert breaker.closed
-    standings.failed(one, 2.5, 2.7)
-    assert breaker.closed
+    breaker = selector.stats(one).breaker
+    selector.record_unreachable(one, 0.0, 1.0)
+    selector.record_unreachable(one, 0.5, 1.1)
+    selector.record_answer(one, GOOD, 0.5, 1.1)
+    assert not breaker.is_closed
+    assert not breaker.is_open(1.0 + UNREACHABLE_FOR * (1 + JITTER))
+    selector.record_answer(one, GOOD, 2.5, 2.6)
+    assert breaker.is_closed
+    selector.record_unreachable(one, 2.5, 2.7)
+    assert breaker.is_closed
 
 
 def test_any_answer_shows_that_a_worker_does_not_hang_after_all():
-    standings = standings_of(worker("w0"), worker("w1"))
-    standings.overtaken(worker("w0"), 0.0, 1.0)
-    assert standings.of(worker("w0")).breaker.holds(1.2)
-    standings.answered(worker("w0"), GOOD, 0.0, 1.2)
-    assert standings.of(worker("w0")).breaker.closed
+    selector = selector_of(worker("w0"), worker("w1"))
+    selector.record_no_answer(worker("w0"), 0.0, 1.0)
+    assert selector.stats(worker("w0")).breaker.is_open(1.2)
+    selector.record_answer(worker("w0"), GOOD, 0.0, 1.2)
+    assert selector.stats(worker("w0")).breaker.is_closed
 
 
 # Workers whose answers are failures.
@@ -142,111 +157,111 @@ def test_any_answer_shows_that_a_worker_does_not_hang_after_all():
 @pytest.mark.parametrize("key", [None, "k"])
 def test_a_worker_that_fails_is_out_after_five_answers_and_has_its_share_again_when_it_is_well(key):
     workers = [worker(f"w{i}") for i in range(3)]
-    standings = standings_of(*workers)
-    sick = standings.pick("k", (), 0.0)
+    selector = selector_of(*workers)
+    sick = selector.pick("k", (), 0.0)
     asked, now = 0, 0.0
     while now < 100:
-        one = standings.pick(key, (), now)
+        one = selector.pick(key, (), now)
         asked += one == sick
-        standings.answered(one, FAILED if one == sick else GOOD, now, now)
+        selector.record_answer(one, FAILED if one == sick else GOOD, now, now)
         now += 0.01
     # Five, and one try after 5, 10, 20 and 40 s.
-    assert asked <= FAILURES + 4
+    assert asked <= FAILURE_THRESHOLD + 4
     well_at = now
-    while standings.of(sick).breaker.holds(now):
+    while selector.stats(sick).breaker.is_open(now):
         now += 1.0
-    assert now - well_at <= LONGEST * (1 + JITTER)
-    while standings.pick(key, (), now) != sick:
+    assert now - well_at <= MAX_OPEN * (1 + JITTER)
+    while selector.pick(key, (), now) != sick:
         pass
-    standings.answered(sick, GOOD, now, now)
-    assert picks(standings, now)[sick.name] > 150
-    assert standings.pick("k", (), now) == sick
+    selector.record_answer(sick, GOOD, now, now)
+    assert picks(selector, now)[sick.name] > 150
+    assert selector.pick("k", (), now) == sick
 
 
 def test_what_its_sidecar_finds_well_again_is_tried_at_once():
     one = worker("w0")
-    standings = standings_of(one, worker("w1"))
-    standings.failed(one, 0.0, 0.0)
-    standings.adopt(topology_of(worker("w0", readiness="critical"), worker("w1")), 0.1)
-    assert standings.of(one).breaker.holds(0.2)
-    standings.adopt(topology_of(one, worker("w1")), 0.3)
-    assert not standings.of(one).breaker.holds(0.3)
+    selector = selector_of(one, worker("w1"))
+    selector.record_unreachable(one, 0.0, 0.0)
+    selector.update(topology_of(worker("w0", readiness="critical"), worker("w1")), 0.1)
+    assert selector.stats(one).breaker.is_open(0.2)
+    selector.update(topology_of(one, worker("w1")), 0.3)
+    assert not selector.stats(one).breaker.is_open(0.3)
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 408, 413, 422, 499, 501])
 def test_a_storm_of_the_callers_own_errors_puts_nobody_behind(status):
-    standings = standings_of(worker("w0"), worker("w1"), worker("w2"))
+    selector = selector_of(worker("w0"), worker("w1"), worker("w2"))
     for step in range(1000):
-        one = standings.pick(None, (), step / 100)
-        standings.answered(one, judge(status), step / 100, step / 100)
-    assert min(picks(standings, 10.0).values()) > 150
+        one = selector.pick(None, (), step / 100)
+        selector.record_answer(one, classify_response(status), step / 100, step / 100)
+    assert min(picks(selector, 10.0).values()) > 150
 
 
 @given(st.integers(1, 9), st.integers(0, 2**32))
 def test_answers_alone_put_no_more_than_half_behind(size, seed):
     workers, rng = [worker(f"w{i}") for i in range(size)], random.Random(seed)
-    standings = standings_of(*workers)
-    told = [standings.answered(rng.choice(workers), FAILED, step / 100, step / 100) for step in range(300)]
-    held = [one for one in workers if standings.of(one).breaker.holds(3.0)]
+    selector = selector_of(*workers)
+    told = [selector.record_answer(rng.choice(workers), FAILED, step / 100, step / 100) for step in range(300)]
+    held = [one for one in workers if selector.stats(one).breaker.is_open(3.0)]
     assert len(held) == size // 2
     assert not all(told)
     left = max(size - 2, 1)
-    standings.adopt(topology_of(*workers[:left]), 3.0)
-    assert sum(standings.of(one).breaker.holds(3.0) for one in workers[:left]) <= left // 2
+    selector.update(topology_of(*workers[:left]), 3.0)
+    assert sum(selector.stats(one).breaker.is_open(3.0) for one in workers[:left]) <= left // 2
 
 
 def test_a_quick_failure_does_not_look_like_an_idle_worker():
     workers = [worker(f"w{i}") for i in range(2)]
-    standings = standings_of(*workers)
+    selector = selector_of(*workers)
     for _ in range(3):
-        standings.begin(workers[1])
-        standings.answered(workers[0], FAILED, 1.0, 1.0)
-    assert picks(standings, 1.0)["w0"] < 400
-    standings.answered(workers[0], FAILED, 1.0, 1.0)
-    assert picks(standings, 1.0)["w0"] < 200
+        selector.begin_request(workers[1])
+        selector.record_answer(workers[0], FAILED, 1.0, 1.0)
+    assert picks(selector, 1.0)["w0"] < 400
+    selector.record_answer(workers[0], FAILED, 1.0, 1.0)
+    assert picks(selector, 1.0)["w0"] < 200
 
 
 def test_a_full_worker_is_passed_over_for_as_long_as_it_says_and_then_tried_by_one():
     workers = [worker(f"w{i}") for i in range(3)]
-    standings = standings_of(*workers)
+    selector = selector_of(*workers)
     for _ in range(100):
-        standings.answered(workers[0], judge(429, "3"), 0.0, 0.0)
-    assert standings.of(workers[0]).breaker.closed
-    assert picks(standings, 2.9)["w0"] == 0
-    assert picks(standings, 3.0)["w0"] == 1
+        selector.record_answer(workers[0], classify_response(429, "3"), 0.0, 0.0)
+    assert selector.stats(workers[0]).breaker.is_closed
+    assert picks(selector, 2.9)["w0"] == 0
+    assert picks(selector, 3.0)["w0"] == 1
     # What it had taken before says nothing of what it takes now.
-    standings.answered(workers[0], GOOD, 1.0, 3.1)
-    assert picks(standings, 3.1)["w0"] == 0
-    standings.answered(workers[0], GOOD, 3.0, 3.2)
-    assert picks(standings, 3.2)["w0"] > 150
+    selector.record_answer(workers[0], GOOD, 1.0, 3.1)
+    assert picks(selector, 3.1)["w0"] == 0
+    selector.record_answer(workers[0], GOOD, 3.0, 3.2)
+    assert picks(selector, 3.2)["w0"] > 150
 
 
-# Budgets.
+# RetryBudgets.
 
 
 def test_a_budget_is_refilled_by_its_share_and_by_time_and_saves_up_no_more_than_its_burst():
-    budget = Budget(0.0, share=0.02, per_second=1.0, burst=100.0, at_first=10.0)
-    assert sum(budget.spend(0.0) for _ in range(1000)) == 10
+    budget = RetryBudget(0.0, share=0.02, per_second=1.0, burst=100.0, initial=10.0)
+    assert sum(budget.try_withdraw(0.0) for _ in range(1000)) == 10
     for _ in range(500):
-        budget.earn(5.0)
-    assert sum(budget.spend(5.0) for _ in range(1000)) == pytest.approx(15, abs=1)
-    assert sum(budget.spend(1e6) for _ in range(1000)) == 100
-    budget.give_back(3)
-    assert sum(budget.spend(1e6) for _ in range(1000)) == 3
+        budget.deposit(5.0)
+    assert sum(budget.try_withdraw(5.0) for _ in range(1000)) == pytest.approx(15, abs=1)
+    assert sum(budget.try_withdraw(1e6) for _ in range(1000)) == 100
+    budget.refund(3)
+    assert sum(budget.try_withdraw(1e6) for _ in range(1000)) == 3
 
 
 def test_late_hedges_are_two_in_a_hundred_requests():
-    budgets = Budgets(0.0)
+    budgets = RetryBudgets(0.0)
     hedged = 0
     for request in range(10_000):
-        budgets.asked(request / 100)
-        hedged += budgets.late.spend(request / 100)
+        budgets.record_request(request / 100)
+        hedged += budgets.slow_hedges.try_withdraw(request / 100)
     assert hedged <= 201
 
 
 def test_retries_that_help_cost_nothing_and_in_a_total_outage_they_end():
-    budgets = Budgets(0.0)
+    budgets = RetryBudgets(0.0)
     for request in range(10_000):
-        assert budgets.retries.spend(request / 100)
-        budgets.answered_well(request / 100, 1)
-    assert sum(budgets.retries.spend(100 + request / 200) for request in range(2_000)) <= 131
+        assert budgets.retries.try_withdraw(request / 100)
+        budgets.record_success(request / 100, 1)
+    assert sum(budgets.retries.try_withdraw(100 + request / 200) for request in range(2_000)) <= 131

@@ -18,7 +18,7 @@ from rumormill.client import (
     RequestNotReplayableError,
     ResponseInterruptedError,
 )
-from rumormill.client.hedging import ENOUGH
+from rumormill.client.hedging import MIN_ANSWERS
 
 KEYED = {"Rumormill-Key": "user-1"}
 
@@ -152,13 +152,13 @@ async def test_every_worker_is_tried_once_and_then_the_error_tells_the_topology(
         assert [len(worker.seen) for worker in scene.workers.values()] == [1, 1, 1]
         assert [a.worker.name for a in caught.value.attempts] == [w.name for w in scene.owners("user-1")]
         assert [w.name for w in caught.value.topology.workers] == ["w0", "w1", "w2"]
-        for part in ("GET / was answered by no worker of service 'embed'", "w2 alive/passing", scene.urls[0]):
+        for part in ("no worker of service 'embed' answered GET /", "w2 alive/passing", scene.urls[0]):
             assert part in str(caught.value)
 
 
 async def test_a_service_nobody_serves_is_an_error_that_says_so():
     async with stage(workers=0) as scene, calling(scene) as (pool, http):
-        with pytest.raises(NoWorkersError, match=r"no worker of service 'embed' to ask.*service's name right"):
+        with pytest.raises(NoWorkersError, match=r"service 'embed' has no worker to ask.*service's name right"):
             await http.get("/")
         with pytest.raises(NoWorkersError), pool.acquire("user-1"):
             pass
@@ -191,7 +191,7 @@ async def test_an_evicted_worker_is_a_last_resort_when_its_sidecar_died_alone():
 async def test_a_late_answer_is_hedged_to_the_next_owner_and_the_loser_is_cancelled():
     async with stage() as scene, calling(scene) as (_, http):
         first, second, _ = scene.owners("user-1")
-        for _ in range(ENOUGH):
+        for _ in range(MIN_ANSWERS):
             await http.get("/", headers=KEYED)
         first.behaviour = hang
         began = trio.current_time()
@@ -206,7 +206,7 @@ async def test_a_late_answer_is_hedged_to_the_next_owner_and_the_loser_is_cancel
 async def test_the_first_worker_may_still_win_over_its_hedge():
     async with stage(workers=2) as scene, calling(scene) as (_, http):
         first, second = scene.owners("user-1")
-        for _ in range(ENOUGH):
+        for _ in range(MIN_ANSWERS):
             await http.get("/", headers=KEYED)
 
         async def answer_after_the_hedge(exchange: Exchange) -> None:
@@ -348,7 +348,7 @@ async def test_chunked_json_is_read_whole_for_who_does_not_stream():
         scene.workers["w0"].behaviour = in_parts
         assert (await http.get("/")).json() == [1, 2]
         assert (await http.get("/empty")).content == b""
-        assert pool._open().standings.of(pool.workers[0]).in_flight == 0
+        assert pool._require_open().upstreams.selector.stats(pool.workers[0]).in_flight == 0
 
 
 async def test_a_stream_passes_as_it_comes_and_ends_with_an_error_when_its_worker_dies():
@@ -402,7 +402,7 @@ async def test_a_stream_may_be_read_to_its_end():
         scene.workers["w0"].behaviour = stream
         assert (await http.get("/")).text == "data: x\n\n" * 3
         with pool.acquire() as worker:
-            assert pool._open().standings.of(worker).in_flight == 1
+            assert pool._require_open().upstreams.selector.stats(worker).in_flight == 1
 
 
 async def test_a_body_that_can_be_sent_once_is_not_replayed_but_may_still_move_on_unsent():
@@ -487,7 +487,7 @@ async def test_a_cancelled_request_leaves_nothing_behind():
             await scene.workers["w0"].arrived.wait()
             nursery.cancel_scope.cancel()
         await scene.workers["w0"].hung_up.wait()
-        assert pool._open().standings.of(pool.workers[0]).in_flight == 0
+        assert pool._require_open().upstreams.selector.stats(pool.workers[0]).in_flight == 0
 
 
 def test_errors_are_one_family_that_httpx_callers_already_catch():

@@ -67,7 +67,7 @@ async def two_clusters(*clusters: str) -> AsyncIterator[Stage]:
 
 
 @pytest.mark.parametrize(
-    ("clusters", "insisted", "chosen"),
+    ("clusters", "required", "chosen"),
     [
         (["staging", "prod", "prod"], None, "w0"),
         (["prod", "staging", "staging"], None, "w1"),
@@ -77,18 +77,18 @@ async def two_clusters(*clusters: str) -> AsyncIterator[Stage]:
         (["prod", "staging"], "staging", "w1"),
     ],
 )
-async def test_the_workers_of_one_cluster_are_called_and_the_other_is_named(clusters, insisted, chosen, caplog):
+async def test_the_workers_of_one_cluster_are_called_and_the_other_is_named(clusters, required, chosen, caplog):
     async with two_clusters(*clusters) as scene:
         with caplog.at_level(logging.WARNING):
             async with (
-                Pool(scene.urls, "embed", cluster=insisted) as pool,
+                Pool(scene.urls, "embed", cluster=required) as pool,
                 httpx.AsyncClient(transport=pool.transport(), base_url="http://embed") as http,
             ):
                 await until_true(lambda: bool(pool.topology.troubles))
                 assert {(await http.get("/")).text for _ in range(10)} == {chosen}
                 own, other = ("prod", "staging") if chosen == "w0" else ("staging", "prod")
                 assert pool.topology.cluster == own
-                verb = "insists on" if insisted else "calls the workers of"
+                verb = "requires" if required else "has chosen"
                 why = f"it is of cluster {other!r}, and this pool {verb} {own!r}"
                 strangers = [url for url, cluster in zip(scene.urls, clusters, strict=True) if cluster == other]
                 assert pool.topology.troubles == tuple(f"{url}: {why}" for url in strangers)
@@ -109,7 +109,7 @@ async def test_who_insists_on_a_cluster_that_no_source_is_of_is_told_which_they_
         two_clusters("staging") as scene,
         Pool(scene.urls, "embed", cluster="production", snapshot=path) as pool,
     ):
-        why = "it is of cluster 'staging', and this pool insists on 'production'"
+        why = "it is of cluster 'staging', and this pool requires 'production'"
         with pytest.raises(NoWorkersError, match=why), pool.acquire():
             pass
     with pytest.raises(ValueError, match="leave it out"):

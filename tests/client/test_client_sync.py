@@ -25,7 +25,7 @@ from rumormill.client import (
     ResponseInterruptedError,
     SyncPool,
 )
-from rumormill.client.hedging import ENOUGH
+from rumormill.client.hedging import MIN_ANSWERS
 
 KEYED = {"Rumormill-Key": "user-1"}
 
@@ -69,7 +69,7 @@ def test_threads_share_one_pool(scene):
 def test_a_cluster_can_be_insisted_on_in_threads_too(scene):
     with SyncPool(scene.scene.urls, "embed", cluster="prod") as pool:
         assert len(pool.workers) == 3
-    why = "of cluster 'prod', and this pool insists on 'staging'"
+    why = "of cluster 'prod', and this pool requires 'staging'"
     with SyncPool(scene.scene.urls, "embed", cluster="staging") as pool, pytest.raises(NoWorkersError, match=why):
         pool.send(httpx.Request("GET", "http://embed/"))
 
@@ -93,7 +93,7 @@ def test_failures_are_met_as_in_the_asynchronous_pool(scene):
 def test_a_late_answer_is_hedged_for_threads_too(scene):
     first, second, _ = scene.scene.owners("user-1")
     with calling(scene) as (_, http):
-        for _ in range(ENOUGH):
+        for _ in range(MIN_ANSWERS):
             http.get("/", headers=KEYED)
         first.behaviour = hang
         assert http.get("/", headers=KEYED).text == second.name
@@ -221,7 +221,7 @@ def test_the_pool_on_asyncio(scene):
             assert (await http.get("/", headers=KEYED)).text == second.name
             with pytest.raises(RequestNotReplayableError):
                 await http.post("/", headers={"Rumormill-Key": _key_of(pool, first.name)}, content=b"x")
-            for _ in range(ENOUGH):
+            for _ in range(MIN_ANSWERS):
                 await http.get("/", headers=KEYED)
             first.behaviour = hang
             async with asyncio.timeout(5):
@@ -249,7 +249,7 @@ def test_a_pause_of_our_own_is_not_held_against_the_worker(scene):
             Pool(scene.scene.urls, "embed") as pool,
             httpx.AsyncClient(transport=pool.transport(), base_url="http://embed") as http,
         ):
-            for _ in range(ENOUGH):
+            for _ in range(MIN_ANSWERS):
                 await http.get("/", headers=KEYED)
             first.behaviour = answer_when_released
             asking = asyncio.create_task(http.get("/", headers=KEYED))
@@ -264,9 +264,9 @@ def test_a_pause_of_our_own_is_not_held_against_the_worker(scene):
 
 def _key_of(pool: Pool, name: str) -> str:
     """A key this worker owns, once it is no longer behind for what it did before."""
-    standings = pool._open().standings
+    selector = pool._require_open().upstreams.selector
     (worker,) = (worker for worker in pool.workers if worker.name == name)
-    standings.of(worker).breaker.close(0.0)
+    selector.stats(worker).breaker.close(0.0)
     return next(f"k{i}" for i in range(1000) if pool.owners(f"k{i}", 1)[0].name == name)
 
 
@@ -284,7 +284,7 @@ def test_a_stream_left_early_on_asyncio_leaves_nothing_behind(scene, content_typ
                 async for _ in response.aiter_bytes():
                     break
             (worker,) = (worker for worker in pool.workers if worker.name == first.name)
-            assert pool._open().standings.of(worker).in_flight == 0
+            assert pool._require_open().upstreams.selector.stats(worker).in_flight == 0
 
     asyncio.run(main())
     gc.collect()

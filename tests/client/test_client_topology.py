@@ -10,10 +10,10 @@ from rumormill.client.clusters import ClusterChoice
 from rumormill.client.topology import (
     DEPARTED_KEPT,
     MAX_DEPARTED,
-    NEWBORN,
+    RESTART_GRACE,
     SidecarSource,
-    believed_source,
     nothing_known,
+    select_source,
     stale_voters,
     with_answer,
 )
@@ -48,21 +48,21 @@ def believing(*names: str, now: float = 0.0, before=NOTHING):
 
 def test_the_digest_most_share_is_believed_however_new_another_is():
     sources = [source("a", answer("w1"), 9), source("b", answer("w2"), 1), source("c", answer("w2"), 2)]
-    assert believed_source(sources, NOTHING, 10) is sources[2]
+    assert select_source(sources, NOTHING, 10) is sources[2]
 
 
 def test_at_equal_votes_the_newest_change_is_believed():
     frozen, live = source("frozen", answer("w1", "w2"), 1), source("live", answer("w2"), 2)
-    assert believed_source([frozen, live], NOTHING, 10) is live
-    assert believed_source([live, frozen], NOTHING, 10) is live
+    assert select_source([frozen, live], NOTHING, 10) is live
+    assert select_source([live, frozen], NOTHING, 10) is live
 
 
 def test_who_does_not_answer_has_no_vote_and_when_nobody_does_nothing_changes():
     silent = [source("a", answer("w1"), answering=False), source("b", answer("w1"), answering=False)]
     alone = source("c", answer("w2"))
-    assert believed_source([*silent, alone], NOTHING, 10) is alone
-    assert believed_source(silent, NOTHING, 10) is None
-    assert believed_source([source("new", None)], NOTHING, 10) is None
+    assert select_source([*silent, alone], NOTHING, 10) is alone
+    assert select_source(silent, NOTHING, 10) is None
+    assert select_source([source("new", None)], NOTHING, 10) is None
 
 
 sources_drawn = st.lists(
@@ -82,10 +82,10 @@ sources_drawn = st.lists(
 
 @given(sources_drawn, st.randoms(use_true_random=False))
 def test_whoever_is_believed_is_one_source_whatever_their_order_and_not_isolated_if_another_is_not(drawn, rng):
-    chosen = believed_source(drawn, NOTHING, 0)
+    chosen = select_source(drawn, NOTHING, 0)
     shuffled = list(drawn)
     rng.shuffle(shuffled)
-    assert believed_source(shuffled, NOTHING, 0) is chosen
+    assert select_source(shuffled, NOTHING, 0) is chosen
     answering = [one for one in drawn if one.answering]
     assert (chosen is None) == (not answering)
     if chosen is not None and chosen.answer.isolated:
@@ -95,21 +95,21 @@ def test_whoever_is_believed_is_one_source_whatever_their_order_and_not_isolated
 def test_a_restarted_source_waits_while_it_is_new_and_knows_less_than_half():
     known = believing("w1", "w2", "w3")
     restarted = source("a", answer("w1", "w2", "w3", process="old"))
-    assert restarted.take(answer("w1", process="new"), 100.0)
-    assert restarted.newborn(100.0 + NEWBORN - 0.1)
-    assert believed_source([restarted], known, 101.0) is None
-    assert believed_source([restarted], known, 100.0 + NEWBORN) is restarted
-    restarted.take(answer("w1", "w2", process="new", index=2), 101.0)
-    assert believed_source([restarted], known, 101.0) is restarted
+    assert restarted.record_answer(answer("w1", process="new"), 100.0)
+    assert restarted.just_restarted(100.0 + RESTART_GRACE - 0.1)
+    assert select_source([restarted], known, 101.0) is None
+    assert select_source([restarted], known, 100.0 + RESTART_GRACE) is restarted
+    restarted.record_answer(answer("w1", "w2", process="new", index=2), 101.0)
+    assert select_source([restarted], known, 101.0) is restarted
 
 
 def test_an_answer_with_the_same_index_of_the_same_process_is_no_change():
     one = SidecarSource("a")
-    assert one.take(answer("w1"), 1.0)
-    assert not one.take(answer("w1"), 2.0)
+    assert one.record_answer(answer("w1"), 1.0)
+    assert not one.record_answer(answer("w1"), 2.0)
     assert (one.changed, one.confirmed) == (1.0, 2.0)
-    one.fail("gone")
-    assert one.take(answer("w1"), 3.0)
+    one.record_failure("gone")
+    assert one.record_answer(answer("w1"), 3.0)
     assert (one.changed, one.answering) == (1.0, True)
 
 
@@ -140,37 +140,37 @@ def test_the_cluster_of_most_sources_is_chosen_in_whatever_order_they_answer_and
     sources = [SidecarSource(f"http://{n}") for n in range(len(clusters))]
     pool = ClusterChoice(None)
     for n in rng.sample(range(len(clusters)), len(clusters)):
-        assert pool.own(sources) == [] or pool.name is not None
-        sources[n].take(answer("w", cluster=clusters[n]), 0.0)
-        pool.choose(sources, waited=False)
+        assert pool.members(sources) == [] or pool.name is not None
+        sources[n].record_answer(answer("w", cluster=clusters[n]), 0.0)
+        pool.choose(sources, timed_out=False)
     most = max(map(clusters.count, clusters))
     assert pool.name == next(cluster for cluster in clusters if clusters.count(cluster) == most)
-    assert [s.url for s in pool.own(sources)] == [f"http://{n}" for n, c in enumerate(clusters) if c == pool.name]
-    assert [pool.objection(s) == "" for s in sources] == [cluster == pool.name for cluster in clusters]
+    assert [s.url for s in pool.members(sources)] == [f"http://{n}" for n, c in enumerate(clusters) if c == pool.name]
+    assert [pool.rejection_reason(s) == "" for s in sources] == [cluster == pool.name for cluster in clusters]
     for one in sources:
-        one.take(answer("w", cluster="later", index=2), 1.0)
-    pool.choose(sources, waited=True)
+        one.record_answer(answer("w", cluster="later", index=2), 1.0)
+    pool.choose(sources, timed_out=True)
     assert pool.name != "later"
-    assert pool.own(sources) == []
+    assert pool.members(sources) == []
 
 
 def test_a_cluster_is_chosen_without_those_that_fail_or_take_their_time():
-    def choice(*states: str | None, waited: bool = False) -> str | None:
+    def choice(*states: str | None, timed_out: bool = False) -> str | None:
         sources = [SidecarSource(str(n)) for n, _ in enumerate(states)]
         for one, state in zip(sources, states, strict=True):
             if state == "fails":
-                one.fail("refused")
+                one.record_failure("refused")
             elif state is not None:
-                one.take(answer("w", cluster=state), 0.0)
+                one.record_answer(answer("w", cluster=state), 0.0)
         pool = ClusterChoice(None)
-        pool.choose(sources, waited=waited)
+        pool.choose(sources, timed_out=timed_out)
         return pool.name
 
     assert choice("a") == choice("a", None) == choice("a", "b") == choice("fails", "a") == choice("b", "a", "a") == "a"
     assert choice(None, "a", "a") == choice(None, None, "a", "a", "a") == "a"
     assert choice(None, "a") is choice("a", None, None) is choice(None) is choice("fails") is None
-    assert choice(None, "a", waited=True) == choice("a", None, None, waited=True) == "a"
-    assert choice(None, "fails", waited=True) is None
+    assert choice(None, "a", timed_out=True) == choice("a", None, None, timed_out=True) == "a"
+    assert choice(None, "fails", timed_out=True) is None
 
 
 def test_workers_of_another_cluster_are_no_last_resort():
@@ -180,8 +180,8 @@ def test_workers_of_another_cluster_are_no_last_resort():
 
 
 def test_a_topology_describes_itself_in_a_line():
-    assert "nothing is known of service 'embed'" in NOTHING.describe(0)
+    assert "nothing is known about service 'embed'" in NOTHING.describe(0)
     text = believing(*(f"w{i}" for i in range(20)), now=5.0).describe(6.5)
-    assert "20 of service 'embed' known (w0 alive/passing http://w0" in text
+    assert "known workers of service 'embed': 20 (w0 alive/passing http://w0" in text
     assert "and 12 more" in text
     assert "heard 1.5 s ago from http://s" in text

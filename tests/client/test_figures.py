@@ -110,14 +110,14 @@ class Answers(httpx.BaseTransport, httpx.AsyncBaseTransport):
         return self.handle_request(request)
 
 
-def attempt(release: str, what: str = "", *, refused_here: bool = False) -> Attempt:
+def attempt(release: str, what: str = "", *, local_error: bool = False) -> Attempt:
     worker = msgspec.structs.replace(WORKER, name=f"{release}-{what}", release=release)
-    failure = Failure(what, sent=True, refused_here=refused_here) if what else None
+    failure = Failure(what, sent=True, local_error=local_error) if what else None
     return Attempt(worker, 0.0, failure=failure, running=False)
 
 
 def test_whoever_was_asked_counts_also_where_another_answered() -> None:
-    overtaken, broken, refused = attempt("v3"), attempt("v2", "broke off"), attempt("v4", "mistake", refused_here=True)
+    overtaken, broken, refused = attempt("v3"), attempt("v2", "broke off"), attempt("v4", "mistake", local_error=True)
     answered = Attempt(WORKER, 0.0, running=False)
     attempts = (overtaken, broken, refused, answered)
 
@@ -133,7 +133,7 @@ def test_whoever_was_asked_counts_also_where_another_answered() -> None:
         http.get("/")
         with pytest.raises(httpx.ReadTimeout):
             http.get("/late")
-    found = {name: (held.requests, held.errors) for name, held in figures.figures().items()}
+    found = {name: (counters.requests, counters.errors) for name, counters in figures.figures().items()}
     assert found == {"v3": (1, 0), "v2": (3, 2)}
 
 

@@ -17,7 +17,7 @@ from test_figures import Clock
 
 from rumormill.cli.gates import OwnFigures, parse_gate
 from rumormill.client.figures import Figures
-from rumormill.client.figures_parts import WINDOW, Counts, Part, bucket, rank, summed
+from rumormill.client.figures_parts import WINDOW, Counts, Part, bucket_of, quantile_index, summed
 
 NOTING = """
 import sys
@@ -121,7 +121,7 @@ def test_sums_are_exact_and_percentiles_two_per_cent_too_high_at_most(processes:
     for times in processes:
         buckets: dict[int, int] = {}
         for seconds in times:
-            buckets[bucket(seconds)] = buckets.get(bucket(seconds), 0) + 1
+            buckets[bucket_of(seconds)] = buckets.get(bucket_of(seconds), 0) + 1
         written = Part("embed", 0.0, {"v2": Counts(len(times), 1, 2, buckets)})
         told.append(msgspec.json.decode(msgspec.json.encode(written), type=Part))
     found = summed(told)["v2"]
@@ -129,7 +129,7 @@ def test_sums_are_exact_and_percentiles_two_per_cent_too_high_at_most(processes:
     assert (found.requests, found.errors, found.cancelled) == (len(times), len(processes), 2 * len(processes))
     for percentile, share in ((found.p50, 0.5), (found.p90, 0.9), (found.p95, 0.95), (found.p99, 0.99)):
         if times:
-            exact = times[rank(len(times), share)]
+            exact = times[quantile_index(len(times), share)]
             assert percentile is not None
             assert exact * 0.999999 <= percentile <= exact * 1.020001
         else:

@@ -1,8 +1,8 @@
-"""A task of its own for what runs in the background, so that one task may start it and another end it.
+"""Runs a context manager in a background task, so that one task may enter it and another may leave it.
 
-Cancel scopes and task groups must be left by the task that entered them, and an app's lifespan or a test's fixture is
-often entered in one task and left in another. So they are entered and left by a task that belongs to nobody's task
-group, and whoever wants it started or ended says so by an event.
+Cancel scopes and task groups must be left by the task that entered them. But an app's lifespan or a test's fixture is
+often entered in one task and left in another. So a task of its own, in no other task group, enters and leaves them, and
+events tell it when.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ import trio
 log = logging.getLogger("rumormill.client")
 
 
-class HostTask:
-    """Enters a context manager, keeps it until it is told to leave it, and leaves it, all in one task."""
+class BackgroundContext:
+    """Enters a context manager, holds it until told to leave, and leaves it, all in one task."""
 
-    def __init__(self, hosted: AbstractAsyncContextManager[None]) -> None:
-        """Made and ended within one event loop, by any of its tasks."""
+    def __init__(self, context: AbstractAsyncContextManager[None]) -> None:
+        """Create and stop it within one event loop, from any of its tasks."""
         self.failure: BaseException | None = None
-        """What crashed in there, if anything did; it is logged at once."""
-        self._hosted = hosted
+        """The error that crashed the context, if any. It is logged at once."""
+        self._context = context
         self._entered = anyio.Event()
-        self._leaving = anyio.Event()
-        self._over = anyio.Event()
+        self._exit_requested = anyio.Event()
+        self._done = anyio.Event()
         self._scope = anyio.CancelScope()
         self._loop = _current_loop()
         self._task: object = None
-        """Kept here, because asyncio itself keeps no task alive."""
+        """A reference, because asyncio itself keeps no task alive."""
 
     async def start(self) -> None:
-        """Return once it is entered. Raises what entering raises; whatever ends the waiting ends the task too."""
+        """Return once the context is entered. Raises what entering raises. If the wait is cancelled, so is the task."""
         if trio.lowlevel.in_trio_task():
             self._task = trio.lowlevel.spawn_system_task(self._run_on_trio, context=contextvars.copy_context())
         else:
@@ -51,30 +51,30 @@ class HostTask:
             raise self.failure
 
     async def stop(self) -> None:
-        """Return once it is left. Safe to repeat. Raises RuntimeError in another event loop while its own runs."""
-        if self._over.is_set():
+        """Return once the context is left. Safe to repeat. Raises RuntimeError in another event loop."""
+        if self._done.is_set():
             return
         if _current_loop() is not self._loop:
             raise RuntimeError("this pool was opened in another event loop; close it there")
-        self._leaving.set()
+        self._exit_requested.set()
         with anyio.CancelScope(shield=True):
-            await self._over.wait()
+            await self._done.wait()
 
     async def _run(self) -> None:
         try:
             with self._scope:
-                async with self._hosted:
+                async with self._context:
                     self._entered.set()
-                    await self._leaving.wait()
+                    await self._exit_requested.wait()
         except Exception as error:
             self.failure = error
             log.error("a pool's background task has crashed, and the pool with it", exc_info=error)
         finally:
             self._entered.set()
-            self._over.set()
+            self._done.set()
 
     async def _run_on_trio(self) -> None:
-        """The same as a system task, which must not raise."""
+        """The same as a trio system task, which must not raise."""
         try:
             await self._run()
         except BaseExceptionGroup as group:
@@ -82,8 +82,8 @@ class HostTask:
             if interrupt is None or rest is not None:
                 raise
             self.failure = interrupt
-            # Ctrl-C struck while a task in here ran, and is the main task's. From a system task, which trio shields
-            # from it, the signal goes there.
+            # Ctrl-C struck while a task in here ran, but it belongs to the main task. trio shields system tasks from
+            # the signal, so raising it again delivers it there.
             signal.raise_signal(signal.SIGINT)
 
 

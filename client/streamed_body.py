@@ -1,4 +1,4 @@
-"""An answer passed on to the caller as it comes, for as long as its worker is there."""
+"""The body of an answer that is passed to the caller as it arrives."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from rumormill.client.in_flight import InFlightRequest, WorkerLost
 from rumormill.client.worker_selector import WorkerSelector
 
 
-class LiveBody(httpx.AsyncByteStream, AsyncIterator[bytes]):
-    """It ends with an error as soon as its worker is lost."""
+class StreamedBody(httpx.AsyncByteStream, AsyncIterator[bytes]):
+    """Keeps its request in flight until it is closed, and raises an error as soon as its worker is lost."""
 
-    def __init__(self, stream: httpx.AsyncByteStream, work: InFlightRequest, standings: WorkerSelector) -> None:
+    def __init__(self, stream: httpx.AsyncByteStream, in_flight: InFlightRequest, selector: WorkerSelector) -> None:
         self._stream = stream
         self._chunks = aiter(stream)
-        self._work = work
-        self._standings = standings
+        self._in_flight = in_flight
+        self._selector = selector
 
-    # An iterator and no generator: callers may leave it half read, and trio minds generators that are.
+    # An iterator and not a generator: callers may leave it half read, and trio warns about unfinished generators.
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
@@ -33,21 +33,21 @@ class LiveBody(httpx.AsyncByteStream, AsyncIterator[bytes]):
 
     async def _next(self) -> bytes | None:
         try:
-            return await self._work.run(lambda: anext(self._chunks, None))
+            return await self._in_flight.run(lambda: anext(self._chunks, None))
         except WorkerLost as lost:
             raise self._interrupted(lost.reason) from lost
         except httpx.TimeoutException:
             raise
         except httpx.TransportError as error:
             now = anyio.current_time()
-            self._standings.failed(self._work.worker, now, now)
+            self._selector.record_unreachable(self._in_flight.worker, now, now)
             raise self._interrupted(str(error) or type(error).__name__) from error
 
     def _interrupted(self, what: str) -> PoolError:
-        return response_interrupted(self._work.worker, what, self._standings.topology, anyio.current_time())
+        return response_interrupted(self._in_flight.worker, what, self._selector.topology, anyio.current_time())
 
     async def aclose(self) -> None:
-        self._work.close()
+        self._in_flight.close()
         with anyio.CancelScope(shield=True):
             if isinstance(self._chunks, AsyncGenerator):
                 await self._chunks.aclose()
