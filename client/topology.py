@@ -103,9 +103,7 @@ class Topology:
         if self.origin == "nobody":
             return f"nothing is known about service {self.service!r}" + _listed(self.troubles, " (", ")")
         shown = [f"{w.name} {w.liveness}/{w.readiness}{'' if w.weight else ' weight 0'} {w.url}" for w in self.workers]
-        known = f"{len(shown)} worker{'s' * (len(shown) != 1)} of service {self.service!r} known" + _listed(
-            shown, " (", ")"
-        )
+        known = f"known workers of service {self.service!r}: {len(shown)}" + _listed(shown, " (", ")")
         isolated = ", which is isolated" if self.isolated else ""
         heard = f", heard {max(now - self.heard, 0):.1f} s ago from {self.source}{isolated}"
         gone = _listed([worker.name for _, worker in self.departed], "; recently evicted: ", "")

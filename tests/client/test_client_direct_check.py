@@ -242,7 +242,7 @@ async def test_a_stream_goes_on_without_its_sidecar_and_ends_when_its_worker_doe
             more.set()
             assert await anext(chunks) == b"data: 2\n\n"
             first.kill()
-            with pytest.raises(ResponseInterruptedError, match=f"{first.name}.*mid-answer"):
+            with pytest.raises(ResponseInterruptedError, match=f"{first.name}.*in the middle of its answer"):
                 await anext(chunks)
 
 

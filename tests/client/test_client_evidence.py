@@ -236,7 +236,7 @@ def test_a_full_worker_is_passed_over_for_as_long_as_it_says_and_then_tried_by_o
     assert picks(selector, 3.2)["w0"] > 150
 
 
-# RetryBudgets.
+# Budgets.
 
 
 def test_a_budget_is_refilled_by_its_share_and_by_time_and_saves_up_no_more_than_its_burst():

@@ -295,7 +295,7 @@ def an_answer(service: str = "embed") -> WorkersAnswer:
     [
         (b"{", "cannot be read"),
         (b"\xff", "cannot be read"),
-        (None, "there is no"),
+        (None, "does not exist yet"),
         (SavedTopology(0.0, an_answer()), "hours old"),
         (SavedTopology(4e9, an_answer("chat")), "of service 'chat'"),
     ],

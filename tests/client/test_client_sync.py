@@ -183,7 +183,7 @@ def test_a_pool_out_of_its_place_says_so(scene):
 def test_the_wrong_transport_for_a_client_says_so(scene):
     with SyncPool(scene.scene.urls, "embed") as pool:
         request = httpx.Request("POST", "http://embed/", content=_async_chunks())
-        with pytest.raises(TypeError, match=r"httpx.AsyncClient takes that of a Pool"):
+        with pytest.raises(TypeError, match=r"httpx.AsyncClient needs the transport of a Pool"):
             pool.send(request)
 
 
