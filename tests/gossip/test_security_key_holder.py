@@ -1,4 +1,4 @@
-"""Somebody holds the group key, and none but its own signing key. Each attack, and each with its defence taken out."""
+"""An attacker holds the group key and its own signing key. Each attack is tried with its defense, and without it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Break = Callable[[pytest.MonkeyPatch], None]
 
 
 def whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is taken out."""
+    """Remove no defense."""
 
 
 def unsigned(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ def unsigned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signature_verifier, "signed_by", lambda *_: True)
 
 
-# -- Its own account
+# -- What others say of themselves
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def unsigned(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=str,
 )
 @pytest.mark.parametrize("breaks", [whole, unsigned])
-def test_nobody_changes_anothers_account(
+def test_nobody_changes_the_record_of_another(
     change: dict[str, object], breaks: Break, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = with_mallory()
@@ -104,7 +104,7 @@ def test_a_tombstone_without_a_signature_is_at_most_an_accusation() -> None:
 
 
 def raise_above(self: Refutation, incarnation: int, sender: MemberState, *, wide: bool) -> None:
-    """As it once was: whoever accuses sets the height."""
+    """Raise the incarnation above whatever an accuser names."""
     if incarnation >= self._state.me.incarnation:
         self._state.raise_incarnation(incarnation)
         self._broadcast.announce(self._state.me.member_id, wide=wide)
@@ -127,12 +127,10 @@ def test_nobody_raises_anothers_incarnation(breaks: Break, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("breaks", [whole, unsigned])
 def test_nobody_evicts_alone(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It makes up the votes of others, and repeats its own."""
+    """The attacker forges the votes of others, and repeats its own."""
     world = with_mallory()
     breaks(monkeypatch)
-    monkeypatch.setattr(
-        NodeState, "heard_lately", lambda *_: False
-    )  # as for one whom the victim does not talk to just now
+    monkeypatch.setattr(NodeState, "heard_lately", lambda *_: False)  # as if the victim had not been heard just now
     victim, mallory = row_of(world, "mallory", "n1"), row_of(world, "mallory", "mallory")
     stamp = 1
     for _ in range(10):
@@ -150,9 +148,9 @@ def test_nobody_evicts_alone(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> 
     assert (world.history.of("evicted", "n1") == []) is (breaks is whole)
 
 
-def test_a_crowd_of_newcomers_leaves_room_for_honest_votes() -> None:
-    """As many newcomers as a subject has room for votes vote against a dead member before anybody else can. They do not
-    count yet, and what counts still comes in."""
+def test_many_newcomers_leave_room_for_honest_votes() -> None:
+    """Newcomers vote first against a dead member, as many as votes are kept for one subject. Their votes do not count
+    yet, and the votes that count are still kept."""
     world = aged(5)
     crowd = [f"mallory{number}" for number in range(MAX_VOTERS)]
     for name in crowd:
@@ -170,17 +168,17 @@ def test_a_crowd_of_newcomers_leaves_room_for_honest_votes() -> None:
         assert row_of(world, key, "n1").liveness is Liveness.DEAD
 
 
-def youngest(self: VoterEligibility, voters: list[bytes], count: int) -> list[bytes]:
+def in_any_order(self: VoterEligibility, voters: list[bytes], count: int) -> list[bytes]:
     return voters[:count]
 
 
 @pytest.mark.parametrize(
-    "breaks", [whole, lambda m: m.setattr(VoterEligibility, "quorum_first", youngest)], ids=["whole", "broken"]
+    "breaks", [whole, lambda m: m.setattr(VoterEligibility, "quorum_first", in_any_order)], ids=["whole", "broken"]
 )
-def test_newcomers_do_not_crowd_the_votes_out_that_a_death_is_told_with(
+def test_newcomers_do_not_crowd_out_the_votes_that_a_death_carries(
     breaks: Break, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A death is passed on with three votes. Three newcomers see to it that theirs are always the youngest."""
+    """A death is passed on with three votes. Three newcomers vote so that theirs are always the latest."""
     world = aged(5)
     breaks(monkeypatch)
     crowd = ["m1", "m2", "m3"]
@@ -200,15 +198,17 @@ def test_newcomers_do_not_crowd_the_votes_out_that_a_death_is_told_with(
     assert len(voters) == 3
 
 
-def believe_hearsay(self: FailureDetector, heard: IndirectAck) -> None:
-    self.on_sign_of_life(heard.subject, self._state.now)
+def believe_any_helper(self: FailureDetector, ack: IndirectAck) -> None:
+    self.on_sign_of_life(ack.subject, self._state.now)
 
 
 @pytest.mark.parametrize(
-    "breaks", [whole, lambda m: m.setattr(FailureDetector, "on_indirect_ack", believe_hearsay)], ids=["whole", "broken"]
+    "breaks",
+    [whole, lambda m: m.setattr(FailureDetector, "on_indirect_ack", believe_any_helper)],
+    ids=["whole", "broken"],
 )
-def test_nobody_keeps_the_dead_alive(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says to everyone that it has just heard the dead, and shows their record around."""
+def test_nobody_keeps_a_dead_member_alive(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attacker tells everyone that it has just heard the dead member, and passes its record on."""
     world = with_mallory()
     breaks(monkeypatch)
     victim = row_of(world, "mallory", "n1")
@@ -292,7 +292,7 @@ def test_nobody_takes_a_name_while_its_holder_lives(breaks: Break, monkeypatch: 
         assert world.holds("n0", "n1") is Liveness.ALIVE
 
 
-# -- Several of one hand
+# -- Several members of one attacker
 
 
 def accuse_together(world: World) -> None:
@@ -310,12 +310,10 @@ def accuse_together(world: World) -> None:
 @pytest.mark.parametrize(
     "breaks", [whole, lambda m: m.setattr(VoterEligibility, "is_quorum", lambda *_: True)], ids=["whole", "broken"]
 )
-def test_two_newcomers_of_one_hand_evict_nobody(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_newcomers_of_one_attacker_evict_nobody(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     world = aged(5)
     breaks(monkeypatch)
-    monkeypatch.setattr(
-        NodeState, "heard_lately", lambda *_: False
-    )  # as for one whom the victim does not talk to just now
+    monkeypatch.setattr(NodeState, "heard_lately", lambda *_: False)  # as if the victim had not been heard just now
     world.start_one("m1")
     world.start_one("m2")
     assert world.run_until(world.one_view, within=3.0) is not None
@@ -352,7 +350,7 @@ def test_in_a_young_pool_and_on_one_host_every_vote_counts() -> None:
 
 
 class Registrar:
-    """Gives those it knows an identity, and all of them the authority's public key."""
+    """Gives members an identity, and the public key of the authority."""
 
     def __init__(self) -> None:
         self.issuer = Issuer(b"authority seed of 32 bytes long.")
@@ -369,8 +367,8 @@ class Registrar:
         return RumormillFactory(authority=self.issuer.authority, credential=credential)(birth)
 
 
-def test_with_an_authority_nobody_need_be_old_for_its_vote_to_count() -> None:
-    """Nobody starts members at will, so newcomers that it issued names to decide as well as anybody."""
+def test_with_an_authority_votes_of_newcomers_count() -> None:
+    """Nobody can start members at will, so newcomers with an issued name vote like any other member."""
     registrar = Registrar()
     world = World(seed=1, factory=registrar.member)
     world.start(3)
