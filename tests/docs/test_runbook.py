@@ -82,6 +82,16 @@ def test_every_log_line_has_an_entry() -> None:
     assert entries("Log lines") == sorted(found)
 
 
+def test_the_texts_that_the_run_book_quotes_are_those_of_the_code() -> None:
+    page = (ROOT / "docs" / "run" / "runbook.md").read_text()
+    table = page[page.index("| the text says |") : page.index("### `refuted`")]
+    quoted = [part.strip() for text in re.findall('"(.*?)"', table) for part in text.split("…") if part.strip(" ,")]
+    assert len(quoted) > 4
+    sources = "".join(path.read_text() for path in (ROOT / "gossip").rglob("*.py"))
+    joined = re.sub(r'"\n\s*f?"', "", sources)
+    assert [text for text in quoted if text.strip(", ") not in joined] == []
+
+
 def test_every_counter_has_an_entry() -> None:
     """Those whose names stand in the code; of the rest, the prefixes."""
     page = (ROOT / "docs" / "reference" / "counters.md").read_text()
