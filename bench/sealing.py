@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from rumormill.gossip import KeyRing, Node
 from rumormill.gossip.security.credentials import MemberKeys, record_text, signed_by, verify_record
-from rumormill.gossip.security.seal import Seal, _agreements, _derived, label_hash
+from rumormill.gossip.security.group_key import _group_keys
+from rumormill.gossip.security.seal import Seal, label_hash
 from rumormill.membership import MemberState
 from rumormill.simulations import World
 from rumormill.simulations.factories import CLUSTER
@@ -63,8 +64,7 @@ def _both(out: Seal, into: Seal, payload: bytes) -> bytes:
 
 
 def _first(keyring: KeyRing, alice: MemberKeys, bob: MemberKeys) -> bytes:
-    _agreements.clear()
-    _derived.cache_clear()
+    _group_keys.clear()  # nothing derived so far is known to the next seal
     seal = Seal(keyring, "bench", alice)
     seal.add_peer(bob.public)
     return seal.seal(bob.member_id, b"")

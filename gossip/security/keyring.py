@@ -1,15 +1,14 @@
 """The group keys a member holds: all of them open, the first one seals.
 
-A ring never changes; :meth:`KeyRing.with_key` and its like make another. A key is spoken of by its id, eight
-hexadecimal digits of a hash of it, of which the first two stand in every header. Keys themselves are shown nowhere: not
-by ``repr``, not in an error.
+A ring is immutable: :meth:`KeyRing.with_key` and the like make another one. People call a key by eight hexadecimal
+digits of its hash, of which the first two are in every header. Keys themselves are never shown, neither by ``repr`` nor
+in an error. Nothing here is cached, so that a removed key leaves memory.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import functools
 import hashlib
 import hmac
 from collections.abc import Sequence
@@ -21,31 +20,30 @@ MAX_KEYS = 8
 
 
 class InvalidKey(ValueError):
-    """A key, or a key file's content, that cannot be used; says why, and never what stood there."""
+    """A key or key file that cannot be used. The text says why, and never shows the content."""
 
 
-@functools.lru_cache(maxsize=1024)
 def _fingerprint(key: bytes) -> bytes:
     return hashlib.sha256(b"rumormill key id" + key).digest()
 
 
 def key_id_of(key: bytes) -> int:
-    """One byte that tells group keys apart on the wire; a rare collision costs a second attempt to open."""
+    """The byte that tells group keys apart on the wire. A rare collision costs a second attempt to open."""
     return _fingerprint(key)[0]
 
 
 def key_name_of(key: bytes) -> str:
-    """What people call a key: eight hexadecimal digits, the first two of them its id on the wire."""
+    """What people call a key: eight hexadecimal digits, of which the first two are its id on the wire."""
     return _fingerprint(key)[:4].hex()
 
 
 def ring_digest(version: int, keys: Sequence[bytes]) -> bytes:
-    """Eight bytes that stand for a ring at a version: rings of one version are ordered by them."""
+    """Eight bytes that identify a ring at a version. They order the rings of one version."""
     return hashlib.sha256(b"rumormill key ring" + version.to_bytes(8, "big") + b"".join(keys)).digest()[:8]
 
 
 def proof_of(key: bytes, text: bytes) -> bytes:
-    """Shows that whoever said this holds the key, without showing the key: HMAC-SHA256 under one derived from it."""
+    """A proof that the author of a text holds the key, without showing it: HMAC-SHA256 under a derived key."""
     return hmac.digest(hashlib.sha256(b"rumormill key proof" + key).digest(), text, "sha256")
 
 
@@ -72,14 +70,14 @@ class KeyRing:
         if len(self.keys) > MAX_KEYS:
             raise InvalidKey(f"a key ring holds at most {MAX_KEYS} keys")
         if len(set(self.keys)) < len(self.keys):
-            raise InvalidKey("the same key stands in it twice")
+            raise InvalidKey("it holds the same key twice")
 
     def __repr__(self) -> str:
         return f"KeyRing({', '.join(self.names)})"
 
     @classmethod
     def from_text(cls, text: str) -> KeyRing:
-        """Read the content of a key file: one base64 key a line, blank lines and ``#`` comments aside."""
+        """Read a key file: one base64 key a line. Blank lines and ``#`` comments are skipped."""
         keys = []
         for number, line in enumerate(text.splitlines(), 1):
             if not (word := line.split("#", 1)[0].strip()):
@@ -93,7 +91,7 @@ class KeyRing:
         return cls(tuple(dict.fromkeys(keys)))
 
     def to_text(self) -> str:
-        """The lines of a key file, the primary's first."""
+        """The lines of a key file, with the primary first."""
         return "".join(f"{base64.b64encode(key).decode()}  # {key_name_of(key)}\n" for key in self.keys)
 
     @property
@@ -103,30 +101,30 @@ class KeyRing:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The keys' ids, in their order."""
+        """What people call the keys, in their order."""
         return tuple(key_name_of(key) for key in self.keys)
 
     def key_named(self, name: str) -> bytes | None:
-        """The key of an id, or None."""
+        """The key that people call so, or None."""
         return next((key for key in self.keys if key_name_of(key) == name), None)
 
     def proves(self, proof: bytes, text: bytes) -> bool:
-        """Whether this is :func:`proof_of` the text by any of these keys. In constant time."""
+        """Whether this is a :func:`proof_of` the text by any of these keys. Takes constant time."""
         found = [hmac.compare_digest(proof, proof_of(key, text)) for key in self.keys]
         return any(found)
 
     def with_key(self, key: bytes) -> KeyRing:
-        """One key more, the last; the same ring if it is in already."""
+        """The ring with one more key, added last; the same ring if it holds the key already."""
         return self if key in self.keys else KeyRing((*self.keys, key))
 
     def with_primary(self, key: bytes) -> KeyRing:
-        """The same keys, with this one first. It must be one of them."""
+        """The same keys with this one, which must be among them, first."""
         if key not in self.keys:
             raise InvalidKey("a key must be in the ring before it can seal")
         return KeyRing((key, *(other for other in self.keys if other != key)))
 
     def without_key(self, key: bytes) -> KeyRing:
-        """One key less. The primary cannot go: another must seal first."""
+        """The ring without a key. The primary cannot go: make another key the primary first."""
         if key == self.primary:
             raise InvalidKey("the key that seals cannot be removed; make another the primary first")
         return KeyRing(tuple(other for other in self.keys if other != key))

@@ -1,8 +1,8 @@
-"""Every datagram is sealed, or says openly that it is not.
+"""Sealing and opening datagrams: every datagram is sealed, or says openly that it is not.
 
-A header of 34 bytes is authenticated but readable: version and kind (1), key id (1), label hash (8), halves of the
-sender's and the receiver's instance (8 + 8), a counter (8). Behind it stands the payload under AES-256-GCM with a tag
-of 16 bytes. The group key itself seals nothing; every key is derived from it:
+A header of 34 bytes is authenticated but readable: version and kind (1), key id (1), label hash (8), the ids of the
+sender and the receiver (8 + 8), a counter (8). The payload follows under AES-256-GCM with a tag of 16 bytes. The group
+key itself seals nothing. Every key is derived from it:
 
 =========  ================================================================  ====================================
 kind       key                                                               for
@@ -12,55 +12,47 @@ stranger   HKDF(group key; label, sender)                                    joi
 plain      none                                                              everything, if no key was given
 =========  ================================================================  ====================================
 
-So nobody seals as another, not even a holder of the group key. The nonce is the counter, one for everything a process
-sends; instances are fresh at each start, so no nonce meets the same key twice, whatever clocks do (a forked process
-sends nothing: the shell sees to that). A counter is taken once: each peer has a window (:class:`ReplayWindow`) that
-moves only after the tag has been checked, so nobody can poison it. A header that names another receiver's instance was
-recorded for an earlier life of this address, or is passing through on its way to someone else.
+So nobody can seal as another member, not even a holder of the group key. The nonce is the counter, one for everything a
+process sends. Instances are fresh at each start, so no nonce meets the same key twice, whatever clocks do. (A forked
+process sends nothing: the transport sees to that.) Each counter is accepted once. A sender's window
+(:class:`ReplayWindow`) moves only after the tag has been checked, so nobody can poison it. A header that names another
+receiver was recorded for an earlier life of this address, or is in transit to somebody else.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import struct
 from collections import deque
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from rumormill.gossip.security.credentials import KEY_BYTES, MemberKeys
-from rumormill.gossip.security.keyring import KeyRing, key_id_of
+from rumormill.gossip.security.group_key import GroupKey, shared_group_key
+from rumormill.gossip.security.keyring import KeyRing
+from rumormill.gossip.security.replay_window import ReplayWindow
 from rumormill.membership.record import InstanceId, MemberId, instance_of, member_id_of
 
 HEADER = struct.Struct("!BB8s8s8sQ")
-_PARTIES, _PARTIES_AT = struct.Struct("8s8s"), 10
+_IDS, _IDS_AT = struct.Struct("8s8s"), 10
 TAG_BYTES = 16
 HEADER_BYTES = HEADER.size
 OVERHEAD = HEADER_BYTES + TAG_BYTES
 UNKNOWN_RECEIVER = MemberId(bytes(8))
-"""The receiver half of a datagram to an address whose tenant is not known."""
+"""The receiver's id in a datagram to an address whose member is not known."""
 
-WINDOW = 1024
-"""Counters behind the highest that are still taken, once. 64 lost 53 of 2028 datagrams in one burst."""
 RENEW_COUNTER = 1 << 36
-"""Where a member takes new keys: two years at a thousand datagrams a second."""
+"""Where a member takes new keys: after two years at a thousand datagrams a second."""
 LAST_COUNTER = 1 << 40
-"""Where sealing and opening end: far below the 2^48 blocks at which a GCM key of fixed nonces begins to show."""
+"""Where sealing and opening end: far below the 2^48 blocks at which a GCM key with fixed nonces begins to weaken."""
 MAX_RETIRED = 10_000
-MAX_AGREEMENTS = 4096
-AT_HAND = 32
-"""Members whose ciphers are kept (.8 kB each, two a member): those we talk with all the time, and the last others. Of
-everybody else the keys are kept, and a cipher is made from its key in .9 µs."""
+MAX_CACHED_PEERS = 32
+"""Peers whose ciphers are cached (0.8 kB each, two a peer): those we exchange heartbeats with, and the latest others.
+For all other peers we keep the keys and make a cipher when needed, in 0.9 µs."""
 
 _PAIR, _PLAIN, STRANGER = 0x10, 0x11, 0x12  # wire version 1 in the high nibble, kind in the low
 _NONCE_PREFIX = bytes(4)
-_MASK = (1 << WINDOW) - 1
-_LONG = 1 << 2 * WINDOW
-"""What is older than the window is cut off now and then, not each time."""
 
 
 class DecryptError(Exception):
@@ -72,7 +64,7 @@ class DecryptError(Exception):
 
 
 class CounterExhausted(RuntimeError):
-    """This process must seal nothing more under these keys. Members take new ones long before."""
+    """This process must not seal any more under these keys. Members take new keys long before."""
 
 
 def label_hash(cluster: str) -> bytes:
@@ -80,34 +72,8 @@ def label_hash(cluster: str) -> bytes:
     return hashlib.sha256(b"rumormill label" + cluster.encode()).digest()[:8]
 
 
-class ReplayWindow:
-    """Which counters of one sender have been taken."""
-
-    __slots__ = ("_seen", "highest")
-
-    def __init__(self, highest: int = 0) -> None:
-        self.highest = highest
-        self._seen = _MASK if highest else 0
-        """Bit n: the counter ``highest - n`` has been taken, or is not to be."""
-
-    def accepts(self, counter: int) -> bool:
-        """Whether this counter may still be taken."""
-        behind = self.highest - counter
-        return behind < 0 or (behind < WINDOW and not self._seen >> behind & 1)
-
-    def mark_seen(self, counter: int) -> None:
-        """Take a counter whose datagram has been found authentic."""
-        ahead = counter - self.highest
-        if ahead > 0:
-            seen = self._seen << ahead | 1 if ahead < WINDOW else 1
-            self._seen = seen if seen < _LONG else seen & _MASK
-            self.highest = counter
-        else:
-            self._seen |= 1 << -ahead
-
-
 class SealPeer(ReplayWindow):
-    """Another member, as far as sealing is concerned: its public key, the keys agreed with it, its window."""
+    """What sealing needs of another member: its public key, the keys agreed with it, its replay window."""
 
     __slots__ = ("agreement", "group", "instance", "key_in", "key_out", "opener", "sealer", "shared")
 
@@ -116,25 +82,31 @@ class SealPeer(ReplayWindow):
         self.instance = instance
         self.agreement = agreement
         self.shared = b""
-        self.group = self.key_in = self.key_out = b""
-        """The group key our two were last derived from, and those."""
         self.opener: AESGCM | None = None
         self.sealer: AESGCM | None = None
-        """Their ciphers, while at hand."""
+        """The ciphers, while they are cached."""
+        self.forget_keys()
+
+    def forget_keys(self) -> None:
+        """Drop what was derived from a group key."""
+        self.group: GroupKey | None = None
+        """The group key that the two keys are derived from."""
+        self.key_in = self.key_out = b""
+        self.sealer = self.opener = None
 
 
 class Seal:
     """Seals what one member sends and opens what it receives.
 
-    ``keyring`` None means plaintext: the header stands, nothing is hidden or authenticated, and sealed datagrams are
-    refused as plaintext ones are by everybody else.
+    ``keyring`` None means plaintext: the header stays, and nothing is hidden or authenticated. A member in plaintext
+    refuses sealed datagrams, and all others refuse plaintext ones.
     """
 
     __slots__ = (
-        "_at_hand",
+        "_cached",
+        "_header_start",
         "_keys",
         "_keys_by_id",
-        "_opening",
         "_primary",
         "_retired",
         "accepted_kinds",
@@ -152,36 +124,45 @@ class Seal:
         self.counter = 0
         self._keys = keys
         self.peers: dict[MemberId, SealPeer] = {}
-        """By half: those we can seal for, and open."""
+        """Members we can seal for, and whose datagrams we can open."""
         self._retired: dict[MemberId, int] = {}
-        """The last counters of those we forgot: should they come back, what they sent before does not."""
-        self._at_hand: deque[SealPeer] = deque()
+        """The last counters of forgotten peers, so that their old datagrams stay refused if they come back."""
+        self._cached: deque[SealPeer] = deque()
         self.accepted_kinds: tuple[int, ...] = ()
-        """Kinds of header that are heard here: sealed ones, or plain ones."""
+        """The kinds of header that are accepted: sealed ones, or plain ones."""
+        self._keys_by_id: dict[int, list[GroupKey]] = {}
         self.set_keyring(keyring)
 
     def set_keyring(self, keyring: KeyRing | None) -> None:
-        """From now on: all these keys open, the primary seals. What was sealed before stays as it is."""
-        self.keyring = keyring
-        self._keys_by_id: dict[int, list[bytes]] = {}
-        for key in keyring.keys if keyring else ():
-            self._keys_by_id.setdefault(key_id_of(key), []).append(key)
-        self.accepted_kinds = (_PAIR, STRANGER) if keyring else (_PLAIN,)
-        self._primary = keyring.primary if keyring else b""
-        self.key_id = key_id_of(keyring.primary) if keyring else 0
-        self._opening = bytes((_PAIR, self.key_id)) + self.label + self.member_id
+        """From now on all these keys open, and the primary seals. Keys that are gone leave memory.
 
-    # --- who we know
+        Datagrams that are sealed already stay as they are.
+        """
+        group_keys = [shared_group_key(key) for key in keyring.keys] if keyring else []
+        self.keyring = keyring
+        before, self._keys_by_id = self._keys_by_id, {}
+        for group_key in group_keys:
+            self._keys_by_id.setdefault(group_key.key_id, []).append(group_key)
+        self.accepted_kinds = (_PAIR, STRANGER) if keyring else (_PLAIN,)
+        self._primary = group_keys[0] if group_keys else None
+        self.key_id = group_keys[0].key_id if group_keys else 0
+        self._header_start = bytes((_PAIR, self.key_id)) + self.label + self.member_id
+        if any(group_key not in group_keys for keys in before.values() for group_key in keys):
+            for peer in self.peers.values():
+                if peer.group is not None and peer.group not in group_keys:
+                    peer.forget_keys()
+
+    # --- peers
 
     def add_peer(self, public: bytes) -> None:
-        """Be ready to talk with the member of these public keys."""
+        """Be ready to exchange datagrams with the member that has these public keys."""
         instance = instance_of(public)
         member_id = member_id_of(instance)
         if member_id not in self.peers:
             self.peers[member_id] = SealPeer(instance, public[KEY_BYTES:], self._retired.pop(member_id, 0))
 
     def forget(self, member_id: MemberId) -> None:
-        """A member's row and tombstone are gone. Its last counter is kept, and of these as many as fit."""
+        """Forget a member whose row and tombstone are gone, except its last counter, as long as there is room."""
         peer = self.peers.pop(member_id, None)
         if peer is not None and peer.highest:
             self._retired[member_id] = peer.highest
@@ -191,28 +172,27 @@ class Seal:
     # --- sealing
 
     def seal(self, receiver: MemberId, payload: bytes) -> bytes:
-        """Payload to datagram, for a member we :meth:`add_peer`. Raises KeyError for others, and
-        :class:`CounterExhausted`."""
+        """Payload to datagram, for a peer. Raises KeyError for any other member, and :class:`CounterExhausted`."""
         primary = self._primary
-        if not primary:
+        if primary is None:
             return self._header(_PLAIN, receiver) + payload
         peer = self.peers[receiver]
         if peer.group is not primary:
-            self._derive(peer, primary)
+            self._derive_keys(peer, primary)
         self.counter = counter = self.counter + 1
         if counter >= LAST_COUNTER:
             raise CounterExhausted
         count = counter.to_bytes(8, "big")
-        header = self._opening + receiver + count
-        sealer = peer.sealer or self._equip(peer)[0]
+        header = self._header_start + receiver + count
+        sealer = peer.sealer or self._make_ciphers(peer)[0]
         return header + sealer.encrypt(_NONCE_PREFIX + count, payload, header)
 
     def seal_for_stranger(self, receiver: MemberId, payload: bytes) -> bytes:
-        """Payload to datagram, for somebody who may not know us (or :data:`UNKNOWN_RECEIVER` known)."""
-        if not self._primary:
+        """Payload to datagram, for a member that may not know us, or for :data:`UNKNOWN_RECEIVER`."""
+        if self._primary is None:
             return self._header(_PLAIN, receiver) + payload
         header = self._header(STRANGER, receiver)
-        cipher = _stranger_cipher(self._primary, self.label, self.member_id)
+        cipher = self._primary.stranger_cipher(self.label, self.member_id)
         return header + cipher.encrypt(_NONCE_PREFIX + header[26:], payload, header)
 
     def _header(self, kind: int, receiver: MemberId) -> bytes:
@@ -224,9 +204,9 @@ class Seal:
     # --- opening
 
     def claimed_ids(self, data: bytes) -> tuple[MemberId, MemberId]:
-        """Who a datagram claims to be from and for (halves), before anything is believed.
+        """The sender and the receiver that a datagram claims. Neither is verified yet.
 
-        Raises :class:`DecryptError` for what is too short, of another version, kind or pool, or under a key we lack.
+        Raises :class:`DecryptError` if it is too short, has another version, kind or pool, or a key we do not hold.
         """
         if len(data) < HEADER_BYTES:
             raise DecryptError("short")
@@ -237,16 +217,16 @@ class Seal:
             raise DecryptError("label")
         if kind != _PLAIN and data[1] not in self._keys_by_id:
             raise DecryptError("unknown_key")
-        return _PARTIES.unpack_from(data, _PARTIES_AT)
+        return _IDS.unpack_from(data, _IDS_AT)
 
     @staticmethod
     def is_from_stranger(data: bytes) -> bool:
-        """Whether it is sealed in the way of those who do not know each other yet."""
+        """Whether a datagram is sealed for members that do not know each other yet."""
         return data[0] == STRANGER
 
     def open(self, data: bytes, sender: MemberId) -> bytes:
-        """The payload of a datagram from a member we :meth:`add_peer`, once. Raises :class:`DecryptError`."""
-        if not self._primary:
+        """The payload of a datagram from a peer; each datagram opens once. Raises :class:`DecryptError`."""
+        if self._primary is None:
             return data[HEADER_BYTES:]
         peer = self.peers[sender]
         count = data[26:34]
@@ -255,8 +235,8 @@ class Seal:
             raise DecryptError("replay")
         for key in self._keys_by_id.get(data[1], ()):
             if peer.group is not key:
-                self._derive(peer, key)
-            opener = peer.opener or self._equip(peer)[1]
+                self._derive_keys(peer, key)
+            opener = peer.opener or self._make_ciphers(peer)[1]
             try:
                 payload = opener.decrypt(_NONCE_PREFIX + count, data[34:], data[:34])
             except InvalidTag:
@@ -268,10 +248,12 @@ class Seal:
         raise DecryptError("key")
 
     def open_from_stranger(self, data: bytes, sender: MemberId) -> bytes:
-        """The payload of a datagram :meth:`is_from_stranger`: from a holder of the group key, whoever it is. Raises
-        :class:`DecryptError`."""
+        """The payload of a datagram that :meth:`is_from_stranger`: its sender holds the group key, and may be anybody.
+
+        Raises :class:`DecryptError`.
+        """
         for key in self._keys_by_id.get(data[1], ()):
-            cipher = _stranger_cipher(key, self.label, sender)
+            cipher = key.stranger_cipher(self.label, sender)
             try:
                 return cipher.decrypt(_NONCE_PREFIX + data[26:34], data[34:], data[:34])
             except InvalidTag:
@@ -280,54 +262,23 @@ class Seal:
 
     # --- deriving
 
-    def _derive(self, peer: SealPeer, group_key: bytes) -> None:
-        """One key for each direction, both at once: the lower instance seals with the first half."""
+    def _derive_keys(self, peer: SealPeer, group_key: GroupKey) -> None:
+        """Derive one key for each direction, both at once: the lower instance seals with the first half."""
         if not peer.shared:
-            peer.shared = _agree(self._keys, peer.agreement)
+            peer.shared = group_key.agree(self._keys, peer.agreement)
         mine, theirs = self._keys.instance, peer.instance
-        parties = mine + theirs if mine < theirs else theirs + mine
-        both = _derived(group_key + peer.shared, self.label, b"rumormill 1 pair" + parties, 2 * KEY_BYTES)
+        instances = mine + theirs if mine < theirs else theirs + mine
+        both = group_key.pair_keys(peer.shared, self.label, instances)
         lower, upper = both[:KEY_BYTES], both[KEY_BYTES:]
         peer.key_out, peer.key_in = (lower, upper) if mine < theirs else (upper, lower)
         peer.group = group_key
         peer.sealer = peer.opener = None
 
-    def _equip(self, peer: SealPeer) -> tuple[AESGCM, AESGCM]:
-        """The ciphers of a member, to seal for it and to open what it seals; now at hand, in place of the oldest."""
+    def _make_ciphers(self, peer: SealPeer) -> tuple[AESGCM, AESGCM]:
+        """The ciphers to seal for a peer and to open what it seals. Caches them in place of the oldest."""
         peer.sealer, peer.opener = ciphers = AESGCM(peer.key_out), AESGCM(peer.key_in)
-        self._at_hand.append(peer)
-        if len(self._at_hand) > AT_HAND:
-            oldest = self._at_hand.popleft()
+        self._cached.append(peer)
+        if len(self._cached) > MAX_CACHED_PEERS:
+            oldest = self._cached.popleft()
             oldest.sealer = oldest.opener = None
         return ciphers
-
-
-@functools.lru_cache(maxsize=4096)
-def _derived(secret: bytes, label: bytes, purpose: bytes, length: int = KEY_BYTES) -> bytes:
-    """Keys for one purpose. Remembered, as agreements are."""
-    return HKDF(SHA256(), length, salt=label, info=purpose).derive(secret)
-
-
-@functools.lru_cache(maxsize=1024)
-def _stranger_cipher(group_key: bytes, label: bytes, sender: MemberId) -> AESGCM:
-    return AESGCM(_derived(group_key, label, b"rumormill 1 stranger" + sender))
-
-
-_public = functools.lru_cache(maxsize=1024)(X25519PublicKey.from_public_bytes)
-
-
-_agreements: dict[tuple[bytes, bytes], bytes] = {}
-
-
-def _agree(keys: MemberKeys, theirs: bytes) -> bytes:
-    """What two members agree on. The costly step (30 to 50 µs), remembered for as many pairs as fit: it comes out the
-    same at both ends, which the simulator has in one process."""
-    mine = keys.public[KEY_BYTES:]
-    pair = (mine, theirs) if mine < theirs else (theirs, mine)
-    known = _agreements.get(pair)
-    if known is None:
-        known = keys.agreement.exchange(_public(theirs))
-        if len(_agreements) >= MAX_AGREEMENTS:
-            del _agreements[next(iter(_agreements))]
-        _agreements[pair] = known
-    return known

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+from types import ModuleType
+
 import pytest
 from pools import everyone_holds, node, pool
 
@@ -311,3 +315,46 @@ def test_keys_that_were_changed_by_hand_make_no_healthy_member_wrong_either() ->
         assert {node(world, name).seal_trouble for name in ("n0", "n1", "n2", "n3")} == {""}
     for name in ("n4", "n5"):
         assert "does not accept the key this member seals with" in node(world, name).seal_trouble
+
+
+# -- What is removed leaves memory
+
+
+def reachable_bytes(*roots: object) -> set[bytes]:
+    """Every bytes object that can be reached from some objects, without going through modules of other packages."""
+    found: set[bytes] = set()
+    seen = {id(sys.modules)}
+    todo = list(roots)
+    while todo:
+        item = todo.pop()
+        if id(item) in seen or (isinstance(item, ModuleType) and not item.__name__.startswith("rumormill.")):
+            continue
+        seen.add(id(item))
+        if isinstance(item, bytes):
+            found.add(item)
+        todo.extend(gc.get_referents(item))
+    return found
+
+
+def gossip_modules() -> list[ModuleType]:
+    return [module for name, module in sys.modules.items() if name.startswith("rumormill.gossip")]
+
+
+def test_a_removed_key_leaves_memory() -> None:
+    """Neither a node nor a cache of this process holds it, or anything derived from it, once its grace is over."""
+    world = pool(3, seed=4)
+    old, new = key(8), key(9)
+    rotate(world, "n0", old, keep=1)
+    world.run(2.0)
+    seals = [node(world, name)._state.seal for name in world.hosts]
+    derived = {secret for seal in seals for peer in seal.peers.values() for secret in (peer.key_in, peer.key_out)}
+    nodes = [(node(world, name)._state, node(world, name)._key_rotation) for name in world.hosts]
+    held = reachable_bytes(*gossip_modules(), nodes)
+    assert old in held
+    assert derived <= held
+    rotate(world, "n0", new, keep=1)
+    world.run(LINGER + 1)
+    held = reachable_bytes(*gossip_modules(), nodes)
+    assert new in held
+    assert old not in held
+    assert not derived & held

@@ -10,13 +10,12 @@ from attackers import Recorder
 from pools import node, pool
 
 from rumormill.gossip.security.credentials import MemberKeys
+from rumormill.gossip.security.replay_window import REPLAY_WINDOW, ReplayWindow
 from rumormill.gossip.security.seal import (
     LAST_COUNTER,
     RENEW_COUNTER,
-    WINDOW,
     CounterExhausted,
     DecryptError,
-    ReplayWindow,
     Seal,
 )
 from rumormill.gossip.udp.transport import ForkedProcess, GossipTransport, bind_udp
@@ -138,7 +137,7 @@ def test_each_counter_is_taken_once_in_any_order_within_the_window(seed: int) ->
     window, model = ReplayWindow(), set[int]()
     for _ in range(3000):
         counter = max(1, window.highest + rng.choice((1, 1, 1, 2, 17, -3, -rng.randrange(2000), rng.randrange(3000))))
-        expected = counter > window.highest - WINDOW and counter not in model
+        expected = counter > window.highest - REPLAY_WINDOW and counter not in model
         assert window.accepts(counter) is expected
         if expected:
             window.mark_seen(counter)
