@@ -91,7 +91,7 @@ def _fill(*parties: Party) -> None:
             port=9, service="s", url="http://127.0.0.1:9", weight=1000, readiness=Readiness.PASSING,
         )  # fmt: skip
         encoded = encode_record(record)
-        label = parties[0].node._state.seal.label
+        label = parties[0].node.inspect().seal_label
         row = member_state_of_record_untrusted(encoded, keys.sign(record_text(label, encoded)))
         for party in parties:
             party.node.table.apply(row)

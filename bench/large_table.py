@@ -48,8 +48,8 @@ class LargeCrowd:
         self.members: dict[bytes, Node] = {}
         for number in range(size - 2):
             node = self._node(f"m{number:04}")
-            self.members[node._state.me.member_id] = node
-            self.feeder._table_changes.apply(node._state.me, quietly=True)
+            self.members[node.inspect().me.member_id] = node
+            self.feeder._parts.table_changes.apply(node.inspect().me, quietly=True)
             node._state.table = self.feeder._state.table  # all who live here know the same
             node._failure_detector.reassign_monitors = _never  # type: ignore[method-assign]  # and watch nobody
         self.agent: MemberState | None = None
@@ -125,7 +125,7 @@ class LargeCrowd:
         while True:
             assert self.agent is not None
             beat = Heartbeat(self.feeder.table_digest & 0xFFFFFFFF, int(boot_clock() * 1000) % 2**32, 0)
-            for target in (self.agent, self.feeder._state.me):
+            for target in (self.agent, self.feeder.inspect().me):
                 for member_id in subjects_of(target.member_id, self.feeder.table, 3):
                     if node := self.members.get(member_id):
                         node._state.send(target, beat)
@@ -135,9 +135,9 @@ class LargeCrowd:
     def digest_of_all(self) -> str:
         """The table digest of whoever knows everyone as they are now, as the agent shows it."""
         assert self.agent is not None
-        digest = self.feeder._state.me.checksum ^ self.agent.checksum
+        digest = self.feeder.inspect().me.checksum ^ self.agent.checksum
         for node in self.members.values():
-            digest ^= node._state.me.checksum
+            digest ^= node.inspect().me.checksum
         return f"{digest:016x}"
 
     def change(self, count: int, word: str) -> None:

@@ -1,11 +1,12 @@
-"""What a datagram sets off: a sign of life first, then each message to the part it concerns.
+"""Routes a datagram: first a sign of life of its sender, then each message to its part.
 
-A member's messages go to the parts by their type. Between strangers only the steps of a join count, and *who*; what we
-cannot open for want of its sender's row is answered with *who*. What is addressed to another instance is an ack that we
-hand back, or meant for whoever lived at our address before us.
+A member's messages go to the parts by type. From a stranger only the messages of a join are accepted, and
+:class:`UnknownSender`. A datagram that we cannot open, because we lack its sender's row, is answered with
+:class:`UnknownSender`. A datagram for another instance is either an ack that we relay, or was meant for an earlier
+process at our address.
 
-Messages that carry signatures wait, in their order, once as many have been checked as may be at a stretch; the timers
-come first.
+Checking signatures takes time. After a limited number of checks, further messages with signatures wait, in their order,
+until the timers were handled.
 """
 
 from __future__ import annotations
@@ -15,16 +16,8 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from rumormill.gossip.detection.failure_detector import FailureDetector
-from rumormill.gossip.detection.icmp_evidence import IcmpEvidence
-from rumormill.gossip.detection.partition_guard import PartitionGuard
-from rumormill.gossip.detection.probes import Probes
-from rumormill.gossip.dissemination.anti_entropy import AntiEntropy
-from rumormill.gossip.dissemination.policy_replication import PolicyReplication
-from rumormill.gossip.lifecycle.join import JoinProtocol
-from rumormill.gossip.lifecycle.membership_updates import MembershipUpdates
-from rumormill.gossip.lifecycle.own_name import OwnName
-from rumormill.gossip.security.key_rotation import KeyRotation
+from rumormill.gossip.part import ANY, HEARTBEAT, NOTHING, StepEffect
+from rumormill.gossip.parts import Parts
 from rumormill.gossip.security.rate_limits import TokenBucket
 from rumormill.gossip.security.seal import HEADER, STRANGER, UNKNOWN_RECEIVER, DecryptError
 from rumormill.gossip.state import NodeState
@@ -63,88 +56,73 @@ from rumormill.membership.member_state import MemberState
 from rumormill.membership.record import Address, Liveness, MemberId
 
 SIGNED = frozenset((Alive, Leave, VoteMessage, Dead, Tombstone, Hello, Welcome))
-"""Messages that have signatures to be checked."""
+"""Messages with signatures to check."""
 MAX_WAITING = 1024
 ALIVE = Liveness.ALIVE
-"""To look a member of an enum up costs as much as a call, in Python 3.11."""
+"""A module constant, because an enum attribute lookup costs as much as a call in Python 3.11."""
 NOISE_GAP = 0.05
-"""Seconds between two datagrams of no use here that are looked at all the same: our operator may want to know."""
+"""Seconds between two useless datagrams that are processed all the same, so that our operator may be warned."""
 
 
 class DatagramDispatch:
-    """Opens, decodes and hands on what arrives. ``waking`` while we drain what came during a pause of our own."""
+    """Opens and decodes datagrams, and routes their messages."""
 
     __slots__ = (
         "_anti_entropy",
-        "_asked",
         "_failure_detector",
         "_handle",
-        "_hellos",
+        "_hello_limit",
         "_icmp_evidence",
         "_join",
-        "_joins",
+        "_join_limit",
         "_key_rotation",
-        "_liars",
+        "_misbehaving",
         "_noise_at",
         "_own_name",
         "_partition_guard",
+        "_ping_limit",
         "_policy_replication",
         "_probes",
-        "_reunited",
+        "_row_limit",
         "_state",
-        "_syncs",
+        "_sync_limit",
         "_updates",
-        "_wants",
-        "only_life",
+        "resuming",
         "waiting",
-        "waking",
     )
 
-    def __init__(
-        self,
-        *,
-        state: NodeState,
-        claims: MembershipUpdates,
-        isolation: PartitionGuard,
-        pings: Probes,
-        detector: FailureDetector,
-        refusals: IcmpEvidence,
-        naming: OwnName,
-        joining: JoinProtocol,
-        sync: AntiEntropy,
-        policies: PolicyReplication,
-        rotation: KeyRotation,
-        on_reunited: Callable[[], None],
-    ) -> None:
+    def __init__(self, state: NodeState, parts: Parts) -> None:
         self._state = state
-        self._updates = claims
-        self._partition_guard = isolation
-        self._probes = pings
-        self._failure_detector = detector
-        self._icmp_evidence = refusals
-        self._own_name = naming
-        self._join = joining
-        self._anti_entropy = sync
-        self._policy_replication = policies
-        self._key_rotation = rotation
-        self._reunited = on_reunited
-        self._joins, self._hellos = TokenBucket(100, 2000), TokenBucket(100, 2000)
-        self._asked, self._syncs, self._wants = TokenBucket(50, 2500), TokenBucket(10, 250), TokenBucket(100, 2000)
-        """Pings and pings by way of us; openings of a sync; rows asked for."""
+        self._updates = parts.updates
+        self._partition_guard = parts.partition_guard
+        self._probes = parts.probes
+        self._failure_detector = parts.failure_detector
+        self._icmp_evidence = parts.icmp_evidence
+        self._own_name = parts.own_name
+        self._join = parts.join
+        self._anti_entropy = parts.anti_entropy
+        self._policy_replication = parts.policy_replication
+        self._key_rotation = parts.key_rotation
+        self._join_limit, self._hello_limit = TokenBucket(100, 2000), TokenBucket(100, 2000)
+        self._ping_limit, self._sync_limit, self._row_limit = (
+            TokenBucket(50, 2500),
+            TokenBucket(10, 250),
+            TokenBucket(100, 2000),
+        )
+        """Limits per member: direct and relayed pings; sync openings; requests for rows."""
         self._handle = self._handlers()
-        self._liars = state.signatures.misbehaving
+        self._misbehaving = state.signatures.misbehaving
         self.waiting: deque[tuple[AnyMessage, MemberId, Address]] = deque()
-        """What waits for its signatures to be checked: as soon as the timers have been served."""
+        """Messages whose signatures are checked once the timers were handled."""
         self._noise_at = -math.inf
-        self.waking = False
-        self.only_life = False
-        """Whether the latest datagram was a heartbeat of somebody who holds what we hold: a sign of life, no news."""
+        self.resuming = False
+        """Whether we are reading what arrived during a pause of this process."""
 
-    def ignores(self, data: bytes, now: float) -> bool:
-        """Whether a datagram is dropped before anything is done about it: the bulk of a flood.
+    def drops_early(self, data: bytes, now: float) -> bool:
+        """Whether to drop a datagram at once, as with most of a flood.
 
-        It is nothing for this pool (also no notice, but for one now and then), or it comes, as it says, from a member
-        who passed on bad signatures, and there is too much of that.
+        It is either not for this cluster (one now and then is processed all the same), or it claims to be from a
+        misbehaving peer, one that passed on bad signatures, and exceeds that peer's rate limit.
         """
         state, seal = self._state, self._state.seal
         if data[2:10] != seal.label or data[0] not in seal.accepted_kinds:
@@ -152,67 +130,68 @@ class DatagramDispatch:
                 self._noise_at = now
                 return False
             state.counters["dropped_noise"] += 1
-        elif not self._liars or state.signatures.accepts_datagram_from(MemberId(data[10:18]), now):
+        elif not self._misbehaving or state.signatures.accepts_datagram_from(MemberId(data[10:18]), now):
             return False
         else:
             state.counters["dropped_distrusted"] += 1
         state.received += 1
         return True
 
-    def datagram_untrusted(self, data: bytes, source: Address) -> bool:
-        """Take in one datagram; what cannot be used is counted and dropped, and changes nothing here: False then."""
+    def receive_untrusted(self, data: bytes, source: Address) -> StepEffect:
+        """Process one datagram. A useless one is counted and dropped, with the effect NOTHING.
+
+        The effect is HEARTBEAT for a heartbeat without news, from a member whose table equals ours.
+        """
         state = self._state
         state.received += 1
-        self.only_life = False
         try:
-            self._take_in(data, source)
+            return self._open(data, source)
         except DecryptError as refusal:
             state.counters["dropped_" + refusal.reason] += 1
             self._key_rotation.handle_undecryptable(refusal.reason, data, source)
         except UndecodablePayload:
             state.counters["dropped_payload"] += 1
-        else:
-            return True
-        return False
+        return NOTHING
 
-    def go_on(self) -> None:
-        """A new stretch: hear what had to wait for it."""
+    def process_waiting(self) -> None:
+        """Process messages whose signatures had to wait, as far as the limit allows."""
         state, waiting = self._state, self.waiting
         while waiting and state.signatures.checks_left > 0:
             message, sender, source = waiting.popleft()
             if isinstance(message, JOINING):
-                self._step_of_join(message, sender, source)
+                self._process_join_message(message, sender, source)
             elif (row := state.table.get(sender)) is not None:
                 self._handle[type(message)](message, row, source)
 
-    def _take_in(self, data: bytes, source: Address) -> None:
-        """Raises Unopened and UndecodablePayload."""
+    def _open(self, data: bytes, source: Address) -> StepEffect:
+        """Raises DecryptError and UndecodablePayload."""
         state, seal = self._state, self._state.seal
         sender, receiver = seal.claimed_ids(data)
         if receiver != seal.member_id and receiver != UNKNOWN_RECEIVER:
-            self._misdirected(data, sender, receiver, source)
+            self._handle_misdirected(data, sender, receiver, source)
         elif data[0] == STRANGER:
-            self._hear_stranger(decode_untrusted(seal.open_from_stranger(data, sender)), data, sender, source)
+            self._route_from_stranger(decode_untrusted(seal.open_from_stranger(data, sender)), data, sender, source)
         elif sender == seal.member_id:
             state.counters["dropped_own"] += 1
         elif sender not in seal.peers and not state.has_keys_of(sender):
             self._open_unknown(data, sender, source)
         else:
-            self._hear(decode_untrusted(seal.open(data, sender)), data, sender, source)
+            return self._route(decode_untrusted(seal.open(data, sender)), data, sender, source)
+        return ANY
 
     def _open_unknown(self, data: bytes, sender: MemberId, source: Address) -> None:
-        """From somebody whose keys we lack. Unsealed, it may still be a step of a join."""
+        """The sender's keys are not known. In plaintext the datagram may still be part of a join."""
         if self._state.seal.keyring is None:
             payload = decode_untrusted(data[HEADER.size :])
             if any(isinstance(message, JOINING) for message in payload.messages):
-                self._hear_stranger(payload, data, sender, source)
+                self._route_from_stranger(payload, data, sender, source)
                 return
         self._state.counters["dropped_stranger"] += 1
         with self._key_rotation.replying_under(data[1], None):
             self._join.send_unknown_sender(data, sender, source)
 
-    def _misdirected(self, data: bytes, sender: MemberId, receiver: MemberId, source: Address) -> None:
-        """For another instance: an ack we hand back, or meant for whoever lived here before us."""
+    def _handle_misdirected(self, data: bytes, sender: MemberId, receiver: MemberId, source: Address) -> None:
+        """For another instance: an ack to relay, or meant for an earlier process at our address."""
         if self._probes.relay_ack(sender, receiver, data):
             return
         self._state.counters["dropped_receiver"] += 1
@@ -220,43 +199,46 @@ class DatagramDispatch:
             with self._key_rotation.replying_under(data[1], None):
                 self._join.send_unknown_sender(data, sender, source)
 
-    def _hear_stranger(self, payload: Payload, data: bytes, sender: MemberId, source: Address) -> None:
-        """Somebody who holds the group key and need not know us."""
+    def _route_from_stranger(self, payload: Payload, data: bytes, sender: MemberId, source: Address) -> None:
+        """From a host that holds the group key and may not know us."""
         with self._key_rotation.replying_under(data[1], self._state.table.get(sender)):
             for message in payload.messages:
                 if isinstance(message, JOINING):
-                    self._hear_joining(message, sender, source)
+                    self._handle_join_message(message, sender, source)
                 else:
                     self._state.counters["dropped_unsealed"] += 1
 
-    def _hear(self, payload: Payload, data: bytes, sender: MemberId, source: Address) -> None:
+    def _route(self, payload: Payload, data: bytes, sender: MemberId, source: Address) -> StepEffect:
         state = self._state
         row = state.table.get(sender)
         if row is None:
             self._join.send_unknown_sender(data, sender, source)
-        elif data[1] == state.seal.key_id:
-            self._hear_member(payload, row, source)
-        else:
-            with self._key_rotation.replying_under(data[1], row):
-                self._hear_member(payload, row, source)
+            return ANY
+        if data[1] == state.seal.key_id:
+            return self._route_from_member(payload, row, source)
+        with self._key_rotation.replying_under(data[1], row):
+            return self._route_from_member(payload, row, source)
 
-    def _hear_member(self, payload: Payload, row: MemberState, source: Address) -> None:
+    def _route_from_member(self, payload: Payload, row: MemberState, source: Address) -> StepEffect:
         state, sender, messages = self._state, row.member_id, payload.messages
-        beat = self._note_life(payload, row)
+        effect = ANY
+        beat = self._note_sign_of_life(payload, row)
         for message in messages:
             kind = type(message)
             if kind is Heartbeat:
                 continue
-            if kind not in SIGNED or not self._waits(message, sender, source):
+            if kind not in SIGNED or not self._must_wait(message, sender, source):
                 self._handle[kind](message, state.table.get(sender) or row, source)
         if beat is not None:
-            agreed = self._anti_entropy.compare_digest(row, beat.digest)  # after the news that rode along
-            self.only_life = agreed and len(messages) == 1
-        if not self.only_life or row.liveness is not ALIVE or row.pending or payload.incarnation > row.incarnation:
-            self._settle_doubts(payload, sender)
+            tables_equal = self._anti_entropy.compare_digest(row, beat.digest)  # after the updates in the same datagram
+            if tables_equal and len(messages) == 1:
+                effect = HEARTBEAT
+        if effect is ANY or row.liveness is not ALIVE or row.pending or payload.incarnation > row.incarnation:
+            self._check_sender(payload, sender)
+        return effect
 
-    def _waits(self, message: AnyMessage, sender: MemberId, source: Address) -> bool:
-        """Whether a message with signatures must wait for a new stretch, or was dropped because too many do."""
+    def _must_wait(self, message: AnyMessage, sender: MemberId, source: Address) -> bool:
+        """Whether a message with signatures must wait, or was dropped because too many wait."""
         if not self.waiting and self._state.signatures.checks_left > 0:
             return False
         if len(self.waiting) >= MAX_WAITING:
@@ -265,8 +247,8 @@ class DatagramDispatch:
             self.waiting.append((message, sender, source))
         return True
 
-    def _note_life(self, payload: Payload, row: MemberState) -> Heartbeat | None:
-        """Any authentic datagram but a stale heartbeat is a sign of life. Returns the heartbeat, unless it is stale."""
+    def _note_sign_of_life(self, payload: Payload, row: MemberState) -> Heartbeat | None:
+        """Any authentic datagram except a stale heartbeat is a sign of life. Returns a heartbeat that is not stale."""
         state = self._state
         beat = None
         for message in payload.messages:
@@ -280,13 +262,13 @@ class DatagramDispatch:
             return None
         state.last_heard_anyone = state.now
         if self._partition_guard.on_sign_of_life(row.member_id):
-            self._reunited()
+            self._state.effects.connectivity_restored()
         elif self._partition_guard.outbound_cut and row.member_id in self._partition_guard.local_suspicions:
             self._updates.withdraw_suspicion(row.member_id)
         return beat
 
-    def _settle_doubts(self, payload: Payload, sender: MemberId) -> None:
-        """A sender that knows more of itself than we do is asked; one we hold for worse than it is, is told."""
+    def _check_sender(self, payload: Payload, sender: MemberId) -> None:
+        """Ask a sender whose record is later than ours. Tell a sender that we hold suspect or dead."""
         row = self._state.table.get(sender)
         if row is None:
             return
@@ -294,20 +276,20 @@ class DatagramDispatch:
         if row.pending:
             self._own_name.warn_if_rival(row)
 
-    def _hear_joining(self, message: AnyMessage, sender: MemberId, source: Address) -> None:
+    def _handle_join_message(self, message: AnyMessage, sender: MemberId, source: Address) -> None:
         if self._state.leaving:
-            return  # whoever says goodbye lets nobody in, and introduces itself to nobody
-        if type(message) not in SIGNED or not self._waits(message, sender, source):
-            self._step_of_join(message, sender, source)
+            return  # a member that leaves lets nobody join, and does not join
+        if type(message) not in SIGNED or not self._must_wait(message, sender, source):
+            self._process_join_message(message, sender, source)
 
-    def _step_of_join(self, message: AnyMessage, sender: MemberId, source: Address) -> None:
+    def _process_join_message(self, message: AnyMessage, sender: MemberId, source: Address) -> None:
         match message:
             case Join():
-                if self._may(self._joins, source[0]):
+                if self._within_limit(self._join_limit, source[0]):
                     self._join.handle_join(message, sender, source)
             case Challenge():
                 self._join.handle_challenge(message, sender, source)
-            case Hello() if self._may(self._hellos, source[0]):
+            case Hello() if self._within_limit(self._hello_limit, source[0]):
                 self._join.handle_hello_untrusted(message, sender, source)
                 if (row := self._state.table.get(sender)) is not None:
                     self._key_rotation.send_ring(row)
@@ -320,58 +302,60 @@ class DatagramDispatch:
                     self._failure_detector.on_address_reused(asked.member_id)
 
     def _handlers(self) -> dict[type, Callable[[Any, MemberState, Address], object]]:
-        """Which part takes a member's message, by its type. Heartbeats have done their work as a sign of life."""
+        """The handler of a member's message, by type. Heartbeats are handled before, as signs of life."""
         claims, sync = self._updates, self._anti_entropy
         return {
-            Ping: self._hear_ping,
-            Ack: self._hear_ack,
-            PingRequest: self._hear_ping_request,
+            Ping: self._on_ping,
+            Ack: self._on_ack,
+            PingRequest: self._on_ping_request,
             IndirectAck: lambda heard, _sender, _source: self._failure_detector.on_indirect_ack(heard),
-            Alive: self._hear_row,
-            PolicyMessage: self._hear_policy,
+            Alive: self._on_alive,
+            PolicyMessage: self._on_policy,
             Suspect: lambda claim, sender, _: claims.handle_suspect(claim, sender),
-            VoteMessage: self._hear_vote,
-            Dead: self._hear_death,
+            VoteMessage: self._on_vote,
+            Dead: self._on_dead,
             Leave: lambda claim, sender, _: claims.handle_leave(claim, sender),
             Tombstone: lambda stone, sender, _: claims.handle_tombstone(stone, sender),
             NameInUse: lambda taken, sender, _: self._own_name.handle_name_in_use(taken, sender),
-            SyncDigest: self._hear_sum,
+            SyncDigest: self._on_sync_digest,
             SyncOffer: lambda have, sender, _: sync.handle_offer(have, sender),
-            SyncRequest: self._hear_want,
+            SyncRequest: self._on_sync_request,
             SyncBusy: lambda _message, sender, _: sync.handle_busy(sender),
             KeyRingUpdate: lambda message, sender, _: self._key_rotation.handle_ring_update(message, sender),
             KeyRingReport: lambda held, sender, _: self._key_rotation.handle_ring_report(held, sender),
-            **dict.fromkeys(JOINING, lambda step, sender, source: self._hear_joining(step, sender.member_id, source)),
+            **dict.fromkeys(
+                JOINING, lambda step, sender, source: self._handle_join_message(step, sender.member_id, source)
+            ),
         }
 
-    def _may(self, rate: TokenBucket, source: Hashable) -> bool:
-        """Whether what a source asks for may still be done."""
+    def _within_limit(self, rate: TokenBucket, source: Hashable) -> bool:
+        """Whether a source is within its rate limit."""
         if rate.allows(source, self._state.now):
             return True
         self._state.counters["dropped_rate"] += 1
         return False
 
-    def _hear_ping(self, ping: Ping, sender: MemberState, source: Address) -> None:
-        if self._may(self._asked, sender.member_id):
+    def _on_ping(self, ping: Ping, sender: MemberState, source: Address) -> None:
+        if self._within_limit(self._ping_limit, sender.member_id):
             self._probes.on_ping(ping, sender, source)
 
-    def _hear_ack(self, ack: Ack, sender: MemberState, _source: Address) -> None:
+    def _on_ack(self, ack: Ack, sender: MemberState, _source: Address) -> None:
         if self._probes.on_ack(ack, sender) and self._partition_guard.on_heard_by_peer(sender.member_id):
-            self._reunited()
+            self._state.effects.connectivity_restored()
 
-    def _hear_ping_request(self, request: PingRequest, sender: MemberState, _source: Address) -> None:
-        if self._may(self._asked, sender.member_id):
+    def _on_ping_request(self, request: PingRequest, sender: MemberState, _source: Address) -> None:
+        if self._within_limit(self._ping_limit, sender.member_id):
             self._probes.on_ping_request(request, sender)
 
-    def _hear_sum(self, opening: SyncDigest, sender: MemberState, _source: Address) -> None:
-        if self._may(self._syncs, sender.member_id):
+    def _on_sync_digest(self, opening: SyncDigest, sender: MemberState, _source: Address) -> None:
+        if self._within_limit(self._sync_limit, sender.member_id):
             self._anti_entropy.handle_digest(opening, sender)
 
-    def _hear_want(self, want: SyncRequest, sender: MemberState, _source: Address) -> None:
-        if self._may(self._wants, sender.member_id):
+    def _on_sync_request(self, want: SyncRequest, sender: MemberState, _source: Address) -> None:
+        if self._within_limit(self._row_limit, sender.member_id):
             self._anti_entropy.handle_request(want, sender)
 
-    def _hear_row(self, message: Alive, sender: MemberState, _source: Address) -> None:
+    def _on_alive(self, message: Alive, sender: MemberState, _source: Address) -> None:
         asked_for = self._anti_entropy.expects_rows_from(sender)
         row = self._updates.handle_record_untrusted(
             bytes(message.record), message.signature, sender.member_id, sender, quietly=asked_for
@@ -379,17 +363,17 @@ class DatagramDispatch:
         if row is not None:
             self._anti_entropy.note_received(row.member_id, sender)
 
-    def _hear_policy(self, message: PolicyMessage, sender: MemberState, _source: Address) -> None:
+    def _on_policy(self, message: PolicyMessage, sender: MemberState, _source: Address) -> None:
         asked_for = self._anti_entropy.expects_rows_from(sender)
         if member_id := self._policy_replication.handle_untrusted(message, sender, quietly=asked_for):
             self._anti_entropy.note_received(member_id, sender)
 
-    def _hear_vote(self, vote: VoteMessage, sender: MemberState, _source: Address) -> None:
-        """What is drained after a pause of our own holds no valid vote."""
-        if not self.waking:
+    def _on_vote(self, vote: VoteMessage, sender: MemberState, _source: Address) -> None:
+        """A vote that arrived during a pause of this process is not valid."""
+        if not self.resuming:
             self._updates.handle_vote(vote, sender)
             self._icmp_evidence.on_vote(vote.subject)
 
-    def _hear_death(self, death: Dead, sender: MemberState, _source: Address) -> None:
-        self._updates.handle_death(death, sender, stale=self.waking)
+    def _on_dead(self, death: Dead, sender: MemberState, _source: Address) -> None:
+        self._updates.handle_death(death, sender, stale=self.resuming)
         self._icmp_evidence.on_death_claim(death.subject)

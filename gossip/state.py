@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rumormill.gossip.detection.voter_eligibility import VoterEligibility
+from rumormill.gossip.effects import Effects
 from rumormill.gossip.reporting.operator_warnings import OperatorWarnings, address_text
 from rumormill.gossip.security.credentials import Authority, Credential, MemberKeys, leave_text, record_text, vote_text
 from rumormill.gossip.security.keyring import KeyRing
@@ -118,6 +119,7 @@ class NodeState:
         "connectivity",
         "counters",
         "dead_since",
+        "effects",
         "events",
         "known_since",
         "last_heard",
@@ -197,7 +199,15 @@ class NodeState:
         self.voter_eligibility = VoterEligibility(self, certified=authority is not None)
         self.rewrite_record()
 
+    effects: Effects
+    """Set once all parts exist."""
+
     # --- who we are
+
+    @property
+    def gone(self) -> bool:
+        """Whether we are leaving, or have stopped."""
+        return self.leaving or self.stopped is not None
 
     @property
     def isolated(self) -> bool:

@@ -114,14 +114,14 @@ class InvariantChecker:
         node = host.node
         if not isinstance(node, Node):
             raise TypeError(f"the laws are about Node, not {type(node).__name__}")
-        if node._state.cluster != self._cluster:
+        if node.inspect().cluster != self._cluster:
             return
         life = ProcessLife(host, node, self._world.scheduler.now)
         before = self._registry.lives.get(host.key)
         if before is not None and before.host is host:
             before.replaced = True
         self._registry.lives[host.key] = life
-        self._registry.rewritten(life, node._state.me)
+        self._registry.rewritten(life, node.inspect().me)
         self._evidence.born(host, self._world.scheduler.now)
         self._routing.born(host.key)
         host.tap = self._taken_in
@@ -163,7 +163,7 @@ class InvariantChecker:
         change = apply()
         if change is None:
             return None
-        if change.after is life.node._state.me:
+        if change.after is life.node.inspect().me:
             self._registry.rewritten(life, change.after)
         self._raising(lambda: self._rows.check(life, change, self._world.scheduler.now))
         self._raising(lambda: check_digest(life, change, digest, table.digest))
@@ -177,13 +177,12 @@ class InvariantChecker:
     def _taken_in(self, host: SimulatedHost, data: bytes) -> None:
         """What overtook its sender's record cannot be opened, and is no sign of life of anybody."""
         node, sender = self._registry.lives[host.key].node, sender_id(data)
-        row = node_table(node).get(sender)
-        if sender in node._state.seal.peers or (row is not None and row.record is not None):
-            self._evidence.taken_in(host.key, node._state.me.member_id, self._world.scheduler.now, data)
+        if node.inspect().can_open(sender):
+            self._evidence.taken_in(host.key, node.inspect().me.member_id, self._world.scheduler.now, data)
 
     def _refused(self, host: SimulatedHost, data: bytes) -> None:
         if isinstance(host.node, Node):
-            self._evidence.refused(host.key, host.node._state.me.member_id, self._world.scheduler.now, data)
+            self._evidence.refused(host.key, host.node.inspect().me.member_id, self._world.scheduler.now, data)
 
     def _faults_changed(self) -> None:
         self._evidence.faults_changed(self._world.scheduler.now, self._world.network.faults)

@@ -74,7 +74,7 @@ class ProcessLife:
 
     def reached(self, instance: InstanceId) -> tuple[int, int]:
         """The latest generation and incarnation it gave itself under an instance."""
-        me = self.node._state.me
+        me = self.node.inspect().me
         present = (me.generation, me.incarnation) if me.instance == instance else (0, 0)
         return max(present, self.incarnations[instance])
 
@@ -173,17 +173,16 @@ class MemberInvariants:
     def _buried(self, life: ProcessLife, after: MemberState) -> None:
         """A tombstone that was dropped too soon lets in what it was there to keep out. A later life of the name may
         take its place: of each name two lives are held, and one that waits only while it is the later."""
-        state = life.node._state
+        inside = life.node.inspect()
         others = [row for row, _ in life.buried.values() if row.name == after.name and row.instance != after.instance]
         for row in others:
             if row.life < after.life and (row.pending or not after.pending):
                 del life.buried[row.instance]
         if not after.present:
-            since = state.dead_since.get(after.member_id, state.now)
-            life.buried[after.instance] = (after, since + self._tombstone_life)
+            life.buried[after.instance] = (after, inside.dead_since(after.member_id) + self._tombstone_life)
             return
         tombstone, until = life.buried.pop(after.instance, (None, 0.0))
-        if tombstone is None or state.now >= until:
+        if tombstone is None or inside.now >= until:
             return
         later = (after.generation, after.incarnation) > (tombstone.generation, tombstone.incarnation)
         if tombstone.liveness is Liveness.LEFT or not later:
@@ -256,7 +255,7 @@ class MemberInvariants:
         return False
 
     def _few_at_once(self, life: ProcessLife, after: MemberState, now: int) -> None:
-        if life.node._partition_guard.may_evict_alone or self._evidence.was_refused(life.host.key, after.member_id):
+        if life.node.inspect().may_evict_alone or self._evidence.was_refused(life.host.key, after.member_id):
             return
         evicted = life.evicted
         evicted.append(now)
@@ -272,9 +271,9 @@ class MemberInvariants:
         """Whose votes the observer holds, not too old, of those to whom the subject really was silent for so long."""
         node = life.node
         found = []
-        for vote in node._votes.all_votes(after.member_id):
+        for vote in node.inspect().votes_on(after.member_id):
             voter = self._registry.by_member_id(vote.voter)
-            age = microseconds(node._state.now - vote.cast)
+            age = microseconds(node.inspect().now - vote.cast)
             if voter is None or vote.incarnation != after.incarnation or age > self._voting:
                 continue
             misled = voter.host.clock_jumped  # by less than a period, which nobody can notice
@@ -401,11 +400,11 @@ def check_bookkeeping(key: str, table: MemberTable) -> None:
 
 
 def node_table(node: Node) -> MemberTable:
-    return node._state.table
+    return node.inspect().table
 
 
 def node_name(node: Node) -> str:
-    return node._state.me.name
+    return node.inspect().me.name
 
 
 def _tell(row: MemberState | None) -> str:

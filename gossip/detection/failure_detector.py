@@ -19,6 +19,7 @@ from rumormill.gossip.detection.round_robin_probe import RoundRobinProbe
 from rumormill.gossip.detection.suspicion import NEVER, MonitorState, Suspicion
 from rumormill.gossip.detection.votes import VoteBook
 from rumormill.gossip.lifecycle.eviction import Eviction
+from rumormill.gossip.part import ANY, HEARTBEAT, Part, StepEffect
 from rumormill.gossip.state import NodeState
 from rumormill.gossip.wire import DEAF, Heartbeat, IndirectAck
 from rumormill.membership.member_state import MemberState
@@ -28,7 +29,7 @@ STALE_PERIODS = 4
 """A heartbeat that was sent more than this many periods ago is no sign of life."""
 
 
-class FailureDetector:
+class FailureDetector(Part):
     """Sends our heartbeats, expects those of our subjects, and judges members whose heartbeats do not come."""
 
     def __init__(
@@ -66,9 +67,11 @@ class FailureDetector:
 
     # --- each step
 
-    def tick(self) -> bool:
-        """Do what is due. Heartbeats come first, so that nobody misses us while we judge others. True if no member was
-        judged or verified: then no other part's deadline is earlier than before."""
+    def tick(self) -> StepEffect:
+        """Do what is due. Heartbeats come first, so that nobody misses us while we judge others.
+
+        The effect is HEARTBEAT if no member was judged or verified.
+        """
         now, suspicion = self._state.now, self._suspicion
         suspicion.acted = False
         if now >= self._heartbeats.next_due:
@@ -76,7 +79,7 @@ class FailureDetector:
         if now >= suspicion.next_due and suspicion.tick():
             self.reassignment_due = True
         self._round_robin_probe.tick()
-        return not suspicion.acted
+        return ANY if suspicion.acted else HEARTBEAT
 
     def _send_heartbeats(self) -> None:
         """Send our heartbeats, and with them whatever is done once a period: it needs no wakeup of its own."""

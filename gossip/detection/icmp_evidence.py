@@ -26,6 +26,7 @@ import math
 from rumormill.gossip.detection.failure_detector import FailureDetector
 from rumormill.gossip.detection.partition_guard import PartitionGuard
 from rumormill.gossip.detection.probes import Probes
+from rumormill.gossip.part import Part
 from rumormill.gossip.security.seal import DecryptError
 from rumormill.gossip.state import NodeState
 from rumormill.membership.member_state import MemberState
@@ -56,7 +57,7 @@ class RefusalCheck:
         """The outstanding ping."""
 
 
-class IcmpEvidence:
+class IcmpEvidence(Part):
     """Receives refusals, checks them with pings, and counts misses."""
 
     __slots__ = (

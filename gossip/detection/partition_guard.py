@@ -31,6 +31,7 @@ from bisect import bisect_right
 from typing import assert_never
 
 from rumormill.gossip.detection.mute_detector import MuteDetector
+from rumormill.gossip.part import Part
 from rumormill.gossip.state import NodeState
 from rumormill.membership.record import Liveness, MemberId
 from rumormill.membership.view import Connectivity
@@ -42,7 +43,7 @@ DEFER_PERIODS = 3
 SILENCE_PERIODS = 3
 
 
-class PartitionGuard:
+class PartitionGuard(Part):
     """Decides whether we may judge others, and which evictions wait. Times in seconds."""
 
     __slots__ = (
@@ -81,6 +82,11 @@ class PartitionGuard:
             return state.now + state.settings.period
         silent = state.last_heard_anyone + self._silence_limit if len(state.table.present_ids) > 2 else math.inf
         return min(silent, self.mute_detector.deadline, *self._deferred.values())
+
+    @property
+    def lazy_deadline(self) -> float:
+        """While isolated, at each heartbeat."""
+        return -math.inf if self._state.isolated else math.inf
 
     # --- what we may do
 
@@ -187,7 +193,7 @@ class PartitionGuard:
         """A suspicion of our own was withdrawn, but the member has not been heard."""
         self._missing_since[member_id] = missing_since
 
-    def reset(self) -> None:
+    def restart(self) -> None:
         """We were paused or cut off: forget losses and deferred evictions."""
         self._deferred.clear()
         self._recent_losses.clear()
@@ -197,7 +203,15 @@ class PartitionGuard:
 
     def tick(self) -> None:
         """Notice that isolation begins, ends, or changes its kind."""
-        match self._state.connectivity:
+        before = self._state.connectivity
+        if self.may_evict_alone:
+            self._state.effects.monitoring_outdated()
+        self._tick_as(before)
+        if self._state.connectivity is not before:
+            self._state.effects.connectivity_changed()
+
+    def _tick_as(self, connectivity: Connectivity) -> None:
+        match connectivity:
             case Connectivity.CONNECTED:
                 self._tick_connected()
             case Connectivity.ISOLATED:
@@ -326,5 +340,5 @@ class PartitionGuard:
     def _end_isolation(self, reason: str) -> None:
         state = self._state
         state.connectivity, self._isolated_from = Connectivity.CONNECTED, ()
-        self.reset()
+        self.restart()
         state.record_event("rejoined", state.me.name, f"{state.me.name} is no longer isolated: {reason}")

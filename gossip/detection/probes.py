@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable
 
 from rumormill.gossip.dissemination.broadcast import Broadcast
+from rumormill.gossip.part import Part
 from rumormill.gossip.state import MAX_MESSAGE_BYTES, NodeState
 from rumormill.gossip.wire import MAX_DATAGRAM, Ack, IndirectAck, Ping, PingRequest, encode_message
 from rumormill.membership.member_state import MemberState
@@ -34,7 +35,7 @@ RTT_RECHECK_FIRST, RTT_RECHECK_MAX = 1.0, 16.0
 NEVER_DUE = (math.inf, 0.0)
 
 
-class Probes:
+class Probes(Part):
     """Our outstanding pings, the pings we relay for others, and the round-trip times measured."""
 
     __slots__ = (

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from rumormill.gossip.part import Part
 from rumormill.gossip.state import NodeState
 from rumormill.membership.record import Liveness, MemberId, Signature
 
@@ -36,7 +37,7 @@ class Vote:
     signature: Signature
 
 
-class VoteBook:
+class VoteBook(Part):
     """All votes that one member holds, including its own."""
 
     def __init__(self, state: NodeState) -> None:
@@ -83,6 +84,9 @@ class VoteBook:
     def clear(self, subject: MemberId) -> None:
         """Forget all votes against a subject: it refuted, or is gone."""
         self._votes.pop(subject, None)
+
+    def restart(self) -> None:
+        self.clear_all()
 
     def clear_all(self) -> None:
         """Forget all votes: we were paused or cut off."""

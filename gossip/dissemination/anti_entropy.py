@@ -26,6 +26,7 @@ from itertools import islice
 
 from rumormill.gossip.detection.probes import Probes
 from rumormill.gossip.dissemination.broadcast import Broadcast, batches
+from rumormill.gossip.part import Part
 from rumormill.gossip.state import MAX_MESSAGE_BYTES, NodeState
 from rumormill.gossip.wire import SyncBusy, SyncDigest, SyncEntry, SyncOffer, SyncRequest, encode_message
 from rumormill.membership.member_state import MemberState
@@ -86,7 +87,7 @@ class SyncSession:
         self.again = 0.0
 
 
-class AntiEntropy:
+class AntiEntropy(Part):
     """Starts, runs and answers syncs."""
 
     __slots__ = (

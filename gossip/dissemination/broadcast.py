@@ -20,6 +20,7 @@ from bisect import bisect_left
 from rumormill.gossip.detection.votes import VoteBook
 from rumormill.gossip.dissemination.piggyback import PiggybackQueue
 from rumormill.gossip.dissemination.update_encoder import UpdateEncoder
+from rumormill.gossip.part import Part
 from rumormill.gossip.state import MAX_MESSAGE_BYTES, NodeState
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.record import Liveness, MemberId
@@ -34,7 +35,7 @@ MAX_BATCH = 64
 """Messages in one datagram of a push."""
 
 
-class Broadcast:
+class Broadcast(Part):
     """Queues updates and pushes them."""
 
     __slots__ = ("_next_burst", "_next_wide", "_queued_records", "_state", "encoder", "piggyback", "queued")
@@ -50,7 +51,9 @@ class Broadcast:
 
     @property
     def deadline(self) -> float:
-        """When the queue may be pushed."""
+        """When the queue may be pushed; infinite while it is empty."""
+        if not self.queued:
+            return math.inf
         return min(self._next_wide, self._next_burst) if any(self.queued.values()) else self._next_burst
 
     def announce(self, member_id: MemberId, *, wide: bool = False) -> None:
@@ -73,7 +76,7 @@ class Broadcast:
     def flush(self) -> None:
         """Push the queue, if a burst may leave now. Called once at the end of every step."""
         state = self._state
-        if not self.queued or state.now < self.deadline:
+        if state.now < self.deadline:
             return
         queued, self.queued, self._queued_records = self.queued, {}, 0
         self._next_burst = state.now + state.settings.burst

@@ -13,7 +13,7 @@ What holds is the last writer's word (membership/policy.py); this file decides w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -88,7 +88,7 @@ def _signed_text(cluster: str, encoded: bytes) -> bytes:
 
 
 class PolicyReplication:
-    """Writes, believes and remembers policies. ``gone`` says whether we have left, or had to stop."""
+    """Writes, believes and remembers policies."""
 
     def __init__(
         self,
@@ -98,8 +98,6 @@ class PolicyReplication:
         joining: JoinProtocol,
         sync: AntiEntropy,
         schema: PolicySchema,
-        *,
-        gone: Callable[[], bool],
     ) -> None:
         self._state = state
         self._broadcast = spread
@@ -107,7 +105,6 @@ class PolicyReplication:
         self._join = joining
         self._anti_entropy = sync
         self._schema = schema
-        self._gone = gone
         self.history: deque[PolicyRecord] = deque(maxlen=MAX_HISTORY)
         """What was learned, oldest first, each with its writer and its writer's wall clock."""
 
@@ -142,7 +139,7 @@ class PolicyReplication:
 
     def _unready(self) -> str | None:
         """Why we may write none; None when we may. What we wrote unknowing would lose to what the pool holds."""
-        if self._gone():
+        if self._state.gone:
             return "this sidecar has left the pool; ask another"
         if self._anti_entropy.completed or not (self._join.joined or self._join.has_seeds):
             return None

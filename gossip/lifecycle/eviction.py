@@ -13,13 +13,14 @@ from rumormill.gossip.detection.votes import Vote, VoteBook
 from rumormill.gossip.dissemination.broadcast import Broadcast
 from rumormill.gossip.lifecycle.death_claims import DeathClaims
 from rumormill.gossip.lifecycle.table_changes import TableChanges
+from rumormill.gossip.part import Part
 from rumormill.gossip.state import NodeState
 from rumormill.gossip.wire import SignedVote, Suspect, VoteMessage
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.record import Liveness, MemberId
 
 
-class Eviction:
+class Eviction(Part):
     """Suspects, votes and evicts."""
 
     __slots__ = ("_broadcast", "_changes", "_death_claims", "_partition_guard", "_state", "_votes")
@@ -142,7 +143,10 @@ class Eviction:
         self._changes.apply(row.with_liveness(Liveness.DEAD), why)
         return True
 
-    def evict_deferred(self) -> None:
+    def tick(self) -> None:
+        self._evict_deferred()
+
+    def _evict_deferred(self) -> None:
         """Evict members whose deaths were deferred because many came at once, and have waited long enough."""
         for member_id in self._partition_guard.due_evictions():
             row = self._state.table.get(member_id)

@@ -15,9 +15,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable
 
 from rumormill.gossip.dissemination.broadcast import Broadcast
+from rumormill.gossip.part import Part
 from rumormill.gossip.reporting.event_kinds import SERVED
 from rumormill.gossip.state import NodeState
 from rumormill.gossip.wire import MAX_ENDS, Challenge
@@ -53,15 +53,16 @@ def _wait(level: int, first: float) -> float:
     return min(first * FACTOR ** (level - 1), LONGEST) if level else 0.0
 
 
-class FlapDamping:
+class FlapDamping(Part):
     """Remembers ends of others, and keeps our own probation."""
 
-    __slots__ = ("_born", "_broadcast", "_ends", "_failures", "_on_rewrite", "_over_at", "_state", "deadline")
+    __slots__ = ("_born", "_broadcast", "_ends", "_failures", "_over_at", "_state", "deadline")
 
-    def __init__(self, state: NodeState, spread: Broadcast, on_rewrite: Callable[[], None]) -> None:
+    deadline: float
+
+    def __init__(self, state: NodeState, spread: Broadcast) -> None:
         self._state = state
         self._broadcast = spread
-        self._on_rewrite = on_rewrite
         self._born = state.now
         self._over_at = math.inf
         """When our probation ends; infinite when we are on none."""
@@ -131,7 +132,7 @@ class FlapDamping:
         state = self._state
         self.deadline = min(self._over_at, state.now + SAY_AGAIN) if self._over_at < math.inf else math.inf
         state.raise_incarnation()
-        self._on_rewrite()
+        state.effects.own_record_changed()
         self._broadcast.announce(state.me.member_id, wide=wide)
 
     # --- about others

@@ -24,6 +24,7 @@ import msgspec
 from rumormill.gossip.lifecycle.flap_damping import FlapDamping
 from rumormill.gossip.lifecycle.membership_updates import MembershipUpdates
 from rumormill.gossip.lifecycle.own_name import OwnName
+from rumormill.gossip.part import Part
 from rumormill.gossip.reporting.operator_warnings import address_text
 from rumormill.gossip.security.rate_limits import TokenBucket
 from rumormill.gossip.security.seal import OVERHEAD, UNKNOWN_RECEIVER
@@ -84,7 +85,7 @@ class Seed:
         asking: who is really there answers."""
 
 
-class JoinProtocol:
+class JoinProtocol(Part):
     """Asks our way in, and lets others in."""
 
     __slots__ = (
@@ -100,8 +101,11 @@ class JoinProtocol:
         "_whos",
         "deadline",
         "joined",
-        "next_try",
+        "lazy_deadline",
     )
+
+    deadline: float
+    lazy_deadline: float
 
     def __init__(self, state: NodeState, claims: MembershipUpdates, naming: OwnName, damping: FlapDamping) -> None:
         self._state = state
@@ -117,7 +121,7 @@ class JoinProtocol:
         self._whos = TokenBucket(WHO_PER_SECOND / 2, WHO_PER_SECOND)
         self.deadline = math.inf
         """When the next address is to be asked. Where a seed's member is present, there is no hurry to look again."""
-        self.next_try = math.inf
+        self.lazy_deadline = math.inf
         """When any address is, in a hurry or not."""
         self.joined = False
         """Whether we have come to hold somebody else's row."""
@@ -158,7 +162,7 @@ class JoinProtocol:
 
     def tick(self) -> None:
         state = self._state
-        if state.now < self.next_try:
+        if state.now < self.lazy_deadline:
             return
         for address, contact in list(self._contacts.items()):
             if contact.due > state.now:
@@ -192,7 +196,7 @@ class JoinProtocol:
 
     def _rearm(self) -> None:
         contacts = self._contacts.values()
-        self.next_try = min((contact.due for contact in contacts), default=math.inf)
+        self.lazy_deadline = min((contact.due for contact in contacts), default=math.inf)
         self.deadline = min((contact.due for contact in contacts if not contact.found), default=math.inf)
 
     def _is_present(self, member_id: MemberId) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from rumormill.gossip.dissemination.broadcast import Broadcast
+from rumormill.gossip.part import Part
 from rumormill.gossip.state import NodeState
 from rumormill.gossip.wire import Leave, encode_message
 from rumormill.membership.member_state import MemberState
@@ -18,7 +19,7 @@ LEAVE_REPEATS = 5
 """More than to others' news a departure is told to: who leaves has no more than that moment to repeat it."""
 
 
-class LeaveProtocol:
+class LeaveProtocol(Part):
     """Our leaving, and what we say as a life of ours ends."""
 
     __slots__ = ("_broadcast", "_departed", "_finish_at", "_goodbye", "_repeat_at", "_state")

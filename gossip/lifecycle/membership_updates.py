@@ -7,27 +7,27 @@ verdict and ask its sender for the row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+import math
+from collections.abc import Hashable, Iterable
 
 from rumormill.gossip.lifecycle.eviction import Eviction
 from rumormill.gossip.lifecycle.name_conflicts import NameConflicts
 from rumormill.gossip.lifecycle.refutation import Refutation
 from rumormill.gossip.lifecycle.table_changes import TableChanges
+from rumormill.gossip.part import Part
 from rumormill.gossip.state import NodeState
 from rumormill.gossip.wire import Dead, Leave, Suspect, Tombstone, VoteMessage
 from rumormill.membership.member_state import MemberState, member_state_of_record_untrusted, tombstone
 from rumormill.membership.record import InvalidRecord, Liveness, MemberId, Signature
 
 
-class MembershipUpdates:
+class MembershipUpdates(Part):
     """Decides what to believe of what peers say about members, and merges it."""
 
     __slots__ = (
         "_changes",
         "_eviction",
         "_name_conflicts",
-        "_on_clone",
-        "_on_rival",
         "_refutation",
         "_state",
     )
@@ -39,18 +39,12 @@ class MembershipUpdates:
         eviction: Eviction,
         refutation: Refutation,
         name_conflicts: NameConflicts,
-        on_clone: Callable[[], None],
-        on_rival: Callable[[MemberState, MemberState | None], bool],
     ) -> None:
-        """``on_clone``: another process has our keys, because this machine was copied or put back to an earlier state.
-        ``on_rival``: another life of our name is said to hold it; returns True if we give way."""
         self._state = state
         self._changes = changes
         self._eviction = eviction
         self._refutation = refutation
         self._name_conflicts = name_conflicts
-        self._on_clone = on_clone
-        self._on_rival = on_rival
 
     # --- records
 
@@ -83,8 +77,8 @@ class MembershipUpdates:
         elif not state.signatures.check_record(row, source, state.now):
             return None
         elif row.member_id == state.me.member_id:
-            self._on_clone()
-        elif rival and not self._on_rival(row, sender):
+            state.effects.instance_cloned()
+        elif rival and not state.effects.name_contested(row, sender):
             self._refutation.send_update(state.me, sender or row)
         elif not self._must_wait_for_name(row) and not self._changes.apply(row, quietly=quietly):
             self._handle_old_news(row, sender)
@@ -120,7 +114,16 @@ class MembershipUpdates:
         if held is not None:
             self._eviction.count_claim_as_vote(held)
 
-    def admit_claimants(self) -> None:
+    @property
+    def lazy_deadline(self) -> float:
+        """While there are claimants, at each heartbeat."""
+        return -math.inf if self._name_conflicts.claimants else math.inf
+
+    def tick(self) -> None:
+        if self._name_conflicts.claimants:
+            self._admit_claimants()
+
+    def _admit_claimants(self) -> None:
         """Give names to claimants whose holders have fallen silent, even where nobody may declare the holder dead."""
         for claimant in self._name_conflicts.take_unopposed():
             self._changes.apply(claimant)

@@ -15,11 +15,11 @@ settles when the other turns out to be dead. One liar, or a few that have just c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from rumormill.gossip.detection.probes import Probes
 from rumormill.gossip.dissemination.broadcast import Broadcast
 from rumormill.gossip.lifecycle.leave import LeaveProtocol
+from rumormill.gossip.part import Part
 from rumormill.gossip.state import NodeState
 from rumormill.gossip.wire import KnownInstance, NameInUse
 from rumormill.membership.member_state import MemberState
@@ -29,7 +29,7 @@ QUORUM_SECONDS = 5.0
 MAX_QUORUM = 33
 
 
-class OwnName:
+class OwnName(Part):
     """Our own name: which life of it we are, and whether it is ours."""
 
     __slots__ = (
@@ -38,11 +38,10 @@ class OwnName:
         "_introduced",
         "_jury",
         "_leave_protocol",
-        "_on_rewrite",
         "_predecessors",
         "_probes",
+        "_review_at",
         "_state",
-        "deadline",
     )
 
     def __init__(
@@ -51,13 +50,11 @@ class OwnName:
         spread: Broadcast,
         departure: LeaveProtocol,
         pings: Probes,
-        on_rewrite: Callable[[], None],
     ) -> None:
         self._state = state
         self._broadcast = spread
         self._leave_protocol = departure
         self._probes = pings
-        self._on_rewrite = on_rewrite
         self._jury: dict[MemberId, float] = {}
         """Whom we asked which life of our name they hold, and when."""
         self._against: dict[MemberId, float] = {}
@@ -65,7 +62,7 @@ class OwnName:
         self._predecessors: dict[MemberId, tuple[int, float]] = {}
         """Lives that had ended when we took their name: the incarnation in which they had, and until when a witness
         may not have heard of it."""
-        self.deadline = math.inf
+        self._review_at = math.inf
         """When we look again, while pending."""
         self._introduced = False
         """Whether our record was shown to somebody who asked for it: until then we may still choose our life."""
@@ -116,11 +113,16 @@ class OwnName:
         if rival is not None and rival.present and rival.instance != state.me.instance:
             self._warn(rival)
 
+    @property
+    def deadline(self) -> float:
+        """When to look at our name again; never once we leave."""
+        return math.inf if self._state.leaving else self._review_at
+
     def tick(self) -> None:
         """While pending, look again every three periods."""
         if self._state.now < self.deadline:
             return
-        self.deadline = self._state.now + 3 * self._state.settings.period
+        self._review_at = self._state.now + 3 * self._state.settings.period
         self.reconcile()
         if self._state.identity.pending and (holder := self._state.table.settled.get(self._state.me.name)):
             self._probes.ping(holder)  # if it lives, it tells us that the name is taken
@@ -228,15 +230,15 @@ class OwnName:
             return
         state.identity.generation = generation
         state.identity.pending = pending
-        self.deadline = state.now + 3 * state.settings.period if pending else math.inf
+        self._review_at = state.now + 3 * state.settings.period if pending else math.inf
         state.raise_incarnation()
         self._broadcast.announce(state.me.member_id, wide=True)
-        self._on_rewrite()
+        self._state.effects.own_record_changed()
 
     def _stop(self, holder: MemberState | None) -> None:
         """Give the name up, and say goodbye so that nobody has to miss us first."""
         state = self._state
-        self.deadline = math.inf
+        self._review_at = math.inf
         self._leave_protocol.announce_leave(also=holder)
         who = "by a live member" if holder is not None else "for good: its generations have run out"
         if holder is not None and holder.address is not None:

@@ -9,6 +9,7 @@ from rumormill.gossip.detection.probes import Probes
 from rumormill.gossip.detection.votes import VoteBook
 from rumormill.gossip.lifecycle.flap_damping import FlapDamping
 from rumormill.gossip.lifecycle.own_name import OwnName
+from rumormill.gossip.part import Part
 from rumormill.gossip.security.seal import RENEW_COUNTER
 from rumormill.gossip.state import NodeState
 from rumormill.membership.record import Liveness
@@ -17,10 +18,21 @@ SWEEP_INTERVAL = 10.0
 """Seconds between two looks at the tombstones."""
 
 
-class Reaper:
+class Reaper(Part):
     """Keeps the table tidy, and in touch with whom it lost."""
 
-    __slots__ = ("_flap_damping", "_next_look", "_next_retry", "_own_name", "_probes", "_state", "_votes", "deadline")
+    __slots__ = (
+        "_flap_damping",
+        "_next_look",
+        "_next_retry",
+        "_own_name",
+        "_probes",
+        "_state",
+        "_votes",
+        "lazy_deadline",
+    )
+
+    lazy_deadline: float
 
     def __init__(self, state: NodeState, votes: VoteBook, pings: Probes, naming: OwnName, damping: FlapDamping) -> None:
         self._state = state
@@ -35,7 +47,7 @@ class Reaper:
         state = self._state
         self._next_look = state.now + SWEEP_INTERVAL
         self._next_retry = state.now + state.settings.dead_retry
-        self.deadline = min(self._next_look, self._next_retry)
+        self.lazy_deadline = min(self._next_look, self._next_retry)
 
     def tick(self) -> None:
         now = self._state.now
@@ -43,7 +55,7 @@ class Reaper:
             self._retry_dead()
         if now >= self._next_look:
             self._look()
-        self.deadline = min(self._next_look, self._next_retry)
+        self.lazy_deadline = min(self._next_look, self._next_retry)
 
     def _retry_dead(self) -> None:
         state = self._state

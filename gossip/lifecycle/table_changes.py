@@ -6,8 +6,6 @@ rule itself is :func:`rumormill.membership.merge`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from rumormill.gossip.detection.partition_guard import PartitionGuard
 from rumormill.gossip.detection.votes import VoteBook
 from rumormill.gossip.dissemination.broadcast import Broadcast
@@ -29,7 +27,6 @@ class TableChanges:
         "_broadcast",
         "_death_claims",
         "_name_conflicts",
-        "_on_change",
         "_partition_guard",
         "_state",
         "_votes",
@@ -43,7 +40,6 @@ class TableChanges:
         partition_guard: PartitionGuard,
         name_conflicts: NameConflicts,
         death_claims: DeathClaims,
-        on_change: Callable[[MemberChange], None],
     ) -> None:
         self._state = state
         self._votes = votes
@@ -51,7 +47,6 @@ class TableChanges:
         self._partition_guard = partition_guard
         self._name_conflicts = name_conflicts
         self._death_claims = death_claims
-        self._on_change = on_change
 
     def apply(self, row: MemberState, why: str = "", *, quietly: bool = False) -> bool:
         """Merge a row and carry out what follows; False if nothing changed. ``quietly`` does not broadcast it.
@@ -87,7 +82,7 @@ class TableChanges:
             if not quietly:
                 self._broadcast_change(change, after)
             self._emit_events(change, after, why)
-        self._on_change(change)
+        state.effects.table_changed(change)
         if after is not None and not after.present and not after.pending:
             claimant = self._name_conflicts.take_claimant_after(after)
             if claimant is not None:

@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rumormill.gossip.dissemination.broadcast import Broadcast
+from rumormill.gossip.part import Part
 from rumormill.gossip.reporting.operator_warnings import TELL_EVERY, address_text
 from rumormill.gossip.security.keyring import MAX_KEYS, KeyRing, key_id_of, key_name_of, ring_digest
 from rumormill.gossip.security.seal import HEADER
@@ -74,7 +75,7 @@ class KeyAudit:
         return not self.unanswered and not self.behind
 
 
-class KeyRotation:
+class KeyRotation(Part):
     """Our ring, what others hold, and how the two come together."""
 
     __slots__ = (
@@ -92,10 +93,12 @@ class KeyRotation:
         "_state",
         "_unopened_first",
         "_unopened_last",
-        "deadline",
+        "lazy_deadline",
         "ring",
         "version",
     )
+
+    lazy_deadline: float
 
     def __init__(self, state: NodeState, spread: Broadcast, ring: KeyRing | None, version: int) -> None:
         self._state = state
@@ -109,7 +112,7 @@ class KeyRotation:
         self._asked: dict[MemberId, float] = {}
         self._audit_until = NEVER
         self._next_ask = math.inf
-        self.deadline = math.inf
+        self.lazy_deadline = math.inf
         self._notices = float(NOTICES_PER_SECOND)
         self._notices_at = state.now
         self._unopened_first = self._unopened_last = NEVER
@@ -120,11 +123,11 @@ class KeyRotation:
         self._rearm()
 
     def _rearm(self) -> None:
-        self.deadline = min(self._next_compare, self._next_ask, *self._lingering.values())
+        self.lazy_deadline = min(self._next_compare, self._next_ask, *self._lingering.values())
 
     def tick(self) -> None:
         state = self._state
-        if state.now < self.deadline:
+        if state.now < self.lazy_deadline:
             return
         if any(until <= state.now for until in self._lingering.values()):
             self._lingering = {key: until for key, until in self._lingering.items() if until > state.now}

@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
     },
 }
 """By room: the sub-rooms and top modules that each of its sub-rooms and top modules may import."""
-COMPOSED = {"gossip": ("node", "dispatch"), "discovery": ("server",)}
+COMPOSED = {"gossip": ("node", "dispatch", "coordinator", "inspection", "parts"), "discovery": ("server",)}
 """Modules that put a room's parts together. No part may know them."""
 
 

@@ -130,7 +130,7 @@ def test_a_member_given_up_wrongly_has_not_flapped() -> None:
         world.run(3.0)
         world.thaw("n3")
         world.run(3.0)
-    assert node(world, "n0")._flap_damping.death_ages("n3") == []
+    assert node(world, "n0")._parts.flap_damping.death_ages("n3") == []
     assert readiness(world, "n3") is Readiness.PASSING
 
 
@@ -143,7 +143,7 @@ def test_who_says_goodbye_may_restart_as_often_as_it_likes() -> None:
         assert world.run_until(lambda: readiness(world, "n3") is Readiness.PASSING, within=1.0) is not None
         world.run(11.0)
     assert world.history.of("probation") == []
-    assert node(world, "n0")._flap_damping.death_ages("n3") == []
+    assert node(world, "n0")._parts.flap_damping.death_ages("n3") == []
 
 
 def say(world: World, key: str, state: Readiness) -> None:
@@ -188,7 +188,7 @@ def test_a_goodbye_that_is_heard_after_the_eviction_is_no_flap() -> None:
     world.run(5.0)
     world.heal()
     assert world.run_until(lambda: world.holds("n0", "n3") is Liveness.LEFT, within=10.0) is not None
-    assert node(world, "n0")._flap_damping.death_ages("n3") == []
+    assert node(world, "n0")._parts.flap_damping.death_ages("n3") == []
 
 
 def left_of(world: World, observer: str, subject: str) -> float | None:
@@ -251,7 +251,7 @@ def test_whose_probation_ends_while_it_says_goodbye_has_left_all_the_same(before
     for _ in range(2):
         world.restart("n3")
         world.run(2.0)
-    world.run(node(world, "n3")._flap_damping.deadline - world.hosts["n3"].local_time() - before)
+    world.run(node(world, "n3")._parts.flap_damping.deadline - world.hosts["n3"].local_time() - before)
     assert readiness(world, "n3") is None
     world.leave("n3")
     world.run(3.0)

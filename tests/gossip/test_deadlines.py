@@ -14,7 +14,7 @@ def holds_its_earliest_deadline(host: SimulatedHost) -> None:
     node = host.node
     assert isinstance(node, Node)
     if not node._dispatch.waiting:
-        assert node.deadline == min(node._failure_detector.deadline, node._next_of_others())
+        assert node.deadline == min(part.deadline for part in node._in_order)
 
 
 def watch_all(world: World) -> None:

@@ -144,7 +144,7 @@ def test_a_false_accuser_can_make_us_ping_but_not_isolate_us() -> None:
     world = checked_pool(5)
     member, accuser = node(world, "n1"), node(world, "n2")
     member._state.raise_incarnation()
-    mute_detector: MuteDetector = member._partition_guard.mute_detector
+    mute_detector: MuteDetector = member._parts.partition_guard.mute_detector
     row = member.table.get(accuser._state.me.member_id)
     assert row is not None
     for _ in range(100):

@@ -189,8 +189,8 @@ def test_newcomers_do_not_crowd_out_the_votes_that_a_death_carries(
     now = teller._state.now
     for age, name in enumerate([*crowd, "n2", "n3"]):
         vote = Vote(row_of(world, "n0", name).member_id, victim.incarnation, now - age / 100, 1, bytes(64))
-        teller._votes.add(victim.member_id, vote)
-    told = decode_untrusted(assemble(payload_prefix(1, 1), [teller._broadcast.encoder.dead(victim)])).messages[0]
+        teller._parts.votes.add(victim.member_id, vote)
+    told = decode_untrusted(assemble(payload_prefix(1, 1), [teller._parts.broadcast.encoder.dead(victim)])).messages[0]
     assert isinstance(told, Dead)
     voters = {vote.voter for vote in told.votes}
     established = {row_of(world, "n0", name).member_id for name in ("n2", "n3")}
@@ -212,7 +212,7 @@ def test_nobody_keeps_a_dead_member_alive(breaks: Break, monkeypatch: pytest.Mon
     world = with_mallory()
     breaks(monkeypatch)
     victim = row_of(world, "mallory", "n1")
-    record = node(world, "mallory")._broadcast.encoder.alive(victim)
+    record = node(world, "mallory")._parts.broadcast.encoder.alive(victim)
     world.crash("n1")
     for _ in range(60):
         say(world, "mallory", IndirectAck(victim.member_id, 0), record)

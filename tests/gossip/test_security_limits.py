@@ -70,7 +70,7 @@ def test_ten_thousand_senders_that_do_not_exist_leave_nothing_behind() -> None:
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert size < 5_000_000, "ten thousand senders, two datagrams each"
-    assert len(victim._dispatch._joins) <= MAX_SOURCES
+    assert len(victim._dispatch._join_limit) <= MAX_SOURCES
     assert len(victim._state.seal.peers) <= 3
     assert [sorted(row.name for row in node(world, key).table) for key in world.running()] == before
     assert world.history.of("suspected") == []
@@ -273,7 +273,7 @@ def test_a_flood_of_pings_from_a_member_is_answered_at_its_rate() -> None:
     row = mallory.table.settled["n0"]
     now, sent = world.hosts["n0"].local_time(), 0
     for _ in range(2000):
-        mallory._probes.ping(row)
+        mallory._parts.probes.ping(row)
         for to, data in mallory.datagrams_to_send():
             if to == row.address:
                 sent += len(answers(victim, data, world.hosts["mallory"].address, now))

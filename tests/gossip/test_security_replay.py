@@ -219,7 +219,7 @@ def test_our_own_joins_sent_back_hide_no_seed(all_of_them: bool) -> None:
             world.inject(data, "late", seed)
             world.inject(data, "late", ("198.51.100.1", 1000 + number))
         world.command("late", lambda late, now: late.set_seeds([seed]))
-    joining = node(world, "late")._join
+    joining = node(world, "late")._parts.join
     assert len(joining._contacts) == 1
     world.heal()
     assert world.run_until(world.one_view, within=3.0) is not None
@@ -228,7 +228,7 @@ def test_our_own_joins_sent_back_hide_no_seed(all_of_them: bool) -> None:
 def test_a_seed_that_is_ourselves_is_nobody_to_wait_for() -> None:
     world = World(seed=3)
     world.start(1)
-    joining = node(world, "n0")._join
+    joining = node(world, "n0")._parts.join
     elsewhere = ("198.51.100.7", 7946)
     recorder = Recorder(world)
     world.command("n0", lambda n0, now: n0.set_seeds([elsewhere]))

@@ -35,7 +35,7 @@ def test_from_anywhere_all_are_reached_in_logarithmically_many_steps(
 def test_where_all_hold_the_same_everybody_is_told_by_as_many_as_it_tells() -> None:
     """But for those who would tell themselves, and tell somebody by lot instead."""
     world = pool(40, seed=1)
-    told = Counter(row.name for key in world.hosts for row in node(world, key)._broadcast.push_targets(5))
+    told = Counter(row.name for key in world.hosts for row in node(world, key)._parts.broadcast.push_targets(5))
     assert sum(told.values()) == 40 * 5
     assert min(told.values()) >= 4
 
@@ -45,7 +45,7 @@ def test_nobody_passes_news_on_to_itself_to_a_suspect_or_twice_to_the_same() -> 
     world.crash("n3", "n7")
     world.run(0.52)
     for key in world.running():
-        spread, suspects = node(world, key)._broadcast, node(world, key).table.suspects
+        spread, suspects = node(world, key)._parts.broadcast, node(world, key).table.suspects
         names = [row.name for row in spread.push_targets(6)]
         assert len(set(names)) == 6
         assert key not in names
@@ -56,12 +56,12 @@ def test_in_the_smallest_pools_everybody_is_told() -> None:
     for size in (1, 2, 3, 5):
         world = pool(size, seed=3)
         for key in world.hosts:
-            spread = node(world, key)._broadcast
+            spread = node(world, key)._parts.broadcast
             assert {row.name for row in spread.push_targets(spread.wide_fanout())} == set(world.hosts) - {key}
 
 
 def test_the_piggyback_queue_sends_the_least_sent_and_newest_first() -> None:
-    spread = node(pool(40, seed=4), "n0")._broadcast
+    spread = node(pool(40, seed=4), "n0")._parts.broadcast
     order = spread._state.table.present_ids
     queue = spread.piggyback
     queue.add(order)

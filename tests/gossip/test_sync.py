@@ -20,8 +20,8 @@ def test_a_newcomer_to_a_busy_pool_compares_as_soon_as_somebody_has_time(seed: i
             say(world, key, SyncDigest(node(world, key).table.buckets()))
         world.run(0.1)
     newcomer = node(world, "late")
-    assert not newcomer._anti_entropy.completed, "nobody had time"
-    assert world.run_until(lambda: newcomer._anti_entropy.completed, within=1.0) is not None
+    assert not newcomer._parts.anti_entropy.completed, "nobody had time"
+    assert world.run_until(lambda: newcomer._parts.anti_entropy.completed, within=1.0) is not None
     assert world.one_view()
 
 

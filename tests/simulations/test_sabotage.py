@@ -41,6 +41,7 @@ from sample_stories import (
 from rumormill.discovery import view
 from rumormill.discovery.view import RoutingView, ServiceView
 from rumormill.gossip import Node, ProtocolSettings
+from rumormill.gossip.coordinator import Coordinator
 from rumormill.gossip.detection.icmp_evidence import IcmpEvidence
 from rumormill.gossip.detection.partition_guard import PartitionGuard
 from rumormill.gossip.detection.votes import Vote, VoteBook
@@ -159,13 +160,13 @@ def withdraw_anything(self: MemberTable, member_id: bytes) -> MemberChange | Non
 
 def withdraw_from_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemberTable, "withdraw_suspicion", withdraw_anything)
-    reunited = Node._reunited
+    reunited = Coordinator.connectivity_restored
 
-    def too_much(self: Node) -> None:
-        self._partition_guard.local_suspicions.update(dict.fromkeys(self._state.table.tombstones))
+    def too_much(self: Coordinator) -> None:
+        self._parts.partition_guard.local_suspicions.update(dict.fromkeys(self._state.table.tombstones))
         reunited(self)
 
-    monkeypatch.setattr(Node, "_reunited", too_much)
+    monkeypatch.setattr(Coordinator, "connectivity_restored", too_much)
 
 
 def forget_oneself(self: Reaper) -> None:
@@ -191,7 +192,7 @@ def fall_silent(self: NodeState, address: Address, datagram: bytes) -> None:
 
 def leave_silently(self: Node, now: float) -> None:
     self._state.leaving = True
-    self._leave_protocol._finish_at = now
+    self._parts.leave_protocol._finish_at = now
 
 
 leave = Node.leave
@@ -202,7 +203,7 @@ def think_better_of_it(self: Node, now: float) -> None:
     leave(self, now)
     self._state.leaving = False
     self._state.raise_incarnation()
-    self._broadcast.announce(self._state.me.member_id, wide=True)
+    self._parts.broadcast.announce(self._state.me.member_id, wide=True)
     self._end_step()
 
 
@@ -253,7 +254,7 @@ def any_label(self: Seal, data: bytes) -> tuple[bytes, bytes]:
 
 def read_any_label(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is looked at twice, and signatures are bound to it as well."""
-    monkeypatch.setattr(DatagramDispatch, "ignores", lambda *_: False)
+    monkeypatch.setattr(DatagramDispatch, "drops_early", lambda *_: False)
     monkeypatch.setattr(Seal, "claimed_ids", any_label)
     monkeypatch.setattr(signature_verifier, "verify_record", lambda *_: True)
 

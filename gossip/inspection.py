@@ -1,0 +1,66 @@
+"""A read-only look inside a node, for the simulator's invariants, the bench and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rumormill.gossip.detection.votes import Vote
+from rumormill.gossip.parts import Parts
+from rumormill.gossip.state import NodeState
+from rumormill.membership.member_state import MemberState
+from rumormill.membership.record import MemberId
+from rumormill.membership.table import MemberTable
+
+
+class NodeInspection:
+    """The present state of one node. It changes with the node; nothing here changes the node."""
+
+    __slots__ = ("_parts", "_state")
+
+    def __init__(self, state: NodeState, parts: Parts) -> None:
+        self._state = state
+        self._parts = parts
+
+    @property
+    def me(self) -> MemberState:
+        """The node's own row."""
+        return self._state.me
+
+    @property
+    def cluster(self) -> str:
+        return self._state.cluster
+
+    @property
+    def now(self) -> float:
+        """Seconds on the node's clock."""
+        return self._state.now
+
+    @property
+    def table(self) -> MemberTable:
+        """All rows held, to be read only."""
+        return self._state.table
+
+    @property
+    def seal_label(self) -> bytes:
+        """The hash of the cluster label that every datagram carries."""
+        return self._state.seal.label
+
+    @property
+    def may_evict_alone(self) -> bool:
+        """Whether it has been isolated for so long that its own vote suffices."""
+        return self._parts.partition_guard.may_evict_alone
+
+    def can_open(self, member_id: MemberId) -> bool:
+        """Whether it can open what this member seals."""
+        if member_id in self._state.seal.peers:
+            return True
+        row = self._state.table.get(member_id)
+        return row is not None and row.record is not None
+
+    def dead_since(self, member_id: MemberId) -> float:
+        """When the member died or left, as known here; now if it did neither."""
+        return self._state.dead_since.get(member_id, self._state.now)
+
+    def votes_on(self, member_id: MemberId) -> Iterable[Vote]:
+        """All votes held on a member, valid or not."""
+        return self._parts.votes.all_votes(member_id)
