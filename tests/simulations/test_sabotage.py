@@ -316,9 +316,9 @@ SABOTAGES = [
     ),
     Sabotage("born", "read any label", read_any_label, stranger, open_pool),
     Sabotage("own-row", "believe what is said of oneself", patch(Refutation, "refute", condemn_oneself), freeze),
-    Sabotage("digest-stands", "let suspicion move the digest", patch(MemberTable, "_count", count_liveness), crash),
-    Sabotage("bookkeeping", "leave suspects out of sums", patch(MemberTable, "_count", miscount), long_absence),
-    Sabotage("bookkeeping", "leave one out of the digest", patch(MemberTable, "_count", leave_one_out), crash),
+    Sabotage("digest-stands", "let suspicion move the digest", patch(MemberTable, "_toggle", count_liveness), crash),
+    Sabotage("bookkeeping", "leave suspects out of sums", patch(MemberTable, "_toggle", miscount), long_absence),
+    Sabotage("bookkeeping", "leave one out of the digest", patch(MemberTable, "_toggle", leave_one_out), crash),
     Sabotage("bookkeeping", "keep members by arrival", patch(table, "bisect_left", by_arrival), crash),
     Sabotage(
         "bookkeeping",
