@@ -11,6 +11,8 @@ Each of its ideas has a file:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rumormill.gossip.detection.heartbeats import Heartbeats
 from rumormill.gossip.detection.local_health import LocalHealth
 from rumormill.gossip.detection.partition_guard import PartitionGuard
@@ -48,13 +50,10 @@ class FailureDetector(Part):
         self._local_health = LocalHealth(state, partition_guard, probes)
         self._suspicion = Suspicion(state, votes, eviction, partition_guard, probes, self._local_health)
         self._round_robin_probe = RoundRobinProbe(state, eviction, partition_guard, probes, self._suspicion)
+        self.monitored: Mapping[MemberId, MonitorState] = self._suspicion.monitored
+        """What we keep of each member that we monitor."""
         self.reassignment_due = True
         """Whether the table has changed since subjects and monitors were last computed."""
-
-    @property
-    def monitored(self) -> dict[MemberId, MonitorState]:
-        """What we keep of each member that we monitor."""
-        return self._suspicion.monitored
 
     @property
     def deadline(self) -> float:
@@ -84,7 +83,7 @@ class FailureDetector(Part):
     def _send_heartbeats(self) -> None:
         """Send our heartbeats, and with them whatever is done once a period: it needs no wakeup of its own."""
         self._heartbeats.send(inbound_cut=self._partition_guard.inbound_cut)
-        self._probes.remeasure_rtt(self._suspicion.monitored)
+        self._probes.remeasure_rtt(self.monitored)
         self._suspicion.ping_unaware()
         if self._state.voter_eligibility.poll_changed():
             self.reassignment_due = True
@@ -119,14 +118,15 @@ class FailureDetector(Part):
     def on_heartbeat(self, sender: MemberState, heartbeat: Heartbeat) -> bool:
         """A heartbeat came. True if it is a sign of life, False if it is too old to be one."""
         self._heartbeats.synchronize(sender)
+        deaf_members, local_health = self._probes.deaf_members, self._local_health
         if heartbeat.flags & DEAF:
-            self._probes.deaf_members[sender.member_id] = None
-        elif self._probes.deaf_members:
-            self._probes.deaf_members.pop(sender.member_id, None)
+            deaf_members[sender.member_id] = None
+        elif deaf_members:
+            deaf_members.pop(sender.member_id, None)
         now, at = self._state.now, self._state.arrived
-        if at < now or self._local_health.queue_delay:
-            self._local_health.note_queue_delay(now - at)
-        monitor = self._suspicion.monitored.get(sender.member_id)
+        if at < now or local_health.queue_delay:
+            local_health.note_queue_delay(now - at)
+        monitor = self.monitored.get(sender.member_id)
         if monitor is not None:
             at -= monitor.jitter.measure(heartbeat.sent, at)
         if now - at > STALE_PERIODS * self._period:
@@ -161,11 +161,9 @@ class FailureDetector(Part):
 
     def is_monitor_or_subject(self, member_id: MemberId) -> bool:
         """Whether we monitor a member, or it monitors us. If its kernel refuses, we are among the first to know."""
-        return member_id in self._suspicion.monitored or any(
-            row.member_id == member_id for row in self._heartbeats.monitors
-        )
+        return member_id in self.monitored or any(row.member_id == member_id for row in self._heartbeats.monitors)
 
     def ping_if_monitored(self, row: MemberState) -> None:
         """Something casts doubt on a member: ping it now if we monitor it."""
-        if row.member_id in self._suspicion.monitored:
+        if row.member_id in self.monitored:
             self._probes.ping(row)
