@@ -184,7 +184,7 @@ def _sample(answer: PrometheusAnswer, gate: RolloutGate) -> float:
     return figure
 
 
-class ReleaseFigures(msgspec.Struct):
+class ReleaseEntry(msgspec.Struct):
     """One release in the client's figures."""
 
     requests: int = 0
@@ -202,7 +202,7 @@ class ClientFigures(msgspec.Struct):
     at: float | None = None
     """When they were written, seconds since 1970."""
     window: float = 60.0
-    releases: dict[str, ReleaseFigures] = {}
+    releases: dict[str, ReleaseEntry] = {}
 
 
 class OwnFigures:

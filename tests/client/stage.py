@@ -1,4 +1,4 @@
-"""A stage for clients: real HTTP workers and real discovery endpoints on loopback, which do as the test says.
+"""A stage for clients: real HTTP workers and real discovery endpoints on loopback, which the test controls.
 
 Everything lives in one trio nursery. `stage()` is for tests on trio; `stage_in_thread()` runs the same in a thread of
 its own, for tests on asyncio and on threads.
@@ -56,7 +56,7 @@ def member(name: str, url: str, **changes: Any) -> Member:
 
 @dataclass
 class Seen:
-    """A request as a worker got it."""
+    """A request as a worker received it."""
 
     method: str
     target: str
@@ -65,7 +65,7 @@ class Seen:
 
 
 class Exchange:
-    """One request at a worker, to be answered, half answered, or not at all."""
+    """One request at a worker. The test answers it, in whole or in part, or not at all."""
 
     def __init__(self, worker: Worker, stream: trio.SocketStream, machine: h11.Connection, seen: Seen) -> None:
         self.worker = worker
@@ -82,7 +82,7 @@ class Exchange:
         await self.end()
 
     async def begin(self, content_type: str, length: int | None = None, *, status: int = 200, **headers: str) -> None:
-        """The head of an answer; chunked where no length is given. In names of headers, _ stands for -."""
+        """Send the head of an answer, chunked if no length is given. In header names, _ stands for -."""
         size = ("Transfer-Encoding", "chunked") if length is None else ("Content-Length", str(length))
         more = [(name.replace("_", "-"), value) for name, value in headers.items()]
         await self._send(h11.Response(status_code=status, headers=[("Content-Type", content_type), size, *more]))
@@ -99,7 +99,7 @@ class Exchange:
         await trio.aclose_forcefully(self._stream)
 
     async def hang(self) -> None:
-        """Say nothing more, until the other side hangs up."""
+        """Send nothing more until the caller closes the connection."""
         while await self._stream.receive_some(65536):
             pass
         self.worker.hung_up.set()
@@ -135,7 +135,7 @@ async def die(exchange: Exchange) -> None:
 
 @dataclass
 class Worker:
-    """An HTTP server that tells which requests it got."""
+    """An HTTP server that records its requests."""
 
     name: str
     port: int = 0
@@ -144,7 +144,7 @@ class Worker:
     arrived: trio.Event = field(default_factory=trio.Event)
     """Set by the first request."""
     hung_up: trio.Event = field(default_factory=trio.Event)
-    """Set when a caller leaves a request that hangs."""
+    """Set when a caller drops a request that hangs."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     @property
@@ -193,7 +193,7 @@ class Worker:
 
 
 class Silent:
-    """Holds a pool; of its commands a client asks for none."""
+    """Holds a view of the pool. A client uses none of its commands."""
 
     def __init__(self) -> None:
         self.pool = PoolView("prod", "w0", connectivity=Connectivity.CONNECTED, members=())
@@ -206,7 +206,7 @@ class Silent:
 
 
 class Sidecar:
-    """A discovery endpoint that says what the test publishes."""
+    """A discovery endpoint that serves what the test publishes."""
 
     def __init__(self, process: str, token: str | None) -> None:
         self.process = process
@@ -252,7 +252,7 @@ class Stage:
         self.members: dict[str, Member] = {}
         self.policies: tuple[PolicyRecord, ...] = ()
         self.gossip: dict[str, socket.socket] = {}
-        """The UDP ports of the workers' own sidecars, where nobody reads: as if they were frozen."""
+        """The UDP ports of the workers' sidecars. Nothing reads there, as if the sidecars were frozen."""
 
     @property
     def urls(self) -> list[str]:
@@ -275,21 +275,21 @@ class Stage:
         return sidecar
 
     def change(self, name: str, **changes: Any) -> None:
-        """Every sidecar learns that a member is different now."""
+        """Publish a changed member to every sidecar."""
         self.members[name] = replace(self.members[name], **changes)
         self.publish()
 
     def evict(self, name: str) -> None:
-        """Every sidecar learns that a member is dead. Its own sidecar's port refuses nothing: it may be frozen."""
+        """Every sidecar learns that a member is dead. Its sidecar's port refuses nothing, as if frozen."""
         self.change(name, liveness=Liveness.DEAD)
 
     def kill_sidecar(self, name: str) -> None:
-        """The sidecar beside this worker ends, its kernel refuses for it, and everybody evicts the member."""
+        """The sidecar beside this worker ends, its kernel refuses datagrams, and all others evict the member."""
         self.gossip[name].close()
         self.evict(name)
 
     def publish(self, *sidecars: Sidecar, members: list[Member] | None = None, isolated: bool = False) -> None:
-        """These sidecars (all, if none are named) now hold these members (the stage's, if none are given), and the
+        """Give these sidecars (by default all) these members (by default the stage's), and the
         stage's policies."""
         rows = sorted(self.members.values() if members is None else members, key=lambda one: one.name)
         for sidecar in sidecars or self.sidecars:
@@ -302,7 +302,7 @@ class Stage:
 
 
 async def until_true(condition: Callable[[], bool]) -> None:
-    """Return when something another task or thread brings about has come about."""
+    """Return when another task or thread has made the condition true."""
     while not condition():
         await trio.testing.wait_all_tasks_blocked(0.001)
 
@@ -311,7 +311,7 @@ async def until_true(condition: Callable[[], bool]) -> None:
 async def stage(
     workers: int = 3, sidecars: int = 1, token: str | None = None, *, limit: float = LIVENESS_LIMIT
 ) -> AsyncIterator[Stage]:
-    """The stage set; everything on it is gone when the block ends, which must be within `limit` seconds."""
+    """Workers and sidecars, running until the block ends, which must be within `limit` seconds."""
     with trio.fail_after(limit):
         async with trio.open_nursery() as nursery:
             scene = Stage(nursery, token)
@@ -326,7 +326,7 @@ async def stage(
 
 
 class StageInThread:
-    """The stage as another thread uses it."""
+    """The stage, for use by another thread."""
 
     def __init__(self, portal: Any, scene: Stage) -> None:
         self._portal = portal
@@ -339,7 +339,7 @@ class StageInThread:
 
 @contextmanager
 def stage_in_thread(workers: int = 3, sidecars: int = 1) -> Iterator[StageInThread]:
-    """The stage set, on trio in a thread of its own."""
+    """The stage on trio, in a separate thread."""
     with (
         start_blocking_portal("trio") as portal,
         portal.wrap_async_context_manager(stage(workers, sidecars)) as scene,

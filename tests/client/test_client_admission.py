@@ -1,4 +1,4 @@
-"""The steps a caller takes along the ring's order: zones, canaries without keys, bounded load, slow start."""
+"""How a caller refines the ring's order: zones, canaries without keys, bounded load, slow start."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def heard(before: Topology, workers: list[Worker], policy: RoutingPolicy | None 
 
 
 class Caller:
-    """A selector, told of one list after another."""
+    """A selector that is given one list after another."""
 
     def __init__(self, workers: list[Worker], policy: RoutingPolicy | None = None, **settings: Any) -> None:
         self.selector = WorkerSelector("embed", random.Random(0), **settings)
@@ -55,7 +55,7 @@ class Caller:
         self.selector.update(heard(self.selector.topology, workers, self.policy, now), now)
 
     def names(self, now: float, keys: list[str] | list[None] = USERS) -> list[str]:
-        """Who is picked for each key, one request at a time."""
+        """The worker picked for each key, one request at a time."""
         picked = [self.selector.pick(key, (), now) for key in keys]
         return [worker.name for worker in picked if worker is not None]
 
@@ -68,7 +68,7 @@ def first_owners(workers: list[Worker]) -> list[str]:
 
 
 def zipf(count: int, requests: int, **settings: Any) -> tuple[float, float]:
-    """Hot keys, 20 requests under way for each worker: the busiest over the mean, and the part at its first owner."""
+    """Hot keys, 20 requests in flight per worker: the busiest over the mean, and the share at the first owner."""
     rng = random.Random(7)
     selector = Caller(pool(count), **settings).selector
     popularity = list(accumulate(rank**-1.1 for rank in range(1, 100_001)))
@@ -100,7 +100,7 @@ def test_hot_keys_are_bounded_and_most_requests_stay_at_their_first_owner() -> N
 
 @pytest.mark.parametrize("total", [0, 1, 7, 50, 1000])
 @pytest.mark.parametrize("first", [True, False])
-def test_somebody_always_has_a_place(total: int, first: bool) -> None:
+def test_some_worker_always_has_room(total: int, first: bool) -> None:
     weights = [0.001, 0.5, 1.0, 1.0, 3.0]
     assert sum(places(total, weight, sum(weights), first=first) for weight in weights) > total
 
@@ -132,7 +132,7 @@ def test_a_canary_keeps_its_share_under_load_however_few_its_workers_are() -> No
 # Bounded load by gossiped utilization.
 
 
-def test_utilization_over_the_bound_sends_a_part_of_the_keys_on_and_the_same_ones_each_time() -> None:
+def test_utilization_above_the_bound_moves_a_fraction_of_the_keys_on_and_always_the_same_ones() -> None:
     busy = [worker("w0", utilization=0.9), *(worker(f"w{i}", utilization=0.3) for i in range(1, 10))]
     caller = Caller(busy)
     first = first_owners(busy)
@@ -143,7 +143,7 @@ def test_utilization_over_the_bound_sends_a_part_of_the_keys_on_and_the_same_one
     assert kept.count("w0") / len(kept) == pytest.approx(bound / 0.9, abs=0.06)
     assert all(name == owner for name, owner in zip(once, first, strict=True) if owner != "w0")
     assert caller.names(0.0) == once
-    # The same figure in another list at once is no news; a second later it says that the part is still too large.
+    # The same figure changes nothing at once. A second later it says that the fraction is still too large.
     caller.hear(busy, ADJUST_EVERY / 2)
     assert caller.names(ADJUST_EVERY / 2) == once
     caller.hear(busy, ADJUST_EVERY)
@@ -157,7 +157,7 @@ def test_utilization_over_the_bound_sends_a_part_of_the_keys_on_and_the_same_one
 
 
 @pytest.mark.parametrize("work", [0.4, 1.0, 3.0])
-def test_the_part_settles_where_the_load_is_at_the_bound(work: float) -> None:
+def test_the_admitted_fraction_settles_where_the_load_is_at_the_bound(work: float) -> None:
     part = 1.0
     for _ in range(50):
         part = admit_fraction_by_utilization(part, work * part, 0.5)
@@ -165,12 +165,12 @@ def test_the_part_settles_where_the_load_is_at_the_bound(work: float) -> None:
     assert admit_fraction_by_utilization(LEAST_PART, 1.0, 0.01) == LEAST_PART
 
 
-def test_a_pool_that_idles_evens_out_nothing() -> None:
+def test_an_idle_pool_moves_no_key() -> None:
     idle = [worker("w0", utilization=0.1), *(worker(f"w{i}", utilization=0.01) for i in range(1, 10))]
     assert Caller(idle).names(0.0) == first_owners(idle)
 
 
-def test_own_requests_do_not_count_where_utilization_is_known_and_nothing_does_when_asked() -> None:
+def test_own_requests_do_not_count_if_utilization_is_known_and_no_load_counts_without_bounded_load() -> None:
     known = pool(5, utilization=0.5)
     caller = Caller(known)
     unbounded = Caller([worker("w0", utilization=0.99), *pool(5)[1:]], bounded=False)
@@ -184,7 +184,7 @@ def test_own_requests_do_not_count_where_utilization_is_known_and_nothing_does_w
 # Slow start.
 
 
-def test_a_worker_that_comes_takes_over_its_keys_over_half_a_minute_and_gives_none_back() -> None:
+def test_a_new_worker_takes_over_its_keys_within_half_a_minute_and_gives_none_back() -> None:
     old, new = pool(9), pool(10)
     caller = Caller(old)
     before, after = first_owners(old), first_owners(new)
@@ -201,7 +201,7 @@ def test_a_worker_that_comes_takes_over_its_keys_over_half_a_minute_and_gives_no
     assert now == after
 
 
-def test_nobody_starts_slowly_in_the_first_list_nor_beside_a_sidecar_that_restarted() -> None:
+def test_slow_start_spares_the_first_list_and_workers_whose_sidecar_restarted() -> None:
     workers = pool(5)
     caller = Caller(workers)
     assert caller.names(0.0) == first_owners(workers)
@@ -210,7 +210,7 @@ def test_nobody_starts_slowly_in_the_first_list_nor_beside_a_sidecar_that_restar
     assert caller.names(10.0) == first_owners(workers)
 
 
-def test_one_that_was_unready_starts_slowly_and_a_pool_of_newcomers_only_is_still_asked() -> None:
+def test_a_recovered_worker_starts_slowly_and_a_pool_of_only_new_workers_is_still_used() -> None:
     workers = pool(5)
     caller = Caller(workers)
     caller.hear([msgspec.structs.replace(workers[0], readiness="critical"), *workers[1:]], 10.0)
@@ -235,7 +235,7 @@ def test_a_caller_prefers_its_zone_and_spills_in_proportion(keys: Any) -> None:
     assert {name[0] for name in Caller(workers, RoutingPolicy(zone="a")).names(0.0, keys)} == {"a"}
     assert {name[0] for name in Caller(workers, RoutingPolicy(zone="a"), zone="").names(0.0, keys)} == {"a", "b"}
     lost = Counter(name[0] for name in Caller(workers[2:], zone="a").names(0.0, keys))
-    # Two of a should-be three: 1.25 * 2/3 of the keys.
+    # Two workers are left where three were expected: 1.25 * 2/3 of the keys stay.
     assert lost["a"] / lost.total() == pytest.approx(1.25 * 2 / 3, abs=0.03)
     assert {name[0] for name in Caller(workers, zone="elsewhere").names(0.0, keys)} == {"a", "b"}
 

@@ -1,4 +1,4 @@
-"""Answers that another worker may better, and hedges, on real HTTP workers and in virtual time."""
+"""Retryable answers and hedges, with real HTTP workers and virtual time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def taking(seconds: float) -> Behaviour:
 
 @asynccontextmanager
 async def waiting(scene: Stage, **settings: Any) -> AsyncIterator[tuple[Pool, httpx.AsyncClient]]:
-    """A pool, and a client without a time limit."""
+    """A pool, and a client without a timeout."""
     async with calling(scene, **settings) as (pool, http):
         http.timeout = httpx.Timeout(None)
         yield pool, http
@@ -53,7 +53,7 @@ def arrivals(scene: Stage) -> int:
     return sum(len(worker.seen) for worker in scene.workers.values())
 
 
-# Another is asked.
+# Retries.
 
 
 @pytest.mark.parametrize("replay", ["idempotent", "always", "never"])
@@ -82,14 +82,14 @@ async def test_a_failure_leads_to_the_next_owner_if_the_request_may_be_sent_agai
 
 
 @pytest.mark.parametrize("status", [400, 404, 422, 501, 507])
-async def test_every_other_answer_is_the_callers(status):
+async def test_every_other_answer_goes_to_the_caller(status):
     async with stage() as scene, calling(scene, replay="always") as (_, http):
         for worker in scene.workers.values():
             worker.behaviour = answering(status)
         assert names(await http.get("/", headers=KEYED)) == [scene.owners("user-1")[0].name]
 
 
-async def test_the_last_real_answer_is_the_callers_when_nobody_is_left():
+async def test_the_caller_gets_the_last_real_answer_when_no_worker_is_left():
     async with stage() as scene, calling(scene, replay="always") as (_, http):
         first, second, third = scene.owners("user-1")
         first.behaviour, second.behaviour = answering(503), answering(500, retry_after="7")
@@ -106,7 +106,7 @@ async def test_the_last_real_answer_is_the_callers_when_nobody_is_left():
             await http.post("/", content=b"x", headers=KEYED)
 
 
-async def test_a_death_after_a_refusal_is_told_where_the_request_must_not_be_sent_again():
+async def test_a_death_after_a_refusal_is_an_error_if_the_request_must_not_be_sent_again():
     async with stage() as scene, calling(scene, replay="never") as (_, http):
         first, second, third = scene.owners("user-1")
         first.behaviour, second.behaviour = answering(503), die
@@ -115,7 +115,7 @@ async def test_a_death_after_a_refusal_is_told_where_the_request_must_not_be_sen
         assert not third.seen
 
 
-async def test_a_refusal_that_is_streamed_is_kept_open_until_somebody_does_better():
+async def test_a_streamed_refusal_stays_open_until_another_worker_does_better():
     async def stream(exchange: Exchange) -> None:
         await exchange.begin("text/plain", status=503)
         await exchange.part(b"not now")
@@ -131,7 +131,7 @@ async def test_a_refusal_that_is_streamed_is_kept_open_until_somebody_does_bette
         assert [pool._require_open().upstreams.selector.stats(worker).in_flight for worker in pool.workers] == [0, 0]
 
 
-async def test_a_body_that_can_be_sent_once_brings_the_refusal_back():
+async def test_a_one_shot_body_returns_the_refusal_to_the_caller():
     async def chunks():
         for _ in range(9):
             yield b"x" * 2**20
@@ -152,7 +152,7 @@ async def test_a_worker_that_fails_at_once_draws_no_traffic_and_comes_back_when_
         sick = scene.workers["w0"]
         sick.behaviour = answering(status)
         assert await ask_many(http, 300, 20) == {200: 300}
-        # What was under way when it was found out counts too.
+        # Requests in flight when the breaker opened count too.
         assert FAILURE_THRESHOLD <= len(sick.seen) <= FAILURE_THRESHOLD + 20
         sick.behaviour = taking(0.2)
         await trio.sleep(ERRORS_FOR * (1 + JITTER))
@@ -162,7 +162,7 @@ async def test_a_worker_that_fails_at_once_draws_no_traffic_and_comes_back_when_
         assert len(sick.seen) - before > 60
 
 
-async def test_a_storm_of_the_callers_own_mistakes_puts_nobody_behind():
+async def test_a_storm_of_the_callers_own_mistakes_opens_no_breaker():
     async with stage() as scene, calling(scene) as (pool, http):
         for worker in scene.workers.values():
             worker.behaviour = answering(400)
@@ -171,19 +171,19 @@ async def test_a_storm_of_the_callers_own_mistakes_puts_nobody_behind():
         assert all(pool._require_open().upstreams.selector.stats(worker).breaker.is_closed for worker in pool.workers)
 
 
-async def test_an_outage_of_all_costs_little_more_than_an_attempt_a_request(autojump_clock):
+async def test_retries_stay_within_their_budget_when_all_workers_fail(autojump_clock):
     async with stage() as scene, calling(scene) as (_, http):
         for worker in scene.workers.values():
             worker.behaviour = answering(503)
         assert await ask_many(http, 400, 20) == {503: 400}
-        # A hundred are saved up; virtual time hardly passes, so that little is added.
+        # The budget starts with a hundred. Virtual time hardly passes, so little is added.
         assert 400 + 100 <= arrivals(scene) <= 400 + 110
 
 
 # Hedges.
 
 
-async def test_whatever_a_frozen_worker_was_sent_is_asked_elsewhere_however_slow_its_kind(autojump_clock):
+async def test_requests_at_a_frozen_worker_are_hedged_however_slow_their_kind(autojump_clock):
     async with stage(limit=600) as scene, waiting(scene) as (_, http):
         for worker in scene.workers.values():
             worker.behaviour = taking(1)
@@ -191,13 +191,13 @@ async def test_whatever_a_frozen_worker_was_sent_is_asked_elsewhere_however_slow
         frozen = scene.workers["w0"]
         frozen.behaviour = hang
         before = len(frozen.seen)
-        # Nobody evicts it.
+        # No sidecar evicts it.
         assert await ask_many(http, 600, 20) == {200: 600}
         assert len(frozen.seen) - before < 30
 
 
 @pytest.mark.parametrize("at_once", [10, 50])
-async def test_a_fresh_pool_does_not_double_the_dearest_work(at_once, autojump_clock):
+async def test_a_new_pool_does_not_hedge_the_most_expensive_requests(at_once, autojump_clock):
     async with stage(limit=600) as scene, waiting(scene, replay="always") as (_, http):
         for worker in scene.workers.values():
             worker.behaviour = taking(6)
@@ -219,7 +219,7 @@ async def test_a_slow_kind_of_request_is_not_hedged_at_the_pace_of_a_quick_one(a
         assert arrivals(scene) == 105
 
 
-async def test_what_is_late_is_hedged_within_two_in_a_hundred_requests(autojump_clock):
+async def test_late_requests_are_hedged_within_two_per_cent(autojump_clock):
     async def now_and_then_slow(exchange: Exchange) -> None:
         await trio.sleep(1 if len(exchange.worker.seen) % 25 == 0 else 0.01)
         await exchange.answer()
@@ -231,7 +231,7 @@ async def test_what_is_late_is_hedged_within_two_in_a_hundred_requests(autojump_
         assert 5 <= arrivals(scene) - 500 <= 1 + 500 * 0.02
 
 
-async def test_a_request_under_way_at_a_suspect_is_asked_elsewhere_whatever_is_known_of_its_kind(autojump_clock):
+async def test_a_request_in_flight_at_a_suspect_is_hedged_whatever_is_known_about_its_kind(autojump_clock):
     async with stage() as scene, waiting(scene, replay="always") as (_, http):
         first, second, _ = scene.owners("user-1")
         first.behaviour = hang
@@ -274,7 +274,7 @@ async def test_a_worker_that_freezes_under_load_delays_nobody_for_long(autojump_
     assert 0.05 <= slowest <= 0.1
 
 
-async def test_the_work_of_a_draining_worker_is_not_asked_elsewhere(autojump_clock):
+async def test_requests_at_a_draining_worker_are_not_hedged(autojump_clock):
     async with stage() as scene, waiting(scene, replay="always") as (_, http):
         first = scene.owners("user-1")[0]
         first.behaviour = taking(3)
@@ -285,7 +285,7 @@ async def test_the_work_of_a_draining_worker_is_not_asked_elsewhere(autojump_clo
         assert arrivals(scene) == 1
 
 
-async def test_enough_answers_of_a_kind_are_needed_before_one_is_late(autojump_clock):
+async def test_a_kind_needs_enough_answers_before_one_is_late(autojump_clock):
     async with stage(workers=2) as scene, calling(scene) as (_, http):
         first, _ = scene.owners("user-1")
         for _ in range(MIN_ANSWERS - 1):

@@ -1,4 +1,4 @@
-"""Workers as processes of their own, killed and frozen while a keyed stream of requests goes on."""
+"""Workers as real processes that are killed and frozen during a stream of keyed requests."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 import trio
+from limits import LIVENESS_LIMIT
 from stage import Stage, member, stage, until_true
 
 from rumormill.client import Pool, RequestNotReplayableError
@@ -22,7 +23,7 @@ BODY = {"input": "a caller that never sees the death", "model": "hashed-ngrams"}
 
 @contextmanager
 def worker_process(name: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """An embedding server in a process of its own, and its URL."""
+    """An embedding server as a separate process, and its URL."""
     command = [sys.executable, "-m", "rumormill.cli.demo.worker", "--port", "0", "--name", name]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -35,10 +36,10 @@ def worker_process(name: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 @dataclass
 class Outcomes:
-    """What became of a stream of requests."""
+    """The outcomes of a stream of requests."""
 
     answered: list[tuple[str, float]] = field(default_factory=list)
-    """By whom, and after how many seconds."""
+    """The worker that answered, and after how many seconds."""
     failed: list[Exception] = field(default_factory=list)
     begun: int = 0
 
@@ -56,7 +57,7 @@ class Outcomes:
             self.answered.append((response.headers["X-Answered-By"], trio.current_time() - began))
 
     async def stream(self, http: httpx.AsyncClient, requests: int) -> None:
-        """That many requests, at the rate, whether the earlier ones have been answered or not."""
+        """Send this many requests at a fixed rate, without waiting for earlier answers."""
         async with trio.open_nursery() as nursery:
             due = trio.current_time()
             for _ in range(requests):
@@ -81,11 +82,11 @@ async def test_no_replayable_request_fails_when_its_worker_is_killed_or_frozen(h
     async with (
         three_processes() as (scene, processes),
         Pool(scene.urls, "embed", replay="always") as pool,
-        httpx.AsyncClient(transport=pool.transport(), base_url="http://embed") as http,
+        httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http,
     ):
         await outcomes.stream(http, 40)
         assert {name for name, _ in outcomes.answered} == {"w0", "w1", "w2"}
-        # Nobody evicts it: this client has to find out, and to keep clear of it, by itself.
+        # No sidecar evicts it: this client has to notice and avoid it by itself.
         processes[1].send_signal(how)
         await outcomes.stream(http, 60)
         scene.evict("w1")

@@ -1,4 +1,4 @@
-"""What the client decides, without a network: whom to ask, what failures mean, when to hedge, what may be replayed."""
+"""The client's decisions, without a network: selection, failures, hedging, replay."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def everyone(selector: WorkerSelector, key: str | None = "k", now: float = 0.0) 
     return order
 
 
-# Whom to ask.
+# Selection.
 
 
 def test_a_keyed_request_follows_the_ring():
@@ -113,7 +113,7 @@ def test_a_worker_that_two_members_name_is_tried_once_and_its_load_counted_once(
     selector.begin_request(twin)
     assert selector.stats(one) is selector.stats(twin)
     assert selector.stats(one).in_flight == 2
-    # Whoever of the two is drawn beside the other worker is the busier one.
+    # Drawn beside the other worker, either of the two names is the busier one.
     picks = Counter(selector.pick(None, (), 0.0).url for _ in range(400))
     assert picks["http://x"] < 400 * 0.6
     evicted = topology_of(other, before=selector.topology, now=1.0)
@@ -124,7 +124,7 @@ def test_a_worker_that_two_members_name_is_tried_once_and_its_load_counted_once(
 def test_unkeyed_requests_follow_weights_and_avoid_the_busy():
     selector = selector_of(worker("light"), worker("heavy", weight=3.0))
     picks = Counter(selector.pick(None, (), 0.0).name for _ in range(4000))
-    # Of two drawn by weight the less loaded for its weight wins: heavier is preferred, the lighter is not starved.
+    # Of two workers drawn by weight, the less loaded for its weight wins. The lighter one is not starved.
     assert picks["heavy"] > 3 * picks["light"] > 100
     selector = selector_of(*(worker(f"w{i}") for i in range(10)))
     for _ in range(1000):
@@ -145,7 +145,7 @@ def test_a_hedge_overtaking_a_worker_counts_against_it_only_if_it_is_silent():
     assert selector.stats(one).breaker.is_closed
 
 
-def test_what_was_seen_of_a_worker_is_forgotten_with_it_but_not_while_it_works():
+def test_the_stats_of_a_worker_are_dropped_with_it_but_not_while_requests_are_in_flight():
     selector = selector_of(worker("a"), worker("b"))
     selector.record_unreachable(worker("a"), 0.0, 0.0)
     selector.begin_request(worker("b"))
@@ -155,11 +155,11 @@ def test_what_was_seen_of_a_worker_is_forgotten_with_it_but_not_while_it_works()
     assert selector.pick(None, (), 0.0) is None
 
 
-# What a failure means.
+# Failures.
 
 
-class Play:
-    """A request played through without a network: each worker's fate is drawn."""
+class SimulatedRequest:
+    """One request without a network. The outcome of each attempt is random."""
 
     def __init__(self, workers: list[Worker], not_replayable_reason: str | None, rng: random.Random) -> None:
         self.selector = selector_of(*workers)
@@ -177,8 +177,8 @@ class Play:
             attempt = self.rng.choice(running)
             match self.rng.choice(["answer", "refused", "died", "limit"]):
                 case "answer":
-                    losers = self.state.finish(attempt)
-                    assert len(losers) == len(running) - 1
+                    overtaken = self.state.finish(attempt)
+                    assert len(overtaken) == len(running) - 1
                     self.outcome = "answer"
                 case fate:
                     self.fail(attempt, Failure(fate, sent=fate != "refused", caller_timeout=fate == "limit"))
@@ -211,19 +211,19 @@ class Play:
 
 @given(st.integers(0, 6), st.booleans(), st.randoms(use_true_random=False))
 def test_every_request_ends_and_what_must_not_be_replayed_is_sent_once_at_most(size, replayable, rng):
-    play = Play([worker(f"w{i}") for i in range(size)], None if replayable else "no", rng)
-    play.run()
-    attempts = play.state.attempts
+    request = SimulatedRequest([worker(f"w{i}") for i in range(size)], None if replayable else "no", rng)
+    request.run()
+    attempts = request.state.attempts
     assert len({attempt.worker.instance for attempt in attempts}) == len(attempts) <= size
     assert sum(attempt.hedge for attempt in attempts) == 0 or replayable
     sent = [attempt for attempt in attempts if attempt.failure is None or attempt.failure.sent]
     if not replayable:
         assert len(sent) <= 1
         assert sent == attempts[len(attempts) - len(sent) :]
-    if play.outcome == "nobody":
+    if request.outcome == "nobody":
         assert len(attempts) == size
         assert all(attempt.failure and not attempt.running for attempt in attempts)
-    if play.outcome == "not replayable":
+    if request.outcome == "not replayable":
         assert not replayable
 
 
@@ -254,7 +254,7 @@ REQUEST = httpx.Request("GET", "http://embed/")
         (KeyError("the caller's"), True, None),
     ],
 )
-def test_what_an_error_of_the_transport_says(error, sent, expected):
+def test_how_errors_of_the_transport_are_classified(error, sent, expected):
     failure = failure_of(error, sent=sent)
     assert (None if failure is None else (failure.sent, failure.caller_timeout)) == expected
 
@@ -269,7 +269,7 @@ def test_a_request_that_two_connections_refuse_to_send_is_the_callers_mistake():
     assert state.record_failure(state.begin_attempt(worker("w1"), 0.0), half_sent) is RetryDecision.RAISE
 
 
-def test_what_runs_goes_on_when_there_is_no_descriptor_for_a_hedge():
+def test_a_running_attempt_goes_on_if_no_descriptor_is_left_for_a_hedge():
     def refused(state: RequestState) -> RetryDecision:
         attempt = state.begin_attempt(worker(f"w{len(state.attempts)}"), 1.0)
         return state.record_failure(attempt, failure_of(TooManyOpenFilesError("too many open files"), sent=False))
@@ -280,7 +280,7 @@ def test_what_runs_goes_on_when_there_is_no_descriptor_for_a_hedge():
     assert [refused(beside_another) for _ in range(2)] == [RetryDecision.TRY_NEXT, RetryDecision.AWAIT_RUNNING]
 
 
-def test_errors_tell_what_was_sent_to_whom_and_what_is_known():
+def test_errors_name_the_attempts_and_the_known_workers():
     topology = topology_of(worker("w1"), worker("w2"))
     state = RequestState("POST /x", "it is forbidden")
     refused = state.begin_attempt(worker("w1"), 1.0)
@@ -298,7 +298,7 @@ def test_errors_tell_what_was_sent_to_whom_and_what_is_known():
     assert "known workers of service 'embed': 2" in text
 
 
-# What may be replayed.
+# Replay.
 
 
 @pytest.mark.parametrize(
@@ -334,11 +334,11 @@ def test_the_rules_of_replay(mode, method, headers, one_shot, reason):
         ({}, None),
     ],
 )
-def test_answers_are_kept_where_their_length_is_known_and_json_until_its_first_byte(headers, kept):
+def test_answers_are_buffered_if_their_length_is_known_and_json_until_its_first_byte(headers, kept):
     assert buffer_limit(httpx.Response(200, headers=headers)) == kept
 
 
-# When to hedge.
+# Hedging.
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=WINDOW + 50))

@@ -1,4 +1,4 @@
-"""A caller without a file descriptor left: a process of its own, because a test runner needs them."""
+"""A caller that is out of file descriptors. It is a separate process, because a test runner needs descriptors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def tell(error, answered, owners):
 
 async def main():
     async with Pool(urls, "embed", hedge=False) as pool:
-        async with httpx.AsyncClient(transport=pool.transport(), base_url="http://embed") as http:
+        async with httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=60) as http:
             with no_descriptors():
                 error = None
                 try:
@@ -49,7 +49,7 @@ if backend in ("asyncio", "trio"):
     anyio.run(main, backend=backend)
 else:
     pool = SyncPool(urls, "embed", hedge=False)
-    with pool, httpx.Client(transport=pool.transport(), base_url="http://embed") as http:
+    with pool, httpx.Client(transport=pool.transport(), base_url="http://embed", timeout=60) as http:
         with no_descriptors():
             error = None
             try:
@@ -71,11 +71,11 @@ def test_a_process_out_of_descriptors_is_told_so_and_no_worker_is_blamed(backend
     told = json.loads(done.stdout)
     assert told["kind"] == "TooManyOpenFilesError"
     assert "too many open files: its limit is 64; raise it (ulimit -n)" in told["said"]
-    # A worker that had been blamed would be passed over now.
+    # A worker that had been blamed would be skipped now.
     assert told["answered"] == told["owners"]
 
 
-def test_a_sidecar_is_not_said_to_fail_where_there_was_no_descriptor_to_ask_it_with():
+def test_a_sidecar_is_not_blamed_if_no_descriptor_was_left_to_ask_it():
     program = """
 import resource, socket, sys
 from rumormill.client import Pool

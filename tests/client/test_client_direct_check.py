@@ -1,4 +1,4 @@
-"""What goes on when a worker is busy or only its sidecar has died, and what ends because the worker is gone."""
+"""Which requests go on because their worker is busy or only its sidecar died, and which end because it is gone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Busy:
-    """A worker's behaviour: requests wait until it is free; what asks for HEAD may be answered all the same."""
+    """A worker's behaviour: requests wait until it is free. HEAD may be answered at once."""
 
     def __init__(self, *, answers_checks: bool) -> None:
         self.free = trio.Event()
@@ -54,7 +54,7 @@ class Busy:
 
 @asynccontextmanager
 async def one_under_way(busy: Busy, **settings: Any) -> AsyncIterator[tuple[Stage, Pool, Worker, list[Any]]]:
-    """A request that must not be replayed, at a worker that takes its time; and what came of it."""
+    """A request that must not be replayed, at a slow worker, and its outcome."""
     outcome: list[Any] = []
     async with (
         stage() as scene,
@@ -78,7 +78,7 @@ async def one_under_way(busy: Busy, **settings: Any) -> AsyncIterator[tuple[Stag
 
 
 @pytest.mark.parametrize("changes", [{"readiness": CRITICAL}, {"liveness": SUSPECT}], ids=["critical", "suspect"])
-async def test_what_a_critical_or_suspected_worker_has_under_way_goes_on(changes):
+async def test_requests_in_flight_at_a_critical_or_suspect_worker_go_on(changes):
     busy = Busy(answers_checks=False)
     async with one_under_way(busy) as (scene, pool, first, outcome):
         known = pool.topology
@@ -91,13 +91,13 @@ async def test_what_a_critical_or_suspected_worker_has_under_way_goes_on(changes
     assert busy.checks == 0, "a member is not asked"
 
 
-async def test_what_is_under_way_goes_on_when_the_evicted_worker_answers():
+async def test_requests_in_flight_go_on_when_the_evicted_worker_answers():
     busy = Busy(answers_checks=True)
     async with one_under_way(busy) as (scene, _, first, outcome):
         scene.evict(first.name)
         await until_true(lambda: busy.checks >= 2)
         assert outcome == []
-        # It has answered since its sidecar went: it may be as silent now as any busy worker.
+        # It has answered since its sidecar went, so it may now be as silent as any busy worker.
         busy.answers_checks = False
         before = busy.checks
         await until_true(lambda: busy.checks > before)
@@ -119,7 +119,7 @@ async def test_a_busy_worker_whose_sidecar_died_alone_goes_on():
     assert outcome == [first.name]
 
 
-async def test_a_worker_that_froze_with_its_sidecar_is_given_up():
+async def test_a_worker_that_froze_with_its_sidecar_counts_as_gone():
     async with one_under_way(Busy(answers_checks=False)) as (scene, _, first, outcome):
         scene.evict(first.name)
     (error,) = outcome
@@ -136,7 +136,7 @@ async def test_a_worker_that_dies_long_after_its_sidecar_is_found():
     assert isinstance(outcome[0], RequestNotReplayableError)
 
 
-async def test_no_check_is_made_once_the_member_is_back_or_nothing_is_under_way():
+async def test_no_check_is_made_once_the_member_is_back_or_nothing_is_in_flight():
     busy = Busy(answers_checks=True)
     async with one_under_way(busy) as (scene, pool, first, _):
         scene.evict(first.name)
@@ -154,7 +154,7 @@ async def test_no_check_is_made_once_the_member_is_back_or_nothing_is_under_way(
 
 @pytest.mark.parametrize("how", ["suspected", "critical", "evicted"])
 @pytest.mark.parametrize("winner", ["first", "second"])
-async def test_a_replayable_request_is_asked_elsewhere_in_doubt_and_the_first_goes_on(how, winner):
+async def test_a_replayable_request_at_a_doubtful_worker_is_hedged_and_the_first_attempt_goes_on(how, winner):
     busy, other = Busy(answers_checks=True), Busy(answers_checks=True)
     async with (
         stage() as scene,
@@ -189,7 +189,7 @@ async def test_a_replayable_request_is_asked_elsewhere_in_doubt_and_the_first_go
             one.free.set()
 
 
-async def test_a_pool_that_is_busy_as_a_whole_is_not_asked_twice_for_that(autojump_clock):
+async def test_a_pool_that_is_busy_everywhere_is_hedged_within_the_budget_only(autojump_clock):
     async def slow(exchange: Exchange) -> None:
         await trio.sleep(30)
         await exchange.answer()
@@ -207,7 +207,7 @@ async def test_a_pool_that_is_busy_as_a_whole_is_not_asked_twice_for_that(autoju
             for name in scene.workers:
                 await trio.sleep(1)
                 scene.change(name, readiness=CRITICAL)
-        # The budget for what is late: one at first, and one in fifty.
+        # The budget for slow hedges: one at first, and one in fifty requests.
         assert sum(len(worker.seen) for worker in scene.workers.values()) <= 52
 
 
@@ -246,7 +246,7 @@ async def test_a_stream_goes_on_without_its_sidecar_and_ends_when_its_worker_doe
                 await anext(chunks)
 
 
-async def test_what_was_begun_at_an_evicted_worker_is_not_given_up_because_it_is_silent():
+async def test_requests_begun_after_eviction_are_not_aborted_for_silence():
     async with (
         stage(workers=1) as scene,
         Pool(scene.urls, "embed", replay="never") as pool,
@@ -268,8 +268,8 @@ async def test_what_was_begun_at_an_evicted_worker_is_not_given_up_because_it_is
             busy.free.set()
 
 
-async def test_a_full_queue_is_no_death_where_the_sidecars_port_is_refused():
-    """No connection is taken; only the refused port tells this host from one that is down."""
+async def test_a_full_accept_queue_is_no_death_if_the_sidecars_port_refuses():
+    """The worker accepts no connection. Only the refused port shows that its host is up."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         sidecar = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
@@ -287,8 +287,8 @@ async def test_a_full_queue_is_no_death_where_the_sidecars_port_is_refused():
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("address", ["", "127.0.0.1:99999", "nonsense"])
-async def test_a_worker_that_takes_connections_and_says_nothing_is_given_up(scheme, address):
-    """Whatever its sidecar's address may be."""
+async def test_a_worker_that_accepts_connections_but_never_answers_counts_as_gone(scheme, address):
+    """The sidecar's address does not matter."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
         worker = msgspec.structs.replace(WORKER, url=url, address=address)

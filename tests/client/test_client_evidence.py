@@ -28,11 +28,11 @@ GOOD, FAILED = classify_response(200), classify_response(500)
 
 
 def picks(selector: WorkerSelector, now: float, count: int = 600) -> Counter[str]:
-    """Who is asked by so many unkeyed requests that are each over before the next begins."""
+    """The workers that this many unkeyed requests pick, one after another."""
     return Counter(selector.pick(None, (), now).name for _ in range(count))
 
 
-# What a status says.
+# Status codes.
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_what_a_status_says_of_the_worker_and_of_the_request(status, success, wo
         ("-1", OVERLOADED_FOR),
     ],
 )
-def test_a_worker_says_how_long_it_is_full(retry_after, seconds):
+def test_a_worker_says_how_long_it_is_overloaded(retry_after, seconds):
     assert classify_response(429, retry_after).overloaded_for == seconds
 
 
@@ -85,16 +85,16 @@ def failing(breaker: Breaker, times: int, now: float) -> bool:
     return [breaker.record_failure(now) for _ in range(times)][-1]
 
 
-def test_a_breaker_finds_too_many_failures_among_the_last_answers_only():
+def test_a_breaker_counts_failures_among_the_last_answers_only():
     breaker = Breaker(random.Random(0))
     assert not failing(breaker, FAILURE_THRESHOLD - 1, 0.0)
     assert breaker.record_failure(9.0)
     breaker = Breaker(random.Random(0))
     assert not failing(breaker, FAILURE_THRESHOLD - 1, 0.0)
     assert not breaker.record_failure(11.0)
-    # Six of ten, however long that takes.
+    # Six failures among ten answers, within any time.
     assert breaker.record_failure(22.0)
-    # One in five is no breakdown.
+    # One failure in five answers opens nothing.
     breaker = Breaker(random.Random(0))
     for second in range(1000):
         breaker.record_success(second / 10, second / 10)
@@ -102,7 +102,7 @@ def test_a_breaker_finds_too_many_failures_among_the_last_answers_only():
 
 
 @given(st.integers(0, 2**32), st.lists(st.sampled_from(["succeeds", "fails", "is never heard of"]), max_size=30))
-def test_a_breaker_lets_one_try_and_moves_whatever_becomes_of_it(seed, outcomes):
+def test_a_half_open_breaker_allows_one_probe_and_moves_on_whatever_its_outcome(seed, outcomes):
     breaker = Breaker(random.Random(seed))
     now, pause = 0.0, ERRORS_FOR
     breaker.open(OpenReason.ERRORS, now)
@@ -117,7 +117,7 @@ def test_a_breaker_lets_one_try_and_moves_whatever_becomes_of_it(seed, outcomes)
             case "succeeds":
                 breaker.record_success(now, now)
                 assert breaker.is_closed
-                # It fails again within a minute: for longer this time.
+                # It fails again within a minute, so it stays open for longer.
                 breaker.open(OpenReason.ERRORS, now)
             case "fails":
                 breaker.open(OpenReason.ERRORS, now)
@@ -128,7 +128,7 @@ def test_a_breaker_lets_one_try_and_moves_whatever_becomes_of_it(seed, outcomes)
     assert not breaker.is_open(now + MAX_OPEN + ERRORS_FOR * (1 + JITTER))
 
 
-def test_requests_that_began_before_a_breaker_moved_say_nothing():
+def test_requests_that_began_before_a_breaker_changed_state_do_not_count():
     selector = selector_of(*(worker(f"w{i}") for i in range(4)))
     one = worker("w0")
     breaker = selector.stats(one).breaker
@@ -143,7 +143,7 @@ def test_requests_that_began_before_a_breaker_moved_say_nothing():
     assert breaker.is_closed
 
 
-def test_any_answer_shows_that_a_worker_does_not_hang_after_all():
+def test_any_answer_closes_a_breaker_that_opened_for_unresponsiveness():
     selector = selector_of(worker("w0"), worker("w1"))
     selector.record_no_answer(worker("w0"), 0.0, 1.0)
     assert selector.stats(worker("w0")).breaker.is_open(1.2)
@@ -151,11 +151,11 @@ def test_any_answer_shows_that_a_worker_does_not_hang_after_all():
     assert selector.stats(worker("w0")).breaker.is_closed
 
 
-# Workers whose answers are failures.
+# Failing workers.
 
 
 @pytest.mark.parametrize("key", [None, "k"])
-def test_a_worker_that_fails_is_out_after_five_answers_and_has_its_share_again_when_it_is_well(key):
+def test_a_failing_worker_is_avoided_after_five_answers_and_has_its_share_again_when_it_is_well(key):
     workers = [worker(f"w{i}") for i in range(3)]
     selector = selector_of(*workers)
     sick = selector.pick("k", (), 0.0)
@@ -165,7 +165,7 @@ def test_a_worker_that_fails_is_out_after_five_answers_and_has_its_share_again_w
         asked += one == sick
         selector.record_answer(one, FAILED if one == sick else GOOD, now, now)
         now += 0.01
-    # Five, and one try after 5, 10, 20 and 40 s.
+    # Five requests, and one probe after 5, 10, 20 and 40 s.
     assert asked <= FAILURE_THRESHOLD + 4
     well_at = now
     while selector.stats(sick).breaker.is_open(now):
@@ -178,7 +178,7 @@ def test_a_worker_that_fails_is_out_after_five_answers_and_has_its_share_again_w
     assert selector.pick("k", (), now) == sick
 
 
-def test_what_its_sidecar_finds_well_again_is_tried_at_once():
+def test_a_worker_that_passes_its_check_again_is_probed_at_once():
     one = worker("w0")
     selector = selector_of(one, worker("w1"))
     selector.record_unreachable(one, 0.0, 0.0)
@@ -189,7 +189,7 @@ def test_what_its_sidecar_finds_well_again_is_tried_at_once():
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 408, 413, 422, 499, 501])
-def test_a_storm_of_the_callers_own_errors_puts_nobody_behind(status):
+def test_a_storm_of_the_callers_own_errors_opens_no_breaker(status):
     selector = selector_of(worker("w0"), worker("w1"), worker("w2"))
     for step in range(1000):
         one = selector.pick(None, (), step / 100)
@@ -198,7 +198,7 @@ def test_a_storm_of_the_callers_own_errors_puts_nobody_behind(status):
 
 
 @given(st.integers(1, 9), st.integers(0, 2**32))
-def test_answers_alone_put_no_more_than_half_behind(size, seed):
+def test_errors_alone_open_the_breakers_of_at_most_half_of_the_workers(size, seed):
     workers, rng = [worker(f"w{i}") for i in range(size)], random.Random(seed)
     selector = selector_of(*workers)
     told = [selector.record_answer(rng.choice(workers), FAILED, step / 100, step / 100) for step in range(300)]
@@ -221,7 +221,7 @@ def test_a_quick_failure_does_not_look_like_an_idle_worker():
     assert picks(selector, 1.0)["w0"] < 200
 
 
-def test_a_full_worker_is_passed_over_for_as_long_as_it_says_and_then_tried_by_one():
+def test_an_overloaded_worker_is_skipped_for_as_long_as_it_says_and_then_probed_once():
     workers = [worker(f"w{i}") for i in range(3)]
     selector = selector_of(*workers)
     for _ in range(100):
@@ -229,7 +229,7 @@ def test_a_full_worker_is_passed_over_for_as_long_as_it_says_and_then_tried_by_o
     assert selector.stats(workers[0]).breaker.is_closed
     assert picks(selector, 2.9)["w0"] == 0
     assert picks(selector, 3.0)["w0"] == 1
-    # What it had taken before says nothing of what it takes now.
+    # An answer to an earlier request says nothing about its load now.
     selector.record_answer(workers[0], GOOD, 1.0, 3.1)
     assert picks(selector, 3.1)["w0"] == 0
     selector.record_answer(workers[0], GOOD, 3.0, 3.2)
@@ -250,7 +250,7 @@ def test_a_budget_is_refilled_by_its_share_and_by_time_and_saves_up_no_more_than
     assert sum(budget.try_withdraw(1e6) for _ in range(1000)) == 3
 
 
-def test_late_hedges_are_two_in_a_hundred_requests():
+def test_hedges_of_slow_requests_are_two_in_a_hundred_requests():
     budgets = RetryBudgets(0.0)
     hedged = 0
     for request in range(10_000):

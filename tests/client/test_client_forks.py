@@ -1,4 +1,4 @@
-"""Pools in processes that fork: real forks, of a program of its own, because a test runner is no place for them."""
+"""Pools in processes that fork. The forks are real, in separate programs, because a test runner must not fork."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rumormill.client import Pool, SyncPool
 urls = sys.argv[1].split()
 
 def client_of(pool):
-    return httpx.Client(transport=pool.transport(), base_url="http://embed")
+    return httpx.Client(transport=pool.transport(), base_url="http://embed", timeout=60)
 
 def ask(http, times):
     return " ".join(http.get("/").text for _ in range(times))
@@ -100,7 +100,7 @@ async def answer_or_stream(exchange: Exchange) -> None:
 
 
 def run(scene: StageInThread, script: str) -> list[str]:
-    """The lines a program prints; it must end by itself, and without a word of complaint."""
+    """The lines that a program prints. It must end by itself and print no error."""
     quiet = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
     done = subprocess.run(
         [sys.executable, *quiet, "-c", PROGRAM + script, " ".join(scene.scene.urls)],
@@ -119,7 +119,7 @@ def test_each_forked_process_has_a_pool_that_works_and_chooses_for_itself(scene,
     for line in lines:
         assert set(line.split()) <= {"w0", "w1", "w2"}
         assert len(line.split()) == 20
-    # By chance two of them would be the same once in some hundred million runs.
+    # Two of them are equal by chance once in some hundred million runs.
     assert len(set(lines)) == 4
 
 
@@ -136,7 +136,7 @@ with SyncPool(urls, "embed") as pool:
 def test_an_asynchronous_pool_says_in_a_child_what_to_do_and_does_it(scene):
     script = """
 async def ask():
-    async with httpx.AsyncClient(transport=pool.transport(), base_url="http://embed") as http:
+    async with httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=60) as http:
         return (await http.get("/")).text
 
 async def main():

@@ -1,4 +1,4 @@
-"""Under gevent's monkey patching: programs of their own, because it changes a whole process."""
+"""Pools under gevent's monkey patching, in separate programs, because it changes a whole process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def scene() -> Iterator[StageInThread]:
 
 
 def run(scene: StageInThread, script: str, prelude: str = PATCHED) -> tuple[list[str], str]:
-    """The lines a program prints, and what it complains of."""
+    """The lines that a program prints, and its errors."""
     command = [sys.executable, "-c", prelude + script, " ".join(scene.scene.urls)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIVENESS_LIMIT)
     return done.stdout.splitlines(), done.stderr
@@ -93,7 +93,7 @@ with SyncPool(urls, "embed", hedge=False, snapshot={str(tmp_path / "list.json")!
     assert (lines, operator_warnings) == ([second.name, "18", str(9 * 2**20)], "")
 
 
-def test_a_greenlet_that_gives_up_ends_its_request(scene):
+def test_a_greenlet_that_is_killed_ends_its_request(scene):
     async def hang(exchange: Exchange) -> None:
         await exchange.hang()
 
@@ -150,7 +150,7 @@ with SyncPool(urls, "embed", hedge=False) as pool, client_of(pool) as http:
         ),
     ],
 )
-def test_patching_that_cannot_work_is_told_at_once(scene, prelude, hint):
+def test_patching_that_cannot_work_is_reported_at_once(scene, prelude, hint):
     script = """
 import sys
 try:

@@ -1,4 +1,4 @@
-"""Opening and closing: from whatever task, on trio and asyncio, and what becomes of errors meanwhile."""
+"""Opening and closing from any task, on trio and asyncio, and the errors raised meanwhile."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ async def opened(scene) -> AsyncIterator[Pool]:
 
 
 async def asked(pool: Pool) -> str:
-    async with httpx.AsyncClient(transport=pool.transport(), base_url="http://embed") as http:
+    async with httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http:
         return (await http.get("/")).text
 
 
 class Trouble(random.Random):
-    """Chance itself fails, once it is armed: a crash in the pool's background, where pauses are drawn."""
+    """A random source that raises once it is armed. The background task draws its pauses from it, and crashes."""
 
     def __init__(self, error: Exception | None) -> None:
         super().__init__(1)
@@ -80,10 +80,10 @@ def test_one_task_opens_the_pool_and_another_closes_it(scene, backend):
 
 
 def test_the_tasks_of_an_asyncio_lifespan_need_not_be_nested(scene):
-    """As ASGI servers do it: one task per phase, and cancel scopes around each that end in between."""
+    """As ASGI servers do: one task for each phase, in a cancel scope that ends with it."""
 
     async def within_a_limit(step):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LIVENESS_LIMIT):
             return await step
 
     async def main() -> None:
@@ -133,7 +133,7 @@ def test_a_crash_in_the_background_is_logged_told_to_callers_and_raised_at_the_e
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_blocks_own_error_goes_before_a_crash(backend):
+def test_the_blocks_own_error_takes_precedence_over_a_crash(backend):
     async def main() -> None:
         trouble = Trouble(ZeroDivisionError())
         async with Pool(NOBODY, "embed", rng=trouble, patience=0) as pool:
@@ -175,7 +175,7 @@ def test_an_interrupt_that_strikes_in_the_background_is_the_main_tasks(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_opening_can_be_given_up_and_tried_again(scene, backend):
+def test_opening_can_be_cancelled_and_tried_again(scene, backend):
     async def main(deaf: str) -> None:
         pool = Pool([deaf], "embed", patience=60)
         for _ in range(2):
@@ -223,7 +223,7 @@ def test_a_pool_of_threads_is_opened_and_closed_without_a_block(scene):
         pool.open()
         with pytest.raises(RuntimeError, match="open already"):
             pool.open()
-        with httpx.Client(transport=pool.transport(), base_url="http://embed") as http:
+        with httpx.Client(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http:
             assert http.get("/").status_code == 200
         pool.close()
         pool.close()

@@ -1,4 +1,4 @@
-"""Requests through a pool on trio: who is asked, what a failure leads to, and what the caller is told."""
+"""Requests through a pool on trio: selection, failover, and the errors that a caller sees."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 import trio
+from limits import LIVENESS_LIMIT
 from stage import CRITICAL, DRAINING, SUSPECT, Exchange, Stage, die, hang, stage, until_true
 
 from rumormill.client import (
@@ -25,16 +26,16 @@ KEYED = {"Rumormill-Key": "user-1"}
 
 @asynccontextmanager
 async def calling(scene: Stage, **settings: Any) -> AsyncIterator[tuple[Pool, httpx.AsyncClient]]:
-    """A pool of the stage's workers, and an ordinary client on it."""
+    """A pool of the stage's workers, and an httpx client on it."""
     async with (
         Pool(scene.urls, "embed", **settings) as pool,
-        httpx.AsyncClient(transport=pool.transport(), base_url="http://embed") as http,
+        httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http,
     ):
         yield pool, http
 
 
 def names(response: httpx.Response) -> list[str]:
-    """Who was tried, in order."""
+    """The workers that were tried, in order."""
     return [attempt.worker.name for attempt in response.extensions["rumormill_attempts"]]
 
 
@@ -95,7 +96,7 @@ async def test_a_refused_connection_leads_to_the_next_owner_whatever_the_request
         response = await http.post("/", content=b"x", headers=KEYED)
         assert response.text == second.name
         assert names(response) == [first.name, second.name]
-        # What just failed is put behind the others, so the next request does not pay again.
+        # The breaker of the failed worker is open, so the next request does not pay again.
         assert names(await http.post("/", content=b"x", headers=KEYED)) == [second.name]
 
 
@@ -139,7 +140,9 @@ async def test_never_means_never_even_for_a_get():
         scene.owners("user-1")[0].behaviour = die
         with pytest.raises(RequestNotReplayableError, match='replay="never" forbids it'):
             await http.get("/", headers=KEYED)
-        async with httpx.AsyncClient(transport=pool.transport(replay="always"), base_url="http://x") as lenient:
+        async with httpx.AsyncClient(
+            transport=pool.transport(replay="always"), base_url="http://x", timeout=LIVENESS_LIMIT
+        ) as lenient:
             assert (await lenient.get("/", headers=KEYED)).status_code == 200
 
 
@@ -233,11 +236,11 @@ async def test_the_callers_own_time_limit_stays_an_httpx_timeout():
     async with stage(workers=1) as scene, calling(scene, hedge=False) as (_, http):
         scene.workers["w0"].behaviour = hang
         with pytest.raises(httpx.ReadTimeout) as raised:
-            await http.get("/", timeout=0.05)
+            await http.get("/", timeout=httpx.Timeout(LIVENESS_LIMIT, read=0.05))
         assert [attempt.worker.name for attempt in raised.value.attempts] == ["w0"]  # type: ignore[attr-defined]
 
 
-async def test_an_attempt_is_abandoned_when_its_worker_is_evicted_and_answers_nothing():
+async def test_an_attempt_is_aborted_when_its_worker_is_evicted_and_answers_nothing():
     async with stage() as scene, calling(scene, replay="always", hedge=False) as (_, http):
         first, second, _ = scene.owners("user-1")
         first.behaviour = hang
@@ -255,7 +258,7 @@ async def test_an_attempt_is_abandoned_when_its_worker_is_evicted_and_answers_no
         assert answers[0].extensions["rumormill_attempts"][0].failure.what == reason
 
 
-async def test_an_abandoned_attempt_that_must_not_be_replayed_is_an_error_that_says_so():
+async def test_an_aborted_attempt_that_must_not_be_replayed_is_an_error_that_says_so():
     async with stage() as scene, calling(scene, replay="never") as (_, http):
         first = scene.owners("user-1")[0]
         first.behaviour = hang
@@ -291,7 +294,7 @@ async def test_a_draining_worker_finishes_its_old_work_even_after_it_has_left():
             known = pool.topology
             scene.change(first.name, readiness=DRAINING)
             known = await pool.changed(known)
-            # New work goes elsewhere.
+            # New requests go elsewhere.
             assert (await http.post("/", content=b"x", headers=KEYED)).text == second.name
             scene.evict(first.name)
             await pool.changed(known)
@@ -336,7 +339,7 @@ async def test_chunked_json_is_replayed_until_its_first_byte_and_then_passes_as_
                 await anext(chunks)
 
 
-async def test_chunked_json_is_read_whole_for_who_does_not_stream():
+async def test_chunked_json_is_read_whole_for_a_caller_that_does_not_stream():
     async def in_parts(exchange: Exchange) -> None:
         await exchange.begin("application/json")
         if exchange.seen.target != "/empty":
@@ -405,7 +408,7 @@ async def test_a_stream_may_be_read_to_its_end():
             assert pool._require_open().upstreams.selector.stats(worker).in_flight == 1
 
 
-async def test_a_body_that_can_be_sent_once_is_not_replayed_but_may_still_move_on_unsent():
+async def test_a_one_shot_body_is_not_replayed_but_may_still_move_on_unsent():
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(9):
             yield b"x" * 2**20
@@ -449,7 +452,7 @@ async def test_an_error_out_of_the_callers_own_body_goes_back_to_the_caller():
         assert not scene.workers["w0"].seen
 
 
-async def test_a_worker_whose_url_is_of_no_use_is_passed_over():
+async def test_a_worker_with_an_unusable_url_is_skipped():
     async with stage() as scene:
         first, second, _ = scene.owners("user-1")
         scene.change(first.name, url="http://[")
@@ -457,11 +460,11 @@ async def test_a_worker_whose_url_is_of_no_use_is_passed_over():
             assert (await http.get("/", headers=KEYED)).text == second.name
 
 
-async def test_acquire_counts_the_worker_as_busy_and_puts_it_behind_on_a_connection_error():
+async def test_acquire_counts_the_worker_as_busy_and_opens_its_breaker_on_a_connection_error():
     async with stage(workers=2) as scene, calling(scene) as (pool, _):
         with pool.acquire() as one, pool.acquire() as other:
             busy = {worker.name for worker in (one, other)}
-            # Of two drawn at random the less busy is taken; both may have been the same.
+            # The less busy of two random workers is taken. Both draws may be the same worker.
             assert busy <= {"w0", "w1"}
         first, second = scene.owners("user-1")
         with pytest.raises(OSError, match=f"{first.name} refused"), pool.acquire("user-1") as worker:

@@ -1,4 +1,4 @@
-"""Which sidecar a pool believes, and what it does when they fall silent: real endpoints on loopback."""
+"""Which sidecar a pool believes, and what it does when sidecars fall silent. The endpoints are real, on loopback."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import httpx
 import msgspec
 import pytest
 import trio
+from limits import LIVENESS_LIMIT
 from stage import DRAINING, SUSPECT, Stage, member, stage, until_true
 
 from rumormill.client import NoWorkersError, Pool, Topology
@@ -24,7 +25,7 @@ from rumormill.ring import Routing, RoutingPolicy, Worker
 
 
 async def until(pool: Pool, condition: Callable[[Topology], bool]) -> None:
-    """Return when the pool believes something that satisfies the condition."""
+    """Return when the pool's topology satisfies the condition."""
     while not condition(pool.topology):
         await pool.changed(pool.topology)
 
@@ -40,14 +41,14 @@ async def test_what_the_pool_believes_is_what_the_sidecar_says_in_every_readines
         scene.change("w1", readiness=DRAINING, liveness=SUSPECT)
         await until(pool, lambda topology: topology.workers[1].readiness == "draining")
         assert [w.name for w in pool.owners("k")] == [w.name for w in Routing("embed", pool.workers).owners("k")]
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=LIVENESS_LIMIT) as http:
             answer = (await http.get(f"{scene.urls[0]}/v1/workers", params={"service": "embed"})).json()
             lookup = (await http.get(f"{scene.urls[0]}/v1/lookup", params={"service": "embed", "key": "k"})).json()
         assert answer["routing_digest"] == pool.topology.routing.digest == lookup["routing_digest"]
         assert [w["name"] for w in lookup["owners"]] == [w.name for w in pool.owners("k")]
 
 
-async def test_the_majority_of_sidecars_is_believed_and_never_a_union():
+async def test_the_majority_of_sidecars_is_believed_and_views_are_never_merged():
     async with stage(workers=4, sidecars=3) as scene:
         rows = list(scene.members.values())
         scene.publish(scene.sidecars[0], members=rows[:1])
@@ -58,7 +59,7 @@ async def test_the_majority_of_sidecars_is_believed_and_never_a_union():
 
 @asynccontextmanager
 async def two_clusters(*clusters: str) -> AsyncIterator[Stage]:
-    """A sidecar of each of these clusters; w0 is a worker of prod, and w1 of staging."""
+    """One sidecar of each of these clusters. w0 is a worker of prod, and w1 of staging."""
     async with stage(workers=2, sidecars=len(clusters)) as scene:
         for sidecar, cluster in zip(scene.sidecars, clusters, strict=True):
             row = scene.members["w0" if cluster == "prod" else "w1"]
@@ -82,7 +83,7 @@ async def test_the_workers_of_one_cluster_are_called_and_the_other_is_named(clus
         with caplog.at_level(logging.WARNING):
             async with (
                 Pool(scene.urls, "embed", cluster=required) as pool,
-                httpx.AsyncClient(transport=pool.transport(), base_url="http://embed") as http,
+                httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http,
             ):
                 await until_true(lambda: bool(pool.topology.troubles))
                 assert {(await http.get("/")).text for _ in range(10)} == {chosen}
@@ -92,7 +93,7 @@ async def test_the_workers_of_one_cluster_are_called_and_the_other_is_named(clus
                 why = f"it is of cluster {other!r}, and this pool {verb} {own!r}"
                 strangers = [url for url, cluster in zip(scene.urls, clusters, strict=True) if cluster == other]
                 assert pool.topology.troubles == tuple(f"{url}: {why}" for url in strangers)
-                # The choice stays when those it was made for are gone.
+                # The choice stays when the sources of that cluster are gone.
                 for sidecar, cluster in zip(scene.sidecars, clusters, strict=True):
                     if cluster == own:
                         sidecar.kill()
@@ -102,7 +103,7 @@ async def test_the_workers_of_one_cluster_are_called_and_the_other_is_named(clus
         assert scene.workers["w1" if chosen == "w0" else "w0"].seen == []
 
 
-async def test_who_insists_on_a_cluster_that_no_source_is_of_is_told_which_they_are_of(tmp_path):
+async def test_requiring_a_cluster_that_no_source_belongs_to_names_the_clusters_found(tmp_path):
     path = tmp_path / "embed.json"
     save_snapshot(path, an_answer(), time.time())
     async with (
@@ -144,7 +145,9 @@ async def test_the_death_of_one_source_leaves_the_others_and_of_all_leaves_what_
         scene.evict("w1")
         await until(pool, lambda topology: known(topology) == ["w0", "w2"])
         scene.sidecars[1].kill()
-        async with httpx.AsyncClient(transport=pool.transport(), base_url="http://embed") as http:
+        async with httpx.AsyncClient(
+            transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT
+        ) as http:
             assert (await http.get("/")).text in ("w0", "w2")
             for worker in scene.workers.values():
                 worker.kill()
@@ -173,7 +176,7 @@ async def test_a_sidecar_that_has_just_restarted_is_not_taken_at_its_word(autoju
         with trio.move_on_after(3):
             await until(pool, lambda topology: len(topology.workers) != 4)
         assert len(pool.workers) == 4
-        # It is when that is still all it knows after a while.
+        # After a while it is believed, if that is still all it knows.
         await until(pool, lambda topology: known(topology) == ["w0"])
         assert trio.current_time() - began > 5
         scene.publish(newborn, members=list(everybody.values()))
@@ -181,9 +184,9 @@ async def test_a_sidecar_that_has_just_restarted_is_not_taken_at_its_word(autoju
 
 
 async def test_a_frozen_source_loses_its_vote(autojump_clock):
-    """Two sources that stopped answering, with what they said before, against one that goes on."""
+    """Two sources stopped answering and still have their old answers. A third goes on."""
     async with stage(sidecars=1) as scene, trio.open_nursery() as nursery:
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=LIVENESS_LIMIT) as http:
             present = await http.get(f"{scene.urls[0]}/v1/workers?service=embed")
         frozen = await _frozen_twins(nursery, present.content)
         async with Pool([*frozen, *scene.urls], "embed") as pool:
@@ -195,7 +198,7 @@ async def test_a_frozen_source_loses_its_vote(autojump_clock):
 
 
 async def _frozen_twins(nursery: trio.Nursery, body: bytes) -> list[str]:
-    """Two endpoints that give the first caller this answer, and accept everything else in silence."""
+    """Two endpoints that give this answer once, and then accept every connection in silence."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     urls = []
     for _ in range(2):
@@ -215,7 +218,7 @@ async def _frozen_twins(nursery: trio.Nursery, body: bytes) -> list[str]:
 
 
 async def test_a_sidecar_with_too_many_callers_is_asked_no_more_often_than_it_says(autojump_clock):
-    """It refuses every query that would wait, with a Retry-After of a second, and answers those that do not."""
+    """It refuses every blocking query with a Retry-After of one second, and answers the others."""
     async with stage() as scene:
         scene.sidecars[0].server._capacity.places = Places(connections=8, waiting=0, turned_away=1)
         async with Pool(scene.urls, "embed") as pool:
@@ -274,7 +277,9 @@ async def test_the_last_good_list_is_kept_on_disk_and_used_when_no_sidecar_answe
             async with Pool(scene.urls, "embed", snapshot=path, patience=0.2) as pool:
                 assert pool.topology.origin == "snapshot"
                 assert str(path) in pool.topology.describe(trio.current_time())
-                async with httpx.AsyncClient(transport=pool.transport(), base_url="http://embed") as http:
+                async with httpx.AsyncClient(
+                    transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT
+                ) as http:
                     assert (await http.get("/")).text in scene.workers
                 port = scene.sidecars[0].port
                 del scene.sidecars[0]
@@ -319,7 +324,7 @@ async def test_a_snapshot_that_cannot_be_written_is_a_warning_and_no_error(tmp_p
             assert len(pool.workers) == 3
 
 
-async def test_a_sidecar_that_routes_otherwise_is_told_of_once(caplog):
+async def test_a_sidecar_with_another_routing_digest_is_logged_once(caplog):
     async with trio.open_nursery() as nursery:
         body = msgspec.json.encode(msgspec.structs.replace(an_answer(), routing_digest="0" * 16))
         urls = await _frozen_twins(nursery, body)

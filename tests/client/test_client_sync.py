@@ -1,4 +1,4 @@
-"""The pool's synchronous twin, and the asynchronous one on asyncio; the stage runs on trio in a thread."""
+"""The synchronous pool, and the asynchronous one on asyncio. The stage runs on trio in a thread."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def scene() -> Iterator[StageInThread]:
 
 @contextmanager
 def calling(scene: StageInThread, **settings: Any) -> Iterator[tuple[SyncPool, httpx.Client]]:
-    """A pool of the stage's workers, and an ordinary client on it that waits for ever."""
+    """A pool of the stage's workers, and an httpx client on it without a timeout."""
     with (
         SyncPool(scene.scene.urls, "embed", **settings) as pool,
         httpx.Client(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
@@ -58,7 +58,7 @@ def test_threads_share_one_pool(scene):
 
         def ask(index: int) -> bool:
             key = f"user-{index}"
-            with httpx.Client(transport=pool.transport(), base_url="http://embed") as http:
+            with httpx.Client(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http:
                 response = http.post("/", json=index, headers={"Rumormill-Key": key})
             return response.text == pool.owners(key, 1)[0].name
 
@@ -66,7 +66,7 @@ def test_threads_share_one_pool(scene):
         assert [worker.name for worker in pool.workers] == ["w0", "w1", "w2"]
 
 
-def test_a_cluster_can_be_insisted_on_in_threads_too(scene):
+def test_a_cluster_can_be_required_in_threads_too(scene):
     with SyncPool(scene.scene.urls, "embed", cluster="prod") as pool:
         assert len(pool.workers) == 3
     why = "of cluster 'prod', and this pool requires 'staging'"
@@ -85,7 +85,7 @@ def test_failures_are_met_as_in_the_asynchronous_pool(scene):
             http.post("/", headers=KEYED, content=b"x")
         with pytest.raises(NoWorkersError):
             http.get("/", headers=KEYED)
-        strict = httpx.Client(transport=pool.transport(replay="never"), base_url="http://embed")
+        strict = httpx.Client(transport=pool.transport(replay="never"), base_url="http://embed", timeout=LIVENESS_LIMIT)
         with strict, pytest.raises(RequestNotReplayableError, match="forbids"):
             strict.get("/", headers=KEYED)
 
@@ -169,7 +169,7 @@ def test_acquire_and_changed_in_threads(scene):
 
 def test_a_pool_out_of_its_place_says_so(scene):
     pool = SyncPool(scene.scene.urls, "embed")
-    with httpx.Client(transport=pool.transport(), base_url="http://embed") as http:
+    with httpx.Client(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http:
         with pytest.raises(RuntimeError, match="not open; use it inside `with"):
             http.get("/")
         with pool:
@@ -214,7 +214,7 @@ def test_the_pool_on_asyncio(scene):
     async def main() -> None:
         async with (
             Pool(scene.scene.urls, "embed") as pool,
-            httpx.AsyncClient(transport=pool.transport(), base_url="http://embed") as http,
+            httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http,
         ):
             assert (await http.get("/", headers=KEYED)).text == first.name
             first.behaviour = die
@@ -224,7 +224,7 @@ def test_the_pool_on_asyncio(scene):
             for _ in range(MIN_ANSWERS):
                 await http.get("/", headers=KEYED)
             first.behaviour = hang
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(LIVENESS_LIMIT):
                 assert (await http.get("/", headers={"Rumormill-Key": _key_of(pool, first.name)})).text != first.name
             answers = await asyncio.gather(*(http.get(f"/{n}") for n in range(50)))
             assert all(response.status_code == 200 for response in answers)
@@ -247,14 +247,14 @@ def test_a_pause_of_our_own_is_not_held_against_the_worker(scene):
     async def main() -> list[str]:
         async with (
             Pool(scene.scene.urls, "embed") as pool,
-            httpx.AsyncClient(transport=pool.transport(), base_url="http://embed") as http,
+            httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http,
         ):
             for _ in range(MIN_ANSWERS):
                 await http.get("/", headers=KEYED)
             first.behaviour = answer_when_released
             asking = asyncio.create_task(http.get("/", headers=KEYED))
             await asyncio.to_thread(scene.do, arrived.wait)
-            # This loop stands still until long after the hedge was due; the answer lies in the socket by then.
+            # This blocks the loop until long after the hedge was due. By then the answer waits in the socket.
             scene.do(released.set)
             scene.do(trio.sleep, 0.2)
             return [attempt.worker.name for attempt in (await asking).extensions["rumormill_attempts"]]
@@ -263,7 +263,7 @@ def test_a_pause_of_our_own_is_not_held_against_the_worker(scene):
 
 
 def _key_of(pool: Pool, name: str) -> str:
-    """A key this worker owns, once it is no longer behind for what it did before."""
+    """A key that this worker owns. Its breaker is closed first."""
     selector = pool._require_open().upstreams.selector
     (worker,) = (worker for worker in pool.workers if worker.name == name)
     selector.stats(worker).breaker.close(0.0)
@@ -278,7 +278,7 @@ def test_a_stream_left_early_on_asyncio_leaves_nothing_behind(scene, content_typ
     async def main() -> None:
         async with (
             Pool(scene.scene.urls, "embed") as pool,
-            httpx.AsyncClient(transport=pool.transport(), base_url="http://embed") as http,
+            httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http,
         ):
             async with http.stream("GET", "/", headers=KEYED) as response:
                 async for _ in response.aiter_bytes():

@@ -1,4 +1,4 @@
-"""Which source is believed, what is kept of the departed: pure."""
+"""Which source is believed, and which departed workers are remembered. Without a network."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def test_the_digest_most_share_is_believed_however_new_another_is():
     assert select_source(sources, NOTHING, 10) is sources[2]
 
 
-def test_at_equal_votes_the_newest_change_is_believed():
+def test_in_a_tie_the_newest_change_is_believed():
     frozen, live = source("frozen", answer("w1", "w2"), 1), source("live", answer("w2"), 2)
     assert select_source([frozen, live], NOTHING, 10) is live
     assert select_source([live, frozen], NOTHING, 10) is live
 
 
-def test_who_does_not_answer_has_no_vote_and_when_nobody_does_nothing_changes():
+def test_a_silent_source_has_no_vote_and_if_all_are_silent_nothing_changes():
     silent = [source("a", answer("w1"), answering=False), source("b", answer("w1"), answering=False)]
     alone = source("c", answer("w2"))
     assert select_source([*silent, alone], NOTHING, 10) is alone
@@ -81,7 +81,7 @@ sources_drawn = st.lists(
 
 
 @given(sources_drawn, st.randoms(use_true_random=False))
-def test_whoever_is_believed_is_one_source_whatever_their_order_and_not_isolated_if_another_is_not(drawn, rng):
+def test_one_source_is_believed_whatever_their_order_and_no_isolated_one_if_another_answers(drawn, rng):
     chosen = select_source(drawn, NOTHING, 0)
     shuffled = list(drawn)
     rng.shuffle(shuffled)
@@ -113,7 +113,7 @@ def test_an_answer_with_the_same_index_of_the_same_process_is_no_change():
     assert (one.changed, one.answering) == (1.0, True)
 
 
-def test_those_who_contradict_the_newest_answer_without_a_later_word_are_doubted():
+def test_sources_whose_older_answer_contradicts_the_newest_are_stale():
     frozen, live = source("frozen", answer("w1", "w2"), 1), source("live", answer("w2"), 2)
     assert stale_voters([frozen, live]) == [frozen]
     frozen.confirmed = 3.0
@@ -121,7 +121,7 @@ def test_those_who_contradict_the_newest_answer_without_a_later_word_are_doubted
     assert stale_voters([]) == []
 
 
-def test_the_evicted_are_remembered_for_a_while_and_those_who_left_while_draining_are_not():
+def test_evicted_workers_are_remembered_for_a_while_and_those_that_left_while_draining_are_not():
     topology = believing("w1", "w2", "w3")
     draining = msgspec.structs.replace(topology.workers[2], readiness="draining")
     said = msgspec.structs.replace(answer("w1", "w2"), workers=[*topology.workers[:2], draining])
@@ -136,7 +136,7 @@ def test_the_evicted_are_remembered_for_a_while_and_those_who_left_while_drainin
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_the_cluster_of_most_sources_is_chosen_in_whatever_order_they_answer_and_stays(clusters, rng):
-    """And as early as it is sure: never one that a later answer would have changed."""
+    """It is chosen as soon as no later answer could change it."""
     sources = [SidecarSource(f"http://{n}") for n in range(len(clusters))]
     pool = ClusterChoice(None)
     for n in rng.sample(range(len(clusters)), len(clusters)):

@@ -1,4 +1,4 @@
-"""The client's own figures: counted by the release that answered, over the last minute, in both formats."""
+"""The client's own figures: counts by release over the last minute, in both formats."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ WORKER = Worker("w1", 1, "00", "embed", "http://w1", "", "v2", 1.0, "alive", "pa
 
 
 class Answers(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """What a pool's transport hands back: an answer that names its worker, or an error that does."""
+    """Returns what a pool's transport returns: an answer that names its worker, or an error that does."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == "/broken":
@@ -116,7 +116,7 @@ def attempt(release: str, what: str = "", *, local_error: bool = False) -> Attem
     return Attempt(worker, 0.0, failure=failure, running=False)
 
 
-def test_whoever_was_asked_counts_also_where_another_answered() -> None:
+def test_every_worker_that_was_asked_counts_even_if_another_answered() -> None:
     overtaken, broken, refused = attempt("v3"), attempt("v2", "broke off"), attempt("v4", "mistake", local_error=True)
     answered = Attempt(WORKER, 0.0, running=False)
     attempts = (overtaken, broken, refused, answered)

@@ -1,4 +1,4 @@
-"""Several processes that keep one file of figures: all of them count, whoever wrote last."""
+"""Several processes that share one figures file. All of them count, whichever wrote last."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_what_several_processes_count_is_in_the_file_and_the_gate_sees_all(tmp_p
     assert source.figure(parse_gate("errors<1%"), "embed", "v2") == 0.03
     assert source.figure(parse_gate("p50<1s"), "embed", "v2") == pytest.approx(0.1, rel=0.02)
     assert source.figure(parse_gate("p99<1s"), "embed", "v2") == pytest.approx(3.0, rel=0.02)
-    # One that answers with its figures answers with all.
+    # A process that serves its figures serves those of all.
     served = json.loads(Figures("embed", path=path).json())
     assert served["releases"]["v2"]["requests"] == 100
 
@@ -99,7 +99,7 @@ def test_a_part_counts_for_a_minute_and_is_then_removed_by_another(tmp_path: Pat
     assert len(parts(path)) == 1
 
 
-def test_what_is_no_part_of_this_service_is_passed_over(tmp_path: Path) -> None:
+def test_files_that_are_no_part_of_this_service_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     other = Figures("other", path=path)
     other.note("v2", 0.1, failed=True)
