@@ -82,8 +82,8 @@ class BackgroundContext:
             if interrupt is None or rest is not None:
                 raise
             self.failure = interrupt
-            # Ctrl-C struck while a task in here ran, but it belongs to the main task. trio shields system tasks from
-            # the signal, so raising it again delivers it there.
+            # Ctrl-C struck while a task in here ran, but the main task must handle it. trio shields system tasks from
+            # the signal, so raising it again here delivers it to the main task.
             signal.raise_signal(signal.SIGINT)
 
 

@@ -82,7 +82,7 @@ class DirectCheck:
             try:
                 tcp = await self._connect(deadline)
             except TimeoutError:
-                # If the kernel refuses the sidecar's port, it is alive, and the worker's accept queue is full.
+                # A kernel that refuses the sidecar's port is alive, so the worker's accept queue is merely full.
                 if probe.refused() or _ran_late(deadline):
                     return False
                 return self._abort_all(f"accepts no connection within {ANSWER_TIMEOUT:g} s")

@@ -259,6 +259,13 @@ def test_how_errors_of_the_transport_are_classified(error, sent, expected):
     assert (None if failure is None else (failure.sent, failure.caller_timeout)) == expected
 
 
+def test_a_failure_still_answers_to_the_old_names_of_its_fields():
+    assert Failure("slow", sent=True, caller_timeout=True).by_limit
+    assert Failure("malformed", sent=False, local_error=True).refused_here
+    assert not Failure("reset", sent=True).by_limit
+    assert not Failure("reset", sent=True).refused_here
+
+
 def test_a_request_that_two_connections_refuse_to_send_is_the_callers_mistake():
     state = RequestState("GET /", None)
     refusal = failure_of(httpx.LocalProtocolError("bad header"), sent=False)
