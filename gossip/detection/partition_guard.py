@@ -206,11 +206,11 @@ class PartitionGuard(Part):
         before = self._state.connectivity
         if self.may_evict_alone:
             self._state.effects.monitoring_outdated()
-        self._tick_as(before)
+        self._check_connectivity(before)
         if self._state.connectivity is not before:
             self._state.effects.connectivity_changed()
 
-    def _tick_as(self, connectivity: Connectivity) -> None:
+    def _check_connectivity(self, connectivity: Connectivity) -> None:
         match connectivity:
             case Connectivity.CONNECTED:
                 self._tick_connected()
