@@ -1,13 +1,13 @@
-"""Flapping is damped by whoever flaps: a member that keeps dying lets callers wait before it takes work again.
+"""Flap damping: a member that keeps dying puts itself on probation before it takes work again (RFC 2439).
 
-Each member remembers when lives of a name ended. A newcomer is told that with the answer to its join, beside the lives
-of its name, and puts itself on probation: it says *starting*, whatever its worker's check finds, for 5, 15, 45 … s
-from the third start within a minute on (route flap damping, RFC 2439, done by the flapping one itself). No clock is
-compared, only ages; nobody else judges; and whoever starts once, or twice, never waits. An end that was said before is
-no flap: a goodbye, or that the worker was draining.
+Each member remembers when lives of a name ended, and tells a newcomer with the answer to its join. From its third start
+within a minute on, the newcomer reports *starting* for 5, 15, 45 … s, whatever its worker's check finds. Only ages are
+exchanged, so no clocks are compared. The member judges itself. One or two starts never lead to probation. An announced
+end is no flap: a leave message, or a worker that was draining.
 
-How long it still takes no work stands in its record, so that every sidecar can say so. That counts from when the record
-is heard; so that who hears it late does not wait for long in vain, it is said anew from time to time.
+A member's record says how long its probation still lasts, so that every sidecar can show it. Receivers count from the
+moment they hear the record. The member repeats it from time to time, so that members that hear it late do not count too
+long.
 """
 
 from __future__ import annotations
@@ -25,89 +25,94 @@ from rumormill.membership.member_state import MemberState
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.table import MemberChange
 
-WINDOW = 60.0
-"""Two lives of a name that end within this of each other are a flap. Larger: slow crash loops are damped as well."""
+FLAP_WINDOW = 60.0
+"""Two lives of a name that end within so many seconds are a flap. Larger: slower crash loops are damped as well."""
 FACTOR = 3
-LONGEST = 300.0
-SAY_AGAIN = 15.0
-"""Seconds after which what is left of a probation is said anew. Larger: newcomers to the pool tell of so much more."""
-INTRODUCTION = 5.0
-"""Seconds from our start for which answers to our join may still impose probation: it is about how we started."""
+LONGEST_PROBATION = 300.0
+REANNOUNCE_EVERY = 15.0
+"""Seconds between announcements of the rest of a probation. Larger: new sidecars overstate it by up to this."""
+JOIN_WINDOW = 5.0
+"""Seconds from our start for which answers to our join may impose probation."""
 
 
 def probation(ages: list[float], first: float) -> float:
     """Seconds on probation for a name whose lives ended so many seconds ago, in any order.
 
-    A life that ends within a minute, and the probation it was on, of the one before it raises the level by one, any
-    other sets it to zero; the first level waits ``first`` seconds, each further one three times as long.
+    An end within a minute (plus the probation served meanwhile) of the one before it raises the level by one. Any other
+    end resets it to zero. The first level lasts ``first`` seconds, and each further one three times as long.
     """
     level = 0
     oldest_first = sorted(ages, reverse=True)
     for earlier, later in itertools.pairwise(oldest_first):
-        level = level + 1 if earlier - later <= WINDOW + _wait(level, first) else 0
-    long_ago = not ages or min(ages) > WINDOW + _wait(level, first)
+        level = level + 1 if earlier - later <= FLAP_WINDOW + _wait(level, first) else 0
+    long_ago = not ages or min(ages) > FLAP_WINDOW + _wait(level, first)
     return 0.0 if long_ago else _wait(level, first)
 
 
 def _wait(level: int, first: float) -> float:
-    return min(first * FACTOR ** (level - 1), LONGEST) if level else 0.0
+    return min(first * FACTOR ** (level - 1), LONGEST_PROBATION) if level else 0.0
 
 
 class FlapDamping(Part):
-    """Remembers ends of others, and keeps our own probation."""
+    """Remembers when lives of others ended, and runs our own probation."""
 
-    __slots__ = ("_born", "_broadcast", "_ends", "_failures", "_over_at", "_state", "deadline")
+    __slots__ = ("_broadcast", "_deaths", "_ends_at", "_failures", "_started_at", "_state", "deadline")
 
     deadline: float
 
-    def __init__(self, state: NodeState, spread: Broadcast) -> None:
+    def __init__(self, state: NodeState, broadcast: Broadcast) -> None:
         self._state = state
-        self._broadcast = spread
-        self._born = state.now
-        self._over_at = math.inf
-        """When our probation ends; infinite when we are on none."""
+        self._broadcast = broadcast
+        self._started_at = state.now
+        self._ends_at = math.inf
+        """When our probation ends; infinite if we are on none."""
         self.deadline = math.inf
-        """When it does, or is to be spoken of again."""
-        self._ends: dict[str, deque[float]] = {}
+        """When our probation ends, or is to be announced again."""
+        self._deaths: dict[str, deque[float]] = {}
         self._failures: deque[float] = deque(maxlen=MAX_ENDS)
-        """When the worker beside us failed, while we went on."""
+        """When our worker failed while this sidecar went on."""
 
     @property
     def remaining(self) -> float:
-        """Seconds of probation left; 0 when on none."""
-        return max(0.0, self._over_at - self._state.now) if self._over_at < math.inf else 0.0
+        """Seconds of our probation that are left; 0 if we are on none."""
+        return max(0.0, self._ends_at - self._state.now) if self._ends_at < math.inf else 0.0
 
     def tick(self) -> None:
-        """Probation may be over: say of our worker what is true of it."""
+        """End our probation when its time has come, or announce again how long it lasts."""
         state = self._state
         if state.now < self.deadline:
             return
-        if state.leaving:  # whatever we said now would bring us back
+        if state.leaving:  # a new record would bring us back
             self.deadline = math.inf
             return
-        if over := state.now >= self._over_at:
-            self._over_at = math.inf
+        if over := state.now >= self._ends_at:
+            self._ends_at = math.inf
             state.identity.probation_ends = -math.inf
             state.record_event("probation", state.me.name, f"{state.me.name} {SERVED}")
-        self._say(wide=over)
+        self._announce(wide=over)
 
     def handle_challenge(self, challenge: Challenge) -> None:
-        """Somebody told us how our name fared before; the sternest account counts."""
+        """A member tells us when earlier lives of our name ended; the longest probation counts."""
         state = self._state
         first = state.settings.probation
-        if not first or state.now - self._born > INTRODUCTION:
+        if not first or state.now - self._started_at > JOIN_WINDOW:
             return
         ages = [float(age) for age in challenge.ends]
         others = [life for life in challenge.lives if life.instance != state.me.instance]
         if any(life.liveness.present and not life.pending and not life.draining for life in others):
-            ages.append(0.0)  # not missed by anyone yet, but here we are
+            ages.append(0.0)  # nobody has missed it yet, but we have its name
         seconds = probation(ages, first)
         if seconds:
-            self._extend(self._born + seconds, f"for {seconds:g} s: {len(ages)} lives of it ended shortly before")
+            self._impose(
+                self._started_at + seconds,
+                f"for {seconds:g} s: {len(ages)} earlier lives of it ended within a short time",
+            )
 
     def worker_failed(self) -> None:
-        """The worker beside us fails: as much a flap as the end of a life, counted from the second within a minute.
-        One that is drained may: it was to take no work."""
+        """Our worker failed: from the second time within a minute on, a flap like the end of a life.
+
+        A draining worker may fail, because it takes no work.
+        """
         state = self._state
         if state.identity.profile.readiness is Readiness.DRAINING:
             return
@@ -115,22 +120,23 @@ class FlapDamping(Part):
         if not state.settings.probation:
             return
         if seconds := probation([state.now - at for at in self._failures], state.settings.probation):
-            self._extend(
-                state.now + seconds, f"for {seconds:g} s: its worker failed {len(self._failures)} times lately"
+            self._impose(
+                state.now + seconds,
+                f"for {seconds:g} s: its worker failed {len(self._failures)} times within a short time",
             )
 
-    def _extend(self, until: float, why: str) -> None:
+    def _impose(self, until: float, why: str) -> None:
         state = self._state
-        if until <= state.now or (self._over_at < math.inf and until <= self._over_at):
+        if until <= state.now or (self._ends_at < math.inf and until <= self._ends_at):
             return
-        self._over_at = state.identity.probation_ends = until
+        self._ends_at = state.identity.probation_ends = until
         state.record_event("probation", state.me.name, f"{state.me.name} takes no work {why}")
-        self._say(wide=True)
+        self._announce(wide=True)
 
-    def _say(self, *, wide: bool) -> None:
-        """Tell the others how long it still takes, or that it is over."""
+    def _announce(self, *, wide: bool) -> None:
+        """Tell the others how long our probation still lasts, or that it is over."""
         state = self._state
-        self.deadline = min(self._over_at, state.now + SAY_AGAIN) if self._over_at < math.inf else math.inf
+        self.deadline = min(self._ends_at, state.now + REANNOUNCE_EVERY) if self._ends_at < math.inf else math.inf
         state.raise_incarnation()
         state.effects.own_record_changed()
         self._broadcast.announce(state.me.member_id, wide=wide)
@@ -138,34 +144,34 @@ class FlapDamping(Part):
     # --- about others
 
     def death_ages(self, name: str) -> list[int]:
-        """How many seconds ago lives of a name ended unannounced, as far as is known here."""
-        return [max(0, min(int(self._state.now - at), 2**16 - 1)) for at in self._ends.get(name, ())]
+        """How many seconds ago lives of a name ended unannounced, as far as we know."""
+        return [max(0, min(int(self._state.now - at), 2**16 - 1)) for at in self._deaths.get(name, ())]
 
     def note_change(self, change: MemberChange) -> None:
-        """A row changed: perhaps a life of a name has ended, or one that was given up is back, or had said goodbye."""
+        """A row changed: a life may have died, or one believed dead may be back, or turn out to have left."""
         before, after = change.before, change.after
         if after is None or after.pending:
             return
         if before is None or not change.same_instance:
             if after.liveness is Liveness.DEAD:
-                self._note_end(after)
+                self._note_death(after)
             elif after.present and before is not None and before.present:
-                self._note_end(before)
+                self._note_death(before)
         elif before.present and after.liveness is Liveness.DEAD:
-            self._note_end(after)
+            self._note_death(after)
         elif before.liveness is Liveness.DEAD and after.liveness is not Liveness.DEAD:
-            self._forget_end(before)
+            self._forget_death(before)
 
-    def _note_end(self, row: MemberState) -> None:
+    def _note_death(self, row: MemberState) -> None:
         if not row.draining:
-            ends = self._ends.setdefault(row.name, deque(maxlen=MAX_ENDS))
+            ends = self._deaths.setdefault(row.name, deque(maxlen=MAX_ENDS))
             ends.append(self._state.dead_since.get(row.member_id, self._state.now))
 
-    def _forget_end(self, row: MemberState) -> None:
-        if not row.draining and (ends := self._ends.get(row.name)):
+    def _forget_death(self, row: MemberState) -> None:
+        if not row.draining and (ends := self._deaths.get(row.name)):
             ends.pop()
 
     def forget_old(self) -> None:
-        """Forget what no probation can come of any more."""
-        old = self._state.now - 2 * LONGEST
-        self._ends = {name: ends for name, ends in self._ends.items() if ends and ends[-1] > old}
+        """Drop deaths that are too old to matter."""
+        old = self._state.now - 2 * LONGEST_PROBATION
+        self._deaths = {name: ends for name, ends in self._deaths.items() if ends and ends[-1] > old}

@@ -1,16 +1,17 @@
-"""Getting in: join, challenge, hello, welcome.
+"""Joining the pool, and letting others join: join, challenge, hello, welcome.
 
-Anyone answers a join, joined or not, with a stateless cookie and what it holds of the newcomer's name; nothing is kept
-for a stranger until it has shown the cookie from the address it claims. The welcome holds a few rows and never the
-table (full tables cost the one seed of 1000 nodes 167 MB, this 3.4): the newcomer then syncs with members at random.
+Every node, joined or not, answers a join with a stateless cookie and what it holds of the newcomer's name. It stores
+nothing for a stranger until the stranger has shown the cookie from the address it claims. The welcome holds a few rows
+and never the table: the newcomer then syncs with random members. (With full tables, the only seed of 1000 nodes sent
+167 MB; with this it sends 3.4 MB.)
 
-None of the four can be an old one played again. The newcomer's nonce comes back in the challenge and the welcome, each
-taken once; a cookie is good for one hello, and for no longer than its secret, which is replaced every ten seconds and
-forgotten with the next. A *who* quotes the end of the datagram it answers. So what a stranger's word makes us send goes
-to somebody who receives there, is no longer than what he sent, or both.
+None of the four messages can be replayed. The newcomer's nonce comes back in the challenge and in the welcome, and
+each is accepted once. A cookie is good for one hello. It expires with its secret, which is replaced every ten seconds
+and kept for ten more. An UnknownSender message quotes the end of the datagram that it answers. So a reply to a stranger
+goes to an address where the stranger receives, or is no longer than what the stranger sent, or both.
 
-Seeds are addresses that are tried for as long as nobody there is a member we hold: starting alone is fine, and so is
-everyone starting at once, or a seed that comes back in another life long after.
+Seeds are tried for as long as no member that we hold lives there. So a pool may start with one node or with all at
+once, and a seed may come back much later in another life.
 """
 
 from __future__ import annotations
@@ -48,57 +49,67 @@ FIRST_WAIT, LAST_WAIT, JOINED_WAIT = 0.06, 0.5, 2.0
 COOKIE_SECONDS = 10
 JOIN_BYTES = 128
 MAX_TRANSIENT = 64
-WHO_PER_SECOND = 100
-WHO_BYTES = OVERHEAD + 16
-"""Exactly: no longer than a ping, the shortest thing it answers."""
-MAX_SPENT = 16384
-UNWELCOME = 8
-"""Hellos in a row without a welcome, all of them asked for: some three seconds, and no accident even where a third of
-all datagrams is lost."""
+UNKNOWN_SENDER_PER_SECOND = 100
+UNKNOWN_SENDER_BYTES = OVERHEAD + 16
+"""The exact size: no longer than a ping, the shortest datagram that it answers."""
+MAX_USED_COOKIES = 16384
+MAX_UNANSWERED_HELLOS = 8
+"""Hellos in a row, each after a challenge, without a welcome. That takes some three seconds. It is no accident, even
+where a third of all datagrams is lost."""
 LONGEST_PACKET = MAX_DATAGRAM + 48
-"""With the headers of IPv6 and UDP: what a path has to carry."""
+"""Bytes with the headers of IPv6 and UDP: what a path has to carry."""
 WELCOME_BYTES, SIGNED_RECORD_BYTES = 32, 67
-"""What a welcome, and each record in it, takes beside the records."""
+"""Bytes of a welcome, and of each record in it, in addition to the encoded records."""
 
 
 class Seed:
-    """An address we ask to let us in. ``tries`` are those left; seeds have no end."""
+    """An address at which we try to join. ``tries`` are those left: infinite for a configured seed."""
 
-    __slots__ = ("due", "found", "nonce", "ours", "shown", "tenant", "tries", "unwelcome", "wait")
+    __slots__ = (
+        "hello_nonce",
+        "is_self",
+        "join_nonce",
+        "member_id",
+        "next_at",
+        "present",
+        "tries",
+        "unanswered_hellos",
+        "wait",
+    )
 
     def __init__(self, due: float, tries: float) -> None:
-        self.due = due
-        self.found = False
-        """Whether the member that was found there was present when we last looked."""
+        self.next_at = due
+        self.present = False
+        """Whether the member that lives there was present when we last looked."""
         self.wait = FIRST_WAIT
         self.tries = tries
-        self.nonce = b""
-        """Of the join we wait for an answer to; empty once it was answered."""
-        self.shown = b""
-        """Of the hello we wait for an answer to."""
-        self.unwelcome = 0
-        """Hellos shown in a row that brought no welcome."""
-        self.tenant = UNKNOWN_RECEIVER
-        """Half of the member that last answered from there."""
-        self.ours = False
+        self.join_nonce = b""
+        """The nonce of the join that waits for a challenge; empty once the challenge came."""
+        self.hello_nonce = b""
+        """The nonce of the hello that waits for a welcome."""
+        self.unanswered_hellos = 0
+        """Hellos in a row that brought no welcome."""
+        self.member_id = UNKNOWN_RECEIVER
+        """The member that last answered from there."""
+        self.is_self = False
         """Whether our own joins came back from there, and nothing else since. Anybody can send them back, so we go on
-        asking: who is really there answers."""
+        asking: a member that really lives there answers."""
 
 
 class JoinProtocol(Part):
-    """Asks our way in, and lets others in."""
+    """Joins us to the pool, and lets others join."""
 
     __slots__ = (
-        "_contacts",
         "_flap_damping",
-        "_ourselves",
+        "_own_address",
         "_own_name",
         "_secret_at",
         "_secrets",
-        "_spent",
+        "_seeds",
         "_state",
+        "_unknown_sender_limit",
         "_updates",
-        "_whos",
+        "_used_cookies",
         "deadline",
         "joined",
         "lazy_deadline",
@@ -107,113 +118,115 @@ class JoinProtocol(Part):
     deadline: float
     lazy_deadline: float
 
-    def __init__(self, state: NodeState, claims: MembershipUpdates, naming: OwnName, damping: FlapDamping) -> None:
+    def __init__(
+        self, state: NodeState, updates: MembershipUpdates, own_name: OwnName, flap_damping: FlapDamping
+    ) -> None:
         self._state = state
-        self._updates = claims
-        self._own_name = naming
-        self._flap_damping = damping
+        self._updates = updates
+        self._own_name = own_name
+        self._flap_damping = flap_damping
         self._secrets = (state.token_bytes(32), state.token_bytes(32))
         self._secret_at = state.now
-        self._spent: tuple[set[bytes], set[bytes]] = (set(), set())
-        """Cookies that have been shown, by the secrets they were made with."""
-        self._contacts: dict[Address, Seed] = {}
-        self._ourselves = state.me.address
-        self._whos = TokenBucket(WHO_PER_SECOND / 2, WHO_PER_SECOND)
+        self._used_cookies: tuple[set[bytes], set[bytes]] = (set(), set())
+        """Cookies that have been used, for each of the two secrets."""
+        self._seeds: dict[Address, Seed] = {}
+        self._own_address = state.me.address
+        self._unknown_sender_limit = TokenBucket(UNKNOWN_SENDER_PER_SECOND / 2, UNKNOWN_SENDER_PER_SECOND)
         self.deadline = math.inf
-        """When the next address is to be asked. Where a seed's member is present, there is no hurry to look again."""
+        """When we must ask the next address. Where a seed's member is present, looking again can wait."""
         self.lazy_deadline = math.inf
-        """When any address is, in a hurry or not."""
+        """When we may look at any address again, urgent or not."""
         self.joined = False
-        """Whether we have come to hold somebody else's row."""
+        """Whether we hold the row of any other member, or have held one."""
 
     @property
     def has_seeds(self) -> bool:
-        """Whether there are addresses at which others should be."""
-        return any(not contact.ours for contact in self._contacts.values())
+        """Whether we have addresses at which other members should be."""
+        return any(not seed.is_self for seed in self._seeds.values())
 
     # --- asking
 
     def set_seeds(self, addresses: Iterable[Address]) -> None:
-        """Replace the seeds; one that was known keeps its pace."""
-        wanted = [address for address in dict.fromkeys(addresses) if address != self._ourselves]
-        transient = {a: c for a, c in self._contacts.items() if c.tries < math.inf}
-        kept = {a: self._contacts[a] for a in wanted if a in self._contacts and a not in transient}
+        """Replace the seeds. A seed that we know already keeps its schedule."""
+        wanted = [address for address in dict.fromkeys(addresses) if address != self._own_address]
+        transient = {a: c for a, c in self._seeds.items() if c.tries < math.inf}
+        kept = {a: self._seeds[a] for a in wanted if a in self._seeds and a not in transient}
         fresh = {
             a: Seed(self._state.now + self._state.rng.random() * FIRST_JITTER, math.inf)
             for a in wanted
             if a not in kept
         }
-        self._contacts = {**transient, **kept, **fresh}
+        self._seeds = {**transient, **kept, **fresh}
         self._rearm()
 
     def try_address(self, address: Address) -> None:
-        """Somebody there does not know us, or is not who we thought: ask now, whatever we asked there before."""
-        if address == self._ourselves:
+        """The member at an address does not know us, or is another than we thought: join there now."""
+        if address == self._own_address:
             return
-        contact = self._contacts.get(address)
-        if contact is not None:
-            contact.due = min(contact.due, self._state.now + FIRST_WAIT)
-            contact.wait = FIRST_WAIT
-            contact.tenant = UNKNOWN_RECEIVER
-            contact.found = False
-        elif len(self._contacts) < MAX_TRANSIENT:
-            self._contacts[address] = Seed(self._state.now, 3)
+        seed = self._seeds.get(address)
+        if seed is not None:
+            seed.next_at = min(seed.next_at, self._state.now + FIRST_WAIT)
+            seed.wait = FIRST_WAIT
+            seed.member_id = UNKNOWN_RECEIVER
+            seed.present = False
+        elif len(self._seeds) < MAX_TRANSIENT:
+            self._seeds[address] = Seed(self._state.now, 3)
         self._rearm()
 
     def tick(self) -> None:
         state = self._state
         if state.now < self.lazy_deadline:
             return
-        for address, contact in list(self._contacts.items()):
-            if contact.due > state.now:
+        for address, seed in list(self._seeds.items()):
+            if seed.next_at > state.now:
                 continue
-            contact.found = contact.tries == math.inf and self._is_present(contact.tenant)
-            if contact.found:
-                contact.due = state.now + JOINED_WAIT * (0.75 + 0.5 * state.rng.random())
-                contact.wait = FIRST_WAIT
+            seed.present = seed.tries == math.inf and self._is_present(seed.member_id)
+            if seed.present:
+                seed.next_at = state.now + JOINED_WAIT * (0.75 + 0.5 * state.rng.random())
+                seed.wait = FIRST_WAIT
                 continue
             self._ask(address)
-            contact.tries -= 1
-            if contact.tries <= 0:
-                del self._contacts[address]
+            seed.tries -= 1
+            if seed.tries <= 0:
+                del self._seeds[address]
                 continue
-            contact.due = state.now + contact.wait * (0.75 + 0.5 * state.rng.random())
-            contact.wait = min(2 * contact.wait, JOINED_WAIT if self.joined else LAST_WAIT)
+            seed.next_at = state.now + seed.wait * (0.75 + 0.5 * state.rng.random())
+            seed.wait = min(2 * seed.wait, JOINED_WAIT if self.joined else LAST_WAIT)
         self._rearm()
 
     def restart(self) -> None:
-        """After a pause of our own: try at once, patiently again later."""
-        for contact in self._contacts.values():
-            contact.due = self._state.now + self._state.rng.random() * FIRST_JITTER
-            contact.wait = FIRST_WAIT
+        """After a pause of our own: ask every address at once, then back off again."""
+        for seed in self._seeds.values():
+            seed.next_at = self._state.now + self._state.rng.random() * FIRST_JITTER
+            seed.wait = FIRST_WAIT
         self._rearm()
 
     def _ask(self, address: Address) -> None:
         name = self._state.me.name
         padding = bytes(max(0, JOIN_BYTES - len(name.encode())))
-        nonce = self._contacts[address].nonce = self._state.token_bytes(8)
+        nonce = self._seeds[address].join_nonce = self._state.token_bytes(8)
         self._state.send_to_stranger(address, UNKNOWN_RECEIVER, Join(name, nonce, padding))
 
     def _rearm(self) -> None:
-        contacts = self._contacts.values()
-        self.lazy_deadline = min((contact.due for contact in contacts), default=math.inf)
-        self.deadline = min((contact.due for contact in contacts if not contact.found), default=math.inf)
+        seeds = self._seeds.values()
+        self.lazy_deadline = min((seed.next_at for seed in seeds), default=math.inf)
+        self.deadline = min((seed.next_at for seed in seeds if not seed.present), default=math.inf)
 
     def _is_present(self, member_id: MemberId) -> bool:
         row = self._state.table.get(member_id)
         return row is not None and row.present
 
     def handle_challenge(self, challenge: Challenge, sender: MemberId, source: Address) -> None:
-        """Show the cookie and our record, in a generation that fits what is already known of our name."""
-        contact = self._contacts.get(source)
-        if contact is None or contact.nonce != challenge.nonce:
+        """Return the cookie with our record, at a generation above what is known of our name."""
+        seed = self._seeds.get(source)
+        if seed is None or seed.join_nonce != challenge.nonce:
             self._state.counters["stale_challenges"] += 1
             return
-        contact.tenant, contact.ours = sender, False
-        contact.shown, contact.nonce = contact.nonce, b""
-        contact.unwelcome += 1
-        if contact.unwelcome > UNWELCOME and not self.joined:
-            self._complain(source)
+        seed.member_id, seed.is_self = sender, False
+        seed.hello_nonce, seed.join_nonce = seed.join_nonce, b""
+        seed.unanswered_hellos += 1
+        if seed.unanswered_hellos > MAX_UNANSWERED_HELLOS and not self.joined:
+            self._warn_not_welcome(source)
         self._flap_damping.handle_challenge(challenge)
         self._own_name.choose_generation(challenge.lives)
         me = self._state.me
@@ -221,24 +234,24 @@ class JoinProtocol(Part):
         self._state.send_to_stranger(source, sender, hello)
 
     def handle_welcome(self, welcome: Welcome, source: Address) -> None:
-        contact = self._contacts.get(source)
-        if contact is None or contact.shown != welcome.nonce:
+        seed = self._seeds.get(source)
+        if seed is None or seed.hello_nonce != welcome.nonce:
             self._state.counters["stale_welcomes"] += 1
             return
-        contact.shown, contact.unwelcome = b"", 0
+        seed.hello_nonce, seed.unanswered_hellos = b"", 0
         for signed in welcome.records:
             self._updates.handle_record_untrusted(bytes(signed.record), signed.signature, source, quietly=True)
 
-    def _complain(self, source: Address) -> None:
-        """Somebody holds our key, asks who we are, and does not let us in."""
+    def _warn_not_welcome(self, source: Address) -> None:
+        """A member holds our key and challenges us, but does not let us join."""
         advice = (
             "its authority is probably not the one that issued --identity-file"
             if self._state.identity.credential
-            else "its pool probably has an authority, and this member no identity: --ca-file and --identity-file"
+            else "its pool probably has an authority; give this member an identity (--ca-file and --identity-file)"
         )
         text = (
-            f"{address_text(source)} answers, and does not let this member in: {advice}; the log there says more "
-            f"(a path that drops packets of {LONGEST_PACKET} bytes looks the same)"
+            f"{address_text(source)} answers, but does not let this member join: {advice}. The log there says more. "
+            f"(A path that drops packets of {LONGEST_PACKET} bytes looks the same.)"
         )
         self._state.warn_operator("unwelcome", source, text, ours=True)
 
@@ -246,10 +259,10 @@ class JoinProtocol(Part):
 
     def handle_join(self, join: Join, sender: MemberId, source: Address) -> None:
         state = self._state
-        if sender == state.me.member_id:  # one of our seeds is ourselves, under another address
-            contact = self._contacts.get(source)
-            if contact is not None and contact.nonce == join.nonce:
-                contact.ours = True
+        if sender == state.me.member_id:  # one of our seeds is an address of ours
+            seed = self._seeds.get(source)
+            if seed is not None and seed.join_nonce == join.nonce:
+                seed.is_self = True
             return
         lives = [
             KnownInstance(row.generation, row.instance, row.incarnation, row.liveness, row.pending, row.draining)
@@ -258,15 +271,15 @@ class JoinProtocol(Part):
         if len(join.padding) + len(join.name.encode()) < JOIN_BYTES:
             state.counters["short_join"] += 1
             return
-        cookie = self._cookie(self._fresh_secrets()[0], source, sender, join.nonce)
+        cookie = self._cookie(self._current_secrets()[0], source, sender, join.nonce)
         state.send_to_stranger(
             source, sender, Challenge(join.nonce, cookie, lives, self._flap_damping.death_ages(join.name))
         )
 
     def handle_hello_untrusted(self, hello: Hello, sender: MemberId, source: Address) -> None:
-        """Admit a newcomer that proved its address, and hand it a few rows to start from."""
+        """Admit a newcomer that has proved its address, and send it a few rows to start from."""
         state = self._state
-        if not self._spend_cookie(hello, sender, source):
+        if not self._use_cookie(hello, sender, source):
             state.counters["bad_cookie"] += 1
             return
         try:
@@ -300,9 +313,9 @@ class JoinProtocol(Part):
         self._updates.send_other_lives(row, held)
 
     def handle_unknown_sender(self, who: UnknownSender, source: Address) -> MemberState | None:
-        """We are not known there, or somebody else lives there: introduce ourselves.
+        """The node at an address does not know us, or is another than we thought: join there.
 
-        Returns whom the datagram that is so answered was for, if it was for a member that says to live there.
+        Returns the member that the quoted datagram was for, if that member's record gives this address.
         """
         member_id = self._state.sent_datagrams.take(who.mark, source)
         if member_id is None:
@@ -313,32 +326,32 @@ class JoinProtocol(Part):
         return asked if asked is not None and asked.address == source else None
 
     def send_unknown_sender(self, datagram: bytes, sender: MemberId, source: Address) -> None:
-        """Answer a datagram we can do nothing with, at most 100 times a second, and never at greater length."""
+        """Answer a datagram that we cannot use, at most 100 times a second, and never with a longer one."""
         state = self._state
-        if len(datagram) < WHO_BYTES or not self._whos.allows(source[0], state.now):
+        if len(datagram) < UNKNOWN_SENDER_BYTES or not self._unknown_sender_limit.allows(source[0], state.now):
             state.counters["who_suppressed"] += 1
             return
         state.send_to_stranger(source, sender, UnknownSender(datagram[-MARK_BYTES:]))
 
-    def _fresh_secrets(self) -> tuple[bytes, bytes]:
+    def _current_secrets(self) -> tuple[bytes, bytes]:
         now = self._state.now
         if now - self._secret_at >= COOKIE_SECONDS:
             old = now - self._secret_at >= 2 * COOKIE_SECONDS
             self._secrets = (self._state.token_bytes(32), self._state.token_bytes(32) if old else self._secrets[0])
-            self._spent = (set(), set() if old else self._spent[0])
+            self._used_cookies = (set(), set() if old else self._used_cookies[0])
             self._secret_at = now
         return self._secrets
 
-    def _spend_cookie(self, hello: Hello, sender: MemberId, source: Address) -> bool:
-        """Whether a hello shows a cookie of ours, for the first time."""
-        for secret, spent in zip(self._fresh_secrets(), self._spent, strict=True):
+    def _use_cookie(self, hello: Hello, sender: MemberId, source: Address) -> bool:
+        """Whether a hello returns a cookie of ours, for the first time."""
+        for secret, spent in zip(self._current_secrets(), self._used_cookies, strict=True):
             if hmac.compare_digest(hello.cookie, self._cookie(secret, source, sender, hello.nonce)):
-                if hello.cookie in spent or len(spent) >= MAX_SPENT:
+                if hello.cookie in spent or len(spent) >= MAX_USED_COOKIES:
                     return False
                 spent.add(hello.cookie)
                 return True
         return False
 
     def _cookie(self, secret: bytes, source: Address, sender: MemberId, nonce: bytes) -> bytes:
-        """Proof that somebody receives at an address, good for 10 to 20 seconds, without any memory of them."""
+        """Proves that a stranger receives at an address. Valid for 10 to 20 seconds, and nothing is stored."""
         return hmac.digest(secret, b"|".join((repr(source).encode(), sender, nonce)), "sha256")[:16]

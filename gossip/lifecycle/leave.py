@@ -1,6 +1,6 @@
-"""Leaving: the goodbye is said at once, once more a moment later to others drawn anew, and then we are gone.
+"""Leaving: we send a leave message at once, repeat it a moment later to other random members, and are gone.
 
-A life says goodbye under one incarnation only, however often: whoever heard it once has heard it.
+A life leaves under one incarnation only, however often it says so. So a repeated message is no news.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from rumormill.gossip.wire import Leave, encode_message
 from rumormill.membership.member_state import MemberState
 
 LEAVE_SECONDS = 0.15
-"""How long a departure is given to be heard before it counts as said. Halfway through it is said once more."""
+"""Seconds from the first leave message until we have left. It is repeated halfway through."""
 LEAVE_REPEATS = 5
-"""More than to others' news a departure is told to: who leaves has no more than that moment to repeat it."""
+"""Members told in addition to the wide fan-out: a member that leaves cannot repeat itself later."""
 
 
 class LeaveProtocol(Part):
-    """Our leaving, and what we say as a life of ours ends."""
+    """Sends our leave messages: when we leave the pool, and when a life of ours ends."""
 
-    __slots__ = ("_broadcast", "_departed", "_finish_at", "_goodbye", "_repeat_at", "_state")
+    __slots__ = ("_broadcast", "_finish_at", "_leave_messages", "_left_as", "_repeat_at", "_state")
 
-    def __init__(self, state: NodeState, spread: Broadcast) -> None:
+    def __init__(self, state: NodeState, broadcast: Broadcast) -> None:
         self._state = state
-        self._broadcast = spread
-        self._departed = b""
-        """The half under which we said goodbye."""
-        self._goodbye: list[bytes] = []
+        self._broadcast = broadcast
+        self._left_as = b""
+        """The member id under which we last left."""
+        self._leave_messages: list[bytes] = []
         self._repeat_at = self._finish_at = math.inf
 
     @property
@@ -38,11 +38,11 @@ class LeaveProtocol(Part):
 
     @property
     def finished(self) -> bool:
-        """Whether our departure has been said for long enough."""
+        """Whether our leave message has had time to be heard."""
         return self._state.leaving and self._state.now >= self._finish_at
 
     def begin(self) -> None:
-        """Leave: say so, and nothing that would bring us back from now on."""
+        """Leave the pool. From now on we send nothing that would bring us back."""
         state = self._state
         self.announce_leave()
         state.leaving = True
@@ -52,27 +52,27 @@ class LeaveProtocol(Part):
     def tick(self) -> None:
         if self._state.now >= self._repeat_at:
             self._repeat_at = math.inf
-            self._tell()
+            self._send_leave()
 
     def restart(self) -> None:
-        """After a pause of our own: what was to be said may have been dropped just now."""
+        """After a pause of our own: the outbox was dropped, so send the leave message again."""
         if self._state.leaving:
             self._repeat_at, self._finish_at = self._state.now, self._state.now + LEAVE_SECONDS
 
     def announce_leave(self, *, also: MemberState | None = None) -> None:
-        """Tell many at once that this life ends, with the record the departure speaks of; one of them for certain."""
+        """Tell many members, and ``also``, that this life ends. Sends the record that the leave message refers to."""
         state = self._state
-        if self._departed != state.me.member_id:
-            self._departed = state.me.member_id
+        if self._left_as != state.me.member_id:
+            self._left_as = state.me.member_id
             state.raise_incarnation()
             leave_signature = encode_message(Leave(state.me.member_id, state.me.incarnation, state.sign_leave()))
-            self._goodbye = [self._broadcast.encoder.alive(state.me), leave_signature]
-        self._tell(also)
+            self._leave_messages = [self._broadcast.encoder.alive(state.me), leave_signature]
+        self._send_leave(also)
 
-    def _tell(self, also: MemberState | None = None) -> None:
+    def _send_leave(self, also: MemberState | None = None) -> None:
         state = self._state
         told = {row.member_id: row for row in state.random_members(self._broadcast.wide_fanout() + LEAVE_REPEATS)}
         if also is not None:
             told[also.member_id] = also
         for row in told.values():
-            state.send_encoded(row, self._goodbye)
+            state.send_encoded(row, self._leave_messages)

@@ -1,15 +1,16 @@
-"""Taking a name, and keeping it.
+"""Our own name: taking it at the start, and keeping it.
 
-A newcomer's generation is one above the highest known of its name. If a live incumbent holds the name it comes in
-*pending*: known, watched, and not routed. It settles when its table holds the incumbent dead or left. The incumbent's
-monitors look after it at once, so a restart does not wait out three periods; a live incumbent tells the rival that the
-name is taken, and by whom, and the rival stops.
+A newcomer's generation is one above the highest known of its name. If a live incumbent holds the name, the newcomer
+joins as *pending*: known and monitored, but not routed to. It settles when its table holds the incumbent dead or left.
+The incumbent's monitors probe it at once, so a restart does not wait for three missed heartbeats. A live incumbent
+tells the newcomer that the name is in use, and the newcomer stops.
 
-Two settled lives of one name meet where a split heals, where a frozen incumbent wakes, or where somebody lies. Members
-keep the one they hold while it is present, whatever the other says of itself, and show it to the other. So each of the
-two learns from members which life they hold. It asks those it knows, and gives way where most hold the other (or half
-of them, if the other is the later life): it goes one higher, pending, and then is told that the name is taken, or
-settles when the other turns out to be dead. One liar, or a few that have just come in, take no name from anybody.
+Two settled lives of one name meet after a healed split, when a frozen incumbent wakes, or when a member lies. Members
+keep the life they hold while it is present, whatever the other says of itself, and show it to the other. So each of the
+two learns which life the members hold. It asks the members it knows, and yields if most of them hold the other life (or
+half of them, if the other is the later life). To yield, it takes the next generation and becomes pending. Then it is
+told that the name is in use, or settles when the other turns out to be dead. So neither one liar nor a few newcomers
+can take a name from anybody.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ MAX_QUORUM = 33
 
 
 class OwnName(Part):
-    """Our own name: which life of it we are, and whether it is ours."""
+    """Decides which life of our name we are, and whether we hold the name."""
 
     __slots__ = (
-        "_against",
         "_broadcast",
-        "_introduced",
-        "_jury",
         "_leave_protocol",
+        "_opposed",
         "_predecessors",
         "_probes",
+        "_quorum",
+        "_record_shown",
         "_review_at",
         "_state",
     )
@@ -47,45 +48,44 @@ class OwnName(Part):
     def __init__(
         self,
         state: NodeState,
-        spread: Broadcast,
-        departure: LeaveProtocol,
-        pings: Probes,
+        broadcast: Broadcast,
+        leave_protocol: LeaveProtocol,
+        probes: Probes,
     ) -> None:
         self._state = state
-        self._broadcast = spread
-        self._leave_protocol = departure
-        self._probes = pings
-        self._jury: dict[MemberId, float] = {}
-        """Whom we asked which life of our name they hold, and when."""
-        self._against: dict[MemberId, float] = {}
-        """Who holds another, and when it said so."""
+        self._broadcast = broadcast
+        self._leave_protocol = leave_protocol
+        self._probes = probes
+        self._quorum: dict[MemberId, float] = {}
+        """Members we asked which life of our name they hold, and when."""
+        self._opposed: dict[MemberId, float] = {}
+        """Members that hold another life of our name, and when they said so."""
         self._predecessors: dict[MemberId, tuple[int, float]] = {}
-        """Lives that had ended when we took their name: the incarnation in which they had, and until when a witness
-        may not have heard of it."""
+        """Lives that had ended when we took their name: at which incarnation, and until when peers may not know."""
         self._review_at = math.inf
-        """When we look again, while pending."""
-        self._introduced = False
-        """Whether our record was shown to somebody who asked for it: until then we may still choose our life."""
+        """When we look again whether the name is free, while pending."""
+        self._record_shown = False
+        """Whether we have shown our record to anybody. Until then we may choose our generation."""
 
     def choose_generation(self, lives: list[KnownInstance]) -> None:
-        """Our record is about to be shown: be the latest life of the name, pending if it is in use.
+        """Before we show our record: become the latest life of the name, pending if the name is in use.
 
-        This is chosen the first time, and again where nobody there would take our record beside what they hold.
+        This is decided the first time, and again where a member that we ask would not accept our record.
         """
         state = self._state
-        if self._introduced and not self._outlived(lives):
+        if self._record_shown and not self._is_superseded(lives):
             return
-        self._introduced = True
+        self._record_shown = True
         others = [life for life in lives if life.instance != state.me.instance]
         highest = max((life.generation for life in others), default=0)
         if highest >= state.identity.generation and highest + 1 < COUNTER_LIMIT:
             incumbent = any(life.liveness.present and not life.pending for life in others)
-            self._become(highest + 1, pending=incumbent)
+            self._change_generation(highest + 1, pending=incumbent)
 
-    def _outlived(self, lives: list[KnownInstance]) -> bool:
-        """Whether a life above ours ended there, or is the incumbent's while we are pending.
+    def _is_superseded(self, lives: list[KnownInstance]) -> bool:
+        """Whether a later life than ours has ended, or holds the name while we are pending.
 
-        Two that both live and are settled contest the name instead.
+        Two settled lives that are both alive contest the name instead.
         """
         me = self._state.me
         return any(
@@ -96,7 +96,7 @@ class OwnName(Part):
         )
 
     def reconcile(self) -> None:
-        """Rows of our name changed: settle, warn a rival, or defend ourselves."""
+        """Rows of our name changed: settle, tell a rival that the name is in use, or defend the name."""
         state = self._state
         if state.stopped:
             return
@@ -108,10 +108,10 @@ class OwnName(Part):
                 self._settle(None if ours else settled)
             return
         if settled is not None and settled.instance != state.me.instance:
-            self._become(settled.generation + 1, pending=settled.present)
+            self._change_generation(settled.generation + 1, pending=settled.present)
             return
         if rival is not None and rival.present and rival.instance != state.me.instance:
-            self._warn(rival)
+            self._send_name_in_use(rival)
 
     @property
     def deadline(self) -> float:
@@ -125,66 +125,66 @@ class OwnName(Part):
         self._review_at = self._state.now + 3 * self._state.settings.period
         self.reconcile()
         if self._state.identity.pending and (holder := self._state.table.settled.get(self._state.me.name)):
-            self._probes.ping(holder)  # if it lives, it tells us that the name is taken
+            self._probes.ping(holder)  # if it is alive, it tells us that the name is in use
 
     def should_yield(self, rival: MemberState, witness: MemberState | None) -> bool:
-        """A settled record of our name, not ours, from a member that holds it: True if it is to be believed."""
+        """A member holds another settled life of our name: whether we yield, and believe it."""
         state = self._state
-        if state.stopped or state.identity.pending or not self._introduced:
+        if state.stopped or state.identity.pending or not self._record_shown:
             return True
         incarnation, until = self._predecessors.get(rival.member_id, (-1, -math.inf))
         if rival.incarnation <= incarnation and state.now < until:
             return False
-        self._hear_witness(witness)
+        self._update_quorum(witness)
         later = rival.life > state.me.life
-        against = sum(1 for member_id in self._jury if member_id in self._against)
-        if 2 * against < len(self._jury) or (2 * against == len(self._jury) and not later):
+        against = sum(1 for member_id in self._quorum if member_id in self._opposed)
+        if 2 * against < len(self._quorum) or (2 * against == len(self._quorum) and not later):
             return False
-        self._become(max(rival.generation, state.me.generation) + 1, pending=True)
+        self._change_generation(max(rival.generation, state.me.generation) + 1, pending=True)
         return True
 
-    def _hear_witness(self, witness: MemberState | None) -> None:
-        """Note who holds another life than ours, and ask others; what was said long ago does not count any more."""
+    def _update_quorum(self, witness: MemberState | None) -> None:
+        """Note a member that holds another life, ask the others, and forget what was said too long ago."""
         state = self._state
-        for memory in (self._jury, self._against):
+        for memory in (self._quorum, self._opposed):
             for member_id in [
-                h for h, at in memory.items() if state.now - at > QUORUM_SECONDS or not self._may_judge(h)
+                h for h, at in memory.items() if state.now - at > QUORUM_SECONDS or not self._may_testify(h)
             ]:
                 del memory[member_id]
         ask = state.throttle(state.me.member_id, "quorum", QUORUM_SECONDS / 5)
         known = (
-            [h for h in state.table.present_ids if self._may_judge(h)]
+            [h for h in state.table.present_ids if self._may_testify(h)]
             if len(state.table.present_ids) <= MAX_QUORUM
             else []
         )
         rows = state.random_members(MAX_QUORUM) if not known else [r for h in known if (r := state.table.get(h))]
-        chosen = {row.member_id: row for row in rows if self._may_judge(row.member_id)}
+        chosen = {row.member_id: row for row in rows if self._may_testify(row.member_id)}
         for member_id in state.voter_eligibility.eligible(chosen):
-            self._jury.setdefault(member_id, state.now)
-            if ask and member_id not in self._against:
+            self._quorum.setdefault(member_id, state.now)
+            if ask and member_id not in self._opposed:
                 self._probes.ping(chosen[member_id])
         if (
             witness is not None
-            and self._may_judge(witness.member_id)
+            and self._may_testify(witness.member_id)
             and state.voter_eligibility.eligible([witness.member_id])
         ):
-            self._jury[witness.member_id] = self._against[witness.member_id] = state.now
+            self._quorum[witness.member_id] = self._opposed[witness.member_id] = state.now
 
-    def _may_judge(self, member_id: MemberId) -> bool:
-        """A suspect may not: it may be gone, and its silence would speak for us for ever."""
+    def _may_testify(self, member_id: MemberId) -> bool:
+        """Whether a member may say who holds our name. A suspect may not: it may be gone, and never contradict us."""
         row = self._state.table.get(member_id)
         if row is None or row.liveness is not Liveness.ALIVE:
             return False
         return not row.pending and row.name != self._state.me.name
 
     def warn_if_rival(self, row: MemberState) -> None:
-        """A member of our own name, but not us, shows a sign of life."""
+        """A member shows a sign of life. If it waits for our name, tell it that the name is in use."""
         me = self._state.me
         if row.name == me.name and row.member_id != me.member_id and row.pending and not me.pending:
-            self._warn(row)
+            self._send_name_in_use(row)
 
     def handle_name_in_use(self, taken: NameInUse, sender: MemberState) -> None:
-        """The holder of our name says so, itself. Only a pending newcomer gives way to mere words."""
+        """The holder of our name says so itself. Only a pending newcomer yields to that."""
         state = self._state
         if state.stopped is not None or not state.identity.pending or taken.name != state.me.name:
             return
@@ -193,15 +193,15 @@ class OwnName(Part):
             self._stop(sender)
 
     def renew_keys(self) -> None:
-        """Our keys have sealed enough: end this life in good order, and begin another."""
+        """Our keys have sealed enough datagrams: end this life with a leave message, and begin another."""
         self._leave_protocol.announce_leave()
         self.rekey()
 
     def rekey(self) -> None:
-        """Somebody else goes by our very instance (a cloned machine): take new keys, in a new life."""
+        """Another process has our instance (a cloned machine): take new keys, in a new life."""
         state = self._state
         state.take_new_keys()
-        self._become(state.identity.generation + 1, pending=False)
+        self._change_generation(state.identity.generation + 1, pending=False)
 
     def _settle(self, predecessor: MemberState | None) -> None:
         state = self._state
@@ -209,20 +209,23 @@ class OwnName(Part):
         if predecessor is not None:
             self._predecessors[predecessor.member_id] = predecessor.incarnation, state.now + QUORUM_SECONDS
             generation = max(generation, predecessor.generation + 1)
-        self._become(generation, pending=False)
-        state.record_event("settled", state.me.name, f"{state.me.name} took its name over from a life that ended")
+        self._change_generation(generation, pending=False)
+        text = f"{state.me.name} took over its name from an earlier life that has ended"
+        state.record_event("settled", state.me.name, text)
 
-    def _warn(self, rival: MemberState) -> None:
+    def _send_name_in_use(self, rival: MemberState) -> None:
         state = self._state
         if state.throttle(rival.member_id, "taken", state.settings.period):
             state.send(rival, NameInUse(state.me.name, state.me.instance))
 
-    def _become(self, generation: int, *, pending: bool) -> None:
-        """Write ourselves anew in this generation, or above lives of the name that ended, and say so to everyone. What
-        others held before is settled with that."""
+    def _change_generation(self, generation: int, *, pending: bool) -> None:
+        """Rewrite our record at this generation, or above all ended lives of the name, and broadcast it.
+
+        What members said of our earlier life no longer counts.
+        """
         state = self._state
-        self._jury.clear()
-        self._against.clear()
+        self._quorum.clear()
+        self._opposed.clear()
         lives = (row for row in state.table.states_of(state.me.name) if row.instance != state.me.instance)
         generation = max([generation, *(row.generation + 1 for row in lives if not row.present)])
         if generation >= COUNTER_LIMIT:
@@ -236,11 +239,11 @@ class OwnName(Part):
         self._state.effects.own_record_changed()
 
     def _stop(self, holder: MemberState | None) -> None:
-        """Give the name up, and say goodbye so that nobody has to miss us first."""
+        """Give up the name, and leave, so that nobody has to miss us first."""
         state = self._state
         self._review_at = math.inf
         self._leave_protocol.announce_leave(also=holder)
-        who = "by a live member" if holder is not None else "for good: its generations have run out"
+        who = "by a live member" if holder is not None else "for good: its generations are exhausted"
         if holder is not None and holder.address is not None:
             who += f" at {holder.address[0]}:{holder.address[1]} (instance {holder.instance.hex()})"
         state.stopped = (

@@ -1,6 +1,6 @@
-"""What is done now and then: the dead are tried again, tombstones that have served their time are forgotten.
+"""Periodic cleanup: retrying dead members, and forgetting expired tombstones.
 
-Retrying one dead member at a time is how the two sides of a healed partition find each other.
+One dead member is retried at a time. That is how the two sides of a healed partition find each other.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from rumormill.gossip.state import NodeState
 from rumormill.membership.record import Liveness
 
 SWEEP_INTERVAL = 10.0
-"""Seconds between two looks at the tombstones."""
+"""Seconds between two sweeps over the tombstones."""
 
 
 class Reaper(Part):
-    """Keeps the table tidy, and in touch with whom it lost."""
+    """Retries dead members, and forgets what has expired."""
 
     __slots__ = (
         "_flap_damping",
-        "_next_look",
         "_next_retry",
+        "_next_sweep",
         "_own_name",
         "_probes",
         "_state",
@@ -34,28 +34,30 @@ class Reaper(Part):
 
     lazy_deadline: float
 
-    def __init__(self, state: NodeState, votes: VoteBook, pings: Probes, naming: OwnName, damping: FlapDamping) -> None:
+    def __init__(
+        self, state: NodeState, votes: VoteBook, probes: Probes, own_name: OwnName, flap_damping: FlapDamping
+    ) -> None:
         self._state = state
         self._votes = votes
-        self._probes = pings
-        self._own_name = naming
-        self._flap_damping = damping
+        self._probes = probes
+        self._own_name = own_name
+        self._flap_damping = flap_damping
         self.restart()
 
     def restart(self) -> None:
-        """After a pause of our own, everything counts from now."""
+        """After a pause of our own, both timers start anew."""
         state = self._state
-        self._next_look = state.now + SWEEP_INTERVAL
+        self._next_sweep = state.now + SWEEP_INTERVAL
         self._next_retry = state.now + state.settings.dead_retry
-        self.lazy_deadline = min(self._next_look, self._next_retry)
+        self.lazy_deadline = min(self._next_sweep, self._next_retry)
 
     def tick(self) -> None:
         now = self._state.now
         if now >= self._next_retry:
             self._retry_dead()
-        if now >= self._next_look:
-            self._look()
-        self.lazy_deadline = min(self._next_look, self._next_retry)
+        if now >= self._next_sweep:
+            self._sweep()
+        self.lazy_deadline = min(self._next_sweep, self._next_retry)
 
     def _retry_dead(self) -> None:
         state = self._state
@@ -65,13 +67,13 @@ class Reaper(Part):
         if dead:
             self._probes.ping(state.rng.choice(dead))
 
-    def _look(self) -> None:
+    def _sweep(self) -> None:
         """Forget tombstones and what is remembered of them, and when superseded lives were heard; take new keys before
         the old ones have sealed too much."""
         state = self._state
         if state.seal.counter >= RENEW_COUNTER:
             self._own_name.renew_keys()
-        self._next_look = state.now + SWEEP_INTERVAL
+        self._next_sweep = state.now + SWEEP_INTERVAL
         self._flap_damping.forget_old()
         for member_id in list(state.table.tombstones):
             if state.now - state.dead_since.get(member_id, state.now) < state.settings.tombstone_life:

@@ -41,7 +41,7 @@ def test_a_member_without_an_identity_is_named_and_told() -> None:
     assert "shows no identity" in line
     assert "rumormill keys issue" in line
     [line] = told(world, "bare")
-    assert "does not let this member in" in line
+    assert "does not let this member join" in line
     assert "--identity-file" in line
     assert node(world, "bare").seal_trouble == line
     assert node(world, "n0").seal_trouble == ""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pools import node, pool
 
 from rumormill.gossip import ProtocolSettings
-from rumormill.gossip.lifecycle.flap_damping import LONGEST, SAY_AGAIN, probation
+from rumormill.gossip.lifecycle.flap_damping import LONGEST_PROBATION, REANNOUNCE_EVERY, probation
 from rumormill.membership import Liveness, Readiness
 from rumormill.simulations import World
 from rumormill.simulations.factories import RumormillFactory, worker_profile
@@ -25,7 +25,7 @@ from rumormill.simulations.factories import RumormillFactory, worker_profile
         ([40, 20, 0], 15),
         ([60, 40, 20, 0], 45),
         ([80, 60, 40, 20, 0], 135),
-        ([100, 80, 60, 40, 20, 0], LONGEST),
+        ([100, 80, 60, 40, 20, 0], LONGEST_PROBATION),
         ([70, 0], 0),
         ([61, 0], 0),
         ([300, 290, 0], 0),
@@ -40,7 +40,7 @@ def test_probation_by_the_ages_of_former_lives(ages: list[float], seconds: float
 
 @given(st.lists(st.floats(0, 1000), max_size=8))
 def test_probation_is_bounded_and_none_where_it_is_turned_off(ages: list[float]) -> None:
-    assert 0 <= probation(ages, 5.0) <= LONGEST
+    assert 0 <= probation(ages, 5.0) <= LONGEST_PROBATION
     assert probation(ages, 0.0) == 0
 
 
@@ -211,17 +211,17 @@ def test_every_member_can_tell_of_a_probation_and_for_how_long_it_lasts() -> Non
         assert left_of(world, name, "n3") == pytest.approx(node(world, "n3").probation, abs=0.5)
     told = [event for event in world.history.of("probation") if event.observer in others]
     assert {event.observer for event in told if "on probation for 45 s" in event.text} == set(others)
-    world.run(SAY_AGAIN - 3)
+    world.run(REANNOUNCE_EVERY - 3)
     world.start_one("late")
     world.run(1.0)
     late = left_of(world, "late", "n3")
     assert late is not None
-    assert 0 <= late - node(world, "n3").probation <= SAY_AGAIN
+    assert 0 <= late - node(world, "n3").probation <= REANNOUNCE_EVERY
     world.crash("n5")  # a verdict about a member, and withdrawn or not, starts nothing anew
     world.freeze("n3")
     world.run(0.5)
     world.thaw("n3")
-    world.run(SAY_AGAIN)
+    world.run(REANNOUNCE_EVERY)
     for name in ("n0", "n1", "n2", "n4", "late"):
         assert left_of(world, name, "n3") == pytest.approx(node(world, "n3").probation, abs=1.0)
     assert world.run_until(lambda: node(world, "n3").probation == 0, within=45.0) is not None

@@ -315,7 +315,7 @@ def test_a_hello_is_good_once(broken: bool, monkeypatch: pytest.MonkeyPatch) -> 
     world.run(1.0)
     recorder.stop()
     if broken:
-        monkeypatch.setattr(JoinProtocol, "_spend_cookie", yesterdays)
+        monkeypatch.setattr(JoinProtocol, "_use_cookie", yesterdays)
     address = world.hosts["late"].address
     victim, said = node(world, "n0"), [data for data, source in recorder.datagrams if source == address]
     hellos = [

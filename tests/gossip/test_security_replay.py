@@ -220,7 +220,7 @@ def test_our_own_joins_sent_back_hide_no_seed(all_of_them: bool) -> None:
             world.inject(data, "late", ("198.51.100.1", 1000 + number))
         world.command("late", lambda late, now: late.set_seeds([seed]))
     joining = node(world, "late")._parts.join
-    assert len(joining._contacts) == 1
+    assert len(joining._seeds) == 1
     world.heal()
     assert world.run_until(world.one_view, within=3.0) is not None
 
