@@ -1,6 +1,6 @@
-"""The verbs. Each is a thin thing: read the flags, ask a sidecar (or run one), show the answer, end with a code.
+"""The command line. Each verb reads its flags, asks a sidecar (or runs one), shows the answer, and exits with a code.
 
-Nothing stands here that another program would want to import: that is in the other rooms. Every verb says in its help
-how it is used; every reading verb speaks JSON with ``-o json``; what goes wrong is one line with a hint on stderr.
-``demo/`` is the demonstration and its worker program.
+Other programs import nothing from here: the work is done in the other packages. Every verb has examples in its --help.
+Every verb that reads has JSON output with ``-o json``. An error is one line and a hint on stderr. ``demo/`` holds the
+demonstration and its worker program.
 """

@@ -1,4 +1,4 @@
-"""``rumormill agent``: the sidecar itself. Its flags are made from the settings, so there is one list of them."""
+"""``rumormill agent``: runs a sidecar. Its flags are derived from the settings, so there is only one list of them."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def _with_flags(command: Decorated) -> Decorated:
 def agent(ctx: click.Context, /, config: Path | None, **_flags: Any) -> None:
     """Run the sidecar of one worker.
 
-    It gossips with the other sidecars over UDP, checks its worker, and answers at its discovery endpoint over HTTP. It
-    logs to stderr, one line an event, JSON unless that is a terminal.
+    The sidecar gossips with the other sidecars over UDP, checks its worker, and serves the discovery endpoint over
+    HTTP. It logs to stderr, one line per event. The log is JSON, unless stderr is a terminal.
 
     \b
-    The first member of a pool, and the second on the same machine:
+    The first member of a pool, and a second one on the same machine:
       rumormill keys generate --out rumormill.key
       rumormill agent --name w1 --cluster lab --service embed \\
           --worker http://127.0.0.1:9001 --key-file rumormill.key
@@ -67,16 +67,16 @@ def agent(ctx: click.Context, /, config: Path | None, **_flags: Any) -> None:
           --gossip 127.0.0.1:7947 --http 127.0.0.1:7381 --join 127.0.0.1:7946
 
     \b
-    On a network: listen everywhere, say which address the others use.
+    On a network, listen on every address and advertise the one others use:
       rumormill agent ... --gossip 0.0.0.0:7946 --advertise 10.0.0.5:7946 \\
           --advertise-worker http://10.0.0.5:9001 --join pool.example:7946
 
-    Every flag is also a variable (RUMORMILL_KEY_FILE; several values separated by commas) and a key of the TOML file
-    (key-file). A flag wins over a variable, a variable over the file. Times are written with a unit: 200ms, 1s.
+    Every flag can also be set as a variable (RUMORMILL_KEY_FILE; several values separated by commas) or as a key of the
+    TOML file (key-file). A flag wins over a variable, and a variable over the file. Times need a unit: 200ms, 1s.
 
-    SIGTERM, SIGINT or `rumormill leave`: the worker is drained for --drain-time, the member leaves, exit code 0. A
-    second signal ends the process at once. SIGHUP or `rumormill reload` reads the settings again; the log says what
-    has changed and what needs a restart.
+    On SIGTERM, SIGINT or `rumormill leave` the agent drains its worker for --drain-time, leaves the pool and exits with
+    code 0. A second signal ends it at once. On SIGHUP or `rumormill reload` it reads the settings again; the log says
+    what has changed and what needs a restart.
     """
     typed = {
         field.encode_name: ctx.params[field.name]

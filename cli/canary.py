@@ -1,4 +1,4 @@
-"""``rumormill canary``: shares of the keys by release, by hand or guided (rollout.py)."""
+"""``rumormill canary``: gives releases a share of the keys, by hand or as a guided rollout (rollout.py)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from rumormill.discovery.schema.policies import CanaryAnswer, CandidateRow, Hist
 CANDIDATE_COLUMNS: tuple[Column[CandidateRow], ...] = (
     Column("RELEASE", lambda c: c.release),
     Column("SHARE", lambda c: percent(c.share), right=True),
-    Column("WORKERS", lambda c: str(c.workers) if c.workers else "none: its share goes to the others", keep=True),
+    Column(
+        "WORKERS", lambda c: str(c.workers) if c.workers else "none: other releases get its share", always_shown=True
+    ),
 )
 CHANGE_COLUMNS: tuple[Column[PolicyChange], ...] = (
     Column("#", lambda c: str(c.index), right=True),
@@ -29,11 +31,12 @@ CHANGE_COLUMNS: tuple[Column[PolicyChange], ...] = (
 
 @click.group(epilog=EPILOG)
 def canary() -> None:
-    """Give releases a share of the keys of their own, whatever their workers weigh.
+    """Give a release a fixed share of the keys, whatever its workers weigh.
 
-    It is the pool's policy: set at any sidecar, it holds at every sidecar and
-    in every client within a second. Keys are moved only to the release whose
-    share grows. What no candidate has goes to the workers of all others.
+    Such a release is a candidate. The shares are a policy of the pool: set one
+    at any sidecar, and it holds at every sidecar and in every client within a
+    second. Keys move only to the release whose share grows. The keys without
+    a candidate go to the workers of all other releases, by weight.
 
     \b
       rumormill canary set v2 5%
@@ -57,11 +60,11 @@ canary.add_command(run)
 def set_share(sidecar: SidecarClient, service: str | None, release: str, share: str, output: str) -> None:
     """Give RELEASE a SHARE of the keys, such as 5%; the other candidates keep theirs.
 
-    A release at 0% stays a candidate: its workers get no keys at all. A guided
-    rollout of it that is running ends.
+    A release at 0% stays a candidate, and its workers get no keys at all. This
+    ends a guided rollout of the release.
     """
     wanted = {"release": release, "share": parse_share(share), **({"service": service} if service else {})}
-    _say(*sidecar.steer("/v1/canary", CanaryAnswer, wanted), output)
+    _show_answer(*sidecar.put_policy("/v1/canary", CanaryAnswer, wanted), output)
 
 
 @canary.command(epilog=EPILOG)
@@ -69,8 +72,8 @@ def set_share(sidecar: SidecarClient, service: str | None, release: str, share: 
 @sidecar_options
 @output_option
 def show(sidecar: SidecarClient, service: str | None, output: str) -> None:
-    """Show the candidates, their shares, and how far a rollout is."""
-    _say(*sidecar.get("/v1/canary", {"service": service}, CanaryAnswer), output)
+    """Show the candidates, their shares, and the progress of a rollout."""
+    _show_answer(*sidecar.get("/v1/canary", {"service": service}, CanaryAnswer), output)
 
 
 @canary.command(epilog=EPILOG)
@@ -78,7 +81,7 @@ def show(sidecar: SidecarClient, service: str | None, output: str) -> None:
 @sidecar_options
 @output_option
 def history(sidecar: SidecarClient, service: str | None, output: str) -> None:
-    """Show who changed which policy where, as this sidecar learned of it since its start; newest last."""
+    """Show the policy changes this sidecar has seen since its start, newest last."""
     answer, body = sidecar.get("/v1/policy/history", {"service": service}, HistoryAnswer)
     if output == "json":
         write_json(body)
@@ -92,18 +95,19 @@ def history(sidecar: SidecarClient, service: str | None, output: str) -> None:
 @sidecar_options
 @output_option
 def abort(sidecar: SidecarClient, service: str | None, release: str | None, output: str) -> None:
-    """Put the share of RELEASE, or of every candidate, back to 0, and end its rollout.
+    """Set the share of RELEASE, or of every candidate, to 0, and end its rollout.
 
-    Its workers get no keys then; `canary clear` lets them back among the rest.
+    Its workers then get no keys. `rumormill canary clear` gives them keys by weight again.
     """
     answer, body = sidecar.get("/v1/canary", {"service": service}, CanaryAnswer)
     names = [candidate.release for candidate in answer.canary]
     if release and release not in names:
-        raise BadRequest(f"{release!r} is no candidate", f"the candidates are {', '.join(names) or 'none'}")
+        candidates = f"the candidates are {', '.join(names)}" if names else "there are no candidates"
+        raise BadRequest(f"{release!r} is not a candidate", candidates)
     for name in [release] if release else names:
         wanted = {"service": answer.service, "release": name, "share": 0.0}
-        answer, body = sidecar.steer("/v1/canary", CanaryAnswer, wanted)
-    _say(answer, body, output)
+        answer, body = sidecar.put_policy("/v1/canary", CanaryAnswer, wanted)
+    _show_answer(answer, body, output)
 
 
 @canary.command(epilog=EPILOG)
@@ -112,22 +116,22 @@ def abort(sidecar: SidecarClient, service: str | None, release: str | None, outp
 @sidecar_options
 @output_option
 def clear(sidecar: SidecarClient, service: str | None, release: str | None, output: str) -> None:
-    """Let RELEASE, or every release, be no candidate any more: its workers get keys by weight, like all others.
+    """End the candidacy of RELEASE, or of every candidate: its workers get keys by weight, like all others.
 
-    The end of a rollout at 100%, once the other workers are replaced or gone.
+    Use it after a rollout has reached 100% and the other workers are replaced or gone.
     """
     named = {"service": service or "", "release": release or ""}
-    _say(*sidecar.command("DELETE", f"/v1/canary?{urlencode(named)}", CanaryAnswer), output)
+    _show_answer(*sidecar.command("DELETE", f"/v1/canary?{urlencode(named)}", CanaryAnswer), output)
 
 
-def _say(answer: CanaryAnswer, body: bytes, output: str) -> None:
+def _show_answer(answer: CanaryAnswer, body: bytes, output: str) -> None:
     for warning in answer.warnings:
         click.echo(f"warning: {warning}", err=True)
     if output == "json":
         write_json(body)
         return
     of = answer.service or "no service"
-    show_table(CANDIDATE_COLUMNS, answer.canary, f"No release of {of} has a share of its own: keys go by weight.")
+    show_table(CANDIDATE_COLUMNS, answer.canary, f"No release of {of} is a candidate: all keys go by weight.")
     if answer.canary:
         show_line(f"The rest of {of}: {percent(answer.rest)}, by weight.", "dim")
     if answer.rollout:

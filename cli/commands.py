@@ -1,4 +1,4 @@
-"""The verbs that make a sidecar do something: drain, undrain, leave, reload. Saying one twice is saying it once."""
+"""The verbs that change one sidecar: drain, undrain, leave, reload. Repeating a verb does no harm."""
 
 from __future__ import annotations
 
@@ -15,43 +15,47 @@ from rumormill.discovery.schema.answers import DrainAnswer, LeaveAnswer, ReloadA
 @sidecar_options
 @output_option
 def drain(sidecar: SidecarClient, output: str) -> None:
-    """Take this sidecar's worker out of new work; what it has begun, it ends. Undone by `rumormill undrain`.
+    """Stop new work for this sidecar's worker. It finishes what it has begun. `rumormill undrain` ends this.
 
     \b
       rumormill drain --http http://10.0.0.5:7380
     """
     _, body = sidecar.command("PUT", "/v1/drain", DrainAnswer)
-    _say(body, output, "Draining: callers are told, and send it nothing new.")
+    _show_answer(body, output, "Draining: callers are told to send the worker nothing new.")
 
 
 @click.command(epilog=EPILOG)
 @sidecar_options
 @output_option
 def undrain(sidecar: SidecarClient, output: str) -> None:
-    """Put this sidecar's worker back to work, as soon as its check passes."""
+    """Allow new work for this sidecar's worker again, as soon as its check passes."""
     _, body = sidecar.command("DELETE", "/v1/drain", DrainAnswer)
-    _say(body, output, "No longer draining.")
+    _show_answer(body, output, "No longer draining.")
 
 
 @click.command(epilog=EPILOG)
 @sidecar_options
 @output_option
 def leave(sidecar: SidecarClient, output: str) -> None:
-    """Make this sidecar drain its worker, leave the pool for good, and end with code 0."""
+    """Make this sidecar drain its worker, leave the pool, and exit with code 0."""
     _, body = sidecar.command("POST", "/v1/leave", LeaveAnswer)
-    _say(body, output, "Leaving: it drains, says goodbye and ends.")
+    _show_answer(body, output, "Leaving: the sidecar drains its worker, leaves the pool and exits.")
 
 
 @click.command(epilog=EPILOG)
 @sidecar_options
 @output_option
 def reload(sidecar: SidecarClient, output: str) -> None:
-    """Make this sidecar read its settings again, with the files they name, as a SIGHUP does."""
+    """Make this sidecar read its settings and their files again, as SIGHUP does."""
     _, body = sidecar.command("POST", "/v1/reload", ReloadAnswer)
-    _say(body, output, "Reading its settings again: `rumormill status` shows those in force, its log what changed.")
+    _show_answer(
+        body,
+        output,
+        "The sidecar reads its settings again. Its log says what changed; `rumormill status` shows the result.",
+    )
 
 
-def _say(body: bytes, output: str, text: str) -> None:
+def _show_answer(body: bytes, output: str, text: str) -> None:
     if output == "json":
         write_json(body)
     else:

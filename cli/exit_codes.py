@@ -1,32 +1,32 @@
-"""What the verbs' exit codes mean. They are a contract: scripts branch on them."""
+"""The exit codes of the verbs. They are a contract: scripts branch on them."""
 
 from __future__ import annotations
 
 import click
 
 NONE_FOUND = 1
-"""The question was answered, and the answer is nobody: no such worker, no owner."""
+"""The sidecar has answered, and the result is empty: no worker, or no owner."""
 
 GATE_FAILED = 7
-"""A guided rollout failed a gate; the share is back at 0."""
+"""A gate of a guided rollout failed; the share is back at 0."""
 
-OUT_OF_HAND = 8
-"""Somebody else changed or ended the rollout; nothing was done about it."""
+TAKEN_OVER = 8
+"""Somebody else changed or ended the rollout; this command did nothing more."""
 
 INTERRUPTED = 130
 """Ctrl-C."""
 
 EPILOG = """\b
-Exit codes: 0 done; 1 the answer is nobody; 2 wrong flags or settings;
-3 no sidecar answers; 4 the sidecar refuses; an agent also ends with
-5 cannot listen on an address; 6 the name is taken by another live member.
-A rollout also ends with 7 a gate failed, the share is back at 0;
+Exit codes: 0 done; 1 the result is empty; 2 wrong flags or settings;
+3 no sidecar answers; 4 the sidecar refuses. An agent also exits with
+5 cannot listen on an address; 6 another live member has the name.
+A rollout also exits with 7 a gate failed, the share is back at 0;
 8 somebody else ended it; 130 Ctrl-C, and the share stays as it is.
 """
 
 
 class CliError(click.ClickException):
-    """One line about what is wrong, one about what to do, and an exit code."""
+    """An error of a verb: one line about what is wrong, a hint about what to do, and an exit code."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -40,18 +40,18 @@ class CliError(click.ClickException):
 
 
 class BadRequest(CliError):
-    """Wrong flags or files; nothing was done."""
+    """Wrong flags or files. Nothing was done."""
 
     exit_code = 2
 
 
 class Unreachable(CliError):
-    """No sidecar answers at the address, or no longer."""
+    """No sidecar answers at the address, or it has stopped answering."""
 
     exit_code = 3
 
 
 class Refused(CliError):
-    """A sidecar (or something else) answers, and not with what was asked for."""
+    """The sidecar refused, or something else than a sidecar answered."""
 
     exit_code = 4

@@ -1,4 +1,4 @@
-"""``rumormill lookup --explain``: a key's way to its worker, in words and as a table."""
+"""``rumormill lookup --explain``: shows step by step why a key goes to its worker."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ CANDIDATE_COLUMNS: tuple[Column[Candidate], ...] = (
 def show_explanation(
     sidecar: SidecarClient, key: str, service: str | None, zone: str | None, count: int, output: str
 ) -> None:
-    """Print why a key goes where it goes; ends the program with code 1 where it goes nowhere."""
+    """Print why a key goes to its worker. Exits with code 1 if the key has no owner."""
     answer, body = sidecar.get("/v1/explain", {"service": service, "key": key, "zone": zone}, Explanation)
     if output == "json":
         click.echo(body.decode())
     else:
-        show_pairs(_steps(answer))
+        show_pairs(_explanation_pairs(answer))
         show_line("")
         show_table(CANDIDATE_COLUMNS, answer.candidates[:count], nobody_owns(key, service))
         if len(answer.candidates) > count:
@@ -42,7 +42,7 @@ def show_explanation(
         sys.exit(NONE_FOUND)
 
 
-def _steps(answer: Explanation) -> list[tuple[str, str]]:
+def _explanation_pairs(answer: Explanation) -> list[tuple[str, str]]:
     return [
         ("key", f"{answer.key!r} of {answer.service or 'no service'}"),
         ("gate", answer.gate),
@@ -53,5 +53,5 @@ def _steps(answer: Explanation) -> list[tuple[str, str]]:
 
 
 def nobody_owns(key: str, service: str | None) -> str:
-    """Why a key has no owner, in words."""
+    """Says that a key has no owner, and why."""
     return f"Nobody owns {key!r}: no worker {f'of {service!r} ' if service else ''}takes new work."

@@ -1,16 +1,16 @@
-"""The gates of a guided rollout: what must hold of the candidate, and where that is read.
+"""The gates of a guided rollout: the conditions the candidate must meet, and where their values are read.
 
 =====================  ===========================================================================================
-``p99<300ms``          p50, p90, p95 or p99 of the candidate's answers, over the last minute
-``errors<.1%``         the part of its requests that failed
-``requests>100``       how many requests it had: so that nothing passes for want of traffic
+``p99<300ms``          p50, p90, p95 or p99 of the candidate's response times, over the last minute
+``errors<0.1%``        the part of its requests that failed
+``requests>100``       the number of its requests, so that a step cannot pass without traffic
 ``promql: Q < 5``      any PromQL query Q with one value; {service}, {release} and {window} are filled in
-``exec: COMMAND``      a command that must end with code 0: a check of the quality of what the release answers. It finds
-                       RUMORMILL_SERVICE, RUMORMILL_RELEASE and RUMORMILL_SHARE in its environment
+``exec: COMMAND``      a command that must exit with code 0, for instance a check of the quality of the answers. Its
+                       environment has RUMORMILL_SERVICE, RUMORMILL_RELEASE and RUMORMILL_SHARE
 =====================  ===========================================================================================
 
-Figures come from Prometheus (its HTTP API), or from the client's own (client/figures.py), a file or a URL. A figure
-that is not there does not pass and does not fail: the rollout waits for it, for so long.
+Values come from Prometheus (its HTTP API), or from the figures that clients write (client/figures.py), in a file or at
+a URL. A missing value neither passes nor fails: the rollout waits for it, for a limited time.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ WINDOW = "1m"
 COMMAND_SECONDS = 600.0
 HTTP_SECONDS = 10.0
 MAX_FIGURES_BYTES = 1 << 20
-NOT_RUN = (126, 127)
-"""What a shell ends with for a command that it may not run, or does not find."""
+COMMAND_NOT_RUN = (126, 127)
+"""Exit codes of a shell for a command that it may not run, or cannot find."""
 _METRIC = re.compile(r"(p50|p90|p95|p99|errors|requests)\s*(<=|>=|<|>)\s*(\d*\.?\d+)\s*(ms|s|%)?")
 _QUERY = re.compile(r"promql:(.+?)(<=|>=|<|>)\s*(-?\d*\.?\d+)\s*", re.DOTALL)
 _OPERATORS = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge}
 _UNITS = {"ms": 0.001, "s": 1.0, "%": 0.01, None: 1.0, "": 1.0}
-_FORMS = "write p99<300ms, errors<.1%, requests>100, 'promql: QUERY < 5' or 'exec: COMMAND'"
+_SYNTAX_HINT = "write p99<300ms, errors<0.1%, requests>100, 'promql: QUERY < 5' or 'exec: COMMAND'"
 
 QUERIES = {
     "errors": 'sum(rate(rumormill_client_requests_total{{{labels},outcome=~"error|hung"}}[{window}])) / '
@@ -52,35 +52,35 @@ QUERIES = {
     "p": "histogram_quantile({quantile}, sum by (le) "
     "(rate(rumormill_client_request_seconds_bucket{{{labels}}}[{window}])))",
 }
-"""What is asked of Prometheus where a gate says no query of its own; client/figures.py writes these metrics."""
+"""The PromQL of the named metrics. client/figures.py exports the series that they read."""
 
 
 class MetricUnavailable(Exception):
-    """The figure cannot be had now: nothing measured yet, or its source does not answer. Says which."""
+    """The value is not available now: nothing has been measured yet, or the source does not answer. Says which."""
 
 
-class Unreadable(MetricUnavailable):
-    """The source itself is not there, or not one: no waiting brings a figure. Says what is wrong with it."""
+class MetricSourceError(MetricUnavailable):
+    """The source is missing or unusable, so waiting does not help. Says what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutGate:
-    """One gate, parsed. ``text`` is what the operator wrote."""
+    """A parsed gate. ``text`` is what the operator wrote."""
 
     text: str
     metric: str
     """A metric's name, ``promql`` or ``exec``."""
     compare: str = ""
     limit: float = 0.0
-    """Seconds, or a part of 1, or a count."""
+    """Seconds, a fraction of 1, or a count."""
     query: str = ""
     """The query, or the command."""
 
     def passes(self, figure: float) -> bool:
         return bool(_OPERATORS[self.compare](figure, self.limit))
 
-    def in_words(self, figure: float) -> str:
-        """The figure in the unit of the gate."""
+    def describe(self, figure: float) -> str:
+        """The value in the unit of the gate."""
         if self.metric.startswith("p") and self.metric != "promql":
             return f"{self.metric} {figure * 1000:.0f} ms"
         if self.metric == "errors":
@@ -89,39 +89,37 @@ class RolloutGate:
 
 
 def parse_gate(text: str) -> RolloutGate:
-    """Raises :class:`BadRequest` for what is no gate."""
+    """Raises :class:`BadRequest` for an invalid gate."""
     if text.startswith("exec:"):
         command = text.removeprefix("exec:").strip()
         if not command:
-            raise BadRequest(f"the gate {text!r} names no command", _FORMS)
+            raise BadRequest(f"the gate {text!r} names no command", _SYNTAX_HINT)
         return RolloutGate(text, "exec", query=command)
     if found := _QUERY.fullmatch(text):
         return RolloutGate(text, "promql", found[2], float(found[3]), found[1].strip())
     found = _METRIC.fullmatch(text.strip())
     if found is None:
-        raise BadRequest(f"{text!r} is no gate", _FORMS)
+        raise BadRequest(f"{text!r} is not a gate", _SYNTAX_HINT)
     metric, compare, number, unit = found.groups()
     expected = {"errors": ("%", None), "requests": (None,)}.get(metric, ("ms", "s"))
     if unit not in expected:
-        raise BadRequest(f"the gate {text!r} has the wrong unit", _FORMS)
+        raise BadRequest(f"the gate {text!r} has the wrong unit", _SYNTAX_HINT)
     limit = float(number) * _UNITS[unit]
     if metric == "errors" and limit >= 1:
-        raise BadRequest(
-            f"the gate {text!r} holds whatever fails", "errors are a part of all requests: write errors<1%"
-        )
+        raise BadRequest(f"the gate {text!r} can never fail", "errors are a fraction of all requests: write errors<1%")
     return RolloutGate(text, metric, compare, limit)
 
 
 class MetricSource(Protocol):
-    """Where a metric's figure comes from."""
+    """Where the value of a metric comes from."""
 
-    def figure(self, gate: RolloutGate, service: str, release: str) -> float:
-        """Raises :class:`MetricUnavailable`, and :class:`Unreadable` where waiting brings none."""
+    def value(self, gate: RolloutGate, service: str, release: str) -> float:
+        """Raises :class:`MetricUnavailable`; its subclass :class:`MetricSourceError` if waiting does not help."""
         ...
 
 
 class PrometheusAnswer(msgspec.Struct):
-    """As much of the answer of ``/api/v1/query`` as is read: one sample of an instant vector, or a scalar."""
+    """The parts of the answer of ``/api/v1/query`` that are read: one sample of an instant vector, or a scalar."""
 
     class Data(msgspec.Struct):
         resultType: str = ""  # noqa: N815  Prometheus's name
@@ -138,17 +136,17 @@ class Prometheus:
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
 
-    def figure(self, gate: RolloutGate, service: str, release: str) -> float:
+    def value(self, gate: RolloutGate, service: str, release: str) -> float:
         query = self.query(gate, service, release)
         try:
             response = httpx.post(f"{self._url}/api/v1/query", data={"query": query}, timeout=HTTP_SECONDS)
             answer = msgspec.json.decode(response.content, type=PrometheusAnswer)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Unreadable(f"Prometheus at {self._url} does not answer: {error}") from None
+            raise MetricSourceError(f"Prometheus at {self._url} does not answer: {error}") from None
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise Unreadable(f"what is at {self._url} does not answer like Prometheus") from None
+            raise MetricSourceError(f"the server at {self._url} does not answer like Prometheus") from None
         if answer.status != "success":
-            raise Unreadable(f"Prometheus refuses {query!r}: {answer.error}")
+            raise MetricSourceError(f"Prometheus rejects the query {query!r}: {answer.error}")
         return _sample(answer, gate)
 
     def query(self, gate: RolloutGate, service: str, release: str) -> str:
@@ -174,7 +172,7 @@ def _sample(answer: PrometheusAnswer, gate: RolloutGate) -> float:
             value = result[1]
         else:
             if len(result) > 1:
-                raise Unreadable(f"the query of {gate.text!r} has {len(result)} values; sum them up in it")
+                raise MetricSourceError(f"the query of {gate.text!r} returns {len(result)} values; add sum() to it")
             value = result[0]["value"][1]  # type: ignore[index]
         figure = float(str(value))
     except (IndexError, KeyError, TypeError, ValueError):
@@ -185,7 +183,7 @@ def _sample(answer: PrometheusAnswer, gate: RolloutGate) -> float:
 
 
 class ReleaseEntry(msgspec.Struct):
-    """One release in the client's figures."""
+    """One release in a figures file. Times are in seconds; None means not measured."""
 
     requests: int = 0
     errors: int = 0
@@ -195,35 +193,37 @@ class ReleaseEntry(msgspec.Struct):
     p99: float | None = None
 
 
-class ClientFigures(msgspec.Struct):
-    """What client/figures.py writes."""
+class FiguresDocument(msgspec.Struct):
+    """A figures file, as client/figures.py writes it. Other writers may leave fields out."""
 
     service: str = ""
     at: float | None = None
-    """When they were written, seconds since 1970."""
+    """When it was written, in seconds since 1970."""
     window: float = 60.0
     releases: dict[str, ReleaseEntry] = {}
 
 
-class OwnFigures:
-    """The client's own figures, from a file it keeps or a URL it answers."""
+class ClientFiguresSource:
+    """Reads the figures of a client, from a file or a URL."""
 
     def __init__(self, place: str) -> None:
         self._place = place
 
-    def figure(self, gate: RolloutGate, service: str, release: str) -> float:
+    def value(self, gate: RolloutGate, service: str, release: str) -> float:
         try:
-            figures = msgspec.json.decode(self._read(), type=ClientFigures)
+            figures = msgspec.json.decode(self._read(), type=FiguresDocument)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Unreadable(f"{self._place} does not hold a client's figures: {error}") from None
+            raise MetricSourceError(f"{self._place} does not hold a client's figures: {error}") from None
         age = time.time() - figures.at if figures.at is not None else 0.0
         if age > figures.window:
-            raise Unreadable(f"the figures at {self._place} are {age:.0f} s old: nobody keeps them")
+            raise MetricSourceError(f"the figures at {self._place} are {age:.0f} s old: nobody updates them")
         if figures.service not in ("", service):
-            raise Unreadable(f"{self._place} holds the figures of service {figures.service!r}, not of {service!r}")
+            raise MetricSourceError(
+                f"{self._place} holds the figures of service {figures.service!r}, not of {service!r}"
+            )
         held = figures.releases.get(release)
         if held is None or not held.requests:
-            raise MetricUnavailable(f"no request of {service!r} to {release!r} is in {self._place} yet")
+            raise MetricUnavailable(f"{self._place} has no request of {service!r} to {release!r} yet")
         match gate.metric:
             case "errors":
                 return held.errors / held.requests
@@ -231,7 +231,7 @@ class OwnFigures:
                 return float(held.requests)
         figure: float | None = getattr(held, gate.metric, None)
         if figure is None:
-            raise MetricUnavailable(f"{self._place} does not say {gate.metric}")
+            raise MetricUnavailable(f"{self._place} has no value for {gate.metric}")
         return figure
 
     def _read(self) -> bytes:
@@ -241,31 +241,31 @@ class OwnFigures:
             with Path(self._place).open("rb") as file:
                 return file.read(MAX_FIGURES_BYTES)
         except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Unreadable(f"the figures at {self._place} cannot be read: {error}") from None
+            raise MetricSourceError(f"the figures at {self._place} cannot be read: {error}") from None
 
 
 def run_command(gate: RolloutGate, service: str, release: str, share: float) -> tuple[bool, str]:
-    """Whether the command of an ``exec`` gate ended with 0, and its last line."""
+    """Whether the command of an ``exec`` gate exited with code 0, and its last line of output."""
     code, text = _run(gate, service, release, share)
     return code == 0, text
 
 
-def try_command(gate: RolloutGate, service: str, release: str) -> None:
-    """Run it at a share of 0. Raises :class:`Unreadable` where the shell finds no such command, or may not run it."""
+def check_command_runs(gate: RolloutGate, service: str, release: str) -> None:
+    """Run the command once, with a share of 0. Raises :class:`MetricSourceError` if the shell cannot run it."""
     code, text = _run(gate, service, release, 0.0)
-    if code in NOT_RUN:
-        raise Unreadable(text)
+    if code in COMMAND_NOT_RUN:
+        raise MetricSourceError(text)
 
 
 def _run(gate: RolloutGate, service: str, release: str, share: float) -> tuple[int | None, str]:
-    """The command's exit code, None where it was ended for taking too long, and what to say of it."""
+    """The command's exit code (None if it was killed for taking too long), and a text that describes the result."""
     environment = {
         **os.environ,
         "RUMORMILL_SERVICE": service,
         "RUMORMILL_RELEASE": release,
         "RUMORMILL_SHARE": f"{share:g}",
     }
-    # A session of its own: what the shell has started must end with it, or would be waited for.
+    # In a session of its own, so that everything the shell has started can be killed. Otherwise we would wait for it.
     with subprocess.Popen(  # noqa: S602  the operator's own command line, typed for a shell
         gate.query, shell=True, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True
     ) as process:

@@ -1,4 +1,4 @@
-"""``rumormill keys``: the group keys that seal gossip, made here and changed while the pool runs."""
+"""``rumormill keys``: makes the group keys that seal gossip, and changes them while the pool runs."""
 
 from __future__ import annotations
 
@@ -34,25 +34,26 @@ PRIVATE_MODE, PUBLIC_MODE = 0o600, 0o644
 def keys() -> None:
     """Make the keys that seal gossip, and change them while the pool runs.
 
-    A key file holds one base64 key a line. All of them open what others sealed, the first one seals. Every member of a
-    pool needs the same; whoever has it is a member.
+    A key file holds one base64 key per line. A member seals with the first key and opens with all of them. Every member
+    of a pool needs the same file. Whoever has the file can join the pool.
 
     \b
     To change keys without losing a datagram, at any one sidecar:
-      export RUMORMILL_KEY_FILE=pool.key  # the sidecar's own: who changes keys must hold one
+      export RUMORMILL_KEY_FILE=pool.key  # proves that you hold a key of the pool
       rumormill keys generate --out new.key
-      rumormill keys install new.key      # every member accepts it
+      rumormill keys install new.key      # every member accepts the new key
       rumormill keys use new.key          # every member seals with it
-      rumormill keys remove OLD-ID        # once nobody sleeps: nobody accepts the old one
-    Each step reaches every member by gossip, and is refused while somebody
-    present could be cut off by it. Every sidecar writes its own key file anew.
+      rumormill keys remove OLD-ID        # no member accepts the old key
+    Each step reaches every member by gossip. It is refused while it could cut
+    off a member that is present. Every sidecar rewrites its own key file.
+    Before the last step, check that no member is suspended or paused.
     """
 
 
 @keys.command(epilog=EPILOG)
-@click.option("--out", required=True, metavar="FILE", help="Where to write it, mode 0600; - for standard output.")
+@click.option("--out", required=True, metavar="FILE", help="File to create, mode 0600; - for standard output.")
 def generate(out: str) -> None:
-    """Write a new key to FILE; a file that exists is never overwritten.
+    """Write a new key to FILE. An existing file is never overwritten.
 
     \b
       rumormill keys generate --out rumormill.key
@@ -67,12 +68,12 @@ def generate(out: str) -> None:
 
 
 @keys.command(epilog=EPILOG)
-@click.option("--out", required=True, metavar="FILE", help="Where to write the private key, mode 0600.")
+@click.option("--out", required=True, metavar="FILE", help="File to create for the private key, mode 0600.")
 def ca(out: str) -> None:
-    """Make an authority: from then on only names it issues can be members.
+    """Make an authority: only names that it has issued can then be members.
 
-    Writes its private key to FILE, which belongs on no member, and its public key to FILE.pub, which every member is
-    given with --ca-file.
+    Writes the private key to FILE, which must not be on any member, and the public key to FILE.pub, which every member
+    needs as its --ca-file.
 
     \b
       rumormill keys ca --out pool.ca
@@ -83,20 +84,25 @@ def ca(out: str) -> None:
     _write_new(Path(out), issuer.to_text())
     _write_new(Path(f"{out}.pub"), issuer.authority.to_text(), PUBLIC_MODE)
     click.echo(
-        f"Wrote an authority's private key to {out}, and its public key to {out}.pub. Keep the first off the pool."
+        f"Wrote an authority's private key to {out}, and its public key to {out}.pub. Keep {out} away from the members."
     )
 
 
 @keys.command(epilog=EPILOG)
 @click.argument("name")
 @click.option(
-    "--ca", "authority", required=True, type=click.Path(path_type=Path), metavar="FILE", help="Its private key."
+    "--ca",
+    "authority",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The authority's private key.",
 )
-@click.option("--out", required=True, metavar="FILE", help="Where to write the identity, mode 0600.")
+@click.option("--out", required=True, metavar="FILE", help="File to create for the identity, mode 0600.")
 def issue(name: str, authority: Path, out: str) -> None:
-    """Issue NAME: write the identity with which a member may go by it.
+    """Issue NAME: write the identity that lets a member use this name.
 
-    An identity is good for as long as its authority is in use; to take one back, make a new authority.
+    An identity is valid as long as its authority is in use. To revoke one, make a new authority.
     """
     if not 1 <= len(name.encode()) <= MAX_NAME_BYTES or not name.isprintable() or name != name.strip() or "#" in name:
         raise BadRequest(f"{name!r} cannot be a member's name", f"1 to {MAX_NAME_BYTES} printable bytes, without #")
@@ -108,99 +114,101 @@ def issue(name: str, authority: Path, out: str) -> None:
     click.echo(f"Issued {name} in {out}. Start it with --identity-file {out} and the authority's --ca-file.")
 
 
-def _changing(command: Command) -> Command:
-    """Adds what the three steps of a rotation take beside their key."""
+def _rotation_options(command: Command) -> Command:
+    """Adds the options of the three rotation steps."""
     for option in (
-        click.option("--force", is_flag=True, help="Even where that cuts members off for a moment."),
+        click.option("--force", is_flag=True, help="Do it even if it cuts members off for a moment."),
         click.option(
             "--key-file",
             type=click.Path(path_type=Path),
             metavar="FILE",
             envvar="RUMORMILL_KEY_FILE",
             required=True,
-            help="The pool's own key file: who changes keys must hold one.",
+            help="The pool's current key file: it proves that you hold a key.",
         ),
     ):
         command = option(command)
     return command
 
 
-def _change(
+def _change_keys(
     sidecar: SidecarClient, method: str, query: dict[str, str], key_file: Path, output: str, body: bytes = b""
 ) -> None:
-    """One step, with the proof that whoever asks for it holds a key of the pool."""
+    """One rotation step, with the proof that its sender holds a key of the pool."""
     now, _ = sidecar.get("/v1/keys", {}, KeysAnswer)
     target = "/v1/keys" + ("?" + urlencode(query) if query else "")
     accepted = {key.id for key in now.keys if key.accepted}
     held = _read_ring(key_file).keys
     key = next((key for key in held if key_name_of(key) in accepted), held[0])
     proof = proof_of(key, proof_text(now.process, method, target, body))
-    _show(*sidecar.command(method, target, KeysAnswer, body, {"Rumormill-Key-Proof": proof.hex()}), output)
+    _show_keys(*sidecar.command(method, target, KeysAnswer, body, {"Rumormill-Key-Proof": proof.hex()}), output)
 
 
 @keys.command("policy", epilog=EPILOG)
-@click.option("--out", required=True, metavar="FILE", help="Where to write the private half; FILE.pub has the public.")
+@click.option(
+    "--out", required=True, metavar="FILE", help="File to create for the private half; FILE.pub is the public one."
+)
 def policy_key(out: str) -> None:
-    """Make the key that policies (canary shares, maintenance, zone) are signed by.
+    """Make the key that signs policies (canary shares, maintenance, zone).
 
-    Members started with --policy-key believe only what it signed. Give the
-    private half to those at which you steer, the public half to the others.
+    Members with --policy-key accept only policies signed by it. Give the private half to the members at which you
+    change policies, and the public half to the others.
 
     \b
       rumormill keys policy --out policy.key
-      rumormill agent … --policy-key policy.key        # may be steered at
-      rumormill agent … --policy-key policy.key.pub    # checks only
+      rumormill agent ... --policy-key policy.key        # can change policies
+      rumormill agent ... --policy-key policy.key.pub    # only verifies them
     """
     private = Ed25519PrivateKey.generate()
     public = base64.b64encode(private.public_key().public_bytes_raw()).decode()
     _write_new(Path(out), f"{POLICY_PRIVATE} {base64.b64encode(private.private_bytes_raw()).decode()}\n")
     _write_new(Path(f"{out}.pub"), f"{POLICY_PUBLIC} {public}\n", PUBLIC_MODE)
-    click.echo(f"Wrote the private half to {out}, mode 0600, and the public one to {out}.pub.")
+    click.echo(f"Wrote the private half to {out}, mode 0600, and the public half to {out}.pub.")
 
 
 @keys.command("list", epilog=EPILOG)
 @sidecar_options
 @output_option
 def list_keys(sidecar: SidecarClient, output: str) -> None:
-    """Show the keys by id, who seals with which, and how many members hold each."""
-    _show(*sidecar.get("/v1/keys", {}, KeysAnswer), output)
+    """Show the keys by id, which one this sidecar seals with, and how many members hold each."""
+    _show_keys(*sidecar.get("/v1/keys", {}, KeysAnswer), output)
 
 
 @keys.command(epilog=EPILOG)
 @click.argument("file", type=click.Path(path_type=Path))
-@_changing
+@_rotation_options
 @sidecar_options
 @output_option
 def install(sidecar: SidecarClient, output: str, file: Path, key_file: Path, force: bool) -> None:
-    """Make every member accept the (first) key of FILE as well."""
+    """Make every member accept the first key of FILE too."""
     body = msgspec.json.encode({"key": base64.b64encode(_read_key(file)).decode()})
-    _change(sidecar, "POST", _forced(force), key_file, output, body)
+    _change_keys(sidecar, "POST", _force_query(force), key_file, output, body)
 
 
 @keys.command(epilog=EPILOG)
 @click.argument("key")
-@_changing
+@_rotation_options
 @sidecar_options
 @output_option
 def use(sidecar: SidecarClient, output: str, key: str, key_file: Path, force: bool) -> None:
-    """Make every member seal with KEY: an id of `rumormill keys list`, or a file that holds it."""
-    _change(sidecar, "PUT", {"id": _id_of(key), **_forced(force)}, key_file, output)
+    """Make every member seal with KEY: an id from `rumormill keys list`, or a key file."""
+    _change_keys(sidecar, "PUT", {"id": _id_of(key), **_force_query(force)}, key_file, output)
 
 
 @keys.command(epilog=EPILOG)
 @click.argument("key")
-@_changing
+@_rotation_options
 @sidecar_options
 @output_option
 def remove(sidecar: SidecarClient, output: str, key: str, key_file: Path, force: bool) -> None:
-    """Let no member accept KEY any longer: an id of `rumormill keys list`, or a file that holds it.
+    """Make every member stop accepting KEY: an id from `rumormill keys list`, or a key file.
 
-    A member that sleeps meanwhile, and holds no other key, is not let in again without a new key file.
+    A member that is paused meanwhile, and holds no other key, needs a new key file to come back.
     """
-    _change(sidecar, "DELETE", {"id": _id_of(key), **_forced(force)}, key_file, output)
+    _change_keys(sidecar, "DELETE", {"id": _id_of(key), **_force_query(force)}, key_file, output)
 
 
-def _forced(force: bool) -> dict[str, str]:
+def _force_query(force: bool) -> dict[str, str]:
     return {"force": "true"} if force else {}
 
 
@@ -209,7 +217,7 @@ def _id_of(given: str) -> str:
         return given
     if Path(given).exists():
         return key_name_of(_read_key(Path(given)))
-    raise BadRequest(f"{given!r} is neither a key's id nor a key file", "rumormill keys list shows the ids")
+    raise BadRequest(f"{given!r} is neither a key id nor a key file", "`rumormill keys list` shows the ids")
 
 
 def _read_key(path: Path) -> bytes:
@@ -223,7 +231,7 @@ def _read_ring(path: Path) -> KeyRing:
         raise BadRequest(error.message, error.hint) from None
 
 
-def _show(answer: KeysAnswer, body: bytes, output: str) -> None:
+def _show_keys(answer: KeysAnswer, body: bytes, output: str) -> None:
     if output == "json":
         write_json(body)
         return
@@ -233,20 +241,22 @@ def _show(answer: KeysAnswer, body: bytes, output: str) -> None:
         Column("held by", lambda key: f"{key.members} of {answer.members}"),
     ]
     show_table(columns, answer.keys, "This pool gossips in plaintext: there are no keys.")
-    for names, what in ((answer.unanswered, "said nothing yet"), (answer.behind, "hold another ring")):
+    for names, what in ((answer.unanswered, "did not answer yet"), (answer.behind, "have another key ring")):
         if names:
             show_line(f"{len(names)} member(s) {what}: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}")
     if answer.file:
-        show_line(f"Trouble: {answer.file}")
+        show_line(f"Key file: {answer.file}")
 
 
 def _write_new(path: Path, text: str, mode: int = PRIVATE_MODE) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     except FileExistsError:
-        raise BadRequest(f"{path} exists, and may be in use", "choose another --out, or move it away first") from None
+        raise BadRequest(
+            f"{path} already exists, and may be in use", "choose another --out, or move the file away first"
+        ) from None
     except OSError as error:
-        raise BadRequest(f"cannot write {path}: {error.strerror}", "choose a folder you may write to") from None
+        raise BadRequest(f"cannot write {path}: {error.strerror}", "choose a directory that you can write to") from None
     with os.fdopen(descriptor, "w") as file:
         os.fchmod(file.fileno(), mode)
         file.write(text)

@@ -1,5 +1,5 @@
-"""``rumormill``: the group of verbs. Each verb's module is imported when it is asked for, so an agent carries no tables
-and no HTTP client, and a table starts no agent.
+"""``rumormill``: the group of verbs. The module of a verb is imported only when it is used, so that an agent loads no
+tables and no HTTP client, and a table loads no agent.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from rumormill.cli.exit_codes import EPILOG
 
 
 class Verb(NamedTuple):
-    """Where a verb is, and what it is for, so that listing them imports none."""
+    """Where a verb is defined, and its summary, so that listing the verbs imports none of them."""
 
-    place: str
-    about: str
+    target: str
+    summary: str
 
 
 VERBS = {
     "agent": Verb("agent:agent", "Run the sidecar of one worker."),
-    "members": Verb("queries:members", "Show every member, the dead and the left included."),
-    "workers": Verb("queries:workers", "Show the workers callers may be sent to."),
-    "lookup": Verb("queries:lookup", "Show who owns a key, in order of preference."),
+    "members": Verb("queries:members", "Show every member, including dead members and those that left."),
+    "workers": Verb("queries:workers", "Show the workers of the pool."),
+    "lookup": Verb("queries:lookup", "Show which workers own a key, in order of preference."),
     "events": Verb("queries:events", "Show what happened in the pool, and why."),
-    "status": Verb("queries:status", "Show one sidecar from inside."),
+    "status": Verb("queries:status", "Show the state and the settings of one sidecar."),
     "watch": Verb("watch:watch", "Show each change of the workers as it happens."),
-    "drain": Verb("commands:drain", "Take a worker out of new work; what it has begun, it ends."),
-    "undrain": Verb("commands:undrain", "Put a drained worker back to work."),
-    "leave": Verb("commands:leave", "Make a sidecar drain, leave the pool and end."),
+    "drain": Verb("commands:drain", "Stop new work for a worker; it finishes what it has begun."),
+    "undrain": Verb("commands:undrain", "Allow new work for a drained worker again."),
+    "leave": Verb("commands:leave", "Make a sidecar drain, leave the pool and exit."),
     "reload": Verb("commands:reload", "Make a sidecar read its settings again."),
     "canary": Verb("canary:canary", "Give a release a share of the keys: set, show, run, abort, history."),
-    "maintenance": Verb("maintenance:maintenance", "Keep workers out of new work, by the pool's policy."),
-    "zone": Verb("maintenance:zone", "Choose the zone preferred by callers that name none."),
+    "maintenance": Verb("maintenance:maintenance", "Stop new work for workers, by the pool's policy."),
+    "zone": Verb("maintenance:zone", "Set the zone preferred by callers that have none of their own."),
     "keys": Verb("keys:keys", "Make the keys that seal gossip, and change them while the pool runs."),
-    "simulate": Verb("simulate:simulate", "Put a pool through trouble in virtual time: scenarios, sweeps, reports."),
-    "demo": Verb("demo.command:demo", "See a pool live through a kill, a freeze, a restart and a drain."),
+    "simulate": Verb("simulate:simulate", "Test a pool with failures in virtual time: scenarios, sweeps, reports."),
+    "demo": Verb("demo.command:demo", "Watch a pool survive a kill, a restart, a freeze and a drain."),
 }
 
 
 class LazyGroup(click.Group):
-    """A group that imports a verb's module only to run it or to show its own help."""
+    """A group that imports a verb's module only to run it or to show its help."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
         return list(VERBS)
@@ -51,19 +51,19 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in VERBS:
             return None
-        module, _, attribute = VERBS[cmd_name].place.partition(":")
+        module, _, attribute = VERBS[cmd_name].target.partition(":")
         command = getattr(import_module(f"rumormill.cli.{module}"), attribute)
         assert isinstance(command, click.Command)  # noqa: S101  for the type checker
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Verbs"):
-            formatter.write_dl([(name, verb.about) for name, verb in VERBS.items()])
+            formatter.write_dl([(name, verb.summary) for name, verb in VERBS.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, but an unknown verb is answered with the nearest known one."""
+        """As click does, but the error for an unknown verb names the nearest known one."""
         if args and args[0] not in VERBS and not args[0].startswith("-"):
             raise click.UsageError(f"there is no verb {args[0]!r}; {_nearest(args[0])}", ctx)
         return super().resolve_command(ctx, args)
@@ -73,7 +73,7 @@ def _nearest(given: str) -> str:
     import difflib
 
     close = difflib.get_close_matches(given, VERBS, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(VERBS)}"
+    return f"did you mean {close[0]!r}?" if close else f"the verbs are {', '.join(VERBS)}"
 
 
 def _show_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -89,11 +89,11 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, value: bool) 
 def rumormill() -> None:
     """A leaderless pool of AI-inference workers.
 
-    Beside every worker runs a sidecar (`rumormill agent`). The sidecars gossip about who is alive, and each answers
-    over HTTP who can serve a key. The other verbs ask a sidecar, or tell it something.
+    Every worker has a sidecar (`rumormill agent`). The sidecars gossip about which members are alive. Each of them
+    answers over HTTP which worker can serve a key. The other verbs query a sidecar or change something.
 
     \b
-    A pool of one, on this machine, beside a worker on port 9001:
+    A pool of one, on this machine, with a worker on port 9001:
       rumormill keys generate --out rumormill.key
       rumormill agent --name w1 --cluster lab --service embed \\
           --worker http://127.0.0.1:9001 --key-file rumormill.key
@@ -103,13 +103,16 @@ def rumormill() -> None:
 
 def main() -> None:
     """The console script."""
-    _take_missing_descriptors()
+    _reserve_standard_descriptors()
     rumormill(prog_name="rumormill")
 
 
-def _take_missing_descriptors() -> None:
-    """Where stdin, stdout or stderr was closed (``2>&-``), the next file or socket would get its number, and with it
-    whatever a library prints there. ``sys.stderr`` stays None, so what is closed is still known to be."""
+def _reserve_standard_descriptors() -> None:
+    """Open /dev/null in place of a closed stdin, stdout or stderr (``2>&-``).
+
+    Otherwise the next file or socket would get that descriptor, and with it whatever a library prints there.
+    ``sys.stderr`` stays None, so the log still knows that stderr is closed.
+    """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)

@@ -1,4 +1,4 @@
-"""``rumormill maintenance`` and ``rumormill zone``: the pool's policy about workers and zones."""
+"""``rumormill maintenance`` and ``rumormill zone``: show and change these policies of the pool."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from rumormill.discovery.schema.policies import MaintenanceAnswer, ZoneAnswer
 
 @click.group(epilog=EPILOG)
 def maintenance() -> None:
-    """Keep workers out of new work by the pool's policy: at any sidecar, for a worker anywhere.
+    """Stop new work for workers by the pool's policy: at any sidecar, for a worker anywhere.
 
-    Unlike `rumormill drain`, it outlives a restart of the worker's sidecar. Each
-    worker that is named says *draining* of itself until it is named no more.
+    Unlike `rumormill drain`, this survives a restart of the worker's sidecar. A
+    worker in maintenance is shown as draining until it is removed again.
 
     \b
       rumormill maintenance add w3
@@ -32,8 +32,8 @@ def maintenance() -> None:
 @sidecar_options
 @output_option
 def show(sidecar: SidecarClient, service: str | None, output: str) -> None:
-    """Show which workers are kept out of new work."""
-    _say(*sidecar.get("/v1/maintenance", {"service": service}, MaintenanceAnswer), output)
+    """Show which workers are in maintenance."""
+    _show_answer(*sidecar.get("/v1/maintenance", {"service": service}, MaintenanceAnswer), output)
 
 
 @maintenance.command(epilog=EPILOG)
@@ -42,7 +42,7 @@ def show(sidecar: SidecarClient, service: str | None, output: str) -> None:
 @sidecar_options
 @output_option
 def add(sidecar: SidecarClient, service: str | None, workers: tuple[str, ...], output: str) -> None:
-    """Keep these workers out of new work as well."""
+    """Put these workers in maintenance too."""
     _change(sidecar, service, output, lambda named: [*named, *(name for name in workers if name not in named)])
 
 
@@ -52,7 +52,7 @@ def add(sidecar: SidecarClient, service: str | None, workers: tuple[str, ...], o
 @sidecar_options
 @output_option
 def remove(sidecar: SidecarClient, service: str | None, workers: tuple[str, ...], output: str) -> None:
-    """Let these workers take new work again."""
+    """Take these workers out of maintenance."""
     _change(sidecar, service, output, lambda named: [name for name in named if name not in workers])
 
 
@@ -61,22 +61,22 @@ def _change(
 ) -> None:
     held, _ = sidecar.get("/v1/maintenance", {"service": service}, MaintenanceAnswer)
     wanted = {"service": held.service, "workers": list(change(held.workers))}
-    _say(*sidecar.steer("/v1/maintenance", MaintenanceAnswer, wanted), output)
+    _show_answer(*sidecar.put_policy("/v1/maintenance", MaintenanceAnswer, wanted), output)
 
 
-def _say(answer: MaintenanceAnswer, body: bytes, output: str) -> None:
+def _show_answer(answer: MaintenanceAnswer, body: bytes, output: str) -> None:
     if output == "json":
         write_json(body)
         return
-    named = ", ".join(answer.workers) or "nobody"
-    show_line(f"In maintenance of {answer.service or 'no service'}: {named}")
+    named = ", ".join(answer.workers) or "none"
+    show_line(f"Workers of {answer.service or 'no service'} in maintenance: {named}")
     for warning in answer.warnings:
         click.echo(f"warning: {warning}", err=True)
 
 
 @click.group(epilog=EPILOG)
 def zone() -> None:
-    """Choose the zone preferred by callers that name none of their own.
+    """Set the zone preferred by callers that have none of their own.
 
     \b
       rumormill zone prefer a
@@ -91,7 +91,7 @@ def zone() -> None:
 @output_option
 def show_zone(sidecar: SidecarClient, service: str | None, output: str) -> None:
     """Show the preferred zone."""
-    _say_zone(*sidecar.get("/v1/zone", {"service": service}, ZoneAnswer), output)
+    _show_zone(*sidecar.get("/v1/zone", {"service": service}, ZoneAnswer), output)
 
 
 @zone.command(epilog=EPILOG)
@@ -100,12 +100,12 @@ def show_zone(sidecar: SidecarClient, service: str | None, output: str) -> None:
 @sidecar_options
 @output_option
 def prefer(sidecar: SidecarClient, service: str | None, zone: str, output: str) -> None:
-    """Prefer ZONE; empty for none."""
+    """Prefer ZONE. An empty text ends the preference."""
     wanted = {"zone": zone, **({"service": service} if service else {})}
-    _say_zone(*sidecar.steer("/v1/zone", ZoneAnswer, wanted), output)
+    _show_zone(*sidecar.put_policy("/v1/zone", ZoneAnswer, wanted), output)
 
 
-def _say_zone(answer: ZoneAnswer, body: bytes, output: str) -> None:
+def _show_zone(answer: ZoneAnswer, body: bytes, output: str) -> None:
     if output == "json":
         write_json(body)
         return

@@ -1,4 +1,4 @@
-"""Plays many runs on the machine's cores, keeps each outcome as it comes, and takes up again where it was stopped."""
+"""Runs many simulations in parallel and saves each outcome at once. A sweep that was stopped can be continued."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from rumormill.simulations.plans import Done, Job
 
 _decode = msgspec.json.Decoder(Done).decode
 _encode = msgspec.json.encode
-_BEGINNING = b'{"job":{"scenario":"'
+_LINE_START = b'{"job":{"scenario":"'
 
 
 class OutcomeFile:
-    """One outcome a line. A line that was cut short by a crash is dropped and its run done again."""
+    """A file with one outcome per line. A line that a crash has truncated is dropped, and its run is repeated."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def read(self) -> list[Done]:
-        """What is there, the latest outcome of each job. Raises :class:`BadRequest`."""
+        """The latest outcome of each job. Raises :class:`BadRequest`."""
         return self._read()[0]
 
     @contextmanager
-    def writing(self) -> Iterator[tuple[list[Done], Callable[[Done], None]]]:
-        """What is there, and what appends to it: whole lines, each at once. Nobody else may write meanwhile.
+    def open_for_append(self) -> Iterator[tuple[list[Done], Callable[[Done], None]]]:
+        """The known outcomes, and a function that appends one as a whole line. The file is locked meanwhile.
 
-        A last line that was cut short is taken off first; nothing else in the file is ever touched. Both raise
-        :class:`BadRequest`.
+        A truncated last line is removed first; nothing else in the file is ever changed. Raises :class:`BadRequest`,
+        and so does the function.
         """
-        with self._opened() as file:
-            known, sound = self._read()
-            file.truncate(sound)
+        with self._open_locked() as file:
+            known, valid_bytes = self._read()
+            file.truncate(valid_bytes)
             yield known, lambda done: self._append(file, done)
 
-    def _opened(self) -> FileIO:
-        """The file, locked until it is closed, however this process ends."""
+    def _open_locked(self) -> FileIO:
+        """The open file. It stays locked until it is closed, even if this process is killed."""
         try:
             file = FileIO(self._path, "ab")
         except OSError as error:
@@ -60,7 +60,7 @@ class OutcomeFile:
         except BlockingIOError:
             file.close()
             raise BadRequest(
-                f"another sweep is writing to {self._path}", "wait for its end, or name another --out"
+                f"another sweep is writing to {self._path}", "wait for its end, or choose another --out"
             ) from None
         return file
 
@@ -73,48 +73,48 @@ class OutcomeFile:
             raise self._unwritable(error) from None
 
     def _unwritable(self, error: OSError) -> BadRequest:
-        return BadRequest(f"cannot write {self._path}: {error.strerror}", "name another --out")
+        return BadRequest(f"cannot write {self._path}: {error.strerror}", "choose another --out")
 
     def _read(self) -> tuple[list[Done], int]:
-        """The outcomes, and how many bytes of the file are whole lines of them."""
+        """The outcomes, and the number of bytes that their complete lines take in the file."""
         try:
             lines = self._path.read_bytes().splitlines(keepends=True)
         except OSError as error:
-            raise BadRequest(f"cannot read {self._path}: {error.strerror}", "name another file") from None
+            raise BadRequest(f"cannot read {self._path}: {error.strerror}", "give another file") from None
         found: dict[str, Done] = {}
-        sound = 0
+        valid_bytes = 0
         for number, line in enumerate(lines, 1):
             try:
                 done = _decode(line) if line.strip() else None
                 if not line.endswith(b"\n"):
-                    raise msgspec.DecodeError("it was cut short")
+                    raise msgspec.DecodeError("the line is truncated")
             except msgspec.DecodeError as error:
-                if number == len(lines) and _is_torn(line):
+                if number == len(lines) and _is_truncated(line):
                     break
                 raise BadRequest(
-                    f"{self._path}, line {number}, is no outcome: {error}",
-                    "delete that line and its run is played again; or give a file that `simulate sweep` wrote",
+                    f"{self._path}, line {number}, is not an outcome: {error}",
+                    "delete that line, and its run is repeated; or give a file that `simulate sweep` wrote",
                 ) from None
-            sound += len(line)
+            valid_bytes += len(line)
             if done is not None:
                 found[done.job.key] = done
-        return list(found.values()), sound
+        return list(found.values()), valid_bytes
 
 
-def _is_torn(line: bytes) -> bool:
-    """Whether it may be what a crash left of an outcome, and not somebody else's file that was named by mistake."""
-    return line.startswith(_BEGINNING[: len(line)]) or not line.strip(b"\0\n")
+def _is_truncated(line: bytes) -> bool:
+    """Whether the line may be the rest of an outcome after a crash. Otherwise the file may be the wrong one."""
+    return line.startswith(_LINE_START[: len(line)]) or not line.strip(b"\0\n")
 
 
 def play_all(jobs: Iterable[Job], workers: int, on_done: Callable[[Done], None]) -> None:
-    """Run jobs in so many processes, the costliest first, and hand over each as it is done.
+    """Run the jobs in ``workers`` processes, the most expensive first. ``on_done`` gets each as it finishes.
 
-    Whatever ends this process, or this call, ends the workers at once; what was handed over stays. Raises RuntimeError
-    if a worker dies.
+    When this call or this process ends, for whatever reason, the worker processes end at once. Raises RuntimeError if a
+    worker process dies.
     """
     waiting = iter(sorted(jobs, key=lambda job: -job.cost))
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent) as executor:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_exit_with_parent) as executor:
         running: dict[Future[RunOutcome], Job] = {}
         try:
             _refill(executor, running, waiting, workers)
@@ -124,7 +124,9 @@ def play_all(jobs: Iterable[Job], workers: int, on_done: Callable[[Done], None])
                     on_done(Done(running.pop(future), future.result()))
                 _refill(executor, running, waiting, workers)
         except BrokenProcessPool:
-            raise RuntimeError("a worker process died (out of memory?); run again with fewer --jobs") from None
+            raise RuntimeError(
+                "a worker process died, perhaps for lack of memory; run it again with fewer --jobs"
+            ) from None
         finally:
             for worker in multiprocessing.active_children():
                 worker.terminate()
@@ -133,14 +135,15 @@ def play_all(jobs: Iterable[Job], workers: int, on_done: Callable[[Done], None])
 def _refill(
     executor: ProcessPoolExecutor, running: dict[Future[RunOutcome], Job], waiting: Iterator[Job], workers: int
 ) -> None:
-    with _deaf_to_interrupts():
+    with _ignoring_interrupts():
         while len(running) < workers and (job := next(waiting, None)) is not None:
             running[executor.submit(_play, job)] = job
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """A worker born in here ignores Ctrl-C, which a terminal sends to all: its parent ends it, without a traceback."""
+def _ignoring_interrupts() -> Iterator[None]:
+    """Worker processes started in here ignore Ctrl-C, which a terminal sends to all processes. The parent ends them,
+    without a traceback."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -152,14 +155,14 @@ def _play(job: Job) -> RunOutcome:
     return job.run()
 
 
-def _follow_parent() -> None:
-    """In a worker: give way to everything else on the machine, and end with whoever started it, however that ended."""
+def _exit_with_parent() -> None:
+    """In a worker process: run at low priority, and exit when the parent has ended for whatever reason."""
     os.nice(10)
     parent = multiprocessing.parent_process()
     assert parent is not None  # noqa: S101  for the type checker
-    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    threading.Thread(target=_exit_when_closed, args=(parent.sentinel,), daemon=True).start()
 
 
-def _end_with(sentinel: int) -> None:
+def _exit_when_closed(sentinel: int) -> None:
     connection.wait([sentinel])
     os._exit(1)

@@ -26,7 +26,7 @@ from rumormill.membership.record import USUAL_PERIOD
 from rumormill.membership.view import ConnectivityWord
 from rumormill.ring.worker import Worker
 
-ISOLATED = "What this sidecar says of the others is what it last knew. Ask another with --http."
+STALE_VIEW_NOTE = "It shows the other members as it last knew them. Ask another sidecar with --http."
 
 WORKER_COLUMNS: tuple[Column[Worker], ...] = (
     Column("NAME", lambda w: w.name),
@@ -72,23 +72,23 @@ def tags(given: dict[str, str]) -> str:
 
 
 def clock(stamp: str) -> str:
-    """The time of day of an RFC 3339 stamp; the date is in ``-o json``."""
+    """The time of day of an RFC 3339 timestamp. ``-o json`` has the date too."""
     return stamp.partition("T")[2].removesuffix("Z") or stamp
 
 
 def write_json(body: bytes | str) -> None:
-    """One line of JSON, as the sidecar wrote it."""
+    """Print a sidecar's JSON unchanged, on one line."""
     click.echo(body.decode() if isinstance(body, bytes) else body)
 
 
-service_option = click.option("--service", metavar="NAME", help="Only this service; all of them if left out.")
+service_option = click.option("--service", metavar="NAME", help="Only this service; default: all services.")
 
 
 @click.command(epilog=EPILOG)
 @sidecar_options
 @output_option
 def members(sidecar: SidecarClient, output: str) -> None:
-    """Show every member this sidecar knows, the dead and the left included, and why it thinks so.
+    """Show every member this sidecar knows, including dead members and those that left, with reasons.
 
     \b
       rumormill members
@@ -98,15 +98,15 @@ def members(sidecar: SidecarClient, output: str) -> None:
     if output == "json":
         write_json(body)
         return
-    show_table(MEMBER_COLUMNS, answer.members, "Nobody is known yet.")
+    show_table(MEMBER_COLUMNS, answer.members, "No member is known yet.")
     for (_, url), names in shared_workers(answer.members).items():
         show_line(shared_in_words(names, url), "yellow")
     if answer.isolated:
-        show_line(f"{_isolated(answer.connectivity, answer.connectivity_why)}. {ISOLATED}", "yellow")
+        show_line(f"{_connectivity_text(answer.connectivity, answer.connectivity_why)}. {STALE_VIEW_NOTE}", "yellow")
 
 
 def shared_workers(members: Iterable[MemberRow]) -> dict[tuple[str, str], list[str]]:
-    """The names of present members that name one worker, by service and URL."""
+    """The names of present members that share a worker, by service and URL."""
     named: dict[tuple[str, str], list[str]] = {}
     for member in members:
         if member.liveness in ("alive", "suspect") and not member.pending:
@@ -116,11 +116,11 @@ def shared_workers(members: Iterable[MemberRow]) -> dict[tuple[str, str], list[s
 
 @click.command(epilog=EPILOG)
 @service_option
-@click.option("--ready", is_flag=True, help="Only those that take new work now.")
+@click.option("--ready", is_flag=True, help="Only workers that take new work now.")
 @sidecar_options
 @output_option
 def workers(sidecar: SidecarClient, service: str | None, ready: bool, output: str) -> None:
-    """Show the workers that are alive or suspect; exit code 1 if there is none.
+    """Show the workers that are alive or suspect. Exits with code 1 if there are none.
 
     \b
       rumormill workers --service embed --ready
@@ -131,9 +131,11 @@ def workers(sidecar: SidecarClient, service: str | None, ready: bool, output: st
     if output == "json":
         write_json(body)
     else:
-        show_table(WORKER_COLUMNS, answer.workers, "No worker is there." if not ready else "No worker takes new work.")
+        show_table(
+            WORKER_COLUMNS, answer.workers, "There are no workers." if not ready else "No worker takes new work."
+        )
         if answer.isolated:
-            show_line(f"This sidecar is isolated. {ISOLATED}", "yellow")
+            show_line(f"This sidecar is isolated. {STALE_VIEW_NOTE}", "yellow")
     if not answer.workers:
         sys.exit(NONE_FOUND)
 
@@ -141,19 +143,19 @@ def workers(sidecar: SidecarClient, service: str | None, ready: bool, output: st
 @click.command(epilog=EPILOG)
 @click.argument("key")
 @service_option
-@click.option("-n", "count", type=click.IntRange(1, 128), default=3, show_default=True, help="How many owners.")
+@click.option("-n", "count", type=click.IntRange(1, 128), default=3, show_default=True, help="Number of owners.")
 @click.option(
-    "--explain", "explained", is_flag=True, help="Show why: gate, zone, point, load, and each worker in turn."
+    "--explain", "explained", is_flag=True, help="Show why: canary split, ring position, zone, and each worker in turn."
 )
-@click.option("--zone", metavar="ZONE", help="With --explain: as a caller in this zone sees it.")
+@click.option("--zone", metavar="ZONE", help="With --explain: explain it for a caller in this zone.")
 @sidecar_options
 @output_option
 def lookup(
     sidecar: SidecarClient, key: str, service: str | None, count: int, explained: bool, zone: str | None, output: str
 ) -> None:
-    """Show who owns KEY, in order of preference; exit code 1 if nobody does.
+    """Show which workers own KEY, in order of preference. Exits with code 1 if none does.
 
-    Equal routing digests mean equal owners, at every sidecar and in every client. Callers try suspects last.
+    Sidecars and clients with equal routing digests have equal owners for every key. Callers try suspect workers last.
 
     \b
       rumormill lookup user-42 --service embed
@@ -164,7 +166,9 @@ def lookup(
         show_explanation(sidecar, key, service, zone, count, output)
         return
     if zone is not None:
-        raise BadRequest("--zone is for --explain: owners are the same for everyone", "add --explain, or leave it out")
+        raise BadRequest(
+            "--zone needs --explain: the owners are the same in every zone", "add --explain, or remove --zone"
+        )
     answer, body = sidecar.get("/v1/lookup", {"service": service, "key": key, "n": count}, LookupAnswer)
     if output == "json":
         write_json(body)
@@ -178,11 +182,11 @@ def lookup(
 
 
 @click.command(epilog=EPILOG)
-@click.option("--since", type=click.IntRange(min=0), default=0, metavar="N", help="Only those after event number N.")
+@click.option("--since", type=click.IntRange(min=0), default=0, metavar="N", help="Only events after number N.")
 @sidecar_options
 @output_option
 def events(sidecar: SidecarClient, since: int, output: str) -> None:
-    """Show what happened in the pool and why, as this sidecar saw it, newest last.
+    """Show what happened in the pool, and why, as this sidecar saw it; newest last.
 
     \b
       rumormill events
@@ -192,31 +196,32 @@ def events(sidecar: SidecarClient, since: int, output: str) -> None:
     if output == "json":
         write_json(body)
         return
-    show_table(EVENT_COLUMNS, answer.events, "Nothing has happened since." if since else "Nothing has happened yet.")
+    show_table(EVENT_COLUMNS, answer.events, "There are no newer events." if since else "There are no events yet.")
 
 
 @click.command(epilog=EPILOG)
 @sidecar_options
 @output_option
 def status(sidecar: SidecarClient, output: str) -> None:
-    """Show one sidecar from inside: who it is, what it counts, the settings in force.
+    """Show the state, the counters and the current settings of one sidecar.
 
     \b
       rumormill status
-      rumormill status -o json | jq .table_digest      # equal where members know the same
+      rumormill status -o json | jq .table_digest      # equal if two members know the same
     """
     answer, body = sidecar.get("/v1/status", {}, Status)
     if output == "json":
         write_json(body)
         return
-    show_pairs(_portrait(answer))
+    show_pairs(_status_pairs(answer))
     show_pairs(
-        ((name, _words(value)) for name, value in answer.settings.items() if value not in (None, "", [])), "Settings"
+        ((name, _format_value(value)) for name, value in answer.settings.items() if value not in (None, "", [])),
+        "Settings",
     )
     show_pairs(((name, str(count)) for name, count in sorted(answer.counters.items()) if count), "Counters")
 
 
-def _portrait(status: Status) -> list[tuple[str, str]]:
+def _status_pairs(status: Status) -> list[tuple[str, str]]:
     sealed = f"{status.seal}, {status.keys} key(s)" if status.keys else f"{status.seal}: anyone can read and forge"
     return [
         ("name", status.name),
@@ -225,12 +230,12 @@ def _portrait(status: Status) -> list[tuple[str, str]]:
         ("readiness", status.readiness),
         *([("no new work", status.unready)] if status.unready else []),
         ("gossip", status.gossip),
-        ("pool", _company(status)),
+        ("pool", _pool_summary(status)),
         ("seal", sealed),
         *([("seal trouble", status.seal_trouble)] if status.seal_trouble else []),
         *([("settings trouble", status.settings_trouble)] if status.settings_trouble else []),
         *([("worker process", status.worker_process)] if status.worker_process else []),
-        *_certificate(status),
+        *_certificate_pairs(status),
         *([("worker shared with", ", ".join(status.shares_worker_with))] if status.shares_worker_with else []),
         *([("period trouble", status.period_trouble)] if status.period_trouble else []),
         ("generation", str(status.generation)),
@@ -241,30 +246,30 @@ def _portrait(status: Status) -> list[tuple[str, str]]:
     ]
 
 
-def _certificate(status: Status) -> list[tuple[str, str]]:
+def _certificate_pairs(status: Status) -> list[tuple[str, str]]:
     if status.certificate_not_after is None:
         return []
     trouble = [("certificate trouble", status.certificate_trouble)] if status.certificate_trouble else []
     return [("certificate ends", datetime.fromtimestamp(status.certificate_not_after, UTC).isoformat()), *trouble]
 
 
-def _company(status: Status) -> str:
+def _pool_summary(status: Status) -> str:
     if status.stopped:
         return f"stopped: {status.stopped}"
     others = f"{status.peers} other member(s)"
     if status.suspects:
         others += f", {status.suspects} suspect"
     if status.isolated:
-        return f"{_isolated(status.connectivity, status.connectivity_why)}; {others} last known"
-    return others if status.joined else "alone so far"
+        return f"{_connectivity_text(status.connectivity, status.connectivity_why)}; {others} last known"
+    return others if status.joined else "no other member yet"
 
 
-def _isolated(connectivity: ConnectivityWord, why: str) -> str:
-    """In what way a sidecar is cut off; one of an earlier version says only that it is."""
+def _connectivity_text(connectivity: ConnectivityWord, why: str) -> str:
+    """How a sidecar is cut off. A sidecar of an earlier version says only that it is isolated."""
     return f"{connectivity}: {why}" if why else "isolated"
 
 
-def _words(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ", ".join(str(one) for one in value) if isinstance(value, list) else str(value)

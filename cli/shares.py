@@ -14,13 +14,13 @@ def percent(share: float) -> str:
 
 
 def parse_share(text: str) -> float:
-    """``5%``, ``5`` or ``0.5%`` to a part of 1, exact to a hundredth of a percent. Raises BadRequest."""
+    """``5%``, ``5`` or ``0.5%`` as a fraction of 1, in steps of 0.01 %. Raises :class:`BadRequest`."""
     found = _SHARE.fullmatch(text.strip())
     if found is None or not found[1].strip("."):
         raise BadRequest(f"{text!r} is not a share", "write a percentage: 5%, 0.5% or 100%")
     share = float(found[1]) / 100
     if share > 1:
-        raise BadRequest(f"a share of {text} is more than all keys", "the most is 100%")
+        raise BadRequest(f"a share of {text} is more than all keys", "the maximum is 100%")
     if round(share * 10_000) != round(share * 1e8) / 1e4:
-        raise BadRequest(f"{text!r} is finer than shares are kept", "the finest step is 0.01%")
+        raise BadRequest(f"{text!r} is too precise for a share", "use steps of 0.01%")
     return round(share, 4)

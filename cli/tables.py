@@ -1,7 +1,7 @@
-"""Tables for people: coloured on a terminal, plain in a pipe. Nothing is cut off or squeezed: what is wider than the
-terminal runs over its edge, as it does with other tools, and can be searched and copied.
+"""Tables for people: colored on a terminal, plain in a pipe. Nothing is cut off or wrapped: long lines run over the
+edge of the terminal, so that they can be searched and copied.
 
-What members say of themselves is text, never markup: a worker called "[red]" is shown as it is called.
+Texts that members announce are never treated as markup: a worker named "[red]" is shown with exactly that name.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ STYLES = {
 
 @dataclass(frozen=True, slots=True)
 class Column(Generic[R]):
-    """A heading and what stands under it."""
+    """A heading, and how to get its cell from a row."""
 
     title: str
     cell: Callable[[R], str]
     right: bool = False
-    keep: bool = False
-    """Shown even where every cell is empty."""
+    always_shown: bool = False
+    """Shown even if every cell is empty."""
 
 
 def show_table(columns: Sequence[Column[R]], rows: Iterable[R], empty: str) -> None:
-    """Print the rows; columns without content are left out, and ``empty`` is said where there are no rows."""
+    """Print the rows without empty columns. ``empty`` is the text for no rows."""
     rows = list(rows)
     if not rows:
         show_line(empty)
         return
     shown = [(column, [column.cell(row) for row in rows]) for column in columns]
-    shown = [(column, cells) for column, cells in shown if column.keep or any(cells)]
+    shown = [(column, cells) for column, cells in shown if column.always_shown or any(cells)]
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for column, _ in shown:
         justify: Literal["left", "right"] = "right" if column.right else "left"
@@ -61,7 +61,7 @@ def show_table(columns: Sequence[Column[R]], rows: Iterable[R], empty: str) -> N
 
 
 def show_line(text: str, style: str = "") -> None:
-    """Print one line, as it is."""
+    """Print one line, without markup."""
     _print(Text(text, style=style))
 
 
@@ -88,7 +88,7 @@ def _print(thing: Table | Text) -> None:
 
 
 def _without_spaces(padding: re.Match[str]) -> str:
-    """What ends a line but spaces, which would run over the edge of a terminal as empty lines."""
+    """The end of a line without its trailing spaces, which would show as empty lines on a narrow terminal."""
     return padding[0].replace(" ", "")
 
 

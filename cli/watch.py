@@ -1,4 +1,4 @@
-"""``rumormill watch``: each change of the workers, as the sidecar tells it."""
+"""``rumormill watch``: shows each change of the workers as the sidecar reports it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from rumormill.ring.worker import Worker
 @sidecar_options
 @output_option
 def watch(sidecar: SidecarClient, service: str | None, output: str) -> None:
-    """Show the workers, then each change as it happens, until Ctrl-C; exit code 3 when the sidecar goes away.
+    """Show the workers, then each change as it happens, until Ctrl-C. Exits with code 3 if the sidecar goes away.
 
-    With -o json: one line of JSON for the present state and for each change, the same as `workers` answers.
+    With -o json it prints one line of JSON for the current state and for each change, as `rumormill workers` does.
 
     \b
       rumormill watch --service embed
@@ -34,24 +34,24 @@ def watch(sidecar: SidecarClient, service: str | None, output: str) -> None:
                 for data in _data_of(lines):
                     write_json(data)
             else:
-                _narrate(sidecar.read(data, WorkersAnswer) for data in _data_of(lines))
+                _show_changes(sidecar.read(data, WorkersAnswer) for data in _data_of(lines))
     except KeyboardInterrupt:
         return
-    raise Unreachable(f"the sidecar at {sidecar.url} has ended the stream", "watch another with --http")
+    raise Unreachable(f"the sidecar at {sidecar.url} has ended the stream", "watch another sidecar with --http")
 
 
 def _data_of(lines: Iterable[str]) -> Iterator[str]:
-    """The data of server-sent events; this endpoint's stand on one line each."""
+    """The data of server-sent events. This endpoint sends each on one line."""
     for line in lines:
         if line.startswith("data:"):
             yield line.removeprefix("data:").strip()
 
 
-def _narrate(answers: Iterator[WorkersAnswer]) -> None:
+def _show_changes(answers: Iterator[WorkersAnswer]) -> None:
     before: WorkersAnswer | None = None
     for answer in answers:
         if before is None:
-            show_table(WORKER_COLUMNS, answer.workers, "No worker is there.")
+            show_table(WORKER_COLUMNS, answer.workers, "There are no workers.")
         else:
             for sentence in changes(before, answer):
                 show_line(f"{time.strftime('%H:%M:%S')}  {sentence}")
@@ -59,15 +59,15 @@ def _narrate(answers: Iterator[WorkersAnswer]) -> None:
 
 
 def changes(before: WorkersAnswer, after: WorkersAnswer) -> list[str]:
-    """What is different, a sentence each."""
+    """One sentence for each difference."""
     old, new = _by_name(before), _by_name(after)
-    sentences = [f"{name} has come: {_state(worker)}, {worker.url}" for name, worker in new.items() if name not in old]
-    sentences += [f"{name} has gone" for name in old if name not in new]
+    sentences = [f"{name} is new: {_state(worker)}, {worker.url}" for name, worker in new.items() if name not in old]
+    sentences += [f"{name} is gone" for name in old if name not in new]
     for name, worker in new.items():
         if name in old and (said := _difference(old[name], worker)):
             sentences.append(f"{name}: {said}")
     if before.isolated != after.isolated:
-        sentences.append("this sidecar is isolated" if after.isolated else "this sidecar hears the others again")
+        sentences.append("this sidecar is isolated" if after.isolated else "this sidecar is no longer isolated")
     return sentences
 
 

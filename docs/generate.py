@@ -88,7 +88,7 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
 
 def verbs_page() -> str:
     context = click.Context(command_line, info_name="rumormill")
-    verbs = [(f"[`{name}`](#rumormill-{name})", verb.about) for name, verb in VERBS.items()]
+    verbs = [(f"[`{name}`](#rumormill-{name})", verb.summary) for name, verb in VERBS.items()]
     asking = command_line.get_command(context, "status")
     assert asking is not None
     sections = [table(("verb", "what it does"), verbs)]

@@ -24,14 +24,14 @@ from limits import LIVENESS_LIMIT
 
 from rumormill.cli.exit_codes import BadRequest
 from rumormill.cli.gates import (
+    ClientFiguresSource,
+    MetricSourceError,
     MetricUnavailable,
-    OwnFigures,
     Prometheus,
     RolloutGate,
-    Unreadable,
+    check_command_runs,
     parse_gate,
     run_command,
-    try_command,
 )
 from rumormill.cli.shares import parse_share
 
@@ -140,10 +140,10 @@ P99 = parse_gate("p99<300ms")
 def test_prometheus_is_asked_for_the_release_and_its_value_is_read() -> None:
     with answering(vector("0.25")) as (url, asked):
         prometheus = Prometheus(url)
-        assert prometheus.figure(P99, "embed", 'v"2') == 0.25
-        assert prometheus.figure(parse_gate("errors<1%"), "embed", "v2") == 0.25
+        assert prometheus.value(P99, "embed", 'v"2') == 0.25
+        assert prometheus.value(parse_gate("errors<1%"), "embed", "v2") == 0.25
         own = parse_gate("promql: sum(rate(x{release='{release}',service='{service}'}[{window}])) < 5")
-        assert prometheus.figure(own, "embed", "v2") == 0.25
+        assert prometheus.value(own, "embed", "v2") == 0.25
     assert all(one.startswith("/api/v1/query ") for one in asked)
     assert "histogram_quantile(0.99, sum by (le)" in asked[0]
     assert r'service="embed",release="v\"2"' in asked[0]
@@ -156,7 +156,7 @@ def test_prometheus_is_asked_for_the_release_and_its_value_is_read() -> None:
     [
         (vector(), 200, "no value yet"),
         (vector("NaN"), 200, "no traffic yet"),
-        (vector("1", "2"), 200, "has 2 values"),
+        (vector("1", "2"), 200, "returns 2 values"),
         ({"status": "error", "errorType": "bad_data", "error": "parse error"}, 400, "parse error"),
         (b"<html>", 200, "does not answer like Prometheus"),
         ({"status": "success", "data": {"resultType": "vector", "result": [7]}}, 200, "no value yet"),
@@ -165,14 +165,14 @@ def test_prometheus_is_asked_for_the_release_and_its_value_is_read() -> None:
 )
 def test_what_is_no_figure_is_said(body: object, status: int, words: str) -> None:
     with answering(body, status) as (url, _), pytest.raises(MetricUnavailable, match=words):
-        Prometheus(url).figure(P99, "embed", "v2")
+        Prometheus(url).value(P99, "embed", "v2")
 
 
 def test_a_scalar_is_a_figure_and_a_server_that_is_away_is_none() -> None:
     with answering({"status": "success", "data": {"resultType": "scalar", "result": [1763712000, "4"]}}) as (url, _):
-        assert Prometheus(url).figure(parse_gate("promql: 4 < 5"), "embed", "v2") == 4.0
+        assert Prometheus(url).value(parse_gate("promql: 4 < 5"), "embed", "v2") == 4.0
     with pytest.raises(MetricUnavailable, match="does not answer"):
-        Prometheus(url).figure(P99, "embed", "v2")
+        Prometheus(url).value(P99, "embed", "v2")
 
 
 OWN = {"service": "embed", "releases": {"v2": {"requests": 200, "errors": 1, "p99": 0.2}, "v1": {"requests": 0}}}
@@ -183,10 +183,10 @@ def test_the_clients_own_figures_from_a_file_and_a_url(tmp_path: Path) -> None:
     path.write_text(json.dumps(OWN))
     with answering(OWN) as (url, _):
         for place in (str(path), url):
-            figures = OwnFigures(place)
-            assert figures.figure(P99, "embed", "v2") == 0.2
-            assert figures.figure(parse_gate("errors<1%"), "embed", "v2") == 0.005
-            assert figures.figure(parse_gate("requests>1"), "embed", "v2") == 200
+            figures = ClientFiguresSource(place)
+            assert figures.value(P99, "embed", "v2") == 0.2
+            assert figures.value(parse_gate("errors<1%"), "embed", "v2") == 0.005
+            assert figures.value(parse_gate("requests>1"), "embed", "v2") == 200
             for gate, service, release in (
                 (P99, "embed", "v1"),
                 (P99, "embed", "v9"),
@@ -194,15 +194,15 @@ def test_the_clients_own_figures_from_a_file_and_a_url(tmp_path: Path) -> None:
                 (parse_gate("p50<1s"), "embed", "v2"),
             ):
                 with pytest.raises(MetricUnavailable):
-                    figures.figure(gate, service, release)
+                    figures.value(gate, service, release)
     path.write_text("no json")
     with pytest.raises(MetricUnavailable, match="does not hold"):
-        OwnFigures(str(path)).figure(P99, "embed", "v2")
+        ClientFiguresSource(str(path)).value(P99, "embed", "v2")
     path.write_text(json.dumps({**OWN, "at": time.time() - 61, "window": 60.0}))
     with pytest.raises(MetricUnavailable, match="61 s old"):
-        OwnFigures(str(path)).figure(P99, "embed", "v2")
+        ClientFiguresSource(str(path)).value(P99, "embed", "v2")
     with pytest.raises(MetricUnavailable, match="cannot be read"):
-        OwnFigures(str(tmp_path / "none")).figure(P99, "embed", "v2")
+        ClientFiguresSource(str(tmp_path / "none")).value(P99, "embed", "v2")
 
 
 def test_a_command_is_told_what_it_checks() -> None:
@@ -215,8 +215,8 @@ def test_a_command_that_is_not_there_is_told_from_one_that_says_no(tmp_path: Pat
     script.write_text("exit 1\n")
     for query, found in (("exit 1", True), (f"sh {script}", True), (str(script), False), ("no-such-command", False)):
         gate = RolloutGate("exec: …", "exec", query=query)
-        with nullcontext() if found else pytest.raises(Unreadable, match="code 12"):
-            try_command(gate, "embed", "v2")
+        with nullcontext() if found else pytest.raises(MetricSourceError, match="code 12"):
+            check_command_runs(gate, "embed", "v2")
 
 
 def test_a_command_that_takes_too_long_is_ended_with_all_it_has_started(

@@ -10,7 +10,7 @@ import pytest
 
 from rumormill.cli.exit_codes import Refused, Unreachable
 from rumormill.cli.gates import parse_gate
-from rumormill.cli.rollout import LEAST_PATIENCE, TRIES, RolloutController, TakenOver
+from rumormill.cli.rollout import MAX_WRITE_ATTEMPTS, MIN_METRIC_WAIT, RolloutController, TakenOver
 from rumormill.discovery.schema.policies import CanaryAnswer, CandidateRow, RolloutRow
 
 PLAN = RolloutRow("v2", [0.05, 1.0], 10.0, ["exec: true"])
@@ -38,7 +38,7 @@ class Pool:
         self.trouble("GET")
         return self.answer(), b""
 
-    def steer(self, path: str, kind: Any, body: dict[str, Any]) -> tuple[CanaryAnswer, bytes]:
+    def put_policy(self, path: str, kind: Any, body: dict[str, Any]) -> tuple[CanaryAnswer, bytes]:
         self.asked.append("PUT")
         self.trouble("PUT")
         if body["index"] != self.index:
@@ -50,20 +50,20 @@ class Pool:
     def write(self, share: float, rollout: RolloutRow | None) -> None:
         self.index, self.share, self.rollout = self.index + 1, share, rollout
 
-    def guide(self, *gates: str, plan: RolloutRow = PLAN) -> RolloutRow:
-        guide = RolloutController(
+    def run(self, *gates: str, plan: RolloutRow = PLAN) -> RolloutRow:
+        controller = RolloutController(
             self,  # type: ignore[arg-type]
             "embed",
             [parse_gate(gate) for gate in gates or plan.gates],
             None,
             every=1.0,
-            say=self.said.append,
+            report=self.said.append,
             sleep=self.sleep,
             clock=lambda: self.now,
         )
         if self.rollout is None:
-            guide.begin(plan, self.index)
-        return guide.guide(self.answer())
+            controller.start(plan, self.index)
+        return controller.run(self.answer())
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -90,7 +90,7 @@ def away() -> Unreachable:
 def test_a_failed_gate_is_written_even_if_the_sidecar_is_away_then() -> None:
     pool = Pool()
     failing(pool, [away()] * 30)
-    assert pool.guide("exec: false").state == "failed"
+    assert pool.run("exec: false").state == "failed"
     assert (pool.share, pool.rollout and pool.rollout.state) == (0.0, "failed")
     assert sum("trying again" in line for line in pool.said) == 30
 
@@ -99,23 +99,23 @@ def test_an_answer_that_is_lost_after_the_end_was_written_changes_nothing() -> N
     for gate, state in (("exec: false", "failed"), ("exec: true", "done")):
         pool = Pool()
         failing(pool, [away()], when="answer", after=1 if state == "failed" else 2)
-        assert pool.guide(gate).state == state
+        assert pool.run(gate).state == state
         assert pool.rollout is not None
         assert pool.rollout.state == state
 
 
 def test_a_sidecar_that_has_just_started_is_waited_for() -> None:
     pool = Pool()
-    failing(pool, [Refused("it has not learned yet what the pool holds", "")] * (TRIES - 1))
-    assert pool.guide().state == "done"
+    failing(pool, [Refused("it has not learned yet what the pool holds", "")] * (MAX_WRITE_ATTEMPTS - 1))
+    assert pool.run().state == "done"
     assert pool.share == 1.0
 
 
 def test_a_refusal_that_lasts_is_told() -> None:
     pool = Pool()
-    failing(pool, [Refused("the shares add up to 110 %", "")] * TRIES)
+    failing(pool, [Refused("the shares add up to 110 %", "")] * MAX_WRITE_ATTEMPTS)
     with pytest.raises(Refused, match="110 %"):
-        pool.guide()
+        pool.run()
     assert pool.share == 0.05
 
 
@@ -131,7 +131,7 @@ def test_a_sidecar_that_knows_an_older_policy_than_ours_has_not_cleared_it() -> 
             pool.index, pool.share, pool.rollout = kept[0]
 
     pool.trouble = restart
-    assert pool.guide().state == "done"
+    assert pool.run().state == "done"
     assert kept
     assert any("has not caught up" in line for line in pool.said)
 
@@ -157,7 +157,7 @@ def test_another_rollout_is_not_guided_by_our_gates(other: RolloutRow, gate: str
 
     pool.trouble = replace
     with pytest.raises(TakenOver, match="another rollout of"):
-        pool.guide(gate)
+        pool.run(gate)
     assert (pool.share, pool.rollout) == (0.15, other)
 
 
@@ -166,6 +166,6 @@ def test_who_goes_on_after_a_long_death_has_the_whole_patience_for_its_figures()
     pool.write(0.05, msgspec.structs.replace(PLAN, since=pool.now))
     pool.now += 3600
     began = pool.now
-    ended = pool.guide("p99<300ms")  # from nowhere
+    ended = pool.run("p99<300ms")  # from nowhere
     assert ended.state == "failed"
-    assert LEAST_PATIENCE <= pool.now - began <= LEAST_PATIENCE + 2
+    assert MIN_METRIC_WAIT <= pool.now - began <= MIN_METRIC_WAIT + 2

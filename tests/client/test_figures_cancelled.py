@@ -12,7 +12,7 @@ import trio
 from stage import StageInThread, answering, hang, stage, stage_in_thread, until_true
 from test_figures import Clock
 
-from rumormill.cli.gates import OwnFigures, parse_gate
+from rumormill.cli.gates import ClientFiguresSource, parse_gate
 from rumormill.client import Pool
 from rumormill.client.figures import WRITE_EVERY, Figures
 
@@ -60,7 +60,7 @@ async def test_a_candidate_that_hangs_fails_its_gate_on_trio(tmp_path: Path, hed
     held = json.loads(path.read_text())["releases"]["v2"]
     assert (held["requests"], held["cancelled"], held["errors"]) == (3, 3, 3)
     gate = parse_gate("errors<1%")
-    assert not gate.passes(OwnFigures(str(path)).figure(gate, "embed", "v2"))
+    assert not gate.passes(ClientFiguresSource(str(path)).value(gate, "embed", "v2"))
 
 
 def test_a_candidate_that_hangs_fails_its_gate_on_asyncio() -> None:

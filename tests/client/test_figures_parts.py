@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from limits import LIVENESS_LIMIT
 from test_figures import Clock
 
-from rumormill.cli.gates import OwnFigures, parse_gate
+from rumormill.cli.gates import ClientFiguresSource, parse_gate
 from rumormill.client.figures import Figures
 from rumormill.client.figures_parts import WINDOW, Counts, Part, bucket_of, quantile_index, summed
 
@@ -59,11 +59,11 @@ def test_what_several_processes_count_is_in_the_file_and_the_gate_sees_all(tmp_p
     path = tmp_path / "figures.json"
     for requests, seconds in ((98, 0.1), (1, 0.2), (1, 3.0)):
         run(NOTING, path, requests, seconds)
-    source = OwnFigures(str(path))
-    assert source.figure(parse_gate("requests>1"), "embed", "v2") == 100
-    assert source.figure(parse_gate("errors<1%"), "embed", "v2") == 0.03
-    assert source.figure(parse_gate("p50<1s"), "embed", "v2") == pytest.approx(0.1, rel=0.02)
-    assert source.figure(parse_gate("p99<1s"), "embed", "v2") == pytest.approx(3.0, rel=0.02)
+    source = ClientFiguresSource(str(path))
+    assert source.value(parse_gate("requests>1"), "embed", "v2") == 100
+    assert source.value(parse_gate("errors<1%"), "embed", "v2") == 0.03
+    assert source.value(parse_gate("p50<1s"), "embed", "v2") == pytest.approx(0.1, rel=0.02)
+    assert source.value(parse_gate("p99<1s"), "embed", "v2") == pytest.approx(3.0, rel=0.02)
     # A process that serves its figures serves those of all.
     served = json.loads(Figures("embed", path=path).json())
     assert served["releases"]["v2"]["requests"] == 100

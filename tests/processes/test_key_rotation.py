@@ -111,7 +111,7 @@ async def test_a_file_that_cannot_be_written_stops_nothing_and_is_said(tmp_path:
         await succeeds("keys", "install", str(new), "--http", w1.http, "--key-file", str(held))
         line = await w1.logged("key file", level="error")
         assert "cannot be written: No such file" in line["trouble"]
-        assert "Trouble:" in await succeeds("keys", "list", "--http", w1.http)
+        assert "Key file:" in await succeeds("keys", "list", "--http", w1.http)
         nursery.cancel_scope.cancel()
 
 
@@ -121,7 +121,7 @@ async def test_the_verbs_refuse_in_words(tmp_path: Path) -> None:
         assert "plaintext" in await succeeds("keys", "list", "--http", w1.http)
         for arguments, words in (
             (("install", str(new)), "this pool gossips in plaintext"),
-            (("use", "3c45ae7"), "is neither a key's id nor a key file"),
+            (("use", "3c45ae7"), "is neither a key id nor a key file"),
             (("install", str(tmp_path / "none")), "does not exist"),
         ):
             done = await rumormill("keys", *arguments, "--http", w1.http, "--key-file", str(held))

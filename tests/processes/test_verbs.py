@@ -37,7 +37,7 @@ async def test_an_unknown_verb_is_answered_with_the_nearest() -> None:
     done = await rumormill("memebers")
     assert done.returncode == 2
     assert "there is no verb 'memebers'; did you mean 'members'?" in done.stderr
-    assert "there are agent, members" in (await rumormill("xyzzy")).stderr
+    assert "the verbs are agent, members" in (await rumormill("xyzzy")).stderr
 
 
 async def test_readers_show_tables_in_a_pipe_without_colour_or_cutting() -> None:
@@ -82,7 +82,7 @@ async def test_nobody_is_exit_code_one() -> None:
         for arguments in (("workers", "--service", "none"), ("lookup", "k"), ("lookup", "k", "--service", "embed")):
             done = await rumormill(*arguments, "--http", w1.http)
             assert done.returncode == 1
-            assert done.stdout.startswith(("No worker is there.", "Nobody owns 'k': no worker"))
+            assert done.stdout.startswith(("There are no workers.", "Nobody owns 'k': no worker"))
             assert not done.stderr
 
 
@@ -93,7 +93,7 @@ async def test_an_unreachable_sidecar_is_one_line_and_a_hint(verb: tuple[str, ..
     assert not done.stdout
     assert done.stderr.splitlines() == [
         "rumormill: no sidecar can be reached at http://127.0.0.1:1: connection refused",
-        "  hint: start one with rumormill agent, or name another with --http",
+        "  hint: start one with `rumormill agent`, or give the address of another with --http",
     ]
 
 
@@ -119,8 +119,8 @@ async def test_a_wrong_address_is_one_line_and_a_hint(url: str, code: int, words
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", 4, "does not answer like a sidecar"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhtml", 4, "does not answer like a sidecar"),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", 4, "it answers 404 Not Found"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", 3, "broke off"),
-        (b"", 3, "broke off"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", 3, "closed the connection"),
+        (b"", 3, "closed the connection"),
     ],
     ids=["not ours", "no json", "404", "no http", "closed"],
 )
@@ -160,7 +160,7 @@ async def test_watch_shows_each_change_until_the_sidecar_goes() -> None:
         await w2.ask("/v1/drain", "PUT")
         await tables.until("w2: alive, passing → alive, draining")
         await w2.ask("/v1/leave", "POST")
-        await tables.until("w2 has gone")
+        await tables.until("w2 is gone")
         await w1.ask("/v1/leave", "POST")
         assert await tables.ended() == 3
         assert await lines.ended() == 3
@@ -219,7 +219,7 @@ async def test_keys_are_made_once_private_and_good(tmp_path: Path) -> None:
     before = key.read_text()
     again = await rumormill("keys", "generate", "--out", str(key))
     assert again.returncode == 2
-    assert "exists, and may be in use" in again.stderr
+    assert "already exists, and may be in use" in again.stderr
     assert key.read_text() == before
     assert (await rumormill("keys", "generate", "--out", "-")).stdout not in ("", before)
     assert "cannot write" in (await rumormill("keys", "generate", "--out", str(tmp_path / "no" / "k"))).stderr
@@ -273,7 +273,7 @@ async def test_an_agent_that_cannot_start_says_so_in_two_lines(tmp_path: Path) -
         ((*needed, "--key-file", str(tmp_path)), 2, "cannot be read"),
         ((*needed, "--config", str(toml)), 2, "unknown setting 'clutser'"),
         ((*unsealed, "--worker-pid", "4194304"), 2, "no such process"),
-        ((*unsealed, "--ca-file", str(toml)), 2, "--ca-file and --identity-file go together"),
+        ((*unsealed, "--ca-file", str(toml)), 2, "--ca-file and --identity-file need each other"),
         ((*unsealed, "--ca-file", str(toml), "--identity-file", str(toml)), 2, "authority-public"),
         ((*unsealed, "--http-cert", str(not_pem), "--http-key", str(not_pem)), 2, "do not match"),
         ((*unsealed, "--http-cert", str(pem), "--http-key", str(key)), 2, "can be read by everyone (mode 0644)"),

@@ -30,7 +30,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def known(out: Path) -> list[Done]:
-    with OutcomeFile(out).writing() as (found, append):
+    with OutcomeFile(out).open_for_append() as (found, append):
         append(DONE[2])
         return found
 
@@ -66,13 +66,13 @@ def test_what_a_crash_left_of_a_last_line_is_taken_off(out: Path, tail: bytes) -
 )
 def test_a_file_that_holds_anything_else_is_left_as_it_is(out: Path, text: bytes, line: int) -> None:
     out.write_bytes(text)
-    with pytest.raises(BadRequest, match=f"line {line}, is no outcome"):
+    with pytest.raises(BadRequest, match=f"line {line}, is not an outcome"):
         known(out)
     assert out.read_bytes() == text
 
 
 def test_two_sweeps_do_not_write_to_one_file(out: Path) -> None:
-    with OutcomeFile(out).writing():
+    with OutcomeFile(out).open_for_append():
         result = sweep(out)
     assert result.exit_code == 2
     assert "another sweep is writing" in result.output
@@ -129,7 +129,7 @@ def test_without_a_terminal_a_long_sweep_says_how_far_it_is(out: Path, monkeypat
             on_done(done)
 
     monkeypatch.setattr(command, "play_all", played)
-    monkeypatch.setattr(command, "WORD_SECONDS", 0.0)
+    monkeypatch.setattr(command, "PROGRESS_LINE_SECONDS", 0.0)
     assert "pictures: 2 of 4\npictures: 3 of 4\n" in sweep(out).output
 
 
@@ -160,7 +160,7 @@ def test_who_stops_a_sweep_is_told_what_is_kept(out: Path, monkeypatch: pytest.M
     monkeypatch.setattr(command, "play_all", interrupted)
     result = sweep(out)
     assert result.exit_code == 130
-    assert f"stopped: 1 of 4 runs played and kept in {out}" in result.output
+    assert f"interrupted: 1 of 4 runs done and saved in {out}" in result.output
     assert OutcomeFile(out).read() == [DONE[0]]
 
 
