@@ -21,7 +21,7 @@ import click
 import trio
 
 from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
-from rumormill.gossip import KeyRing, Node, Profile
+from rumormill.gossip import KeyRing, Node, NodeConfig, Profile
 from rumormill.gossip.udp.transport import GossipTransport, bind_udp, boot_clock
 from rumormill.membership.record import Readiness
 from rumormill.membership.view import Event
@@ -52,12 +52,14 @@ class SocketCrowd:
         for number in range(size):
             sock = sockets.enter_context(bind_udp(("127.0.0.1", 0)))
             node = Node(
-                policy_schema=POLICY_SCHEMA,
-                name=f"n{number}",
-                address=sock.getsockname(),
-                cluster="bench",
-                profile=PROFILE,
-                keyring=keyring,
+                NodeConfig(
+                    policy_schema=POLICY_SCHEMA,
+                    name=f"n{number}",
+                    address=sock.getsockname(),
+                    cluster="bench",
+                    profile=PROFILE,
+                    keyring=keyring,
+                ),
                 rng=random.Random(rng.getrandbits(64)),
                 token_bytes=os.urandom,
                 now=boot_clock(),

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
-from rumormill.gossip import KeyRing, Node, Profile
+from rumormill.gossip import KeyRing, Node, NodeConfig, Profile
 from rumormill.gossip.dissemination.update_encoder import UpdateEncoder
 from rumormill.gossip.security.credentials import MemberKeys, record_text
 from rumormill.gossip.security.seal import HEADER, STRANGER
@@ -39,12 +39,14 @@ class Party:
         self.sock = bind_udp(("127.0.0.1", 0))
         self.address = self.sock.getsockname()[:2]
         self.node = Node(
-            policy_schema=POLICY_SCHEMA,
-            name=name,
-            address=self.address,
-            cluster="bench",
-            profile=Profile(service="s", url="http://127.0.0.1:9", readiness=Readiness.PASSING),
-            keyring=KeyRing((key,)),
+            NodeConfig(
+                policy_schema=POLICY_SCHEMA,
+                name=name,
+                address=self.address,
+                cluster="bench",
+                profile=Profile(service="s", url="http://127.0.0.1:9", readiness=Readiness.PASSING),
+                keyring=KeyRing((key,)),
+            ),
             rng=random.Random(name),
             token_bytes=os.urandom,
             now=boot_clock(),

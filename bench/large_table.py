@@ -25,7 +25,7 @@ import msgspec
 import trio
 
 from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
-from rumormill.gossip import Node, Profile
+from rumormill.gossip import Node, NodeConfig, Profile
 from rumormill.gossip.security.seal import HEADER
 from rumormill.gossip.udp.transport import LONGEST_DATAGRAM, bind_udp, boot_clock
 from rumormill.gossip.wire import Heartbeat, decode_untrusted
@@ -59,12 +59,14 @@ class LargeCrowd:
 
     def _node(self, name: str) -> Node:
         return Node(
-            policy_schema=POLICY_SCHEMA,
-            name=name,
-            address=self.sock.getsockname(),
-            cluster="bench",
-            profile=PROFILE,
-            keyring=None,
+            NodeConfig(
+                policy_schema=POLICY_SCHEMA,
+                name=name,
+                address=self.sock.getsockname(),
+                cluster="bench",
+                profile=PROFILE,
+                keyring=None,
+            ),
             rng=random.Random(name),
             token_bytes=os.urandom,
             now=boot_clock(),

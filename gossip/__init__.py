@@ -4,9 +4,10 @@ Only ``udp`` may read a clock, open a socket or wait. Other packages use the nod
 :class:`ProtocolSettings`, :class:`KeyRing`), and the types of ``membership`` for its conclusions.
 """
 
+from rumormill.gossip.config import NodeConfig
 from rumormill.gossip.node import Node
 from rumormill.gossip.security.keyring import InvalidKey, KeyRing
 from rumormill.gossip.settings import ProtocolSettings
 from rumormill.gossip.state import Profile
 
-__all__ = ["InvalidKey", "KeyRing", "Node", "Profile", "ProtocolSettings"]
+__all__ = ["InvalidKey", "KeyRing", "Node", "NodeConfig", "Profile", "ProtocolSettings"]

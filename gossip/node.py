@@ -18,20 +18,19 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping
 
+from rumormill.gossip.config import NodeConfig
 from rumormill.gossip.coordinator import Coordinator
 from rumormill.gossip.dispatch import DatagramDispatch
-from rumormill.gossip.dissemination.policy_replication import PolicyKey
 from rumormill.gossip.inspection import NodeInspection
 from rumormill.gossip.part import ANY, HEARTBEAT, NOTHING, StepEffect
 from rumormill.gossip.parts import build_parts
 from rumormill.gossip.reporting.view_builder import ViewBuilder, member_details
-from rumormill.gossip.security.credentials import Authority, Credential, MemberKeys
+from rumormill.gossip.security.credentials import MemberKeys
 from rumormill.gossip.security.key_rotation import KeyAudit
 from rumormill.gossip.security.keyring import KeyRing
 from rumormill.gossip.security.signature_verifier import MAX_CHECKS_PER_TURN
-from rumormill.gossip.settings import ProtocolSettings
-from rumormill.gossip.state import Identity, NodeState, Profile
-from rumormill.membership.policy import PolicyRecord, PolicySchema
+from rumormill.gossip.state import NodeState, Profile
+from rumormill.membership.policy import PolicyRecord
 from rumormill.membership.record import Address, InstanceId
 from rumormill.membership.table import MemberTable
 from rumormill.membership.view import Connectivity, Event, MemberDetail, PoolView
@@ -43,48 +42,28 @@ class Node:
     ``now`` is in seconds on a clock that also counts suspended time (CLOCK_BOOTTIME on Linux). If it goes back (a
     virtual machine was restored to an earlier moment), the node treats that as a pause: its own time stands still, and
     everything it remembers keeps its age. ``rng`` makes protocol choices; ``token_bytes`` makes keys and secrets.
-    ``keyring`` None sends plaintext. With an ``authority`` only members with names that it issued may join, and
-    ``credential`` is what it issued to this member.
     """
 
     def __init__(
-        self,
-        *,
-        name: str,
-        address: Address,
-        cluster: str,
-        profile: Profile,
-        keyring: KeyRing | None,
-        authority: Authority | None = None,
-        credential: Credential | None = None,
-        rng: random.Random,
-        token_bytes: Callable[[int], bytes],
-        now: float,
-        settings: ProtocolSettings | None = None,
-        generation: int = 1,
-        key_version: int = 0,
-        policy_schema: PolicySchema,
-        policy_key: PolicyKey | None = None,
-        policies: Iterable[tuple[bytes, bytes]] = (),
+        self, config: NodeConfig, *, rng: random.Random, token_bytes: Callable[[int], bytes], now: float
     ) -> None:
-        keys = MemberKeys.generate(token_bytes, credential)
-        identity = Identity(name, address, profile, generation, 1, False, keys, credential)
+        keys = MemberKeys.generate(token_bytes, config.credential)
         self._state = state = NodeState(
-            identity=identity,
-            cluster=cluster,
-            keyring=keyring,
-            authority=authority,
+            identity=config.identity(keys),
+            cluster=config.cluster,
+            keyring=config.keyring,
+            authority=config.authority,
             rng=rng,
             token_bytes=token_bytes,
-            settings=settings or ProtocolSettings(),
+            settings=config.settings,
             now=now,
         )
-        self._parts = parts = build_parts(state, keyring, key_version, policy_key, policy_schema)
+        self._parts = parts = build_parts(state, config)
         self._in_order = parts.in_order()
         self._failure_detector, self._broadcast = parts.failure_detector, parts.broadcast
         self._other_parts = [part for part in self._in_order if part is not parts.failure_detector]
         state.effects = self._coordinator = Coordinator(state, parts)
-        parts.policy_replication.restore(policies)
+        parts.policy_replication.restore(config.policies)
         self._dispatch = DatagramDispatch(state, parts)
         self._view_builder = ViewBuilder(state)
         self._inspection = NodeInspection(state, parts)

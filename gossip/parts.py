@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rumormill.gossip.config import NodeConfig
 from rumormill.gossip.detection.failure_detector import FailureDetector
 from rumormill.gossip.detection.icmp_evidence import IcmpEvidence
 from rumormill.gossip.detection.mute_detector import MuteDetector
@@ -36,7 +37,7 @@ from rumormill.gossip.detection.probes import Probes
 from rumormill.gossip.detection.votes import VoteBook
 from rumormill.gossip.dissemination.anti_entropy import AntiEntropy
 from rumormill.gossip.dissemination.broadcast import Broadcast
-from rumormill.gossip.dissemination.policy_replication import PolicyKey, PolicyReplication
+from rumormill.gossip.dissemination.policy_replication import PolicyReplication
 from rumormill.gossip.lifecycle.death_claims import DeathClaims
 from rumormill.gossip.lifecycle.eviction import Eviction
 from rumormill.gossip.lifecycle.flap_damping import FlapDamping
@@ -50,9 +51,7 @@ from rumormill.gossip.lifecycle.refutation import Refutation
 from rumormill.gossip.lifecycle.table_changes import TableChanges
 from rumormill.gossip.part import Part
 from rumormill.gossip.security.key_rotation import KeyRotation
-from rumormill.gossip.security.keyring import KeyRing
 from rumormill.gossip.state import NodeState
-from rumormill.membership.policy import PolicySchema
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +98,7 @@ class Parts:
         )
 
 
-def build_parts(
-    state: NodeState,
-    keyring: KeyRing | None,
-    key_version: int,
-    policy_key: PolicyKey | None,
-    policy_schema: PolicySchema,
-) -> Parts:
+def build_parts(state: NodeState, config: NodeConfig) -> Parts:
     """Create the parts, each with those that it calls. What goes the other way is in effects.py."""
     votes = VoteBook(state)
     broadcast = Broadcast(state, votes)
@@ -139,6 +132,8 @@ def build_parts(
         join=join,
         anti_entropy=anti_entropy,
         reaper=Reaper(state, votes, probes, own_name, damping),
-        policy_replication=PolicyReplication(state, broadcast, policy_key, join, anti_entropy, policy_schema),
-        key_rotation=KeyRotation(state, broadcast, keyring, key_version),
+        policy_replication=PolicyReplication(
+            state, broadcast, config.policy_key, join, anti_entropy, config.policy_schema
+        ),
+        key_rotation=KeyRotation(state, broadcast, config.keyring, config.key_version),
     )

@@ -23,7 +23,7 @@ import trio
 
 from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
 from rumormill.discovery.server import DiscoveryServer
-from rumormill.gossip import Node, ProtocolSettings
+from rumormill.gossip import Node, NodeConfig, ProtocolSettings
 from rumormill.gossip.security.credentials import Authority, Credential
 from rumormill.gossip.udp.transport import GossipTransport, boot_clock, missing_options
 from rumormill.membership.record import Readiness
@@ -260,26 +260,28 @@ class _Agent:
     def _new_node(self, rng: random.Random, restored: RestoredState) -> Node:
         settings = self.settings
         return Node(
-            policy_schema=POLICY_SCHEMA,
-            name=settings.name,
-            address=(settings.advertised_address.host, settings.advertised_address.port),
-            cluster=settings.cluster,
-            profile=profile_of(settings, Readiness.STARTING),
-            keyring=self.keys.ring if self.keys else None,
-            key_version=self.keys.version if self.keys else 0,
-            authority=self.credentials[0],
-            credential=self.credentials[1],
+            NodeConfig(
+                policy_schema=POLICY_SCHEMA,
+                name=settings.name,
+                address=(settings.advertised_address.host, settings.advertised_address.port),
+                cluster=settings.cluster,
+                profile=profile_of(settings, Readiness.STARTING),
+                keyring=self.keys.ring if self.keys else None,
+                key_version=self.keys.version if self.keys else 0,
+                authority=self.credentials[0],
+                credential=self.credentials[1],
+                settings=ProtocolSettings(
+                    period=settings.period,
+                    icmp_evidence=not settings.no_icmp_evidence,
+                    probation=settings.probation,
+                ),
+                policy_key=self.policy_key,
+                policies=restored.policies,
+                generation=restored.generation + 1,
+            ),
             rng=rng,
             token_bytes=os.urandom,
             now=boot_clock(),
-            settings=ProtocolSettings(
-                period=settings.period,
-                icmp_evidence=not settings.no_icmp_evidence,
-                probation=settings.probation,
-            ),
-            policy_key=self.policy_key,
-            policies=restored.policies,
-            generation=restored.generation + 1,
         )
 
     def _build_writers(self, rng: random.Random, restored: RestoredState) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
-from rumormill.gossip import KeyRing, Node, Profile, ProtocolSettings
+from rumormill.gossip import KeyRing, Node, NodeConfig, Profile, ProtocolSettings
 from rumormill.gossip.dissemination.policy_replication import PolicyKey
 from rumormill.gossip.security.credentials import Authority, Credential
 from rumormill.membership import Readiness
@@ -38,19 +38,21 @@ class RumormillFactory:
 
     def __call__(self, birth: NodeStart) -> Node:
         return Node(
-            policy_schema=POLICY_SCHEMA,
-            name=birth.name,
-            address=birth.address,
-            cluster=self.cluster,
-            profile=worker_profile(birth.name),
-            keyring=self.keyring,
-            authority=self.authority,
-            credential=self.credential,
+            NodeConfig(
+                policy_schema=POLICY_SCHEMA,
+                name=birth.name,
+                address=birth.address,
+                cluster=self.cluster,
+                profile=worker_profile(birth.name),
+                keyring=self.keyring,
+                authority=self.authority,
+                credential=self.credential,
+                settings=self.settings,
+                generation=birth.generation,
+                policy_key=self.policy_key,
+                policies=self.policies,
+            ),
             rng=birth.rng,
             token_bytes=birth.token_bytes,
             now=birth.now,
-            settings=self.settings,
-            generation=birth.generation,
-            policy_key=self.policy_key,
-            policies=self.policies,
         )

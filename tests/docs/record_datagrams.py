@@ -34,7 +34,7 @@ from rumormill.discovery.schema.policy_bodies import (
     ZonePreference,
     encode_body,
 )
-from rumormill.gossip import KeyRing, Node, Profile, wire
+from rumormill.gossip import KeyRing, Node, NodeConfig, Profile, wire
 from rumormill.gossip.udp.transport import GossipTransport, bind_udp, boot_clock
 from rumormill.membership.record import Readiness
 
@@ -111,12 +111,14 @@ class Pool:
         """A node under this key (its name, unless another is given)."""
         sock = self.sockets.enter_context(bind_udp(("127.0.0.1", port)))
         node = Node(
-            policy_schema=POLICY_SCHEMA,
-            name=name or key,
-            address=sock.getsockname(),
-            cluster=CLUSTER,
-            profile=PROFILE,
-            keyring=KeyRing((self.group_keys[0],)),
+            NodeConfig(
+                policy_schema=POLICY_SCHEMA,
+                name=name or key,
+                address=sock.getsockname(),
+                cluster=CLUSTER,
+                profile=PROFILE,
+                keyring=KeyRing((self.group_keys[0],)),
+            ),
             rng=random.Random(),
             token_bytes=self.token_bytes,
             now=boot_clock(),

@@ -6,7 +6,7 @@ import pytest
 from pools import everyone_holds, node, pool
 
 from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
-from rumormill.gossip import Node, Profile
+from rumormill.gossip import Node, NodeConfig, Profile
 from rumormill.membership import Liveness, Readiness
 from rumormill.simulations import World
 
@@ -134,16 +134,18 @@ def test_two_pools_never_mix() -> None:
     def other_label(birth):  # type: ignore[no-untyped-def]
         label = "blue" if birth.name in ("n0", "n1", "n2") else "green"
         return Node(
-            policy_schema=POLICY_SCHEMA,
-            name=birth.name,
-            address=birth.address,
-            cluster=label,
-            profile=Profile("s", "http://10.0.0.1:1", readiness=Readiness.PASSING),
-            keyring=None,
+            NodeConfig(
+                policy_schema=POLICY_SCHEMA,
+                name=birth.name,
+                address=birth.address,
+                cluster=label,
+                profile=Profile("s", "http://10.0.0.1:1", readiness=Readiness.PASSING),
+                keyring=None,
+                generation=birth.generation,
+            ),
             rng=birth.rng,
             token_bytes=birth.token_bytes,
             now=birth.now,
-            generation=birth.generation,
         )
 
     world = World(seed=1, factory=other_label)

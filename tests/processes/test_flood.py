@@ -24,7 +24,7 @@ from agents import Agent, Worker, all_routable
 from limits import LIVENESS_LIMIT
 
 from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
-from rumormill.gossip import KeyRing, Node, Profile
+from rumormill.gossip import KeyRing, Node, NodeConfig, Profile
 from rumormill.gossip.udp.transport import GossipTransport, bind_udp, boot_clock
 from rumormill.gossip.wire import (
     Heartbeat,
@@ -60,12 +60,14 @@ class Fourth:
     def __init__(self, sock: socket.socket, victim: Address) -> None:
         self.victim = victim
         self.node = Node(
-            policy_schema=POLICY_SCHEMA,
-            name="w4",
-            address=sock.getsockname()[:2],
-            cluster="tests",
-            profile=Profile(service="other", url="http://127.0.0.1:9", readiness=Readiness.PASSING),
-            keyring=KeyRing((KEY,)),
+            NodeConfig(
+                policy_schema=POLICY_SCHEMA,
+                name="w4",
+                address=sock.getsockname()[:2],
+                cluster="tests",
+                profile=Profile(service="other", url="http://127.0.0.1:9", readiness=Readiness.PASSING),
+                keyring=KeyRing((KEY,)),
+            ),
             rng=random.Random(4),
             token_bytes=os.urandom,
             now=boot_clock(),

@@ -18,7 +18,7 @@ import trio.testing
 from limits import LIVENESS_LIMIT
 
 from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
-from rumormill.gossip import Node, Profile, ProtocolSettings
+from rumormill.gossip import Node, NodeConfig, Profile, ProtocolSettings
 from rumormill.gossip.udp.transport import DRAIN_CAP, GossipTransport, bind_udp, boot_clock, missing_options
 from rumormill.membership.record import Readiness
 from rumormill.membership.view import Event, PoolView
@@ -34,16 +34,18 @@ class Peer:
         self.sock = sock
         self.address = sock.getsockname()[:2]
         self.node = Node(
-            policy_schema=POLICY_SCHEMA,
-            name=name,
-            address=self.address,
-            cluster="tests",
-            profile=self.profile(Readiness.PASSING),
-            keyring=None,
+            NodeConfig(
+                policy_schema=POLICY_SCHEMA,
+                name=name,
+                address=self.address,
+                cluster="tests",
+                profile=self.profile(Readiness.PASSING),
+                keyring=None,
+                settings=ProtocolSettings(period=period),
+            ),
             rng=random.Random(name),
             token_bytes=os.urandom,
             now=boot_clock(),
-            settings=ProtocolSettings(period=period),
         )
         self.views: list[PoolView] = []
         self.events: list[Event] = []
