@@ -29,11 +29,11 @@ class PoolOptions:
     """The service whose workers are called."""
     _: KW_ONLY
     cluster: str | None = None
-    """The cluster to insist on. None takes the cluster that most sources are in (clusters.py)."""
+    """The cluster to insist on. None takes the cluster that most sources are in."""
     replay: Replay = "idempotent"
-    """Which requests may be sent again (replay.py)."""
+    """Which requests may be sent again: `idempotent` ones, `always`, or `never`."""
     hedge: bool = True
-    """Whether to ask the next owner too when an answer is late (hedging.py)."""
+    """Whether to ask the next owner too when an answer is late."""
     zone: str | None = None
     """The caller's own zone, whose workers it prefers. None follows the pool's policy, and "" prefers no zone."""
     bounded_load: bool = True

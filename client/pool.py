@@ -45,6 +45,8 @@ class Pool(PoolOptions):
     Where no block fits, such as in an app's lifespan, `await pool.open()` and `await pool.aclose()` do the same, from
     any task. A pool belongs to the process and the event loop in which it was opened. A closed pool can be opened
     again. Threads use :class:`rumormill.client.SyncPool`.
+
+    The arguments are the fields of :class:`rumormill.client.PoolOptions`.
     """
 
     def __post_init__(self) -> None:

@@ -45,7 +45,8 @@ class SyncPool(PoolOptions):
     with SyncPool(["http://127.0.0.1:7380"], service="embed") as pool:
         http = httpx.Client(transport=pool.transport(), base_url="http://embed")
 
-    Where no block fits, `pool.open()` and `pool.close()` do the same.
+    Where no block fits, `pool.open()` and `pool.close()` do the same. The arguments are the fields of
+    :class:`rumormill.client.PoolOptions`.
     """
 
     def __post_init__(self) -> None:

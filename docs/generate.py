@@ -35,6 +35,7 @@ import rumormill.client
 from rumormill.cli.exit_codes import CliError
 from rumormill.cli.main import VERBS
 from rumormill.cli.main import rumormill as command_line
+from rumormill.client import PoolOptions
 from rumormill.client.figures import Figures
 from rumormill.discovery.api import openapi
 from rumormill.discovery.api.metrics import prepare_metrics
@@ -351,6 +352,26 @@ def errors_page() -> str:
     )
 
 
+def client_options_page() -> str:
+    docs = attribute_docs(PoolOptions)
+    rows = [
+        (
+            f"`{name}`",
+            f"`{found.annotation}`",
+            "" if found.default is found.empty else f"`{found.default!r}`",
+            docs[name],
+        )
+        for name, found in inspect.signature(PoolOptions).parameters.items()
+    ]
+    return page(
+        "Client options",
+        "`Pool` and `SyncPool` of `rumormill.client` take the same arguments. All but `sources` and `service` are "
+        "keywords. A wrong value is a `ValueError` with a hint. [Call the pool from Python](../start/python.md) shows "
+        "how to use them.",
+        table(("argument", "type", "default", "meaning"), rows),
+    )
+
+
 def _httpx_parent(kind: type) -> str:
     parent = kind.__mro__[1]
     return f"httpx.{parent.__name__}" if parent.__module__.startswith("httpx") else parent.__name__
@@ -365,6 +386,7 @@ def pages() -> dict[str, str]:
         "metrics.md": metrics_page(),
         "exit-codes.md": exit_codes_page(),
         "errors.md": errors_page(),
+        "client-options.md": client_options_page(),
     }
 
 
