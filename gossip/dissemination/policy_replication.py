@@ -1,13 +1,13 @@
-"""Pool policy: written at any member, held by all.
+"""Replicating pool policies: they are written at any member and held by all.
 
-A policy is pushed wide at once, rides on, and stands in the digest and the delta sync beside the rows: its *half* (8
-bytes that name kind and service) where a row has its member's, 40 bits of its checksum where a row has its incarnation.
-What holds is the last writer's word (membership/policy.py); this file decides what may be believed and written.
+A policy is broadcast wide and piggybacked, and it is part of the digest and of the delta sync, beside the rows. There
+it has 8 bytes that name its kind and service in place of a member id, and 40 bits of its checksum in place of an
+incarnation. The last writer wins (membership/policy.py). This file decides what may be accepted and written.
 
-* Nothing is written before the first sync: a counter that starts from nothing would lose to what the pool holds.
-* A counter far above our own is refused, but not before the first sync, when ours says nothing yet.
+* Nothing is written before the first sync: a counter that starts from zero would lose to what the pool holds.
+* A counter far above our own is refused, but not before the first sync, when our own means nothing yet.
 * A body is opaque here. The schema given to this member says which bodies must not spread, and puts one in words.
-* With a policy key, only what it signed is believed (Ed25519 over the pool's label and the record).
+* With a policy key, only policies that it signed are accepted (Ed25519 over the pool's label and the record).
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from rumormill.membership.policy import (
 from rumormill.membership.record import COUNTER_LIMIT, NO_SIGNATURE, MemberId, Signature
 
 MAX_HISTORY = 200
-"""Changes remembered, as this member learned of them; older ones are forgotten."""
+"""Changes remembered, in the order in which this member learned of them."""
 
 
 class PolicyRefused(ValueError):
-    """A policy cannot be written here and now; says why and what to do. Nothing was changed."""
+    """A policy cannot be written here and now. The text says why and what to do. Nothing was changed."""
 
 
 class PolicyKey:
-    """What policies are signed with, or only checked with where the private half is kept elsewhere."""
+    """The key that signs policies, or only its public half, which checks them."""
 
     def __init__(self, public: Ed25519PublicKey, private: Ed25519PrivateKey | None = None) -> None:
         self._public = public
@@ -74,7 +74,7 @@ class PolicyKey:
             )
         return Signature(self._private.sign(_signed_text(cluster, encoded)))
 
-    def signed(self, cluster: str, encoded: bytes, signature: Signature) -> bool:
+    def has_signed(self, cluster: str, encoded: bytes, signature: Signature) -> bool:
         """Whether this key signed it, for this pool."""
         try:
             self._public.verify(signature, _signed_text(cluster, encoded))
@@ -88,30 +88,30 @@ def _signed_text(cluster: str, encoded: bytes) -> bytes:
 
 
 class PolicyReplication:
-    """Writes, believes and remembers policies."""
+    """Writes policies, accepts those of others, and keeps their history."""
 
     def __init__(
         self,
         state: NodeState,
-        spread: Broadcast,
+        broadcast: Broadcast,
         key: PolicyKey | None,
-        joining: JoinProtocol,
-        sync: AntiEntropy,
+        join: JoinProtocol,
+        anti_entropy: AntiEntropy,
         schema: PolicySchema,
     ) -> None:
         self._state = state
-        self._broadcast = spread
+        self._broadcast = broadcast
         self._key = key
-        self._join = joining
-        self._anti_entropy = sync
+        self._join = join
+        self._anti_entropy = anti_entropy
         self._schema = schema
         self.history: deque[PolicyRecord] = deque(maxlen=MAX_HISTORY)
-        """What was learned, oldest first, each with its writer and its writer's wall clock."""
+        """Policies in the order we learned them, each with its writer and the writer's wall-clock time."""
 
     def restore(self, kept: Iterable[tuple[bytes, bytes]]) -> None:
-        """Hold what an earlier life of ours knew: anything newer in the pool wins over it."""
+        """Take over the policies that an earlier life of ours saved. Anything newer in the pool replaces them."""
         for encoded, signature in kept:
-            self._believe(self._read_untrusted(encoded, Signature(signature)), quietly=True)
+            self._accept(self._read_untrusted(encoded, Signature(signature)), quietly=True)
 
     def write(self, service: str, body: bytes, at: int) -> PolicyRecord:
         """Make this the pool's policy: an encoded body. ``at`` is wall time in milliseconds, for display.
@@ -119,11 +119,13 @@ class PolicyReplication:
         Raises :class:`PolicyRefused`.
         """
         state = self._state
-        if why := self._unready():
+        if why := self._why_not_writable():
             raise PolicyRefused(why)
         counter = state.table.policies.counter + 1
         if counter >= COUNTER_LIMIT:
-            raise PolicyRefused("the pool's policy counter has run out: somebody wrote a policy that no sidecar would")
+            raise PolicyRefused(
+                "the pool's policy counter is exhausted: somebody wrote a policy by other means than a sidecar"
+            )
         record = PolicyRecord(service, counter, state.me.name, at, body)
         try:
             self._schema.validate(record)
@@ -133,24 +135,28 @@ class PolicyReplication:
         signature = self._key.sign(state.cluster, encoded) if self._key else NO_SIGNATURE
         policy = policy_untrusted(encoded, signature)
         if state.table.policies.is_full_for(policy):
-            raise PolicyRefused("the pool holds as many policies as it may; a pool has that many services by mistake")
-        self._take(policy, quietly=False)
+            raise PolicyRefused(
+                "the pool holds the greatest number of policies allowed; so many services are probably a mistake"
+            )
+        self._store(policy, quietly=False)
         return record
 
-    def _unready(self) -> str | None:
-        """Why we may write none; None when we may. What we wrote unknowing would lose to what the pool holds."""
+    def _why_not_writable(self) -> str | None:
+        """Why we may not write a policy; None if we may. Before a sync, ours would lose to the pool's."""
         if self._state.gone:
             return "this sidecar has left the pool; ask another"
         if self._anti_entropy.completed or not (self._join.joined or self._join.has_seeds):
             return None
         if self._join.joined:
             return "this sidecar has not learned yet what the pool holds; ask again in a moment"
-        return "this sidecar has not found its pool yet: no seed answers; ask again then, or start it without --join"
+        return (
+            "this sidecar has not found its pool: no seed answers; try again when one does, or start it without --join"
+        )
 
     def handle_untrusted(self, message: PolicyMessage, sender: MemberState, *, quietly: bool) -> MemberId | None:
-        """Take in what a member says; returns what names the policy, or None if it was none.
+        """Handle a policy from a member; returns the id of the policy, or None if it was no valid one.
 
-        ``quietly`` learns it without passing it on, as what a sync brings.
+        ``quietly`` learns it without passing it on, for what a sync brings.
         """
         policy = self._read_untrusted(bytes(message.record), message.signature)
         if policy is None:
@@ -158,9 +164,9 @@ class PolicyReplication:
         held = self._state.table.policies.get(policy.member_id)
         if held is not None and precedence(held) >= precedence(policy):
             if held is not policy and held.checksum != policy.checksum:
-                self._correct(held, sender)
+                self._send_newer(held, sender)
         else:
-            self._believe(policy, quietly=quietly)
+            self._accept(policy, quietly=quietly)
         return policy.member_id
 
     def _read_untrusted(self, encoded: bytes, signature: Signature) -> SignedPolicy | None:
@@ -172,21 +178,21 @@ class PolicyReplication:
             self._state.counters["invalid_policy"] += 1
             return None
 
-    def _believe(self, policy: SignedPolicy | None, *, quietly: bool) -> None:
-        """Hold a policy if it may be believed; what may not is counted by its reason."""
+    def _accept(self, policy: SignedPolicy | None, *, quietly: bool) -> None:
+        """Store a policy if it may be accepted; otherwise count why not."""
         state = self._state
         if policy is None:
             return
-        if self._key and not self._key.signed(state.cluster, policy.encoded, policy.signature):
+        if self._key and not self._key.has_signed(state.cluster, policy.encoded, policy.signature):
             state.counters["policy_unsigned"] += 1
         elif self._anti_entropy.completed and state.table.policies.jumps_too_far(policy):
             state.counters["policy_leap"] += 1
         elif state.table.policies.is_full_for(policy):
             state.counters["policies_full"] += 1
         else:
-            self._take(policy, quietly=quietly)
+            self._store(policy, quietly=quietly)
 
-    def _take(self, policy: SignedPolicy, *, quietly: bool) -> None:
+    def _store(self, policy: SignedPolicy, *, quietly: bool) -> None:
         state = self._state
         if not state.table.apply_policy(policy):
             return
@@ -197,7 +203,7 @@ class PolicyReplication:
             self._broadcast.announce(policy.member_id, wide=True)
         self._anti_entropy.table_changed()
 
-    def _correct(self, held: SignedPolicy, sender: MemberState) -> None:
-        """The sender holds an older word: tell it the later one, once a period."""
+    def _send_newer(self, held: SignedPolicy, sender: MemberState) -> None:
+        """The sender holds an older policy: send it the newer one, at most once a period."""
         if self._state.throttle(held.member_id + sender.member_id, "answer", self._state.settings.period):
             self._state.send_encoded(sender, [self._broadcast.encoder.policy(held)])

@@ -1,7 +1,7 @@
-"""How often anybody may make us work: token buckets, one for each source and one for all together.
+"""Rate limits on the work that others can cause: a token bucket for each source, and one for all sources together.
 
-Sources are bounded in number; the one unheard for longest is forgotten first. A flood from ten thousand invented
-addresses therefore costs a table of constant size and what all together may cost.
+The number of sources is bounded: the least recently seen one is forgotten first. So a flood from ten thousand invented
+addresses costs a table of constant size, and no more work than the bucket for all allows.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ MAX_SOURCES = 1024
 
 
 class TokenBucket:
-    """Lets pass at most ``each`` a second from one source and ``total`` from all; either may come up to two seconds'
-    worth at once."""
+    """Allows ``each`` events a second from one source and ``total`` from all. Bursts may be twice as large."""
 
     __slots__ = ("_all", "_each", "_sources", "_total")
 
@@ -27,7 +26,7 @@ class TokenBucket:
         return len(self._sources)
 
     def allows(self, source: Hashable, now: float) -> bool:
-        """Whether one more from this source may pass now; if so, it has."""
+        """Whether one more event from this source may pass now. If so, it takes a token."""
         mine = _filled(self._sources.pop(source, (2 * self._each, now)), self._each, now)
         everybody = _filled(self._all, self._total, now)
         passes = mine >= 1 and everybody >= 1
@@ -39,6 +38,6 @@ class TokenBucket:
 
 
 def _filled(bucket: tuple[float, float], rate: float, now: float) -> float:
-    """Tokens in a bucket now."""
+    """The tokens in a bucket now."""
     tokens, at = bucket
     return min(2 * rate, tokens + (now - at) * rate)

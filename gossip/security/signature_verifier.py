@@ -1,10 +1,10 @@
-"""Checking what others signed, at a bounded cost.
+"""Checking signatures at a bounded cost.
 
-A check takes about 0.1 ms, thirty times a datagram. So only what would change something here is checked (what is known
-already is told by its bytes); at most 32 checks are made at a stretch, and what comes beyond waits until timers have
-been served; and whoever passed on one bad signature is not checked again for a while, but taken for what it is. Members
-check before they pass anything on, so nobody honest is ever caught by this. Of a member so found out only fifty
-datagrams a second are opened: a flood of bad signatures costs less than the flood (`python -m bench floods`).
+A check takes about 0.1 ms, thirty times as long as a datagram. So we check only what would change something here. What
+we know already is recognized by its bytes. We make at most 32 checks in a turn, and the rest waits until the timers
+have run. A peer that passed on one bad signature is misbehaving: for a while nothing it brings is checked or believed.
+Members check before they pass anything on, so this never hits an honest one. We open only fifty datagrams a second from
+a misbehaving member: a flood of bad signatures costs less than the flood itself (`python -m bench floods`).
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from rumormill.membership.member_state import MemberState
 from rumormill.membership.record import MemberId, Signature
 
 MAX_CHECKS_PER_TURN = 32
-"""Checks between two servings of the timers: some 3 ms."""
-DISTRUST_SECONDS = 10.0
-MAX_DISTRUSTED = 1024
+"""Checks between two runs of the timers: some 3 ms."""
+MISBEHAVING_SECONDS = 10.0
+MAX_MISBEHAVING = 1024
 MISBEHAVING_GAP, MISBEHAVING_BURST = 0.02, 1.0
-"""Seconds between the datagrams that are still opened of a member who passed on a bad signature, and how many seconds'
-worth may come at once: heartbeats and acks, and what else an honest member with a fault has to say."""
+"""Seconds between the datagrams that are still opened from a misbehaving member, and how many seconds' worth may come
+at once. That is enough for the heartbeats and acks of an honest member with a fault."""
 
 
 class MisbehavingPeer:
-    """Somebody who passed on a bad signature. Times in seconds."""
+    """A peer that passed on a bad signature. Times in seconds."""
 
     __slots__ = ("due", "until")
 
     def __init__(self, now: float) -> None:
-        self.until = now + DISTRUST_SECONDS
+        self.until = now + MISBEHAVING_SECONDS
         self.due = now
-        """How far what was opened since has used up its allowance."""
+        """Until when its allowance of datagrams is used up."""
 
     def is_distrusted(self, now: float) -> bool:
-        """Whether it still is."""
+        """Whether it still counts as misbehaving."""
         return now < self.until
 
 
 class SignatureVerifier:
-    """Says whether a record, a departure or a vote is its subject's own."""
+    """Checks whether a record, a departure or a vote was signed by its author."""
 
     __slots__ = ("_authority", "_counters", "_label", "_on_stranger", "checks_left", "misbehaving")
 
@@ -53,56 +53,56 @@ class SignatureVerifier:
         counters: Counter[str],
         on_stranger: Callable[[MemberState], None],
     ) -> None:
-        """``on_stranger`` is told of each record that the authority does not vouch for."""
+        """``on_stranger`` is called with each record that the authority does not certify."""
         self._label = label
         self._authority = authority
         self._counters = counters
         self._on_stranger = on_stranger
         self.checks_left = MAX_CHECKS_PER_TURN
-        """Checks that may still be made at this stretch."""
+        """Checks that may still be made in this turn."""
         self.misbehaving: dict[Hashable, MisbehavingPeer] = {}
-        """Who passed on bad signatures."""
+        """Peers that passed on bad signatures."""
 
-    def check_record(self, row: MemberState, bearer: Hashable, now: float) -> bool:
-        """Whether a record was signed by its subject, under a name that was issued to it where names are issued.
+    def check_record(self, row: MemberState, source: Hashable, now: float) -> bool:
+        """Whether a record was signed by its subject, and where there is an authority, whether it issued the name.
 
-        ``bearer`` is who brought it: a half, or the address of a stranger.
+        ``source`` is who brought it: a member's id, or the address of a stranger.
         """
         authority = self._authority
         if authority is not None and row.record is not None and not row.record.certificate:
-            self._counters["uncertified"] += 1  # nothing to check, so nothing to distrust anybody for
+            self._counters["uncertified"] += 1  # nothing to check, so nobody misbehaves
             self._on_stranger(row)
             return False
-        if not self._may_check(bearer, now):
+        if not self._may_check(source, now):
             return False
         good = verify_record(row, self._label, authority)
         if not good and authority is not None and row.record is not None and not authority.certifies(row.record):
             self._counters["uncertified"] += 1
             self._on_stranger(row)
-        return self._judge(good, bearer, now)
+        return self._note_result(good, source, now)
 
     def check_leave(
-        self, row: MemberState, incarnation: int, signature: Signature, bearer: Hashable, now: float
+        self, row: MemberState, incarnation: int, signature: Signature, source: Hashable, now: float
     ) -> bool:
-        """Whether the subject of a row said that it leaves."""
-        if not self._may_check(bearer, now):
+        """Whether the subject of a row signed that it leaves."""
+        if not self._may_check(source, now):
             return False
         good = signed_by(row, signature, leave_text(self._label, row.instance, incarnation))
-        return self._judge(good, bearer, now)
+        return self._note_result(good, source, now)
 
     def check_vote(
-        self, voter: MemberState, subject: MemberState, incarnation: int, vote: SignedVote, bearer: Hashable, now: float
+        self, voter: MemberState, subject: MemberState, incarnation: int, vote: SignedVote, source: Hashable, now: float
     ) -> bool:
-        """Whether a member cast this vote."""
-        if not self._may_check(bearer, now):
+        """Whether the voter signed this vote."""
+        if not self._may_check(source, now):
             return False
         text = vote_text(self._label, voter.instance, subject.instance, incarnation, vote.stamp)
-        return self._judge(signed_by(voter, vote.signature, text), bearer, now)
+        return self._note_result(signed_by(voter, vote.signature, text), source, now)
 
     def accepts_datagram_from(self, member_id: MemberId, now: float) -> bool:
-        """Whether a datagram that claims to be from this member is to be opened, as far as signatures are concerned.
+        """Whether to open a datagram that claims to come from this member, which may be misbehaving.
 
-        Who makes up such a claim uses up what is still heard of a peer, and silences nobody else.
+        A forged claim only uses up the allowance of a misbehaving member, and silences nobody else.
         """
         peer = self.misbehaving.get(member_id)
         if peer is None or not peer.is_distrusted(now):
@@ -113,8 +113,8 @@ class SignatureVerifier:
         peer.due = due + MISBEHAVING_GAP
         return True
 
-    def _may_check(self, bearer: Hashable, now: float) -> bool:
-        peer = self.misbehaving.get(bearer)
+    def _may_check(self, source: Hashable, now: float) -> bool:
+        peer = self.misbehaving.get(source)
         if peer is not None and peer.is_distrusted(now):
             self._counters["unchecked_signatures"] += 1
             return False
@@ -122,10 +122,10 @@ class SignatureVerifier:
         self._counters["checked_signatures"] += 1
         return True
 
-    def _judge(self, good: bool, bearer: Hashable, now: float) -> bool:
+    def _note_result(self, good: bool, source: Hashable, now: float) -> bool:
         if not good:
             self._counters["bad_signatures"] += 1
-            if len(self.misbehaving) >= MAX_DISTRUSTED:
+            if len(self.misbehaving) >= MAX_MISBEHAVING:
                 del self.misbehaving[next(iter(self.misbehaving))]
-            self.misbehaving[bearer] = MisbehavingPeer(now)
+            self.misbehaving[source] = MisbehavingPeer(now)
         return good

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pools import node
 
 from rumormill.gossip import Node, Profile
-from rumormill.gossip.dissemination.anti_entropy import _groups
+from rumormill.gossip.dissemination.anti_entropy import _pack_entries
 from rumormill.gossip.state import MAX_MESSAGE_BYTES
 from rumormill.gossip.wire import MAX_DATAGRAM, SyncEntry, SyncOffer, encode_message
 from rumormill.membership import InvalidRecord
@@ -77,7 +77,7 @@ def test_what_is_held_in_any_buckets_fits_datagrams_and_is_all_told(held: dict[i
         bucket: [SyncEntry(bytes((bucket,)) + n.to_bytes(7, "big"), number) for n, number in enumerate(numbers)]
         for bucket, numbers in held.items()
     }
-    groups = _groups(by_bucket)
+    groups = _pack_entries(by_bucket)
     for buckets, entries in groups:
         assert len(encode_message(SyncOffer(1023, 1024, bytes(buckets), entries))) <= MAX_MESSAGE_BYTES
     assert [entry for _, entries in groups for entry in entries] == [e for held in by_bucket.values() for e in held]

@@ -19,7 +19,7 @@ from rumormill.gossip.security.credentials import MemberKeys
 from rumormill.gossip.security.rate_limits import MAX_SOURCES, TokenBucket
 from rumormill.gossip.security.seal import HEADER, UNKNOWN_RECEIVER, Seal
 from rumormill.gossip.security.sent_datagrams import SentDatagrams
-from rumormill.gossip.security.signature_verifier import DISTRUST_SECONDS, MAX_CHECKS_PER_TURN, SignatureVerifier
+from rumormill.gossip.security.signature_verifier import MAX_CHECKS_PER_TURN, MISBEHAVING_SECONDS, SignatureVerifier
 from rumormill.gossip.wire import Join, UnknownSender, assemble, encode_message, payload_prefix
 from rumormill.membership import Address
 from rumormill.simulations import World
@@ -139,7 +139,7 @@ def bad_rows(world: World, count: int) -> list[bytes]:
 def test_a_flood_of_bad_signatures_costs_next_to_no_checks(broken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     world = with_mallory()
     if broken:
-        monkeypatch.setattr(SignatureVerifier, "_judge", lambda self, good, bearer, now: good)
+        monkeypatch.setattr(SignatureVerifier, "_note_result", lambda self, good, bearer, now: good)
     victim = node(world, "n0")
     before = victim.counters["checked_signatures"]
     for row in bad_rows(world, 1000):
@@ -203,7 +203,7 @@ def test_distrust_lasts_its_time_though_the_clock_falls_back() -> None:
     assert bad >= 1
     flood_with_bad_rows(world, 0.2, 0.1)
     assert victim.counters["bad_signatures"] == bad
-    world.run(DISTRUST_SECONDS)
+    world.run(MISBEHAVING_SECONDS)
     flood_with_bad_rows(world, 0.2, 0.1)
     assert victim.counters["bad_signatures"] == bad + 1
 

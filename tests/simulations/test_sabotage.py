@@ -236,7 +236,7 @@ def stand_by_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def sign_as_another(self: PolicyReplication, service: str, body: bytes, at: int) -> PolicyRecord:
     record = PolicyRecord(service, self._state.table.policies.counter + 1, "n0", at, body)
-    self._take(policy.policy_untrusted(policy.encode_policy(record), NO_SIGNATURE), quietly=False)
+    self._store(policy.policy_untrusted(policy.encode_policy(record), NO_SIGNATURE), quietly=False)
     return record
 
 
