@@ -1,4 +1,4 @@
-"""After most datagrams only the detector's deadline is looked at anew; what comes out is the earliest of all."""
+"""After most datagrams a node recomputes only the failure detector's deadline. It still wakes at the earliest one."""
 
 from __future__ import annotations
 

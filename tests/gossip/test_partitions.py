@@ -49,16 +49,16 @@ def test_a_member_cut_off_alone_evicts_nobody_and_is_back_at_once() -> None:
     world = pool(6)
     world.cut({"n2"})
     world.run(10.0)
-    lonely = node(world, "n2")
-    assert not lonely.is_connected
-    assert {m.liveness for m in lonely.view.members if m.name != "n2"} == {Liveness.SUSPECT}
+    alone = node(world, "n2")
+    assert not alone.is_connected
+    assert {m.liveness for m in alone.view.members if m.name != "n2"} == {Liveness.SUSPECT}
     assert everyone_holds(world, "n2", Liveness.DEAD)
     world.heal()
     assert world.run_until(world.one_view, within=3.0) is not None, world.history.tail()
     assert [c for c in world.history.of("evicted") if c.observer == "n2"] == []
 
 
-def test_a_last_survivor_gives_the_others_up_after_a_minute() -> None:
+def test_a_last_survivor_evicts_the_others_after_a_minute() -> None:
     world = pool(5)
     world.crash("n1", "n2", "n3", "n4")
     world.run(30.0)
@@ -68,9 +68,9 @@ def test_a_last_survivor_gives_the_others_up_after_a_minute() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_pool_of_three_that_has_replaced_its_dead_loses_another_as_soon(seed: int) -> None:
-    """Two of three lost within six periods are a great loss, which waits; but a newcomer has taken the first one's
-    place."""
+def test_a_pool_of_three_that_replaced_a_dead_member_detects_the_next_death_as_quickly(seed: int) -> None:
+    """Two of three lost within six periods are a large loss, which is deferred. But a newcomer has made up for the
+    first."""
     world = pool(3, seed)
     world.crash("n1")
     assert world.run_until(lambda: everyone_holds(world, "n1", Liveness.DEAD), within=0.65)
@@ -81,7 +81,7 @@ def test_a_pool_of_three_that_has_replaced_its_dead_loses_another_as_soon(seed: 
 
 
 def test_a_split_longer_than_the_tombstones_heals_too() -> None:
-    """The dead are forgotten after an hour; seeds are asked for ever."""
+    """Dead members are forgotten after an hour, but seeds are asked for ever."""
     world = pool(6)
     left, right = sides(world, 3)
     world.cut(left, right)
@@ -90,8 +90,8 @@ def test_a_split_longer_than_the_tombstones_heals_too() -> None:
     assert world.run_until(world.one_view, within=5.0) is not None, world.history.tail()
 
 
-def test_a_leave_during_a_split_brings_nobody_back_after_it() -> None:
-    """The other side had evicted it long before it left; what matters is that both are done with it."""
+def test_a_member_that_left_during_a_split_does_not_come_back_after_it() -> None:
+    """The other side evicted it long before it left. Each side may hold it left or dead, but not alive."""
     world = pool(8)
     left, right = sides(world, 4)
     world.cut(left, right)
