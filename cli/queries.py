@@ -19,7 +19,7 @@ from rumormill.discovery.schema.answers import (
     LookupAnswer,
     MemberRow,
     MembersAnswer,
-    shared_in_words,
+    describe_shared_worker,
 )
 from rumormill.discovery.schema.workers import WorkersAnswer
 from rumormill.membership.record import USUAL_PERIOD
@@ -100,7 +100,7 @@ def members(sidecar: SidecarClient, output: str) -> None:
         return
     show_table(MEMBER_COLUMNS, answer.members, "No member is known yet.")
     for (_, url), names in shared_workers(answer.members).items():
-        show_line(shared_in_words(names, url), "yellow")
+        show_line(describe_shared_worker(names, url), "yellow")
     if answer.isolated:
         show_line(f"{_connectivity_text(answer.connectivity, answer.connectivity_why)}. {STALE_VIEW_NOTE}", "yellow")
 

@@ -21,10 +21,10 @@ from typing import Final
 
 from rumormill.client.topology import Topology, WorkerEndpoint, endpoint_of, nothing_known
 from rumormill.ring.admission import (
-    SLOW_START,
+    SLOW_START_SECONDS,
     admit_fraction_by_age,
     admit_fraction_by_utilization,
-    places,
+    request_limit,
     utilization_bound,
 )
 from rumormill.ring.traffic_split import Group
@@ -92,17 +92,17 @@ class Admission:
             return False
         if worker.utilization is not None:
             return fraction >= self._admit_fractions.get(worker.instance, 1.0)
-        group = self._topology.routing.gate.group(worker.release)
+        group = self._topology.routing.traffic_split.group(worker.release)
         load = self._release_loads.get(group)
         if load is None:
             return False
-        return in_flight >= places(self._group_in_flight(group), worker.weight, load.capacity, first=first)
+        return in_flight >= request_limit(self._group_in_flight(group), worker.weight, load.capacity, first=first)
 
     def _group_in_flight(self, group: Group) -> int:
         if group is not None:
             return self._in_flight[group]
-        gate = self._topology.routing.gate
-        return sum(count for release, count in self._in_flight.items() if gate.group(release) is None)
+        split = self._topology.routing.traffic_split
+        return sum(count for release, count in self._in_flight.items() if split.group(release) is None)
 
     def _update_slow_start(self, before: Topology, after: Topology, now: float) -> None:
         routable = {endpoint_of(worker) for worker in after.routing.workers}
@@ -110,7 +110,7 @@ class Admission:
         since = {
             endpoint: at
             for endpoint, at in self._routable_since.items()
-            if endpoint in routable and now - at < SLOW_START
+            if endpoint in routable and now - at < SLOW_START_SECONDS
         }
         if before.origin != "nobody":
             since |= dict.fromkeys(sorted(routable - known), now)
@@ -125,7 +125,7 @@ class Admission:
     def _adjusted_fractions(self) -> dict[str, float]:
         fractions = {}
         for worker in self._topology.routing.workers:
-            bound = self._release_loads[self._topology.routing.gate.group(worker.release)].bound
+            bound = self._release_loads[self._topology.routing.traffic_split.group(worker.release)].bound
             if worker.utilization is not None and bound is not None:
                 before = self._admit_fractions.get(worker.instance, 1.0)
                 fraction = admit_fraction_by_utilization(before, worker.utilization, bound)

@@ -254,7 +254,7 @@ class WorkerSelector:
         routing = self.topology.routing
         zone = routing.policy.zone if self._zone is None else self._zone
         group = next(routing.groups(key))
-        stays = bool(zone) and zone_slot(key) < routing.kept(zone, group)
+        stays = bool(zone) and zone_slot(key) < routing.local_basis_points(zone, group)
         candidates = self._candidates.get((group, stays))
         if candidates is None:
             release = [routing.worker(name) for name in routing.rings[group].weights]

@@ -24,13 +24,13 @@ from typing import Any, Final
 import trio
 
 from rumormill.discovery.api.context import ApiContext, RequestContext
-from rumormill.discovery.api.openapi import document
+from rumormill.discovery.api.openapi import openapi_document
 from rumormill.discovery.api.router import Router
-from rumormill.discovery.api.routes import ROUTES, contents
+from rumormill.discovery.api.routes import ROUTES, index_answer
 from rumormill.discovery.commands import Commands
 from rumormill.discovery.http.access import Access, AccessControl
-from rumormill.discovery.http.connection import GONE, Connection, ServerState, linger
-from rumormill.discovery.http.connection_slots import FULL, Capacity, Places
+from rumormill.discovery.http.connection import DISCONNECT_ERRORS, Connection, ServerState, linger
+from rumormill.discovery.http.connection_slots import OVERLOADED, ConnectionSlots, SlotLimits
 from rumormill.discovery.http.fair_scheduler import FairScheduler
 from rumormill.discovery.http.limits import Limits
 from rumormill.discovery.http.request import Request
@@ -40,12 +40,12 @@ from rumormill.membership.view import Event
 
 Listener = trio.abc.Listener[Any]
 
-FOLD_SHARE: Final = 0.2
+VIEW_UPDATE_SHARE: Final = 0.2
 """Of the loop's time, at most, for taking in views while they come in a storm (a thousand members joining)."""
 CLOSE_GRACE: Final = 1.0
 """Seconds for callers to take their last answers."""
 ACCEPT_PAUSE: Final = 0.1
-HEARING: Final = 0.05
+FIRST_REQUEST_GRACE: Final = 0.05
 """Seconds in which a newcomer can send its request before its place may be given to the next."""
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
@@ -68,99 +68,99 @@ class DiscoveryServer:
         `sealed`, every answer says so."""
         limits, access = limits or Limits(), access or Access()
         counters: Counter[str] = Counter()
-        self._capacity = Capacity(Places.here(limits), counters)
-        self._always = b"" if sealed else b"X-Rumormill-Seal: plaintext\r\n"
-        self._desk = ApiContext(
+        self._slots = ConnectionSlots(SlotLimits.here(limits), counters)
+        self._fixed_headers = b"" if sealed else b"X-Rumormill-Seal: plaintext\r\n"
+        self._api = ApiContext(
             commands=commands,
             process=process,
             wall_offset=wall_offset,
             limits=limits,
-            capacity=self._capacity,
+            slots=self._slots,
             rng=rng or random.Random(),
-            openapi=prepare(document(ROUTES), etag=f'W/"{process}-openapi"'),
-            contents=prepare_json(contents(), etag=f'W/"{process}-contents"'),
+            openapi=prepare(openapi_document(ROUTES), etag=f'W/"{process}-openapi"'),
+            index_answer=prepare_json(index_answer(), etag=f'W/"{process}-contents"'),
             confidential=access.local or access.encrypted,
         )
-        turns = FairScheduler(limits.batch)
-        board = EpollMux(turns, limits.batch)
+        scheduler = FairScheduler(limits.batch)
+        mux = EpollMux(scheduler, limits.batch)
         self._router = Router(AccessControl(access))
-        self._endpoint = ServerState(self._respond, limits, self._capacity, turns, board, counters)
+        self._state = ServerState(self._respond, limits, self._slots, scheduler, mux, counters)
         self._limits = limits
-        self._turning_away = 0
-        self._unfolded = False
+        self._rejecting = 0
+        self._view_outdated = False
         """Whether the pool has changed since its view was last taken in."""
-        self._fold_again = 0.0
-        self._storm = trio.Event()
-        self._called = trio.Event()
+        self._next_view_update = 0.0
+        self._update_postponed = trio.Event()
+        self._connected = trio.Event()
         """Somebody has connected since this event was made."""
         self._closing = trio.Event()
-        self._tick()
+        self._refresh_clock()
 
     @property
     def counters(self) -> Mapping[str, int]:
         """Requests, refusals and connections since the start."""
-        return self._endpoint.counters
+        return self._state.counters
 
     @property
     def connections(self) -> int:
         """Open now."""
-        return len(self._endpoint.open)
+        return len(self._state.connections)
 
     @property
     def waiting(self) -> int:
         """Callers that wait for a change: blocked queries and event streams."""
-        return len(self._desk.room)
+        return len(self._api.watchers)
 
     def pool_changed(self) -> None:
         """Take in what the sidecar now holds of the pool, and wake who waits for it. In a storm of changes, and while
         nobody is connected, only what comes of them counts."""
-        self._unfolded = True
+        self._view_outdated = True
         if self.connections:
-            self._take_in()
+            self._update_view()
 
     def publish_events(self, events: Sequence[Event]) -> None:
         """Append to the event log, and wake who waits for it."""
         if events:
-            self._desk.events.extend(events)
-            self._desk.room.check()
+            self._api.events.extend(events)
+            self._api.watchers.notify()
 
-    def admit(self, access: Access) -> None:
+    def set_access(self, access: Access) -> None:
         """Ask this of callers from the next request on."""
-        self._router.gate = AccessControl(access)
+        self._router.access_control = AccessControl(access)
 
     def set_wall_offset(self, wall_offset: float) -> None:
         """Somebody has set the wall clock: tell times by it from now on."""
-        self._desk.set_wall_offset(wall_offset)
+        self._api.set_wall_offset(wall_offset)
 
     def close(self) -> None:
         """End: no new callers, blocked queries are answered as things stand, streams stop; :meth:`serve` returns."""
-        self._endpoint.closing = True
-        self._desk.room.close()
+        self._state.closing = True
+        self._api.watchers.close()
         self._closing.set()
 
     async def serve(
         self, listeners: Sequence[Listener], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Answer callers until :meth:`close` or cancellation. Closes the listeners and every connection."""
-        self._capacity.places = Places.here(self._limits)
+        self._slots.limits = SlotLimits.here(self._limits)
         try:
             async with trio.open_nursery() as helpers:
                 for helper in (
-                    self._desk.room.run,
-                    self._endpoint.turns.run,
-                    self._endpoint.board.run,
-                    self._sweep,
-                    self._fold_storms,
+                    self._api.watchers.run,
+                    self._state.scheduler.run,
+                    self._state.mux.run,
+                    self._close_overdue,
+                    self._run_postponed_updates,
                 ):
                     helpers.start_soon(helper)
                 await self._serve_connections(listeners, task_status)
                 helpers.cancel_scope.cancel()
         finally:
-            self._endpoint.board.close()
+            self._state.mux.close()
 
     async def _respond(self, request: Request, stream: ClientStream) -> Response:
         route, query = self._router.find(request)
-        return await route.handler(self._desk, RequestContext(request, query, stream))
+        return await route.handler(self._api, RequestContext(request, query, stream))
 
     async def _serve_connections(self, listeners: Sequence[Listener], task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as connections:
@@ -170,8 +170,8 @@ class DiscoveryServer:
                 task_status.started()
                 await self._closing.wait()
                 acceptors.cancel_scope.cancel()
-            for idle in list(self._endpoint.idle):
-                idle.end()
+            for idle in list(self._state.idle):
+                idle.cancel()
             connections.cancel_scope.deadline = trio.current_time() + CLOSE_GRACE
 
     async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
@@ -182,93 +182,93 @@ class DiscoveryServer:
                 except OSError as error:
                     # A caller that has gone again already (ECONNABORTED and the like) is no event at all.
                     if error.errno in EXHAUSTED:
-                        self._capacity.refused("accepts_failed", time.monotonic())
-                        self._displace()
+                        self._slots.refused("accepts_failed", time.monotonic())
+                        self._evict_idle()
                         await trio.sleep(ACCEPT_PAUSE)
                     continue
-                self._endpoint.counters["connections"] += 1
+                self._state.counters["connections"] += 1
                 if not self.connections:
-                    self._tick()
-                self._called.set()
-                if not await self._make_room():
-                    connections.start_soon(self._turn_away, stream)
+                    self._refresh_clock()
+                self._connected.set()
+                if not await self._ensure_slot():
+                    connections.start_soon(self._reject_overload, stream)
                     continue
-                connections.start_soon(Connection(self._endpoint, stream).serve)
-                self._take_in()
+                connections.start_soon(Connection(self._state, stream).serve)
+                self._update_view()
 
-    async def _make_room(self) -> bool:
+    async def _ensure_slot(self) -> bool:
         """Have a place for a newcomer: the longest idle connection's, where all are taken. False if nobody is idle.
 
         Who has only just connected is not idle yet; those behind wait in the kernel's queue meanwhile.
         """
-        while self.connections >= self._capacity.places.connections:
-            oldest = next(iter(self._endpoint.idle), None)
+        while self.connections >= self._slots.limits.connections:
+            oldest = next(iter(self._state.idle), None)
             if oldest is None:
-                self._capacity.refused("connections_refused", time.monotonic())
+                self._slots.refused("connections_refused", time.monotonic())
                 return False
-            if trio.current_time() >= oldest.opened + HEARING:
-                self._displace()
+            if trio.current_time() >= oldest.opened_at + FIRST_REQUEST_GRACE:
+                self._evict_idle()
                 return True
-            await trio.sleep_until(oldest.opened + HEARING)
+            await trio.sleep_until(oldest.opened_at + FIRST_REQUEST_GRACE)
         return True
 
-    def _displace(self) -> None:
+    def _evict_idle(self) -> None:
         """End the longest idle connection, if one is idle."""
-        for idle in self._endpoint.idle:
-            del self._endpoint.idle[idle]
-            idle.end()
-            self._endpoint.counters["connections_displaced"] += 1
+        for idle in self._state.idle:
+            del self._state.idle[idle]
+            idle.cancel()
+            self._state.counters["connections_displaced"] += 1
             return
 
-    async def _turn_away(self, stream: trio.abc.Stream) -> None:
+    async def _reject_overload(self, stream: trio.abc.Stream) -> None:
         """Say 503 without understanding a byte; beyond some at a time, even that is too much."""
-        if self._turning_away < self._capacity.places.turned_away:
-            self._turning_away += 1
+        if self._rejecting < self._slots.limits.rejections:
+            self._rejecting += 1
             try:
-                answer = FULL.wire(self._endpoint.date, CONNECTION_CLOSE, head_only=False)
+                answer = OVERLOADED.encode(self._state.date, CONNECTION_CLOSE, head_only=False)
                 await linger(stream, answer, self._limits.linger)
-            except GONE:
-                self._endpoint.counters["connections_broken"] += 1
+            except DISCONNECT_ERRORS:
+                self._state.counters["connections_broken"] += 1
             finally:
-                self._turning_away -= 1
+                self._rejecting -= 1
         await trio.aclose_forcefully(stream)
 
-    async def _sweep(self) -> None:
+    async def _close_overdue(self) -> None:
         """End what is overdue. One task for all deadlines: setting one costs a request nothing. While nobody is
         connected it sleeps."""
         while True:
-            self._tick()
-            now = self._endpoint.now
-            for connection in [connection for connection in self._endpoint.open if connection.deadline < now]:
-                connection.end(overdue=True)
-                self._endpoint.counters["connections_overdue"] += 1
+            self._refresh_clock()
+            now = self._state.now
+            for connection in [connection for connection in self._state.connections if connection.deadline < now]:
+                connection.cancel(overdue=True)
+                self._state.counters["connections_overdue"] += 1
             if not self.connections:
-                await self._called.wait()
-                self._called = trio.Event()
+                await self._connected.wait()
+                self._connected = trio.Event()
             await trio.sleep(self._limits.sweep)
 
-    def _tick(self) -> None:
-        self._endpoint.now = time.monotonic()
-        self._endpoint.date = f"Date: {formatdate(usegmt=True)}\r\n".encode() + self._always
+    def _refresh_clock(self) -> None:
+        self._state.now = time.monotonic()
+        self._state.date = f"Date: {formatdate(usegmt=True)}\r\n".encode() + self._fixed_headers
 
-    async def _fold_storms(self) -> None:
+    async def _run_postponed_updates(self) -> None:
         """Take in the newest view of a storm, each time its share of the loop has come round again."""
         while True:
-            await self._storm.wait()
-            await trio.sleep(max(self._fold_again - time.perf_counter(), 0))
-            self._storm = trio.Event()
-            self._take_in()
+            await self._update_postponed.wait()
+            await trio.sleep(max(self._next_view_update - time.perf_counter(), 0))
+            self._update_postponed = trio.Event()
+            self._update_view()
 
-    def _take_in(self) -> None:
+    def _update_view(self) -> None:
         """Show callers the newest view, now or when it is the turn of views again."""
         begin = time.perf_counter()
-        if not self._unfolded:
+        if not self._view_outdated:
             return
-        if begin < self._fold_again:
-            self._storm.set()
+        if begin < self._next_view_update:
+            self._update_postponed.set()
             return
-        self._unfolded = False
-        self._desk.view.update(self._desk.commands.view())
-        self._desk.room.check()
+        self._view_outdated = False
+        self._api.view.update(self._api.commands.view())
+        self._api.watchers.notify()
         end = time.perf_counter()
-        self._fold_again = end + (end - begin) * (1 / FOLD_SHARE - 1)
+        self._next_view_update = end + (end - begin) * (1 / VIEW_UPDATE_SHARE - 1)

@@ -22,21 +22,21 @@ from typing import Final, get_args
 
 import msgspec
 
-from rumormill.discovery.http.response import Prepared, prepare
+from rumormill.discovery.http.response import PreparedResponse, prepare
 from rumormill.discovery.schema.answers import PoolAnswer
 from rumormill.discovery.schema.policies import routing_policies
 from rumormill.discovery.schema.workers import WorkersAnswer
 from rumormill.membership.record import Address, Liveness, Readiness
 from rumormill.membership.view import Connectivity, Member, PoolView
-from rumormill.ring.incremental import whole
+from rumormill.ring.incremental import run_to_completion
 from rumormill.ring.routing import Routing, routing_digest
 from rumormill.ring.worker import LivenessWord, ReadinessWord, RoutingPolicy, Worker
 
 ALL_SERVICES: Final = ""
 """The name under which all workers together are answered."""
-UNROUTABLE_TOLD: Final = 32
+MAX_UNROUTABLE_REASONS: Final = 32
 """Workers for which a lookup says why it does not name them."""
-EMPTY_KEPT: Final = 1024
+MAX_EMPTY_SERVICES: Final = 1024
 """Services remembered (their index, that is) after their last worker has gone."""
 
 _NO_POLICY: Final = RoutingPolicy()
@@ -68,7 +68,7 @@ def readiness_word(readiness: Readiness) -> ReadinessWord:
     return _READINESS[readiness]
 
 
-def worker_of(member: Member, wall_offset: float) -> Worker:
+def worker_from_member(member: Member, wall_offset: float) -> Worker:
     """A member as callers see it. `wall_offset` is wall clock minus the observer's clock, in seconds."""
     return Worker(
         name=member.name,
@@ -84,25 +84,25 @@ def worker_of(member: Member, wall_offset: float) -> Worker:
         utilization=None,
         tags=dict(member.tags),
         since=timestamp(member.since + wall_offset),
-        address=address_text(member.address),
+        address=format_address(member.address),
         probation_until=timestamp(member.probation_ends + wall_offset) if member.probation_ends is not None else "",
     )
 
 
-def address_text(address: Address) -> str:
+def format_address(address: Address) -> str:
     """HOST:PORT, IPv6 in brackets."""
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def why_not(worker: Worker) -> str:
+def unroutable_reason(worker: Worker) -> str:
     """Why a worker that is present takes no new work, in words."""
     if worker.probation_until and worker.readiness == "starting":
         return f"it has flapped, and is on probation until {worker.probation_until}"
     return "its weight is 0" if worker.readiness in ("passing", "warning") else f"its worker is {worker.readiness}"
 
 
-def _seen(worker: Worker) -> tuple[object, ...]:
+def _indexed_fields(worker: Worker) -> tuple[object, ...]:
     """All of a worker that moves the index: everything but utilization, since, and when exactly a probation ends."""
     return (
         worker.name,
@@ -134,7 +134,7 @@ class ServiceView:
     __slots__ = (
         "_by_name",
         "_encoded",
-        "_ring",
+        "_routing",
         "_routing_digest",
         "_suspects",
         "_unroutable",
@@ -166,8 +166,8 @@ class ServiceView:
         self.policy = policy or RoutingPolicy()
         self.workers = workers
         self._routing_digest: str | None = None
-        self._ring: Routing | None = None
-        self._encoded: dict[Representation, Prepared] = {}
+        self._routing: Routing | None = None
+        self._encoded: dict[Representation, PreparedResponse] = {}
         self._by_name: dict[str, Worker] = {}
         self._unroutable: dict[str, str] | None = None
         self._suspects = 0
@@ -186,25 +186,25 @@ class ServiceView:
     @property
     def routing(self) -> Routing | None:
         """The ring, where one has been built for this digest before; else build one and :meth:`adopt` it."""
-        return self._ring if self._ring is not None and self._ring.digest == self.routing_digest else None
+        return self._routing if self._routing is not None and self._routing.digest == self.routing_digest else None
 
     def build_routing(self) -> Routing:
         """A ring for this service, from the former one where there is one. Changes nothing."""
-        return whole(self.routing_in_pieces())
+        return run_to_completion(self.build_routing_incrementally())
 
-    def routing_in_pieces(self) -> Generator[None, None, Routing]:
+    def build_routing_incrementally(self) -> Generator[None, None, Routing]:
         """The same in pieces of a few milliseconds, for whoever has more urgent things to do in between."""
-        former = self._ring or Routing(self.service, ())
-        return former.updated_in_pieces(self.workers, self.policy)
+        former = self._routing or Routing(self.service, ())
+        return former.updated_incrementally(self.workers, self.policy)
 
     @property
-    def former_routing(self) -> Routing | None:
+    def latest_routing(self) -> Routing | None:
         """The latest ring there is, whatever has changed since it was built."""
-        return self._ring
+        return self._routing
 
-    def adopt(self, ring: Routing | None) -> None:
+    def set_routing(self, routing: Routing | None) -> None:
         """Keep a ring: this view's own, or an older one to make it from."""
-        self._ring = ring
+        self._routing = routing
 
     def owners(self, routing: Routing, key: str, count: int) -> list[Worker]:
         """The owners of a key as they stand now (the ring may be older than a suspicion), in ring order, those that are
@@ -216,34 +216,36 @@ class ServiceView:
         if routing.digest == self.routing_digest and not self._suspects:
             return [self._by_name[worker.name] for worker in routing.owners(key, count)]
         present = (self._by_name[worker.name] for worker in routing.walk(key) if worker.name in self._by_name)
-        return list(islice(_heard_first(present), count))
+        return list(islice(_suspects_last(present), count))
 
     @property
     def unroutable(self) -> dict[str, str]:
         """Present workers that take no new work, by name, and why; the first of them where they are many."""
         if self._unroutable is None:
             waiting = (worker for worker in self.workers if not worker.routable)
-            self._unroutable = {worker.name: why_not(worker) for worker in islice(waiting, UNROUTABLE_TOLD)}
+            self._unroutable = {
+                worker.name: unroutable_reason(worker) for worker in islice(waiting, MAX_UNROUTABLE_REASONS)
+            }
         return self._unroutable
 
-    def same_but_for_times(
+    def equal_ignoring_times(
         self, workers: tuple[Worker, ...], policy: RoutingPolicy, *, connectivity: Connectivity
     ) -> bool:
         """Whether these would give an answer that differs in nothing but `since` and `utilization`."""
         if connectivity is not self.connectivity or policy != self.policy or len(workers) != len(self.workers):
             return False
         pairs = zip(self.workers, workers, strict=True)
-        return all(before is after or _seen(before) == _seen(after) for before, after in pairs)
+        return all(before is after or _indexed_fields(before) == _indexed_fields(after) for before, after in pairs)
 
-    def answer(self, form: Representation) -> Prepared:
+    def response(self, representation: Representation) -> PreparedResponse:
         """The encoded answer in one shape; encoded at the first asking."""
-        prepared = self._encoded.get(form)
+        prepared = self._encoded.get(representation)
         if prepared is None:
-            prepared = self._encoded[form] = self._prepare(form)
+            prepared = self._encoded[representation] = self._prepare(representation)
         return prepared
 
-    def _prepare(self, form: Representation) -> Prepared:
-        match form:
+    def _prepare(self, representation: Representation) -> PreparedResponse:
+        match representation:
             case Representation.WORKERS:
                 return self._prepare_json(_encode(self.workers_answer(self.workers)), "")
             case Representation.READY:
@@ -253,10 +255,10 @@ class ServiceView:
                 return self._prepare_json(_encode(self.pool_answer()), "p")
             case Representation.SNAPSHOT | Representation.CHANGE:
                 # JSON holds no bare line feed, so one data line carries it whole.
-                event = f"event: {form.value}\nid: {self.index}\ndata: ".encode()
-                return prepare(event + self.answer(Representation.WORKERS).body + b"\n\n", media="text/event-stream")
+                event = f"event: {representation.value}\nid: {self.index}\ndata: ".encode()
+                return prepare(event + self.response(Representation.WORKERS).body + b"\n\n", media="text/event-stream")
 
-    def _prepare_json(self, body: bytes, suffix: str) -> Prepared:
+    def _prepare_json(self, body: bytes, suffix: str) -> PreparedResponse:
         # The index moves exactly when anything but `since` and `utilization` does, so with the process it names
         # precisely what the tag has to cover.
         headers = (
@@ -297,7 +299,7 @@ class ServiceView:
         )
 
 
-def _heard_first(workers: Iterable[Worker]) -> Iterator[Worker]:
+def _suspects_last(workers: Iterable[Worker]) -> Iterator[Worker]:
     """The same workers in their order, but suspects behind the others."""
     suspects = []
     for worker in workers:
@@ -321,7 +323,7 @@ class RoutingView:
         self.pool: PoolView | None = None
         """What was last fed; None before the first time."""
         self._services: dict[str, ServiceView] = {}
-        self._unnamed = 1
+        self._unknown_index = 1
         """The index of every service not held."""
         self._workers: dict[bytes, tuple[Member, Worker]] = {}
         self._policies: dict[str, RoutingPolicy] = {}
@@ -330,9 +332,9 @@ class RoutingView:
         """Take in what the node now holds. Replaces the views of services that changed, and no others."""
         # Nobody can have seen a service empty before the first view; afterwards somebody may be waiting for its first
         # worker, so that its appearing is a change, as isolation is of every answer.
-        newcomer = self._unnamed + (self.pool is not None)
+        newcomer = self._unknown_index + (self.pool is not None)
         if self.pool is not None and self.pool.connectivity is not pool.connectivity:
-            self._unnamed += 1
+            self._unknown_index += 1
         self.pool = pool
         self._policies = routing_policies(pool.policies)
         for service, workers in self._workers_by_service(pool).items():
@@ -349,12 +351,12 @@ class RoutingView:
     def service(self, name: str) -> ServiceView:
         """One service, or all together under the empty name. Never fails: an unknown one is empty."""
         view = self._services.get(name)
-        return view if view is not None else self._view(name, self._unnamed, ())
+        return view if view is not None else self._view(name, self._unknown_index, ())
 
     def index(self, name: str) -> int:
         """The index of :meth:`service`, without building anything."""
         view = self._services.get(name)
-        return view.index if view is not None else self._unnamed
+        return view.index if view is not None else self._unknown_index
 
     def knows(self, name: str) -> bool:
         """Whether the service has a worker, or had one."""
@@ -376,7 +378,7 @@ class RoutingView:
             if before is not None and (before[0] is member or before[0] == member):
                 worker = before[1]
             else:
-                worker = worker_of(member, self.wall_offset)
+                worker = worker_from_member(member, self.wall_offset)
             self._workers[member.instance] = (member, worker)
             everyone.append(worker)
             if member.service != ALL_SERVICES:
@@ -391,9 +393,9 @@ class RoutingView:
         policy = self._policies.get(name, _NO_POLICY)
         if workers == held.workers and self._connectivity is held.connectivity and policy == held.policy:
             return
-        same = held.same_but_for_times(workers, policy, connectivity=self._connectivity)
+        same = held.equal_ignoring_times(workers, policy, connectivity=self._connectivity)
         view = self._view(name, held.index + (not same), workers)
-        view.adopt(held._ring)
+        view.set_routing(held._routing)
         self._services[name] = view
 
     def _view(self, name: str, index: int, workers: tuple[Worker, ...]) -> ServiceView:
@@ -414,5 +416,5 @@ class RoutingView:
     def _forget_empty(self) -> None:
         """Members may make up service names for ever; indexes of forgotten ones must still never fall."""
         empty = [name for name, view in self._services.items() if name != ALL_SERVICES and not view.workers]
-        for name in empty[: max(len(empty) - EMPTY_KEPT, 0)]:
-            self._unnamed = max(self._unnamed, self._services.pop(name).index)
+        for name in empty[: max(len(empty) - MAX_EMPTY_SERVICES, 0)]:
+            self._unknown_index = max(self._unknown_index, self._services.pop(name).index)

@@ -167,7 +167,7 @@ def _example(part: str) -> Iterator[str]:
 
 
 def http_page() -> str:
-    document = msgspec.json.decode(openapi.document(ROUTES))
+    document = msgspec.json.decode(openapi.openapi_document(ROUTES))
     schemas = document["components"]["schemas"]
     structs = {kind.__name__: kind for route in ROUTES for kind in (route.answer, route.body) if kind is not None}
     sections: list[str] = [

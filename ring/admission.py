@@ -14,23 +14,23 @@ from typing import Final
 
 import mmh3
 
-SLOW_START: Final = 30.0
+SLOW_START_SECONDS: Final = 30.0
 """Seconds until a worker that has just come admits all of its keys. More spares cold caches, and leaves the others
 with its load for longer."""
-FIRST_PART: Final = 0.1
+SLOW_START_MIN_FRACTION: Final = 0.1
 """What it admits at once: without any load nothing would warm."""
-BOUND: Final = 1.25
+LOAD_BOUND: Final = 1.25
 """A worker's load over the mean beyond which keys go on (consistent hashing with bounded loads, Mirrokni et al. 2016).
 Less evens out the load more, and sends more keys past their first owner."""
-PASSED_ON: Final = 1.1
+OVERFLOW_LOAD_BOUND: Final = 1.1
 """The same for keys that are not at their first owner. Less than the bound, so that a hot key's overflow leaves room
 for the neighbours' own keys (with 50 workers and Zipf 1.1, 77 % at their first owner instead of 68 %); less still gains
 nothing and sends the overflow further. More than 1, so that somebody always has a place."""
-SLACK: Final = 0.1
+UTILIZATION_SLACK: Final = 0.1
 """Utilization above the mean that is always allowed: a pool that idles has nothing to even out."""
-LEAST_PART: Final = 0.05
+MIN_FRACTION: Final = 0.05
 """An overloaded worker goes on admitting this part, or it would never be seen to recover."""
-FREE_PLACES: Final = 8
+FREE_SLOTS: Final = 8
 """Requests that a worker of weight 1 may have from this caller at once before its load counts at all."""
 
 _SEED: Final = 0x73746570
@@ -43,7 +43,7 @@ def key_fraction(key: str | bytes) -> float:
 
 def admit_fraction_by_age(age: float) -> float:
     """Slow start: the part of its keys that a worker admits so long after it became routable."""
-    return min(max(age / SLOW_START, FIRST_PART), 1.0)
+    return min(max(age / SLOW_START_SECONDS, SLOW_START_MIN_FRACTION), 1.0)
 
 
 def utilization_bound(known: Collection[tuple[float, float]]) -> float | None:
@@ -54,7 +54,7 @@ def utilization_bound(known: Collection[tuple[float, float]]) -> float | None:
     if not known:
         return None
     mean = sum(weight * busy for weight, busy in known) / sum(weight for weight, _ in known)
-    return max(BOUND * mean, mean + SLACK)
+    return max(LOAD_BOUND * mean, mean + UTILIZATION_SLACK)
 
 
 def admit_fraction_by_utilization(part: float, utilization: float, bound: float) -> float:
@@ -63,14 +63,14 @@ def admit_fraction_by_utilization(part: float, utilization: float, bound: float)
     An integrating step: the part shrinks or grows as the utilization is above or below its bound, and stands still at
     the bound. Everything or nothing would swing to and fro, because all callers read the same figure, and late.
     """
-    return min(max(part * bound / max(utilization, 1e-3), LEAST_PART), 1.0)
+    return min(max(part * bound / max(utilization, 1e-3), MIN_FRACTION), 1.0)
 
 
-def places(total: int, weight: float, capacity: float, *, first: bool) -> int:
+def request_limit(total: int, weight: float, capacity: float, *, first: bool) -> int:
     """Bounded load by a caller's own counts: the requests that a worker of this weight may have under way.
 
     `total` counts those under way at all workers, and `capacity` is the sum of their weights. One more is about to
     begin, and there is always a worker with a place for it. `first` says whether this is the key's first owner.
     """
-    bound = BOUND if first else PASSED_ON
-    return max(math.ceil(bound * (total + 1) * weight / capacity), math.ceil(FREE_PLACES * weight))
+    bound = LOAD_BOUND if first else OVERFLOW_LOAD_BOUND
+    return max(math.ceil(bound * (total + 1) * weight / capacity), math.ceil(FREE_SLOTS * weight))

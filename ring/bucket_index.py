@@ -14,8 +14,8 @@ from typing import Final
 
 BUCKETS_PER_POINT: Final = 16
 """At least; with 16, some 6 % of the keys go the long way. More save these, and cost as much more memory."""
-FEWEST_BITS: Final = 8
-MOST_BITS: Final = 22
+MIN_BITS: Final = 8
+MAX_BITS: Final = 22
 """8 MB. Beyond some 260 000 points more and more keys go the long way."""
 
 SPLIT: Final = 1
@@ -27,7 +27,7 @@ _SCALE: Final = 65536.0
 
 def empty_index(points: int, members: int) -> tuple[array[int], int]:
     """A table for so many points, and by how many bits a position is shifted to find its bucket."""
-    bits = min(max((points * BUCKETS_PER_POINT - 1).bit_length(), FEWEST_BITS), MOST_BITS)
+    bits = min(max((points * BUCKETS_PER_POINT - 1).bit_length(), MIN_BITS), MAX_BITS)
     return array("B" if members <= 256 - FIRST_SLOT else "H", [0]) * (1 << bits), 32 - bits
 
 

@@ -86,32 +86,38 @@ def explain(
     """
     preferred = routing.policy.zone if zone is None else zone
     group = next(routing.groups(key), None)
-    kept = routing.kept(preferred, group) if preferred and routing.rings else SLOTS
-    candidates = _Candidates(routing, key, utilization or {}, ages or {}, liveness or {}).all(zone)
-    best = min(candidates, key=lambda candidate: _RANKS.index(candidate.objection.partition(":")[0]), default=None)
+    local = routing.local_basis_points(preferred, group) if preferred and routing.rings else SLOTS
+    candidates = _CandidateList(routing, key, utilization or {}, ages or {}, liveness or {}).all(zone)
+    best = min(
+        candidates, key=lambda candidate: _OBJECTION_RANKS.index(candidate.objection.partition(":")[0]), default=None
+    )
     return Explanation(
         service=routing.service,
         key=key if isinstance(key, str) else key.decode(errors="replace"),
         routing_digest=routing.digest,
         position=key_position(key),
-        gate_slot=routing.gate.slot(key),
+        gate_slot=routing.traffic_split.slot(key),
         release=group,
-        gate=_gate_in_words(routing, key),
+        gate=_describe_gate(routing, key),
         zone=preferred,
         zone_slot=zone_slot(key),
-        zone_kept=kept,
-        zoned=_zone_in_words(preferred, zone_slot(key), kept),
+        zone_kept=local,
+        zoned=_describe_zone(preferred, zone_slot(key), local),
         place=round(key_fraction(key), 4),
         chosen=best.name if best else None,
         candidates=candidates,
     )
 
 
-_RANKS = ["", "slow start", "load", "suspect"]
+_OBJECTION_RANKS = ["", "slow start", "load", "suspect"]
 """Objections from the least to the greatest."""
 
 
-class _Candidates:
+def _objection_rank(candidate: Candidate) -> int:
+    return _OBJECTION_RANKS.index(candidate.objection.partition(":")[0])
+
+
+class _CandidateList:
     """The workers in order, each with what speaks against it."""
 
     def __init__(
@@ -142,15 +148,17 @@ class _Candidates:
         turns: dict[str | None, int] = {}
         found = []
         for worker in self._routing.walk(self._key, zone=zone):
-            group = self._routing.gate.group(worker.release)
+            group = self._routing.traffic_split.group(worker.release)
             turns[group] = turns.get(group, 0) + 1
-            found.append(self._candidate(worker, points[worker.name], _turn_in_words(group, turns[group], len(turns))))
+            found.append(
+                self._candidate(worker, points[worker.name], _describe_position(group, turns[group], len(turns)))
+            )
         return found
 
     def _candidate(self, worker: Worker, point: int, why: str) -> Candidate:
         by_age = admit_fraction_by_age(self._ages.get(worker.name, float("inf")))
         busy = self._utilization.get(worker.name)
-        bound = self._bounds[self._routing.gate.group(worker.release)]
+        bound = self._bounds[self._routing.traffic_split.group(worker.release)]
         by_load = 1.0 if busy is None or bound is None else admit_fraction_by_utilization(1.0, busy, bound)
         liveness = self._liveness.get(worker.name, worker.liveness)
         objection = ""
@@ -174,19 +182,19 @@ class _Candidates:
         )
 
 
-def _turn_in_words(group: str | None, turn: int, groups: int) -> str:
+def _describe_position(group: str | None, turn: int, groups: int) -> str:
     whose = "the ring" if group is None else f"the ring of {group}"
     return f"{turn}. on {whose}" if groups == 1 else f"{turn}. on {whose}, in case the releases before it fail"
 
 
-def _gate_in_words(routing: Routing, key: Key) -> str:
-    gate = routing.gate
-    if not gate.canary:
+def _describe_gate(routing: Routing, key: Key) -> str:
+    split = routing.traffic_split
+    if not split.canary:
         return "no release has a share of its own: all workers are on one ring"
     if not routing.rings:
         return "no worker is routable"
-    held, chosen = gate.holder(gate.slot(key)), next(routing.groups(key))
-    slot = f"slot {gate.slot(key)} of {SLOTS} belongs to {_named(held)} ({gate.shares[held] / 100:g} %)"
+    held, chosen = split.group_of_slot(split.slot(key)), next(routing.groups(key))
+    slot = f"slot {split.slot(key)} of {SLOTS} belongs to {_named(held)} ({split.shares[held] / 100:g} %)"
     return slot if held == chosen else f"{slot}, which has no workers: drawn again for {_named(chosen)}"
 
 
@@ -194,10 +202,10 @@ def _named(group: str | None) -> str:
     return "the rest" if group is None else group
 
 
-def _zone_in_words(zone: str, slot: int, kept: int) -> str:
+def _describe_zone(zone: str, slot: int, local: int) -> str:
     if not zone:
         return "no zone is preferred"
-    if kept >= SLOTS:
+    if local >= SLOTS:
         return f"{zone} has its part of the capacity and keeps all of its keys"
-    goes = "this one stays" if slot < kept else "this one goes elsewhere"
-    return f"{zone} keeps {kept / 100:g} % of its keys for want of capacity; by its slot {slot} {goes}"
+    goes = "this one stays" if slot < local else "this one goes elsewhere"
+    return f"{zone} keeps {local / 100:g} % of its keys for want of capacity; by its slot {slot} {goes}"

@@ -31,8 +31,8 @@ from typing import Final
 import mmh3
 
 from rumormill.ring.bucket_index import FIRST_SLOT, empty_index, fill
-from rumormill.ring.incremental import in_order, whole
-from rumormill.ring.splice import Edit, put_in, spliced, take_out
+from rumormill.ring.incremental import run_to_completion, sort_points
+from rumormill.ring.splice import Edit, apply_edits, insertion, removals
 
 DEFAULT_POINTS: Final = 400
 """Points of a member of weight 1. More even out the load (the busiest of 100 equal members has about 1.13 times its
@@ -43,9 +43,9 @@ MAX_MEMBERS: Final = 0xFFFF + 1 - FIRST_SLOT
 _SCALE: Final = 65536.0
 """A packed point is its position times this, plus the slot."""
 _CIRCLE: Final = 2**32
-_FEW: Final = 16
+_LIST_SCAN_MAX: Final = 16
 """Up to this many distinct owners a scan of a short list is quicker than a set."""
-_HOT: Final = 16
+_POINTS_PER_LOOKUP: Final = 16
 """A ring that has been asked once for each so many points is held to be asked often."""
 _REBUILD_BEYOND: Final = 8
 """Where more than one point in this many changes, a new ring is quicker than splicing."""
@@ -55,7 +55,7 @@ Key = str | bytes
 
 _hash = mmh3.hash
 _hash_bytes = mmh3.mmh3_32_uintdigest
-_numerals: list[bytes] = []
+_decimal_suffixes: list[bytes] = []
 """b"0", b"1", ...: as far as any member has needed them."""
 
 
@@ -69,16 +69,16 @@ class EmptyRing(LookupError):
 class HashRing:
     """An immutable ring of weighted members. Equal weights give equal owners, however the ring came to be."""
 
-    _asked: int
+    _lookups_until_index: int
     """Lookups until there is an index."""
     _index: array[int] | None
     __slots__ = (
-        "_asked",
-        "_free",
-        "_holders",
+        "_free_slots",
         "_index",
+        "_lookups_until_index",
         "_names",
         "_per_weight",
+        "_point_slots",
         "_points",
         "_shift",
         "_slots",
@@ -90,10 +90,10 @@ class HashRing:
 
         Raises ValueError for a weight that is not a number above zero, and for more than 65 534 members.
         """
-        whole(self._build(weights, points))
+        run_to_completion(self._build(weights, points))
 
     @classmethod
-    def in_pieces(
+    def build_incrementally(
         cls, weights: Mapping[str, float], *, points: int = DEFAULT_POINTS
     ) -> Generator[None, None, HashRing]:
         """The same ring, returned by a generator that makes it in pieces of a few milliseconds (incremental.py)."""
@@ -110,11 +110,11 @@ class HashRing:
         self._weights = {name: weights[name] for name in sorted(weights)}
         self._names = [*[""] * FIRST_SLOT, *self._weights]
         self._slots = {name: slot for slot, name in enumerate(self._weights, start=FIRST_SLOT)}
-        self._free: list[int] = []
+        self._free_slots: list[int] = []
         # Slots are in name order here, so sorting the packed points also settles ties by name.
-        members = (self._packed(name, slot, self._weights[name]) for name, slot in self._slots.items())
+        members = (self._pack_points(name, slot, self._weights[name]) for name, slot in self._slots.items())
         total = sum(_point_count(name, weight, points) for name, weight in self._weights.items())
-        self._close(*(yield from in_order(members, total, _CIRCLE * _SCALE)))
+        self._set_points(*(yield from sort_points(members, total, _CIRCLE * _SCALE)))
 
     @property
     def weights(self) -> Mapping[str, float]:
@@ -132,24 +132,24 @@ class HashRing:
         position = _hash(key, 0, False)
         if self._index is not None:
             return self._names[self._index[position >> self._shift]] or self._look_up(position)
-        self._asked -= 1
-        if not self._asked:
+        self._lookups_until_index -= 1
+        if not self._lookups_until_index:
             self.build_index()
         try:
-            return self._names[self._holders[bisect_left(self._points, position * _SCALE)]]
+            return self._names[self._point_slots[bisect_left(self._points, position * _SCALE)]]
         except IndexError:
             raise EmptyRing from None
 
     def owners(self, key: Key, n: int) -> list[str]:
         """The first `n` distinct owners of `key`, in order of preference; fewer where there are fewer members."""
-        if n > _FEW:
+        if n > _LIST_SCAN_MAX:
             return list(islice(self.walk(key), n))
-        holders, names = self._holders, self._names
+        point_slots, names = self._point_slots, self._names
         at = bisect_left(self._points, _hash(key, 0, False) * _SCALE)
         found: list[str] = []
         try:
             while len(found) < n:
-                name = names[holders[at]]
+                name = names[point_slots[at]]
                 if name not in found:
                     found.append(name)
                 at += 1
@@ -163,31 +163,31 @@ class HashRing:
         if not self._weights:
             raise EmptyRing
         names, digest = self._names, _hash
-        if self._index is None and len(keys) < self._asked:
-            self._asked -= len(keys)
-            points, holders, find = self._points, self._holders, bisect_left
-            return [names[holders[find(points, digest(key, 0, False) * _SCALE)]] for key in keys]
+        if self._index is None and len(keys) < self._lookups_until_index:
+            self._lookups_until_index -= len(keys)
+            points, point_slots, find = self._points, self._point_slots, bisect_left
+            return [names[point_slots[find(points, digest(key, 0, False) * _SCALE)]] for key in keys]
         index, shift, look_up = self.build_index(), self._shift, self._look_up
         return [names[index[(at := digest(key, 0, False)) >> shift]] or look_up(at) for key in keys]
 
     def walk(self, key: Key) -> Iterator[str]:
         """Every member once, in order of preference for `key`, found as it is asked for."""
-        names, holders = self._names, self._holders
-        return (names[holders[at]] for at in self._meet(key))
+        names, point_slots = self._names, self._point_slots
+        return (names[point_slots[at]] for at in self._first_meetings(key))
 
     def trace(self, key: Key) -> Iterator[tuple[int, str]]:
         """The walk, each member with the position of the point at which it is met."""
-        return ((_position(self._points[at]), self._names[self._holders[at]]) for at in self._meet(key))
+        return ((_position(self._points[at]), self._names[self._point_slots[at]]) for at in self._first_meetings(key))
 
-    def _meet(self, key: Key) -> Iterator[int]:
+    def _first_meetings(self, key: Key) -> Iterator[int]:
         """Where in the list of points the way around from `key` first meets each member."""
-        holders = self._holders
+        point_slots = self._point_slots
         start = bisect_left(self._points, _hash(key, 0, False) * _SCALE)
         seen = bytearray(len(self._names))
         left = len(self._weights)
-        for stretch in (range(start, len(holders) - 1), range(start)):
+        for stretch in (range(start, len(point_slots) - 1), range(start)):
             for at in stretch:
-                slot = holders[at]
+                slot = point_slots[at]
                 if not seen[slot]:
                     seen[slot] = 1
                     yield at
@@ -198,7 +198,8 @@ class HashRing:
     def points(self) -> Iterator[tuple[int, str]]:
         """Every point around the circle: its position, below 2**32, and its member."""
         return (
-            (_position(point), self._names[slot]) for point, slot in zip(self._points[:-1], self._holders, strict=False)
+            (_position(point), self._names[slot])
+            for point, slot in zip(self._points[:-1], self._point_slots, strict=False)
         )
 
     def shares(self) -> dict[str, float]:
@@ -220,7 +221,7 @@ class HashRing:
     def _look_up(self, position: int) -> str:
         """The owner of a position of which the index does not tell, and have it tell what it can from now on."""
         try:
-            slot = self._holders[bisect_left(self._points, position * _SCALE)]
+            slot = self._point_slots[bisect_left(self._points, position * _SCALE)]
         except IndexError:
             raise EmptyRing from None
         index = self.build_index()
@@ -230,25 +231,25 @@ class HashRing:
 
     def with_member(self, name: str, weight: float = 1.0) -> HashRing:
         """A ring in which `name` has `weight`: a new member, or the same one lighter or heavier."""
-        return self._edited({name: weight}, ())
+        return self._with_edits({name: weight}, ())
 
     def with_weight(self, name: str, weight: float) -> HashRing:
         """A ring in which a member is lighter or heavier; only that share of the keys moves. Raises KeyError."""
         if name not in self._weights:
             raise KeyError(name)
-        return self._edited({name: weight}, ())
+        return self._with_edits({name: weight}, ())
 
     def without_member(self, name: str) -> HashRing:
         """A ring without `name`; only that member's keys have another owner in it. Raises KeyError if it is not in."""
         if name not in self._weights:
             raise KeyError(name)
-        return self._edited({}, (name,))
+        return self._with_edits({}, (name,))
 
     def with_weights(self, weights: Mapping[str, float]) -> HashRing:
         """The ring of these weights, made from this one where little has changed, and this one where nothing has."""
-        return whole(self.with_weights_in_pieces(weights))
+        return run_to_completion(self.with_weights_incrementally(weights))
 
-    def with_weights_in_pieces(self, weights: Mapping[str, float]) -> Generator[None, None, HashRing]:
+    def with_weights_incrementally(self, weights: Mapping[str, float]) -> Generator[None, None, HashRing]:
         """The same in pieces; what can be made from this ring is one piece, of 5 ms where there are 1000 members."""
         gone = [name for name in self._weights if name not in weights]
         changed = {name: weight for name, weight in weights.items() if self._weights.get(name) != weight}
@@ -256,30 +257,30 @@ class HashRing:
             return self
         touched = sum(map(self._weights.__getitem__, gone)) + sum(changed.values())
         if touched * self._per_weight * _REBUILD_BEYOND > len(self._points):
-            return (yield from HashRing.in_pieces(weights, points=self._per_weight))
-        return self._edited(changed, gone)
+            return (yield from HashRing.build_incrementally(weights, points=self._per_weight))
+        return self._with_edits(changed, gone)
 
-    def _edited(self, changed: Mapping[str, float], gone: Iterable[str]) -> HashRing:
+    def _with_edits(self, changed: Mapping[str, float], gone: Iterable[str]) -> HashRing:
         ring = HashRing.__new__(HashRing)
         ring._per_weight = self._per_weight
         ring._weights, ring._slots = dict(self._weights), dict(self._slots)
-        ring._names, ring._free = list(self._names), list(self._free)
-        points, holders, names = self._points, self._holders, self._names
+        ring._names, ring._free_slots = list(self._names), list(self._free_slots)
+        points, point_slots, names = self._points, self._point_slots, self._names
         edits: list[Edit] = []
         for name in gone:
-            held = self._packed(name, self._slots[name], ring._weights.pop(name))
+            held = self._pack_points(name, self._slots[name], ring._weights.pop(name))
             for packed in set(held):
-                edits += take_out(points, packed)
-            ring._free.append(ring._slots.pop(name))
+                edits += removals(points, packed)
+            ring._free_slots.append(ring._slots.pop(name))
         for name, weight in changed.items():
             slot = ring._slot_for(name)
-            before = set(self._packed(name, slot, self._weights[name])) if name in self._weights else set()
-            after = set(self._packed(name, slot, weight))
+            before = set(self._pack_points(name, slot, self._weights[name])) if name in self._weights else set()
+            after = set(self._pack_points(name, slot, weight))
             ring._weights[name] = weight
             for packed in before - after:
-                edits += take_out(points, packed)
-            edits += [put_in(points, holders, names, packed, name) for packed in after - before]
-        ring._close(*spliced(points, holders, edits))
+                edits += removals(points, packed)
+            edits += [insertion(points, point_slots, names, packed, name) for packed in after - before]
+        ring._set_points(*apply_edits(points, point_slots, edits))
         return ring
 
     def _slot_for(self, name: str) -> int:
@@ -287,8 +288,8 @@ class HashRing:
         slot = self._slots.get(name)
         if slot is not None:
             return slot
-        if self._free:
-            slot = self._free.pop()
+        if self._free_slots:
+            slot = self._free_slots.pop()
             self._names[slot] = name
         else:
             slot = len(self._names)
@@ -298,23 +299,23 @@ class HashRing:
         self._slots[name] = slot
         return slot
 
-    def _packed(self, name: str, slot: int, weight: float) -> list[float]:
+    def _pack_points(self, name: str, slot: int, weight: float) -> list[float]:
         """The member's points. A hash that comes up twice may stand in the ring twice; that decides nothing."""
         count = _point_count(name, weight, self._per_weight)
-        while len(_numerals) < count:
-            _numerals.append(b"%d" % len(_numerals))
+        while len(_decimal_suffixes) < count:
+            _decimal_suffixes.append(b"%d" % len(_decimal_suffixes))
         prefix = name.encode() + b"#"
-        return [_hash_bytes(prefix + numeral) * _SCALE + slot for numeral in _numerals[:count]]
+        return [_hash_bytes(prefix + numeral) * _SCALE + slot for numeral in _decimal_suffixes[:count]]
 
-    def _close(self, points: array[float], holders: array[int]) -> None:
+    def _set_points(self, points: array[float], point_slots: array[int]) -> None:
         """Repeat the first point behind the last, so that bisection past the end needs no special case."""
         if points:
-            points.append(_CIRCLE * _SCALE + holders[0])
-            holders.append(holders[0])
-        self._points, self._holders = points, holders
+            points.append(_CIRCLE * _SCALE + point_slots[0])
+            point_slots.append(point_slots[0])
+        self._points, self._point_slots = points, point_slots
         self._index = None
         self._shift = 0
-        self._asked = len(points) // _HOT + 1
+        self._lookups_until_index = len(points) // _POINTS_PER_LOOKUP + 1
 
 
 def _point_count(name: str, weight: float, points: int) -> int:

@@ -13,23 +13,23 @@ from bisect import bisect_left
 from collections.abc import Generator, Iterable
 from typing import Any, Final, TypeVar
 
-Made = TypeVar("Made")
+T = TypeVar("T")
 
-TOGETHER: Final = 8192
+SORT_BATCH: Final = 8192
 """Points sorted at a time. More take longer than a heartbeat should wait; fewer: more slicing than sorting."""
 
 
-def whole(pieces: Generator[Any, None, Made]) -> Made:
+def run_to_completion(pieces: Generator[Any, None, T]) -> T:
     """All at once."""
     while True:
         try:
             next(pieces)
         except StopIteration as end:
-            made: Made = end.value
+            made: T = end.value
             return made
 
 
-def in_order(
+def sort_points(
     members: Iterable[list[float]], total: int, limit: float
 ) -> Generator[None, None, tuple[array[float], array[int]]]:
     """The packed points of all members, sorted, and the slot of each.
@@ -37,35 +37,35 @@ def in_order(
     `members` has each member's points, about `total` in all, none of them negative or at `limit` and above. They are
     hashes, so they fall evenly into drawers of equal width.
     """
-    drawers = [array("d") for _ in range(max(1, total // TOGETHER))]
-    bounds = [limit / len(drawers) * number for number in range(1, len(drawers))]
+    buckets = [array("d") for _ in range(max(1, total // SORT_BATCH))]
+    bounds = [limit / len(buckets) * number for number in range(1, len(buckets))]
     gathered: list[float] = []
     for points in members:
         gathered += points
-        if len(gathered) >= TOGETHER:
-            _put_away(gathered, drawers, bounds)
+        if len(gathered) >= SORT_BATCH:
+            _distribute(gathered, buckets, bounds)
             gathered = []
             yield
-    _put_away(gathered, drawers, bounds)
+    _distribute(gathered, buckets, bounds)
     ordered, slots = array("d"), array("H")
-    for number, drawer in enumerate(drawers):
+    for number, bucket in enumerate(buckets):
         yield
-        packed = sorted(drawer)
-        drawers[number] = array("d")
+        packed = sorted(bucket)
+        buckets[number] = array("d")
         ordered.extend(packed)
         slots.extend(_slots_of(packed))
     return ordered, slots
 
 
-def _put_away(points: list[float], drawers: list[array[float]], bounds: list[float]) -> None:
+def _distribute(points: list[float], buckets: list[array[float]], bounds: list[float]) -> None:
     points.sort()
     run = array("d", points)
     begin = 0
-    for drawer, bound in zip(drawers, bounds, strict=False):  # the last drawer takes what is left
+    for bucket, bound in zip(buckets, bounds, strict=False):  # the last drawer takes what is left
         end = bisect_left(run, bound, begin)
-        drawer.extend(run[begin:end])
+        bucket.extend(run[begin:end])
         begin = end
-    drawers[-1].extend(run[begin:])
+    buckets[-1].extend(run[begin:])
 
 
 def _slots_of(packed: list[float]) -> array[int]:

@@ -18,12 +18,12 @@ from types import MappingProxyType
 import msgspec
 
 from rumormill.ring.hash_ring import EmptyRing, HashRing, Key, thousandths
-from rumormill.ring.incremental import whole
+from rumormill.ring.incremental import run_to_completion
 from rumormill.ring.traffic_split import Group, TrafficSplit, basis_points
 from rumormill.ring.worker import RoutingPolicy, Worker
-from rumormill.ring.zones import capacities, kept_basis_points, zone_slot
+from rumormill.ring.zones import capacity_by_zone, zone_basis_points, zone_slot
 
-_FORMAT = "rumormill-routing/2"
+_DIGEST_VERSION = "rumormill-routing/2"
 """Names the ring's rules too (hash, points a member, order of ties, gate, zones): other rules need another word."""
 
 _encode = msgspec.json.Encoder().encode
@@ -42,7 +42,7 @@ def canonical_routing(service: str, workers: Iterable[Worker], policy: RoutingPo
         for w in _routable(workers).values()
     ]
     shares = [(canary.release, basis_points(canary.share)) for canary in policy.canary]
-    return _encode((_FORMAT, service, rows, shares, policy.zone))
+    return _encode((_DIGEST_VERSION, service, rows, shares, policy.zone))
 
 
 def routing_digest(service: str, workers: Iterable[Worker], policy: RoutingPolicy) -> str:
@@ -61,19 +61,19 @@ class Routing:
     preference.
     """
 
-    __slots__ = ("_by_name", "_kept", "_rings", "_zones", "digest", "gate", "policy", "service")
+    __slots__ = ("_by_name", "_local_basis_points", "_rings", "_zones", "digest", "policy", "service", "traffic_split")
 
     def __init__(self, service: str, workers: Iterable[Worker], policy: RoutingPolicy | None = None) -> None:
         """`workers` may hold any; only the routable are in the ring."""
-        self._take(service, _routable(workers), policy or RoutingPolicy())
-        self.gate = TrafficSplit(self.policy.canary)
-        self._rings = whole(self._rings_from({}))
+        self._set_inputs(service, _routable(workers), policy or RoutingPolicy())
+        self.traffic_split = TrafficSplit(self.policy.canary)
+        self._rings = run_to_completion(self._rings_from({}))
 
-    def _take(self, service: str, by_name: dict[str, Worker], policy: RoutingPolicy) -> None:
+    def _set_inputs(self, service: str, by_name: dict[str, Worker], policy: RoutingPolicy) -> None:
         self.service = service
         self.policy = policy
         self._by_name = by_name
-        self._kept: dict[tuple[str, Group], int] = {}
+        self._local_basis_points: dict[tuple[str, Group], int] = {}
         self._zones = len({worker.zone for worker in by_name.values()})
         self.digest = routing_digest(service, by_name.values(), policy)
 
@@ -81,7 +81,7 @@ class Routing:
         """Name to weight of the workers of each group that has any."""
         groups: dict[Group, dict[str, float]] = {}
         for name, worker in self._by_name.items():
-            groups.setdefault(self.gate.group(worker.release), {})[name] = worker.weight
+            groups.setdefault(self.traffic_split.group(worker.release), {})[name] = worker.weight
         return groups
 
     @property
@@ -118,7 +118,9 @@ class Routing:
         for group in self.groups(key):
             workers = (by_name[name] for name in self._rings[group].walk(key))
             if preferred:
-                yield from _parted(workers, preferred, stays=zone_slot(key) < self.kept(preferred, group))
+                yield from _prefer_zone(
+                    workers, preferred, stays=zone_slot(key) < self.local_basis_points(preferred, group)
+                )
             else:
                 yield from workers
 
@@ -132,34 +134,34 @@ class Routing:
         if len(rings) == 1:
             (ring,) = rings.values()
             return [by_name[name] for name in ring.owners_many(keys)]
-        choose = self.gate.choose
+        choose = self.traffic_split.choose
         return [by_name[rings[choose(key, rings)].owner(key)] for key in keys]
 
     def groups(self, key: Key) -> Iterator[Group]:
         """The releases for a key, in order of preference, of those with routable workers; None is the rest."""
-        return self.gate.order(key, self._rings) if len(self._rings) > 1 else iter(self._rings)
+        return self.traffic_split.order(key, self._rings) if len(self._rings) > 1 else iter(self._rings)
 
-    def kept(self, zone: str, group: Group) -> int:
+    def local_basis_points(self, zone: str, group: Group) -> int:
         """Of 10 000 keys of a caller in `zone` that are for `group`, how many stay in the zone."""
-        kept = self._kept.get((zone, group))
-        if kept is None:
+        local = self._local_basis_points.get((zone, group))
+        if local is None:
             held = (self._by_name[name] for name in self._rings[group].weights)
-            here = capacities((worker.zone, thousandths(worker.weight)) for worker in held)
-            kept = self._kept[zone, group] = kept_basis_points(zone, here, self._zones)
-        return kept
+            here = capacity_by_zone((worker.zone, thousandths(worker.weight)) for worker in held)
+            local = self._local_basis_points[zone, group] = zone_basis_points(zone, here, self._zones)
+        return local
 
     def updated(self, workers: Iterable[Worker], policy: RoutingPolicy | None = None) -> Routing:
         """The same as a new Routing of `workers`, made from this one's rings where few of them have changed."""
-        return whole(self.updated_in_pieces(workers, policy))
+        return run_to_completion(self.updated_incrementally(workers, policy))
 
-    def updated_in_pieces(
+    def updated_incrementally(
         self, workers: Iterable[Worker], policy: RoutingPolicy | None = None
     ) -> Generator[None, None, Routing]:
         """The same, returned by a generator that makes it in pieces of a few milliseconds (incremental.py)."""
         routing = Routing.__new__(Routing)
-        routing._take(self.service, _routable(workers), policy or RoutingPolicy())
-        same = list(self.gate.canary) == routing.policy.canary
-        routing.gate = self.gate if same else TrafficSplit(routing.policy.canary)
+        routing._set_inputs(self.service, _routable(workers), policy or RoutingPolicy())
+        same = list(self.traffic_split.canary) == routing.policy.canary
+        routing.traffic_split = self.traffic_split if same else TrafficSplit(routing.policy.canary)
         routing._rings = yield from routing._rings_from(self._rings)
         return routing
 
@@ -168,11 +170,13 @@ class Routing:
         for group, weights in self._weights().items():
             yield
             held = former.get(group)
-            rings[group] = yield from held.with_weights_in_pieces(weights) if held else HashRing.in_pieces(weights)
+            rings[group] = (
+                yield from held.with_weights_incrementally(weights) if held else HashRing.build_incrementally(weights)
+            )
         return rings
 
 
-def _parted(workers: Iterator[Worker], zone: str, *, stays: bool) -> Iterator[Worker]:
+def _prefer_zone(workers: Iterator[Worker], zone: str, *, stays: bool) -> Iterator[Worker]:
     """Those of the zone first and then the others, or the other way about where the key does not stay."""
     later = []
     for worker in workers:

@@ -18,16 +18,16 @@ Edit = tuple[int, bool, float, str, float]
 """Where in the list; whether a point is taken out there or put in before; and position, name and packed point."""
 
 
-def put_in(points: array[float], holders: array[int], names: Sequence[str], packed: float, name: str) -> Edit:
+def insertion(points: array[float], point_slots: array[int], names: Sequence[str], packed: float, name: str) -> Edit:
     """A new point of this member: behind those of the same position whose members' names sort before."""
     position = packed // _SCALE
     at = bisect_left(points, position * _SCALE)
-    while at < len(points) and points[at] // _SCALE == position and names[holders[at]] < name:
+    while at < len(points) and points[at] // _SCALE == position and names[point_slots[at]] < name:
         at += 1
     return (at, False, position, name, packed)
 
 
-def take_out(points: array[float], packed: float) -> list[Edit]:
+def removals(points: array[float], packed: float) -> list[Edit]:
     """Every point that is packed so. Among points of one position slots are in no order."""
     position = packed // _SCALE
     at = bisect_left(points, position * _SCALE)
@@ -39,21 +39,23 @@ def take_out(points: array[float], packed: float) -> list[Edit]:
     return edits
 
 
-def spliced(points: array[float], holders: array[int], edits: Iterable[Edit]) -> tuple[array[float], array[int]]:
+def apply_edits(
+    points: array[float], point_slots: array[int], edits: Iterable[Edit]
+) -> tuple[array[float], array[int]]:
     """Both lists, edited. The last entry, which closes the circle, is left out of them."""
-    new_points, new_holders = array("d"), array("H")
+    new_points, new_slots = array("d"), array("H")
     done = 0
     # At one place additions sort before the removal, which then skips the old point behind them.
     for at, removal, _, _, packed in sorted(edits):
         if done < at:
             new_points += points[done:at]
-            new_holders += holders[done:at]
+            new_slots += point_slots[done:at]
             done = at
         if removal:
             done += 1
         else:
             new_points.append(packed)
-            new_holders.append(int(packed) & _SLOT)
+            new_slots.append(int(packed) & _SLOT)
     new_points += points[done:-1]
-    new_holders += holders[done:-1]
-    return new_points, new_holders
+    new_slots += point_slots[done:-1]
+    return new_points, new_slots

@@ -29,7 +29,7 @@ REST: Final = None
 """Stands for all releases that no policy names."""
 Group = str | None
 """A candidate's release, or the rest."""
-DRAWS: Final = 64
+MAX_DRAWS: Final = 64
 """After so many slots of releases without workers the living are taken in order of their shares."""
 _SEED: Final = 0x67617465
 
@@ -47,7 +47,7 @@ class TrafficSplit:
         wanted: dict[str, int] = {}
         for share in canary:
             wanted.setdefault(share.release, basis_points(share.share))
-        self._slots = _deal(wanted)
+        self._slots = _assign_slots(wanted)
         held = [self._slots.count(number) for number in range(1 + len(wanted))]
         self.shares: dict[Group, int] = dict(zip([REST, *wanted], held, strict=True))
         """Slots of each release, the rest first, then the candidates in the policy's order."""
@@ -57,20 +57,20 @@ class TrafficSplit:
         """Where a key falls, by the hash of this draw."""
         return _hash(key, _SEED + draw, False) * SLOTS >> 32
 
-    def holder(self, slot: int) -> Group:
+    def group_of_slot(self, slot: int) -> Group:
         """Whom a slot belongs to."""
         return self._order[self._slots[slot]]
 
-    def choose(self, key: str | bytes, living: Collection[Group]) -> Group:
+    def choose(self, key: str | bytes, present: Collection[Group]) -> Group:
         """Whom a key is for, among those with routable workers (at least one)."""
         group = self._order[self._slots[_hash(key, _SEED, False) * SLOTS >> 32]]
-        return group if group in living else next(self.order(key, living))
+        return group if group in present else next(self.order(key, present))
 
-    def order(self, key: str | bytes, living: Collection[Group]) -> Iterator[Group]:
+    def order(self, key: str | bytes, present: Collection[Group]) -> Iterator[Group]:
         """All of the living once, in a key's order of preference."""
-        left = set(living)
-        for draw in range(DRAWS if len(left) > 1 else 0):
-            group = self.holder(self.slot(key, draw))
+        left = set(present)
+        for draw in range(MAX_DRAWS if len(left) > 1 else 0):
+            group = self.group_of_slot(self.slot(key, draw))
             if group in left:
                 left.remove(group)
                 yield group
@@ -88,28 +88,28 @@ def basis_points(share: float) -> int:
     return min(max(int(share * SLOTS + 0.5), 0), SLOTS)
 
 
-def _deal(wanted: dict[str, int]) -> list[int]:
+def _assign_slots(wanted: dict[str, int]) -> list[int]:
     """The holder of every slot as a number: 0 the rest, and candidates from 1 in their order."""
     slots = [0] * SLOTS
     free = SLOTS
     for number, share in enumerate(wanted.values(), start=1):
         count = min(share, free)
         free -= count
-        untaken = (slot for slot in _lane(number - 1) if not slots[slot])
+        untaken = (slot for slot in _slot_preference(number - 1) if not slots[slot])
         for slot in islice(untaken, count):
             slots[slot] = number
     return slots
 
 
-def _lane(index: int) -> Iterator[int]:
+def _slot_preference(index: int) -> Iterator[int]:
     """All slots in the order in which the candidate at this place of the list takes them."""
-    home = _home(index // 2)
+    home = _start_slot(index // 2)
     if index % 2 == 0:
         return ((home + step) % SLOTS for step in range(SLOTS))
     return ((home - 1 - step) % SLOTS for step in range(SLOTS))
 
 
-def _home(pair: int) -> int:
+def _start_slot(pair: int) -> int:
     """0, 1/2, 1/4, 3/4, 1/8, ... of the gate: the bits of the pair's number, mirrored at the point."""
     home, step = 0, SLOTS
     while pair:

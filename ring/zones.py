@@ -16,7 +16,7 @@ import mmh3
 
 SLOTS: Final = 10_000
 """A key's zone slot is below this; below the kept basis points it stays in the caller's zone."""
-OVERFULL: Final = 12_500
+MAX_ZONE_LOAD: Final = 12_500
 """Basis points of an even part that a zone may carry."""
 _SEED: Final = 0x7A6F6E65
 
@@ -28,17 +28,17 @@ def zone_slot(key: str | bytes) -> int:
     return _hash(key, _SEED, False) * SLOTS >> 32
 
 
-def kept_basis_points(zone: str, capacities: Mapping[str, int], zones: int) -> int:
+def zone_basis_points(zone: str, capacity_by_zone: Mapping[str, int], zones: int) -> int:
     """How many of 10 000 keys of a caller in `zone` stay there.
 
     `capacities` are the thousandths of weight of each zone, of the workers that may serve these keys; `zones` counts
     the zones of the whole service.
     """
-    total = sum(capacities.values())
-    return min(SLOTS, OVERFULL * capacities.get(zone, 0) * zones // total) if total else 0
+    total = sum(capacity_by_zone.values())
+    return min(SLOTS, MAX_ZONE_LOAD * capacity_by_zone.get(zone, 0) * zones // total) if total else 0
 
 
-def capacities(weighted: Iterable[tuple[str, int]]) -> dict[str, int]:
+def capacity_by_zone(weighted: Iterable[tuple[str, int]]) -> dict[str, int]:
     """Zone to thousandths of weight."""
     totals: dict[str, int] = {}
     for zone, thousandths in weighted:

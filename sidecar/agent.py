@@ -248,7 +248,7 @@ class _Agent:
             timeout=settings.worker_check_timeout,
         )
         self.worker_process.set_source((settings.worker_pid, settings.worker_pid_file))
-        self.server.admit(new.access)
+        self.server.set_access(new.access)
         if self.certificate is not None and new.certificate is not None:
             self.certificate.replace(new.certificate)
         self.commands.reconfigure(settings)

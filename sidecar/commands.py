@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from rumormill.discovery.commands import CommandRejected, KeyRow, KeysAnswer, SettingValue, Status
-from rumormill.discovery.schema.answers import shared_in_words
+from rumormill.discovery.schema.answers import describe_shared_worker
 from rumormill.discovery.schema.policies import find, workers_in_maintenance
 from rumormill.discovery.schema.policy_bodies import PolicyBody, describe_policy, encode_body
 from rumormill.gossip import InvalidKey, KeyRing, Node, Profile
@@ -140,7 +140,7 @@ class SidecarCommands:
         """Report which other members announce this worker's URL; none when that has ended."""
         names, url = [self._settings.name, *others], self._settings.worker_url
         if others:
-            self._log.warning("shared worker", url=url, members=names, text=shared_in_words(names, url))
+            self._log.warning("shared worker", url=url, members=names, text=describe_shared_worker(names, url))
         else:
             self._log.info("shared worker", url=url, members=names, text="no other member names this worker any more")
 

@@ -85,12 +85,12 @@ def read_access(settings: Settings) -> Access:
             "every caller has the first token: put another one into --http-change-token-file",
         )
     return Access(
-        reading=reading,
-        changing=changing,
+        read_token=reading,
+        change_token=changing,
         local=settings.http.local,
-        certified=settings.http_ca is not None,
+        mutual_tls=settings.http_ca is not None,
         encrypted=settings.http_cert is not None,
-        named=settings.http.path is None,
+        by_host_name=settings.http.path is None,
     )
 
 
@@ -125,8 +125,8 @@ def list_changes(old: RuntimeConfig, new: RuntimeConfig) -> list[str]:
     :class:`CertificateReloader`."""
     names = changed_settings(old.settings, new.settings)
     content = {
-        "http-token-file": old.access.reading != new.access.reading,
-        "http-change-token-file": old.access.changing != new.access.changing,
+        "http-token-file": old.access.read_token != new.access.read_token,
+        "http-change-token-file": old.access.change_token != new.access.change_token,
     }
     return names + [name for name, changed in content.items() if changed and name not in names]
 

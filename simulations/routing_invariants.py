@@ -57,7 +57,7 @@ class RoutingInvariants:
         for key in keys:
             service = self._views[key].service(SERVICE)
             routing = service.routing or service.build_routing()
-            service.adopt(routing)
+            service.set_routing(routing)
             answers[key] = [tuple(worker.name for worker in routing.owners(user)) for user in _KEYS]
         if len(set(map(tuple, answers.values()))) > 1:
             raise InvariantViolation("owners", f"{keys} agree on digest {digest} and differ on owners")

@@ -17,27 +17,27 @@ from rumormill.discovery.api.metrics import prepare_metrics
 from rumormill.discovery.api.query_parsing import parse_wait
 from rumormill.discovery.api.watchers import Watchers
 from rumormill.discovery.commands import Commands
-from rumormill.discovery.http.connection_slots import Capacity
+from rumormill.discovery.http.connection_slots import ConnectionSlots
 from rumormill.discovery.http.limits import Limits
 from rumormill.discovery.http.request import Request
-from rumormill.discovery.http.response import Prepared, prepare_json, refuse
+from rumormill.discovery.http.response import PreparedResponse, prepare_json, refuse
 from rumormill.discovery.http.streams import ClientStream
 from rumormill.discovery.schema.answers import MemberRow, MembersAnswer
 from rumormill.discovery.view import (
     RoutingView,
-    address_text,
     connectivity_headers,
+    format_address,
     liveness_word,
     readiness_word,
     timestamp,
 )
 from rumormill.membership.view import Member, MemberDetail, PoolView
 
-EVENTS: Final = "\n"
+EVENTS_TOPIC: Final = "\n"
 """The topic of the event log; no service has a name that cannot be printed."""
 JITTER: Final = 1 / 16
 """Of a wait, at most, so that callers started together do not come back together for ever."""
-COSTLY_SHARE: Final = 0.05
+RATE_LIMITED_SHARE: Final = 0.05
 """Of the loop's time, at most, for answers that are put together for each asking."""
 
 Q_co = TypeVar("Q_co", covariant=True)
@@ -49,7 +49,7 @@ class RequestContext(Generic[Q_co]):
 
     request: Request
     query: Q_co
-    line: ClientStream
+    stream: ClientStream
     """To notice that the caller hangs up while it waits."""
 
 
@@ -60,22 +60,22 @@ class RateLimitedCache:
     times a second, for ten thousand every other second.
     """
 
-    def __init__(self, make: Callable[[], Prepared]) -> None:
+    def __init__(self, make: Callable[[], PreparedResponse]) -> None:
         self._make = make
-        self._kept: Prepared | None = None
-        self._good_until = 0.0
+        self._cached: PreparedResponse | None = None
+        self._valid_until = 0.0
 
-    def get(self) -> Prepared:
+    def get(self) -> PreparedResponse:
         now = time.perf_counter()
-        if self._kept is None or now >= self._good_until:
-            self._kept = self._make()
+        if self._cached is None or now >= self._valid_until:
+            self._cached = self._make()
             end = time.perf_counter()
-            self._good_until = end + (end - now) / COSTLY_SHARE
-        return self._kept
+            self._valid_until = end + (end - now) / RATE_LIMITED_SHARE
+        return self._cached
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Put it together anew at the next asking."""
-        self._kept = None
+        self._cached = None
 
 
 class ApiContext:
@@ -88,10 +88,10 @@ class ApiContext:
         process: str,
         wall_offset: float,
         limits: Limits,
-        capacity: Capacity,
+        slots: ConnectionSlots,
         rng: random.Random,
-        openapi: Prepared,
-        contents: Prepared,
+        openapi: PreparedResponse,
+        index_answer: PreparedResponse,
         confidential: bool = True,
     ) -> None:
         """`openapi` and `contents` tell of the routes; those know this module, so they are made elsewhere."""
@@ -100,16 +100,16 @@ class ApiContext:
         self.commands = commands
         self.process = process
         self.limits = limits
-        self.capacity = capacity
+        self.slots = slots
         self.view = RoutingView(process=process, wall_offset=wall_offset)
         self.events = EventLog(process=process, wall_offset=wall_offset)
-        self.room = Watchers(self.index, limits.batch)
+        self.watchers = Watchers(self.index, limits.batch)
         self.members = RateLimitedCache(self._prepare_members)
         self.status = RateLimitedCache(lambda: prepare_json(commands.status()))
         self.metrics = RateLimitedCache(lambda: prepare_metrics(commands.status()))
         self.openapi = openapi
-        self.contents = contents
-        self.ring_building: dict[str, trio.Event] = {}
+        self.index_answer = index_answer
+        self.rings_in_progress: dict[str, trio.Event] = {}
         """Services whose ring is being built in a thread just now."""
         self._rng = rng
 
@@ -117,13 +117,13 @@ class ApiContext:
         """Events to come carry the new time; what is already told of an event is what the clock said then."""
         self.view.set_wall_offset(wall_offset)
         self.events.wall_offset = wall_offset
-        self.members.forget()
+        self.members.invalidate()
 
     def index(self, topic: str) -> int:
         """The present index of a topic: a service, all of them, or the event log."""
-        return self.events.index if topic == EVENTS else self.view.index(topic)
+        return self.events.index if topic == EVENTS_TOPIC else self.view.index(topic)
 
-    def counted_here(self, process: str | UnsetType) -> bool:
+    def is_own_index(self, process: str | UnsetType) -> bool:
         """Whether an index means something here: it is ours, or the caller does not say whose it is."""
         return process is UNSET or process == self.process
 
@@ -133,7 +133,7 @@ class ApiContext:
             raise refuse(503, "this sidecar is starting", "ask again in a moment", headers=(("Retry-After", "1"),))
         return self.view.pool
 
-    async def block(
+    async def block_until_change(
         self, call: RequestContext[object], topic: str, *, index: int, process: str | UnsetType, wait: str
     ) -> None:
         """Return when the topic has moved past `index`, the wait is over, or the endpoint closes.
@@ -144,26 +144,26 @@ class ApiContext:
         (503) where all places for callers that wait are taken.
         """
         seconds, present = parse_wait(wait, self.limits), self.index(topic)
-        ours = self.counted_here(process) and index <= present
+        ours = self.is_own_index(process) and index <= present
         if seconds == 0 or (ours and index < present):
             return
         if ours:
             seconds += self._rng.uniform(0, seconds * JITTER)
         else:
             seconds = min(seconds, self._rng.uniform(self.limits.moment / 2, self.limits.moment))
-        with self.capacity.wait(time.monotonic()), trio.move_on_after(seconds) as scope:
-            call.line.hanging_up_ends(scope)
+        with self.slots.wait(time.monotonic()), trio.move_on_after(seconds) as scope:
+            call.stream.cancel_on_disconnect(scope)
             try:
-                await self.room.moved(topic, present)
+                await self.watchers.wait_for_change(topic, present)
             finally:
-                call.line.hanging_up_ends(None)
+                call.stream.cancel_on_disconnect(None)
 
-    def _prepare_members(self) -> Prepared:
+    def _prepare_members(self) -> PreparedResponse:
         pool = self.require_pool()
         details = self.commands.details()
         rows = [self._row(member, details.get(member.instance)) for member in pool.members]
         if (unready := self.commands.unready()) is not None:  # the only one of them whose reason is known here
-            rows = [replace(row, why=unready) if self._ours(row, pool) else row for row in rows]
+            rows = [replace(row, why=unready) if self._is_own_row(row, pool) else row for row in rows]
         connectivity = pool.connectivity
         answer = MembersAnswer(
             cluster=pool.cluster,
@@ -176,7 +176,7 @@ class ApiContext:
         )
         return prepare_json(answer, headers=connectivity_headers(connectivity))
 
-    def _ours(self, row: MemberRow, pool: PoolView) -> bool:
+    def _is_own_row(self, row: MemberRow, pool: PoolView) -> bool:
         return row.name == pool.observer and row.liveness == "alive" and not row.pending
 
     def _row(self, member: Member, detail: MemberDetail | None) -> MemberRow:
@@ -185,7 +185,7 @@ class ApiContext:
             generation=member.generation,
             instance=member.instance.hex(),
             incarnation=member.incarnation,
-            address=address_text(member.address),
+            address=format_address(member.address),
             service=member.service,
             url=member.url,
             zone=member.zone,

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
-from rumormill.discovery.http.response import Prepared, prepare_json
+from rumormill.discovery.http.response import PreparedResponse, prepare_json
 from rumormill.discovery.schema.answers import EventRow, EventsAnswer
 from rumormill.discovery.view import timestamp
 from rumormill.membership.view import Event
 
-KEPT: Final = 1000
+MAX_EVENTS: Final = 1000
 
 
 class EventLog:
@@ -23,25 +23,25 @@ class EventLog:
         self.wall_offset = wall_offset
         self.index = 0
         """Of the newest event; 0 before the first."""
-        self._rows: deque[EventRow] = deque(maxlen=KEPT)
-        self._whole: Prepared | None = None
+        self._rows: deque[EventRow] = deque(maxlen=MAX_EVENTS)
+        self._all: PreparedResponse | None = None
 
     def extend(self, events: Iterable[Event]) -> None:
         for event in events:
             self.index += 1
             at = timestamp(event.at + self.wall_offset)
             self._rows.append(EventRow(self.index, at, event.kind, event.member, event.text))
-            self._whole = None
+            self._all = None
 
-    def after(self, since: int) -> Prepared:
+    def after(self, since: int) -> PreparedResponse:
         """Those numbered above `since`, oldest first; all that are kept if `since` is not one of ours."""
         if since <= 0 or since > self.index:
-            if self._whole is None:
-                self._whole = self._prepare(0)
-            return self._whole
+            if self._all is None:
+                self._all = self._prepare(0)
+            return self._all
         return self._prepare(len(self._rows) - (self.index - since))
 
-    def _prepare(self, skip: int) -> Prepared:
+    def _prepare(self, skip: int) -> PreparedResponse:
         answer = EventsAnswer(self.process, self.index, list(islice(self._rows, max(skip, 0), None)))
         headers = (("X-Rumormill-Index", str(self.index)), ("X-Rumormill-Process", self.process))
         return prepare_json(answer, etag=f'W/"{self.process}-e{self.index}"', headers=headers)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import trio
 from msgspec import UNSET
 
-from rumormill.discovery.api.context import EVENTS, ApiContext, RequestContext
-from rumormill.discovery.api.ring_cache import known_service, routing_of
+from rumormill.discovery.api.context import EVENTS_TOPIC, ApiContext, RequestContext
+from rumormill.discovery.api.ring_cache import resolve_service, routing_for
 from rumormill.discovery.http.response import EventStream, Response, Send, prepare_json, refuse
 from rumormill.discovery.schema.answers import DrainAnswer, HealthAnswer, LeaveAnswer, LookupAnswer, ReloadAnswer
 from rumormill.discovery.schema.query_params import (
@@ -20,113 +20,113 @@ from rumormill.discovery.schema.query_params import (
 )
 from rumormill.discovery.view import Representation
 
-STREAM_BEGIN = b"retry: 1000\n\n"
+STREAM_START = b"retry: 1000\n\n"
 KEEP_ALIVE = b": still here\n\n"
 OK = prepare_json(HealthAnswer(ok=True, why=""))
 
 
-async def workers(desk: ApiContext, call: RequestContext[WorkersQuery]) -> Response:
+async def workers(api: ApiContext, call: RequestContext[WorkersQuery]) -> Response:
     query = call.query
-    desk.require_pool()
+    api.require_pool()
     if query.index is not UNSET:
-        await desk.block(call, query.service, index=query.index, process=query.process, wait=query.wait)
-    return desk.view.service(query.service).answer(Representation.READY if query.ready else Representation.WORKERS)
+        await api.block_until_change(call, query.service, index=query.index, process=query.process, wait=query.wait)
+    return api.view.service(query.service).response(Representation.READY if query.ready else Representation.WORKERS)
 
 
-async def pool(desk: ApiContext, call: RequestContext[PoolQuery]) -> Response:
+async def pool(api: ApiContext, call: RequestContext[PoolQuery]) -> Response:
     query = call.query
-    desk.require_pool()
+    api.require_pool()
     if query.index is not UNSET:
-        await desk.block(call, query.service, index=query.index, process=query.process, wait=query.wait)
-    return desk.view.service(query.service).answer(Representation.POOL)
+        await api.block_until_change(call, query.service, index=query.index, process=query.process, wait=query.wait)
+    return api.view.service(query.service).response(Representation.POOL)
 
 
-async def watch(desk: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
+async def watch(api: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
     """A snapshot, then each change. A caller slower than the changes gets the newest and none between."""
-    desk.require_pool()
+    api.require_pool()
     service = call.query.service
-    first = desk.view.service(service)
+    first = api.view.service(service)
 
     async def follow(send: Send) -> None:
         shown = first.index
-        moved = True
-        while moved:
-            with trio.move_on_after(desk.limits.keep_alive) as quiet:
-                moved = await desk.room.moved(service, shown)
+        wait_for_change = True
+        while wait_for_change:
+            with trio.move_on_after(api.limits.keep_alive) as quiet:
+                wait_for_change = await api.watchers.wait_for_change(service, shown)
             if quiet.cancelled_caught:
                 await send(KEEP_ALIVE)
-            elif moved:
-                now = desk.view.service(service)
+            elif wait_for_change:
+                now = api.view.service(service)
                 shown = now.index
-                await send(now.answer(Representation.CHANGE).body)
+                await send(now.response(Representation.CHANGE).body)
 
-    return EventStream(STREAM_BEGIN + first.answer(Representation.SNAPSHOT).body, follow)
+    return EventStream(STREAM_START + first.response(Representation.SNAPSHOT).body, follow)
 
 
-async def lookup(desk: ApiContext, call: RequestContext[LookupQuery]) -> Response:
-    desk.require_pool()
+async def lookup(api: ApiContext, call: RequestContext[LookupQuery]) -> Response:
+    api.require_pool()
     query = call.query
-    view, routing = await routing_of(desk, known_service(desk, query.service), or_former=True)
+    view, routing = await routing_for(api, resolve_service(api, query.service), allow_stale=True)
     owners = view.owners(routing, query.key, query.n)
     return prepare_json(LookupAnswer(query.key, routing.digest, owners, view.unroutable))
 
 
-async def members(desk: ApiContext, _call: RequestContext[NoQuery]) -> Response:
-    return desk.members.get()
+async def members(api: ApiContext, _call: RequestContext[NoQuery]) -> Response:
+    return api.members.get()
 
 
-async def status(desk: ApiContext, _call: RequestContext[NoQuery]) -> Response:
-    return desk.status.get()
+async def status(api: ApiContext, _call: RequestContext[NoQuery]) -> Response:
+    return api.status.get()
 
 
-async def metrics(desk: ApiContext, _call: RequestContext[AnyQuery]) -> Response:
-    return desk.metrics.get()
+async def metrics(api: ApiContext, _call: RequestContext[AnyQuery]) -> Response:
+    return api.metrics.get()
 
 
-async def events(desk: ApiContext, call: RequestContext[EventsQuery]) -> Response:
+async def events(api: ApiContext, call: RequestContext[EventsQuery]) -> Response:
     query = call.query
-    await desk.block(call, EVENTS, index=query.since, process=query.process, wait=query.wait)
-    return desk.events.after(query.since if desk.counted_here(query.process) else 0)
+    await api.block_until_change(call, EVENTS_TOPIC, index=query.since, process=query.process, wait=query.wait)
+    return api.events.after(query.since if api.is_own_index(query.process) else 0)
 
 
-async def drain(desk: ApiContext, _call: RequestContext[NoQuery]) -> Response:
-    desk.commands.drain()
-    desk.status.forget()
+async def drain(api: ApiContext, _call: RequestContext[NoQuery]) -> Response:
+    api.commands.drain()
+    api.status.invalidate()
     return prepare_json(DrainAnswer(draining=True))
 
 
-async def undrain(desk: ApiContext, _call: RequestContext[NoQuery]) -> Response:
-    desk.commands.undrain()
-    desk.status.forget()
-    if desk.commands.status().draining:
+async def undrain(api: ApiContext, _call: RequestContext[NoQuery]) -> Response:
+    api.commands.undrain()
+    api.status.invalidate()
+    if api.commands.status().draining:
         raise refuse(409, "this sidecar is leaving the pool, and that is for good", "start it again once it has left")
     return prepare_json(DrainAnswer(draining=False))
 
 
-async def leave(desk: ApiContext, _call: RequestContext[NoQuery]) -> Response:
-    desk.commands.leave()
-    desk.status.forget()
+async def leave(api: ApiContext, _call: RequestContext[NoQuery]) -> Response:
+    api.commands.leave()
+    api.status.invalidate()
     return prepare_json(LeaveAnswer(leaving=True), status=202)
 
 
-async def reload(desk: ApiContext, _call: RequestContext[NoQuery]) -> Response:
-    desk.commands.reload()
+async def reload(api: ApiContext, _call: RequestContext[NoQuery]) -> Response:
+    api.commands.reload()
     return prepare_json(ReloadAnswer(reloading=True), status=202)
 
 
-async def livez(_desk: ApiContext, _call: RequestContext[AnyQuery]) -> Response:
+async def livez(_api: ApiContext, _call: RequestContext[AnyQuery]) -> Response:
     """That it answers is the proof: it runs on the very loop that gossips."""
     return OK
 
 
-async def readyz(desk: ApiContext, _call: RequestContext[AnyQuery]) -> Response:
-    why = desk.commands.unready()
+async def readyz(api: ApiContext, _call: RequestContext[AnyQuery]) -> Response:
+    why = api.commands.unready()
     return OK if why is None else prepare_json(HealthAnswer(ok=False, why=why), status=503)
 
 
-async def openapi(desk: ApiContext, _call: RequestContext[NoQuery]) -> Response:
-    return desk.openapi
+async def openapi(api: ApiContext, _call: RequestContext[NoQuery]) -> Response:
+    return api.openapi
 
 
-async def index(desk: ApiContext, _call: RequestContext[AnyQuery]) -> Response:
-    return desk.contents
+async def index(api: ApiContext, _call: RequestContext[AnyQuery]) -> Response:
+    return api.index_answer

@@ -24,9 +24,9 @@ from rumormill.discovery.commands import CommandRejected, KeysAnswer
 from rumormill.discovery.http.response import Response, prepare_json, refuse
 from rumormill.discovery.schema.query_params import ForceQuery, KeyQuery, NoQuery
 
-SETTLING = 3.0
+SETTLE_TIMEOUT = 3.0
 """Seconds that everyone is given to say which ring it holds: many round trips."""
-LOOK = 0.02
+POLL_INTERVAL = 0.02
 
 
 class KeyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,9 +40,9 @@ class KeyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return "KeyBody()"
 
 
-async def keys(desk: ApiContext, call: RequestContext[NoQuery]) -> Response:
+async def keys(api: ApiContext, call: RequestContext[NoQuery]) -> Response:
     del call
-    return prepare_json(await _settled(desk))
+    return prepare_json(await _wait_until_settled(api))
 
 
 def proof_text(process: str, method: str, target: str, body: bytes) -> bytes:
@@ -50,15 +50,15 @@ def proof_text(process: str, method: str, target: str, body: bytes) -> bytes:
     return b"\n".join((process.encode(), method.encode(), target.encode(), hashlib.sha256(body).digest()))
 
 
-def _check_proof(desk: ApiContext, call: RequestContext[Any]) -> None:
+def _check_proof(api: ApiContext, call: RequestContext[Any]) -> None:
     request = call.request
     target = request.target.decode("latin-1")
-    text = proof_text(desk.process, request.method.decode("ascii"), target, request.body)
+    text = proof_text(api.process, request.method.decode("ascii"), target, request.body)
     try:
         proof = binascii.unhexlify(request.headers.get(b"rumormill-key-proof", b""))
     except binascii.Error:
         proof = b""
-    if not desk.commands.proves_key(proof, text):
+    if not api.commands.proves_key(proof, text):
         raise refuse(
             403,
             "who changes keys must hold one that this pool accepts",
@@ -66,9 +66,9 @@ def _check_proof(desk: ApiContext, call: RequestContext[Any]) -> None:
         )
 
 
-async def install(desk: ApiContext, call: RequestContext[ForceQuery]) -> Response:
-    _check_proof(desk, call)
-    if not desk.confidential:
+async def install(api: ApiContext, call: RequestContext[ForceQuery]) -> Response:
+    _check_proof(api, call)
+    if not api.confidential:
         raise refuse(
             403, "a key would cross the network in the clear", "ask over TLS, on loopback or over a unix socket"
         )
@@ -77,37 +77,37 @@ async def install(desk: ApiContext, call: RequestContext[ForceQuery]) -> Respons
     except (msgspec.DecodeError, UnicodeDecodeError):
         # The error's own words may quote the body.
         raise refuse(400, "the body is not what this takes", 'send {"key": "BASE64 OF 32 BYTES"}') from None
-    return await _step(desk, lambda: desk.commands.install_key(body.key), force=call.query.force)
+    return await _step(api, lambda: api.commands.install_key(body.key), force=call.query.force)
 
 
-async def use(desk: ApiContext, call: RequestContext[KeyQuery]) -> Response:
-    _check_proof(desk, call)
-    return await _step(desk, lambda: desk.commands.use_key(call.query.id), force=call.query.force)
+async def use(api: ApiContext, call: RequestContext[KeyQuery]) -> Response:
+    _check_proof(api, call)
+    return await _step(api, lambda: api.commands.use_key(call.query.id), force=call.query.force)
 
 
-async def remove(desk: ApiContext, call: RequestContext[KeyQuery]) -> Response:
-    _check_proof(desk, call)
-    return await _step(desk, lambda: desk.commands.remove_key(call.query.id), force=call.query.force)
+async def remove(api: ApiContext, call: RequestContext[KeyQuery]) -> Response:
+    _check_proof(api, call)
+    return await _step(api, lambda: api.commands.remove_key(call.query.id), force=call.query.force)
 
 
-async def _step(desk: ApiContext, act: Callable[[], None], *, force: bool) -> Response:
+async def _step(api: ApiContext, act: Callable[[], None], *, force: bool) -> Response:
     if not force:
-        _check_settled(await _settled(desk))
+        _check_settled(await _wait_until_settled(api))
     try:
         act()
     except CommandRejected as error:
         raise refuse(409, error.detail, error.hint) from None
-    desk.status.forget()
-    return prepare_json(await _settled(desk))
+    api.status.invalidate()
+    return prepare_json(await _wait_until_settled(api))
 
 
-async def _settled(desk: ApiContext) -> KeysAnswer:
+async def _wait_until_settled(api: ApiContext) -> KeysAnswer:
     """Who holds what, once everyone has said so or the time is over."""
-    answer = desk.commands.keys()
-    with trio.move_on_after(SETTLING):
+    answer = api.commands.keys()
+    with trio.move_on_after(SETTLE_TIMEOUT):
         while not answer.settled:
-            await trio.sleep(LOOK)
-            answer = desk.commands.keys()
+            await trio.sleep(POLL_INTERVAL)
+            answer = api.commands.keys()
     return answer
 
 

@@ -9,11 +9,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from rumormill.discovery.commands import Status
-from rumormill.discovery.http.response import Prepared, prepare
+from rumormill.discovery.http.response import PreparedResponse, prepare
 from rumormill.membership.view import Connectivity
 
 
-class _Collected(Collector):
+class _StatusCollector(Collector):
     def __init__(self, status: Status) -> None:
         self._status = status
 
@@ -53,6 +53,6 @@ class _Collected(Collector):
         yield happened
 
 
-def prepare_metrics(status: Status) -> Prepared:
+def prepare_metrics(status: Status) -> PreparedResponse:
     """The answer of ``GET /metrics``."""
-    return prepare(generate_latest(_Collected(status)), media=CONTENT_TYPE_LATEST)
+    return prepare(generate_latest(_StatusCollector(status)), media=CONTENT_TYPE_LATEST)

@@ -17,7 +17,7 @@ Json = dict[str, Any]
 REF: Final = "#/components/schemas/{name}"
 
 
-def document(routes: Iterable[Route[Any]]) -> bytes:
+def openapi_document(routes: Iterable[Route[Any]]) -> bytes:
     """OpenAPI 3.1, as JSON."""
     routes = tuple(routes)
     structs = [kind for route in routes for kind in (route.answer, route.body) if kind is not None]

@@ -13,8 +13,8 @@ from typing import TypeVar
 import msgspec
 
 from rumormill.discovery.api.context import ApiContext, RequestContext
-from rumormill.discovery.api.ring_cache import known_service, only_service, routing_of
-from rumormill.discovery.api.ring_svg import draw
+from rumormill.discovery.api.ring_cache import require_single_service, resolve_service, routing_for
+from rumormill.discovery.api.ring_svg import render_ring
 from rumormill.discovery.commands import CommandRejected
 from rumormill.discovery.http.response import Response, prepare, prepare_json, refuse
 from rumormill.discovery.schema.policies import (
@@ -30,8 +30,8 @@ from rumormill.discovery.schema.policies import (
     canary_of,
     find,
     preferred_zone,
-    rollout_from,
-    rollout_row,
+    rollout_from_json,
+    rollout_to_json,
     with_share,
     workers_in_maintenance,
 )
@@ -55,16 +55,16 @@ B = TypeVar("B", bound=msgspec.Struct)
 # --- canary
 
 
-async def canary(desk: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
-    desk.require_pool()
-    service = call.query.service or only_service(desk)
-    return prepare_json(_canary_answer(desk, service, find(desk.commands.policies(), service, "canary")))
+async def canary(api: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
+    api.require_pool()
+    service = call.query.service or require_single_service(api)
+    return prepare_json(_canary_answer(api, service, find(api.commands.policies(), service, "canary")))
 
 
-async def set_canary(desk: ApiContext, call: RequestContext[NoQuery]) -> Response:
+async def set_canary(api: ApiContext, call: RequestContext[NoQuery]) -> Response:
     body = _body_untrusted(call.request.body, CanaryBody, '{"release": "v2", "share": 0.05}')
-    service = _service(desk, body.service)
-    held = _expected(desk, service, body.index)
+    service = _writable_service(api, body.service)
+    held = _require_index(api, service, body.index)
     before = canary_of(held)
     shares = with_share(before, body.release, round(body.share * ALL_BASIS_POINTS))
     total = sum(share.share for share in shares)
@@ -81,33 +81,33 @@ async def set_canary(desk: ApiContext, call: RequestContext[NoQuery]) -> Respons
         raise refuse(
             409, f"the rollout is of {body.rollout.release!r}, the share {body.release!r}'s", "name one release"
         )
-    rollout = rollout_from(body.rollout) if body.rollout else _out_of_hand(before.rollout, body.release)
-    record = _write_canary(desk, service, CanaryPolicy(shares, rollout))
-    return prepare_json(_canary_answer(desk, service, record, _canary_warnings(desk, service, body.release)))
+    rollout = rollout_from_json(body.rollout) if body.rollout else _abort_rollout(before.rollout, body.release)
+    record = _write_canary(api, service, CanaryPolicy(shares, rollout))
+    return prepare_json(_canary_answer(api, service, record, _canary_warnings(api, service, body.release)))
 
 
-async def clear_canary(desk: ApiContext, call: RequestContext[CanaryQuery]) -> Response:
+async def clear_canary(api: ApiContext, call: RequestContext[CanaryQuery]) -> Response:
     """One release, or every one, is no candidate any more: its workers are among the rest again, by weight."""
-    service = _service(desk, call.query.service)
-    before = canary_of(find(desk.commands.policies(), service, "canary"))
+    service = _writable_service(api, call.query.service)
+    before = canary_of(find(api.commands.policies(), service, "canary"))
     release = call.query.release
     if release and all(share.release != release for share in before.shares):
         names = ", ".join(share.release for share in before.shares)
         raise refuse(404, f"{release!r} is no candidate", f"the candidates are {names}" if names else "there is none")
     shares = [share for share in before.shares if release and share.release != release]
     rollout = before.rollout if before.rollout and any(s.release == before.rollout.release for s in shares) else None
-    return prepare_json(_canary_answer(desk, service, _write(desk, service, CanaryPolicy(shares, rollout))))
+    return prepare_json(_canary_answer(api, service, _write(api, service, CanaryPolicy(shares, rollout))))
 
 
-def _out_of_hand(rollout: Rollout | None, release: str) -> Rollout | None:
+def _abort_rollout(rollout: Rollout | None, release: str) -> Rollout | None:
     """A share set by hand ends the guided rollout of that release: its guide sees this and stops."""
     if rollout is None or rollout.release != release or rollout.state != "running":
         return rollout
     return msgspec.structs.replace(rollout, state="aborted", why="its share was set by hand")
 
 
-def _canary_warnings(desk: ApiContext, service: str, release: str) -> list[str]:
-    if _workers_by_release(desk, service).get(release):
+def _canary_warnings(api: ApiContext, service: str, release: str) -> list[str]:
+    if _workers_by_release(api, service).get(release):
         return []
     return [
         f"no worker of {service!r} that takes work runs release {release!r}: its share goes to the others till then"
@@ -115,9 +115,9 @@ def _canary_warnings(desk: ApiContext, service: str, release: str) -> list[str]:
 
 
 def _canary_answer(
-    desk: ApiContext, service: str, record: PolicyRecord | None, warnings: list[str] | None = None
+    api: ApiContext, service: str, record: PolicyRecord | None, warnings: list[str] | None = None
 ) -> CanaryAnswer:
-    body, workers = canary_of(record), _workers_by_release(desk, service)
+    body, workers = canary_of(record), _workers_by_release(api, service)
     return CanaryAnswer(
         service=service,
         index=record.counter if record else 0,
@@ -127,14 +127,14 @@ def _canary_answer(
             CandidateRow(one.release, one.share / ALL_BASIS_POINTS, workers.get(one.release, 0)) for one in body.shares
         ],
         rest=(ALL_BASIS_POINTS - sum(one.share for one in body.shares)) / ALL_BASIS_POINTS,
-        rollout=rollout_row(body.rollout) if body.rollout else None,
+        rollout=rollout_to_json(body.rollout) if body.rollout else None,
         warnings=warnings or [],
     )
 
 
-def _workers_by_release(desk: ApiContext, service: str) -> dict[str, int]:
+def _workers_by_release(api: ApiContext, service: str) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for worker in desk.view.service(service).workers:
+    for worker in api.view.service(service).workers:
         if worker.routable:
             counts[worker.release] = counts.get(worker.release, 0) + 1
     return counts
@@ -143,45 +143,45 @@ def _workers_by_release(desk: ApiContext, service: str) -> dict[str, int]:
 # --- maintenance and zone
 
 
-async def maintenance(desk: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
-    desk.require_pool()
-    service = call.query.service or only_service(desk)
-    record = find(desk.commands.policies(), service, "maintenance")
+async def maintenance(api: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
+    api.require_pool()
+    service = call.query.service or require_single_service(api)
+    record = find(api.commands.policies(), service, "maintenance")
     return prepare_json(MaintenanceAnswer(service, workers_in_maintenance(record)))
 
 
-async def set_maintenance(desk: ApiContext, call: RequestContext[NoQuery]) -> Response:
+async def set_maintenance(api: ApiContext, call: RequestContext[NoQuery]) -> Response:
     body = _body_untrusted(call.request.body, MaintenanceBody, '{"workers": ["w3"]}')
-    service = _service(desk, body.service)
-    known = {worker.name for worker in desk.view.service(service).workers}
+    service = _writable_service(api, body.service)
+    known = {worker.name for worker in api.view.service(service).workers}
     strangers = [name for name in body.workers if name not in known]
-    _write(desk, service, Maintenance(body.workers))
+    _write(api, service, Maintenance(body.workers))
     warnings = [f"no worker of {service!r} here is called {name!r}" for name in strangers]
     return prepare_json(MaintenanceAnswer(service, body.workers, warnings))
 
 
-async def zone(desk: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
-    desk.require_pool()
-    service = call.query.service or only_service(desk)
-    record = find(desk.commands.policies(), service, "zone")
+async def zone(api: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
+    api.require_pool()
+    service = call.query.service or require_single_service(api)
+    record = find(api.commands.policies(), service, "zone")
     return prepare_json(ZoneAnswer(service, preferred_zone(record)))
 
 
-async def set_zone(desk: ApiContext, call: RequestContext[NoQuery]) -> Response:
+async def set_zone(api: ApiContext, call: RequestContext[NoQuery]) -> Response:
     body = _body_untrusted(call.request.body, ZoneBody, '{"zone": "a"}')
-    service = _service(desk, body.service)
-    _write(desk, service, ZonePreference(body.zone))
-    zones = {worker.zone for worker in desk.view.service(service).workers}
+    service = _writable_service(api, body.service)
+    _write(api, service, ZonePreference(body.zone))
+    zones = {worker.zone for worker in api.view.service(service).workers}
     empty = body.zone and body.zone not in zones
     return prepare_json(
         ZoneAnswer(service, body.zone, [f"no worker of {service!r} is in zone {body.zone!r}"] if empty else [])
     )
 
 
-async def history(desk: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
+async def history(api: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
     changes = [
         PolicyChange(record.counter, record.service, kind_of(record), record.writer, timestamp(record.at / 1000), text)
-        for record, text in desk.commands.policy_history()
+        for record, text in api.commands.policy_history()
         if call.query.service in ("", record.service)
     ]
     return prepare_json(HistoryAnswer(changes))
@@ -190,10 +190,10 @@ async def history(desk: ApiContext, call: RequestContext[ServiceQuery]) -> Respo
 # --- what comes of it
 
 
-async def explained(desk: ApiContext, call: RequestContext[ExplainQuery]) -> Response:
-    desk.require_pool()
+async def explain_key(api: ApiContext, call: RequestContext[ExplainQuery]) -> Response:
+    api.require_pool()
     query = call.query
-    view, routing = await routing_of(desk, known_service(desk, query.service))
+    view, routing = await routing_for(api, resolve_service(api, query.service))
     return prepare_json(
         explain(
             routing,
@@ -205,27 +205,27 @@ async def explained(desk: ApiContext, call: RequestContext[ExplainQuery]) -> Res
     )
 
 
-async def ring(desk: ApiContext, call: RequestContext[RingQuery]) -> Response:
-    desk.require_pool()
+async def ring(api: ApiContext, call: RequestContext[RingQuery]) -> Response:
+    api.require_pool()
     query = call.query
-    _, routing = await routing_of(desk, known_service(desk, query.service))
+    _, routing = await routing_for(api, resolve_service(api, query.service))
     key = None if query.key is msgspec.UNSET else query.key
-    return prepare(draw(routing, key).encode(), media="image/svg+xml")
+    return prepare(render_ring(routing, key).encode(), media="image/svg+xml")
 
 
 # --- writing
 
 
-def _service(desk: ApiContext, named: str) -> str:
-    desk.require_pool()
-    service = named or only_service(desk)
+def _writable_service(api: ApiContext, named: str) -> str:
+    api.require_pool()
+    service = named or require_single_service(api)
     if not service:
         raise refuse(409, "no service has a worker here yet", 'name the service: {"service": "embed", …}')
     return service
 
 
-def _expected(desk: ApiContext, service: str, index: int | None) -> PolicyRecord | None:
-    held = find(desk.commands.policies(), service, "canary")
+def _require_index(api: ApiContext, service: str, index: int | None) -> PolicyRecord | None:
+    held = find(api.commands.policies(), service, "canary")
     present = held.counter if held else 0
     if index is not None and index != present:
         raise refuse(
@@ -236,19 +236,19 @@ def _expected(desk: ApiContext, service: str, index: int | None) -> PolicyRecord
     return held
 
 
-def _write_canary(desk: ApiContext, service: str, body: CanaryPolicy) -> PolicyRecord:
+def _write_canary(api: ApiContext, service: str, body: CanaryPolicy) -> PolicyRecord:
     """As :func:`_write`. Where a rollout's reason for ending makes it too long for a datagram, it ends without one."""
     rollout = body.rollout
     if rollout is not None and rollout.why:
         with contextlib.suppress(CommandRejected):
-            return desk.commands.write_policy(service, body)
+            return api.commands.write_policy(service, body)
         body = CanaryPolicy(body.shares, msgspec.structs.replace(rollout, why=""))
-    return _write(desk, service, body)
+    return _write(api, service, body)
 
 
-def _write(desk: ApiContext, service: str, body: PolicyBody) -> PolicyRecord:
+def _write(api: ApiContext, service: str, body: PolicyBody) -> PolicyRecord:
     try:
-        return desk.commands.write_policy(service, body)
+        return api.commands.write_policy(service, body)
     except CommandRejected as error:
         raise refuse(409, error.detail, error.hint) from None
 
@@ -257,10 +257,10 @@ def _body_untrusted(data: bytes, kind: type[B], example: str) -> B:
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise refuse(400, f"the body will not do: {_in_words(error)}", f"send {example}") from None
+        raise refuse(400, f"the body will not do: {_describe_error(error)}", f"send {example}") from None
 
 
-def _in_words(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     text = str(error).replace("`", "")
     if "$.share" in text and "<=" in text:
         return "a share is a part of 1, so 0.05 is 5 % and nothing is above 1"

@@ -38,7 +38,7 @@ def parse_query_untrusted(text: str, kind: type[Q]) -> Q:
     try:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise refuse(400, _in_words(str(error), values), _hint(str(error), kind)) from None
+        raise refuse(400, _describe_error(str(error), values), _hint(str(error), kind)) from None
 
 
 def parse_wait(text: str, limits: Limits) -> float:
@@ -50,7 +50,7 @@ def parse_wait(text: str, limits: Limits) -> float:
     return min(float(text.removesuffix(unit)) * _UNITS[unit], limits.longest_wait)
 
 
-def _in_words(error: str, values: dict[str, str]) -> str:
+def _describe_error(error: str, values: dict[str, str]) -> str:
     unknown, missing = _UNKNOWN_FIELD.search(error), _MISSING_FIELD.search(error)
     if unknown:
         return f"there is no parameter {unknown[1][:64]!r} here"

@@ -28,15 +28,15 @@ LEGEND_LINES: Final = 64
 LINE: Final = 18
 
 
-def draw(routing: Routing, key: str | None = None) -> str:
+def render_ring(routing: Routing, key: str | None = None) -> str:
     """The picture. With a `key`, where it falls on its release's ring, and on whom."""
-    groups = _in_order(routing)
+    groups = _groups_with_radius(routing)
     owner = next(routing.walk(key), None) if key is not None else None
     parts = [_arcs(routing.rings[group], radius) for group, radius in groups]
     parts += [_label(_title(routing, group), radius) for group, radius in groups]
     if key is not None and owner is not None:
         chosen = next(routing.groups(key))
-        parts.append(_needle(key, dict(groups)[chosen], owner.name))
+        parts.append(_key_marker(key, dict(groups)[chosen], owner.name))
     if not groups:
         parts.append(_text(SIZE / 2, SIZE / 2, "no worker takes new work", anchor="middle"))
     legend = _legend(routing, groups)
@@ -50,19 +50,19 @@ def draw(routing: Routing, key: str | None = None) -> str:
     )
 
 
-def _in_order(routing: Routing) -> list[tuple[Group, float]]:
+def _groups_with_radius(routing: Routing) -> list[tuple[Group, float]]:
     """Groups with workers and the radius of each, the rest outermost."""
     present: list[Group] = [None] if None in routing.rings else []
     present += [canary.release for canary in routing.policy.canary if canary.release in routing.rings]
-    room = (OUTER - 40) / max(len(present), 1)
-    step = min(BAND + GAP, room)
+    watchers = (OUTER - 40) / max(len(present), 1)
+    step = min(BAND + GAP, watchers)
     return [(group, OUTER - number * step) for number, group in enumerate(present)]
 
 
 def _title(routing: Routing, group: Group) -> str:
     if not routing.policy.canary:
         return "all releases"
-    share = routing.gate.shares[group] / 100
+    share = routing.traffic_split.shares[group] / 100
     return f"{'the rest' if group is None else group}: {share:g} % of the keys"
 
 
@@ -78,14 +78,14 @@ def _arcs(ring: HashRing, radius: float) -> str:
         previous = position
     width = BAND - 2
     return "".join(
-        f'<path d="{"".join(path)}" stroke="{colour(name)}" stroke-width="{width:g}" fill="none">'
+        f'<path d="{"".join(path)}" stroke="{color(name)}" stroke-width="{width:g}" fill="none">'
         f"<title>{escape(name)}</title></path>"
         for name, path in sorted(arcs.items())
     )
 
 
 def _arc(radius: float, begin: int, end: int) -> str:
-    (x0, y0), (x1, y1) = _place(radius, begin), _place(radius, end)
+    (x0, y0), (x1, y1) = _point_on_circle(radius, begin), _point_on_circle(radius, end)
     large = int(end - begin > CIRCLE // 2)
     if end - begin >= CIRCLE:  # one point holds the whole circle, which one arc cannot say
         return _arc(radius, begin, end - CIRCLE // 2) + _arc(radius, end - CIRCLE // 2, end)
@@ -94,15 +94,15 @@ def _arc(radius: float, begin: int, end: int) -> str:
     return f"M{x0:.3f} {y0:.3f}A{radius:g} {radius:g} 0 {large} 1 {x1:.3f} {y1:.3f}"
 
 
-def _place(radius: float, position: int) -> tuple[float, float]:
+def _point_on_circle(radius: float, position: int) -> tuple[float, float]:
     """Clockwise from the top."""
     angle = 2 * math.pi * position / CIRCLE
     return SIZE / 2 + radius * math.sin(angle), SIZE / 2 - radius * math.cos(angle)
 
 
-def _needle(key: str, radius: float, owner: str) -> str:
+def _key_marker(key: str, radius: float, owner: str) -> str:
     position = key_position(key)
-    x, y = _place(radius + BAND / 2 + 4, position)
+    x, y = _point_on_circle(radius + BAND / 2 + 4, position)
     shown = key if len(key) <= 32 else key[:31] + "…"
     return (
         f'<line x1="{SIZE / 2:g}" y1="{SIZE / 2:g}" x2="{x:.2f}" y2="{y:.2f}" stroke="black" stroke-width="1.5"/>'
@@ -127,7 +127,7 @@ def _legend(routing: Routing, groups: list[tuple[Group, float]]) -> list[str]:
             worker, y = routing.worker(name), 36 + LINE * len(lines)
             facts = [f"{100 * share:.1f} %", *filter(None, (worker.release, worker.zone and f"zone {worker.zone}"))]
             lines.append(
-                f'<rect x="{SIZE}" y="{y - 11}" width="12" height="12" fill="{colour(name)}"/>'
+                f'<rect x="{SIZE}" y="{y - 11}" width="12" height="12" fill="{color(name)}"/>'
                 + _text(SIZE + 18, y, f"{name}: {', '.join(facts)}")
             )
     return lines
@@ -139,7 +139,7 @@ def _text(x: float, y: float, text: str, anchor: str = "start", *, halo: bool = 
     return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}"{style}>{escape(printable)}</text>'
 
 
-def colour(name: str) -> str:
+def color(name: str) -> str:
     """The same for a worker at every sidecar."""
     hue, tone = hashlib.blake2b(name.encode(), digest_size=2).digest()
     return f"hsl({hue * 360 // 256} 62% {42 + tone % 4 * 8}%)"

@@ -15,40 +15,40 @@ from rumormill.discovery.http.request import Request
 from rumormill.discovery.http.response import RequestRejected, refuse
 from rumormill.discovery.schema.query_params import AnyQuery
 
-Found = tuple[Route[Any], msgspec.Struct]
+RouteMatch = tuple[Route[Any], msgspec.Struct]
 
-REMEMBERED: Final = 512
+MAX_CACHED_TARGETS: Final = 512
 """Targets whose parameters need no second parsing: pollers ask the same thing again and again."""
-REMEMBERED_LENGTH: Final = 256
+MAX_CACHED_TARGET_LENGTH: Final = 256
 
 
 class Router:
     """Matches requests against the table, and callers against the gate; the health routes are for everyone."""
 
-    def __init__(self, gate: AccessControl) -> None:
-        self.gate = gate
+    def __init__(self, access_control: AccessControl) -> None:
+        self.access_control = access_control
         """May be replaced: it is asked at each request."""
         self._by_path: dict[str, dict[str, Route[Any]]] = {}
         for route in ROUTES:
             self._by_path.setdefault(route.path, {})[route.method] = route
-        self._remembered: dict[tuple[bytes, bytes], Found] = {}
+        self._cached_targets: dict[tuple[bytes, bytes], RouteMatch] = {}
 
-    def find(self, request: Request) -> Found:
+    def find(self, request: Request) -> RouteMatch:
         """The route and its parameters. Raises :class:`RequestRejected`: 400, 401, 403, 404, 405, 421."""
         key = (request.method, request.target)
-        found = self._remembered.get(key)
+        found = self._cached_targets.get(key)
         if found is None:
             found = self._find(request)
-            if len(request.target) <= REMEMBERED_LENGTH:
-                if len(self._remembered) >= REMEMBERED:
-                    self._remembered.clear()
-                self._remembered[key] = found
+            if len(request.target) <= MAX_CACHED_TARGET_LENGTH:
+                if len(self._cached_targets) >= MAX_CACHED_TARGETS:
+                    self._cached_targets.clear()
+                self._cached_targets[key] = found
         route = found[0]
         if not route.public:
-            self.gate.check(request, command=route.command)
+            self.access_control.check(request, command=route.command)
         return found
 
-    def _find(self, request: Request) -> Found:
+    def _find(self, request: Request) -> RouteMatch:
         path, query = _split_untrusted(request.target)
         methods = self._by_path.get(path)
         if methods is None:

@@ -290,7 +290,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
         summary="Why a key goes where it goes: gate, zone, ring, load",
         query=ExplainQuery,
         answer=Explanation,
-        handler=policy_handlers.explained,
+        handler=policy_handlers.explain_key,
         problems=(400, 404, 503),
     ),
     Route(
@@ -362,7 +362,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
 )
 
 
-def contents() -> IndexAnswer:
+def index_answer() -> IndexAnswer:
     """The answer at /."""
     return IndexAnswer(
         program="rumormill",

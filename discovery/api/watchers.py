@@ -17,33 +17,33 @@ class Watchers:
     def __init__(self, current: Callable[[str], int], batch: int) -> None:
         self._current = current
         self._batch = batch
-        self._lots: dict[str, trio.lowlevel.ParkingLot] = {}
-        self._marks: dict[str, int] = {}
+        self._parking_lots: dict[str, trio.lowlevel.ParkingLot] = {}
+        self._seen_index: dict[str, int] = {}
         self._due: deque[tuple[trio.lowlevel.ParkingLot, int]] = deque()
         self._runner = trio.lowlevel.ParkingLot()
         self.closed = False
 
     def __len__(self) -> int:
-        return sum(len(lot) for lot in self._lots.values())
+        return sum(len(lot) for lot in self._parking_lots.values())
 
-    async def moved(self, topic: str, index: int) -> bool:
+    async def wait_for_change(self, topic: str, index: int) -> bool:
         """Return True when the topic's index is no longer `index`, or False when the room has been closed."""
         while not self.closed and self._current(topic) == index:
-            lot = self._lots.setdefault(topic, trio.lowlevel.ParkingLot())
-            self._marks[topic] = index
+            lot = self._parking_lots.setdefault(topic, trio.lowlevel.ParkingLot())
+            self._seen_index[topic] = index
             try:
                 await lot.park()
             finally:
-                if not lot and self._lots.get(topic) is lot:
-                    del self._lots[topic], self._marks[topic]
+                if not lot and self._parking_lots.get(topic) is lot:
+                    del self._parking_lots[topic], self._seen_index[topic]
         return not self.closed
 
-    def check(self) -> None:
+    def notify(self) -> None:
         """Something may have moved: wake those for whom it has."""
-        for topic, lot in self._lots.items():
+        for topic, lot in self._parking_lots.items():
             index = self._current(topic)
-            if self._marks[topic] != index:
-                self._marks[topic] = index
+            if self._seen_index[topic] != index:
+                self._seen_index[topic] = index
                 self._due.append((lot, len(lot)))
         if self._due:
             self._runner.unpark()
@@ -51,7 +51,7 @@ class Watchers:
     def close(self) -> None:
         """Wake everyone, and let nobody wait again."""
         self.closed = True
-        self._due.extend((lot, len(lot)) for lot in self._lots.values())
+        self._due.extend((lot, len(lot)) for lot in self._parking_lots.values())
         self._runner.unpark()
 
     async def run(self) -> None:

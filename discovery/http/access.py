@@ -21,7 +21,7 @@ from typing import Final
 from rumormill.discovery.http.request import Request
 from rumormill.discovery.http.response import refuse
 
-REMEMBERED_HOSTS: Final = 64
+MAX_CACHED_HOSTS: Final = 64
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]*)?")
 CHALLENGE: Final = (("WWW-Authenticate", 'Bearer realm="rumormill"'),)
 
@@ -30,17 +30,17 @@ CHALLENGE: Final = (("WWW-Authenticate", 'Bearer realm="rumormill"'),)
 class Access:
     """How an endpoint is protected. The tokens are visible ASCII."""
 
-    reading: str | None = None
+    read_token: str | None = None
     """The token that lets a caller read; None where whoever connects may."""
-    changing: str | None = None
+    change_token: str | None = None
     """The token that lets a caller change things, and read; None where there is none."""
     local: bool = True
     """Whether only this machine can connect: loopback, or a unix socket."""
-    certified: bool = False
+    mutual_tls: bool = False
     """Whether every caller has shown a certificate (mutual TLS)."""
     encrypted: bool = False
     """Whether the endpoint speaks TLS."""
-    named: bool = True
+    by_host_name: bool = True
     """Whether callers reach it by host and port at all, so that their Host header means something."""
 
 
@@ -49,20 +49,20 @@ class AccessControl:
 
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._reading = _digest(access.reading)
-        self._changing = _digest(access.changing)
-        self._open_to_change = access.local and not access.certified and access.reading is None
-        self._checks_host = access.local and access.named
-        self._good_hosts: set[bytes] = set()
+        self._read_digest = _digest(access.read_token)
+        self._change_digest = _digest(access.change_token)
+        self._open_to_changes = access.local and not access.mutual_tls and access.read_token is None
+        self._checks_host = access.local and access.by_host_name
+        self._cached_hosts: set[bytes] = set()
 
     def check(self, request: Request, *, command: bool) -> None:
         """Raises :class:`Refused`: 401 without a good token, 403 without the right to it, 421 for a foreign name."""
         shown = _bearer(request)
         if command:
             self._check_command(request, shown)
-        elif self._reading is None:
+        elif self._read_digest is None:
             self._check_browser(request)
-        elif not _same(shown, self._reading) and not _same(shown, self._changing):
+        elif not _digest_matches(shown, self._read_digest) and not _digest_matches(shown, self._change_digest):
             raise refuse(
                 401,
                 "the token is missing or wrong",
@@ -71,10 +71,10 @@ class AccessControl:
             )
 
     def _check_command(self, request: Request, shown: bytes | None) -> None:
-        if self._changing is not None:
-            if _same(shown, self._changing):
+        if self._change_digest is not None:
+            if _digest_matches(shown, self._change_digest):
                 return
-            if _same(shown, self._reading):
+            if _digest_matches(shown, self._read_digest):
                 raise refuse(
                     403,
                     "this token may read here, and change nothing",
@@ -86,7 +86,7 @@ class AccessControl:
                 "send 'Authorization: Bearer TOKEN' with what stands in this sidecar's --http-change-token-file",
                 headers=CHALLENGE,
             )
-        if not self._open_to_change:
+        if not self._open_to_changes:
             raise refuse(
                 403,
                 "this sidecar takes no changes over HTTP",
@@ -97,7 +97,7 @@ class AccessControl:
     def _check_browser(self, request: Request, *, command: bool = False) -> None:
         headers = request.headers
         host = headers.get(b"host")
-        if self._checks_host and host is not None and host not in self._good_hosts:
+        if self._checks_host and host is not None and host not in self._cached_hosts:
             self._check_host(host)
         site = headers.get(b"sec-fetch-site", b"none")
         if b"origin" not in headers and site == b"none":
@@ -115,17 +115,17 @@ class AccessControl:
         )
 
     def _check_host(self, host: bytes) -> None:
-        if not _is_here(host):
+        if not _is_local_host(host):
             raise refuse(
                 421,
                 f"this sidecar does not go by the name {host[:64].decode('latin-1')!r}",
                 "use 127.0.0.1, [::1] or localhost; with a token any name will do",
             )
-        if len(self._good_hosts) < REMEMBERED_HOSTS:
-            self._good_hosts.add(host)
+        if len(self._cached_hosts) < MAX_CACHED_HOSTS:
+            self._cached_hosts.add(host)
 
 
-def _is_here(host: bytes) -> bool:
+def _is_local_host(host: bytes) -> bool:
     """Whether a Host header holds an IP literal or localhost: nothing that a foreign DNS could have been asked for."""
     found = _HOST.fullmatch(host.decode("latin-1").lower())
     if found is None:
@@ -149,5 +149,5 @@ def _digest(token: str | None) -> bytes | None:
     return None if token is None else hashlib.sha256(token.encode()).digest()
 
 
-def _same(shown: bytes | None, known: bytes | None) -> bool:
+def _digest_matches(shown: bytes | None, known: bytes | None) -> bool:
     return shown is not None and known is not None and hmac.compare_digest(shown, known)

@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 import trio
 
-from rumormill.discovery.http.connection_slots import Capacity
+from rumormill.discovery.http.connection_slots import ConnectionSlots
 from rumormill.discovery.http.fair_scheduler import FairScheduler
 from rumormill.discovery.http.limits import Limits
 from rumormill.discovery.http.request import Request, RequestReader
@@ -20,21 +20,21 @@ from rumormill.discovery.http.response import (
     CONNECTION_CLOSE,
     CONNECTION_KEEP,
     EventStream,
-    Prepared,
+    PreparedResponse,
     RequestRejected,
     Response,
     etag_matches,
     prepare_problem,
 )
-from rumormill.discovery.http.streams import READ, ClientStream, EpollMux
+from rumormill.discovery.http.streams import READ_SIZE, ClientStream, EpollMux
 
-LINGER_READS: Final = 64
+MAX_LINGER_READS: Final = 64
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 STREAM_HEAD: Final = b"Content-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n\r\n"
-GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError)
+DISCONNECT_ERRORS: Final = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError)
 """What a caller's going away looks like, at whatever moment it goes."""
-TOO_LATE: Final = prepare_problem(408, "the request did not come to its end in time", "send it in one piece")
-BROKEN: Final = prepare_problem(500, "this sidecar has a bug", "its log says more; gossip is not affected")
+REQUEST_TIMEOUT: Final = prepare_problem(408, "the request did not come to its end in time", "send it in one piece")
+INTERNAL_ERROR: Final = prepare_problem(500, "this sidecar has a bug", "its log says more; gossip is not affected")
 
 log = structlog.get_logger()
 
@@ -46,9 +46,9 @@ class ServerState:
     respond: Callable[[Request, ClientStream], Awaitable[Response]]
     """What answers a request. It may raise :class:`RequestRejected`."""
     limits: Limits
-    capacity: Capacity
-    turns: FairScheduler
-    board: EpollMux
+    slots: ConnectionSlots
+    scheduler: FairScheduler
+    mux: EpollMux
     counters: Counter[str]
     closing: bool = False
     """Whether each connection is to end after its present answer."""
@@ -57,7 +57,7 @@ class ServerState:
     and free to read."""
     date: bytes = b""
     """The Date header and what else stands in every answer, line ends included; as old as `now`."""
-    open: dict[Connection, None] = field(default_factory=dict)
+    connections: dict[Connection, None] = field(default_factory=dict)
     idle: dict[Connection, None] = field(default_factory=dict)
     """Those without a whole request, the longest so first; a head that drips in counts as none."""
 
@@ -66,47 +66,47 @@ class Connection:
     """One stream of a caller, open from the start: :meth:`serve` has to be called. It runs until either side closes it,
     and raises nothing a caller can cause."""
 
-    __slots__ = ("_endpoint", "_line", "_overdue", "_reader", "_scope", "deadline", "opened")
+    __slots__ = ("_cancel_scope", "_overdue", "_reader", "_server", "_stream", "deadline", "opened_at")
 
-    def __init__(self, endpoint: ServerState, stream: trio.abc.Stream) -> None:
-        self._endpoint = endpoint
-        self._line = endpoint.board.connect(stream)
-        self._reader = RequestReader(endpoint.limits)
-        self._scope = trio.CancelScope()
+    def __init__(self, server: ServerState, stream: trio.abc.Stream) -> None:
+        self._server = server
+        self._stream = server.mux.register(stream)
+        self._reader = RequestReader(server.limits)
+        self._cancel_scope = trio.CancelScope()
         self._overdue = False
-        self.opened = trio.current_time()
-        self.deadline = endpoint.now + endpoint.limits.head_timeout
+        self.opened_at = trio.current_time()
+        self.deadline = server.now + server.limits.head_timeout
         """When the sweep ends this connection, whatever it is doing."""
-        endpoint.open[self] = endpoint.idle[self] = None
+        server.connections[self] = server.idle[self] = None
 
-    def end(self, *, overdue: bool = False) -> None:
+    def cancel(self, *, overdue: bool = False) -> None:
         """Close it; one that is overdue in the middle of a request is told so, one whose place is needed is not."""
         self._overdue = overdue
-        self._scope.cancel()
+        self._cancel_scope.cancel()
 
     async def serve(self) -> None:
-        endpoint = self._endpoint
+        server = self._server
         try:
-            with self._scope:
-                await self._converse()
+            with self._cancel_scope:
+                await self._serve_requests()
             if self._overdue and self._reader.partial:
-                await self._refuse(TOO_LATE)
-        except GONE:
-            endpoint.counters["connections_broken"] += 1
+                await self._refuse(REQUEST_TIMEOUT)
+        except DISCONNECT_ERRORS:
+            server.counters["connections_broken"] += 1
         finally:
-            endpoint.open.pop(self, None)
-            endpoint.idle.pop(self, None)
+            server.connections.pop(self, None)
+            server.idle.pop(self, None)
             self._reader.close()
-            with trio.move_on_after(endpoint.limits.linger):
+            with trio.move_on_after(server.limits.linger):
                 try:
-                    await self._line.close()
-                except GONE:
-                    endpoint.counters["connections_broken"] += 1
+                    await self._stream.close()
+                except DISCONNECT_ERRORS:
+                    server.counters["connections_broken"] += 1
 
-    async def _converse(self) -> None:
-        endpoint, limits, reader = self._endpoint, self._endpoint.limits, self._reader
+    async def _serve_requests(self) -> None:
+        server, limits, reader = self._server, self._server.limits, self._reader
         while True:
-            data = await self._line.receive()
+            data = await self._stream.receive()
             if not data:
                 return
             fresh = not reader.partial
@@ -114,99 +114,99 @@ class Connection:
             if requests and not await self._answer_all(requests):
                 return
             if reader.refusal is not None:
-                endpoint.counters["requests_refused"] += 1
+                server.counters["requests_refused"] += 1
                 await self._refuse(reader.refusal)
                 return
             if not reader.partial:
-                self.deadline = endpoint.now + limits.idle_timeout
+                self.deadline = server.now + limits.idle_timeout
             elif fresh or requests:  # and not at each drop, or a dripping caller would never be overdue
-                self.deadline = endpoint.now + limits.head_timeout
+                self.deadline = server.now + limits.head_timeout
             if reader.expects_continue:
-                await self._line.send(CONTINUE)
+                await self._stream.send(CONTINUE)
 
     async def _answer_all(self, requests: list[Request]) -> bool:
         """Answer pipelined requests in order, each in its turn; True if the connection may go on."""
-        endpoint = self._endpoint
-        endpoint.idle.pop(self, None)
+        server = self._server
+        server.idle.pop(self, None)
         for position, request in enumerate(requests):
             if position:
-                await endpoint.turns.take()
+                await server.scheduler.acquire()
             if not await self._answer(request):
                 return False
-        endpoint.idle[self] = None
+        server.idle[self] = None
         return True
 
     async def _answer(self, request: Request) -> bool:
         """Answer one request; True if the connection may go on."""
-        endpoint = self._endpoint
-        endpoint.counters["requests"] += 1
+        server = self._server
+        server.counters["requests"] += 1
         self.deadline = math.inf
         response = await self._respond(request)
         if isinstance(response, EventStream):
             try:
-                with endpoint.capacity.wait(endpoint.now):
+                with server.slots.wait(server.now):
                     await self._stream_events(response, head_only=request.method == b"HEAD")
                 return False
             except RequestRejected as refused:
                 response = refused.answer
-        keep = request.keep_alive and not endpoint.closing
+        keep = request.keep_alive and not server.closing
         await self._send(self._encode(request, response, keep=keep))
         return keep
 
     async def _respond(self, request: Request) -> Response:
-        endpoint = self._endpoint
+        server = self._server
         try:
-            return await endpoint.respond(request, self._line)
+            return await server.respond(request, self._stream)
         except RequestRejected as refused:
-            endpoint.counters["requests_refused"] += 1
+            server.counters["requests_refused"] += 1
             return refused.answer
         except Exception:
             # A bug in one answer must not take the worker out of the pool: it is said here, and gossip goes on.
             log.exception("a request failed through a bug", target=request.target[:256])
-            endpoint.counters["requests_failed"] += 1
-            return BROKEN
+            server.counters["requests_failed"] += 1
+            return INTERNAL_ERROR
 
-    def _encode(self, request: Request, answer: Prepared, *, keep: bool) -> bytes:
-        date = self._endpoint.date
-        connection = (CONNECTION_KEEP if request.old else b"") if keep else CONNECTION_CLOSE
+    def _encode(self, request: Request, answer: PreparedResponse, *, keep: bool) -> bytes:
+        date = self._server.date
+        connection = (CONNECTION_KEEP if request.http10 else b"") if keep else CONNECTION_CLOSE
         asked = request.headers.get(b"if-none-match")
         if asked is not None and answer.etag and etag_matches(asked, answer.etag):
-            return answer.wire_unchanged(date, connection)
-        return answer.wire(date, connection, head_only=request.method == b"HEAD")
+            return answer.encode_not_modified(date, connection)
+        return answer.encode(date, connection, head_only=request.method == b"HEAD")
 
     async def _stream_events(self, stream: EventStream, *, head_only: bool) -> None:
         # No length and no chunks: the stream ends when the connection does, which every HTTP/1.x caller understands,
         # and one encoding of an event serves all.
-        head = b"".join((b"HTTP/1.1 200 OK\r\n", self._endpoint.date, CONNECTION_CLOSE, STREAM_HEAD))
+        head = b"".join((b"HTTP/1.1 200 OK\r\n", self._server.date, CONNECTION_CLOSE, STREAM_HEAD))
         if head_only:
             await self._send(head)
             return
         await self._send(head + stream.first)
         with trio.CancelScope() as scope:
-            self._line.hanging_up_ends(scope)
+            self._stream.cancel_on_disconnect(scope)
             await stream.follow(self._send)
 
-    async def _refuse(self, answer: Prepared) -> None:
+    async def _refuse(self, answer: PreparedResponse) -> None:
         """Give the last answer of this connection."""
-        wire = answer.wire(self._endpoint.date, CONNECTION_CLOSE, head_only=False)
-        await linger(self._line.stream, wire, self._endpoint.limits.linger)
+        wire = answer.encode(self._server.date, CONNECTION_CLOSE, head_only=False)
+        await linger(self._stream.stream, wire, self._server.limits.linger)
 
     async def _send(self, data: bytes) -> None:
         """Send all of it, or be ended by the sweep: a caller that does not take its answer holds nothing for long."""
-        self.deadline = self._endpoint.now + self._endpoint.limits.write_timeout
-        await self._line.send(data)
+        self.deadline = self._server.now + self._server.limits.write_timeout
+        await self._stream.send(data)
         self.deadline = math.inf
 
 
 async def linger(stream: trio.abc.Stream, answer: bytes, linger: float) -> None:
     """Say why, and wait a moment for the caller to read it: closing on unread bytes would reset the answer away.
 
-    Does not close the stream. Raises what :data:`GONE` lists.
+    Does not close the stream. Raises what :data:`DISCONNECT_ERRORS` lists.
     """
     with trio.move_on_after(linger):
         await stream.send_all(answer)
         if isinstance(stream, trio.SocketStream):
             await stream.send_eof()
-            for _ in range(LINGER_READS):
-                if not await stream.receive_some(READ):
+            for _ in range(MAX_LINGER_READS):
+                if not await stream.receive_some(READ_SIZE):
                     break

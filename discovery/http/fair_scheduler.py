@@ -15,17 +15,17 @@ class FairScheduler:
 
     def __init__(self, batch: int) -> None:
         self._batch = batch
-        self._low = batch // 2
-        self._left = batch
+        self._refill_below = batch // 2
+        self._available = batch
         self._queue = trio.lowlevel.ParkingLot()
-        self._runs_low = trio.lowlevel.ParkingLot()
+        self._refill_due = trio.lowlevel.ParkingLot()
 
-    async def take(self) -> None:
+    async def acquire(self) -> None:
         """Wait for a turn. Returns at once, without a checkpoint, while there are some."""
-        if self._left > 0:
-            self._left -= 1
-            if self._left == self._low:
-                self._runs_low.unpark()
+        if self._available > 0:
+            self._available -= 1
+            if self._available == self._refill_below:
+                self._refill_due.unpark()
         else:
             await self._queue.park()
 
@@ -35,10 +35,10 @@ class FairScheduler:
         At half already, so that callers who use less than that in a round never have to queue.
         """
         while True:
-            if self._left > self._low:
-                await self._runs_low.park()
+            if self._available > self._refill_below:
+                await self._refill_due.park()
             else:
                 await trio.lowlevel.checkpoint()
             waiting = len(self._queue)
             self._queue.unpark(count=self._batch)
-            self._left = max(self._batch - waiting, 0)
+            self._available = max(self._batch - waiting, 0)

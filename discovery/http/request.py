@@ -11,9 +11,9 @@ from typing import Final
 import httptools
 
 from rumormill.discovery.http.limits import Limits
-from rumormill.discovery.http.response import Prepared, RequestRejected, refuse
+from rumormill.discovery.http.response import PreparedResponse, RequestRejected, refuse
 
-KEPT_HEADERS: Final = frozenset(
+USED_HEADERS: Final = frozenset(
     {
         b"host",
         b"authorization",
@@ -31,17 +31,17 @@ METHODS: Final = frozenset({b"GET", b"HEAD", b"PUT", b"POST", b"DELETE", b"OPTIO
 class Request:
     """One complete request. Header values are raw bytes under lower-case names; only those we use are kept."""
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "old", "target")
+    __slots__ = ("body", "headers", "http10", "keep_alive", "method", "target")
 
     def __init__(
-        self, method: bytes, target: bytes, headers: dict[bytes, bytes], body: bytes, *, keep_alive: bool, old: bool
+        self, method: bytes, target: bytes, headers: dict[bytes, bytes], body: bytes, *, keep_alive: bool, http10: bool
     ) -> None:
         self.method = method
         self.target = target
         self.headers = headers
         self.body = body
         self.keep_alive = keep_alive
-        self.old = old
+        self.http10 = http10
         """HTTP/1.0: keeps a connection only if it is told so."""
 
 
@@ -53,10 +53,10 @@ class RequestReader:
         "_complete",
         "_header_lines",
         "_headers",
+        "_http10",
         "_in_head",
         "_limits",
         "_looks_like_tls",
-        "_old",
         "_parser",
         "_target",
         "_unfinished_bytes",
@@ -71,7 +71,7 @@ class RequestReader:
         self._unfinished_bytes = 0
         self._in_head = True
         self._looks_like_tls = False
-        self.refusal: Prepared | None = None
+        self.refusal: PreparedResponse | None = None
         """The answer to what came after the last complete request; then the connection ends."""
         self.partial = False
         """Whether a request has begun and not ended."""
@@ -105,7 +105,7 @@ class RequestReader:
         """Let the parser go: it and the reader hold each other."""
         del self._parser
 
-    def _refusal_for(self, error: httptools.HttpParserError) -> Prepared:
+    def _refusal_for(self, error: httptools.HttpParserError) -> PreparedResponse:
         if isinstance(error.__context__, RequestRejected):
             return error.__context__.answer
         if isinstance(error, httptools.HttpParserCallbackError):  # a bug of ours: let it be seen as one
@@ -132,7 +132,7 @@ class RequestReader:
         self._headers: dict[bytes, bytes] = {}
         self._header_lines = 0
         self._body = b""
-        self._old = False
+        self._http10 = False
 
     def on_message_begin(self) -> None:
         self.partial = True
@@ -153,7 +153,7 @@ class RequestReader:
         name = name.lower()
         if name == b"content-length" and (len(value) > 12 or int(value) > self._limits.body):
             raise self._body_too_large()
-        if name not in KEPT_HEADERS:
+        if name not in USED_HEADERS:
             return
         if name in self._headers:
             if name == b"host":
@@ -163,8 +163,8 @@ class RequestReader:
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._old = self._parser.get_http_version() == "1.0"
-        if not self._old and b"host" not in self._headers:
+        self._http10 = self._parser.get_http_version() == "1.0"
+        if not self._http10 and b"host" not in self._headers:
             raise refuse(400, "the Host header is missing", "HTTP/1.1 requires one")
         self.expects_continue = self._headers.get(b"expect", b"").lower() == b"100-continue"
 
@@ -182,7 +182,7 @@ class RequestReader:
                 self._headers,
                 self._body,
                 keep_alive=parser.should_keep_alive(),
-                old=self._old,
+                http10=self._http10,
             )
         )
         self.partial = False

@@ -30,31 +30,33 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedResponse:
     """One answer, encoded. The same object serves every caller until the thing it tells of changes."""
 
     status: int
     headers: bytes
     """Header lines after the date, the blank line included."""
     body: bytes
-    whole: bytes
+    headers_and_body: bytes
     """Headers and body together, so that a request costs one join."""
     etag: bytes = b""
-    unchanged: bytes = b""
+    not_modified_headers: bytes = b""
     """The headers of the 304 that stands for this answer."""
 
-    def wire(self, date: bytes, connection: bytes, *, head_only: bool) -> bytes:
+    def encode(self, date: bytes, connection: bytes, *, head_only: bool) -> bytes:
         """The bytes of the answer; without its body for HEAD."""
-        return b"".join((STATUS_LINES[self.status], date, connection, self.headers if head_only else self.whole))
+        return b"".join(
+            (STATUS_LINES[self.status], date, connection, self.headers if head_only else self.headers_and_body)
+        )
 
-    def wire_unchanged(self, date: bytes, connection: bytes) -> bytes:
+    def encode_not_modified(self, date: bytes, connection: bytes) -> bytes:
         """The 304 in place of the answer."""
-        return b"".join((STATUS_LINES[304], date, connection, self.unchanged))
+        return b"".join((STATUS_LINES[304], date, connection, self.not_modified_headers))
 
 
 def prepare(
     body: bytes, *, status: int = 200, media: str = JSON, etag: str = "", headers: tuple[tuple[str, str], ...] = ()
-) -> Prepared:
+) -> PreparedResponse:
     """Put an answer together. Header values must be visible ASCII; that is for the caller to have seen to."""
     shared = [f"{name}: {value}\r\n" for name, value in headers]
     if etag:
@@ -62,24 +64,26 @@ def prepare(
     shared.append("Cache-Control: no-cache\r\n" if etag else "Cache-Control: no-store\r\n")
     entity = [f"Content-Type: {media}\r\n", f"Content-Length: {len(body)}\r\n", "X-Content-Type-Options: nosniff\r\n"]
     head = "".join((*entity, *shared, "\r\n")).encode("ascii")
-    return Prepared(
+    return PreparedResponse(
         status=status,
         headers=head,
         body=body,
-        whole=head + body,
+        headers_and_body=head + body,
         etag=etag.encode("ascii"),
-        unchanged="".join((*shared, "\r\n")).encode("ascii") if etag else b"",
+        not_modified_headers="".join((*shared, "\r\n")).encode("ascii") if etag else b"",
     )
 
 
 def prepare_json(
     value: object, *, status: int = 200, etag: str = "", headers: tuple[tuple[str, str], ...] = ()
-) -> Prepared:
+) -> PreparedResponse:
     """An answer in JSON, from a struct."""
     return prepare(_encode(value), status=status, etag=etag, headers=headers)
 
 
-def prepare_problem(status: int, detail: str, hint: str, *, headers: tuple[tuple[str, str], ...] = ()) -> Prepared:
+def prepare_problem(
+    status: int, detail: str, hint: str, *, headers: tuple[tuple[str, str], ...] = ()
+) -> PreparedResponse:
     """A refusal: what is wrong in `detail`, what to do next in `hint`."""
     problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, hint=hint)
     return prepare(_encode(problem), status=status, media=PROBLEM_JSON, headers=headers)
@@ -96,13 +100,13 @@ class EventStream:
     follow: Callable[[Send], Awaitable[None]]
 
 
-Response = Prepared | EventStream
+Response = PreparedResponse | EventStream
 
 
 class RequestRejected(Exception):
     """The caller's fault, and the answer that says so. Nothing of ours has changed."""
 
-    def __init__(self, answer: Prepared) -> None:
+    def __init__(self, answer: PreparedResponse) -> None:
         super().__init__(answer.body.decode())
         self.answer = answer
 

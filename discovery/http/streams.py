@@ -20,22 +20,22 @@ import trio
 
 from rumormill.discovery.http.fair_scheduler import FairScheduler
 
-READ: Final = 8192
-_GONE: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+READ_SIZE: Final = 8192
+_DISCONNECT_EVENTS: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
 class ClientStream:
     """One caller's stream. Made by :meth:`EpollMux.connect`; used by one task."""
 
-    __slots__ = ("_board", "_fd", "_hung_up", "_plain", "_readable", "_reader", "_scope", "stream")
+    __slots__ = ("_disconnected", "_fd", "_is_plain_socket", "_mux", "_readable", "_reader", "_scope", "stream")
 
-    def __init__(self, board: EpollMux, stream: trio.abc.Stream) -> None:
+    def __init__(self, mux: EpollMux, stream: trio.abc.Stream) -> None:
         self.stream = stream
-        self._board = board
-        self._plain = isinstance(stream, trio.SocketStream)
+        self._mux = mux
+        self._is_plain_socket = isinstance(stream, trio.SocketStream)
         self._fd = _descriptor(stream)
         self._readable = False
-        self._hung_up = False
+        self._disconnected = False
         self._reader: trio.lowlevel.Task | None = None
         self._scope: trio.CancelScope | None = None
 
@@ -44,27 +44,27 @@ class ClientStream:
 
         Who has more to read without having been woken by the switchboard takes a turn for it.
         """
-        if not self._plain:
-            data = await self.stream.receive_some(READ)
-            await self._board.turns.take()
+        if not self._is_plain_socket:
+            data = await self.stream.receive_some(READ_SIZE)
+            await self._mux.scheduler.acquire()
             return data
         if self._readable:
-            await self._board.turns.take()
+            await self._mux.scheduler.acquire()
         while True:
             if not self._readable:
                 await self._until_readable()
             try:
-                read = os.read(self._fd, READ)
+                read = os.read(self._fd, READ_SIZE)
             except BlockingIOError:
                 self._readable = False
                 continue
             # A short read has emptied the socket; what comes later makes a new event. The end makes none after it.
-            self._readable = len(read) == READ or self._hung_up
+            self._readable = len(read) == READ_SIZE or self._disconnected
             return read
 
     async def send(self, data: bytes) -> None:
         """Send all of it. Gives the loop back only if the caller's buffer is full. Raises OSError or trio's errors."""
-        if self._plain:
+        if self._is_plain_socket:
             try:
                 sent = os.write(self._fd, data)
             except BlockingIOError:
@@ -74,22 +74,22 @@ class ClientStream:
             data = data[sent:]
         await self.stream.send_all(data)
 
-    def hanging_up_ends(self, scope: trio.CancelScope | None) -> None:
+    def cancel_on_disconnect(self, scope: trio.CancelScope | None) -> None:
         """From now on, cancel `scope` when the caller hangs up; with None, nothing is cancelled any more."""
         self._scope = scope
-        if scope is not None and self._hung_up:
+        if scope is not None and self._disconnected:
             scope.cancel()
 
     async def close(self) -> None:
         """Close the stream. Raises what closing it raises."""
-        self._board.disconnect(self)
+        self._mux.unregister(self)
         await self.stream.aclose()
 
     def on_event(self, flags: int) -> None:
         """The switchboard's word that something has happened on the socket."""
         self._readable = True
-        if flags & _GONE:
-            self._hung_up = True
+        if flags & _DISCONNECT_EVENTS:
+            self._disconnected = True
             if self._scope is not None:
                 self._scope.cancel()
         if self._reader is not None:
@@ -112,37 +112,37 @@ class ClientStream:
     @property
     def events(self) -> int:
         """What to watch the descriptor for."""
-        return (select.EPOLLIN if self._plain else 0) | select.EPOLLRDHUP | select.EPOLLET
+        return (select.EPOLLIN if self._is_plain_socket else 0) | select.EPOLLRDHUP | select.EPOLLET
 
 
 class EpollMux:
     """All lines. :meth:`run` must be running somewhere for anyone to be heard."""
 
-    def __init__(self, turns: FairScheduler, batch: int) -> None:
-        self.turns = turns
+    def __init__(self, scheduler: FairScheduler, batch: int) -> None:
+        self.scheduler = scheduler
         self._batch = batch
         self._epoll = select.epoll()
-        self._lines: dict[int, ClientStream] = {}
+        self._streams: dict[int, ClientStream] = {}
 
-    def connect(self, stream: trio.abc.Stream) -> ClientStream:
+    def register(self, stream: trio.abc.Stream) -> ClientStream:
         """Begin to watch a stream; from now on it belongs to the line."""
-        line = ClientStream(self, stream)
-        if line.fd >= 0:
-            self._lines[line.fd] = line
-            self._epoll.register(line.fd, line.events)
-        return line
+        client = ClientStream(self, stream)
+        if client.fd >= 0:
+            self._streams[client.fd] = client
+            self._epoll.register(client.fd, client.events)
+        return client
 
-    def disconnect(self, line: ClientStream) -> None:
+    def unregister(self, stream: ClientStream) -> None:
         """Watch it no longer. Before its socket closes: the number may be another's a moment later."""
-        if self._lines.pop(line.fd, None) is not None:
-            self._epoll.unregister(line.fd)
+        if self._streams.pop(stream.fd, None) is not None:
+            self._epoll.unregister(stream.fd)
 
     async def run(self) -> None:
         """Wake a batch of lines in each round of the loop. Never returns."""
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
             for fd, flags in self._epoll.poll(0, self._batch):
-                self._lines[fd].on_event(flags)
+                self._streams[fd].on_event(flags)
 
     def close(self) -> None:
         """Let the epoll go, when no line is left."""

@@ -86,7 +86,7 @@ class MemberRow(msgspec.Struct, frozen=True):
     """Seconds between two of its heartbeats."""
 
 
-def shared_in_words(names: Sequence[str], url: str) -> str:
+def describe_shared_worker(names: Sequence[str], url: str) -> str:
     """What it means that several members name one worker, and what to do."""
     who = f"{', '.join(names[:-1])} and {names[-1]}"
     return f"{who} name the same worker, {url}: it gets the load of {len(names)}; leave one agent beside it"

@@ -174,7 +174,7 @@ def with_share(canary: CanaryPolicy, release: str, share: int) -> list[Share]:
     return [Share(release, share) if one.release == release else one for one in canary.shares]
 
 
-def rollout_from(row: RolloutRow) -> Rollout:
+def rollout_from_json(row: RolloutRow) -> Rollout:
     return Rollout(
         release=row.release,
         steps=[round(step * ALL_BASIS_POINTS) for step in row.steps],
@@ -189,7 +189,7 @@ def rollout_from(row: RolloutRow) -> Rollout:
     )
 
 
-def rollout_row(rollout: Rollout) -> RolloutRow:
+def rollout_to_json(rollout: Rollout) -> RolloutRow:
     return RolloutRow(
         release=rollout.release,
         steps=[step / ALL_BASIS_POINTS for step in rollout.steps],

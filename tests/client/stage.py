@@ -216,7 +216,7 @@ class Sidecar:
             commands=self._commands,  # type: ignore[arg-type]
             process=process,
             wall_offset=0.0,
-            access=Access(reading=token),
+            access=Access(read_token=token),
         )
         self.scope = trio.CancelScope()
 

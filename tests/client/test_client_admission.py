@@ -16,11 +16,11 @@ from rumormill.client.worker_selector import WorkerSelector
 from rumormill.discovery.schema.workers import WorkersAnswer
 from rumormill.ring import CanaryShare, Routing, RoutingPolicy, Worker
 from rumormill.ring.admission import (
-    FREE_PLACES,
-    LEAST_PART,
-    SLOW_START,
+    FREE_SLOTS,
+    MIN_FRACTION,
+    SLOW_START_SECONDS,
     admit_fraction_by_utilization,
-    places,
+    request_limit,
     utilization_bound,
 )
 
@@ -102,13 +102,13 @@ def test_hot_keys_are_bounded_and_most_requests_stay_at_their_first_owner() -> N
 @pytest.mark.parametrize("first", [True, False])
 def test_some_worker_always_has_room(total: int, first: bool) -> None:
     weights = [0.001, 0.5, 1.0, 1.0, 3.0]
-    assert sum(places(total, weight, sum(weights), first=first) for weight in weights) > total
+    assert sum(request_limit(total, weight, sum(weights), first=first) for weight in weights) > total
 
 
 def test_a_few_requests_at_once_stay_with_their_key_and_its_owner_is_asked_again_when_one_ends() -> None:
     caller = Caller(pool(20))
     (owner, second) = caller.selector.owners("k", 2)
-    for _ in range(FREE_PLACES):
+    for _ in range(FREE_SLOTS):
         assert caller.selector.pick("k", (), 0.0) is owner
         caller.selector.begin_request(owner)
     assert caller.selector.pick("k", (), 0.0) is second
@@ -162,7 +162,7 @@ def test_the_admitted_fraction_settles_where_the_load_is_at_the_bound(work: floa
     for _ in range(50):
         part = admit_fraction_by_utilization(part, work * part, 0.5)
     assert work * part == pytest.approx(min(0.5, work), rel=0.01)
-    assert admit_fraction_by_utilization(LEAST_PART, 1.0, 0.01) == LEAST_PART
+    assert admit_fraction_by_utilization(MIN_FRACTION, 1.0, 0.01) == MIN_FRACTION
 
 
 def test_an_idle_pool_moves_no_key() -> None:
@@ -191,7 +191,7 @@ def test_a_new_worker_takes_over_its_keys_within_half_a_minute_and_gives_none_ba
     caller.hear(new, 100.0)
     own = after.count("w9")
     taken: set[int] = set()
-    for age, part in [(0.0, 0.1), (3.0, 0.1), (15.0, 0.5), (27.0, 0.9), (SLOW_START, 1.0)]:
+    for age, part in [(0.0, 0.1), (3.0, 0.1), (15.0, 0.5), (27.0, 0.9), (SLOW_START_SECONDS, 1.0)]:
         now = caller.names(100.0 + age)
         assert all(name in (a, b) for name, a, b in zip(now, before, after, strict=True))
         has = {index for index, name in enumerate(now) if name == "w9"}

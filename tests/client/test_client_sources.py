@@ -18,7 +18,7 @@ from stage import DRAINING, SUSPECT, Stage, member, stage, until_true
 
 from rumormill.client import NoWorkersError, Pool, Topology
 from rumormill.client.snapshot import SavedTopology, save_snapshot
-from rumormill.discovery.http.connection_slots import Places
+from rumormill.discovery.http.connection_slots import SlotLimits
 from rumormill.discovery.schema.workers import WorkersAnswer
 from rumormill.membership.view import Connectivity, PoolView
 from rumormill.ring import Routing, RoutingPolicy, Worker
@@ -220,7 +220,7 @@ async def _frozen_twins(nursery: trio.Nursery, body: bytes) -> list[str]:
 async def test_a_sidecar_with_too_many_callers_is_asked_no_more_often_than_it_says(autojump_clock):
     """It refuses every blocking query with a Retry-After of one second, and answers the others."""
     async with stage() as scene:
-        scene.sidecars[0].server._capacity.places = Places(connections=8, waiting=0, turned_away=1)
+        scene.sidecars[0].server._slots.limits = SlotLimits(connections=8, waiting=0, rejections=1)
         async with Pool(scene.urls, "embed") as pool:
             assert known(pool.topology) == ["w0", "w1", "w2"]
             before = scene.sidecars[0].server.counters["requests"]

@@ -241,7 +241,7 @@ async def test_a_view_is_made_for_nobody_and_in_a_storm_now_and_then():
                 weight += 1
                 endpoint.server.pool_changed()
                 assert (await caller.get("/livez")).status == 200
-            await until(lambda: not endpoint.server._unfolded)
+            await until(lambda: not endpoint.server._view_outdated)
             assert 1 <= made < 50
             workers = (await caller.get("/v1/workers?service=embed")).json["workers"]
         assert [worker["weight"] for worker in workers if worker["name"] == "w0000"] == [0.2]
@@ -258,8 +258,8 @@ async def test_a_slow_watcher_gets_the_newest_and_holds_nothing_up():
             for weight in range(1, 41):
                 endpoint.publish(pool(*crowd[1:], member("w0000", weight=weight)))
                 assert (await endpoint.get("/livez")).status == 200
-            await until(lambda: endpoint.server._desk.view.index("embed") >= 2 and not endpoint.server._unfolded)
-            final = endpoint.server._desk.view.index("embed")
+            await until(lambda: endpoint.server._api.view.index("embed") >= 2 and not endpoint.server._view_outdated)
+            final = endpoint.server._api.view.index("embed")
             seen = []
             while not seen or seen[-1] != final:
                 kind, _, data = await stream.next()

@@ -13,7 +13,7 @@ from limits import LIVENESS_LIMIT
 from serving import PROCESS, Serving, member, pool, serving, until
 from structlog.testing import capture_logs
 
-from rumormill.discovery.http.connection_slots import Capacity, Places
+from rumormill.discovery.http.connection_slots import ConnectionSlots, SlotLimits
 from rumormill.discovery.http.limits import Limits
 from rumormill.discovery.http.request import RequestReader
 from rumormill.discovery.http.response import RequestRejected
@@ -235,7 +235,7 @@ async def test_beyond_the_limit_with_all_at_work_the_newcomer_is_turned_away():
         callers = [await endpoint.caller() for _ in range(3)]
         for caller in callers:  # more than the kernel buffers, and nobody reads
             await caller.send(b"GET /v1/workers HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50)
-        await until(lambda: endpoint.server.counters["requests"] >= 3 and not endpoint.server._endpoint.idle)
+        await until(lambda: endpoint.server.counters["requests"] >= 3 and not endpoint.server._state.idle)
         newcomer = await endpoint.caller()
         async with newcomer.stream:
             await newcomer.send(GOOD)  # unread, it must not reset the answer away
@@ -271,17 +271,17 @@ async def test_callers_that_wait_leave_places_for_those_that_want_little(target)
 
 @pytest.mark.parametrize("files", [16, 64, 256, 1024, 20_000, 1_000_000])
 def test_however_few_descriptors_there_are_some_serve_and_some_are_kept(files):
-    places = Places.within(files, 14, Limits())
+    places = SlotLimits.within(files, 14, Limits())
     assert 1 <= places.waiting < places.connections <= 8192
-    assert places.turned_away >= 1
+    assert places.rejections >= 1
     if files >= 64:
-        assert 14 + places.connections + places.turned_away + 8 <= files
+        assert 14 + places.connections + places.rejections + 8 <= files
         assert places.connections - places.waiting >= 8
 
 
 def test_overload_is_counted_each_time_and_logged_once_a_minute():
     counters = Counter()
-    capacity = Capacity(Places(4, 1, 1), counters)
+    capacity = ConnectionSlots(SlotLimits(4, 1, 1), counters)
     with capture_logs() as lines, capacity.wait(0.0):
         for second in range(61):
             with pytest.raises(RequestRejected), capacity.wait(float(second)):

@@ -26,7 +26,7 @@ async def ask(endpoint: Serving, method: str, target: str, body: bytes = b"", **
 
 async def test_who_changes_keys_must_hold_one_whatever_else_it_may_do():
     """Or any program on the machine could install a key of its own, and be a member from then on."""
-    async with serving(access=Access(changing="open-wide")) as endpoint:
+    async with serving(access=Access(change_token="open-wide")) as endpoint:
         right = {"Authorization": "Bearer open-wide"}
         target = "/v1/keys?id=fa4b85b6"
         for proof in (
@@ -115,9 +115,9 @@ async def test_while_somebody_could_be_cut_off_nothing_changes_unless_forced(rin
 @pytest.mark.parametrize(
     ("access", "status"),
     [
-        (Access(changing="open-wide", local=False), 403),
-        (Access(changing="open-wide", local=False, encrypted=True), 200),
-        (Access(changing="open-wide"), 200),
+        (Access(change_token="open-wide", local=False), 403),
+        (Access(change_token="open-wide", local=False, encrypted=True), 200),
+        (Access(change_token="open-wide"), 200),
     ],
     ids=["in the clear", "TLS", "loopback"],
 )

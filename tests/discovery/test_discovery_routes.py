@@ -73,7 +73,7 @@ async def test_lookup_tells_the_owners_that_are_heard_in_ring_order_and_then_the
         got = (await endpoint.get(f"/v1/lookup?service=embed&key=user%2042&n={count}")).json
         assert got["key"] == "user 42"
         assert got["routing_digest"] == workers["routing_digest"]
-        view = endpoint.server._desk.view.service("embed")
+        view = endpoint.server._api.view.service("embed")
         owners = Routing("embed", view.workers, RoutingPolicy()).owners("user 42")
         tried = [owner.name for word in ("alive", "suspect") for owner in owners if owner.liveness == word]
         assert [owner["name"] for owner in got["owners"]] == tried[:count]
@@ -359,7 +359,7 @@ NO_TOKENS = ({}, {"Authorization": "Bearer sesam"}, {"Authorization": "Basic ses
 
 @pytest.mark.parametrize("local", [True, False])
 async def test_with_tokens_reading_and_changing_are_two_rights(local):
-    async with serving(access=Access(reading="sesame", changing="open-wide", local=local)) as endpoint:
+    async with serving(access=Access(read_token="sesame", change_token="open-wide", local=local)) as endpoint:
         for wrong in NO_TOKENS:
             got = await endpoint.get("/v1/workers", **wrong)
             assert (got.status, got.headers["www-authenticate"]) == (401, 'Bearer realm="rumormill"')
@@ -377,7 +377,12 @@ async def test_with_tokens_reading_and_changing_are_two_rights(local):
 
 @pytest.mark.parametrize(
     "access",
-    [Access(reading="sesame"), Access(reading="sesame", local=False), Access(local=False), Access(certified=True)],
+    [
+        Access(read_token="sesame"),
+        Access(read_token="sesame", local=False),
+        Access(local=False),
+        Access(mutual_tls=True),
+    ],
     ids=["a token for reading", "the same beyond loopback", "insecure", "mutual TLS"],
 )
 async def test_what_every_caller_holds_changes_nothing(access):
@@ -391,7 +396,7 @@ async def test_what_every_caller_holds_changes_nothing(access):
 
 
 async def test_on_loopback_changes_alone_can_need_a_token():
-    async with serving(access=Access(changing="open-wide")) as endpoint:
+    async with serving(access=Access(change_token="open-wide")) as endpoint:
         assert (await endpoint.get("/v1/workers")).status == 200
         assert (await endpoint.ask("PUT", "/v1/drain")).status == 401
         assert (await endpoint.ask("PUT", "/v1/drain", **CHANGE)).status == 200

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from serving import PROCESS, THREE, WALL_OFFSET, member, pool
 
 from rumormill.discovery.schema.workers import WorkersAnswer
-from rumormill.discovery.view import EMPTY_KEPT, Representation, RoutingView
+from rumormill.discovery.view import MAX_EMPTY_SERVICES, Representation, RoutingView
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import Connectivity, PoolView
 
@@ -26,7 +26,7 @@ def view_of(*views: PoolView) -> RoutingView:
 
 
 def answer(view: RoutingView, service: str = "embed", form: Representation = Representation.WORKERS) -> WorkersAnswer:
-    return msgspec.json.decode(view.service(service).answer(form).body, type=WorkersAnswer)
+    return msgspec.json.decode(view.service(service).response(form).body, type=WorkersAnswer)
 
 
 def change_w3(**changes: Any) -> PoolView:
@@ -63,8 +63,8 @@ def test_whatever_an_answer_holds_moves_the_index_by_one(changes):
     view = view_of(THREE, change_w3(**changes))
     assert (view.index("embed"), view.index("")) == (2, 2)
     assert (
-        view_of(THREE).service("embed").answer(Representation.WORKERS).etag
-        != view.service("embed").answer(Representation.WORKERS).etag
+        view_of(THREE).service("embed").response(Representation.WORKERS).etag
+        != view.service("embed").response(Representation.WORKERS).etag
     )
 
 
@@ -74,15 +74,15 @@ def test_what_no_answer_holds_moves_nothing(changes):
     held = before.service("embed")
     before.update(change_w3(**changes))
     assert before.index("embed") == 1
-    assert before.service("embed").answer(Representation.WORKERS).body == held.answer(Representation.WORKERS).body
+    assert before.service("embed").response(Representation.WORKERS).body == held.response(Representation.WORKERS).body
 
 
 def test_since_alone_is_shown_and_moves_neither_index_nor_etag():
     view = view_of(THREE)
-    tag = view.service("embed").answer(Representation.WORKERS).etag
+    tag = view.service("embed").response(Representation.WORKERS).etag
     view.update(change_w3(since=101.5))
     assert view.index("embed") == 1
-    assert view.service("embed").answer(Representation.WORKERS).etag == tag
+    assert view.service("embed").response(Representation.WORKERS).etag == tag
     assert answer(view).workers[2].since == "2023-11-14T22:15:01.500Z"
 
 
@@ -113,13 +113,13 @@ def test_isolation_moves_the_index_of_every_service_even_unnamed_ones():
 
 def test_how_a_sidecar_is_cut_off_is_in_a_header_and_moves_the_index():
     view = view_of(pool(*THREE.members))
-    assert b"Connectivity" not in view.service("embed").answer(Representation.WORKERS).headers
+    assert b"Connectivity" not in view.service("embed").response(Representation.WORKERS).headers
     for index, connectivity in enumerate((Connectivity.DEAF, Connectivity.MUTE), 2):
         view.update(pool(*THREE.members, connectivity=connectivity))
         assert view.index("embed") == index
         said = f"X-Rumormill-Connectivity: {connectivity.value}\r\n".encode()
         for form in (Representation.WORKERS, Representation.READY, Representation.POOL):
-            assert said in view.service("embed").answer(form).headers
+            assert said in view.service("embed").response(form).headers
 
 
 @pytest.mark.parametrize(("heard", "spare"), [(0, 0), (1, 0), (2, 1), (4, 3)])
@@ -164,19 +164,19 @@ def test_a_service_that_loses_its_last_worker_goes_on_counting():
 
 def test_an_answer_is_encoded_once():
     view = view_of(THREE)
-    held = view.service("embed").answer(Representation.WORKERS)
+    held = view.service("embed").response(Representation.WORKERS)
     view.update(pool(*THREE.members))
-    assert view.service("embed").answer(Representation.WORKERS) is held
+    assert view.service("embed").response(Representation.WORKERS) is held
 
 
 def test_made_up_service_names_cost_a_bounded_amount_and_no_index_falls():
     view = view_of(pool())
     seen: dict[str, int] = {}
-    for number in range(EMPTY_KEPT + 200):
+    for number in range(MAX_EMPTY_SERVICES + 200):
         name = f"s{number}"
         view.update(pool(member("w1", service=name)))
         seen[name] = view.index(name)
-    assert len(view._services) <= EMPTY_KEPT + 3
+    assert len(view._services) <= MAX_EMPTY_SERVICES + 3
     assert all(view.index(name) >= index for name, index in seen.items())
     view.update(pool(member("w1", service="s0")))
     assert view.index("s0") > seen["s0"]

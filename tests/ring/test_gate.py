@@ -145,5 +145,5 @@ def test_up_to_four_candidates_below_a_quarter_never_take_from_each_other(
     old = TrafficSplit(RoutingPolicy(canary=[CanaryShare(*pair) for pair in before.items()]).canary)
     new = TrafficSplit(RoutingPolicy(canary=[CanaryShare(*pair) for pair in (before | {name: raised}).items()]).canary)
     for slot in range(10_000):
-        if old.holder(slot) != new.holder(slot):
-            assert (old.holder(slot), new.holder(slot)) == (None, name)
+        if old.group_of_slot(slot) != new.group_of_slot(slot):
+            assert (old.group_of_slot(slot), new.group_of_slot(slot)) == (None, name)

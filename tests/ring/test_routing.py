@@ -138,7 +138,7 @@ def test_a_service_without_routable_workers_has_no_owners():
 def test_owners_are_asked_for_by_the_head_or_whole():
     routing = Routing("embed", [worker(f"w{i}") for i in range(9)])
     for key in KEYS:
-        whole = routing.owners(key)
-        assert len(whole) == 9
-        assert routing.owners(key, 3) == whole[:3]
-        assert next(routing.walk(key)) == whole[0]
+        run_to_completion = routing.owners(key)
+        assert len(run_to_completion) == 9
+        assert routing.owners(key, 3) == run_to_completion[:3]
+        assert next(routing.walk(key)) == run_to_completion[0]

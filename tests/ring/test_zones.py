@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ring_pools import ZONES, any_policy, any_pool, canary, names_of, worker
 
 from rumormill.ring import Routing, RoutingPolicy, Worker
-from rumormill.ring.zones import kept_basis_points
+from rumormill.ring.zones import zone_basis_points
 
 USERS = [f"user-{i}" for i in range(6_000)]
 
@@ -98,6 +98,6 @@ def test_every_routable_worker_is_an_owner_once_whatever_is_preferred(pool, poli
 @given(st.dictionaries(st.sampled_from(ZONES), st.integers(0, 10**7)), st.integers(1, 50))
 def test_what_is_kept_is_a_part_of_all(capacity, zones) -> None:
     for zone in ZONES:
-        kept = kept_basis_points(zone, capacity, zones)
+        kept = zone_basis_points(zone, capacity, zones)
         assert 0 <= kept <= 10_000
         assert (kept == 0) == (capacity.get(zone, 0) * 12_500 * zones < max(sum(capacity.values()), 1))
