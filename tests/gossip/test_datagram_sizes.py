@@ -1,4 +1,4 @@
-"""Every datagram fits the smallest packet that a path of IPv6 has to carry, whatever members say of themselves."""
+"""Every datagram fits the smallest packet that an IPv6 path must carry, whatever the members' records contain."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IPV6_UDP_BYTES = 48
 
 @dataclass(frozen=True, slots=True)
 class Wordy(RumormillFactory):
-    """Members whose records have so many bytes of tags."""
+    """Members with this many bytes of tags in their records."""
 
     tags: int = 0
 
@@ -40,8 +40,8 @@ def test_the_longest_datagram_fits_the_smallest_path() -> None:
 
 
 @pytest.mark.parametrize("tags", range(0, 510, 30))
-def test_a_pool_finds_together_where_longer_datagrams_are_lost(tags: int) -> None:
-    """Welcomes, pushes and syncs are filled with whole records: of each length they end somewhere else."""
+def test_a_pool_forms_where_longer_datagrams_are_lost(tags: int) -> None:
+    """Welcomes, pushes and syncs hold whole records, so each record length gives other datagram lengths."""
     world = World(seed=tags, factory=Wordy(tags=tags))
     world.degrade(LinkFault(mtu=SMALLEST_PATH - (IPV6_UDP_BYTES - 28)))
     longest = 0
@@ -62,7 +62,7 @@ def test_a_pool_finds_together_where_longer_datagrams_are_lost(tags: int) -> Non
     assert 1000 < longest <= MAX_DATAGRAM
 
 
-def test_a_record_too_long_for_that_is_refused_where_it_is_written() -> None:
+def test_a_record_too_long_for_a_datagram_is_refused_when_written() -> None:
     world = World(seed=1)
     world.start(1)
     world.run(0.1)
@@ -72,7 +72,7 @@ def test_a_record_too_long_for_that_is_refused_where_it_is_written() -> None:
 
 
 @given(st.dictionaries(st.integers(0, 255), st.lists(st.integers(0, COUNTER_LIMIT - 1), max_size=200), max_size=64))
-def test_what_is_held_in_any_buckets_fits_datagrams_and_is_all_told(held: dict[int, list[int]]) -> None:
+def test_sync_offers_fit_datagrams_and_list_every_row_of_any_buckets(held: dict[int, list[int]]) -> None:
     by_bucket = {
         bucket: [SyncEntry(bytes((bucket,)) + n.to_bytes(7, "big"), number) for n, number in enumerate(numbers)]
         for bucket, numbers in held.items()

@@ -1,4 +1,4 @@
-"""Bytes: what is sent is small, what is opened is authentic, and nothing that arrives can raise."""
+"""Datagrams are small, opened datagrams are authentic, and no received bytes raise."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ALICE, BOB, MALLORY = (MemberKeys.generate(random.Random(name).randbytes) for na
 
 
 def met(keyring: KeyRing | None, keys: MemberKeys, *others: MemberKeys, label: str = "prod") -> Seal:
-    """A member's seal that knows these others."""
+    """A member's seal that has the keys of these others."""
     seal = Seal(keyring, label, keys)
     for other in others:
         seal.add_peer(other.public)
@@ -40,7 +40,7 @@ def pair() -> tuple[Seal, Seal]:
     return met(ONE, ALICE, BOB), met(ONE, BOB, ALICE)
 
 
-def test_what_is_sealed_opens_for_its_receiver_and_nobody_else() -> None:
+def test_only_the_receiver_opens_a_datagram() -> None:
     alice, bob = pair()
     datagram = alice.seal(BOB.member_id, b"hello")
     assert bob.claimed_ids(datagram) == (ALICE.member_id, BOB.member_id)
@@ -59,7 +59,7 @@ def test_what_is_sealed_opens_for_its_receiver_and_nobody_else() -> None:
         bob.claimed_ids(met(None, ALICE, BOB).seal(BOB.member_id, b"hello"))
 
 
-def test_between_strangers_every_holder_of_the_group_key_opens() -> None:
+def test_every_holder_of_the_group_key_opens_a_stranger_datagram() -> None:
     datagram = met(ONE, ALICE).seal_for_stranger(UNKNOWN_RECEIVER, b"hello")
     assert Seal.is_from_stranger(datagram)
     assert met(ONE, BOB).open_from_stranger(datagram, ALICE.member_id) == b"hello"
@@ -73,7 +73,7 @@ def test_one_changed_byte_anywhere_is_noticed(position: int, change: int, strang
     seal = alice.seal_for_stranger if stranger else alice.seal
     datagram = bytearray(seal(BOB.member_id, b"hello"))
     datagram[position % len(datagram)] ^= change
-    with contextlib.suppress(DecryptError, KeyError):  # KeyError: now from somebody whom bob does not know
+    with contextlib.suppress(DecryptError, KeyError):  # KeyError: the change named a sender that bob does not know
         sender = bob.claimed_ids(bytes(datagram))[0]
         opened = bob.open_from_stranger if Seal.is_from_stranger(bytes(datagram)) else bob.open
         pytest.fail(f"opened {opened(bytes(datagram), sender)!r}")
@@ -99,7 +99,7 @@ def test_a_key_ring_is_replaced_without_losing_a_datagram() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "short", "AAAA\n", "!" * 44])
-def test_a_key_file_that_will_not_do_says_why(text: str) -> None:
+def test_a_bad_key_file_is_refused_with_the_reason(text: str) -> None:
     with pytest.raises(InvalidKey):
         KeyRing.from_text(text)
 
@@ -117,7 +117,7 @@ def test_no_bytes_raise_out_of_the_decoder(data: bytes) -> None:
 
 
 def recorded(world: World, seconds: float) -> list[bytes]:
-    """Genuine datagrams, as an eavesdropper on n0's wire would have them."""
+    """Genuine datagrams, as an eavesdropper in front of n0 records them."""
     taken: list[bytes] = []
     receive = node(world, "n0").receive_datagram
 
@@ -145,7 +145,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 
 
 def test_ten_thousand_hostile_datagrams_cost_no_member() -> None:
-    """From outside, without the key: random bytes, and genuine datagrams cut, lengthened and flipped."""
+    """The attacker has no key. It sends random bytes, and genuine datagrams cut, lengthened or with flipped bits."""
     world = pool(3, seed=11)
     rng = random.Random(11)
     genuine = recorded(world, 3.0)
@@ -161,7 +161,7 @@ def test_ten_thousand_hostile_datagrams_cost_no_member() -> None:
 
 
 def inner(receiver: Node, datagram: bytes) -> bytes:
-    """The payload of a datagram that a member has received before."""
+    """The payload of a datagram that the member received before."""
     keys = receiver._state.identity.keys
     seal = Seal(receiver._state.seal.keyring, receiver.view.cluster, keys)
     sender = seal.claimed_ids(datagram)[0]
@@ -175,7 +175,7 @@ def inner(receiver: Node, datagram: bytes) -> bytes:
 
 
 def test_hostile_payloads_under_the_right_key_cost_no_member() -> None:
-    """A broken peer, not a liar: it holds the key and sends rubbish inside good seals, truncated syncs among it."""
+    """A broken peer holds the key and seals invalid payloads, truncated syncs among them."""
     world = pool(3, seed=12)
     rng = random.Random(12)
     victim = node(world, "n0")

@@ -1,4 +1,4 @@
-"""The merge rule is a maximum over a total order, and a table is what its claims make it, in whatever order."""
+"""The merge rule is the maximum of a total order. A table depends on the claims applied, not on their order."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def row(name: str, key: int, **fields: object) -> MemberState:
 
 
 def rows_of(name: str, *, pending: st.SearchStrategy[bool]) -> st.SearchStrategy[MemberState]:
-    """Lives of one name: a few instances, as several accounts and verdicts of each. An instance stays in one slot."""
+    """Lives of one name: a few instances, each with several records and livenesses. An instance stays in one slot."""
 
     def build(key: int, generation: int, incarnation: int, liveness: Liveness, wait: bool, weight: int) -> MemberState:
         account = row(
@@ -90,8 +90,8 @@ def test_a_table_is_the_same_in_any_order_of_claims(rows: list[MemberState], rng
 
 
 @given(st.lists(st.sampled_from("abc").flatmap(lambda n: rows_of(n, pending=st.booleans())), max_size=30))
-def test_the_books_agree_with_the_rows(rows: list[MemberState]) -> None:
-    """Whatever was applied: digest, order, suspects and buried are those of the rows that are held."""
+def test_indexes_and_checksums_agree_with_the_rows(rows: list[MemberState]) -> None:
+    """After any claims, digest, order, suspects and tombstones are those of the rows held."""
     table = MemberTable()
     versions = [table.version]
     names = {"a": 0, "b": 10, "c": 20}
@@ -125,7 +125,7 @@ def check_books(table: MemberTable) -> None:
     assert all(table.get(r.member_id) is r for r in held)
 
 
-def test_a_verdict_gets_only_worse_until_the_subject_speaks() -> None:
+def test_liveness_gets_only_worse_until_the_subject_refutes() -> None:
     table = MemberTable()
     alive = row("w1", 1)
     assert table.apply(alive)
@@ -140,7 +140,7 @@ def test_a_verdict_gets_only_worse_until_the_subject_speaks() -> None:
     assert table.get(refuted.member_id) is refuted
 
 
-def test_suspicion_is_not_in_the_digest_and_death_is() -> None:
+def test_the_digest_covers_death_but_not_suspicion() -> None:
     table = MemberTable()
     alive = row("w1", 1)
     table.apply(alive)
@@ -165,8 +165,8 @@ def test_a_newcomer_waits_beside_the_incumbent_and_then_takes_its_place() -> Non
     check_books(table)
 
 
-def test_an_instance_stands_in_one_slot_at_a_time() -> None:
-    """A settled member that has to wait again (somebody else holds the name) leaves the settled slot, and no trace."""
+def test_an_instance_is_in_one_slot_at_a_time() -> None:
+    """A settled member that becomes pending again leaves the settled slot completely."""
     table = MemberTable()
     settled, waiting = row("w1", 3), row("w1", 3, generation=2, incarnation=2, pending=True)
     table.apply(settled)
@@ -176,7 +176,7 @@ def test_an_instance_stands_in_one_slot_at_a_time() -> None:
     check_books(table)
 
 
-def test_a_full_table_turns_newcomers_away_and_keeps_learning_of_those_it_holds() -> None:
+def test_a_full_table_refuses_newcomers_and_still_updates_the_rows_it_holds() -> None:
     table = MemberTable(max_members=2)
     table.apply(row("w1", 1))
     table.apply(row("w2", 2))
@@ -202,7 +202,7 @@ def test_a_tombstone_needs_no_record() -> None:
     assert len(table) == 0
 
 
-def test_made_up_dead_keep_no_newcomer_out() -> None:
+def test_invented_tombstones_keep_no_newcomer_out() -> None:
     table = MemberTable(max_members=40)
     for number in range(100):
         table.apply(tombstone(f"z{number}", 1, number.to_bytes(16, "little"), 1, Liveness.DEAD))

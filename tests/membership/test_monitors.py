@@ -1,4 +1,4 @@
-"""Everyone is watched by K others, and each member computes from its own table who they are."""
+"""Every member has K monitors. Each member computes them from its own table."""
 
 from __future__ import annotations
 

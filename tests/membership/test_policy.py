@@ -1,4 +1,4 @@
-"""The policy's merge is a maximum over a total order, and nothing that breaks a bound becomes a policy."""
+"""The merge of policies is the maximum of a total order, and no record beyond a limit becomes a policy."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_merge_is_a_semilattice(a: SignedPolicy, b: SignedPolicy, c: SignedPolic
     assert merge(a, a) is a
 
 
-def test_different_kinds_and_services_stand_side_by_side() -> None:
+def test_policies_of_different_kinds_and_services_do_not_replace_each_other() -> None:
     table = MemberTable()
     for service, body in itertools.product(
         ["embed", "rank"], [CanaryPolicy([]), Maintenance(["w1"]), ZonePreference("a")]
@@ -75,7 +75,7 @@ def test_the_digest_follows_each_change_and_the_version_each_visible_one() -> No
     assert table.policies.counter == 3
 
 
-def test_a_leap_is_one_beyond_two_to_the_twentieth() -> None:
+def test_a_counter_more_than_two_to_the_twentieth_ahead_jumps_too_far() -> None:
     table = MemberTable()
     table.apply_policy(policy(7))
     assert not table.policies.jumps_too_far(policy(7 + MAX_COUNTER_JUMP))
@@ -110,7 +110,7 @@ EMPTY = encode_body(CanaryPolicy([]))
     ],
     ids=str,
 )
-def test_what_breaks_a_bound_is_no_policy(record: PolicyRecord) -> None:
+def test_a_record_beyond_a_limit_is_no_policy(record: PolicyRecord) -> None:
     with pytest.raises(InvalidPolicy):
         encode_policy(record)
 

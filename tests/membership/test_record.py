@@ -1,4 +1,4 @@
-"""What a peer may claim of itself is bounded before it is believed."""
+"""The limits on what a peer may claim of itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rumormill.membership import InvalidRecord, encode_record, member_state_of_r
 from rumormill.membership.record import COUNTER_LIMIT, MAX_PERIOD, MAX_PROBATION, MAX_RECORD_BYTES
 
 
-def test_a_record_survives_its_bytes() -> None:
+def test_a_record_is_equal_after_encoding_and_decoding() -> None:
     plain = record("wörker-1", 7, tags={"gpu": "a100", "az": "b"})
     row = member_state_of_record_untrusted(encode_record(plain))
     assert row.record == plain
@@ -48,7 +48,7 @@ def test_a_record_survives_its_bytes() -> None:
         {"incarnation": -1},
     ],
 )
-def test_what_no_member_would_say_is_refused(fields: dict[str, object]) -> None:
+def test_a_record_that_no_member_writes_is_refused(fields: dict[str, object]) -> None:
     encoded = msgspec.msgpack.encode(record("w1", 1, **fields))  # type: ignore[arg-type]
     with pytest.raises(InvalidRecord):
         member_state_of_record_untrusted(encoded)
@@ -68,7 +68,7 @@ def test_a_record_fits_one_datagram() -> None:
 
 
 @given(st.text(max_size=40), st.sampled_from(["http://", "https://", "http://[", ""]))
-def test_any_text_for_a_url_is_taken_or_refused(text: str, scheme: str) -> None:
+def test_any_text_for_a_url_is_accepted_or_refused(text: str, scheme: str) -> None:
     with contextlib.suppress(InvalidRecord):
         member_state_of_record_untrusted(msgspec.msgpack.encode(record("w1", 1, url=scheme + text)))
 
@@ -80,7 +80,7 @@ def test_bytes_from_anywhere_are_a_record_or_refused(data: bytes) -> None:
 
 
 class FirstRecord(msgspec.Struct, frozen=True, array_like=True):
-    """As the first version reads it."""
+    """The record as the first version reads it."""
 
     name: str
     generation: int
@@ -100,7 +100,7 @@ class FirstRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 @given(st.integers(0, MAX_PROBATION), st.integers(1, MAX_PERIOD))
-def test_the_first_version_reads_all_records_and_writes_those_of_usual_members(probation: int, period: int) -> None:
+def test_the_first_version_reads_every_record_and_its_own_records_are_read(probation: int, period: int) -> None:
     said = record("w1", 7, probation=probation, period=period)
     encoded = encode_record(said)
     read = msgspec.msgpack.decode(encoded, type=FirstRecord)
