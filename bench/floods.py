@@ -74,7 +74,7 @@ def main() -> None:
 
 def _turn(*parties: Party) -> None:
     for party in parties:
-        party.transport._turn()
+        party.transport._run_turn()
 
 
 def _settle(*parties: Party) -> None:
@@ -166,7 +166,7 @@ def _tell(what: str, victim: Party, mallory: Party, flood: Flood) -> None:
                 sock.sendto(data, victim.address)
             sent += clock() - began
             began = clock()
-            victim.transport._turn()
+            victim.transport._run_turn()
             taken += clock() - began
     node, source = victim.node, mallory.address
     for batch in made[BATCHES // 2 :]:

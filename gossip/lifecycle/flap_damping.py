@@ -18,7 +18,7 @@ from collections import deque
 
 from rumormill.gossip.dissemination.broadcast import Broadcast
 from rumormill.gossip.part import Part
-from rumormill.gossip.reporting.event_kinds import SERVED
+from rumormill.gossip.reporting.event_kinds import PROBATION_OVER
 from rumormill.gossip.state import NodeState
 from rumormill.gossip.wire import MAX_ENDS, Challenge
 from rumormill.membership.member_state import MemberState
@@ -88,7 +88,7 @@ class FlapDamping(Part):
         if over := state.now >= self._ends_at:
             self._ends_at = math.inf
             state.identity.probation_ends = -math.inf
-            state.record_event("probation", state.me.name, f"{state.me.name} {SERVED}")
+            state.record_event("probation", state.me.name, f"{state.me.name} {PROBATION_OVER}")
         self._announce(wide=over)
 
     def handle_challenge(self, challenge: Challenge) -> None:

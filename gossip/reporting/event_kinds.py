@@ -1,4 +1,4 @@
-"""The words for what a change of the table means to people, and whether callers must learn of it at once."""
+"""The kind and the sentence of the event for a table change, and whether callers must learn of it at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rumormill.membership.table import MemberChange
 
 SENTENCES = {
     "joined": "joined",
-    "restarted": "is back in a new life",
+    "restarted": "restarted, with a new instance",
     "suspected": "is suspected",
     "evicted": "evicted",
     "left": "left",
@@ -17,41 +17,41 @@ SENTENCES = {
     "updated": "changed what it says of its worker",
 }
 
-SERVED = "has served its probation"
+PROBATION_OVER = "is no longer on probation"
 
 
 def self_reported_changes(change: MemberChange, me: MemberState) -> dict[str, str]:
-    """What is new of what a member says of itself beside its readiness, in words, by the kind of event."""
+    """What a member newly reports of itself, other than its readiness, in words, by the kind of event."""
     before, after = change.before, change.after
     if after is None or after.record is None or not after.present or after.pending:
         return {}
     former = before.record if before is not None and change.same_instance else None
     told = {}
-    if words := _of_probation(former, after.record):
+    if words := _describe_probation(former, after.record):
         told["probation"] = words
     if me.record and after.record.period != me.record.period and (not former or former.period != after.record.period):
-        told["period"] = _of_period(after.record.period, me.record.period)
+        told["period"] = _describe_period(after.record.period, me.record.period)
     return told
 
 
-def _of_probation(former: Record | None, record: Record) -> str | None:
-    """When it begins, is made longer, and is over. Said again from time to time, it is always shorter."""
+def _describe_probation(former: Record | None, record: Record) -> str | None:
+    """The start, an extension and the end of a probation. What is only repeated has become shorter."""
     then = former.probation if former else 0
     if record.probation > then:
         return f"has flapped and is on probation for {record.probation / 1000:.0f} s: it takes no new work"
-    return SERVED if then and not record.probation else None
+    return PROBATION_OVER if then and not record.probation else None
 
 
-def _of_period(theirs: int, ours: int) -> str:
-    """That a member keeps another time than we do. Milliseconds."""
+def _describe_period(theirs: int, ours: int) -> str:
+    """A member's heartbeat period differs from ours. Milliseconds."""
     return (
         f"sends a heartbeat every {theirs / 1000:g} s, this member every {ours / 1000:g} s: give all members one "
-        "--period, or the quicker ask in vain and the slower are evicted late"
+        "--period. Until then, fast members send needless pings, and slow ones are evicted late"
     )
 
 
 def event_kind(change: MemberChange) -> str | None:
-    """The word for what one change means; None where it is of no interest to people."""
+    """The kind of event for a change; None if it is of no interest to people."""
     before, after = change.before, change.after
     if after is None:
         return None
@@ -73,7 +73,7 @@ def event_kind(change: MemberChange) -> str | None:
 
 
 def changes_routing(change: MemberChange) -> bool:
-    """Whether callers must learn of it at once: a new life, a resurrection, or another readiness."""
+    """Whether callers must learn of a change at once: a new life, a return, or another readiness."""
     before, after = change.before, change.after
     if before is None or after is None or before.instance != after.instance:
         return before is not None

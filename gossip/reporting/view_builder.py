@@ -18,10 +18,10 @@ _NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
 class ViewBuilder:
-    """The frozen view, made when somebody asks for it; members that did not change stay the same objects.
+    """Builds the frozen view when it is asked for. Members that did not change stay the same objects.
 
-    Only since when something has been so is put down at each step (:meth:`note`). A view made at each change, for
-    nobody, looks at all members just while there is a death to tell of: of 64 own processes the last knew 7 ms later.
+    At each step, only the times of changes are recorded (:meth:`note`). Building a view at each change would visit all
+    members just when a death is to be broadcast. With 64 processes on one machine, the last learned of it 7 ms later.
     """
 
     def __init__(self, state: NodeState) -> None:
@@ -32,7 +32,7 @@ class ViewBuilder:
         """By half: those whose rows are still what they are made of."""
         self._since: dict[MemberId, tuple[Liveness, Readiness, float]] = {}
         self._probation: dict[MemberId, tuple[int, float]] = {}
-        """Of which record, by its checksum, and when what it says of probation will be over."""
+        """The checksum of the record that a probation stems from, and when the probation will be over."""
 
     @property
     def view_version(self) -> tuple[int, Connectivity]:
@@ -40,7 +40,7 @@ class ViewBuilder:
         return self._state.table.version, self._state.connectivity
 
     def note(self) -> None:
-        """Put down when what has changed in the table did."""
+        """Record when the changed rows of the table changed."""
         table = self._state.table
         for member_id in table.touched:
             self._members.pop(member_id, None)
@@ -56,14 +56,14 @@ class ViewBuilder:
         table.touched.clear()
 
     def _note_probation(self, row: MemberState) -> None:
-        """What a record says counts from when it was heard, and not again with each verdict about it."""
+        """A probation counts from when its record was heard, and not anew with each verdict on the member."""
         if row.record is None or not row.record.probation:
             self._probation.pop(row.member_id, None)
         elif self._probation.get(row.member_id, (0, 0.0))[0] != row.checksum:
             self._probation[row.member_id] = (row.checksum, self._state.now + row.record.probation / 1000)
 
     def probation_left(self, member_id: MemberId, now: float) -> float | None:
-        """Seconds of a member's probation that are left; None if it is on none."""
+        """Seconds of a member's probation that are left; None if it is not on probation."""
         probation = self._probation.get(member_id)
         return max(0.0, probation[1] - now) if probation else None
 
@@ -119,9 +119,9 @@ def _member(row: MemberState, since: float, why: str, probation_ends: float | No
 
 
 def member_details(
-    state: NodeState, monitored: Mapping[MemberId, MonitorState], pings: Probes, portrait: ViewBuilder, now: float
+    state: NodeState, monitored: Mapping[MemberId, MonitorState], probes: Probes, view_builder: ViewBuilder, now: float
 ) -> dict[InstanceId, MemberDetail]:
-    """What an operator asks for, by instance."""
+    """Details for an operator, by instance."""
     details = {}
     for row in state.table:
         watch = monitored.get(row.member_id)
@@ -132,7 +132,7 @@ def member_details(
             monitored=watch is not None,
             monitors=tuple(sorted(state.name_of(member_id) for member_id in monitors)),
             last_heard=max(0.0, now - heard) if heard is not None else None,
-            rtt=pings.rtt(row.member_id) or None,
-            probation=portrait.probation_left(row.member_id, now),
+            rtt=probes.rtt(row.member_id) or None,
+            probation=view_builder.probation_left(row.member_id, now),
         )
     return details

@@ -1,14 +1,15 @@
-"""Who a member is: its keys, what it signs with them, and how others check it.
+"""A member's identity: its keys, what it signs with them, and how others check that.
 
-Every start makes fresh keys: Ed25519 to sign what a member says of itself, X25519 to agree on a key with each other
-member. The *instance* is a hash of the two public keys, so nothing has to be trusted on first use: a record that names
-other keys is another instance's.
+Every start makes new keys: Ed25519 to sign what a member says of itself, X25519 to agree on a key with each other
+member. The *instance* is a hash of the two public keys. So nothing is trusted on first use: a record with other keys
+belongs to another instance.
 
-A cluster may have an authority (``rumormill keys ca``). It certifies that a signing key goes with a name; the signing
-key is then kept in a file (``rumormill keys issue NAME``) and only the other key is fresh. Where an authority is set,
-a record without its certificate is refused, and nobody can come in under a name that was not issued to them.
+A cluster may have an authority (``rumormill keys ca``), which certifies that a signing key belongs to a name. The
+signing key is then kept in a file (``rumormill keys issue NAME``), and only the other key is new at each start. Where
+an authority is set, a record without its certificate is refused, and nobody can join under a name that was not issued
+to them.
 
-What is signed begins with its type and the pool's label: nothing signed for one purpose or pool serves another.
+Every signed text begins with its type and the pool's label. So nothing signed for one purpose or pool serves another.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ SIGNATURE_BYTES = 64
 KEY_BYTES = 32
 
 _RECORD, _LEFT, _VOTE = b"\x10", b"\x12", b"\x14"
-"""The type that opens a signed text: the number of the message it travels in."""
+"""The type at the start of a signed text: the number of the message that carries it."""
 _NAME = b"rumormill name 1"
 AUTHORITY_PRIVATE, AUTHORITY_PUBLIC = "authority-private", "authority-public"
-"""The words that open an authority's files."""
+"""The first words of an authority's files."""
 
 
 class InvalidCredential(ValueError):
-    """An authority's or a member's key file that cannot be used; says why, and never what stood there."""
+    """A key file of an authority or member that cannot be used. The text says why, and never shows the content."""
 
 
 class MemberKeys:
-    """The private keys of one start of one member. Shown nowhere: not by ``repr``, not in an error."""
+    """The private keys of one start of one member. Neither ``repr`` nor an error ever shows them."""
 
     def __init__(self, signing: Ed25519PrivateKey, agreement: X25519PrivateKey, certificate: bytes = b"") -> None:
         self.agreement = agreement
@@ -53,7 +54,7 @@ class MemberKeys:
 
     @classmethod
     def generate(cls, token_bytes: Callable[[int], bytes], credential: Credential | None = None) -> MemberKeys:
-        """Keys for a new life; the signing key stays where an authority has certified it."""
+        """New keys for a new life. A signing key that an authority has certified is kept."""
         seed = token_bytes(KEY_BYTES)
         signing = Ed25519PrivateKey.from_private_bytes(credential.seed if credential else seed)
         agreement = X25519PrivateKey.from_private_bytes(token_bytes(KEY_BYTES))
@@ -62,7 +63,7 @@ class MemberKeys:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credential:
-    """A name's certified signing key: what ``rumormill keys issue`` writes."""
+    """The certified signing key of a name, as ``rumormill keys issue`` writes it."""
 
     name: str
     seed: bytes
@@ -70,10 +71,10 @@ class Credential:
 
     @classmethod
     def from_text(cls, text: str) -> Credential:
-        """Read such a file: three lines, the name, the seed, the certificate. Raises :class:`InvalidCredential`."""
+        """Read an identity file of three lines: name, seed, certificate. Raises :class:`InvalidCredential`."""
         lines = _lines(text)
         if len(lines) != 3:
-            raise InvalidCredential(f"it has {len(lines)} lines; a name's identity has three")
+            raise InvalidCredential(f"it has {len(lines)} lines; an identity has three")
         return cls(lines[0], _decoded(lines[1], KEY_BYTES), _decoded(lines[2], SIGNATURE_BYTES))
 
     def to_text(self) -> str:
@@ -89,7 +90,7 @@ class Authority:
     @classmethod
     def from_text(cls, text: str) -> Authority:
         """Read its file: one line. Raises :class:`InvalidCredential`."""
-        return cls(_decoded(_marked(text, AUTHORITY_PUBLIC), KEY_BYTES))
+        return cls(_decoded(_word_after(text, AUTHORITY_PUBLIC), KEY_BYTES))
 
     def to_text(self) -> str:
         return f"{AUTHORITY_PUBLIC} {_encoded(self.public)}\n"
@@ -100,7 +101,7 @@ class Authority:
 
 
 class Issuer:
-    """The private half of a cluster's authority: issues names."""
+    """The private half of a cluster's authority. It issues names."""
 
     def __init__(self, seed: bytes) -> None:
         self._seed = seed
@@ -109,7 +110,7 @@ class Issuer:
     @classmethod
     def from_text(cls, text: str) -> Issuer:
         """Read its file: one line. Raises :class:`InvalidCredential`."""
-        return cls(_decoded(_marked(text, AUTHORITY_PRIVATE), KEY_BYTES))
+        return cls(_decoded(_word_after(text, AUTHORITY_PRIVATE), KEY_BYTES))
 
     def to_text(self) -> str:
         return f"{AUTHORITY_PRIVATE} {_encoded(self._seed)}\n"
@@ -126,7 +127,7 @@ class Issuer:
 
 
 def is_certified(credential: Credential, authority: Authority) -> bool:
-    """Whether an authority issued this."""
+    """Whether an authority issued this credential."""
     public = Ed25519PrivateKey.from_private_bytes(credential.seed).public_key().public_bytes_raw()
     return verify_certificate(authority.public, credential.certificate, credential.name, public)
 
@@ -135,56 +136,60 @@ def is_certified(credential: Credential, authority: Authority) -> bool:
 
 
 def record_text(label: bytes, encoded: bytes) -> bytes:
-    """What the signature of a record is over."""
+    """The text that the signature of a record covers."""
     return _RECORD + label + encoded
 
 
 def leave_text(label: bytes, instance: InstanceId, incarnation: int) -> bytes:
-    """What the signature of a departure is over."""
+    """The text that the signature of a departure covers."""
     return _LEFT + label + instance + incarnation.to_bytes(8, "big")
 
 
 def vote_text(label: bytes, voter: InstanceId, subject: InstanceId, incarnation: int, stamp: int) -> bytes:
-    """What the signature of a vote is over: everything but its age, with whole instances."""
+    """The text that the signature of a vote covers: everything but its age, with whole instances."""
     return _VOTE + label + voter + subject + incarnation.to_bytes(8, "big") + stamp.to_bytes(8, "big")
 
 
 def signed_by(row: MemberState, signature: Signature, text: bytes) -> bool:
-    """Whether the member of a row signed a text. False where the row has no record, and so no keys."""
+    """Whether the member of a row signed a text. False if the row has no record, and so no keys."""
     if row.record is None:
         return False
     try:
-        _check(row.record.keys[:KEY_BYTES], signature, text)
+        _verify_cached(row.record.keys[:KEY_BYTES], signature, text)
     except InvalidSignature:
         return False
     return True
 
 
 def verify_record(row: MemberState, label: bytes, authority: Authority | None) -> bool:
-    """Whether a record is its subject's own, with keys that can be used, and a name that was issued to it."""
+    """Whether a record was signed by its subject, has usable keys, and a name that was issued to it."""
     record = row.record
     if record is None:
         return False
     try:
-        _check_record(record.keys, row.signature, label, row.encoded)
+        _verify_record_cached(record.keys, row.signature, label, row.encoded)
     except InvalidSignature:
         return False
     return authority is None or authority.certifies(record)
 
 
 @functools.lru_cache(maxsize=4096)
-def _check_record(keys: bytes, signature: Signature, label: bytes, encoded: bytes) -> None:
-    """Raises InvalidSignature, also for keys that nobody can use. What held is remembered, as claims are: each of many
-    nodes in one process asks about the very same bytes, whose hashes Python keeps."""
+def _verify_record_cached(keys: bytes, signature: Signature, label: bytes, encoded: bytes) -> None:
+    """Raises InvalidSignature, also for unusable keys. Valid results are cached, and hold public data only.
+
+    In the simulator, many nodes of one process check the very same bytes objects, whose hashes Python keeps.
+    """
     _verify(keys[:KEY_BYTES], signature, record_text(label, encoded))
-    if not _usable(keys[KEY_BYTES:]):
+    if not _is_usable(keys[KEY_BYTES:]):
         raise InvalidSignature
 
 
 @functools.lru_cache(maxsize=4096)
-def _check(public: bytes, signature: Signature, text: bytes) -> None:
-    """Raises InvalidSignature. The same claims keep coming, so those that held are remembered; a flood of others
-    displaces nothing, since what raises is not kept."""
+def _verify_cached(public: bytes, signature: Signature, text: bytes) -> None:
+    """Raises InvalidSignature. The same claims keep coming, so valid results are cached (public data only).
+
+    A flood of invalid claims displaces nothing, because a call that raises is not cached.
+    """
     _verify(public, signature, text)
 
 
@@ -198,19 +203,19 @@ def _verify(public: bytes, signature: Signature, text: bytes) -> None:
 def verify_certificate(authority: bytes, certificate: bytes, name: str, public: bytes) -> bool:
     """Whether an authority issued a signing key for a name."""
     try:
-        _check(authority, certificate, _name_text(name, public))
+        _verify_cached(authority, certificate, _name_text(name, public))
     except InvalidSignature:
         return False
     return True
 
 
-_PROBE = X25519PrivateKey.from_private_bytes(bytes(range(KEY_BYTES)))
+_TEST_KEY = X25519PrivateKey.from_private_bytes(bytes(range(KEY_BYTES)))
 
 
-def _usable(public: bytes) -> bool:
-    """Whether an agreement key is none of the few points with which everybody agrees on zero."""
+def _is_usable(public: bytes) -> bool:
+    """Whether an agreement key is none of the low-order points, with which every agreement is zero (RFC 7748)."""
     try:
-        _PROBE.exchange(X25519PublicKey.from_public_bytes(public))
+        _TEST_KEY.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError:
         return False
     return True
@@ -224,8 +229,8 @@ def _lines(text: str) -> list[str]:
     return [word for line in text.splitlines() if (word := line.split("#", 1)[0].strip())]
 
 
-def _marked(text: str, mark: str) -> str:
-    """The one word of a file that says by another what it is."""
+def _word_after(text: str, mark: str) -> str:
+    """The second word of a file of one line, whose first word says what the file is."""
     lines = _lines(text)
     words = lines[0].split() if len(lines) == 1 else []
     if len(words) != 2 or words[0] != mark:

@@ -1,13 +1,13 @@
 """The shell around a Node: one task that moves bytes and re-arms one timer.
 
-It sleeps until the socket is readable or ``max(node.deadline, now + 1 ms)`` (without that floor an overdue deadline
-would cancel every read, and nothing would ever be received), drains what is there up to a cap, lets the Node handle its
-timer, and sends what the Node wants sent. What changed is handed on; what went wrong while sending is counted. There is
-no decision about the protocol in this file.
+It sleeps until the socket is readable or ``max(node.deadline, now + 1 ms)``. Without that floor, an overdue deadline
+would cancel every read, and nothing would ever be received. Then it drains the socket up to a cap, lets the Node handle
+its timer, and sends what the Node wants sent. It reports changes and counts send errors. It decides nothing about the
+protocol.
 
-The socket is a plain non-blocking one, and trio only says when it is readable: a fifth of the cost of awaiting each
-datagram. Where it was opened to hear of refusals, one refused datagram makes the *next* read or send raise, whomever
-that is for: then the queue of errors is drained before the datagrams, and a send that raised is tried once more.
+The socket is a plain non-blocking one, and trio only says when it is readable. That costs a fifth of awaiting each
+datagram. On a socket that reports ICMP errors, one refused datagram makes the *next* read or send raise, whatever its
+destination. Then the error queue is drained before the datagrams, and a send that raised is tried once more.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from rumormill.membership.record import Address
 from rumormill.membership.view import Event
 
 RECEIVE_BUFFER = 1 << 20
-"""Bytes. A queue of 256 datagrams lost a thousand at the seed of a pool that starts at once."""
+"""Bytes. A queue of 256 datagrams lost a thousand at the seed of a pool that started all at once."""
 DRAIN_CAP = 256
-"""Datagrams taken before the timer and the other tasks have their turn."""
+"""Datagrams read before the timer and other tasks run."""
 LONGEST_DATAGRAM = 2048
-"""More than any member sends: what is longer is cut off here, and fails to open."""
+"""Bytes, more than any member sends. A longer datagram is cut off here, and fails to open."""
 WAKE_FLOOR = 0.001
 
 _SO_TIMESTAMPNS = 35
-"""Linux: the kernel says with each datagram when it came in, on the wall clock. Python 3.11 has no name for it."""
+"""Linux: the kernel adds to each datagram when it arrived, on the wall clock. Python 3.11 has no name for it."""
 _TIMESPEC = struct.Struct("@ll")
 
 _RECVERR = {
@@ -54,7 +54,7 @@ _RECVERR = {
 
 
 class ProtocolCore(Protocol):
-    """The verbs of a Node that the shell uses. Every ``now`` is in seconds on :func:`boot_clock`."""
+    """What the transport uses of a Node. Every ``now`` is in seconds on :func:`boot_clock`."""
 
     @property
     def deadline(self) -> float: ...
@@ -72,15 +72,15 @@ class ProtocolCore(Protocol):
 
 
 def boot_clock() -> float:
-    """Seconds since boot, time asleep included: a member that was suspended must notice."""
+    """Seconds since boot, including time asleep: a member that was suspended must notice."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def bind_udp(address: Address, *, refusals: bool = True) -> socket.socket:
     """A non-blocking UDP socket bound to the address, with room for a burst. Raises OSError.
 
-    ``refusals`` asks the kernel to keep what ICMP says of our datagrams (IP_RECVERR). Whether the kernel knows of that,
-    and of time stamps, :func:`missing_options` tells.
+    ``refusals`` asks the kernel to report ICMP errors about our datagrams (IP_RECVERR). :func:`missing_options` tells
+    whether the kernel supports that, and timestamps.
     """
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -88,9 +88,9 @@ def bind_udp(address: Address, *, refusals: bool = True) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        _ask_for(sock, (socket.SOL_SOCKET, _SO_TIMESTAMPNS))
+        _try_option(sock, (socket.SOL_SOCKET, _SO_TIMESTAMPNS))
         if refusals:
-            _ask_for(sock, _RECVERR[family])
+            _try_option(sock, _RECVERR[family])
         sock.bind(address)
     except BaseException:
         sock.close()
@@ -98,25 +98,25 @@ def bind_udp(address: Address, *, refusals: bool = True) -> socket.socket:
     return sock
 
 
-def _ask_for(sock: socket.socket, option: tuple[int, int]) -> None:
-    """Not every kernel knows these (gVisor, older emulations). Gossip goes without."""
+def _try_option(sock: socket.socket, option: tuple[int, int]) -> None:
+    """Set an option that not every kernel supports (gVisor, older emulations). Gossip works without it."""
     with contextlib.suppress(OSError):
         sock.setsockopt(*option, 1)
 
 
 def missing_options(sock: socket.socket, *, refusals: bool = True) -> list[str]:
-    """What the kernel does not do for a socket of :func:`bind_udp`, and what that costs."""
+    """The options that the kernel does not support for a socket of :func:`bind_udp`, and what is lost without them."""
     missing = []
-    if not _has(sock, (socket.SOL_SOCKET, _SO_TIMESTAMPNS)):
+    if not _has_option(sock, (socket.SOL_SOCKET, _SO_TIMESTAMPNS)):
         missing.append(
-            "the kernel does not say when datagrams came in: after a pause of this process they seem to be late"
+            "the kernel does not timestamp datagrams: after a pause of this process, they seem to have arrived late"
         )
-    if refusals and not _has(sock, _RECVERR[sock.family]):
-        missing.append("the kernel does not hand on ICMP refusals: every death takes three missed heartbeats")
+    if refusals and not _has_option(sock, _RECVERR[sock.family]):
+        missing.append("the kernel does not report ICMP refusals: every death takes three missed heartbeats to detect")
     return missing
 
 
-def _has(sock: socket.socket, option: tuple[int, int]) -> bool:
+def _has_option(sock: socket.socket, option: tuple[int, int]) -> bool:
     try:
         return sock.getsockopt(*option) != 0
     except OSError:
@@ -128,8 +128,10 @@ class ForkedProcess(RuntimeError):
 
 
 class GossipTransport:
-    """Drives one Node over one socket. ``on_change`` is called when its view is another, ``on_events`` gets what
-    happened, both at once."""
+    """Drives one Node over one socket.
+
+    ``on_change`` is called as soon as the Node's view has changed, ``on_events`` with its events as they happen.
+    """
 
     def __init__(
         self,
@@ -145,10 +147,10 @@ class GossipTransport:
         self._on_change = on_change
         self._on_events = on_events
         self._clock = clock
-        self._emptied = clock()
-        """When the socket was last found empty."""
-        self._refused = False
-        """Whether the queue of errors may hold something: the kernel makes the next read or send raise then."""
+        self._drained_at = clock()
+        """When we last found the socket empty."""
+        self._errors_pending = False
+        """Whether the error queue may hold entries: the kernel then makes the next read or send raise."""
         self._sleep: trio.CancelScope | None = None
         self._seen_version: object = None
         self.counters: Counter[str] = Counter()
@@ -158,16 +160,16 @@ class GossipTransport:
         """Seconds by which the loop lately woke late: a maximum that decays."""
 
     def wake(self) -> None:
-        """Something was said to the Node from outside: send it now instead of at the next deadline."""
+        """The Node was called from outside: send what it wants sent now, not at the next deadline."""
         if self._sleep is not None:
             self._sleep.cancel()
 
     async def run(self) -> None:
-        """Drive the Node until it has left or has stopped; returns then."""
+        """Drive the Node; returns when it has left or stopped."""
         while not self._ended:
-            # One scope serves until its alarm goes off. A scope for each sleep costs a third of each waking.
+            # One scope serves until its deadline fires. A new scope for each sleep would cost a third of each wakeup.
             with trio.CancelScope() as self._sleep:
-                await self._work(self._sleep)
+                await self._run_turns(self._sleep)
             self._note_lag(self._sleep)
         self._sleep = None
 
@@ -175,29 +177,32 @@ class GossipTransport:
     def _ended(self) -> bool:
         return self._node.has_left or self._node.stopped is not None
 
-    async def _work(self, sleep: trio.CancelScope) -> None:
-        """Turn after turn, each at a datagram, until a poke or the deadline. Lets other tasks run in any case."""
-        self._turn()
+    async def _run_turns(self, sleep: trio.CancelScope) -> None:
+        """Run a turn for each datagram, until :meth:`wake` or the deadline. Always lets other tasks run."""
+        self._run_turn()
         while not self._ended:
             sleep.deadline = trio.current_time() + max(self._node.deadline - self._clock(), WAKE_FLOOR)
             await trio.lowlevel.wait_readable(self._sock)
-            self._turn()
+            self._run_turn()
 
     def _note_lag(self, sleep: trio.CancelScope) -> None:
         late = trio.current_time() - sleep.deadline
-        if sleep.cancelled_caught and late >= 0:  # else it was a poke
+        if sleep.cancelled_caught and late >= 0:  # otherwise it was wake()
             self.lag = max(late, self.lag * 0.99)
 
-    def _turn(self) -> None:
-        if self._refused:
+    def _run_turn(self) -> None:
+        if self._errors_pending:
             self._drain_errors()
         self._node.handle_timer(self._drain())
         self._send()
         self._report()
 
     def _drain(self) -> float:
-        """Hand the Node what is there. Returns a time such that whatever came before has been read (but for the cap):
-        had we been kept from running since, we would miss what lies unread."""
+        """Give the Node the datagrams that are there.
+
+        Returns a time before which all datagrams that arrived have been read, except beyond the cap. The timer must use
+        it: if we have not run since then, heartbeats may lie unread.
+        """
         receive, clock, node = self._sock.recvmsg, self._clock, self._node
         since_epoch = time.clock_gettime(time.CLOCK_REALTIME) - clock()
         for _ in range(DRAIN_CAP):
@@ -205,25 +210,25 @@ class GossipTransport:
             try:
                 data, ancillary, _, source = receive(LONGEST_DATAGRAM, CONTROL_BYTES)
             except BlockingIOError:
-                self._emptied = now
+                self._drained_at = now
                 return now
             except OSError as error:
                 if self._drain_errors():
                     continue
                 self.counters[f"receive_{_name_of(error)}"] += 1
                 return now
-            stamp = _stamp_of(ancillary)
-            arrived = now if stamp is None else min(max(stamp - since_epoch, self._emptied), now)
+            stamp = _timestamp_of(ancillary)
+            arrived = now if stamp is None else min(max(stamp - since_epoch, self._drained_at), now)
             node.receive_datagram(data, source[:2], now, arrived)
         return clock()
 
     def _drain_errors(self) -> bool:
-        """Empty the queue of errors; False if there was nothing in it."""
-        self._refused = found = False
+        """Empty the error queue; False if it was empty."""
+        self._errors_pending = found = False
         for _ in range(DRAIN_CAP):
             try:
                 datagram, ancillary, _, address = self._sock.recvmsg(LONGEST_QUOTE, CONTROL_BYTES, MSG_ERRQUEUE)
-            except OSError:  # empty; whatever else it may be, reading the datagrams will tell
+            except OSError:  # empty; any other error will show when we read datagrams
                 return found
             found = True
             if address and refused_by_its_host(ancillary, address[:2]):
@@ -233,8 +238,8 @@ class GossipTransport:
         return found
 
     def _send(self) -> None:
-        if os.getpid() != self._process:  # a fork has our keys and our counter: it would repeat nonces
-            raise ForkedProcess("a forked process must not go on gossiping; start an agent of its own")
+        if os.getpid() != self._process:  # a fork has our keys and our counter, and would repeat nonces
+            raise ForkedProcess("a forked process must not continue to gossip; start an agent of its own")
         sendto = self._sock.sendto
         for address, data in self._node.datagrams_to_send():
             try:
@@ -243,8 +248,8 @@ class GossipTransport:
                 self._send_again(data, address)
 
     def _send_again(self, data: bytes, address: Address) -> None:
-        """The error may have been about a datagram before this one."""
-        self._refused = True
+        """Send once more: the error may have been about an earlier datagram."""
+        self._errors_pending = True
         try:
             self._sock.sendto(data, address)
         except (OSError, OverflowError, UnicodeError) as error:
@@ -258,8 +263,8 @@ class GossipTransport:
             self._on_events(events)
 
 
-def _stamp_of(ancillary: Iterable[tuple[int, int, bytes]]) -> float | None:
-    """When the kernel took a datagram in, seconds since the epoch; None where it does not say."""
+def _timestamp_of(ancillary: Iterable[tuple[int, int, bytes]]) -> float | None:
+    """When the kernel received a datagram, in seconds since the epoch; None if it does not say."""
     for level, kind, data in ancillary:
         if kind == _SO_TIMESTAMPNS and level == socket.SOL_SOCKET and len(data) == _TIMESPEC.size:
             seconds, nanoseconds = _TIMESPEC.unpack(data)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pools import node
 
-from rumormill.gossip.reporting.operator_warnings import ADDRESSES_OF_A_KIND, TELL_EVERY, OperatorWarnings
+from rumormill.gossip.reporting.operator_warnings import ADDRESSES_OF_A_KIND, WARN_EVERY, OperatorWarnings
 from rumormill.gossip.security.credentials import Issuer
 from rumormill.simulations import RumormillFactory, World
 from rumormill.simulations.protocol import NodeStart, SimulatedNode
@@ -100,7 +100,7 @@ def test_lines_of_a_kind_are_few_and_no_kind_hides_another(tries: list[tuple[str
     for kind, port, pause in tries:
         now += max(0.0, pause)
         source = ("198.51.100.1", port)
-        lately = [(k, a) for k, a, at in said if now - at < TELL_EVERY]
+        lately = [(k, a) for k, a, at in said if now - at < WARN_EVERY]
         due = operator_warnings.due(kind, source, now)
         room = sum(k == kind for k, _ in lately) < ADDRESSES_OF_A_KIND
         assert due is ((kind, source) not in lately and room)

@@ -10,7 +10,7 @@ import pytest
 from pools import everyone_holds, node, pool
 
 from rumormill.gossip import KeyRing
-from rumormill.gossip.security.key_rotation import COMPARE_EVERY, LINGER, MAX_AHEAD, KeyAudit
+from rumormill.gossip.security.key_rotation import COMPARE_EVERY, MAX_AHEAD, REMOVED_KEY_GRACE, KeyAudit
 from rumormill.gossip.security.keyring import key_name_of
 from rumormill.gossip.wire import KeyRingUpdate, encode_message
 from rumormill.membership import Liveness
@@ -72,7 +72,7 @@ def test_three_rounds_in_a_pool_of_eight_one_asleep_during_each_lose_nobody_and_
         world.freeze(sleeper)
         assert world.run_until(lambda s=sleeper: everyone_holds(world, s, Liveness.DEAD), within=3.0)
         rotate(world, names[0], key(turn))
-        world.run(LINGER + 1)
+        world.run(REMOVED_KEY_GRACE + 1)
         world.thaw(sleeper)
         assert world.run_until(world.one_view, within=3.0), world.history.tail()
         world.run(2.0)
@@ -149,7 +149,7 @@ def test_who_starts_with_an_old_file_gets_in_by_a_key_still_accepted_and_is_brou
 def test_who_holds_no_key_still_accepted_is_told_and_so_is_the_pool() -> None:
     world = pool(4, seed=8)
     rotate(world, "n0", key(1), keep=1)
-    world.run(LINGER + 1)
+    world.run(REMOVED_KEY_GRACE + 1)
     world.start_one("late")
     world.run(5.0)
     assert not node(world, "late").joined
@@ -260,7 +260,7 @@ def test_what_is_under_way_when_its_key_goes_still_opens() -> None:
     world.run(0.5)
     before = refused(world, "n0")
     world.inject(datagram, "n0", source=world.hosts["n1"].address)
-    world.run(LINGER)
+    world.run(REMOVED_KEY_GRACE)
     assert refused(world, "n0") == before
     world.inject(datagram, "n0", source=world.hosts["n1"].address)
     world.run(0.1)
@@ -281,7 +281,7 @@ def test_who_wakes_with_a_removed_key_is_told_and_the_others_name_it(asleep: tup
     world.run(5.0)
     awake = [name for name in world.running() if name not in asleep]
     rotate(world, "n0", key(1), keep=1)
-    world.run(LINGER + 1)
+    world.run(REMOVED_KEY_GRACE + 1)
     world.thaw(*asleep)
     for _ in range(10):
         world.run(1.0)
@@ -353,7 +353,7 @@ def test_a_removed_key_leaves_memory() -> None:
     assert old in held
     assert derived <= held
     rotate(world, "n0", new, keep=1)
-    world.run(LINGER + 1)
+    world.run(REMOVED_KEY_GRACE + 1)
     held = reachable_bytes(*gossip_modules(), nodes)
     assert new in held
     assert old not in held
