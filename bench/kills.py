@@ -18,7 +18,7 @@ import trio
 from rumormill.cli.demo.caller import Caller, Replay
 from rumormill.cli.demo.pool_watch import PoolWatch, everyone_routable, evicted, routable
 from rumormill.cli.demo.processes import LocalPool, LocalPoolSettings
-from rumormill.cli.demo.request_log import RequestLog, RequestSummary, figures, percentile
+from rumormill.cli.demo.request_log import RequestLog, RequestSummary, percentile, summarize
 
 Fault = Literal["kill", "freeze"]
 PATIENCE = 30.0
@@ -52,7 +52,7 @@ async def measure(fault: Fault, replay: Replay, times: int, rate: float, seed: i
                 found.faults.append(await _one(fault, pool, watch, ledger, rng))
             await caller.finish()
             nursery.cancel_scope.cancel()
-    found.whole = figures(ledger.outcomes)
+    found.whole = summarize(ledger.outcomes)
     found.troubles.update(outcome.trouble or outcome.wrong or "" for outcome in ledger.outcomes)
     del found.troubles[""]
     return found
@@ -74,7 +74,7 @@ async def _one(
     else:
         victim.thaw()
         await watch.until(pool.members, routable(victim.name), f"{victim.name} back", PATIENCE)
-    return figures(ledger.ended_since(begun))
+    return summarize(ledger.ended_since(begun))
 
 
 def report(fault: Fault, replay: Replay, found: KillFigures, promised: str) -> str:

@@ -1,8 +1,8 @@
-"""A caller like any other: a stream of keyed requests through the client library, each answer checked.
+"""A caller that sends a stream of keyed requests through the client library, and checks each answer.
 
-The stream is open-loop: the next request leaves on time whether or not the last was answered, so a slow second shows as
-a hundred slow requests and not as one. Latency counts from handing the request to the library; how late the caller
-itself was is recorded beside it.
+The stream is open-loop: each request is sent on time, whether or not the previous one has been answered. So a slow
+second shows as a hundred slow requests and not as one. Latency counts from handing the request to the library. How late
+the caller itself was is recorded too.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Replay = Literal["always", "idempotent", "never"]
 
 USERS = 1000
 TIMEOUT_SECONDS = 10.0
-"""Nobody waits longer; a request that does has failed."""
+"""A request that takes longer has failed."""
 
 
 def check_exactly(text: str, answer: Any) -> str | None:
-    """The caller computes the embedding too, and demands the very same numbers. Returns what is wrong, or None."""
+    """Compute the embedding here too, and compare the numbers exactly. Returns what is wrong, or None."""
     vector, wrong = _vector(answer)
     if wrong is None and vector != embed(text):
         return "the embedding is not that of the text sent"
@@ -38,7 +38,7 @@ def check_exactly(text: str, answer: Any) -> str | None:
 
 
 def check_shape(answer: Any) -> str | None:
-    """For a model whose numbers nobody here can know: a list of numbers, not all zero."""
+    """For a foreign model: the answer must be a list of numbers, not all zero. Returns what is wrong, or None."""
     vector, wrong = _vector(answer)
     if wrong is not None:
         return wrong
@@ -56,9 +56,9 @@ def _vector(answer: Any) -> tuple[list[Any], str | None]:
 
 
 class Caller:
-    """Sends requests at a steady rate until cancelled. ``record`` gets each outcome as it ends.
+    """Sends requests at a steady rate until cancelled. ``record`` gets each outcome at its end.
 
-    ``foreign`` workers are not ours: their answers are checked for their shape only.
+    ``foreign`` workers run another model: only the shape of their answers is checked.
     """
 
     def __init__(
@@ -85,12 +85,12 @@ class Caller:
         self._ended = trio.Event()
 
     async def finish(self) -> None:
-        """Send nothing more, and wait until every request has its outcome: none is left out of the figures."""
+        """Send nothing more, and wait for the outcome of every request, so that none is missing in the figures."""
         self._ending.set()
         await self._ended.wait()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Started once the library has its first list of workers; ends after :meth:`finish`."""
+        """Reports ``started`` when the library has its first list of workers. Ends after :meth:`finish`."""
         async with (
             Pool(self._urls, service=self._service, replay=self._replay) as pool,
             httpx.AsyncClient(
@@ -114,7 +114,7 @@ class Caller:
         worker = trouble = wrong = None
         try:
             response = await http.post("/v1/embeddings", content=body, headers=headers)
-        except Exception as error:  # whatever a caller is met with is a failed request, and is counted
+        except Exception as error:  # whatever the error is, the request has failed
             trouble = f"{type(error).__name__}: {error}"
         ended = time.monotonic()
         if trouble is None:
@@ -124,7 +124,7 @@ class Caller:
             elif self._foreign:
                 wrong = check_shape(_json(response))
             elif response.headers.get(ANSWERED_BY) != worker:
-                wrong = "another worker answered than the library says"
+                wrong = "the answer is from another worker than the library says"
             else:
                 wrong = check_exactly(text, _json(response))
         self._record(RequestOutcome(begun, ended, worker, trouble, wrong, late=max(0.0, begun - due)))

@@ -1,4 +1,4 @@
-"""``rumormill demo``: play the story before whoever is there, say what came of it, leave nothing behind."""
+"""``rumormill demo``: runs the scenario, shows its result, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from rich.console import Console
 
 from rumormill.cli.demo.caller import Caller
 from rumormill.cli.demo.embedding import MODEL
-from rumormill.cli.demo.pool_watch import NotSeen, PoolWatch
+from rumormill.cli.demo.pool_watch import ConditionNotMet, PoolWatch
 from rumormill.cli.demo.ports import NoPortsLeft
 from rumormill.cli.demo.processes import BadWorkerCommand, LocalPool, LocalPoolSettings, ProcessEnded
 from rumormill.cli.demo.request_log import RequestLog
-from rumormill.cli.demo.screen import LiveScreen, PlainLog, Scene, Silence, say
-from rumormill.cli.demo.story import DemoStory
+from rumormill.cli.demo.scenario import DemoScenario
+from rumormill.cli.demo.screen import LiveScreen, NoOutput, PlainLog, ScreenState, say
 from rumormill.cli.demo.verdict import DemoVerdict, plain_lines
 from rumormill.cli.exit_codes import BadRequest
 
 BROKEN = 1
-"""Exit code: a promise was broken, or the demo was not seen to its end."""
-OWN_PATIENCE = 20.0
-"""Seconds our own workers and sidecars get to come up, together."""
+"""Exit code: a promise was broken, or the demo did not run to its end."""
+START_TIMEOUT = 20.0
+"""Seconds that our own workers and sidecars together may take to start."""
 EPILOG = """\b
-Exit codes: 0 every promise kept (or at worst strained: a time beyond its
-target, within three times of it); 1 a promise broken, or the demo cannot run;
+Exit codes: 0 every promise kept, or strained (a time beyond its target, but
+within three times of it); 1 a promise broken, or the demo cannot run;
 2 wrong flags; 130 interrupted, 143 terminated.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoSettings:
-    """What the command line asks for."""
+    """The settings from the command line."""
 
     worker_command: str | None
     worker_check: str
@@ -49,7 +49,7 @@ class DemoSettings:
 
     @property
     def answered_by(self) -> str:
-        """What the screen says about who answers, and what is checked of it."""
+        """Who answers the requests, and what is checked; shown on the screen."""
         if self.worker_command is None:
             return "embeddings of real text (hashed n-grams), each checked by the caller"
         return f"{self.worker_command.split()[0]}, a model server of yours; checked for their shape only"
@@ -59,11 +59,11 @@ class DemoSettings:
 @click.option(
     "--worker-command",
     metavar="TEMPLATE",
-    help="Run this model server three times instead of the demo's own; {port}, {host} and {name} are replaced. Its "
-    "answers to POST /v1/embeddings are then checked for their shape only.",
+    help="Run this model server three times instead of the demo's own; {port}, {host} and {name} are replaced. Only "
+    "the shape of its answers to POST /v1/embeddings is then checked.",
 )
 @click.option(
-    "--worker-check", default="/health", show_default=True, metavar="PATH", help="Where the server says it can serve."
+    "--worker-check", default="/health", show_default=True, metavar="PATH", help="Path of the server's health check."
 )
 @click.option(
     "--worker-wait",
@@ -71,21 +71,19 @@ class DemoSettings:
     default=180.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long such a server may take to start.",
+    help="Time that this server may take to start.",
 )
-@click.option("--model", default=MODEL, show_default=True, metavar="NAME", help="The model to ask for.")
-@click.option("--rate", type=click.FloatRange(1, 1000), default=100.0, show_default=True, help="Requests a second.")
+@click.option("--model", default=MODEL, show_default=True, metavar="NAME", help="Model name in the requests.")
+@click.option("--rate", type=click.FloatRange(1, 1000), default=100.0, show_default=True, help="Requests per second.")
 @click.option(
     "--pace",
     type=click.FloatRange(0.1, 10),
     default=1.0,
     show_default=True,
-    help="Stretches the acts; 1 is half a minute.",
+    help="Factor for the length of the phases; 1 is half a minute in all.",
 )
-@click.option(
-    "--plain", is_flag=True, help="Lines instead of a live screen (so it is anyway where there is no terminal)."
-)
-@click.option("--json", "as_json", is_flag=True, help="Nothing but the verdict, as JSON; times in seconds.")
+@click.option("--plain", is_flag=True, help="Print lines instead of a live screen (the default without a terminal).")
+@click.option("--json", "as_json", is_flag=True, help="Print only the verdict, as JSON; times in seconds.")
 def demo(
     worker_command: str | None,
     worker_check: str,
@@ -96,9 +94,9 @@ def demo(
     plain: bool,
     as_json: bool,
 ) -> None:
-    """See a pool live through a kill, a restart, a freeze and a drain.
+    """Watch a pool survive a kill, a restart, a freeze and a drain.
 
-    Three real worker processes, a sidecar beside each, and a caller that sends them keyed requests through the client
+    The demo runs three worker processes, a sidecar for each, and a caller that sends keyed requests through the client
     library. Everything stays on 127.0.0.1, takes about half a minute, and leaves nothing behind.
     """
     settings = DemoSettings(
@@ -110,25 +108,25 @@ def demo(
         pace=pace,
     )
     pool_settings = LocalPoolSettings(cluster="demo", worker_command=worker_command, worker_check=worker_check)
-    performance = _Performance(settings, plain=plain, as_json=as_json)
+    demo_run = _DemoRun(settings, plain=plain, as_json=as_json)
     try:
         with LocalPool(pool_settings) as pool:
-            trio.run(performance.run, pool)
+            trio.run(demo_run.run, pool)
     except BadWorkerCommand as error:
         raise BadRequest(str(error), "for example --worker-command 'my-server --port {port}'") from None
     except NoPortsLeft as error:
-        raise BadRequest(str(error), "close some of what listens on this machine") from None
-    performance.conclude()
-    sys.exit(performance.exit_code)
+        raise BadRequest(str(error), "stop some of the programs that listen on this machine") from None
+    demo_run.show_verdict()
+    sys.exit(demo_run.exit_code)
 
 
-class _Performance:
-    """One run: who watches, what was seen, and how it ended."""
+class _DemoRun:
+    """One run of the demo: its output, its verdict and its exit code."""
 
     def __init__(self, settings: DemoSettings, *, plain: bool, as_json: bool) -> None:
         self.settings = settings
         self.as_json = as_json
-        # Signs that a terminal of another encoding lacks are shown as question marks, and end nothing.
+        # A character that the terminal's encoding lacks is shown as a question mark, and does not raise an error.
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")
         self.console = Console()
@@ -138,7 +136,7 @@ class _Performance:
         self._screen: LiveScreen | None = None
 
     async def run(self, pool: LocalPool) -> None:
-        """Play the story to its end, or to the signal that ends it."""
+        """Run the scenario to its end, or until a signal."""
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._hear_signals, scope)
@@ -157,16 +155,16 @@ class _Performance:
 
     async def _play(self, pool: LocalPool) -> None:
         settings = self.settings
-        ledger = RequestLog()
+        request_log = RequestLog()
         watch = PoolWatch({member.name: member.url for member in pool}, pool.settings.service)
-        audience = self._audience(ledger, watch)
-        patience = OWN_PATIENCE if settings.worker_command is None else settings.worker_wait
-        story = DemoStory(pool, watch, ledger, audience, pace=settings.pace, patience=patience)
-        story.verdict = self.verdict
+        output = self._choose_output(request_log, watch)
+        start_timeout = START_TIMEOUT if settings.worker_command is None else settings.worker_wait
+        scenario = DemoScenario(pool, watch, request_log, output, pace=settings.pace, start_timeout=start_timeout)
+        scenario.verdict = self.verdict
         caller = Caller(
             pool.urls,
             service=pool.settings.service,
-            record=ledger.add,
+            record=request_log.add,
             rate=settings.rate,
             foreign=settings.worker_command is not None,
             model=settings.model,
@@ -174,32 +172,34 @@ class _Performance:
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch.run)
-            if isinstance(audience, LiveScreen):
-                audience.scene.doing = story.doing
-                nursery.start_soon(audience.run)
+            if isinstance(output, LiveScreen):
+                output.state.member_states = scenario.member_states
+                nursery.start_soon(output.run)
             try:
-                await story.open()
+                await scenario.open()
                 await nursery.start(caller.run)
-                await story.play(caller.finish)
-            except (NotSeen, ProcessEnded) as error:
+                await scenario.play(caller.finish)
+            except (ConditionNotMet, ProcessEnded) as error:
                 self.verdict.interrupted = str(error)
             nursery.cancel_scope.cancel()
         if self.verdict.ok:
             self.exit_code = 0
 
-    def _audience(self, ledger: RequestLog, watch: PoolWatch) -> LiveScreen | PlainLog | Silence:
+    def _choose_output(self, request_log: RequestLog, watch: PoolWatch) -> LiveScreen | PlainLog | NoOutput:
         if self.as_json:
-            return Silence()
+            return NoOutput()
         if not self.live:
             say(f"Answers: {self.settings.answered_by}.")
             return PlainLog()
-        scene = Scene(ledger, watch.answers, doing={}, answered_by=self.settings.answered_by, begun=time.monotonic())
-        scene.slice_seconds *= max(1.0, self.settings.pace)
-        self._screen = LiveScreen(scene, self.console)
+        state = ScreenState(
+            request_log, watch.answers, member_states={}, answered_by=self.settings.answered_by, begun=time.monotonic()
+        )
+        state.slice_seconds *= max(1.0, self.settings.pace)
+        self._screen = LiveScreen(state, self.console)
         return self._screen
 
-    def conclude(self) -> None:
-        """Say what came of it."""
+    def show_verdict(self) -> None:
+        """Show the result."""
         if self.as_json:
             say(json.dumps(self.verdict.as_json(), indent=2))
         elif self._screen is not None:

@@ -1,9 +1,9 @@
-"""Text to a vector by hashed character n-grams: small enough to check, real enough that alike texts lie close.
+"""Embeds text with hashed character n-grams: small enough to check, and similar texts get similar vectors.
 
-The text is lower-cased and its spaces made one; each of its 3-, 4- and 5-grams (spaces at the ends included) adds +1 or
--1 to one of 256 places, both chosen by one mmh3 hash (signed feature hashing, Weinberger et al. 2009, where the signs
-keep collisions unbiased); the sum is scaled to length one. The same text gives the same numbers on every machine, so
-whoever asked can tell a right answer from a wrong one.
+The text is lower-cased and its white space is collapsed. Each of its 3-, 4- and 5-grams (with a space at both ends)
+adds +1 or -1 to one of 256 dimensions. One mmh3 hash chooses both (signed feature hashing, Weinberger et al. 2009; the
+signs keep collisions unbiased). The sum is scaled to length 1. The same text gives the same numbers on every machine,
+so a caller can tell a correct answer from a wrong one.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ DIMENSIONS = 256
 MODEL = "rumormill-ngram-256"
 _GRAMS = (3, 4, 5)
 _DECIMALS = 6
-"""What a float32 would hold of such numbers; keeps an answer at 3 KB."""
+"""About the precision of a float32. Keeps an answer at 3 KB."""
 
 
 def embed(text: str) -> list[float]:
-    """256 floats of length one; all zeros for a text without anything but spaces."""
+    """A vector of 256 floats with length 1; all zeros for an empty text or white space."""
     words = " ".join(text.lower().split())
     if not words:
         return [0.0] * DIMENSIONS
@@ -38,5 +38,5 @@ def embed(text: str) -> list[float]:
 
 
 def similarity(one: Sequence[float], other: Sequence[float]) -> float:
-    """The cosine of two vectors of length one: 1.0 for equal texts, about 0 for unrelated ones."""
+    """The cosine of two vectors of length 1: 1.0 for equal texts, about 0 for unrelated ones."""
     return sum(a * b for a, b in zip(one, other, strict=True))

@@ -1,11 +1,12 @@
-"""Port numbers that stay ours while the processes that use them come and go.
+"""Reserves port numbers while the processes that use them come and go.
 
-A killed sidecar must come back on the address it had, and nobody may take that address in between. Numbers are chosen
-outside the kernel's ephemeral range, so no socket that lets the kernel choose (an outgoing connection, a port 0) ever
-lands on them. Each is then held by a TCP socket that is bound and never listens: bound without SO_REUSEADDR, it
-excludes every other holder; given SO_REUSEADDR and SO_REUSEPORT afterwards, it lets a server with either flag (that is
-any server fit to be restarted) bind the same number and listen. While none does, callers are refused as they should
-be. UDP has no such half-way state; there the number is known to be free, and its TCP twin keeps other pools off it.
+A killed sidecar must come back on its old address, and nobody may take that address in between. The numbers are outside
+the kernel's ephemeral range, so no socket whose port the kernel chooses (an outgoing connection, a port 0) gets one of
+them. Each number is held by a TCP socket that is bound and never listens. It is bound without SO_REUSEADDR, so it
+excludes every other holder. Then it gets SO_REUSEADDR and SO_REUSEPORT, so a server with either flag (as any server
+that must be restarted has) can bind the same number and listen. While no server does, callers are refused as they
+should be. UDP has no such state. There the number is only known to be free at first, and the TCP socket keeps other
+pools from choosing it.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ _TRIES = 500
 
 
 class NoPortsLeft(Exception):
-    """No free number was found: says how many were tried."""
+    """No free port was found; the text says how many were tried."""
 
 
 class PortHold:
-    """One number, for TCP and UDP on 127.0.0.1. Closing it gives the number back."""
+    """Holds one port number for TCP and UDP on 127.0.0.1 until it is closed."""
 
     def __init__(self, port: int) -> None:
-        """Raises OSError where somebody has the number."""
+        """Raises OSError if the number is in use."""
         self.port = port
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
@@ -53,7 +54,7 @@ class PortHold:
 
 
 def hold_port(rng: random.Random) -> PortHold:
-    """A free number, held. Raises :class:`NoPortsLeft`."""
+    """Holds a free port number. Raises :class:`NoPortsLeft`."""
     lowest, highest = _range()
     for _ in range(_TRIES):
         try:
@@ -64,7 +65,7 @@ def hold_port(rng: random.Random) -> PortHold:
 
 
 def _range() -> tuple[int, int]:
-    """The wider side of the ephemeral range; where there is hardly room, everything above the well-known ports."""
+    """The wider range of ports below or above the ephemeral range. If both are too small, all unprivileged ports."""
     try:
         first, last = (int(word) for word in _RANGE_FILE.read_text().split())
     except (OSError, ValueError):

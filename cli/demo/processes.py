@@ -3,11 +3,11 @@
     with LocalPool(LocalPoolSettings(size=3)) as pool:
         pool.start()
         pool["w2"].kill()          # worker and sidecar at once, kill -9
-        pool["w2"].start()         # on the addresses they had
+        pool["w2"].start()         # on the same addresses as before
 
-All processes are real, everything stays on 127.0.0.1, and nothing is left behind: leaving the block kills them all and
-removes their directory (key file, logs), and :mod:`guardian` does so where this process cannot. Nothing here waits for
-the pool to agree on anything; :class:`rumormill.cli.demo.pool_watch.PoolWatch` is for that.
+All processes are real, and everything stays on 127.0.0.1. Leaving the block kills all processes and removes their
+directory (key file, logs). If this process cannot do that, :mod:`process_reaper` does. Nothing here waits until the
+pool agrees on anything: :class:`rumormill.cli.demo.pool_watch.PoolWatch` does.
 """
 
 from __future__ import annotations
@@ -32,39 +32,40 @@ from rumormill.cli.demo import process_reaper
 from rumormill.cli.demo.ports import HOST, PortHold, hold_port
 
 _RUMORMILL = "from rumormill.cli.main import main; main()"
-"""The console script, wherever it is installed and whether or not that is on the PATH."""
+"""Runs the console script even if it is not on the PATH."""
 _END_SECONDS = 10.0
-"""A process that has been told to end, and could, has ended by then."""
+"""Seconds to wait for the end of a process that was told to end."""
 
 
 class BadWorkerCommand(ValueError):
-    """A worker command that cannot be run for several workers; says why, with a hint."""
+    """A worker command that cannot be used for several workers; the text says why."""
 
 
 class ProcessEnded(Exception):
-    """A process that should run does not: says which, how it ended, and its last words."""
+    """A process that should run has ended. The text says which, how it ended, and the end of its log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalPoolSettings:
-    """What to run."""
+    """The size of the pool, and its programs."""
 
     size: int = 3
     service: str = "embed"
     cluster: str = "local"
     worker_command: str | None = None
-    """Runs instead of our own worker, split as a shell would; {port}, {host} and {name} are replaced. No shell."""
+    """The command to run instead of our own worker. It is split as a shell would, but runs without a shell. {port},
+    {host} and {name} are replaced."""
     worker_check: str = "/health"
-    think: float = 0.003
-    """Seconds our own worker takes over an answer, so that there are requests in flight when it is killed."""
+    service_time: float = 0.003
+    """Seconds that our own worker takes for an answer, so that requests are in flight when it is killed."""
     agent_flags: tuple[str, ...] = ()
-    """Further flags for every ``rumormill agent``."""
+    """More flags for every ``rumormill agent``."""
 
     def worker_argv(self, name: str, port: int) -> list[str]:
         """The command line of one worker. Raises :class:`BadWorkerCommand`."""
         if self.worker_command is None:
             own = ["-m", "rumormill.cli.demo.worker", "--name", name, "--host", HOST, "--port", str(port)]
-            return [sys.executable, *own, "--think", f"{self.think * 1000:g}"]
+            return [sys.executable, *own, "--think", f"{self.service_time * 1000:g}"]
         if "{port}" not in self.worker_command:
             raise BadWorkerCommand("the worker command has no {port}: each worker needs a port of its own to listen on")
         try:
@@ -76,20 +77,20 @@ class LocalPoolSettings:
 
 
 def _replace(word: str, filled: Mapping[str, str]) -> str:
-    """Plain replacement, so that braces of JSON in a command line stay as they are."""
+    """Replaces only these placeholders, so that the braces of JSON in a command line stay as they are."""
     for placeholder, text in filled.items():
         word = word.replace(placeholder, text)
     return word
 
 
 class Program:
-    """One process that can be started again and again, in a process group of its own; its output goes to one log."""
+    """A process that can be started again and again. It has its own process group, and its output goes to one log."""
 
     def __init__(self, title: str, log: Path, env: Mapping[str, str]) -> None:
         self.title = title
         self.log = log
-        self.expected = False
-        """Started, and neither killed nor asked to end since."""
+        self.should_run = False
+        """It was started, and has not been killed or asked to end since."""
         self._env = env
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -99,7 +100,7 @@ class Program:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def start(self, argv: Sequence[str]) -> int:
-        """Start it, and return its process id. Raises :class:`ProcessEnded` where it cannot even be started."""
+        """Start it, and return its process id. Raises :class:`ProcessEnded` if it cannot be started."""
         self.wait()
         with self.log.open("ab") as log:
             try:
@@ -113,20 +114,21 @@ class Program:
                 )
             except OSError as error:
                 raise ProcessEnded(f"{self.title} cannot be started: {argv[0]}: {error.strerror}") from None
-        self.expected = True
+        self.should_run = True
         return self._process.pid
 
     def signal(self, number: signal.Signals) -> None:
-        """To the whole group, so a worker's own children share its fate. Nothing where it has ended."""
+        """Send a signal to the whole process group, so that a worker's children get it too. Does nothing if it has
+        ended."""
         if number in (signal.SIGKILL, signal.SIGTERM):
-            self.expected = False
+            self.should_run = False
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, number)
 
     def wait(self, seconds: float = _END_SECONDS) -> int | None:
-        """Until it has ended: its exit code, negative for a signal; None where it was never started.
+        """Wait for its end. Returns its exit code (negative for a signal); None if it was never started.
 
-        Raises :class:`ProcessEnded` where it has not ended in time.
+        Raises :class:`ProcessEnded` if it has not ended in time.
         """
         if self._process is None:
             return None
@@ -137,15 +139,15 @@ class Program:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs, or where it was never started."""
+        """None while it runs, or if it was never started."""
         return None if self._process is None else self._process.poll()
 
     def check(self) -> None:
-        """Raises :class:`ProcessEnded` where it should run and does not."""
-        if self.expected and self.exit_code is not None:
-            raise ProcessEnded(f"{self.title} has ended with code {self.exit_code}; it said:\n{self.last_words()}")
+        """Raises :class:`ProcessEnded` if it should run and does not."""
+        if self.should_run and self.exit_code is not None:
+            raise ProcessEnded(f"{self.title} has ended with code {self.exit_code}; it said:\n{self.log_tail()}")
 
-    def last_words(self, lines: int = 8) -> str:
+    def log_tail(self, lines: int = 8) -> str:
         """The end of its log, indented."""
         try:
             said = self.log.read_text(errors="replace").splitlines()[-lines:]
@@ -155,7 +157,7 @@ class Program:
 
 
 class LocalMember:
-    """A worker and the sidecar next to it, on addresses that stay theirs."""
+    """A worker and its sidecar. Their addresses stay the same."""
 
     def __init__(self, name: str, pool: LocalPool, worker_port: int, sidecar_port: int) -> None:
         self.name = name
@@ -176,11 +178,11 @@ class LocalMember:
 
     @property
     def gossip(self) -> str:
-        """The sidecar's UDP address: the same number, which costs one hold instead of two."""
+        """The sidecar's UDP address. Its port is that of the endpoint, so one :class:`PortHold` is enough."""
         return f"{HOST}:{self._sidecar_port}"
 
     def start(self) -> float:
-        """Start both (they may have run before). Returns the monotonic time just before."""
+        """Start both, perhaps again. Returns the monotonic time just before."""
         begun = time.monotonic()
         self.start_worker()
         self.start_sidecar()
@@ -190,7 +192,7 @@ class LocalMember:
         self.worker.start(self._pool.settings.worker_argv(self.name, self._worker_port))
 
     def start_sidecar(self) -> None:
-        """Next to the worker that runs now, if any: its process is told to the sidecar."""
+        """Start the sidecar. It gets the process id of the worker, if that runs."""
         settings = self._pool.settings
         argv = [sys.executable, "-c", _RUMORMILL, "agent"]
         argv += ["--name", self.name, "--cluster", settings.cluster, "--service", settings.service]
@@ -204,19 +206,19 @@ class LocalMember:
         self.sidecar.start([*argv, *settings.agent_flags])
 
     def kill(self) -> float:
-        """kill -9 of both. Returns the monotonic time just before."""
+        """Kill both with SIGKILL. Returns the monotonic time just before."""
         return self._signal(signal.SIGKILL)
 
     def freeze(self) -> float:
-        """Both stop where they stand (SIGSTOP). Returns the monotonic time just before."""
+        """Suspend both with SIGSTOP. Returns the monotonic time just before."""
         return self._signal(signal.SIGSTOP)
 
     def thaw(self) -> float:
-        """Both go on (SIGCONT). Returns the monotonic time just before."""
+        """Continue both with SIGCONT. Returns the monotonic time just before."""
         return self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> float:
-        """The sidecar first: one that saw its worker die would get a last word out, and the pool had it easier."""
+        """The sidecar first. If it saw its worker die, it could still tell the pool, and the test would be easier."""
         now = time.monotonic()
         self.sidecar.signal(number)
         self.worker.signal(number)
@@ -224,17 +226,17 @@ class LocalMember:
 
 
 class LocalPool:
-    """The members ``w1`` ... ``wN`` and all they need; a context manager, and the only owner of its directory."""
+    """The members ``w1`` ... ``wN``, as a context manager. It owns the directory with their files."""
 
     def __init__(self, settings: LocalPoolSettings | None = None) -> None:
-        """Holds ports and makes the directory; starts nothing but the guardian. Raises :class:`BadWorkerCommand`."""
+        """Reserves ports, makes the directory and starts the reaper. Raises :class:`BadWorkerCommand`."""
         self.settings = settings or LocalPoolSettings()
         self.settings.worker_argv("w1", 1)
         with ExitStack() as stack:
             self.directory = Path(tempfile.mkdtemp(prefix="rumormill-"))
-            stack.callback(process_reaper.sweep, str(self.directory))
-            self._guardian = self._start_guardian()
-            stack.callback(self._end_guardian)
+            stack.callback(process_reaper.clean_up, str(self.directory))
+            self._reaper = self._start_reaper()
+            stack.callback(self._stop_reaper)
             self.env = self._environment()
             self.key_file = self._write_key()
             self.members = self._members(stack)
@@ -251,9 +253,9 @@ class LocalPool:
         return {name: LocalMember(name, self, held(), held()) for name in names}
 
     def _environment(self) -> dict[str, str]:
-        """Ours without settings for agents (those of the person who runs this), and with the mark."""
+        """Our environment without RUMORMILL_* settings, and with the pool's directory."""
         env = {key: value for key, value in os.environ.items() if not key.startswith("RUMORMILL_")}
-        return {**env, process_reaper.MARK: str(self.directory), "PYTHONUNBUFFERED": "1"}
+        return {**env, process_reaper.POOL_VARIABLE: str(self.directory), "PYTHONUNBUFFERED": "1"}
 
     def _write_key(self) -> Path:
         path = self.directory / "pool.key"
@@ -261,14 +263,14 @@ class LocalPool:
             file.write(base64.b64encode(secrets.token_bytes(32)) + b"\n")
         return path
 
-    def _start_guardian(self) -> subprocess.Popen[bytes]:
+    def _start_reaper(self) -> subprocess.Popen[bytes]:
         argv = [sys.executable, "-I", "-S", process_reaper.__file__, str(self.directory)]
         return subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 - our own file
 
-    def _end_guardian(self) -> None:
-        if self._guardian.stdin is not None:
-            self._guardian.stdin.close()
-        self._guardian.wait(_END_SECONDS)
+    def _stop_reaper(self) -> None:
+        if self._reaper.stdin is not None:
+            self._reaper.stdin.close()
+        self._reaper.wait(_END_SECONDS)
 
     def __getitem__(self, name: str) -> LocalMember:
         return self.members[name]
@@ -291,12 +293,12 @@ class LocalPool:
             member.start()
 
     def check(self) -> None:
-        """Raises :class:`ProcessEnded` where a process that should run does not."""
+        """Raises :class:`ProcessEnded` if a process that should run does not."""
         for program in self.programs:
             program.check()
 
     def close(self) -> None:
-        """Kill every process, remove the directory, let the ports go. A second time does nothing."""
+        """Kill every process, remove the directory and free the ports. A second call does nothing."""
         try:
             for program in self.programs:
                 program.signal(signal.SIGKILL)

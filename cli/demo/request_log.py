@@ -1,4 +1,4 @@
-"""What became of each request, and the figures made of it. Pure: times come with the outcomes, in seconds."""
+"""The outcome of each request, and summaries of them. Pure: times come with the outcomes, in seconds."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RequestOutcome:
-    """One request from the moment it was handed to the client library to the moment its answer was there."""
+    """One request, from handing it to the client library to its answer."""
 
     begun: float
     ended: float
     worker: str | None
-    """Who answered, as the answer says; None where there was none, or it does not say."""
+    """The worker that answered; None without an answer, or if the answer names none."""
     trouble: str | None = None
-    """Why there was no answer, in the caller's words."""
+    """Why there was no answer."""
     wrong: str | None = None
-    """What is wrong with the answer there was."""
+    """What is wrong with the answer."""
     late: float = 0.0
-    """Seconds the caller itself began after its schedule: what this machine, and not the pool, was slow at."""
+    """Seconds by which the caller itself was late. The machine causes this delay, and not the pool."""
 
     @property
     def seconds(self) -> float:
@@ -30,7 +30,7 @@ class RequestOutcome:
 
 @dataclass(frozen=True, slots=True)
 class RequestSummary:
-    """Of a number of requests. Seconds; 0.0 where there were none."""
+    """A summary of requests. Times are in seconds, and 0.0 without requests."""
 
     requests: int = 0
     failed: int = 0
@@ -39,9 +39,9 @@ class RequestSummary:
     p99: float = 0.0
     slowest: float = 0.0
     late: float = 0.0
-    """The longest that the caller itself was late to begin."""
+    """The longest delay of the caller itself."""
     troubles: tuple[tuple[str, int], ...] = ()
-    """What went wrong and how often, the most frequent first; five at most."""
+    """What went wrong and how often: at most five, the most frequent first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class TimeBucket:
     slowest: float
 
 
-def figures(outcomes: Iterable[RequestOutcome]) -> RequestSummary:
-    """Latencies are of answered requests and failed ones alike: waiting for an error is waiting."""
+def summarize(outcomes: Iterable[RequestOutcome]) -> RequestSummary:
+    """Latencies include failed requests: waiting for an error is waiting too."""
     taken = list(outcomes)
     if not taken:
         return RequestSummary()
@@ -74,8 +74,8 @@ def figures(outcomes: Iterable[RequestOutcome]) -> RequestSummary:
 
 
 def slowest_late(outcomes: Iterable[RequestOutcome]) -> float:
-    """Seconds by which the caller was late, at the most, to begin a request while the slowest one was under way: it may
-    have been as late to take that one's answer."""
+    """The longest delay, in seconds, of the caller itself while the slowest request was in flight. The caller may have
+    been that late to read its answer."""
     taken = list(outcomes)
     if not taken:
         return 0.0
@@ -84,7 +84,8 @@ def slowest_late(outcomes: Iterable[RequestOutcome]) -> float:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """Nearest rank: the smallest value that so large a share of them does not exceed. Of nothing: 0.0."""
+    """The percentile by nearest rank: the smallest value that at least this share of values does not exceed. 0.0 for no
+    values."""
     if not ordered:
         return 0.0
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
@@ -100,11 +101,11 @@ class RequestLog:
         self.outcomes.append(outcome)
 
     def ended_since(self, begin: float, end: float = math.inf) -> list[RequestOutcome]:
-        """Those that ended in that time: a request in flight when a worker dies belongs to the death."""
+        """The outcomes that ended in this time. So a request in flight at a worker's death counts for the death."""
         return [outcome for outcome in self.outcomes if begin <= outcome.ended < end]
 
     def recent(self, now: float, seconds: float) -> list[RequestOutcome]:
-        """Those of the last seconds, found from the end: cheap however long the run."""
+        """The outcomes of the last seconds. The search goes backward, so it is cheap for long runs too."""
         found = []
         for outcome in reversed(self.outcomes):
             if outcome.ended < now - seconds:
@@ -112,8 +113,8 @@ class RequestLog:
             found.append(outcome)
         return found
 
-    def line(self, begin: float, end: float, width: float) -> list[TimeBucket]:
-        """The time line from begin to end, in slices of so many seconds; the last may be young."""
+    def time_line(self, begin: float, end: float, width: float) -> list[TimeBucket]:
+        """The time from begin to end, in slices of ``width`` seconds; the last may be incomplete."""
         count = max(0, math.ceil((end - begin) / width))
         slices: list[list[RequestOutcome]] = [[] for _ in range(count)]
         for outcome in self.outcomes:
@@ -131,7 +132,7 @@ def _slowest(outcomes: Sequence[RequestOutcome]) -> float:
 
 
 def shares(outcomes: Sequence[RequestOutcome]) -> dict[str, float]:
-    """Whose answers these are, as parts of one."""
+    """The share of the answers of each worker, as fractions of 1."""
     counted = Counter(outcome.worker for outcome in outcomes if outcome.worker is not None)
     total = counted.total()
     return {worker: count / total for worker, count in sorted(counted.items())}

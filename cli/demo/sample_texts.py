@@ -1,4 +1,4 @@
-"""Text worth embedding: opening and well-known lines from books long in the public domain."""
+"""Texts to embed: opening and well-known lines from books that are long in the public domain."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What was promised, what was seen, and whether that breaks the promise. Pure.
+"""What was promised, what was measured, and whether the promise was kept. Pure.
 
-A failed request or a wrong answer breaks a promise outright. A time is judged without what the machine was late by
-meanwhile, as measured (lateness.py), and that is said. Up to ``target`` it is kept; up to three times the target it is
-*strained*, shown with the figure and not held against the pool, because a slow machine does that too; beyond, or never
-seen, it is broken.
+A failed request or a wrong answer breaks a promise. From a measured time, the machine's own scheduling delay is
+deducted (scheduling_delay.py), and the output says so. A time up to its target is *kept*. A time up to three times the
+target is *strained*: it is shown, but does not count against the pool, because a slow machine causes it too. Beyond
+that, or if it did not happen, the promise is *broken*.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from rumormill.cli.demo.request_log import RequestSummary
 Mark = Literal["kept", "strained", "broken"]
 SYMBOLS: dict[Mark, str] = {"kept": "✓", "strained": "!", "broken": "✗"}
 STRAIN = 3.0
-"""How far beyond its target a time may be before the promise counts as broken, on a machine we know nothing of."""
+"""A time up to this many times its target is not broken, because the speed of the machine is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
-class TimePromise:
-    """Something that happens within so many seconds."""
+class DeadlinePromise:
+    """Something happens within ``target`` seconds."""
 
     what: str
     target: float
     seen: float | None
-    """None: it did not happen while anybody waited."""
+    """The measured seconds; None if it did not happen in time."""
     late: float = 0.0
-    """Seconds that this machine kept waiting whoever had a part in it; not counted."""
+    """Seconds of scheduling delay on this machine, which are deducted."""
 
     @property
     def mark(self) -> Mark:
@@ -39,7 +39,7 @@ class TimePromise:
 
     @property
     def excused(self) -> bool:
-        """Whether it is kept only without what the machine was late by."""
+        """Whether the promise is kept only because the scheduling delay is deducted."""
         return self.mark == "kept" and self.seen is not None and self.seen > self.target
 
     @property
@@ -51,12 +51,12 @@ class TimePromise:
         if self.seen is None:
             return "not seen"
         beyond = self.seen > self.target and self.late > 0
-        return duration(self.seen) + (f" (this machine was late by {duration(self.late)})" if beyond else "")
+        return duration(self.seen) + (f" (this machine delayed it by {duration(self.late)})" if beyond else "")
 
 
 @dataclass(frozen=True, slots=True)
-class NonePromise:
-    """Something that never happens."""
+class ZeroPromise:
+    """Something never happens."""
 
     what: str
     seen: int
@@ -76,8 +76,8 @@ class NonePromise:
 
 
 @dataclass(frozen=True, slots=True)
-class FactPromise:
-    """Something that is so."""
+class OutcomePromise:
+    """Something has a certain outcome."""
 
     what: str
     held: bool
@@ -92,12 +92,12 @@ class FactPromise:
         return "yes"
 
 
-Promise = TimePromise | NonePromise | FactPromise
+Promise = DeadlinePromise | ZeroPromise | OutcomePromise
 
 
 @dataclass(frozen=True, slots=True)
-class ActReport:
-    """One act, over."""
+class PhaseReport:
+    """A finished phase."""
 
     name: str
     title: str
@@ -109,79 +109,79 @@ class ActReport:
 
 @dataclass(slots=True)
 class DemoVerdict:
-    """All acts so far, and what was promised of the whole run."""
+    """The finished phases, and the promises for the whole run."""
 
-    acts: list[ActReport] = field(default_factory=list)
+    phases: list[PhaseReport] = field(default_factory=list)
     interrupted: str | None = None
-    """Why the run ended early, in one line."""
+    """Why the run ended early, in one line; None if it did not."""
 
     @property
     def requests(self) -> int:
-        return sum(act.figures.requests for act in self.acts)
+        return sum(phase.figures.requests for phase in self.phases)
 
     @property
     def promises(self) -> Iterator[tuple[str, Promise]]:
-        """With the act's name; those of the whole run first, under the name ``always``."""
+        """All promises with the name of their phase. Those for the whole run come first, with the name ``always``."""
         requests = self.requests
-        yield "always", NonePromise("failed requests", sum(a.figures.failed for a in self.acts), requests)
-        yield "always", NonePromise("wrong answers", sum(a.figures.wrong for a in self.acts), requests)
-        for act in self.acts:
-            for promise in act.promises:
-                yield act.name, promise
+        yield "always", ZeroPromise("failed requests", sum(a.figures.failed for a in self.phases), requests)
+        yield "always", ZeroPromise("wrong answers", sum(a.figures.wrong for a in self.phases), requests)
+        for phase in self.phases:
+            for promise in phase.promises:
+                yield phase.name, promise
 
     def count(self, mark: Mark) -> int:
         return sum(promise.mark == mark for _, promise in self.promises)
 
     @property
     def ok(self) -> bool:
-        """Seen to its end, requests sent, and no promise broken."""
+        """Whether the demo ran to its end, requests were sent, and no promise was broken."""
         return self.interrupted is None and self.requests > 0 and self.count("broken") == 0
 
     @property
     def sentence(self) -> str:
         if self.interrupted is not None:
-            return f"Not seen to its end: {self.interrupted}"
+            return f"The demo did not run to its end: {self.interrupted}"
         if not self.requests:
-            return "No request was sent, so nothing was shown."
+            return "No request was sent, so the demo has shown nothing."
         broken, strained = self.count("broken"), self.count("strained")
         if broken:
             return f"{broken} of {sum(1 for _ in self.promises)} promises broken."
         if strained:
-            return f"No promise broken; {strained} strained (beyond the target, within {STRAIN:g} times of it)."
-        excused = sum(isinstance(promise, TimePromise) and promise.excused for _, promise in self.promises)
-        late = f"; {excused} without what this machine itself was late by" if excused else ""
+            return f"No promise broken; {strained} strained (beyond the target, but within {STRAIN:g} times of it)."
+        excused = sum(isinstance(promise, DeadlinePromise) and promise.excused for _, promise in self.promises)
+        late = f"; {excused} of them after deducting the delay of this machine" if excused else ""
         return f"Every promise kept{late}."
 
     def as_json(self) -> dict[str, Any]:
-        """For machines: times in seconds."""
+        """For programs; times are in seconds."""
         return {
             "ok": self.ok,
             "verdict": self.sentence,
             "interrupted": self.interrupted,
             "requests": self.requests,
-            "promises": [{"act": act, **_promise_json(promise)} for act, promise in self.promises],
-            "acts": [_act_json(act) for act in self.acts],
+            "promises": [{"act": phase, **_promise_json(promise)} for phase, promise in self.promises],
+            "acts": [_act_json(phase) for phase in self.phases],
         }
 
 
 def _promise_json(promise: Promise) -> dict[str, Any]:
     match promise:
-        case TimePromise():
+        case DeadlinePromise():
             promised, seen = promise.target, promise.seen
-        case NonePromise():
+        case ZeroPromise():
             promised, seen = 0, promise.seen
-        case FactPromise():
+        case OutcomePromise():
             promised, seen = True, promise.held
     told = {"what": promise.what, "promised": promised, "seen": seen, "mark": promise.mark}
-    return told | {"machine_late": round(promise.late, 5)} if isinstance(promise, TimePromise) else told
+    return told | {"machine_late": round(promise.late, 5)} if isinstance(promise, DeadlinePromise) else told
 
 
-def _act_json(act: ActReport) -> dict[str, Any]:
-    f = act.figures
+def _act_json(phase: PhaseReport) -> dict[str, Any]:
+    f = phase.figures
     return {
-        "act": act.name,
-        "title": act.title,
-        "seconds": round(act.seconds, 3),
+        "act": phase.name,
+        "title": phase.title,
+        "seconds": round(phase.seconds, 3),
         "requests": f.requests,
         "failed": f.failed,
         "wrong": f.wrong,
@@ -190,12 +190,12 @@ def _act_json(act: ActReport) -> dict[str, Any]:
         "slowest": round(f.slowest, 5),
         "caller_late": round(f.late, 5),
         "troubles": [{"text": text, "times": times} for text, times in f.troubles],
-        "notes": list(act.notes),
+        "notes": list(phase.notes),
     }
 
 
 def duration(seconds: float) -> str:
-    """As a person reads it: 3.2 ms, 84 ms, .58 s, 12.3 s."""
+    """For people: 3.2 ms, 84 ms, 0.58 s, 12.3 s."""
     if seconds < 0.01:
         return f"{seconds * 1000:.1f} ms"
     if seconds < 0.2:
@@ -208,26 +208,26 @@ def plain_lines(verdict: DemoVerdict) -> list[str]:
     if not verdict.requests:
         return [verdict.sentence]
     rows: list[tuple[str, ...]] = [("", "requests", "failed", "wrong", "p50", "p99", "slowest")]
-    rows += [_figures_row(act) for act in verdict.acts]
+    rows += [_figures_row(phase) for phase in verdict.phases]
     lines = _columns(rows, "<>>>>>>")
     lines.append("")
     promised = [
-        (SYMBOLS[promise.mark], act, promise.what, promise.promised_text, promise.seen_text)
-        for act, promise in verdict.promises
+        (SYMBOLS[promise.mark], phase, promise.what, promise.promised_text, promise.seen_text)
+        for phase, promise in verdict.promises
     ]
-    lines += _columns([("", "act", "what", "promised", "seen"), *promised], "<<<<<")
+    lines += _columns([("", "phase", "promise", "promised", "measured"), *promised], "<<<<<")
     lines += ["", *_trouble_lines(verdict), verdict.sentence]
     return lines
 
 
-def _figures_row(act: ActReport) -> tuple[str, ...]:
-    f = act.figures
+def _figures_row(phase: PhaseReport) -> tuple[str, ...]:
+    f = phase.figures
     counts = (str(f.requests), str(f.failed), str(f.wrong))
-    return (act.title, *counts, duration(f.p50), duration(f.p99), duration(f.slowest))
+    return (phase.title, *counts, duration(f.p50), duration(f.p99), duration(f.slowest))
 
 
 def _trouble_lines(verdict: DemoVerdict) -> list[str]:
-    lines = [f"{times} x in {act.name}: {text}" for act in verdict.acts for text, times in act.figures.troubles]
+    lines = [f"{times} x in {phase.name}: {text}" for phase in verdict.phases for text, times in phase.figures.troubles]
     return [*lines, ""] if lines else []
 
 

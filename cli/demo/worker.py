@@ -1,12 +1,11 @@
-"""The demo's worker: a small, real embedding server.
+"""The demo's worker: a small embedding server.
 
-``python -m rumormill.cli.demo.worker --port N`` answers ``POST /v1/embeddings`` as OpenAI's API does (``input`` a text
-or a list of texts, ``encoding_format`` float or base64) and ``GET /health``. It knows nothing of rumormill: like any
-model server it is found, watched and left by the sidecar next to it. Each answer says which worker gave it
-(``X-Answered-By``). SIGTERM: no new connections, requests begun are answered, exit 0.
+``python -m rumormill.cli.demo.worker --port N`` answers ``POST /v1/embeddings`` as OpenAI's API does (``input`` is a
+text or a list of texts, ``encoding_format`` float or base64) and ``GET /health``. It knows nothing of rumormill: like
+any model server it is checked by the sidecar next to it. Each answer names the worker that gave it (``X-Answered-By``).
+On SIGTERM it accepts no new connections, answers the requests it has begun, and exits with code 0.
 
-Nothing but the standard library, httptools and mmh3 is imported, so a restarted worker serves again in a tenth of a
-second.
+It imports only the standard library, httptools and mmh3, so a restarted worker serves again within 0.1 s.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ MAX_BODY_BYTES = 1024 * 1024
 MAX_TEXTS = 256
 MAX_CONNECTIONS = 1024
 IDLE_SECONDS = 75.0
-"""A connection without a whole request for so long is closed: slow senders hold a slot, not the server."""
-LAST_WORDS_SECONDS = 5.0
-"""How long requests already begun may take after SIGTERM."""
+"""A connection without a complete request for this time is closed, so that slow senders cannot use up all slots."""
+SHUTDOWN_GRACE_SECONDS = 5.0
+"""Seconds that requests in flight may take after SIGTERM."""
 
-_PHRASES = {
+_REASON_PHRASES = {
     200: "OK",
     400: "Bad Request",
     404: "Not Found",
@@ -59,21 +58,21 @@ class WorkerError(Exception):
 
 
 class WorkerRequest:
-    """One request as httptools spells it out, bounded while it arrives."""
+    """One request, parsed by httptools. Its size is limited while it arrives."""
 
     def __init__(self) -> None:
         self.method = ""
         self.target = b""
         self.body = bytearray()
         self.complete = False
-        self.followed = False
+        self.pipelined = False
         self._keep_alive = False
         self.parser = httptools.HttpRequestParser(self)
         self.bytes_before_body = 0
         self._headers_done = False
 
     def feed(self, data: bytes) -> None:
-        """Raises :class:`WorkerError` for what is no request, or too long a one."""
+        """Raises :class:`WorkerError` for an invalid request, or for one that is too long."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -88,38 +87,38 @@ class WorkerRequest:
             raise WorkerError(413, f"A body may take {MAX_BODY_BYTES} bytes; send fewer texts at a time.")
 
     def on_message_begin(self) -> None:
-        self.followed = self.complete
+        self.pipelined = self.complete
 
     def on_url(self, url: bytes) -> None:
-        if not self.followed:
+        if not self.pipelined:
             self.target += url
 
     def on_headers_complete(self) -> None:
-        if not self.followed:
+        if not self.pipelined:
             self._headers_done = True
             self.method = self.parser.get_method().decode("ascii", "replace")
 
     def on_body(self, body: bytes) -> None:
-        if not self.followed:
+        if not self.pipelined:
             self.body += body
 
     def on_message_complete(self) -> None:
-        if not self.followed:
+        if not self.pipelined:
             self.complete = True
             self._keep_alive = self.parser.should_keep_alive()
 
     @property
     def keep_alive(self) -> bool:
-        """A second request sent ahead of the first's answer is not served: the close tells its sender so."""
-        return self._keep_alive and not self.followed
+        """Whether to keep the connection. A pipelined request is not served; closing tells its sender so."""
+        return self._keep_alive and not self.pipelined
 
     @property
     def path(self) -> str:
         return self.target.decode("ascii", "replace").partition("?")[0]
 
 
-def texts_of(body: bytes) -> tuple[list[str], str, bool]:
-    """The texts to embed, the model asked for, and whether as base64. Raises :class:`WorkerError`."""
+def parse_request(body: bytes) -> tuple[list[str], str, bool]:
+    """The texts to embed, the model, and whether the answer is in base64. Raises :class:`WorkerError`."""
     try:
         asked = json.loads(body)
     except (ValueError, RecursionError):
@@ -142,12 +141,12 @@ def texts_of(body: bytes) -> tuple[list[str], str, bool]:
 
 def embeddings(body: bytes) -> dict[str, Any]:
     """The answer to ``POST /v1/embeddings``. Raises :class:`WorkerError`."""
-    texts, model, packed = texts_of(body)
+    texts, model, as_base64 = parse_request(body)
     words = sum(len(text.split()) for text in texts)
     return {
         "object": "list",
         "data": [
-            {"object": "embedding", "index": index, "embedding": _encoded(embed(text), packed)}
+            {"object": "embedding", "index": index, "embedding": _encoded(embed(text), as_base64)}
             for index, text in enumerate(texts)
         ],
         "model": model,
@@ -155,9 +154,9 @@ def embeddings(body: bytes) -> dict[str, Any]:
     }
 
 
-def _encoded(vector: list[float], packed: bool) -> list[float] | str:
-    """As OpenAI packs it: little-endian float32 in base64."""
-    if not packed:
+def _encoded(vector: list[float], as_base64: bool) -> list[float] | str:
+    """As OpenAI encodes it: little-endian float32 in base64."""
+    if not as_base64:
         return vector
     numbers = array.array("f", vector)
     if sys.byteorder == "big":
@@ -166,7 +165,7 @@ def _encoded(vector: list[float], packed: bool) -> list[float] | str:
 
 
 def answer(method: str, path: str, body: bytes) -> dict[str, Any]:
-    """What there is to say to one request. Raises :class:`WorkerError`."""
+    """The answer to one request. Raises :class:`WorkerError`."""
     allowed = {"/v1/embeddings": "POST", "/health": "GET", "/healthz": "GET"}.get(path)
     if allowed is None:
         raise WorkerError(404, f"There is nothing at {path}; try POST /v1/embeddings or GET /health.")
@@ -176,21 +175,21 @@ def answer(method: str, path: str, body: bytes) -> dict[str, Any]:
 
 
 class EmbeddingServer:
-    """Listens, answers one request after the other on each connection, and can be asked to finish.
+    """Serves one request after the other on each connection, until a signal.
 
-    ``think`` is how long an answer takes beyond the arithmetic, in seconds: about what a small model would need, so
-    that there are requests in flight when a worker is killed.
+    ``service_time`` is added to the time of each answer, in seconds. With about the time of a small model, requests are
+    in flight when a worker is killed.
     """
 
-    def __init__(self, name: str, think: float = 0.0) -> None:
+    def __init__(self, name: str, service_time: float = 0.0) -> None:
         self.name = name
-        self.think = think
+        self.service_time = service_time
         self._finishing = False
         self._idle: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, host: str, port: int) -> None:
-        """Until SIGTERM or SIGINT. Raises OSError where the address cannot be bound."""
+        """Serve until SIGTERM or SIGINT. Raises OSError if the address cannot be bound."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -207,7 +206,7 @@ class EmbeddingServer:
         for writer in self._idle:
             writer.close()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=LAST_WORDS_SECONDS)
+            await asyncio.wait(self._tasks, timeout=SHUTDOWN_GRACE_SECONDS)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -216,39 +215,39 @@ class EmbeddingServer:
             return
         self._tasks.add(task)
         try:
-            await self._converse(reader, writer)
+            await self._serve_connection(reader, writer)
         except (OSError, TimeoutError):
-            pass  # the caller went away, or never finished its request
+            pass  # the caller is gone, or never finished its request
         finally:
             self._tasks.discard(task)
             writer.close()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         keep = True
         while keep and not self._finishing:
             try:
                 request = await self._read(reader, writer)
-            except WorkerError as refusal:
-                # What follows a request that could not be read is anybody's guess, so the connection ends with it.
-                writer.write(self._reply(refusal.status, refusal.as_json(), keep=False))
+            except WorkerError as error:
+                # Where the next request begins is unknown after an unreadable one, so the connection is closed.
+                writer.write(self._reply(error.status, error.as_json(), keep=False))
                 return
             if request is None:
                 return
-            status, said = await self._respond(request)
+            status, answer_body = await self._respond(request)
             keep = request.keep_alive and not self._finishing
-            writer.write(self._reply(status, said, keep, bodiless=request.method == "HEAD"))
+            writer.write(self._reply(status, answer_body, keep, bodiless=request.method == "HEAD"))
             await writer.drain()
 
     async def _respond(self, request: WorkerRequest) -> tuple[int, dict[str, Any]]:
-        if request.method == "POST" and self.think:
-            await asyncio.sleep(self.think)
+        if request.method == "POST" and self.service_time:
+            await asyncio.sleep(self.service_time)
         try:
             return 200, answer(request.method, request.path, bytes(request.body))
-        except WorkerError as refusal:
-            return refusal.status, refusal.as_json()
+        except WorkerError as error:
+            return error.status, error.as_json()
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> WorkerRequest | None:
-        """The next whole request; None where the caller hung up. Raises :class:`WorkerError`."""
+        """The next complete request; None if the caller closed the connection. Raises :class:`WorkerError`."""
         request = WorkerRequest()
         async with asyncio.timeout(IDLE_SECONDS):
             while not request.complete:
@@ -263,10 +262,10 @@ class EmbeddingServer:
                 request.feed(data)
         return request
 
-    def _reply(self, status: int, said: dict[str, Any], keep: bool, bodiless: bool = False) -> bytes:
-        body = json.dumps(said, separators=(",", ":")).encode()
+    def _reply(self, status: int, answer_body: dict[str, Any], keep: bool, bodiless: bool = False) -> bytes:
+        body = json.dumps(answer_body, separators=(",", ":")).encode()
         head = (
-            f"HTTP/1.1 {status} {_PHRASES[status]}\r\n"
+            f"HTTP/1.1 {status} {_REASON_PHRASES[status]}\r\n"
             f"Content-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n"
             f"Connection: {'keep-alive' if keep else 'close'}\r\n"
@@ -276,14 +275,14 @@ class EmbeddingServer:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until told to stop; 0 after a graceful end, 1 where the port cannot be had."""
+    """Serve until a signal. Returns 0 after a graceful end, 1 if the port cannot be bound."""
     parser = argparse.ArgumentParser(prog="rumormill-worker", description="A small, real embedding server.")
     parser.add_argument("--port", type=int, required=True, help="TCP port to listen on; 0 for any free one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--name", default="worker", help=f"what {ANSWERED_BY} says")
-    parser.add_argument("--think", type=float, default=0.0, metavar="MS", help="milliseconds an answer takes at least")
+    parser.add_argument("--think", type=float, default=0.0, metavar="MS", help="milliseconds per answer, at least")
     options = parser.parse_args(arguments)
-    server = EmbeddingServer(options.name, options.think / 1000)
+    server = EmbeddingServer(options.name, options.service_time / 1000)
     try:
         asyncio.run(server.serve(options.host, options.port))
     except OSError as error:

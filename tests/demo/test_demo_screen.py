@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console, RenderableType
 
 from rumormill.cli.demo.request_log import RequestLog, RequestOutcome, RequestSummary
-from rumormill.cli.demo.screen import LiveScreen, PlainLog, Scene, draw, draw_verdict
-from rumormill.cli.demo.story import Act
-from rumormill.cli.demo.verdict import ActReport, DemoVerdict, TimePromise
+from rumormill.cli.demo.scenario import Phase
+from rumormill.cli.demo.screen import LiveScreen, PlainLog, ScreenState, draw, draw_verdict
+from rumormill.cli.demo.verdict import DeadlinePromise, DemoVerdict, PhaseReport
 from rumormill.discovery.schema.workers import WorkersAnswer
 from rumormill.ring.worker import RoutingPolicy, Worker
 
@@ -42,26 +42,26 @@ def _answer(**liveness: str) -> WorkersAnswer:
     return WorkersAnswer("demo", "embed", 1, "p", "0" * 16, False, RoutingPolicy(), workers)
 
 
-def _scene() -> Scene:
-    ledger = RequestLog()
+def _scene() -> ScreenState:
+    request_log = RequestLog()
     for number in range(300):
-        ledger.add(RequestOutcome(10 + number / 100, 10.004 + number / 100, "w1" if number % 4 else "w2"))
-    ledger.add(RequestOutcome(13.0, 13.6, None, trouble="ReadError: gone"))
-    scene = Scene(
-        ledger,
+        request_log.add(RequestOutcome(10 + number / 100, 10.004 + number / 100, "w1" if number % 4 else "w2"))
+    request_log.add(RequestOutcome(13.0, 13.6, None, trouble="ReadError: gone"))
+    state = ScreenState(
+        request_log,
         answers={"w1": _answer(w1="alive", w2="suspect"), "w3": _answer(w1="alive")},
-        doing={"w1": "running", "w2": "killed", "w3": "frozen"},
+        member_states={"w1": "running", "w2": "killed", "w3": "frozen"},
         answered_by="hashed n-grams",
         begun=8.0,
     )
-    screen = LiveScreen(scene, Console(file=io.StringIO()))
-    screen.begins(Act("calm", "calm: nothing happens", 1, 10.0))
-    screen.begins(Act("kill", "kill -9 of w2", 2, 12.0))
-    screen.notes("evicted at every survivor: 0.58 s")
-    return scene
+    screen = LiveScreen(state, Console(file=io.StringIO()))
+    screen.phase_started(Phase("calm", "calm: nothing happens", 1, 10.0))
+    screen.phase_started(Phase("kill", "kill -9 of w2", 2, 12.0))
+    screen.note("evicted at every survivor: 0.58 s")
+    return state
 
 
-def test_the_screen_shows_the_act_the_members_and_the_traffic() -> None:
+def test_the_screen_shows_the_phase_the_members_and_the_traffic() -> None:
     drawn = _text(draw(_scene(), 14.0))
     assert "2 of 6  kill -9 of w2" in drawn
     assert "answers: hashed n-grams" in drawn
@@ -72,7 +72,7 @@ def test_the_screen_shows_the_act_the_members_and_the_traffic() -> None:
     assert "◐  ·  ·" in lines["w2"]
     assert "25%" in lines["w2"]
     assert "frozen" in lines["w3"]
-    assert lines["act"].split() == ["act", "1", "2"]
+    assert lines["phase"].split() == ["phase", "1", "2"]
     assert lines["requests"].count("✗") == 1
     assert "301 requests" in lines["total"]
     assert "1 failed, 0 wrong" in lines["total"]
@@ -80,8 +80,8 @@ def test_the_screen_shows_the_act_the_members_and_the_traffic() -> None:
 
 
 def test_the_screen_can_be_drawn_before_anything_has_happened() -> None:
-    scene = Scene(RequestLog(), {}, dict.fromkeys(("w1", "w2"), "starting"), "hashed n-grams", begun=1.0)
-    drawn = _text(draw(scene, 1.2))
+    state = ScreenState(RequestLog(), {}, dict.fromkeys(("w1", "w2"), "starting"), "hashed n-grams", begun=1.0)
+    drawn = _text(draw(state, 1.2))
     assert "starting …" in drawn
     assert "● alive  ◐ suspect  ○ gone" in drawn
     assert drawn.count("–") >= 4
@@ -92,17 +92,19 @@ def test_everything_fits_a_terminal_of_80_columns() -> None:
 
 
 def test_the_verdict_has_each_promise_and_one_sentence() -> None:
-    act = ActReport("kill", "kill -9 of w2", 4.0, RequestSummary(400), (TimePromise("evicted everywhere", 0.85, 0.6),))
-    drawn = _text(draw_verdict(DemoVerdict([act])))
+    report = PhaseReport(
+        "kill", "kill -9 of w2", 4.0, RequestSummary(400), (DeadlinePromise("evicted everywhere", 0.85, 0.6),)
+    )
+    drawn = _text(draw_verdict(DemoVerdict([report])))
     assert "✓  kill    evicted everywhere  within 0.85 s  0.60 s" in drawn
     assert drawn.rstrip().endswith("Every promise kept.")
 
 
 def test_plain_lines_tell_the_same_story(capsys: pytest.CaptureFixture[str]) -> None:
     log = PlainLog()
-    log.begins(Act("kill", "kill -9 of w2", 2, 12.0))
-    log.notes("evicted at every survivor: 0.58 s")
-    log.ends(ActReport("kill", "kill -9 of w2", 4.0, RequestSummary(400, slowest=0.016)))
+    log.phase_started(Phase("kill", "kill -9 of w2", 2, 12.0))
+    log.note("evicted at every survivor: 0.58 s")
+    log.phase_ended(PhaseReport("kill", "kill -9 of w2", 4.0, RequestSummary(400, slowest=0.016)))
     told = [line.split("s  ", 1)[1] for line in capsys.readouterr().out.splitlines()]
     assert told == [
         "2. kill -9 of w2",

@@ -6,39 +6,39 @@ import pytest
 
 from rumormill.cli.demo.request_log import RequestSummary
 from rumormill.cli.demo.verdict import (
-    ActReport,
+    DeadlinePromise,
     DemoVerdict,
-    FactPromise,
-    NonePromise,
+    OutcomePromise,
+    PhaseReport,
     Promise,
-    TimePromise,
+    ZeroPromise,
     duration,
     plain_lines,
 )
 
 
-def _act(*promises: Promise, requests: int = 300, failed: int = 0, wrong: int = 0) -> ActReport:
+def _act(*promises: Promise, requests: int = 300, failed: int = 0, wrong: int = 0) -> PhaseReport:
     made = RequestSummary(
         requests, failed, wrong, 0.004, 0.02, 0.084, troubles=(("ReadError: gone", failed),) * bool(failed)
     )
-    return ActReport("kill", "kill -9 of w2", 4.0, made, promises)
+    return PhaseReport("kill", "kill -9 of w2", 4.0, made, promises)
 
 
 @pytest.mark.parametrize(
     ("promise", "mark"),
     [
-        (TimePromise("slowest", 0.1, 0.1), "kept"),
-        (TimePromise("slowest", 0.1, 0.11), "strained"),
-        (TimePromise("slowest", 0.1, 0.31), "broken"),
-        (TimePromise("slowest", 0.1, None), "broken"),
-        (TimePromise("slowest", 0.1, 0.14, late=0.05), "kept"),
-        (TimePromise("slowest", 0.1, 0.2, late=0.05), "strained"),
-        (TimePromise("slowest", 0.1, 0.36, late=0.05), "broken"),
-        (TimePromise("slowest", 0.1, None, late=9.0), "broken"),
-        (NonePromise("failed", 0, 900), "kept"),
-        (NonePromise("failed", 1, 900), "broken"),
-        (FactPromise("ends with 0", True, "code 0"), "kept"),
-        (FactPromise("ends with 0", False, "code 1"), "broken"),
+        (DeadlinePromise("slowest", 0.1, 0.1), "kept"),
+        (DeadlinePromise("slowest", 0.1, 0.11), "strained"),
+        (DeadlinePromise("slowest", 0.1, 0.31), "broken"),
+        (DeadlinePromise("slowest", 0.1, None), "broken"),
+        (DeadlinePromise("slowest", 0.1, 0.14, late=0.05), "kept"),
+        (DeadlinePromise("slowest", 0.1, 0.2, late=0.05), "strained"),
+        (DeadlinePromise("slowest", 0.1, 0.36, late=0.05), "broken"),
+        (DeadlinePromise("slowest", 0.1, None, late=9.0), "broken"),
+        (ZeroPromise("failed", 0, 900), "kept"),
+        (ZeroPromise("failed", 1, 900), "broken"),
+        (OutcomePromise("ends with 0", True, "code 0"), "kept"),
+        (OutcomePromise("ends with 0", False, "code 1"), "broken"),
     ],
 )
 def test_marks(promise: Promise, mark: str) -> None:
@@ -46,19 +46,19 @@ def test_marks(promise: Promise, mark: str) -> None:
 
 
 def test_all_kept() -> None:
-    verdict = DemoVerdict([_act(TimePromise("evicted", 0.85, 0.6))])
+    verdict = DemoVerdict([_act(DeadlinePromise("evicted", 0.85, 0.6))])
     assert verdict.ok
     assert verdict.sentence == "Every promise kept."
 
 
 def test_what_the_machine_was_late_by_is_not_counted_and_is_said() -> None:
     verdict = DemoVerdict(
-        [_act(TimePromise("routable", 1.0, 1.05, late=0.2), TimePromise("evicted", 0.85, 0.6, late=0.2))]
+        [_act(DeadlinePromise("routable", 1.0, 1.05, late=0.2), DeadlinePromise("evicted", 0.85, 0.6, late=0.2))]
     )
     assert (verdict.ok, verdict.count("kept")) == (True, 4)
-    assert verdict.sentence == "Every promise kept; 1 without what this machine itself was late by."
+    assert verdict.sentence == "Every promise kept; 1 of them after deducting the delay of this machine."
     lines = plain_lines(verdict)
-    assert any("1.05 s (this machine was late by 0.20 s)" in line for line in lines)
+    assert any("1.05 s (this machine delayed it by 0.20 s)" in line for line in lines)
     assert any(line.endswith("0.60 s") for line in lines)
     assert verdict.as_json()["promises"][2] | {"seen": 0} == {
         "act": "kill",
@@ -71,13 +71,13 @@ def test_what_the_machine_was_late_by_is_not_counted_and_is_said() -> None:
 
 
 def test_a_strained_time_is_said_and_not_held_against_the_pool() -> None:
-    verdict = DemoVerdict([_act(TimePromise("evicted", 0.85, 0.9))])
+    verdict = DemoVerdict([_act(DeadlinePromise("evicted", 0.85, 0.9))])
     assert verdict.ok
     assert verdict.sentence.startswith("No promise broken; 1 strained")
 
 
-@pytest.mark.parametrize("act", [_act(failed=1), _act(wrong=1), _act(TimePromise("evicted", 0.85, None))])
-def test_one_broken_promise_breaks_the_verdict(act: ActReport) -> None:
+@pytest.mark.parametrize("act", [_act(failed=1), _act(wrong=1), _act(DeadlinePromise("evicted", 0.85, None))])
+def test_one_broken_promise_breaks_the_verdict(act: PhaseReport) -> None:
     verdict = DemoVerdict([_act(), act])
     assert not verdict.ok
     assert "broken" in verdict.sentence
@@ -90,7 +90,7 @@ def test_an_interrupted_or_empty_run_shows_nothing() -> None:
 
 
 def test_the_json_says_all_of_it() -> None:
-    told = json.loads(json.dumps(DemoVerdict([_act(TimePromise("evicted", 0.85, 0.6), failed=2)]).as_json()))
+    told = json.loads(json.dumps(DemoVerdict([_act(DeadlinePromise("evicted", 0.85, 0.6), failed=2)]).as_json()))
     assert (told["ok"], told["requests"]) == (False, 300)
     assert [promise["what"] for promise in told["promises"]] == ["failed requests", "wrong answers", "evicted"]
     assert told["promises"][0] == {
@@ -105,7 +105,7 @@ def test_the_json_says_all_of_it() -> None:
 
 
 def test_the_plain_verdict_has_a_line_for_each_act_and_promise() -> None:
-    lines = plain_lines(DemoVerdict([_act(TimePromise("evicted", 0.85, 0.6), failed=2)]))
+    lines = plain_lines(DemoVerdict([_act(DeadlinePromise("evicted", 0.85, 0.6), failed=2)]))
     assert any(line.startswith("kill -9 of w2") and "84 ms" in line for line in lines)
     assert any(line.split()[:3] == ["✗", "always", "failed"] for line in lines)
     assert any(line.split() == ["✓", "kill", "evicted", "within", "0.85", "s", "0.60", "s"] for line in lines)

@@ -89,7 +89,7 @@ def _running() -> Iterator[tuple[subprocess.Popen[str], Path, list[int]]]:
         word
         for pid in pids
         for word in process_reaper.environment(pid)
-        if word.startswith(process_reaper.MARK.encode())
+        if word.startswith(process_reaper.POOL_VARIABLE.encode())
     }
     assert len(directories) == 1
     descriptors = [os.pidfd_open(pid) for pid in pids]
@@ -113,10 +113,10 @@ def test_nothing_is_left_when_it_is_stopped(number: signal.Signals, code: int) -
         assert demo.returncode == code
         for descriptor in descriptors:
             assert select.select([descriptor], [], [], LIVENESS_LIMIT)[0]
-        assert process_reaper.marked(str(directory)) == []
+        assert process_reaper.pool_processes(str(directory)) == []
         assert not directory.exists()
         if number is not signal.SIGKILL:
-            assert f"Not seen to its end: {number.name} ended it." in said
+            assert f"The demo did not run to its end: {number.name} ended it." in said
 
 
 def test_a_reader_that_goes_away_and_an_old_terminal_are_no_trouble() -> None:

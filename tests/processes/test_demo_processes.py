@@ -77,7 +77,7 @@ def _fail_inside(pool: LocalPool) -> None:
         for member in pool:
             member.start_worker()
         pool["w1"].worker.signal(signal.SIGSTOP)
-        assert len(process_reaper.marked(str(pool.directory))) == 2
+        assert len(process_reaper.pool_processes(str(pool.directory))) == 2
         raise ZeroDivisionError
 
 
@@ -85,7 +85,7 @@ def test_nothing_is_left_when_the_block_fails() -> None:
     pool = LocalPool(LocalPoolSettings(size=2, worker_command=SLEEPER))
     with pytest.raises(ZeroDivisionError):
         _fail_inside(pool)
-    assert process_reaper.marked(str(pool.directory)) == []
+    assert process_reaper.pool_processes(str(pool.directory)) == []
     assert not pool.directory.exists()
     pool.close()
 
@@ -116,7 +116,7 @@ def test_killed_means_killed_with_all_children() -> None:
     command = f"""{sys.executable} -c '{parent}' {{port}}"""
     with LocalPool(LocalPoolSettings(size=1, worker_command=command)) as pool:
         pool["w1"].start_worker()
-        while len(found := process_reaper.marked(str(pool.directory))) < 2:
+        while len(found := process_reaper.pool_processes(str(pool.directory))) < 2:
             pool.check()
         descriptors = [os.pidfd_open(pid) for pid in found]
         pool["w1"].kill()

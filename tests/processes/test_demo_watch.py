@@ -9,10 +9,10 @@ import trio
 from limits import LIVENESS_LIMIT
 
 from rumormill.cli.demo.pool_watch import (
-    NotSeen,
+    ConditionNotMet,
+    LivenessChange,
     PoolWatch,
     Suspicion,
-    Turn,
     everyone_routable,
     evicted,
     routable,
@@ -64,9 +64,11 @@ async def test_a_crash_of_the_worker_alone_is_seen(watched: tuple[LocalPool, Poo
 
 async def test_what_is_not_seen_is_said_with_what_was(watched: tuple[LocalPool, PoolWatch]) -> None:
     pool, watch = watched
-    with pytest.raises(NotSeen, match=r"nobody left: not seen within 0.05 s at w1 \(says w1 alive passing, w2 alive"):
+    with pytest.raises(
+        ConditionNotMet, match=r"nobody left: not seen within 0.05 s at w1 \(says w1 alive passing, w2 alive"
+    ):
         await watch.until(pool.members, lambda answer: not answer.workers, "nobody left", 0.05)
-    with pytest.raises(NotSeen, match="no sidecar knows w9"):
+    with pytest.raises(ConditionNotMet, match="no sidecar knows w9"):
         watch.instance("w9", pool.members)
 
 
@@ -74,19 +76,19 @@ async def test_an_address_where_nobody_answers_is_tried_and_named() -> None:
     watch = PoolWatch({"w1": "http://127.0.0.1:9"}, "embed")
     async with trio.open_nursery() as nursery:
         await nursery.start(watch.run)
-        with pytest.raises(NotSeen, match=r"w1 \(not answering\)"):
+        with pytest.raises(ConditionNotMet, match=r"w1 \(not answering\)"):
             await watch.until(["w1"], lambda _: True, "anything", 0.05)
         nursery.cancel_scope.cancel()
 
 
 def test_suspicions_end_refuted_evicted_or_not_at_all() -> None:
     watch = PoolWatch({}, "embed")
-    watch.turns = [
-        Turn(1.0, "w1", "w2", "i2", "suspect"),
-        Turn(1.1, "w3", "w2", "i2", "suspect"),
-        Turn(1.2, "w1", "w2", "i2", "alive"),
-        Turn(1.5, "w3", "w2", "i2", "gone"),
-        Turn(time.monotonic(), "w1", "w4", "i4", "suspect"),
+    watch.changes = [
+        LivenessChange(1.0, "w1", "w2", "i2", "suspect"),
+        LivenessChange(1.1, "w3", "w2", "i2", "suspect"),
+        LivenessChange(1.2, "w1", "w2", "i2", "alive"),
+        LivenessChange(1.5, "w3", "w2", "i2", "gone"),
+        LivenessChange(time.monotonic(), "w1", "w4", "i4", "suspect"),
     ]
     first, second, third = watch.suspicions(0.0, ["w1", "w3"])
     assert first == Suspicion("w1", "w2", 1.0, pytest.approx(0.2), "alive")

@@ -1,4 +1,4 @@
-"""What a process waited for a processor, as the kernel counts it."""
+"""What a process run_queue_wait for a processor, as the kernel counts it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 
 from limits import LIVENESS_LIMIT
 
-from rumormill.cli.demo.lateness import Lateness, waited
+from rumormill.cli.demo.scheduling_delay import SchedulingDelay, run_queue_wait
 
 SPIN = "import os; os.sched_setaffinity(0, {%d}); print(flush=True)\nwhile True: pass"
 
@@ -23,12 +23,14 @@ def test_a_process_that_has_to_share_its_processor_has_waited() -> None:
         for one in both:
             assert one.stdout is not None
             one.stdout.readline()
-        lateness = Lateness.from_now([both[0].pid])
+        scheduling_delay = SchedulingDelay.from_now([both[0].pid])
         deadline = time.monotonic() + LIVENESS_LIMIT
-        while lateness.seconds([both[0].pid]) < 0.2:
+        while scheduling_delay.seconds([both[0].pid]) < 0.2:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        assert lateness.seconds([one.pid for one in both]) >= 0.2, "one that has started since counts from its start"
+        assert scheduling_delay.seconds([one.pid for one in both]) >= 0.2, (
+            "one that has started since counts from its start"
+        )
     finally:
         for one in both:
             one.kill()
@@ -36,5 +38,5 @@ def test_a_process_that_has_to_share_its_processor_has_waited() -> None:
 
 
 def test_nobody_has_waited_where_nobody_knows() -> None:
-    assert waited(2**22 + 1) == 0.0
-    assert Lateness.from_now([2**22 + 1]).seconds([]) >= 0.0
+    assert run_queue_wait(2**22 + 1) == 0.0
+    assert SchedulingDelay.from_now([2**22 + 1]).seconds([]) >= 0.0

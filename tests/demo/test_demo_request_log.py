@@ -7,10 +7,10 @@ from rumormill.cli.demo.request_log import (
     RequestOutcome,
     RequestSummary,
     TimeBucket,
-    figures,
     percentile,
     shares,
     slowest_late,
+    summarize,
 )
 
 
@@ -26,7 +26,7 @@ def test_figures_count_what_failed_and_what_was_wrong() -> None:
         _outcome(0.3, 0.03, wrong="not the text's"),
         _outcome(0.4, 0.04, None, trouble="ConnectError: refused"),
     ]
-    made = figures(outcomes)
+    made = summarize(outcomes)
     assert (made.requests, made.failed, made.wrong) == (5, 2, 1)
     assert made.p50 == pytest.approx(0.03)
     assert made.slowest == made.p99 == pytest.approx(0.5)
@@ -44,7 +44,7 @@ def test_the_caller_is_as_late_for_the_slowest_answer_as_for_what_it_began_meanw
 
 
 def test_figures_of_nothing_are_nothing() -> None:
-    assert figures([]) == RequestSummary()
+    assert summarize([]) == RequestSummary()
 
 
 @pytest.mark.parametrize(("share", "value"), [(0.0, 1), (0.5, 5), (0.9, 9), (0.99, 10), (1.0, 10)])
@@ -53,25 +53,25 @@ def test_a_percentile_is_a_value_that_was_there(share: float, value: int) -> Non
 
 
 def test_a_request_belongs_to_the_time_it_ended_in() -> None:
-    ledger = RequestLog()
+    request_log = RequestLog()
     across, later = _outcome(0.9, 0.2), _outcome(1.5)
-    ledger.add(across)
-    ledger.add(later)
-    assert ledger.ended_since(0.0, 1.0) == []
-    assert ledger.ended_since(1.0) == [across, later]
-    assert ledger.recent(1.6, 0.2) == [later]
+    request_log.add(across)
+    request_log.add(later)
+    assert request_log.ended_since(0.0, 1.0) == []
+    assert request_log.ended_since(1.0) == [across, later]
+    assert request_log.recent(1.6, 0.2) == [later]
 
 
 def test_the_time_line_counts_each_slice_and_its_worst() -> None:
-    ledger = RequestLog()
+    request_log = RequestLog()
     for begun in (0.0, 0.1, 0.7):
-        ledger.add(_outcome(begun, 0.1))
-    ledger.add(_outcome(1.0, 0.3, None, trouble="gone"))
-    line = ledger.line(0.0, 1.5, 0.5)
+        request_log.add(_outcome(begun, 0.1))
+    request_log.add(_outcome(1.0, 0.3, None, trouble="gone"))
+    line = request_log.time_line(0.0, 1.5, 0.5)
     assert [(bucket.requests, bucket.failed) for bucket in line] == [(2, 0), (1, 0), (1, 1)]
     assert line[2].slowest == pytest.approx(0.3)
-    assert ledger.line(0.0, 0.0, 0.5) == []
-    assert ledger.line(5.0, 5.2, 0.5) == [TimeBucket(0, 0, 0.0)]
+    assert request_log.time_line(0.0, 0.0, 0.5) == []
+    assert request_log.time_line(5.0, 5.2, 0.5) == [TimeBucket(0, 0, 0.0)]
 
 
 def test_shares_are_of_the_answered() -> None:
