@@ -1,6 +1,6 @@
-"""What the endpoint may ask of the sidecar, and the one thing it may make it do.
+"""What the endpoint may read from the sidecar, and what it may make it do.
 
-Discovery changes nothing by itself: every effect passes through this protocol, which the sidecar implements. All verbs
+Discovery changes nothing by itself: every effect goes through this protocol, which the sidecar implements. All methods
 are synchronous, return at once, and are safe to repeat.
 """
 
@@ -21,7 +21,7 @@ SettingValue = str | int | float | bool | list[str] | None
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of ``GET /v1/status``: this sidecar, seen from inside. Secrets never stand in it."""
+    """The answer of ``GET /v1/status``: the state of this sidecar. It never contains secrets."""
 
     name: str
     cluster: str
@@ -36,52 +36,52 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     readiness: ReadinessWord
     draining: bool
     unready: str
-    """Why no new work should be sent here; empty when it may."""
+    """Why no new work should be sent here; empty if it may be."""
     joined: bool
     """Whether it knows of any other member."""
     isolated: bool
-    """Whether it is cut off, as it seems, in any way: what it says of the others is what it last knew."""
+    """Whether it seems to be cut off. If so, it reports the last known state of the others."""
     connectivity: ConnectivityWord = "connected"
-    """How it stands to the others: connected; isolated (too many of them are missing at once), deaf (it hears nobody),
-    or mute (nobody hears it)."""
+    """Its connection to the others: connected; isolated (too many are missing at once), deaf (it hears nobody), or mute
+    (nobody hears it)."""
     connectivity_why: str = ""
     """What that means, in words ("the others hold this member dead: they do not hear it"); empty while connected."""
     stopped: str | None
-    """Why it fell silent (its name is taken, and by whom); null while it runs."""
+    """Why it stopped (another member holds its name); null while it runs."""
     peers: int
     """Other members held alive, and not suspect."""
     suspects: int = 0
-    """Members held suspect: missed, and not evicted yet, or not to be while this sidecar is isolated."""
+    """Suspect members: they have missed heartbeats and are not evicted (yet, or while this sidecar is isolated)."""
     table_digest: str
     """16 hexadecimal digits; equal where members know the same."""
     seal: str
     """``aes-256-gcm`` or ``plaintext``."""
     keys: int
-    """Keys that open what others seal; 0 in plaintext."""
+    """Keys that open sealed datagrams; 0 in plaintext."""
     seal_trouble: str
-    """What an address this sidecar tried lately says of its seal (unauthenticated); empty when nothing."""
+    """What a recently tried address says about its seal, unauthenticated; empty for nothing."""
     shares_worker_with: list[str]
-    """Other members that serve the same service at the same URL: its worker gets the load of all of them."""
+    """Other members that serve the same service at the same URL. Their worker gets the load of all of them."""
     period_trouble: str = ""
-    """Members that heartbeat at another period than this sidecar; empty where there are none."""
+    """Members with another heartbeat period than this sidecar; empty for none."""
     loop_lag: float
-    """Seconds the loop came late to its last deadline."""
+    """Seconds by which the event loop was late for its last deadline."""
     counters: dict[str, int]
     """Datagrams sent, received, dropped by reason, and so on, since the start."""
     settings: dict[str, SettingValue]
-    """What is in force, wherever it came from; paths in place of what is secret."""
+    """The settings in force, from all sources; paths in place of secrets."""
     settings_trouble: str = ""
-    """Why the settings that were last read are not, or not all, in force; empty when they are."""
+    """Why some of the settings last read are not in force; empty if all are."""
     worker_process: str = ""
-    """Which process of the worker is watched, in words; empty where none was to be."""
+    """Which process of the worker is watched, in words; empty if none was configured."""
     certificate_not_after: float | None = None
     """When the endpoint's certificate ends, in seconds since the epoch; null without TLS."""
     certificate_trouble: str = ""
-    """Why its files do not hold the certificate in force; empty when they do."""
+    """Why its files differ from the certificate in force; empty if they do not."""
 
 
 class KeyRow(msgspec.Struct, frozen=True):
-    """One group key, by what it is called. The key itself is told nobody."""
+    """One group key, by its id. The key itself is never returned."""
 
     id: str
     """Eight hexadecimal digits."""
@@ -97,24 +97,24 @@ class KeysAnswer(msgspec.Struct, frozen=True):
     """The answer of the routes at ``/v1/keys``: the pool's key ring, as far as this sidecar has heard."""
 
     process: str
-    """Which run of the sidecar answers; goes into the proof that a change needs."""
+    """Which run of the sidecar answers. The proof for a change includes it."""
     version: int
-    """How often the ring has been changed; 0 while it is as the key files had it."""
+    """How often the ring has been changed; 0 while it is as in the key files."""
     keys: list[KeyRow]
     members: int
     """Present members, this one included."""
     unanswered: list[str]
-    """Those that have not said which keys they hold."""
+    """Members that have not reported which keys they hold."""
     behind: list[str]
-    """Those that hold another ring than this sidecar."""
+    """Members that hold another ring than this sidecar."""
     settled: bool
-    """Whether everyone present holds the same: then the next step of a rotation loses nobody."""
+    """Whether all present members hold the same ring, so that the next step of a rotation is safe."""
     file: str
-    """Why this sidecar's own key file does not hold the ring; empty when it does."""
+    """Why this sidecar's own key file differs from the ring; empty if it does not."""
 
 
 class CommandRejected(Exception):
-    """A command that cannot be carried out as things stand; nothing has changed."""
+    """A command that cannot be carried out now. Nothing has changed."""
 
     def __init__(self, detail: str, hint: str) -> None:
         super().__init__(detail)
@@ -123,7 +123,7 @@ class CommandRejected(Exception):
 
 
 class Commands(Protocol):
-    """The sidecar, as the endpoint may use it."""
+    """What the endpoint may use of the sidecar."""
 
     def view(self) -> PoolView:
         """What the sidecar holds of the pool now; the same object until something visible changes."""
@@ -138,23 +138,23 @@ class Commands(Protocol):
         ...
 
     def unready(self) -> str | None:
-        """Why no new work should be sent here, in words ("the worker is draining"); None when it may."""
+        """Why no new work should be sent here, in words ("the worker is draining"); None if it may be."""
         ...
 
     def drain(self) -> None:
-        """Take this worker out of new work; what it has begun, it ends."""
+        """Give this worker no new work; it completes what it has begun."""
         ...
 
     def undrain(self) -> None:
-        """Put it back as soon as its check passes. Does nothing once leaving has begun."""
+        """Give it work again as soon as its check passes. Does nothing after leaving has begun."""
         ...
 
     def keys(self) -> KeysAnswer:
-        """Ask everyone which keys it holds, or go on asking; what has been heard so far."""
+        """What is known of the keys that each member holds. Starts or continues to ask them."""
         ...
 
     def proves_key(self, proof: bytes, text: bytes) -> bool:
-        """Whether whoever said this text holds one of the pool's keys (gossip.keyring.proof_of)."""
+        """Whether this proof over the text was made with one of the pool's keys (gossip.keyring.proof_of)."""
         ...
 
     def install_key(self, text: str) -> None:
@@ -174,7 +174,7 @@ class Commands(Protocol):
         ...
 
     def policy_history(self) -> Sequence[tuple[PolicyRecord, str]]:
-        """The last policies learned here, oldest first, each with its words."""
+        """The last policies learned here, oldest first, each with its description."""
         ...
 
     def write_policy(self, service: str, body: PolicyBody) -> PolicyRecord:
@@ -182,9 +182,9 @@ class Commands(Protocol):
         ...
 
     def reload(self) -> None:
-        """Have the settings read again, and put into force what can change."""
+        """Read the settings again, and apply those that can change."""
         ...
 
     def leave(self) -> None:
-        """Begin to leave the pool for good. The sidecar closes the endpoint when that is said."""
+        """Begin to leave the pool permanently. The sidecar closes the endpoint after it has announced that."""
         ...

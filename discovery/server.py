@@ -6,7 +6,7 @@
     await nursery.start(server.serve, listeners)
     server.close()                             # blocked queries are answered, streams end, serve() returns
 
-It shares a loop with gossip, and is built so that gossip keeps its time: callers are heard, answered and woken in
+It shares a loop with gossip, and is built to keep gossip on time: callers are read, answered and woken in
 small batches (streams.py, fair_scheduler.py, watchers.py), answers are encoded once per change (view.py), and making
 and taking in new views costs at most a fifth of the loop, and nothing while nobody is connected.
 """
@@ -41,12 +41,12 @@ from rumormill.membership.view import Event
 Listener = trio.abc.Listener[Any]
 
 VIEW_UPDATE_SHARE: Final = 0.2
-"""Of the loop's time, at most, for taking in views while they come in a storm (a thousand members joining)."""
+"""The largest part of the loop's time for view updates while the pool changes fast (a thousand members joining)."""
 CLOSE_GRACE: Final = 1.0
 """Seconds for callers to take their last answers."""
 ACCEPT_PAUSE: Final = 0.1
 FIRST_REQUEST_GRACE: Final = 0.05
-"""Seconds in which a newcomer can send its request before its place may be given to the next."""
+"""Seconds for a new caller to send its request before its slot may go to the next caller."""
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
@@ -88,11 +88,11 @@ class DiscoveryServer:
         self._limits = limits
         self._rejecting = 0
         self._view_outdated = False
-        """Whether the pool has changed since its view was last taken in."""
+        """Whether the pool has changed since the view was last updated."""
         self._next_view_update = 0.0
         self._update_postponed = trio.Event()
         self._connected = trio.Event()
-        """Somebody has connected since this event was made."""
+        """Set by the first connection after this event was made."""
         self._closing = trio.Event()
         self._refresh_clock()
 
@@ -112,28 +112,30 @@ class DiscoveryServer:
         return len(self._api.watchers)
 
     def pool_changed(self) -> None:
-        """Take in what the sidecar now holds of the pool, and wake who waits for it. In a storm of changes, and while
-        nobody is connected, only what comes of them counts."""
+        """Update the view from the sidecar's pool, and wake the callers that wait for it.
+
+        Fast changes, and changes while nobody is connected, are coalesced.
+        """
         self._view_outdated = True
         if self.connections:
             self._update_view()
 
     def publish_events(self, events: Sequence[Event]) -> None:
-        """Append to the event log, and wake who waits for it."""
+        """Append to the event log, and wake the callers that wait for it."""
         if events:
             self._api.events.extend(events)
             self._api.watchers.notify()
 
     def set_access(self, access: Access) -> None:
-        """Ask this of callers from the next request on."""
+        """Apply these access rules from the next request on."""
         self._router.access_control = AccessControl(access)
 
     def set_wall_offset(self, wall_offset: float) -> None:
-        """Somebody has set the wall clock: tell times by it from now on."""
+        """Use a new offset of the wall clock, which has been set."""
         self._api.set_wall_offset(wall_offset)
 
     def close(self) -> None:
-        """End: no new callers, blocked queries are answered as things stand, streams stop; :meth:`serve` returns."""
+        """Stop: accept no new callers, answer blocked queries, end streams. :meth:`serve` returns."""
         self._state.closing = True
         self._api.watchers.close()
         self._closing.set()
@@ -180,7 +182,7 @@ class DiscoveryServer:
                 try:
                     stream = await listener.accept()
                 except OSError as error:
-                    # A caller that has gone again already (ECONNABORTED and the like) is no event at all.
+                    # A caller that has already gone (ECONNABORTED and the like) needs no handling.
                     if error.errno in EXHAUSTED:
                         self._slots.refused("accepts_failed", time.monotonic())
                         self._evict_idle()
@@ -197,9 +199,9 @@ class DiscoveryServer:
                 self._update_view()
 
     async def _ensure_slot(self) -> bool:
-        """Have a place for a newcomer: the longest idle connection's, where all are taken. False if nobody is idle.
+        """Ensure a slot for a new caller; end the longest idle connection if all are taken. False if none is idle.
 
-        Who has only just connected is not idle yet; those behind wait in the kernel's queue meanwhile.
+        A connection that has just opened is not idle yet. Further callers wait in the kernel's queue.
         """
         while self.connections >= self._slots.limits.connections:
             oldest = next(iter(self._state.idle), None)
@@ -221,7 +223,7 @@ class DiscoveryServer:
             return
 
     async def _reject_overload(self, stream: trio.abc.Stream) -> None:
-        """Say 503 without understanding a byte; beyond some at a time, even that is too much."""
+        """Answer 503 without reading the request. Beyond a number of these at one time, only close."""
         if self._rejecting < self._slots.limits.rejections:
             self._rejecting += 1
             try:
@@ -234,8 +236,8 @@ class DiscoveryServer:
         await trio.aclose_forcefully(stream)
 
     async def _close_overdue(self) -> None:
-        """End what is overdue. One task for all deadlines: setting one costs a request nothing. While nobody is
-        connected it sleeps."""
+        """End overdue connections. One task serves all deadlines, so setting one costs nothing. It sleeps while nobody
+        is connected."""
         while True:
             self._refresh_clock()
             now = self._state.now
@@ -252,7 +254,7 @@ class DiscoveryServer:
         self._state.date = f"Date: {formatdate(usegmt=True)}\r\n".encode() + self._fixed_headers
 
     async def _run_postponed_updates(self) -> None:
-        """Take in the newest view of a storm, each time its share of the loop has come round again."""
+        """Make postponed view updates, as soon as their share of the loop's time allows."""
         while True:
             await self._update_postponed.wait()
             await trio.sleep(max(self._next_view_update - time.perf_counter(), 0))
@@ -260,7 +262,7 @@ class DiscoveryServer:
             self._update_view()
 
     def _update_view(self) -> None:
-        """Show callers the newest view, now or when it is the turn of views again."""
+        """Show callers the newest view, now or as soon as updates may take time again."""
         begin = time.perf_counter()
         if not self._view_outdated:
             return

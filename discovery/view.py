@@ -1,15 +1,15 @@
-"""The table in, what callers may see out. Pure: no socket, no clock, nothing random.
+"""Turns a pool view into what callers see. Pure: no socket, no clock, nothing random.
 
 One :class:`RoutingView` belongs to one run of a sidecar and outlives every :class:`PoolView` it is fed. For each
 service it holds a :class:`ServiceView`, replaced whenever something a caller can see has changed, and with it the
 service's index. The rules:
 
 - The index counts this process's changes of the service's answer, from 1. Another process's index means nothing.
-- Whatever an answer holds moves the index, suspicion and isolation included; only `since` and `utilization` do not.
-  Heartbeats, refutations and load reach no answer, so they move nothing.
-- The routing digest says where keys go. Suspicion, load and whatever filter a request has never move it.
-- Answers are encoded once per change, when first asked for, and shared by all who ask.
-- A service nobody has named yet has an answer and an index too, so a caller may wait for its first worker.
+- Every field of an answer moves the index, suspicion and isolation included. The exceptions are `since` and
+  `utilization`. Heartbeats, refutations and load are in no answer, so they move nothing.
+- The routing digest says where keys go. Suspicion, load and the filter of a request never move it.
+- An answer is encoded once per change, at the first request for it, and all callers share it.
+- A service without workers has an answer and an index too, so a caller can wait for its first worker.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from rumormill.ring.worker import LivenessWord, ReadinessWord, RoutingPolicy, Wo
 ALL_SERVICES: Final = ""
 """The name under which all workers together are answered."""
 MAX_UNROUTABLE_REASONS: Final = 32
-"""Workers for which a lookup says why it does not name them."""
+"""Most unroutable workers that a lookup gives a reason for."""
 MAX_EMPTY_SERVICES: Final = 1024
-"""Services remembered (their index, that is) after their last worker has gone."""
+"""Most services whose index is kept after their last worker has gone."""
 
 _NO_POLICY: Final = RoutingPolicy()
 _encode = msgspec.json.Encoder().encode
@@ -103,7 +103,7 @@ def unroutable_reason(worker: Worker) -> str:
 
 
 def _indexed_fields(worker: Worker) -> tuple[object, ...]:
-    """All of a worker that moves the index: everything but utilization, since, and when exactly a probation ends."""
+    """The fields that move the index: all but utilization, since, and the end time of a probation."""
     return (
         worker.name,
         worker.generation,
@@ -122,14 +122,14 @@ def _indexed_fields(worker: Worker) -> tuple[object, ...]:
 
 
 def connectivity_headers(connectivity: Connectivity) -> tuple[tuple[str, str], ...]:
-    """What an answer of a sidecar that is cut off says of it, for whoever reads no body."""
+    """The headers by which a sidecar that is cut off says so."""
     if connectivity is Connectivity.CONNECTED:
         return ()
     return (("X-Rumormill-Connectivity", connectivity.value),)
 
 
 class ServiceView:
-    """One service at one index: immutable, but for what it has already encoded."""
+    """One service at one index. Immutable, apart from its cache of encoded answers."""
 
     __slots__ = (
         "_by_name",
@@ -178,7 +178,7 @@ class ServiceView:
 
     @property
     def routing_digest(self) -> str:
-        """Over the full routable set, whatever filter a request has."""
+        """The digest over all routable workers, whatever the filter of a request."""
         if self._routing_digest is None:
             self._routing_digest = routing_digest(self.service, self.workers, self.policy)
         return self._routing_digest
@@ -193,13 +193,13 @@ class ServiceView:
         return run_to_completion(self.build_routing_incrementally())
 
     def build_routing_incrementally(self) -> Generator[None, None, Routing]:
-        """The same in pieces of a few milliseconds, for whoever has more urgent things to do in between."""
+        """The same in steps of a few milliseconds, between which other tasks can run."""
         former = self._routing or Routing(self.service, ())
         return former.updated_incrementally(self.workers, self.policy)
 
     @property
     def latest_routing(self) -> Routing | None:
-        """The latest ring there is, whatever has changed since it was built."""
+        """The latest ring, whatever has changed since it was built."""
         return self._routing
 
     def set_routing(self, routing: Routing | None) -> None:
@@ -220,7 +220,7 @@ class ServiceView:
 
     @property
     def unroutable(self) -> dict[str, str]:
-        """Present workers that take no new work, by name, and why; the first of them where they are many."""
+        """Present workers that take no new work, by name, each with the reason. Only the first if there are many."""
         if self._unroutable is None:
             waiting = (worker for worker in self.workers if not worker.routable)
             self._unroutable = {
@@ -342,7 +342,7 @@ class RoutingView:
         self._forget_empty()
 
     def set_wall_offset(self, wall_offset: float) -> None:
-        """Tell since when by another offset; no index moves for it."""
+        """Use another offset for times. No index moves."""
         self.wall_offset = wall_offset
         self._workers.clear()
         if self.pool is not None:
@@ -414,7 +414,7 @@ class RoutingView:
         return self.pool.connectivity if self.pool is not None else Connectivity.CONNECTED
 
     def _forget_empty(self) -> None:
-        """Members may make up service names for ever; indexes of forgotten ones must still never fall."""
+        """Forget old empty services: members may invent names without end. A forgotten index must still never fall."""
         empty = [name for name, view in self._services.items() if name != ALL_SERVICES and not view.workers]
         for name in empty[: max(len(empty) - MAX_EMPTY_SERVICES, 0)]:
             self._unknown_index = max(self._unknown_index, self._services.pop(name).index)

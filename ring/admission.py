@@ -1,9 +1,9 @@
-"""Steps a caller takes along the order that the ring gives: slow start and bounded load. Pure; times in seconds.
+"""How callers leave the ring's order: slow start and bounded load. Pure; times in seconds.
 
-They say which part of its keys a worker *admits* just now. A key has one place between 0 and 1, by a hash of its own,
-and is admitted where that place is below the part; else it goes on to the next in the order. So the same keys stay and
-the same keys go on each time, and a part that grows takes keys back without moving any other. The ring, the gate and
-the digest know nothing of it.
+A worker *admits* a fraction of its keys. Each key has a fixed fraction between 0 and 1, by a hash of its own, and is
+admitted if it is below the worker's. Otherwise it goes to the next worker in the order. So the same keys stay each
+time, and a worker that admits more takes back keys without moving others. The ring, the traffic split and the digest do
+not depend on it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SLOW_START_SECONDS: Final = 30.0
 """Seconds until a worker that has just come admits all of its keys. More spares cold caches, and leaves the others
 with its load for longer."""
 SLOW_START_MIN_FRACTION: Final = 0.1
-"""What it admits at once: without any load nothing would warm."""
+"""The fraction admitted from the start: without load no cache would warm."""
 LOAD_BOUND: Final = 1.25
 """A worker's load over the mean beyond which keys go on (consistent hashing with bounded loads, Mirrokni et al. 2016).
 Less evens out the load more, and sends more keys past their first owner."""
@@ -27,9 +27,9 @@ OVERFLOW_LOAD_BOUND: Final = 1.1
 for the neighbours' own keys (with 50 workers and Zipf 1.1, 77 % at their first owner instead of 68 %); less still gains
 nothing and sends the overflow further. More than 1, so that somebody always has a place."""
 UTILIZATION_SLACK: Final = 0.1
-"""Utilization above the mean that is always allowed: a pool that idles has nothing to even out."""
+"""Utilization above the mean that is always allowed: an idle pool needs no balancing."""
 MIN_FRACTION: Final = 0.05
-"""An overloaded worker goes on admitting this part, or it would never be seen to recover."""
+"""An overloaded worker still admits this fraction; otherwise its recovery would go unnoticed."""
 FREE_SLOTS: Final = 8
 """Requests that a worker of weight 1 may have from this caller at once before its load counts at all."""
 

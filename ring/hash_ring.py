@@ -44,11 +44,11 @@ _SCALE: Final = 65536.0
 """A packed point is its position times this, plus the slot."""
 _CIRCLE: Final = 2**32
 _LIST_SCAN_MAX: Final = 16
-"""Up to this many distinct owners a scan of a short list is quicker than a set."""
+"""Up to this many distinct owners, scanning a list is faster than a set."""
 _POINTS_PER_LOOKUP: Final = 16
-"""A ring that has been asked once for each so many points is held to be asked often."""
+"""A ring builds its index after one lookup for each of this many points."""
 _REBUILD_BEYOND: Final = 8
-"""Where more than one point in this many changes, a new ring is quicker than splicing."""
+"""If more than one point in this many changes, building a new ring is faster than splicing."""
 
 Key = str | bytes
 """A string is hashed as its UTF-8 bytes."""
@@ -180,7 +180,7 @@ class HashRing:
         return ((_position(self._points[at]), self._names[self._point_slots[at]]) for at in self._first_meetings(key))
 
     def _first_meetings(self, key: Key) -> Iterator[int]:
-        """Where in the list of points the way around from `key` first meets each member."""
+        """The index of each member's first point on the way around the circle from `key`."""
         point_slots = self._point_slots
         start = bisect_left(self._points, _hash(key, 0, False) * _SCALE)
         seen = bytearray(len(self._names))
@@ -212,14 +212,14 @@ class HashRing:
         return {name: arc / _CIRCLE for name, arc in arcs.items()}
 
     def build_index(self) -> array[int]:
-        """Have an index from now on, as a ring that is asked often enough has of itself (bucket_index.py)."""
+        """Build the index now. A ring with many lookups builds it by itself (bucket_index.py)."""
         if self._index is None:
             index, self._shift = empty_index(len(self._points), len(self._names) - FIRST_SLOT)
             self._index = index
         return self._index
 
     def _look_up(self, position: int) -> str:
-        """The owner of a position of which the index does not tell, and have it tell what it can from now on."""
+        """The owner of a position that the index does not hold. Adds it to the index if possible."""
         try:
             slot = self._point_slots[bisect_left(self._points, position * _SCALE)]
         except IndexError:

@@ -1,7 +1,7 @@
-"""Making large things in pieces of about a millisecond, and putting the points of a ring in order that way.
+"""Builds large objects in steps of about a millisecond, and sorts the points of a ring that way.
 
-Whoever shares its thread with something urgent advances such a generator in between; its return value is the thing
-made. A thread of its own would not do: sorting two million numbers is a single step to Python, of a second or more, in
+A caller that shares its thread with urgent tasks advances such a generator between them; the generator returns the
+object. A separate thread would not help: sorting two million numbers is one step of a second or more in Python, during
 which no other thread runs.
 """
 
@@ -16,11 +16,11 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 SORT_BATCH: Final = 8192
-"""Points sorted at a time. More take longer than a heartbeat should wait; fewer: more slicing than sorting."""
+"""Points sorted in one step. More delay heartbeats; fewer spend more time on slicing than on sorting."""
 
 
 def run_to_completion(pieces: Generator[Any, None, T]) -> T:
-    """All at once."""
+    """Run all steps at once."""
     while True:
         try:
             next(pieces)

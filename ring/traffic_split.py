@@ -4,7 +4,7 @@ A share of 5 % on a ring of a few hundred points lands anywhere between a third 
 decide it: an independent hash of the key does, and then the ring of that release's workers alone chooses among them.
 The rules (docs/reference/ring.md has them for other languages):
 
-- The gate has 10 000 slots, one a basis point. A key's slot is a hash of it that the ring does not use.
+- There are 10 000 slots, one a basis point. A key's slot is a hash of it that the ring does not use.
 - A release named in the policy (a *candidate*) holds as many slots as its share says. What no candidate holds belongs
   to the *rest*: the workers of every release that is not named.
 - Candidates stand in the order of the policy's list. The first takes its slots from the bottom upwards, the second from
@@ -30,7 +30,7 @@ REST: Final = None
 Group = str | None
 """A candidate's release, or the rest."""
 MAX_DRAWS: Final = 64
-"""After so many slots of releases without workers the living are taken in order of their shares."""
+"""After this many draws of groups without workers, the others follow in order of their shares."""
 _SEED: Final = 0x67617465
 
 _hash = mmh3.hash
@@ -58,16 +58,16 @@ class TrafficSplit:
         return _hash(key, _SEED + draw, False) * SLOTS >> 32
 
     def group_of_slot(self, slot: int) -> Group:
-        """Whom a slot belongs to."""
+        """The group that a slot belongs to."""
         return self._order[self._slots[slot]]
 
     def choose(self, key: str | bytes, present: Collection[Group]) -> Group:
-        """Whom a key is for, among those with routable workers (at least one)."""
+        """The group that serves a key, among the groups with routable workers (at least one)."""
         group = self._order[self._slots[_hash(key, _SEED, False) * SLOTS >> 32]]
         return group if group in present else next(self.order(key, present))
 
     def order(self, key: str | bytes, present: Collection[Group]) -> Iterator[Group]:
-        """All of the living once, in a key's order of preference."""
+        """All groups with routable workers, in a key's order of preference."""
         left = set(present)
         for draw in range(MAX_DRAWS if len(left) > 1 else 0):
             group = self.group_of_slot(self.slot(key, draw))
@@ -79,7 +79,7 @@ class TrafficSplit:
         yield from sorted(left, key=lambda group: (-self.shares[group], self._order.index(group)))
 
     def group(self, release: str) -> Group:
-        """Where workers of a release belong."""
+        """The group of the workers of a release."""
         return release if release in self.shares else REST
 
 
@@ -102,7 +102,7 @@ def _assign_slots(wanted: dict[str, int]) -> list[int]:
 
 
 def _slot_preference(index: int) -> Iterator[int]:
-    """All slots in the order in which the candidate at this place of the list takes them."""
+    """All slots, in the order in which the candidate at this index takes them."""
     home = _start_slot(index // 2)
     if index % 2 == 0:
         return ((home + step) % SLOTS for step in range(SLOTS))
@@ -110,7 +110,7 @@ def _slot_preference(index: int) -> Iterator[int]:
 
 
 def _start_slot(pair: int) -> int:
-    """0, 1/2, 1/4, 3/4, 1/8, ... of the gate: the bits of the pair's number, mirrored at the point."""
+    """0, 1/2, 1/4, 3/4, 1/8, ... of the slots: the bits of the pair's number, reversed (van der Corput)."""
     home, step = 0, SLOTS
     while pair:
         step //= 2

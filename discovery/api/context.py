@@ -1,4 +1,4 @@
-"""What the routes share: the view, the log, the sidecar's commands, and the rule by which a query blocks."""
+"""What the routes share: the view, the event log, the sidecar's commands, and how a query blocks."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ from rumormill.discovery.view import (
 from rumormill.membership.view import Member, MemberDetail, PoolView
 
 EVENTS_TOPIC: Final = "\n"
-"""The topic of the event log; no service has a name that cannot be printed."""
+"""The topic of the event log. It is unprintable, so no service can have this name."""
 JITTER: Final = 1 / 16
-"""Of a wait, at most, so that callers started together do not come back together for ever."""
+"""The largest part of a wait that is added at random, so that callers that started together drift apart."""
 RATE_LIMITED_SHARE: Final = 0.05
-"""Of the loop's time, at most, for answers that are put together for each asking."""
+"""The largest part of the loop's time for answers that no change invalidates."""
 
 Q_co = TypeVar("Q_co", covariant=True)
 
 
 @dataclass(slots=True)  # not frozen: that would cost a microsecond a request
 class RequestContext(Generic[Q_co]):
-    """One request, understood."""
+    """One request with its checked parameters."""
 
     request: Request
     query: Q_co
     stream: ClientStream
-    """To notice that the caller hangs up while it waits."""
+    """Tells when the caller disconnects while it waits."""
 
 
 class RateLimitedCache:
-    """An answer that cannot be kept until something changes, but must not be paid for at every asking either.
+    """An answer that no event invalidates, and that is too costly to make for every request.
 
-    It is put together at most so often that it takes a twentieth of the loop's time: for three members a few thousand
-    times a second, for ten thousand every other second.
+    It is made so seldom that it takes at most a twentieth of the loop's time: a few thousand times a second for three
+    members, every other second for ten thousand.
     """
 
     def __init__(self, make: Callable[[], PreparedResponse]) -> None:
@@ -74,7 +74,7 @@ class RateLimitedCache:
         return self._cached
 
     def invalidate(self) -> None:
-        """Put it together anew at the next asking."""
+        """Make the answer anew for the next request."""
         self._cached = None
 
 
@@ -94,9 +94,9 @@ class ApiContext:
         index_answer: PreparedResponse,
         confidential: bool = True,
     ) -> None:
-        """`openapi` and `contents` tell of the routes; those know this module, so they are made elsewhere."""
+        """The caller makes `openapi` and `index_answer`: they list the routes, which import this module."""
         self.confidential = confidential
-        """Whether what callers send here crosses no network in the clear."""
+        """Whether requests reach this endpoint without crossing a network unencrypted."""
         self.commands = commands
         self.process = process
         self.limits = limits
@@ -110,25 +110,25 @@ class ApiContext:
         self.openapi = openapi
         self.index_answer = index_answer
         self.rings_in_progress: dict[str, trio.Event] = {}
-        """Services whose ring is being built in a thread just now."""
+        """The services whose ring is being built now, each with the event of its end."""
         self._rng = rng
 
     def set_wall_offset(self, wall_offset: float) -> None:
-        """Events to come carry the new time; what is already told of an event is what the clock said then."""
+        """Future events carry the new time. Past events keep the time that the clock showed then."""
         self.view.set_wall_offset(wall_offset)
         self.events.wall_offset = wall_offset
         self.members.invalidate()
 
     def index(self, topic: str) -> int:
-        """The present index of a topic: a service, all of them, or the event log."""
+        """The present index of a topic: one service, all services, or the event log."""
         return self.events.index if topic == EVENTS_TOPIC else self.view.index(topic)
 
     def is_own_index(self, process: str | UnsetType) -> bool:
-        """Whether an index means something here: it is ours, or the caller does not say whose it is."""
+        """Whether an index of this process is meant: the caller names this process, or none."""
         return process is UNSET or process == self.process
 
     def require_pool(self) -> PoolView:
-        """What was published last. Raises :class:`Refused` (503) before the first time."""
+        """The pool as it was last published. Raises :class:`RequestRejected` (503) before the first time."""
         if self.view.pool is None:
             raise refuse(503, "this sidecar is starting", "ask again in a moment", headers=(("Retry-After", "1"),))
         return self.view.pool
@@ -138,10 +138,10 @@ class ApiContext:
     ) -> None:
         """Return when the topic has moved past `index`, the wait is over, or the endpoint closes.
 
-        At once if the index is one of ours that has passed. One that another process counted, or nobody yet, means
-        nothing here: the caller may have the same already from another sidecar behind one address. It waits for the
-        next change, but only a moment, or it would learn what it missed on the way too late. Raises :class:`Refused`
-        (503) where all places for callers that wait are taken.
+        An index of this process that has passed returns at once. An index of another process means nothing here: the
+        caller may already have this state from another sidecar behind the same address. Such a query waits for the
+        next change, but only briefly, because the caller may also have missed one. Raises :class:`RequestRejected`
+        (503) when all slots for waiting callers are taken.
         """
         seconds, present = parse_wait(wait, self.limits), self.index(topic)
         ours = self.is_own_index(process) and index <= present
@@ -162,7 +162,7 @@ class ApiContext:
         pool = self.require_pool()
         details = self.commands.details()
         rows = [self._row(member, details.get(member.instance)) for member in pool.members]
-        if (unready := self.commands.unready()) is not None:  # the only one of them whose reason is known here
+        if (unready := self.commands.unready()) is not None:  # the reason is known for this worker only
             rows = [replace(row, why=unready) if self._is_own_row(row, pool) else row for row in rows]
         connectivity = pool.connectivity
         answer = MembersAnswer(

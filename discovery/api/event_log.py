@@ -1,4 +1,4 @@
-"""What happened, numbered as this run of the sidecar concluded it; the last thousand are kept. Pure."""
+"""The events that this run of the sidecar concluded, numbered; it keeps the last thousand. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class EventLog:
         self.process = process
         self.wall_offset = wall_offset
         self.index = 0
-        """Of the newest event; 0 before the first."""
+        """The number of the newest event; 0 before the first."""
         self._rows: deque[EventRow] = deque(maxlen=MAX_EVENTS)
         self._all: PreparedResponse | None = None
 
@@ -34,7 +34,7 @@ class EventLog:
             self._all = None
 
     def after(self, since: int) -> PreparedResponse:
-        """Those numbered above `since`, oldest first; all that are kept if `since` is not one of ours."""
+        """The events above `since`, oldest first. If `since` is no number of this log, all events that are kept."""
         if since <= 0 or since > self.index:
             if self._all is None:
                 self._all = self._prepare(0)

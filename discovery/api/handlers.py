@@ -1,4 +1,4 @@
-"""One function per route: the desk and a checked call in, an answer out. What each is for stands in routes.py."""
+"""One function per route: it takes the shared context and a checked request, and returns an answer. See routes.py."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def pool(api: ApiContext, call: RequestContext[PoolQuery]) -> Response:
 
 
 async def watch(api: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
-    """A snapshot, then each change. A caller slower than the changes gets the newest and none between."""
+    """A snapshot, then each change. A caller slower than the changes skips to the newest."""
     api.require_pool()
     service = call.query.service
     first = api.view.service(service)
@@ -99,7 +99,9 @@ async def undrain(api: ApiContext, _call: RequestContext[NoQuery]) -> Response:
     api.commands.undrain()
     api.status.invalidate()
     if api.commands.status().draining:
-        raise refuse(409, "this sidecar is leaving the pool, and that is for good", "start it again once it has left")
+        raise refuse(
+            409, "this sidecar is leaving the pool and cannot return to work", "start it again after it has left"
+        )
     return prepare_json(DrainAnswer(draining=False))
 
 
@@ -115,7 +117,7 @@ async def reload(api: ApiContext, _call: RequestContext[NoQuery]) -> Response:
 
 
 async def livez(_api: ApiContext, _call: RequestContext[AnyQuery]) -> Response:
-    """That it answers is the proof: it runs on the very loop that gossips."""
+    """An answer is the proof: this runs on the loop that gossips."""
     return OK
 
 

@@ -1,12 +1,12 @@
-"""The key ring over HTTP: which keys there are and who holds them, by id; and the three steps of a rotation.
+"""The key ring over HTTP: which keys exist, which members hold them, and the three steps of a rotation.
 
-Who changes keys must hold one of them. The right to change anything else is not enough: a local program could install a
-key of its own, and be a member from then on. The header ``Rumormill-Key-Proof`` shows it, over this run of the sidecar
-and the whole request (:func:`proof_text`).
+A caller that changes keys must hold one of them. The right to make other changes is not enough: a local program could
+install a key of its own and become a member. The header ``Rumormill-Key-Proof`` proves possession. It covers this run
+of the sidecar and the whole request (:func:`proof_text`).
 
-A step waits until everyone present has been heard to hold the ring as it is, takes effect, and waits again until all
-hold the new one. So each answer says whether the next step may be taken. A key itself comes in (to be installed) and
-never goes out.
+A step waits until every present member is known to hold the current ring. It then takes effect, and waits until all
+hold the new ring. So each answer says whether the next step is safe. Keys are accepted for installation and are never
+returned.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rumormill.discovery.http.response import Response, prepare_json, refuse
 from rumormill.discovery.schema.query_params import ForceQuery, KeyQuery, NoQuery
 
 SETTLE_TIMEOUT = 3.0
-"""Seconds that everyone is given to say which ring it holds: many round trips."""
+"""Seconds for all members to report which ring they hold: many round trips."""
 POLL_INTERVAL = 0.02
 
 
@@ -46,7 +46,7 @@ async def keys(api: ApiContext, call: RequestContext[NoQuery]) -> Response:
 
 
 def proof_text(process: str, method: str, target: str, body: bytes) -> bytes:
-    """What a proof is over."""
+    """The bytes that a proof covers."""
     return b"\n".join((process.encode(), method.encode(), target.encode(), hashlib.sha256(body).digest()))
 
 
@@ -61,7 +61,7 @@ def _check_proof(api: ApiContext, call: RequestContext[Any]) -> None:
     if not api.commands.proves_key(proof, text):
         raise refuse(
             403,
-            "who changes keys must hold one that this pool accepts",
+            "only a caller that holds a key of this pool may change keys",
             "rumormill keys … --key-file FILE, as its user: FILE is the sidecar's own key file",
         )
 
@@ -70,13 +70,13 @@ async def install(api: ApiContext, call: RequestContext[ForceQuery]) -> Response
     _check_proof(api, call)
     if not api.confidential:
         raise refuse(
-            403, "a key would cross the network in the clear", "ask over TLS, on loopback or over a unix socket"
+            403, "a key would cross the network unencrypted", "ask over TLS, on loopback or over a unix socket"
         )
     try:
         body = msgspec.json.decode(call.request.body, type=KeyBody)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        # The error's own words may quote the body.
-        raise refuse(400, "the body is not what this takes", 'send {"key": "BASE64 OF 32 BYTES"}') from None
+        # The decoder's message may quote the key.
+        raise refuse(400, "the body is not valid", 'send {"key": "BASE64 OF 32 BYTES"}') from None
     return await _step(api, lambda: api.commands.install_key(body.key), force=call.query.force)
 
 
@@ -102,7 +102,7 @@ async def _step(api: ApiContext, act: Callable[[], None], *, force: bool) -> Res
 
 
 async def _wait_until_settled(api: ApiContext) -> KeysAnswer:
-    """Who holds what, once everyone has said so or the time is over."""
+    """Which member holds which keys, after all have reported or the time is over."""
     answer = api.commands.keys()
     with trio.move_on_after(SETTLE_TIMEOUT):
         while not answer.settled:
@@ -120,5 +120,5 @@ def _check_settled(answer: KeysAnswer) -> None:
     raise refuse(
         409,
         f"{len(lagging)} of {answer.members} members could be cut off: {shown} {what}",
-        "try again in a moment; force=true does it all the same",
+        "try again in a moment; force=true does it anyway",
     )

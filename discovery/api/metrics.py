@@ -1,4 +1,4 @@
-"""``/metrics``: what ``/v1/status`` says, in the text that Prometheus reads; made anew at each asking."""
+"""``/metrics``: the values of ``/v1/status`` in Prometheus's text format."""
 
 from __future__ import annotations
 

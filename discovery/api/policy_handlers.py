@@ -1,8 +1,8 @@
-"""Operators steer the whole pool at any one sidecar: canary shares, maintenance, the preferred zone.
+"""The routes that read and change the pool's policy: canary shares, maintenance, the preferred zone.
 
-What is written here is written as the pool's policy and reaches everyone by gossip. A change of one share reads the
-others from what this sidecar holds now, so two changes at one sidecar never lose each other; at two sidecars at once
-the last writer's whole word holds, as the index in the answers tells.
+An operator writes a policy at any sidecar, and gossip carries it to all. A change of one share keeps the other shares
+that this sidecar holds now, so two changes at one sidecar never overwrite each other. Of simultaneous changes at two
+sidecars the last writer's policy replaces the other's; the index in the answers shows it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ async def set_canary(api: ApiContext, call: RequestContext[NoQuery]) -> Response
         )
     if body.rollout and body.rollout.release != body.release:
         raise refuse(
-            409, f"the rollout is of {body.rollout.release!r}, the share {body.release!r}'s", "name one release"
+            409,
+            f"the rollout is for {body.rollout.release!r}, but the share is for {body.release!r}",
+            "name one release",
         )
     rollout = rollout_from_json(body.rollout) if body.rollout else _abort_rollout(before.rollout, body.release)
     record = _write_canary(api, service, CanaryPolicy(shares, rollout))
@@ -87,20 +89,24 @@ async def set_canary(api: ApiContext, call: RequestContext[NoQuery]) -> Response
 
 
 async def clear_canary(api: ApiContext, call: RequestContext[CanaryQuery]) -> Response:
-    """One release, or every one, is no candidate any more: its workers are among the rest again, by weight."""
+    """Remove one candidate release, or all. Its workers then get keys by weight, like those of any other release."""
     service = _writable_service(api, call.query.service)
     before = canary_of(find(api.commands.policies(), service, "canary"))
     release = call.query.release
     if release and all(share.release != release for share in before.shares):
         names = ", ".join(share.release for share in before.shares)
-        raise refuse(404, f"{release!r} is no candidate", f"the candidates are {names}" if names else "there is none")
+        raise refuse(
+            404,
+            f"{release!r} is not a candidate",
+            f"the candidates are {names}" if names else "there are no candidates",
+        )
     shares = [share for share in before.shares if release and share.release != release]
     rollout = before.rollout if before.rollout and any(s.release == before.rollout.release for s in shares) else None
     return prepare_json(_canary_answer(api, service, _write(api, service, CanaryPolicy(shares, rollout))))
 
 
 def _abort_rollout(rollout: Rollout | None, release: str) -> Rollout | None:
-    """A share set by hand ends the guided rollout of that release: its guide sees this and stops."""
+    """A share set by hand aborts the rollout of that release. The program that guides it sees this and stops."""
     if rollout is None or rollout.release != release or rollout.state != "running":
         return rollout
     return msgspec.structs.replace(rollout, state="aborted", why="its share was set by hand")
@@ -109,9 +115,7 @@ def _abort_rollout(rollout: Rollout | None, release: str) -> Rollout | None:
 def _canary_warnings(api: ApiContext, service: str, release: str) -> list[str]:
     if _workers_by_release(api, service).get(release):
         return []
-    return [
-        f"no worker of {service!r} that takes work runs release {release!r}: its share goes to the others till then"
-    ]
+    return [f"no worker of {service!r} that takes work runs release {release!r}: its share goes to the others"]
 
 
 def _canary_answer(
@@ -187,7 +191,7 @@ async def history(api: ApiContext, call: RequestContext[ServiceQuery]) -> Respon
     return prepare_json(HistoryAnswer(changes))
 
 
-# --- what comes of it
+# --- the resulting routing
 
 
 async def explain_key(api: ApiContext, call: RequestContext[ExplainQuery]) -> Response:
@@ -230,14 +234,14 @@ def _require_index(api: ApiContext, service: str, index: int | None) -> PolicyRe
     if index is not None and index != present:
         raise refuse(
             409,
-            f"the canary of {service} has changed meanwhile (index {present}, not {index})",
-            "look at it again: GET /v1/canary",
+            f"the canary of {service} has changed (its index is {present}, not {index})",
+            "read it again: GET /v1/canary",
         )
     return held
 
 
 def _write_canary(api: ApiContext, service: str, body: CanaryPolicy) -> PolicyRecord:
-    """As :func:`_write`. Where a rollout's reason for ending makes it too long for a datagram, it ends without one."""
+    """As :func:`_write`. If the reason why a rollout ended makes the policy too long, the reason is left out."""
     rollout = body.rollout
     if rollout is not None and rollout.why:
         with contextlib.suppress(CommandRejected):
@@ -257,11 +261,11 @@ def _body_untrusted(data: bytes, kind: type[B], example: str) -> B:
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise refuse(400, f"the body will not do: {_describe_error(error)}", f"send {example}") from None
+        raise refuse(400, f"the body is not valid: {_describe_error(error)}", f"send {example}") from None
 
 
 def _describe_error(error: Exception) -> str:
     text = str(error).replace("`", "")
     if "$.share" in text and "<=" in text:
-        return "a share is a part of 1, so 0.05 is 5 % and nothing is above 1"
+        return "a share is a fraction: 0.05 is 5 %, and 1 is the most"
     return text if text[1:2].isupper() else text[:1].lower() + text[1:]

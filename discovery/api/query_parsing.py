@@ -1,4 +1,4 @@
-"""From the text after the question mark to a checked struct, or to the refusal that says what to write instead."""
+"""Parses a query string to a checked struct, or raises a rejection that says what to write instead."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Q = TypeVar("Q", bound=msgspec.Struct)
 
 
 def parse_query_untrusted(text: str, kind: type[Q]) -> Q:
-    """The text after the question mark to a checked struct. Raises :class:`Refused` with a 400."""
+    """The text after the question mark to a checked struct. Raises :class:`RequestRejected` with a 400."""
     try:
         pairs = parse_qsl(
             text, keep_blank_values=True, strict_parsing=bool(text), errors="strict", max_num_fields=MAX_PARAMETERS
@@ -42,7 +42,7 @@ def parse_query_untrusted(text: str, kind: type[Q]) -> Q:
 
 
 def parse_wait(text: str, limits: Limits) -> float:
-    """A duration to seconds, cut to what anyone may wait. Raises :class:`Refused` with a 400."""
+    """A duration in seconds, at most the longest wait allowed. Raises :class:`RequestRejected` with a 400."""
     match = _DURATION.match(text)
     if match is None:
         raise refuse(400, f"wait={text!r} is not a duration", "write a number and a unit: 500ms, 10s or 5m")
@@ -60,7 +60,7 @@ def _describe_error(error: str, values: dict[str, str]) -> str:
     name = where.removesuffix("`")
     if name == "wait":
         return f"wait={values['wait'][:64]!r} is not a duration"
-    return f"{name}={values.get(name, '')[:64]!r} will not do: {what[:1].lower()}{what[1:]}"
+    return f"{name}={values.get(name, '')[:64]!r} is not valid: {what[:1].lower()}{what[1:]}"
 
 
 def _hint(error: str, kind: type[msgspec.Struct]) -> str:

@@ -1,4 +1,4 @@
-"""The ring of one service as the endpoint keeps it: built once for all who ask, and never at gossip's expense."""
+"""The ring of one service: built once for all callers, in steps that do not delay gossip."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rumormill.discovery.view import ALL_SERVICES, ServiceView
 from rumormill.ring.routing import Routing
 
 SYNC_BUILD_MAX_WORKERS = 32
-"""A ring of so few workers is built on the spot (about 3 ms); a larger one in pieces, and gossip goes on."""
+"""A ring of up to this many workers is built at once (about 3 ms). A larger one is built in steps."""
 
 
 def require_single_service(api: ApiContext) -> str:
-    """A key has owners within one service; where there are several, the caller must say which."""
+    """The service of a caller that names none. Raises :class:`RequestRejected` (400) if there are several."""
     names = api.view.names()
     if len(names) > 1:
         hint = f"name one of them as the service: {_join_names(names)}"
@@ -25,8 +25,8 @@ def require_single_service(api: ApiContext) -> str:
 
 
 def resolve_service(api: ApiContext, named: str) -> str:
-    """The service to look keys up in. Raises :class:`Refused`: 404 for one that never had a worker here, and what
-    :func:`require_single_service` does where none is named."""
+    """The service to look keys up in. Raises :class:`RequestRejected`: 404 for one that never had a worker here, and as
+    :func:`require_single_service` if none is named."""
     if not named:
         return require_single_service(api)
     if not api.view.knows(named):
@@ -73,7 +73,7 @@ async def _build_in_pieces(api: ApiContext, view: ServiceView) -> Routing:
 
 
 async def _run_to_end(pieces: Generator[None, None, Routing]) -> Routing:
-    """To its end, everything else having its turn after each piece."""
+    """Run a generator to its end. Other tasks run after each step."""
     while True:
         try:
             next(pieces)

@@ -1,7 +1,7 @@
-"""A picture of the rings of one service, as SVG: who holds which arc, and where a key falls. Pure.
+"""A picture of the rings of one service, as SVG: which worker owns which arc, and where a key falls. Pure.
 
 Each candidate release has a circle of its own, the rest the outermost one. An arc has its owner's colour; the legend
-says how much of each circle each worker owns. Names are people's text and are escaped.
+says how much of each circle each worker owns. Names are untrusted text and are escaped.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ OUTER: Final = 270.0
 BAND: Final = 26.0
 GAP: Final = 12.0
 MAX_ARCS: Final = 20_000
-"""Arcs drawn on one circle; a larger ring is drawn by every so many of its points."""
+"""Most arcs drawn on one circle. A larger ring is drawn from every n-th of its points."""
 STRAIGHT: Final = CIRCLE // 360
-"""Shorter arcs are drawn as lines, a hundredth of a pixel from them: renderers draw wedges for arcs near a point."""
+"""Shorter arcs are drawn as lines, a hundredth of a pixel off: renderers draw very short arcs as wedges."""
 LEGEND_LINES: Final = 64
 LINE: Final = 18
 
 
 def render_ring(routing: Routing, key: str | None = None) -> str:
-    """The picture. With a `key`, where it falls on its release's ring, and on whom."""
+    """The picture. With a `key`, it shows where the key falls on its release's ring, and its owner."""
     groups = _groups_with_radius(routing)
     owner = next(routing.walk(key), None) if key is not None else None
     parts = [_arcs(routing.rings[group], radius) for group, radius in groups]
@@ -67,7 +67,7 @@ def _title(routing: Routing, group: Group) -> str:
 
 
 def _arcs(ring: HashRing, radius: float) -> str:
-    """One path for each worker, of all its arcs: from the point before to its own."""
+    """One path for each worker, of all its arcs. An arc runs from the preceding point to the worker's own."""
     points = list(ring.points())
     every = -(-len(points) // MAX_ARCS)
     points = points[::every]
@@ -140,6 +140,6 @@ def _text(x: float, y: float, text: str, anchor: str = "start", *, halo: bool = 
 
 
 def color(name: str) -> str:
-    """The same for a worker at every sidecar."""
+    """The color of a worker, the same at every sidecar."""
     hue, tone = hashlib.blake2b(name.encode(), digest_size=2).digest()
     return f"hsl({hue * 360 // 256} 62% {42 + tone % 4 * 8}%)"

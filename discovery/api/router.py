@@ -1,4 +1,4 @@
-"""From a request to its route and its checked parameters, or to the refusal that helps the caller on."""
+"""Finds the route and the checked parameters of a request, or the rejection that says what to do instead."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from rumormill.discovery.schema.query_params import AnyQuery
 RouteMatch = tuple[Route[Any], msgspec.Struct]
 
 MAX_CACHED_TARGETS: Final = 512
-"""Targets whose parameters need no second parsing: pollers ask the same thing again and again."""
+"""Most targets whose parsed parameters are cached: pollers send the same target again and again."""
 MAX_CACHED_TARGET_LENGTH: Final = 256
 
 
 class Router:
-    """Matches requests against the table, and callers against the gate; the health routes are for everyone."""
+    """Matches requests against the table of routes, and checks access. Health routes need no access."""
 
     def __init__(self, access_control: AccessControl) -> None:
         self.access_control = access_control
-        """May be replaced: it is asked at each request."""
+        """May be replaced at any time: each request reads it."""
         self._by_path: dict[str, dict[str, Route[Any]]] = {}
         for route in ROUTES:
             self._by_path.setdefault(route.path, {})[route.method] = route

@@ -1,4 +1,4 @@
-"""The table of routes: who answers what, with which parameters, and how. The requests are matched against it, and
+"""The table of routes: each with its handler, parameters and answers. Requests are matched against it, and
 /openapi.json and the answer at / are generated from it.
 """
 
@@ -45,13 +45,13 @@ class Route(Generic[Q]):
     summary: str
     query: type[Q]
     answer: type[msgspec.Struct] | None
-    """The JSON of a success; None where it is none of ours."""
+    """The JSON of a success; None if the answer is not JSON of ours."""
     handler: Callable[[ApiContext, RequestContext[Q]], Awaitable[Response]]
     status: int = 200
     body: type[msgspec.Struct] | None = None
     """The JSON it takes."""
     problems: tuple[int, ...] = ()
-    """Statuses of the refusals particular to it."""
+    """The error statuses particular to this route."""
     media: str = "application/json"
     conditional: bool = False
     """Whether it has an ETag, and so a 304."""
@@ -108,7 +108,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
     Route(
         method="GET",
         path="/v1/pool",
-        summary="Capacity, and how many failures it can still absorb",
+        summary="Capacity, and how many failures the pool can still absorb",
         query=PoolQuery,
         answer=answers.PoolAnswer,
         handler=handlers.pool,
@@ -128,7 +128,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
     Route(
         method="GET",
         path="/v1/status",
-        summary="This sidecar, seen from inside",
+        summary="The state of this sidecar",
         query=NoQuery,
         answer=Status,
         handler=handlers.status,
@@ -137,7 +137,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
     Route(
         method="PUT",
         path="/v1/drain",
-        summary="Take this sidecar's worker out of new work; what it has begun, it ends",
+        summary="Give this sidecar's worker no new work; it completes what it has begun",
         query=NoQuery,
         answer=answers.DrainAnswer,
         handler=handlers.drain,
@@ -146,7 +146,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
     Route(
         method="DELETE",
         path="/v1/drain",
-        summary="Put this sidecar's worker back to work",
+        summary="Give this sidecar's worker work again",
         query=NoQuery,
         answer=answers.DrainAnswer,
         handler=handlers.undrain,
@@ -155,7 +155,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
     Route(
         method="POST",
         path="/v1/leave",
-        summary="Leave the pool for good; the sidecar ends",
+        summary="Leave the pool permanently; the sidecar ends",
         query=NoQuery,
         answer=answers.LeaveAnswer,
         handler=handlers.leave,
@@ -194,7 +194,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
     Route(
         method="PUT",
         path="/v1/keys",
-        summary="Make a group key the one that everyone seals with; needs Rumormill-Key-Proof",
+        summary="Make a group key the one that all members seal with; needs Rumormill-Key-Proof",
         query=KeyQuery,
         answer=KeysAnswer,
         handler=key_handlers.use,
@@ -231,7 +231,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
     Route(
         method="DELETE",
         path="/v1/canary",
-        summary="Let a release, or every one, have no share of its own any more",
+        summary="Take a release, or all, out of the candidates",
         query=CanaryQuery,
         answer=policies.CanaryAnswer,
         handler=policy_handlers.clear_canary,
@@ -249,7 +249,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
     Route(
         method="PUT",
         path="/v1/maintenance",
-        summary="Say which workers are to take no new work, wherever their sidecars are",
+        summary="Set the workers that take no new work, whichever sidecars they belong to",
         query=NoQuery,
         body=policies.MaintenanceBody,
         answer=policies.MaintenanceAnswer,
@@ -287,7 +287,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
     Route(
         method="GET",
         path="/v1/explain",
-        summary="Why a key goes where it goes: gate, zone, ring, load",
+        summary="Why a key goes where it goes: traffic split, zone, ring, load",
         query=ExplainQuery,
         answer=Explanation,
         handler=policy_handlers.explain_key,
@@ -306,7 +306,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
     Route(
         method="GET",
         path="/livez",
-        summary="This sidecar's loop turns",
+        summary="Whether this sidecar's event loop runs",
         query=AnyQuery,
         answer=answers.HealthAnswer,
         handler=handlers.livez,
@@ -334,7 +334,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
     Route(
         method="GET",
         path="/metrics",
-        summary="The figures of /v1/status, for Prometheus",
+        summary="The values of /v1/status, for Prometheus",
         query=AnyQuery,
         answer=None,
         handler=handlers.metrics,
@@ -353,7 +353,7 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
     Route(
         method="GET",
         path="/",
-        summary="What can be asked here",
+        summary="The list of routes",
         query=AnyQuery,
         answer=IndexAnswer,
         handler=handlers.index,

@@ -1,6 +1,6 @@
-"""Callers that wait for something to change: woken together, in batches, so that gossip stays on time.
+"""Callers that wait for a change. They wake in batches, so that gossip stays on time.
 
-A topic is what an index belongs to: a service, or the event log. Nothing is kept for a topic nobody waits for.
+A topic is a service or the event log; each has an index. A topic without waiting callers takes no memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import trio
 
 
 class Watchers:
-    """Who waits for which topic. :meth:`run` must be running somewhere for anyone to be woken."""
+    """The callers that wait for each topic. They wake only while :meth:`run` runs."""
 
     def __init__(self, current: Callable[[str], int], batch: int) -> None:
         self._current = current
@@ -27,7 +27,7 @@ class Watchers:
         return sum(len(lot) for lot in self._parking_lots.values())
 
     async def wait_for_change(self, topic: str, index: int) -> bool:
-        """Return True when the topic's index is no longer `index`, or False when the room has been closed."""
+        """Return True when the topic's index is no longer `index`, or False when the watchers have been closed."""
         while not self.closed and self._current(topic) == index:
             lot = self._parking_lots.setdefault(topic, trio.lowlevel.ParkingLot())
             self._seen_index[topic] = index
@@ -39,7 +39,7 @@ class Watchers:
         return not self.closed
 
     def notify(self) -> None:
-        """Something may have moved: wake those for whom it has."""
+        """Wake the callers whose topic has changed."""
         for topic, lot in self._parking_lots.items():
             index = self._current(topic)
             if self._seen_index[topic] != index:
@@ -49,19 +49,19 @@ class Watchers:
             self._runner.unpark()
 
     def close(self) -> None:
-        """Wake everyone, and let nobody wait again."""
+        """Wake all callers. Later calls do not wait."""
         self.closed = True
         self._due.extend((lot, len(lot)) for lot in self._parking_lots.values())
         self._runner.unpark()
 
     async def run(self) -> None:
-        """Wake who is due, a batch in each round of the loop. Never returns."""
+        """Wake the due callers, one batch in each round of the loop. Never returns."""
         while True:
             if not self._due:
                 await self._runner.park()
             while self._due:
                 lot, count = self._due.popleft()
-                # Who parks again meanwhile stands behind those counted.
+                # Tasks that park again queue behind this batch.
                 while count > 0:
                     lot.unpark(count=min(count, self._batch))
                     count -= self._batch

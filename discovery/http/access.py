@@ -1,4 +1,4 @@
-"""Who may read here, and who may change anything. Two rights, because every caller holds the first.
+"""The rights to read and to change. They are two, because every caller has the right to read.
 
 Where nothing is asked for (loopback, a unix socket) whoever can connect may do both, and what has to be kept out is a
 web page in a browser on the same machine. Such a page can send requests anywhere, but it cannot hide that it is one:
@@ -56,7 +56,7 @@ class AccessControl:
         self._cached_hosts: set[bytes] = set()
 
     def check(self, request: Request, *, command: bool) -> None:
-        """Raises :class:`Refused`: 401 without a good token, 403 without the right to it, 421 for a foreign name."""
+        """Raises :class:`RequestRejected`: 401 without a valid token, 403 without the right, 421 for a foreign Host."""
         shown = _bearer(request)
         if command:
             self._check_command(request, shown)
@@ -77,13 +77,13 @@ class AccessControl:
             if _digest_matches(shown, self._read_digest):
                 raise refuse(
                     403,
-                    "this token may read here, and change nothing",
-                    "use the one of this sidecar's --http-change-token-file",
+                    "this token allows reading only",
+                    "use the token in this sidecar's --http-change-token-file",
                 )
             raise refuse(
                 401,
                 "the token for changes is missing or wrong",
-                "send 'Authorization: Bearer TOKEN' with what stands in this sidecar's --http-change-token-file",
+                "send 'Authorization: Bearer TOKEN' with the token in this sidecar's --http-change-token-file",
                 headers=CHALLENGE,
             )
         if not self._open_to_changes:
@@ -109,24 +109,24 @@ class AccessControl:
                 "use the command line, or start it with --http-change-token-file",
             )
         if site == b"same-origin" or headers.get(b"sec-fetch-mode") == b"navigate":
-            return  # its own page; or somebody following a link, whose target the linking page cannot read
+            return  # its own page, or a link that a person follows: the linking page cannot read the answer
         raise refuse(
-            403, "a web page from elsewhere may not ask this sidecar", "ask from a program, or start it with a token"
+            403, "a web page from another site may not read here", "use a program, or start the sidecar with a token"
         )
 
     def _check_host(self, host: bytes) -> None:
         if not _is_local_host(host):
             raise refuse(
                 421,
-                f"this sidecar does not go by the name {host[:64].decode('latin-1')!r}",
-                "use 127.0.0.1, [::1] or localhost; with a token any name will do",
+                f"this sidecar is not reached by the name {host[:64].decode('latin-1')!r}",
+                "use 127.0.0.1, [::1] or localhost; with a token any name works",
             )
         if len(self._cached_hosts) < MAX_CACHED_HOSTS:
             self._cached_hosts.add(host)
 
 
 def _is_local_host(host: bytes) -> bool:
-    """Whether a Host header holds an IP literal or localhost: nothing that a foreign DNS could have been asked for."""
+    """Whether a Host header is an IP literal or localhost: no foreign DNS server can have given such a name."""
     found = _HOST.fullmatch(host.decode("latin-1").lower())
     if found is None:
         return False

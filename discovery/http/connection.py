@@ -1,4 +1,4 @@
-"""One caller's connection: read, understand, answer, again. It moves bytes and keeps its one deadline up to date."""
+"""One caller's connection: read, parse, answer, repeat. It moves bytes and keeps its one deadline up to date."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ MAX_LINGER_READS: Final = 64
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 STREAM_HEAD: Final = b"Content-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n\r\n"
 DISCONNECT_ERRORS: Final = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError)
-"""What a caller's going away looks like, at whatever moment it goes."""
-REQUEST_TIMEOUT: Final = prepare_problem(408, "the request did not come to its end in time", "send it in one piece")
+"""The errors that a disconnect can raise, at any moment."""
+REQUEST_TIMEOUT: Final = prepare_problem(408, "the request was not complete in time", "send it in one piece")
 INTERNAL_ERROR: Final = prepare_problem(500, "this sidecar has a bug", "its log says more; gossip is not affected")
 
 log = structlog.get_logger()
@@ -41,7 +41,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class ServerState:
-    """What all connections share."""
+    """The state that all connections share."""
 
     respond: Callable[[Request, ClientStream], Awaitable[Response]]
     """What answers a request. It may raise :class:`RequestRejected`."""
@@ -53,18 +53,17 @@ class ServerState:
     closing: bool = False
     """Whether each connection is to end after its present answer."""
     now: float = 0.0
-    """Seconds, brought up to date at each sweep and by whoever comes when nobody is there: exact enough for deadlines,
-    and free to read."""
+    """Seconds, as of the last sweep or the first connection after none. Exact enough for deadlines, free to read."""
     date: bytes = b""
-    """The Date header and what else stands in every answer, line ends included; as old as `now`."""
+    """The Date header and the other fixed headers of every answer, line ends included; as old as `now`."""
     connections: dict[Connection, None] = field(default_factory=dict)
     idle: dict[Connection, None] = field(default_factory=dict)
-    """Those without a whole request, the longest so first; a head that drips in counts as none."""
+    """Connections without a complete request, the longest idle first."""
 
 
 class Connection:
-    """One stream of a caller, open from the start: :meth:`serve` has to be called. It runs until either side closes it,
-    and raises nothing a caller can cause."""
+    """One stream of a caller, counted as open from the start, so :meth:`serve` must be called. It runs until either
+    side closes the stream, and raises nothing that a caller can cause."""
 
     __slots__ = ("_cancel_scope", "_overdue", "_reader", "_server", "_stream", "deadline", "opened_at")
 
@@ -80,7 +79,7 @@ class Connection:
         server.connections[self] = server.idle[self] = None
 
     def cancel(self, *, overdue: bool = False) -> None:
-        """Close it; one that is overdue in the middle of a request is told so, one whose place is needed is not."""
+        """Close it. A connection that is overdue within a request gets an answer first; an evicted one does not."""
         self._overdue = overdue
         self._cancel_scope.cancel()
 
@@ -119,13 +118,13 @@ class Connection:
                 return
             if not reader.partial:
                 self.deadline = server.now + limits.idle_timeout
-            elif fresh or requests:  # and not at each drop, or a dripping caller would never be overdue
+            elif fresh or requests:  # not at each read: a caller that drips bytes would never be overdue
                 self.deadline = server.now + limits.head_timeout
             if reader.expects_continue:
                 await self._stream.send(CONTINUE)
 
     async def _answer_all(self, requests: list[Request]) -> bool:
-        """Answer pipelined requests in order, each in its turn; True if the connection may go on."""
+        """Answer pipelined requests in order, each within its turn; True if the connection may go on."""
         server = self._server
         server.idle.pop(self, None)
         for position, request in enumerate(requests):
@@ -161,7 +160,7 @@ class Connection:
             server.counters["requests_refused"] += 1
             return refused.answer
         except Exception:
-            # A bug in one answer must not take the worker out of the pool: it is said here, and gossip goes on.
+            # A bug in one answer must not take the worker out of the pool: log it here, and gossip goes on.
             log.exception("a request failed through a bug", target=request.target[:256])
             server.counters["requests_failed"] += 1
             return INTERNAL_ERROR
@@ -192,14 +191,14 @@ class Connection:
         await linger(self._stream.stream, wire, self._server.limits.linger)
 
     async def _send(self, data: bytes) -> None:
-        """Send all of it, or be ended by the sweep: a caller that does not take its answer holds nothing for long."""
+        """Send all of it. The sweep ends a caller that does not read its answer in time."""
         self.deadline = self._server.now + self._server.limits.write_timeout
         await self._stream.send(data)
         self.deadline = math.inf
 
 
 async def linger(stream: trio.abc.Stream, answer: bytes, linger: float) -> None:
-    """Say why, and wait a moment for the caller to read it: closing on unread bytes would reset the answer away.
+    """Send a last answer, and wait briefly for the caller to read it: closing with unread bytes resets the connection.
 
     Does not close the stream. Raises what :data:`DISCONNECT_ERRORS` lists.
     """

@@ -1,8 +1,8 @@
-"""How many callers there is room for, and what is kept back for those that want little.
+"""How many callers may be connected, and the slots reserved for short requests.
 
-Every caller holds a descriptor, and a process has only so many. A query that blocks and an event stream hold theirs for
-minutes, so they may take all places but a few: health checks, commands and the operator's questions always find one.
-Whoever finds none is told so (503 with ``Retry-After``), counted, and named in the log, once a minute at most.
+Every caller uses a descriptor, and a process has a limited number. A blocking query or an event stream holds one for
+minutes, so some slots are closed to them: health checks, commands and operators always find one. A caller without a
+slot gets a 503 with ``Retry-After`` and is counted. The log reports overload at most once a minute.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from rumormill.discovery.http.response import prepare_problem, refuse
 RETRY_AFTER: Final = ("Retry-After", "1")
 OVERLOADED: Final = prepare_problem(
     503,
-    "this sidecar has as many callers as it takes",
+    "this sidecar has no room for another caller",
     "ask another sidecar, or again in a moment",
     headers=(RETRY_AFTER,),
 )
 LOG_INTERVAL: Final = 60.0
-"""Seconds between two log lines about overload, at least."""
+"""Least seconds between two log lines about overload."""
 MIN_CONNECTIONS: Final = 4
-"""Connections offered however few descriptors there are."""
+"""Connections accepted even if there are few descriptors."""
 MAX_RESERVED: Final = 64
-"""Of anything that is kept back, at most."""
+"""The largest reserve of any kind."""
 
 log = structlog.get_logger()
 
@@ -46,7 +46,7 @@ class SlotLimits:
     waiting: int
     """How many of them may wait for a change."""
     rejections: int
-    """Newcomers beyond them that get a word of explanation at a time."""
+    """Callers beyond them that may be reading a 503 at one time."""
 
     @classmethod
     def within(cls, files: int, used: int, limits: Limits) -> SlotLimits:
@@ -58,7 +58,7 @@ class SlotLimits:
 
     @classmethod
     def here(cls, limits: Limits) -> SlotLimits:
-        """What this process has room for now."""
+        """The limits that this process has descriptors for now."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         files = 1_000_000 if soft == resource.RLIM_INFINITY else soft
         return cls.within(files, sum(1 for _ in Path("/proc/self/fd").iterdir()), limits)
@@ -69,7 +69,7 @@ def _reserve(headers_and_body: int, share: int) -> int:
 
 
 class ConnectionSlots:
-    """Counts the callers that wait, and everybody for whom there was no place."""
+    """Counts the callers that wait, and those that found no slot."""
 
     def __init__(self, limits: SlotLimits, counters: Counter[str]) -> None:
         self.limits = limits
@@ -80,13 +80,13 @@ class ConnectionSlots:
 
     @contextmanager
     def wait(self, now: float) -> Iterator[None]:
-        """Take one of the places for callers that wait. Raises :class:`Refused` (503) where they are all taken."""
+        """Hold one of the slots for waiting callers. Raises :class:`RequestRejected` (503) if all are taken."""
         if self.waiting >= self.limits.waiting:
             self.refused("waits_refused", now)
             raise refuse(
                 503,
-                "this sidecar has as many blocked queries and streams as it takes",
-                "ask another sidecar, or without index= and wait= once in a while",
+                "this sidecar has no room for another blocking query or stream",
+                "ask another sidecar, or poll without index= and wait=",
                 headers=(RETRY_AFTER,),
             )
         self.waiting += 1
@@ -96,7 +96,7 @@ class ConnectionSlots:
             self.waiting -= 1
 
     def refused(self, counter: str, now: float) -> None:
-        """Somebody found no place. `now` is in seconds on a clock that never goes back."""
+        """Count a caller that found no slot. `now` is seconds on a monotonic clock."""
         self._counters[counter] += 1
         self._unlogged += 1
         if now >= self._next_log_at:

@@ -1,8 +1,8 @@
-"""Gossip comes first: what callers have already sent is answered a batch at a time, with the loop given back between.
+"""Gossip comes first: requests are answered in batches, and the loop runs other tasks between two batches.
 
-The switchboard (streams.py) wakes few callers in a round of the loop, but one of them may have sent hundreds of
-requests in one piece, or come over TLS, which the switchboard does not read. Each such request takes a turn; those for
-whom none is left queue for the next round. A caller that is alone never waits.
+The epoll multiplexer (streams.py) wakes few callers in a round of the loop. But one of them may have sent hundreds of
+requests at once, or use TLS, whose streams the multiplexer does not read. Each such request takes a turn. Requests
+without a turn queue for the next round. A caller that is alone never waits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class FairScheduler:
         self._refill_due = trio.lowlevel.ParkingLot()
 
     async def acquire(self) -> None:
-        """Wait for a turn. Returns at once, without a checkpoint, while there are some."""
+        """Wait for a turn. Returns at once, without a checkpoint, while turns are left."""
         if self._available > 0:
             self._available -= 1
             if self._available == self._refill_below:
@@ -32,7 +32,7 @@ class FairScheduler:
     async def run(self) -> None:
         """Hand out the next batch in the round after half of one was used. Never returns.
 
-        At half already, so that callers who use less than that in a round never have to queue.
+        It refills at half, so that callers that use less than half in a round never queue.
         """
         while True:
             if self._available > self._refill_below:

@@ -1,7 +1,7 @@
 """Bytes from anyone to requests, bounded. Sans-IO: feed bytes, take what has become complete.
 
-The grammar is llhttp's (through httptools), in its strict mode; what stands here is the bounds: how long a target, how
-many headers, how much of either, how large a body, and which of the headers are kept at all.
+The grammar is llhttp's (through httptools), in its strict mode. This file holds the limits: the length of the target,
+the number and size of headers, the size of the body, and which headers are read at all.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Request:
         self.body = body
         self.keep_alive = keep_alive
         self.http10 = http10
-        """HTTP/1.0: keeps a connection only if it is told so."""
+        """HTTP/1.0: the connection stays open only if the answer says so."""
 
 
 class RequestReader:
-    """One connection's bytes. After a refusal it is of no further use: answer it and close."""
+    """Parses one connection's bytes. After a refusal it parses no more: send the refusal and close."""
 
     __slots__ = (
         "_body",
@@ -72,16 +72,16 @@ class RequestReader:
         self._in_head = True
         self._looks_like_tls = False
         self.refusal: PreparedResponse | None = None
-        """The answer to what came after the last complete request; then the connection ends."""
+        """The answer to the bytes after the last complete request; then the connection ends."""
         self.partial = False
         """Whether a request has begun and not ended."""
         self.expects_continue = False
-        """Whether the caller holds its body back until it is told to go on."""
+        """Whether the caller withholds its body until it gets a 100 Continue."""
         self._begin()
         self._parser = httptools.HttpRequestParser(self)
 
     def feed_untrusted(self, data: bytes | bytearray) -> list[Request]:
-        """Bytes as they came. Returns the requests they completed, in order; see :attr:`refusal` for the rest."""
+        """Take in bytes. Returns the requests they completed, in order; :attr:`refusal` tells of a bad rest."""
         self.expects_continue = False
         self._complete = []
         self._looks_like_tls = data.startswith(b"\x16\x03")
@@ -102,18 +102,20 @@ class RequestReader:
         return self._complete
 
     def close(self) -> None:
-        """Let the parser go: it and the reader hold each other."""
+        """Drop the parser: it and the reader refer to each other."""
         del self._parser
 
     def _refusal_for(self, error: httptools.HttpParserError) -> PreparedResponse:
         if isinstance(error.__context__, RequestRejected):
             return error.__context__.answer
-        if isinstance(error, httptools.HttpParserCallbackError):  # a bug of ours: let it be seen as one
+        if isinstance(error, httptools.HttpParserCallbackError):  # our own bug must surface
             raise error
         if self._looks_like_tls:
-            return refuse(400, "this is the beginning of TLS, which is not on here", "use http://, not https://").answer
+            return refuse(
+                400, "this is a TLS handshake, but this endpoint does not use TLS", "use http://, not https://"
+            ).answer
         if isinstance(error, httptools.HttpParserInvalidMethodError):
-            return refuse(501, "no such method is known here", "the methods of each route are in /openapi.json").answer
+            return refuse(501, "this method is not known here", "the methods of each route are in /openapi.json").answer
         return refuse(400, f"this is not HTTP/1.1: {error}", "send HTTP/1.1").answer
 
     def _check_size(self) -> None:
@@ -149,7 +151,7 @@ class RequestReader:
         if self._header_lines > self._limits.headers:
             raise refuse(431, f"there are more than {self._limits.headers} headers", "send fewer headers")
         if not self._in_head:
-            return  # a trailer: nothing we decide by may come after the body
+            return  # a trailer: no decision may depend on what follows the body
         name = name.lower()
         if name == b"content-length" and (len(value) > 12 or int(value) > self._limits.body):
             raise self._body_too_large()
@@ -188,6 +190,6 @@ class RequestReader:
         self.partial = False
         self.expects_continue = False
         self._in_head = True
-        # What is left of this stretch of bytes belongs to the next request and is counted to neither: the bound on a
-        # head is then at most one read larger than it says.
+        # The rest of these bytes belongs to the next request and is not counted. So a head may be at most one read
+        # larger than its limit.
         self._unfinished_bytes = 0

@@ -1,4 +1,4 @@
-"""Answers as bytes. Pure: what is sent is put together once, and only date and connection are filled in per request."""
+"""Answers as bytes. Pure. An answer is encoded once; each request adds only the date and connection headers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 CONNECTION_CLOSE: Final = b"Connection: close\r\n"
-# HTTP/1.0 callers that asked for a kept connection must be told that they have it.
+# HTTP/1.0 callers that asked to keep the connection must be told that it stays open.
 CONNECTION_KEEP: Final = b"Connection: keep-alive\r\n"
 JSON: Final = "application/json"
 PROBLEM_JSON: Final = "application/problem+json"
@@ -31,7 +31,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class PreparedResponse:
-    """One answer, encoded. The same object serves every caller until the thing it tells of changes."""
+    """One answer, encoded. The same object serves every caller until its content changes."""
 
     status: int
     headers: bytes
@@ -41,7 +41,7 @@ class PreparedResponse:
     """Headers and body together, so that a request costs one join."""
     etag: bytes = b""
     not_modified_headers: bytes = b""
-    """The headers of the 304 that stands for this answer."""
+    """The headers of a 304 for this answer."""
 
     def encode(self, date: bytes, connection: bytes, *, head_only: bool) -> bytes:
         """The bytes of the answer; without its body for HEAD."""
@@ -57,7 +57,7 @@ class PreparedResponse:
 def prepare(
     body: bytes, *, status: int = 200, media: str = JSON, etag: str = "", headers: tuple[tuple[str, str], ...] = ()
 ) -> PreparedResponse:
-    """Put an answer together. Header values must be visible ASCII; that is for the caller to have seen to."""
+    """Encode an answer. The caller ensures that header values are visible ASCII."""
     shared = [f"{name}: {value}\r\n" for name, value in headers]
     if etag:
         shared.append(f"ETag: {etag}\r\n")
@@ -84,7 +84,7 @@ def prepare_json(
 def prepare_problem(
     status: int, detail: str, hint: str, *, headers: tuple[tuple[str, str], ...] = ()
 ) -> PreparedResponse:
-    """A refusal: what is wrong in `detail`, what to do next in `hint`."""
+    """An error answer: `detail` says what is wrong, `hint` what to do."""
     problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, hint=hint)
     return prepare(_encode(problem), status=status, media=PROBLEM_JSON, headers=headers)
 
@@ -104,7 +104,7 @@ Response = PreparedResponse | EventStream
 
 
 class RequestRejected(Exception):
-    """The caller's fault, and the answer that says so. Nothing of ours has changed."""
+    """A fault of the caller, with the answer that says so. Nothing has changed here."""
 
     def __init__(self, answer: PreparedResponse) -> None:
         super().__init__(answer.body.decode())

@@ -1,4 +1,4 @@
-"""The callers' streams, watched by one nested epoll, so that no crowd of them can make gossip late.
+"""The callers' streams, watched by one nested epoll, so that many callers cannot delay gossip.
 
 Trio runs every task whose socket is ready before it looks at the time again: five thousand callers that ask, or go, at
 the same moment would be one round of a tenth of a second. Here they do not wait on trio's sockets but on a
@@ -6,8 +6,8 @@ the same moment would be one round of a tenth of a second. Here they do not wait
 notices callers that hang up while they wait for a change, without a pending read or a second task for each; what such a
 caller sends meanwhile (a pipelined request) stays in the kernel's bounded buffer until its turn.
 
-Events are edge-triggered: a line is readable from an event until a read comes back short. Streams that are not plain
-sockets (TLS) are read and written through trio, and only their hanging up is watched here.
+Events are edge-triggered: a stream is readable from an event until a read comes back short. Streams that are not plain
+sockets (TLS) are read and written through trio; only their disconnects are watched here.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class ClientStream:
         self._scope: trio.CancelScope | None = None
 
     async def receive(self) -> bytes | bytearray:
-        """Some bytes, or none when the caller has no more to say. Raises OSError or trio's errors.
+        """Some bytes, or none at the end of the stream. Raises OSError or trio's errors.
 
-        Who has more to read without having been woken by the switchboard takes a turn for it.
+        A read that needs no wake-up by the multiplexer takes a turn of the scheduler.
         """
         if not self._is_plain_socket:
             data = await self.stream.receive_some(READ_SIZE)
@@ -58,7 +58,7 @@ class ClientStream:
             except BlockingIOError:
                 self._readable = False
                 continue
-            # A short read has emptied the socket; what comes later makes a new event. The end makes none after it.
+            # A short read has emptied the socket, and later bytes make a new event. The end of the stream makes none.
             self._readable = len(read) == READ_SIZE or self._disconnected
             return read
 
@@ -75,7 +75,7 @@ class ClientStream:
         await self.stream.send_all(data)
 
     def cancel_on_disconnect(self, scope: trio.CancelScope | None) -> None:
-        """From now on, cancel `scope` when the caller hangs up; with None, nothing is cancelled any more."""
+        """Cancel `scope` when the caller disconnects, from now on. None cancels nothing."""
         self._scope = scope
         if scope is not None and self._disconnected:
             scope.cancel()
@@ -86,7 +86,7 @@ class ClientStream:
         await self.stream.aclose()
 
     def on_event(self, flags: int) -> None:
-        """The switchboard's word that something has happened on the socket."""
+        """The multiplexer reports an event on the socket."""
         self._readable = True
         if flags & _DISCONNECT_EVENTS:
             self._disconnected = True
@@ -116,7 +116,7 @@ class ClientStream:
 
 
 class EpollMux:
-    """All lines. :meth:`run` must be running somewhere for anyone to be heard."""
+    """All streams of callers. They are read only while :meth:`run` runs."""
 
     def __init__(self, scheduler: FairScheduler, batch: int) -> None:
         self.scheduler = scheduler
@@ -125,7 +125,7 @@ class EpollMux:
         self._streams: dict[int, ClientStream] = {}
 
     def register(self, stream: trio.abc.Stream) -> ClientStream:
-        """Begin to watch a stream; from now on it belongs to the line."""
+        """Begin to watch a stream. The returned object owns it from now on."""
         client = ClientStream(self, stream)
         if client.fd >= 0:
             self._streams[client.fd] = client
@@ -133,19 +133,19 @@ class EpollMux:
         return client
 
     def unregister(self, stream: ClientStream) -> None:
-        """Watch it no longer. Before its socket closes: the number may be another's a moment later."""
+        """Stop watching it. Call this before its socket closes: the descriptor may be reused at once."""
         if self._streams.pop(stream.fd, None) is not None:
             self._epoll.unregister(stream.fd)
 
     async def run(self) -> None:
-        """Wake a batch of lines in each round of the loop. Never returns."""
+        """Wake a batch of streams in each round of the loop. Never returns."""
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
             for fd, flags in self._epoll.poll(0, self._batch):
                 self._streams[fd].on_event(flags)
 
     def close(self) -> None:
-        """Let the epoll go, when no line is left."""
+        """Close the epoll, after all streams are closed."""
         self._epoll.close()
 
 

@@ -1,4 +1,4 @@
-"""The JSON of this endpoint beside what ring.worker says of workers. /openapi.json is generated from these."""
+"""The JSON answers of this endpoint, apart from workers (workers.py). /openapi.json is generated from these."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rumormill.ring.worker import LivenessWord, ReadinessWord, Worker
 
 
 class PoolAnswer(msgspec.Struct, frozen=True):
-    """The answer of ``GET /v1/pool``: how much there is, and how much of it may be lost."""
+    """The answer of ``GET /v1/pool``: the capacity, and how much of it may fail."""
 
     cluster: str
     service: str
@@ -23,16 +23,15 @@ class PoolAnswer(msgspec.Struct, frozen=True):
     routable: int
     """Those that take new work."""
     suspect: int
-    """Routable ones that callers try last."""
+    """Routable workers that callers try last."""
     capacity: float
-    """The weights of the routable ones together; 1.0 is one normal worker."""
+    """The sum of the weights of the routable workers; 1.0 is one normal worker."""
     mean_utilization: float | None
     """Null: not measured."""
     scale_out: bool | None
     """Null: not measured."""
     failures_to_spare: int
-    """How many routable workers may be lost with one still left to answer: of those heard, for a suspect may be lost
-    already."""
+    """How many routable workers may fail before only one is left. Suspects do not count: they may be dead already."""
 
 
 class LookupAnswer(msgspec.Struct, frozen=True):
@@ -40,12 +39,11 @@ class LookupAnswer(msgspec.Struct, frozen=True):
 
     key: str
     routing_digest: str
-    """Whoever has the same digest has the same owners, in the same order."""
+    """Equal digests mean the same owners in the same order."""
     owners: list[Worker]
-    """In the order in which to try them: that of the ring, those that are heard before the suspects. Suspicion is a
-    step along the order and moves no digest."""
+    """In the order in which to try them: the ring's order, with suspects last. Suspicion does not change the digest."""
     unroutable: dict[str, str] = {}
-    """Workers of the service that take no new work, by name, and why; 32 of them at most."""
+    """Workers of the service that take no new work, by name, each with the reason; at most 32."""
 
 
 class MemberRow(msgspec.Struct, frozen=True):
@@ -65,7 +63,7 @@ class MemberRow(msgspec.Struct, frozen=True):
     liveness: LivenessWord
     readiness: ReadinessWord
     pending: bool
-    """Waits for its name to become free; not routed."""
+    """Whether it waits for its name to become free. It is not routed meanwhile."""
     routable: bool
     since: str
     why: str
@@ -87,9 +85,9 @@ class MemberRow(msgspec.Struct, frozen=True):
 
 
 def describe_shared_worker(names: Sequence[str], url: str) -> str:
-    """What it means that several members name one worker, and what to do."""
+    """Explains that several members name one worker, and what to do."""
     who = f"{', '.join(names[:-1])} and {names[-1]}"
-    return f"{who} name the same worker, {url}: it gets the load of {len(names)}; leave one agent beside it"
+    return f"{who} name the same worker, {url}: it gets the load of {len(names)}; run only one agent for it"
 
 
 class MembersAnswer(msgspec.Struct, frozen=True):
@@ -123,7 +121,7 @@ class EventsAnswer(msgspec.Struct, frozen=True):
 
     process: str
     index: int
-    """Of the newest event; 0 before the first."""
+    """The number of the newest event; 0 before the first."""
     events: list[EventRow]
 
 
@@ -140,7 +138,7 @@ class ReloadAnswer(msgspec.Struct, frozen=True):
 
 
 class HealthAnswer(msgspec.Struct, frozen=True):
-    """The answer of the health routes; with status 503 where it is not ok."""
+    """The answer of the health routes; with status 503 if it is not ok."""
 
     ok: bool
     why: str
@@ -154,7 +152,7 @@ class RouteRow(msgspec.Struct, frozen=True):
 
 
 class IndexAnswer(msgspec.Struct, frozen=True):
-    """The answer of ``GET /``: what can be asked here."""
+    """The answer of ``GET /``: the list of routes."""
 
     program: str
     description: str

@@ -1,4 +1,4 @@
-"""Pool policy as JSON, and how it becomes what callers route by. Shares are parts of 1; times RFC 3339, UTC."""
+"""Pool policy as JSON, and its conversion to what callers route by. Shares are fractions of 1; times RFC 3339, UTC."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from rumormill.membership.policy import PolicyRecord
 from rumormill.ring.worker import CanaryShare, RoutingPolicy
 
 NO_CANARY = CanaryPolicy([])
-ServiceName = Annotated[str, msgspec.Meta(max_length=128, description="May be left out where there is only one.")]
+ServiceName = Annotated[str, msgspec.Meta(max_length=128, description="May be left out if there is only one.")]
 
 
 class RolloutRow(msgspec.Struct, frozen=True):
-    """How far a guided rollout has come; whoever guides it keeps this here."""
+    """How far a guided rollout has come. The program that guides it stores this here."""
 
     release: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
     steps: Annotated[list[Annotated[float, msgspec.Meta(ge=0, le=1)]], msgspec.Meta(min_length=1, max_length=32)]
     hold: Annotated[float, msgspec.Meta(ge=0, le=31 * 86_400)]
-    """Seconds that each step must pass its gates."""
+    """Seconds for which each step must pass its gates."""
     gates: Annotated[list[Annotated[str, msgspec.Meta(max_length=400)]], msgspec.Meta(max_length=16)] = []
     prometheus: Annotated[str, msgspec.Meta(max_length=256)] = ""
     """Where metric gates are read from; empty for none."""
     figures: Annotated[str, msgspec.Meta(max_length=256)] = ""
     """The client's own figures, a path or URL; empty for none."""
     position: Annotated[int, msgspec.Meta(ge=0, lt=32)] = 0
-    """Which step it is at, from 0."""
+    """The present step, from 0."""
     since: Annotated[float, msgspec.Meta(ge=0, lt=2**43)] = 0.0
     """When that step began, seconds since 1970."""
     state: Literal["running", "done", "failed", "aborted"] = "running"
@@ -50,7 +50,7 @@ class CandidateRow(msgspec.Struct, frozen=True):
     release: str
     share: float
     workers: int
-    """Routable ones of this release; where there are none, its share goes to the others."""
+    """Routable workers of this release; without any, its share goes to the others."""
 
 
 class CanaryAnswer(msgspec.Struct, frozen=True):
@@ -58,7 +58,7 @@ class CanaryAnswer(msgspec.Struct, frozen=True):
 
     service: str
     index: int
-    """The policy's version; 0 before anybody wrote it. A change may name it, to be refused if it is not the last."""
+    """The policy's version; 0 before the first write. A change may name it, and is refused if it is not the latest."""
     writer: str
     """The member it was written at; empty before."""
     at: str
@@ -66,10 +66,10 @@ class CanaryAnswer(msgspec.Struct, frozen=True):
     canary: list[CandidateRow]
     """In the order in which they became candidates."""
     rest: float
-    """What is left for the workers of all other releases."""
+    """The share of the workers of all other releases."""
     rollout: RolloutRow | None
     warnings: list[str] = []
-    """What is odd about what was just written."""
+    """What may be a mistake in the policy just written."""
 
 
 class CanaryBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,7 +84,7 @@ class CanaryBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MaintenanceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of ``PUT /v1/maintenance``: all the workers that are to take no new work."""
+    """The body of ``PUT /v1/maintenance``: all workers that take no new work."""
 
     workers: list[Annotated[str, msgspec.Meta(min_length=1, max_length=128)]]
     service: ServiceName = ""
@@ -118,7 +118,7 @@ class PolicyChange(msgspec.Struct, frozen=True):
     writer: str
     at: str
     text: str
-    """The whole of it in words."""
+    """The policy in words."""
 
 
 class HistoryAnswer(msgspec.Struct, frozen=True):
@@ -151,7 +151,7 @@ def preferred_zone(record: PolicyRecord | None) -> str:
 
 
 def routing_policies(records: Iterable[PolicyRecord]) -> dict[str, RoutingPolicy]:
-    """By service, what callers route by. Maintenance is not in it: it shows as readiness."""
+    """The routing policy of each service. Maintenance is not in it: that shows as readiness."""
     policies: dict[str, RoutingPolicy] = {}
     for record in records:
         held = policies.get(record.service, RoutingPolicy())

@@ -1,6 +1,6 @@
-"""What may stand after the question mark. These structs check a request and are the parameters in /openapi.json.
+"""Query parameters. These structs check a request, and /openapi.json lists their fields.
 
-Unknown parameters are refused: a misspelt `sevice=` would otherwise answer with every service there is.
+Unknown parameters are refused: a misspelled `sevice=` would otherwise return every service.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import msgspec
 
 DURATION: Final = r"^[0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m)$"
 
-Service = Annotated[str, msgspec.Meta(max_length=128, description="The service asked about; left out, all of them.")]
+Service = Annotated[str, msgspec.Meta(max_length=128, description="The service; all services if left out.")]
 Index = Annotated[
     int, msgspec.Meta(ge=0, le=2**53, description="Block until the index is no longer this one; needs `process`.")
 ]
 Process = Annotated[
     str,
     msgspec.Meta(
-        max_length=128, description="The process that counted `index`; with another's it blocks .5 s at most."
+        max_length=128,
+        description="The process that counted `index`; with another process the query blocks at most 0.5 s.",
     ),
 ]
 Wait = Annotated[
@@ -32,10 +33,10 @@ class NoQuery(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class AnyQuery(msgspec.Struct, frozen=True):
-    """Health routes take no parameters and mind none: probes bring their own (`?verbose`)."""
+    """Any parameters, all ignored: probes of health routes bring their own (`?verbose`)."""
 
 
-Force = Annotated[bool, msgspec.Meta(description="Do it even where that may cut members off for a moment.")]
+Force = Annotated[bool, msgspec.Meta(description="Do it even if that may cut members off for a moment.")]
 KeyId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{8}$", description="Which key: eight hexadecimal digits.")]
 
 
@@ -52,7 +53,7 @@ class ServiceQuery(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_o
 
 
 class PoolQuery(ServiceQuery, frozen=True, kw_only=True):
-    # Unset and not None: in a query, `index=null` is no way to leave it out.
+    # Unset and not None: `index=null` in a query does not mean that it is left out.
     index: Index | msgspec.UnsetType = msgspec.UNSET
     process: Process | msgspec.UnsetType = msgspec.UNSET
     wait: Wait = "10s"
@@ -63,12 +64,12 @@ class WorkersQuery(PoolQuery, frozen=True, kw_only=True):
 
 
 class LookupQuery(ServiceQuery, frozen=True, kw_only=True):
-    key: Annotated[str, msgspec.Meta(description="Whose owners are asked for.")]
+    key: Annotated[str, msgspec.Meta(description="The key whose owners to return.")]
     n: Annotated[int, msgspec.Meta(ge=1, le=128, description="How many owners, in order of preference.")] = 3
 
 
 class ExplainQuery(ServiceQuery, frozen=True, kw_only=True):
-    key: Annotated[str, msgspec.Meta(description="Whose way is explained.")]
+    key: Annotated[str, msgspec.Meta(description="The key to explain.")]
     zone: (
         Annotated[str, msgspec.Meta(max_length=64, description="The caller's own zone; empty for no preference.")]
         | msgspec.UnsetType
@@ -76,12 +77,12 @@ class ExplainQuery(ServiceQuery, frozen=True, kw_only=True):
 
 
 class RingQuery(ServiceQuery, frozen=True, kw_only=True):
-    format: Annotated[Literal["svg"], msgspec.Meta(description="What the picture is made as.")] = "svg"
+    format: Annotated[Literal["svg"], msgspec.Meta(description="The format of the picture.")] = "svg"
     key: Annotated[str, msgspec.Meta(description="Show where this key falls.")] | msgspec.UnsetType = msgspec.UNSET
 
 
 class CanaryQuery(ServiceQuery, frozen=True, kw_only=True):
-    release: Annotated[str, msgspec.Meta(max_length=128, description="Only this one; left out, all of them.")] = ""
+    release: Annotated[str, msgspec.Meta(max_length=128, description="Only this release; all if left out.")] = ""
 
 
 class EventsQuery(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):

@@ -28,7 +28,7 @@ async def is_well(endpoint: Serving) -> bool:
 @pytest.mark.parametrize(
     ("sent", "status", "said"),
     [
-        (b"\x00\x01\x02\x03\r\n\r\n", 501, "no such method"),
+        (b"\x00\x01\x02\x03\r\n\r\n", 501, "this method is not known"),
         (b"\x16\x03\x01\x02\x00\x01\x00", 400, "http://"),
         (b"GET /livez HTTP/1.1\r\n\r\n", 400, "Host"),
         (b"GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "two Host"),

@@ -231,7 +231,7 @@ async def test_status_is_the_sidecars_own_word_and_follows_its_commands():
         assert (left.status, left.json) == (202, {"leaving": True})
         assert endpoint.sidecar.told == ["drain", "undrain", "leave"]
         too_late = await endpoint.ask("DELETE", "/v1/drain")
-        assert (too_late.status, too_late.json["hint"]) == (409, "start it again once it has left")
+        assert (too_late.status, too_late.json["hint"]) == (409, "start it again after it has left")
 
 
 async def test_health_routes():

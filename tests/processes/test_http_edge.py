@@ -41,7 +41,7 @@ async def test_tls_with_a_token_for_reading_and_one_for_changes(tmp_path: Path) 
         assert "RUMORMILL_HTTP_TOKEN_FILE" in refused.stderr
         refused = await rumormill("drain", *trusted, "--http-token-file", read)
         assert refused.returncode == 4
-        assert "this token may read here, and change nothing" in refused.stderr
+        assert "this token allows reading only" in refused.stderr
         assert "--http-change-token-file" in refused.stderr
         assert (await rumormill("drain", *trusted, "--http-token-file", change)).returncode == 0
         for text in [*map(str, w1.lines), *w1.other]:
