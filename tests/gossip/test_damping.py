@@ -227,9 +227,9 @@ def test_every_member_can_tell_of_a_probation_and_for_how_long_it_lasts() -> Non
     assert world.run_until(lambda: node(world, "n3").probation == 0, within=45.0) is not None
     world.run(0.5)
     assert {left_of(world, name, "n3") for name in world.running()} == {None}
-    served = [event.observer for event in world.history.of("probation") if "served" in event.text]
-    assert set(served) >= {"n0", "n1", "n2", "n4", "late"}
-    assert len(served) == len(set(served))
+    over = [event.observer for event in world.history.of("probation") if "no longer on probation" in event.text]
+    assert set(over) >= {"n0", "n1", "n2", "n4", "late"}
+    assert len(over) == len(set(over))
 
 
 def test_a_member_of_another_period_is_named_with_both_values_on_both_sides() -> None:

@@ -288,7 +288,9 @@ def test_who_wakes_with_a_removed_key_is_told_and_the_others_name_it(asleep: tup
         assert {node(world, name).seal_trouble for name in awake} == {""}
     for name in asleep:
         assert "does not accept the key this member seals with" in node(world, name).seal_trouble
-        assert any("give --key-file a key the pool still accepts" in text for text in told_of_seals(world, name))
+        assert any(
+            "Put a key that the pool still accepts into --key-file" in text for text in told_of_seals(world, name)
+        )
     lines = [text for name in awake for text in told_of_seals(world, name)]
     for name in asleep:
         home = world.hosts[name].address[0]
@@ -348,7 +350,7 @@ def test_a_removed_key_leaves_memory() -> None:
     world.run(2.0)
     seals = [node(world, name)._state.seal for name in world.hosts]
     derived = {secret for seal in seals for peer in seal.peers.values() for secret in (peer.key_in, peer.key_out)}
-    nodes = [(node(world, name)._state, node(world, name)._key_rotation) for name in world.hosts]
+    nodes = [(node(world, name)._state, node(world, name)._parts.key_rotation) for name in world.hosts]
     held = reachable_bytes(*gossip_modules(), nodes)
     assert old in held
     assert derived <= held
