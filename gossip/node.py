@@ -22,7 +22,7 @@ from rumormill.gossip.config import NodeConfig
 from rumormill.gossip.coordinator import Coordinator
 from rumormill.gossip.dispatch import DatagramDispatch
 from rumormill.gossip.inspection import NodeInspection
-from rumormill.gossip.part import ANY, HEARTBEAT, NOTHING, StepEffect
+from rumormill.gossip.part import ANY, HEARTBEAT, NOTHING, Part, StepEffect
 from rumormill.gossip.parts import build_parts
 from rumormill.gossip.reporting.view_builder import ViewBuilder, member_details
 from rumormill.gossip.security.credentials import MemberKeys
@@ -61,7 +61,9 @@ class Node:
         self._parts = parts = build_parts(state, config)
         self._in_order = parts.in_order()
         self._failure_detector, self._broadcast = parts.failure_detector, parts.broadcast
-        self._other_parts = [part for part in self._in_order if part is not parts.failure_detector]
+        others = [part for part in self._in_order if part is not parts.failure_detector]
+        self._with_deadline = [part for part in others if type(part).deadline is not Part.deadline]
+        self._with_lazy_deadline = [part for part in others if type(part).lazy_deadline is not Part.lazy_deadline]
         state.effects = self._coordinator = Coordinator(state, parts)
         parts.policy_replication.restore(config.policies)
         self._dispatch = DatagramDispatch(state, parts)
@@ -343,8 +345,8 @@ class Node:
             effect = ANY
         due = detector.deadline
         if effect is not HEARTBEAT or due > self._other_deadline:
-            self._other_deadline = other = min([part.deadline for part in self._other_parts])
-            self._others_due = min(other, *[part.lazy_deadline for part in self._other_parts])
+            self._other_deadline = other = min([part.deadline for part in self._with_deadline])
+            self._others_due = min(other, *[part.lazy_deadline for part in self._with_lazy_deadline])
             due = due if due < other else other
         self.deadline = (self._state.now if self._dispatch.waiting else due) - self._ahead
 
