@@ -20,9 +20,9 @@ import msgspec
 
 from rumormill.cli.exit_codes import BadRequest
 from rumormill.simulations.outcome import RunOutcome
-from rumormill.simulations.plans import Done, Job
+from rumormill.simulations.plans import Job, JobOutcome
 
-_decode = msgspec.json.Decoder(Done).decode
+_decode = msgspec.json.Decoder(JobOutcome).decode
 _encode = msgspec.json.encode
 _LINE_START = b'{"job":{"scenario":"'
 
@@ -33,12 +33,12 @@ class OutcomeFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def read(self) -> list[Done]:
+    def read(self) -> list[JobOutcome]:
         """The latest outcome of each job. Raises :class:`BadRequest`."""
         return self._read()[0]
 
     @contextmanager
-    def open_for_append(self) -> Iterator[tuple[list[Done], Callable[[Done], None]]]:
+    def open_for_append(self) -> Iterator[tuple[list[JobOutcome], Callable[[JobOutcome], None]]]:
         """The known outcomes, and a function that appends one as a whole line. The file is locked meanwhile.
 
         A truncated last line is removed first; nothing else in the file is ever changed. Raises :class:`BadRequest`,
@@ -64,7 +64,7 @@ class OutcomeFile:
             ) from None
         return file
 
-    def _append(self, file: FileIO, done: Done) -> None:
+    def _append(self, file: FileIO, done: JobOutcome) -> None:
         line = _encode(done) + b"\n"
         try:
             if file.write(line) < len(line):
@@ -75,13 +75,13 @@ class OutcomeFile:
     def _unwritable(self, error: OSError) -> BadRequest:
         return BadRequest(f"cannot write {self._path}: {error.strerror}", "choose another --out")
 
-    def _read(self) -> tuple[list[Done], int]:
+    def _read(self) -> tuple[list[JobOutcome], int]:
         """The outcomes, and the number of bytes that their complete lines take in the file."""
         try:
             lines = self._path.read_bytes().splitlines(keepends=True)
         except OSError as error:
             raise BadRequest(f"cannot read {self._path}: {error.strerror}", "give another file") from None
-        found: dict[str, Done] = {}
+        found: dict[str, JobOutcome] = {}
         valid_bytes = 0
         for number, line in enumerate(lines, 1):
             try:
@@ -106,7 +106,7 @@ def _is_truncated(line: bytes) -> bool:
     return line.startswith(_LINE_START[: len(line)]) or not line.strip(b"\0\n")
 
 
-def play_all(jobs: Iterable[Job], workers: int, on_done: Callable[[Done], None]) -> None:
+def play_all(jobs: Iterable[Job], workers: int, on_done: Callable[[JobOutcome], None]) -> None:
     """Run the jobs in ``workers`` processes, the most expensive first. ``on_done`` gets each as it finishes.
 
     When this call or this process ends, for whatever reason, the worker processes end at once. Raises RuntimeError if a
@@ -121,7 +121,7 @@ def play_all(jobs: Iterable[Job], workers: int, on_done: Callable[[Done], None])
             while running:
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
-                    on_done(Done(running.pop(future), future.result()))
+                    on_done(JobOutcome(running.pop(future), future.result()))
                 _refill(executor, running, waiting, workers)
         except BrokenProcessPool:
             raise RuntimeError(

@@ -32,7 +32,7 @@ from rumormill.sidecar.file_writer import replace_file
 from rumormill.simulations.invariant_checker import InvariantChecker
 from rumormill.simulations.invariants import InvariantViolation
 from rumormill.simulations.operations import LATENCIES, InvalidStory, Story
-from rumormill.simulations.plans import BASELINE, PLANS, PROTOCOLS, Done, Job, ProtocolName, UnknownPlan, plan
+from rumormill.simulations.plans import BASELINE, PLANS, PROTOCOLS, Job, JobOutcome, ProtocolName, UnknownPlan, plan
 from rumormill.simulations.report import render_report
 from rumormill.simulations.scenarios import SCENARIOS
 from rumormill.simulations.slo import objectives
@@ -253,7 +253,12 @@ def sweep(name: str, seeds: int, out: Path, jobs: int, max_nodes: int | None) ->
 
 
 def _sweep(
-    name: str, wanted: Sequence[Job], known: Sequence[Done], append: Callable[[Done], None], jobs: int, out: Path
+    name: str,
+    wanted: Sequence[Job],
+    known: Sequence[JobOutcome],
+    append: Callable[[JobOutcome], None],
+    jobs: int,
+    out: Path,
 ) -> None:
     """Raises :class:`BadRequest`, :class:`Stopped`. The outcomes so far are then in the file."""
     keys = {done.job.key for done in known}
@@ -263,7 +268,7 @@ def _sweep(
     with progress_bar() as progress:
         task = progress.add_task(f"{name}: 0 of {len(todo)}", total=sum(job.cost for job in todo))
 
-        def keep(done: Done) -> None:
+        def keep(done: JobOutcome) -> None:
             nonlocal played, next_line
             append(done)
             played += 1
@@ -309,7 +314,7 @@ def report(files: Sequence[Path], out: Path, real: Path | None) -> None:
             raise BadRequest(f"{real}: {error}", 'write it as {"3": [0.55, 0.61], "16": [0.57]}') from None
     _write(out, render_report(done, measured).encode())
     columns = [Column(title, itemgetter(n)) for n, title in enumerate(("OBJECTIVE", "BOUND", "FOUND", "", "EVIDENCE"))]
-    rows = [(p.says, p.bound, p.found, "met" if p.kept else "MISSED", p.evidence) for p in objectives(done, measured)]
+    rows = [(p.claim, p.bound, p.found, "met" if p.met else "MISSED", p.evidence) for p in objectives(done, measured)]
     show_table(columns, rows, "")
     show_line(f"Wrote {out}: {format_count(len(done), 'run')}.")
 

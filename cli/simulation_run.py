@@ -16,7 +16,7 @@ from rumormill.simulations.invariant_checker import InvariantChecker
 from rumormill.simulations.invariants import InvariantViolation
 from rumormill.simulations.outcome import RunOutcome, median, quantile
 from rumormill.simulations.plans import Job, ProtocolName
-from rumormill.simulations.scenarios import UnknownScenario, scenario_named
+from rumormill.simulations.scenarios import UnknownScenario, find_scenario
 from rumormill.simulations.world import World
 
 INVARIANT_BROKEN = 1
@@ -35,16 +35,16 @@ class InvariantBroken(click.ClickException):
 
 def conclude(checker: InvariantChecker) -> str:
     """The verdict at the end of a run, in one sentence. Raises :class:`InvariantViolation`."""
-    if disturbances := checker.disturbances():
-        return f"No invariant was broken. Convergence could not be checked: at the end {disturbances}."
-    return f"No invariant was broken. All members agreed after {checker.calm():.1f} s without failures."
+    if remaining := checker.remaining_faults():
+        return f"No invariant was broken. Convergence could not be checked: at the end {remaining}."
+    return f"No invariant was broken. All members agreed after {checker.check_convergence():.1f} s without failures."
 
 
 def job_of(scenario: str, nodes: int | None, seed: int, protocol: ProtocolName, **conditions: Any) -> Job:
     """The job with these parameters. Raises :class:`BadRequest` if they are invalid."""
     try:
         if not scenario.startswith("lifeguard "):
-            nodes = nodes or scenario_named(scenario).nodes
+            nodes = nodes or find_scenario(scenario).nodes
         job = Job(scenario, nodes or 128, seed, protocol, **conditions)
         job.story()
     except UnknownScenario as error:
@@ -122,7 +122,7 @@ def summarize(outcomes: Sequence[RunOutcome]) -> dict[str, float | None]:
         "one view after a heal, s": median(heals),
         "one view at the end, s": median(o.one_view_after for o in outcomes if o.one_view_after is not None),
         "no view at the end, runs": float(sum(o.one_view_after is None for o in outcomes)),
-        "wrong evictions": float(sum(len(o.wrong) for o in outcomes)),
+        "wrong evictions": float(sum(len(o.false_evictions) for o in outcomes)),
         "suspicions": float(sum(o.suspicions for o in outcomes)),
         "datagrams/s and node": median(o.steady[0] for o in outcomes),
         "bytes/s and node": median(o.steady[1] for o in outcomes),

@@ -1,4 +1,4 @@
-"""How the real Node is born into a world: sealed, with a worker that passes, and settings of one's choice."""
+"""Makes the production Node for a world: sealed, with a passing worker, and with settings of the caller's choice."""
 
 from __future__ import annotations
 
@@ -13,19 +13,17 @@ from rumormill.simulations.protocol import NodeStart
 
 CLUSTER = "lab"
 KEYS = KeyRing((b"the lab's own key, of 32 bytes..",))
-
-
 SERVICE = "embed"
 
 
 def worker_profile(name: str) -> Profile:
-    """A passing worker of service ``embed`` under the member's name."""
+    """A passing worker of service ``embed``, named after the member."""
     return Profile(SERVICE, f"http://{name}.lab.invalid:9001", zone="a", release="v1", readiness=Readiness.PASSING)
 
 
 @dataclass(frozen=True, slots=True)
 class RumormillFactory:
-    """Makes the Node that runs in production. ``keyring`` None sends plaintext."""
+    """Makes the production Node. Without a ``keyring`` it sends plaintext."""
 
     settings: ProtocolSettings = field(default_factory=ProtocolSettings)
     cluster: str = CLUSTER
@@ -34,25 +32,25 @@ class RumormillFactory:
     credential: Credential | None = None
     policy_key: PolicyKey | None = None
     policies: tuple[tuple[bytes, bytes], ...] = ()
-    """What each remembers of an earlier life."""
+    """Signed policies that each Node remembers from an earlier process."""
 
-    def __call__(self, birth: NodeStart) -> Node:
+    def __call__(self, start: NodeStart) -> Node:
         return Node(
             NodeConfig(
                 policy_schema=POLICY_SCHEMA,
-                name=birth.name,
-                address=birth.address,
+                name=start.name,
+                address=start.address,
                 cluster=self.cluster,
-                profile=worker_profile(birth.name),
+                profile=worker_profile(start.name),
                 keyring=self.keyring,
                 authority=self.authority,
                 credential=self.credential,
                 settings=self.settings,
-                generation=birth.generation,
+                generation=start.generation,
                 policy_key=self.policy_key,
                 policies=self.policies,
             ),
-            rng=birth.rng,
-            token_bytes=birth.token_bytes,
-            now=birth.now,
+            rng=start.rng,
+            token_bytes=start.token_bytes,
+            now=start.now,
         )

@@ -1,4 +1,4 @@
-"""What members concluded, when: events of all of them, kept for measuring and for telling the story of a failure."""
+"""The events of all members, in order: for measurements, and as context of a violated invariant."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from rumormill.simulations.scheduler import SECOND
 
 
 @dataclass(frozen=True, slots=True)
-class Concluded:
-    """One member's conclusion about another, at a moment of the world's time."""
+class ObservedEvent:
+    """One member's event about another, with the world's time."""
 
     at: float
     """Seconds since the world began."""
     observer: str
-    """Key of the host that concluded."""
+    """Key of the host whose member reported the event."""
     kind: str
     member: str
     """Name of the member it is about."""
@@ -28,30 +28,30 @@ class Concluded:
 
 
 class History:
-    """Events in the order they happened. Kinds in ``counted_only`` are counted and not kept."""
+    """Events in the order they happened. Kinds in ``counted_only`` are counted but not kept."""
 
     def __init__(self, counted_only: Collection[str] = ("joined",)) -> None:
         self.counts: Counter[str] = Counter()
         self._counted_only = frozenset(counted_only)
-        self._kept: list[Concluded] = []
+        self._kept: list[ObservedEvent] = []
 
     def add(self, now: int, observer: str, events: Sequence[Event]) -> None:
         """``now`` in microseconds of the world."""
         for event in events:
             self.counts[event.kind] += 1
             if event.kind not in self._counted_only:
-                self._kept.append(Concluded(now / SECOND, observer, event.kind, event.member, event.text))
+                self._kept.append(ObservedEvent(now / SECOND, observer, event.kind, event.member, event.text))
 
-    def __iter__(self) -> Iterator[Concluded]:
+    def __iter__(self) -> Iterator[ObservedEvent]:
         return iter(self._kept)
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def of(self, kind: str, member: str | None = None, since: float = 0.0) -> list[Concluded]:
-        """Events of a kind (about one member) from a moment on."""
+    def of(self, kind: str, member: str | None = None, since: float = 0.0) -> list[ObservedEvent]:
+        """Events of one kind since a time, optionally about one member only."""
         return [c for c in self._kept if c.kind == kind and c.at >= since and member in (None, c.member)]
 
     def tail(self, count: int = 40) -> str:
-        """The last so many, one a line."""
+        """The last ``count`` events, one per line."""
         return "\n".join(map(str, self._kept[-count:]))

@@ -1,9 +1,9 @@
-"""A machine: an address, a clock of its own, a socket buffer, and the process that runs on it, if any.
+"""A simulated machine: an address, its own clock, a socket buffer, and at most one process.
 
-A step is what ``gossip.transport`` does at each wake-up: hand over what the socket holds (a capped number), then
-``handle_timer``, then send, then sleep until ``max(deadline, now + 1 ms)`` or the next datagram. A host in good health
-steps at the microsecond its datagram arrives. A frozen one (SIGSTOP) does not step while its buffer fills up and
-overflows; on waking it steps at once. A slow one (starved of CPU) takes each step late.
+A step does what ``gossip.udp.transport`` does at each wake-up. It hands over the received datagrams, up to a limit,
+calls ``handle_timer``, sends, and sleeps until ``max(deadline, now + 1 ms)`` or the next datagram. A healthy host steps
+in the microsecond in which a datagram arrives. A frozen host (SIGSTOP) takes no steps while its buffer fills and
+overflows. When it resumes, it steps at once. A slow host (short of CPU) takes each step late.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from rumormill.simulations.protocol import SimulatedNode
 from rumormill.simulations.scheduler import SECOND, Action, Scheduler, microseconds
 
 NEVER = 1 << 62
-FLOOR = 1_000
-"""Microseconds: the shell never sleeps for less, so that an overdue deadline cannot starve the socket."""
-DRAIN = 256
-"""Datagrams handed over in one step."""
+MIN_SLEEP = 1_000
+"""Microseconds. The transport never sleeps for less, so an overdue deadline cannot starve the socket."""
+DRAIN_LIMIT = 256
+"""The most datagrams handed over in one step."""
 DRAIN_COST = 30
-"""Microseconds each datagram of a full drain takes the process; the next step starts after it."""
+"""Microseconds of processing per datagram after a full drain. They delay the next step."""
 BUFFER_BYTES = 2 * 2**20
-"""SO_RCVBUF of 1 MB, which Linux doubles for its own bookkeeping."""
+"""SO_RCVBUF of 1 MB. Linux doubles it for its own bookkeeping."""
 BUFFER_OVERHEAD = 704
-"""Bytes the kernel charges a datagram beyond its payload, about."""
+"""Approximate bytes that the kernel charges for a datagram beyond its payload."""
 
 _OFF, _FROZEN, _SLOW = 1, 2, 4
 
@@ -48,19 +48,19 @@ class HostNetwork(Protocol):
 
 
 class SimulatedHost:
-    """One machine in the world. ``arrive`` and ``tick`` are scheduler actions."""
+    """One machine in the world. The attributes named ``arrive...`` are scheduler actions."""
 
     __slots__ = (
         "_anchor",
         "_buffered",
+        "_delayed",
+        "_delayed_at",
         "_drift",
         "_errors",
         "_floor",
-        "_hindrance",
+        "_impairment",
         "_inbox",
         "_lag",
-        "_late",
-        "_late_at",
         "_network",
         "_offset",
         "_on_events",
@@ -70,23 +70,23 @@ class SimulatedHost:
         "_wake",
         "address",
         "arrive",
+        "arrive_forged_refusal",
+        "arrive_refusal",
         "booted_at",
         "clock_jumped",
-        "deceived",
+        "incoming_faults",
         "index",
         "key",
         "leaving",
         "left_at",
-        "mistreated",
         "node",
+        "outgoing_faults",
         "overflowed",
-        "receives_from",
         "refusal_tap",
-        "refused",
-        "sends_into",
         "sent",
         "sent_bytes",
         "tap",
+        "was_impaired",
         "watch",
     )
 
@@ -104,37 +104,37 @@ class SimulatedHost:
         self.address = address
         self.node: SimulatedNode | None = None
         self.booted_at = 0
-        """When the present process started, in microseconds of the world."""
+        """When the current process started, in microseconds of the world."""
         self.leaving = False
         self.left_at = 0
-        """When it was asked to leave, in microseconds of the world."""
-        self.mistreated = False
-        """Whether the present process was ever frozen, slowed, or given a strange clock."""
+        """When the process was asked to leave, in microseconds of the world."""
+        self.was_impaired = False
+        """Whether the current process was ever frozen or slowed, or had its clock changed."""
         self.clock_jumped = False
-        self.sends_into = self.receives_from = 0
+        self.outgoing_faults = self.incoming_faults = 0
         self.sent = self.sent_bytes = self.overflowed = 0
         self.tap: Callable[[SimulatedHost, bytes], None] | None = None
-        """Called with each datagram before the process takes it in."""
+        """Called with each datagram before the process receives it."""
         self.refusal_tap: Callable[[SimulatedHost, bytes], None] | None = None
-        """Called with each datagram of its own that was truly refused, as the refusal comes in."""
+        """Called with the quoted datagram when a genuine refusal arrives."""
         self.watch: Callable[[SimulatedHost], None] | None = None
-        """Called after each step, once everything it did has been sent."""
+        """Called after each step, when its datagrams have been sent."""
         self.arrive: Action = self._deliver
-        self.refused: Action = self._hear_refusal
-        self.deceived: Action = self._take_refusal
-        """A refusal arrives, a true one or a forged one."""
+        self.arrive_refusal: Action = self._receive_refusal
+        self.arrive_forged_refusal: Action = self._deliver_refusal
+        """Handles a forged refusal, which the ground truth does not see."""
         self._tick: Action = self._on_tick
-        self._late: Action = self._step_late
+        self._delayed: Action = self._delayed_step
         self._network = network
         self._scheduler: Scheduler = network.scheduler
         self._on_events = on_events
         self._rng = rng
         self._inbox: deque[tuple[bytes, Address]] = deque()
-        self._errors: deque[tuple[bytes, Address]] = deque(maxlen=DRAIN)
+        self._errors: deque[tuple[bytes, Address]] = deque(maxlen=DRAIN_LIMIT)
         self._buffered = 0
-        self._hindrance = _OFF
+        self._impairment = _OFF
         self._lag = 0
-        self._late_at = NEVER
+        self._delayed_at = NEVER
         self._wake = NEVER
         self._floor = 0
         self._offset = rng.randrange(1_000 * SECOND, 1_000_000 * SECOND)
@@ -145,69 +145,69 @@ class SimulatedHost:
     # -- The process
 
     def boot(self, node: SimulatedNode) -> None:
-        """A fresh process takes its first step now; it sees nothing that was sent to its predecessor's socket."""
+        """Start a new process; it steps now. It receives nothing that was sent to its predecessor's socket."""
         self.node = node
         self.booted_at = self._scheduler.now
         self.leaving = False
-        self.mistreated = bool(self._lag or self._drift)
+        self.was_impaired = bool(self._lag or self._drift)
         self.clock_jumped = False
-        self._hindrance = _SLOW if self._lag else 0
-        self._wake = self._late_at = NEVER
+        self._impairment = _SLOW if self._lag else 0
+        self._wake = self._delayed_at = NEVER
         self._step_soon()
 
     def kill(self) -> None:
-        """SIGKILL: the socket and what it held are gone at once."""
+        """SIGKILL: the socket and its buffered datagrams are gone at once."""
         self.node = None
-        self._hindrance = _OFF
+        self._impairment = _OFF
         self._inbox.clear()
         self._errors.clear()
         self._buffered = 0
-        self._wake = self._late_at = NEVER
+        self._wake = self._delayed_at = NEVER
 
     @property
-    def hindrance(self) -> str:
-        """What keeps the process from taking its steps in time, in a word; empty for a healthy host."""
-        if self._hindrance & _OFF:
+    def impairment(self) -> str:
+        """``off``, ``frozen`` or ``slow``; empty for a healthy host."""
+        if self._impairment & _OFF:
             return "off"
-        return "frozen" if self._hindrance & _FROZEN else "slow" if self._hindrance & _SLOW else ""
+        return "frozen" if self._impairment & _FROZEN else "slow" if self._impairment & _SLOW else ""
 
     @property
     def frozen(self) -> bool:
-        return bool(self._hindrance & _FROZEN)
+        return bool(self._impairment & _FROZEN)
 
     @property
     def runs(self) -> bool:
-        """Whether a process is here that can take steps."""
-        return not self._hindrance & (_OFF | _FROZEN)
+        """Whether a process exists that can take steps."""
+        return not self._impairment & (_OFF | _FROZEN)
 
     def freeze(self) -> None:
-        """SIGSTOP. Its socket stays open and fills."""
+        """SIGSTOP: the socket stays open and fills."""
         if self.node is not None:
-            self.mistreated = True
-            self._hindrance |= _FROZEN
-            self._late_at = NEVER
+            self.was_impaired = True
+            self._impairment |= _FROZEN
+            self._delayed_at = NEVER
 
-    def thaw(self) -> None:
+    def resume(self) -> None:
         """SIGCONT: the next step is due now."""
         if self.frozen:
-            self._hindrance &= ~_FROZEN
+            self._impairment &= ~_FROZEN
             self._step_soon()
 
     def slow_down(self, lag: float) -> None:
-        """Take every step ``lag`` seconds late, give or take half of it; 0 is full speed again."""
+        """Delay every step by ``lag`` seconds, plus or minus half of it. 0 restores full speed."""
         self._lag = microseconds(lag)
-        self.mistreated = self.mistreated or self._lag > 0
+        self.was_impaired = self.was_impaired or self._lag > 0
         if self.node is None:
             return
         if self._lag:
-            self._hindrance |= _SLOW
+            self._impairment |= _SLOW
         else:
-            self._hindrance &= ~_SLOW
-            if not self._hindrance:
+            self._impairment &= ~_SLOW
+            if not self._impairment:
                 self._step_soon()
 
     def leave(self) -> None:
-        """SIGTERM: the process says goodbye and ends when it has been heard. A frozen one hears nothing."""
+        """SIGTERM: the process announces that it leaves, then ends. A frozen process does not receive the signal."""
         if self.node is not None and self.runs and not self.leaving:
             self.leaving = True
             self.left_at = self._scheduler.now
@@ -215,13 +215,13 @@ class SimulatedHost:
             self.poke()
 
     def poke(self) -> None:
-        """Take a step now, as the shell does after it was handed a command."""
+        """Take a step now, as the transport does after a command."""
         self._step_soon()
 
     # -- Its clock
 
     def local_time(self) -> float:
-        """Seconds on this host's own clock, which started long before the world's."""
+        """Seconds on this host's clock, which started long before the world's clock."""
         now = self._scheduler.now
         local = now + self._offset
         if self._drift:
@@ -229,14 +229,14 @@ class SimulatedHost:
         return local / SECOND
 
     def jump_clock(self, seconds: float) -> None:
-        """Move the clock. Forwards is what a resumed virtual machine does; backwards should never happen, and might."""
-        self.mistreated = self.clock_jumped = True
+        """Move the clock. A resumed virtual machine moves it forward. A backward jump is a kernel or hypervisor bug."""
+        self.was_impaired = self.clock_jumped = True
         self._offset += microseconds(seconds)
         self._step_soon()
 
     def drift_clock(self, rate: float) -> None:
-        """Let the clock gain ``rate`` seconds a second from now on (-0.0002 is 200 ppm slow)."""
-        self.mistreated = True
+        """From now on the clock gains ``rate`` seconds per second (-0.0002 is 200 ppm slow)."""
+        self.was_impaired = True
         local = microseconds(self.local_time())
         self._anchor = self._scheduler.now
         self._offset = local - self._anchor
@@ -255,7 +255,7 @@ class SimulatedHost:
 
     def _deliver(self, data: bytes, source: Address) -> None:
         node = self.node
-        if self._hindrance or node is None:
+        if self._impairment or node is None:
             self._queue(data, source)
             return
         if self.tap is not None:
@@ -265,17 +265,17 @@ class SimulatedHost:
         node.handle_timer(now)
         self._finish_step(node)
 
-    def _hear_refusal(self, data: bytes, by: Address) -> None:
+    def _receive_refusal(self, data: bytes, by: Address) -> None:
         if self.refusal_tap is not None:
             self.refusal_tap(self, data)
-        self._take_refusal(data, by)
+        self._deliver_refusal(data, by)
 
-    def _take_refusal(self, data: bytes, by: Address) -> None:
-        """Into the socket's queue of errors, which is drained before the datagrams."""
+    def _deliver_refusal(self, data: bytes, by: Address) -> None:
+        """Put a refusal into the socket's error queue, which is drained before the datagrams."""
         node = self.node
         if node is None:
             return
-        if self._hindrance:
+        if self._impairment:
             self._errors.append((data, by))
             self._step_soon()
             return
@@ -289,8 +289,8 @@ class SimulatedHost:
         if pushed_for != self._wake or node is None:
             return
         self._wake = NEVER
-        if self._hindrance:
-            if self._hindrance == _SLOW:
+        if self._impairment:
+            if self._impairment == _SLOW:
                 self._step_soon()
             return
         scheduler = self._scheduler
@@ -320,10 +320,10 @@ class SimulatedHost:
         if self.leaving and node.has_left:
             self.kill()
             return
-        self._floor = floor = self._scheduler.now + FLOOR
+        self._floor = floor = self._scheduler.now + MIN_SLEEP
         deadline = node.deadline
-        well = not self._drift and deadline < math.inf  # by far the most: spared a call
-        due = int(deadline * SECOND) + 1 - self._offset if well else self._world_time(deadline)
+        common = not self._drift and deadline < math.inf  # the common case avoids a call
+        due = int(deadline * SECOND) + 1 - self._offset if common else self._world_time(deadline)
         if due < self._wake:
             self._arm(due if due > floor else floor)
 
@@ -333,11 +333,11 @@ class SimulatedHost:
             scheduler = self._scheduler
             heapq.heappush(scheduler.heap, (due, scheduler.next_order(), self._tick, due, None))
 
-    # -- Steps of a host that is not well
+    # -- Steps of an impaired host
 
     def _queue(self, data: bytes, source: Address) -> None:
-        """Into the socket buffer, which drops the newest when it is full. Where no process is, the kernel refuses."""
-        if self._hindrance & _OFF:
+        """Buffer a datagram in the socket. A full buffer drops it. Without a process, the kernel refuses it."""
+        if self._impairment & _OFF:
             self._network.refuse(self, data, source)
             return
         size = len(data) + BUFFER_OVERHEAD
@@ -346,30 +346,30 @@ class SimulatedHost:
             return
         self._buffered += size
         self._inbox.append((data, source))
-        if not self._hindrance & _FROZEN:
+        if not self._impairment & _FROZEN:
             self._step_soon()
 
     def _step_soon(self) -> None:
-        """The next step: now, or as late as this host is slow."""
-        if self.node is None or self._hindrance & _FROZEN:
+        """Schedule the next step: now, or later by this host's lag."""
+        if self.node is None or self._impairment & _FROZEN:
             return
-        late = int(self._lag * (0.5 + self._rng.random())) if self._lag else 0
-        self._push_late(self._scheduler.now + late)
+        delay = int(self._lag * (0.5 + self._rng.random())) if self._lag else 0
+        self._schedule_step(self._scheduler.now + delay)
 
-    def _push_late(self, due: int) -> None:
-        if self._late_at == NEVER:
-            self._late_at = due
-            self._scheduler.push(due, self._late, due)
+    def _schedule_step(self, due: int) -> None:
+        if self._delayed_at == NEVER:
+            self._delayed_at = due
+            self._scheduler.push(due, self._delayed, due)
 
-    def _step_late(self, pushed_for: int, _: None) -> None:
+    def _delayed_step(self, pushed_for: int, _: None) -> None:
         node = self.node
-        if node is None or pushed_for != self._late_at:
+        if node is None or pushed_for != self._delayed_at:
             return
-        self._late_at = NEVER
+        self._delayed_at = NEVER
         now = self.local_time()
         while self._errors:
             node.receive_refusal(*self._errors.popleft(), now)
-        drained = min(DRAIN, len(self._inbox))
+        drained = min(DRAIN_LIMIT, len(self._inbox))
         for _unused in range(drained):
             data, source = self._inbox.popleft()
             self._buffered -= len(data) + BUFFER_OVERHEAD
@@ -379,4 +379,4 @@ class SimulatedHost:
         node.handle_timer(now)
         self._finish_step(node)
         if self._inbox and self.node is node:
-            self._push_late(self._scheduler.now + drained * DRAIN_COST)
+            self._schedule_step(self._scheduler.now + drained * DRAIN_COST)

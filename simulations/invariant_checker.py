@@ -1,13 +1,13 @@
-"""The judge: holds every member of a world to the laws, after each datagram and each virtual second.
+"""Checks the invariants of every member of a world, after each datagram and each virtual second.
 
     world = World(seed=7)
-    judge = Judge(world)
+    checker = InvariantChecker(world)
     ...
-    judge.calm()        # and now that nothing disturbs them, they must come to one view in time
+    checker.check_convergence()        # without faults, all members must come to one view in time
 
-It stands outside: it sees what leaves and what is taken in, and is told of each change of a row by the table itself. A
-law that is broken raises :class:`~rumormill.simulations.invariants.InvariantViolation` out of ``world.run``, with the
-seed and the last things anybody concluded.
+It observes from outside: it sees each datagram sent and received, and each row change in each table. A violation
+raises :class:`~rumormill.simulations.invariants.InvariantViolation` out of ``world.run``, with the seed and the latest
+events.
 """
 
 from __future__ import annotations
@@ -25,25 +25,27 @@ from rumormill.simulations.host import SimulatedHost
 from rumormill.simulations.invariants import (
     InvariantViolation,
     MemberInvariants,
-    PolicyInvariants,
-    ProcessLife,
+    ObservedProcess,
     ProcessRegistry,
-    check_datagram,
-    check_digest,
-    check_node,
-    check_policies,
     node_table,
 )
 from rumormill.simulations.liveness_bounds import LivenessBounds
 from rumormill.simulations.routing_invariants import RoutingInvariants
 from rumormill.simulations.scheduler import SECOND, microseconds
+from rumormill.simulations.table_invariants import (
+    PolicyInvariants,
+    check_datagram,
+    check_digest,
+    check_node,
+    check_policies,
+)
 from rumormill.simulations.world import World
 
 
 class InvariantChecker:
-    """Watches one world of real Nodes from its beginning. ``settings`` are those its members run with.
+    """Observes one world of production Nodes from its beginning. ``settings`` are the settings of its members.
 
-    Nodes of another ``cluster`` are strangers: the laws are not about them, and nobody may ever hold their rows.
+    Nodes of another ``cluster`` are exempt, but no member may ever hold their rows.
     """
 
     def __init__(self, world: World, settings: ProtocolSettings | None = None, cluster: str = CLUSTER) -> None:
@@ -51,45 +53,45 @@ class InvariantChecker:
         self._cluster = cluster
         self._settings = settings or ProtocolSettings()
         silence = self._settings.misses * microseconds(self._settings.period)
-        self._evidence = GroundTruth(silence - silence // 20)
+        self._ground_truth = GroundTruth(silence - silence // 20)
         self._registry = ProcessRegistry()
-        self._rows = MemberInvariants(self._registry, self._evidence, self._settings)
-        self._policy_replication = PolicyInvariants()
-        self._routing = RoutingInvariants()
-        world.on_birth.append(self._born)
+        self._member_invariants = MemberInvariants(self._registry, self._ground_truth, self._settings)
+        self._policy_invariants = PolicyInvariants()
+        self._routing_invariants = RoutingInvariants()
+        world.on_start.append(self._process_started)
         world.network.on_send = self._sent
         world.network.on_faults = self._faults_changed
         world.scheduler.push(SECOND, self._each_second)
 
     def check_all(self) -> None:
-        """Everything that is not seen at a single change. Raises :class:`InvariantViolation`."""
-        running = [life for life in self._registry.lives.values() if life.runs]
-        for life in running:
-            check_node(life, self._settings.max_members)
-        awake = [life for life in running if not life.host.frozen]
-        self._routing.check({life.host.key: life.node.view for life in awake})
-        check_policies([life.node for life in awake])
+        """Check all invariants that no single change shows. Raises :class:`InvariantViolation`."""
+        running = [process for process in self._registry.latest.values() if process.runs]
+        for process in running:
+            check_node(process, self._settings.max_members)
+        awake = [process for process in running if not process.host.frozen]
+        self._routing_invariants.check({process.host.key: process.node.view for process in awake})
+        check_policies([process.node for process in awake])
 
-    def disturbances(self) -> str:
-        """What still stands in the way of one view, in words; empty if all was put right."""
-        faults = [str(fault.trouble) for fault in self._world.network.faults]
+    def remaining_faults(self) -> str:
+        """The faults and impaired hosts that still prevent one view, as text; empty if there are none."""
+        faults = [str(active.fault) for active in self._world.network.faults]
         hosts = [
-            f"{key} is {host.hindrance}" for key, host in self._world.hosts.items() if host.node and host.hindrance
+            f"{key} is {host.impairment}" for key, host in self._world.hosts.items() if host.node and host.impairment
         ]
-        return ", ".join(([f"there still is trouble ({'; '.join(faults)})"] if faults else []) + hosts)
+        return ", ".join(([f"faults are active ({'; '.join(faults)})"] if faults else []) + hosts)
 
-    def calm(self) -> float:
-        """Leave the world alone until all who run hold one view; returns the seconds it took.
+    def check_convergence(self) -> float:
+        """Run the world until all running members hold one view. Returns the virtual seconds it took.
 
-        Faults and hindrances are the caller's to end. Raises :class:`InvariantViolation` ("one-view") where it takes
-        longer than the settings allow.
+        The caller must have ended all faults and impairments. Raises :class:`InvariantViolation` ("one-view") if it
+        takes longer than the settings allow.
         """
         world = self._world
         bound = LivenessBounds(self._settings, len(world.running()), len(world.hosts)).one_view
         took = world.run_until(world.one_view, within=bound, every=0.1)
         if took is None:
             raise self._with_context(
-                InvariantViolation("one-view", f"after {bound:.1f} calm seconds: {self._differences()}")
+                InvariantViolation("one-view", f"none after {bound:.1f} s without faults: {self._differences()}")
             )
         return took
 
@@ -99,7 +101,7 @@ class InvariantChecker:
         lines = []
         for key, view in world.views().items():
             odd = [
-                f"{m.name} {m.liveness.word}{' pending' if m.pending else ''} life {m.generation} inc {m.incarnation}"
+                f"{m.name} {m.liveness.word}{' pending' if m.pending else ''} {m.generation}/{m.incarnation}"
                 for m in view.members
                 if (m.name in running) != (m.liveness == 0) or m.pending
             ]
@@ -108,38 +110,38 @@ class InvariantChecker:
         stopped = [f"{key} stopped" for key, host in world.hosts.items() if host.node is None]
         return "\n".join(["", f"running: {', '.join(running)}", *lines, *stopped])
 
-    # -- What the world tells
+    # -- Called by the world
 
-    def _born(self, host: SimulatedHost) -> None:
+    def _process_started(self, host: SimulatedHost) -> None:
         node = host.node
         if not isinstance(node, Node):
-            raise TypeError(f"the laws are about Node, not {type(node).__name__}")
+            raise TypeError(f"the invariants apply to Node, not to {type(node).__name__}")
         if node.inspect().cluster != self._cluster:
             return
-        life = ProcessLife(host, node, self._world.scheduler.now)
-        before = self._registry.lives.get(host.key)
+        process = ObservedProcess(host, node, self._world.scheduler.now)
+        before = self._registry.latest.get(host.key)
         if before is not None and before.host is host:
             before.replaced = True
-        self._registry.lives[host.key] = life
-        self._registry.rewritten(life, node.inspect().me)
-        self._evidence.born(host, self._world.scheduler.now)
-        self._routing.born(host.key)
-        host.tap = self._taken_in
+        self._registry.latest[host.key] = process
+        self._registry.own_row_changed(process, node.inspect().me)
+        self._ground_truth.process_started(host, self._world.scheduler.now)
+        self._routing_invariants.process_started(host.key)
+        host.tap = self._received
         host.refusal_tap = self._refused
-        self._witness(life)
+        self._observe_table(process)
 
-    def _witness(self, life: ProcessLife) -> None:
-        """Be told of each change in a member's table, by standing before the methods that make them."""
-        table = node_table(life.node)
+    def _observe_table(self, process: ObservedProcess) -> None:
+        """Observe each change in a member's table, by wrapping the methods that make changes."""
+        table = node_table(process.node)
         apply, withdraw, apply_policy = table.apply, table.withdraw_suspicion, table.apply_policy
 
         def watched_apply(row: MemberState) -> MemberChange | None:
-            return self._changed(life, lambda: apply(row))
+            return self._changed(process, lambda: apply(row))
 
         def watched_withdraw(member_id: MemberId) -> MemberChange | None:
             change = withdraw(member_id)
             if change is not None:
-                self._raising(lambda: self._rows.withdrawn(life, change))
+                self._check(lambda: self._member_invariants.check_withdrawal(process, change))
             return change
 
         def watched_policy(policy: SignedPolicy) -> bool:
@@ -147,7 +149,7 @@ class InvariantChecker:
             changed = apply_policy(policy)
             after = table.policies.get(policy.member_id)
             if changed and after is not None:
-                self._raising(lambda: self._policy_replication.check(life, before, after))
+                self._check(lambda: self._policy_invariants.check(process, before, after))
             return changed
 
         for name, method in (
@@ -157,41 +159,41 @@ class InvariantChecker:
         ):
             setattr(table, name, method)
 
-    def _changed(self, life: ProcessLife, apply: Callable[[], MemberChange | None]) -> MemberChange | None:
-        table = node_table(life.node)
+    def _changed(self, process: ObservedProcess, apply: Callable[[], MemberChange | None]) -> MemberChange | None:
+        table = node_table(process.node)
         digest = table.digest
         change = apply()
         if change is None:
             return None
-        if change.after is life.node.inspect().me:
-            self._registry.rewritten(life, change.after)
-        self._raising(lambda: self._rows.check(life, change, self._world.scheduler.now))
-        self._raising(lambda: check_digest(life, change, digest, table.digest))
+        if change.after is process.node.inspect().me:
+            self._registry.own_row_changed(process, change.after)
+        self._check(lambda: self._member_invariants.check(process, change, self._world.scheduler.now))
+        self._check(lambda: check_digest(process, change, digest, table.digest))
         return change
 
     def _sent(self, host: SimulatedHost, to: Address, data: bytes) -> None:
         del to
-        self._raising(lambda: check_datagram(host, data))
-        self._evidence.sent(self._world.scheduler.now, data)
+        self._check(lambda: check_datagram(host, data))
+        self._ground_truth.sent(self._world.scheduler.now, data)
 
-    def _taken_in(self, host: SimulatedHost, data: bytes) -> None:
-        """What overtook its sender's record cannot be opened, and is no sign of life of anybody."""
-        node, sender = self._registry.lives[host.key].node, sender_id(data)
+    def _received(self, host: SimulatedHost, data: bytes) -> None:
+        """A datagram that arrives before its sender's record cannot be decrypted, so it is no sign of life."""
+        node, sender = self._registry.latest[host.key].node, sender_id(data)
         if node.inspect().can_open(sender):
-            self._evidence.taken_in(host.key, node.inspect().me.member_id, self._world.scheduler.now, data)
+            self._ground_truth.received(host.key, node.inspect().me.member_id, self._world.scheduler.now, data)
 
     def _refused(self, host: SimulatedHost, data: bytes) -> None:
         if isinstance(host.node, Node):
-            self._evidence.refused(host.key, host.node.inspect().me.member_id, self._world.scheduler.now, data)
+            self._ground_truth.refused(host.key, host.node.inspect().me.member_id, self._world.scheduler.now, data)
 
     def _faults_changed(self) -> None:
-        self._evidence.faults_changed(self._world.scheduler.now, self._world.network.faults)
+        self._ground_truth.faults_changed(self._world.scheduler.now, self._world.network.faults)
 
     def _each_second(self, _: None, __: None) -> None:
-        self._raising(self.check_all)
+        self._check(self.check_all)
         self._world.scheduler.push(self._world.scheduler.now + SECOND, self._each_second)
 
-    def _raising(self, check: Callable[[], None]) -> None:
+    def _check(self, check: Callable[[], None]) -> None:
         try:
             check()
         except InvariantViolation as violation:
@@ -199,5 +201,5 @@ class InvariantChecker:
 
     def _with_context(self, violation: InvariantViolation) -> InvariantViolation:
         world = self._world
-        told = f"{violation}\nat {world.now:.6f} s of seed {world.seed}; concluded before:\n{world.history.tail()}"
-        return InvariantViolation(violation.law, told.removeprefix(f"{violation.law}: "))
+        text = f"{violation}\nat {world.now:.6f} s of seed {world.seed}; latest events:\n{world.history.tail()}"
+        return InvariantViolation(violation.invariant, text.removeprefix(f"{violation.invariant}: "))

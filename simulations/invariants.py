@@ -1,30 +1,30 @@
-"""What may never happen, whatever the network does: the safety half of the contract.
+"""Safety: what may never happen, whatever the network does.
 
-The laws about rows are checked at each change of a row in anybody's table, against what the outside observer knows
-(:mod:`rumormill.simulations.ground_truth`); those about whole tables each virtual second.
+Invariants of rows are checked at each change of a row in any table, against the ground truth
+(:mod:`rumormill.simulations.ground_truth`). Invariants of whole tables are checked each virtual second.
 
 ==========================  =========================================================================================
-row-order                   within a slot, the account only moves on: generation, instance, incarnation never fall
-verdict-order               at one incarnation a verdict only gets worse, but where one's own suspicion is withdrawn
-own-incarnation             nobody holds a row at an incarnation its subject has not reached itself
-born                        every instance in a table was once started in this pool
-no-resurrection             what is dead comes back only at a higher incarnation; who left never does
+row-order                   within a slot, rows only move forward: generation, instance, incarnation never fall
+liveness-order              at one incarnation liveness only gets worse, except when a member withdraws its suspicion
+own-incarnation             no row has an incarnation that its subject has not reached
+known-instance              every instance in a table was started in this pool
+no-resurrection             a dead member returns only at a higher incarnation; a member that left never returns
 own-row                     a running member never holds itself suspect or dead
-digest-stands               suspicion, and its end, never move the digest
-evidence                    no eviction but on two fresh votes of members who truly missed three times, by silence or
-                            by refusal (or one's own such vote, where a death was claimed already, the subject's name
-                            is truly held by another process elsewhere, nobody else is there, or the subject's kernel
-                            truly refused thrice and nobody else is there who is not suspected)
-recently-heard              nobody evicts whom it heard within period and grace, but who was truly refused thrice since
-false-eviction              nobody healthy is evicted by anyone who, with everybody else, could hear it throughout
-great-losses                nobody evicts more than half of a pool of four or more within three periods, but alone, and
-                            not counting its own former life, nor those that truly refused thrice
-departure                   a member that leaves is never held dead by one who could hear it say so
-policy-order                a policy only moves on: by counter, then writer, then content
+digest-stability            suspicion, and its end, never change the digest
+evidence                    an eviction needs two fresh votes of members with three real misses, by silence or refusal.
+                            The observer's own such vote suffices if the death was claimed before, if another process
+                            really holds the subject's name, if the pool has no other member, or if the subject's
+                            kernel refused three times and no other member is unsuspected
+recently-heard              no member evicts one it heard within period and grace, except after three refusals
+false-eviction              no healthy member is evicted by an observer that, like all others, could reach it throughout
+mass-eviction               no member evicts more than half of a pool of four or more within three periods, unless it is
+                            alone; its own earlier process and members whose kernel refused three times do not count
+departure                   no member that leaves is held dead by one that could hear its announcement
+policy-order                policies only move forward: by counter, then writer, then content
 policies                    members with equal digests hold equal policies
-policy-writer               the first to hold a policy is the member it says it was written at
-bounds                      datagrams, tables and outboxes keep to their sizes
-bookkeeping                 digest, buckets, order and suspects are what the rows and policies say
+policy-writer               the first holder of a policy is its writer
+bounds                      datagrams, tables and outboxes stay within their limits
+bookkeeping                 digest, buckets, order and suspects match the rows and policies
 ==========================  =========================================================================================
 """
 
@@ -34,13 +34,9 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from rumormill.gossip import Node, ProtocolSettings
-from rumormill.gossip.state import MAX_OUTBOX
-from rumormill.gossip.wire import MAX_DATAGRAM
 from rumormill.membership import Liveness, MemberChange, MemberTable
 from rumormill.membership.member_state import MemberState
-from rumormill.membership.policy import PolicyRecord, SignedPolicy
 from rumormill.membership.record import InstanceId, MemberId
-from rumormill.membership.table import sync_bucket
 from rumormill.membership.view import Connectivity
 from rumormill.simulations.ground_truth import GroundTruth
 from rumormill.simulations.host import SimulatedHost
@@ -48,32 +44,33 @@ from rumormill.simulations.scheduler import microseconds
 
 
 class InvariantViolation(AssertionError):
-    """A law was broken. ``law`` is its name."""
+    """A violated invariant. ``invariant`` is its name."""
 
-    def __init__(self, law: str, what: str) -> None:
-        super().__init__(f"{law}: {what}")
-        self.law = law
+    def __init__(self, invariant: str, what: str) -> None:
+        super().__init__(f"{invariant}: {what}")
+        self.invariant = invariant
 
 
 @dataclass(slots=True)
-class ProcessLife:
-    """What the outside observer knows of one process."""
+class ObservedProcess:
+    """One process, as seen from outside."""
 
     host: SimulatedHost
     node: Node
-    born: int
+    started_at: int
     incarnations: dict[InstanceId, tuple[int, int]] = field(default_factory=dict)
-    """By instance it went by: the latest generation and incarnation it gave itself."""
-    buried: dict[InstanceId, tuple[MemberState, float]] = field(default_factory=dict)
-    """By instance: the last that it held dead or left, and has not heard of since, whether it remembers or not; and
-    when, by its own clock, that has stood for as long as a tombstone does."""
-    evicted: deque[int] = field(default_factory=deque)
-    """When it evicted somebody, lately. Microseconds."""
-    replaced: bool = False
-    """Whether another process has lived at its address since: it told others so, whatever lives there now."""
+    """The newest generation and incarnation that it gave itself, by its own instances."""
+    tombstones: dict[InstanceId, tuple[MemberState, float]] = field(default_factory=dict)
+    """By instance: the last row it held dead or left, and when, by its own clock, that tombstone expires.
 
-    def reached(self, instance: InstanceId) -> tuple[int, int]:
-        """The latest generation and incarnation it gave itself under an instance."""
+    An entry stays until a newer row replaces it, even if the member has forgotten it."""
+    evicted: deque[int] = field(default_factory=deque)
+    """Times of its recent evictions, in microseconds."""
+    replaced: bool = False
+    """Whether another process has run at its address since. Others may have heard of that one."""
+
+    def newest_version(self, instance: InstanceId) -> tuple[int, int]:
+        """The newest generation and incarnation that it gave itself under an instance."""
         me = self.node.inspect().me
         present = (me.generation, me.incarnation) if me.instance == instance else (0, 0)
         return max(present, self.incarnations[instance])
@@ -88,315 +85,252 @@ class ProcessLife:
 
     @property
     def healthy(self) -> bool:
-        """It runs, was never frozen, slowed or given a strange clock, and does not leave."""
-        return self.runs and not self.host.mistreated and not self.host.leaving
+        """Whether it runs, was never impaired, and does not leave."""
+        return self.runs and not self.host.was_impaired and not self.host.leaving
 
 
 class ProcessRegistry:
-    """Every process ever started, by the instances it went by."""
+    """Every process ever started, by its instances."""
 
     def __init__(self) -> None:
-        self.lives: dict[str, ProcessLife] = {}
-        """The latest life on each host, by key."""
+        self.latest: dict[str, ObservedProcess] = {}
+        """The latest process on each host, by key."""
         self.concluded: dict[InstanceId, int] = {}
-        """By instance, the latest incarnation at which anybody concluded its death: it is over at earlier ones, too."""
-        self._by_instance: dict[InstanceId, ProcessLife] = {}
-        self._by_id: dict[bytes, ProcessLife] = {}
+        """By instance: the highest incarnation at which any member concluded its death. Lower ones are dead as well."""
+        self._by_instance: dict[InstanceId, ObservedProcess] = {}
+        self._by_id: dict[bytes, ObservedProcess] = {}
 
-    def rewritten(self, life: ProcessLife, row: MemberState) -> None:
-        """A subject wrote its own row anew."""
-        life.incarnations[row.instance] = (row.generation, row.incarnation)
-        self._by_instance[row.instance] = self._by_id[row.member_id] = life
+    def own_row_changed(self, process: ObservedProcess, row: MemberState) -> None:
+        """A process changed its own row."""
+        process.incarnations[row.instance] = (row.generation, row.incarnation)
+        self._by_instance[row.instance] = self._by_id[row.member_id] = process
 
-    def life_of(self, instance: InstanceId) -> ProcessLife | None:
+    def by_instance(self, instance: InstanceId) -> ObservedProcess | None:
         return self._by_instance.get(instance)
 
-    def by_member_id(self, member_id: MemberId) -> ProcessLife | None:
+    def by_member_id(self, member_id: MemberId) -> ObservedProcess | None:
         return self._by_id.get(member_id)
 
 
 class MemberInvariants:
-    """The laws about a single change in one member's table."""
+    """Invariants of a single change in one member's table."""
 
-    def __init__(self, registry: ProcessRegistry, evidence: GroundTruth, settings: ProtocolSettings) -> None:
+    def __init__(self, registry: ProcessRegistry, ground_truth: GroundTruth, settings: ProtocolSettings) -> None:
         self._registry = registry
-        self._evidence = evidence
+        self._ground_truth = ground_truth
         period = microseconds(settings.period)
         tolerance = period // 20
-        """Clocks that drift, and rounding."""
+        """Allows for clock drift and rounding."""
         self._fresh = period + microseconds(settings.grace) - tolerance
         self._voting = 6 * period
-        """A vote lives two periods, a death may be held for three, and news of it travels."""
+        """A vote is valid for two periods. An eviction may be deferred for three. Its claim takes time to spread."""
         self._settled = 20 * period
         self._at_once = 3 * period
         self._tombstone_life = settings.tombstone_life
 
-    def check(self, life: ProcessLife, change: MemberChange, now: int) -> None:
+    def check(self, process: ObservedProcess, change: MemberChange, now: int) -> None:
         """Raises :class:`InvariantViolation`."""
         before, after = change.before, change.after
         if after is None:
             return
-        subject = self._origin(life, after)
-        self._own_row(life, after)
+        subject = self._check_instance(process, after)
+        self._check_own_row(process, after)
         if before is not None:
-            _order(life, before, after)
-        self._buried(life, after)
+            _check_order(process, before, after)
+        self._check_tombstone(process, after)
         if before is None:
             return
         if before.present and after.liveness is Liveness.DEAD and before.instance == after.instance:
-            self._eviction(life, subject, after, now)
+            self._check_eviction(process, subject, after, now)
 
-    def withdrawn(self, life: ProcessLife, change: MemberChange) -> None:
-        """A suspicion was taken back without the subject's word: it must have been no more than that."""
+    def check_withdrawal(self, process: ObservedProcess, change: MemberChange) -> None:
+        """A member withdrew a suspicion without a refutation. It may withdraw nothing else."""
         before, after = change.before, change.after
         suspicion = before is not None and before.liveness is Liveness.SUSPECT
         if before is None or not suspicion or before.with_liveness(Liveness.ALIVE) != after:
             raise InvariantViolation(
-                "verdict-order", f"{life.host.key} withdrew more than a suspicion: {_tell(before)}"
+                "liveness-order", f"{process.host.key} withdrew more than a suspicion: {describe_row(before)}"
             )
 
-    def _origin(self, life: ProcessLife, after: MemberState) -> ProcessLife:
-        subject = self._registry.life_of(after.instance)
+    def _check_instance(self, process: ObservedProcess, after: MemberState) -> ObservedProcess:
+        subject = self._registry.by_instance(after.instance)
         if subject is None:
-            raise InvariantViolation("born", f"{life.host.key} holds {_tell(after)}, which nobody ever was")
-        reached = subject.reached(after.instance)
-        if subject is not life and (after.generation, after.incarnation) > reached:
             raise InvariantViolation(
-                "own-incarnation", f"{life.host.key} holds {_tell(after)}, who is at {reached} itself"
+                "known-instance", f"{process.host.key} holds {describe_row(after)}, which was never started"
+            )
+        reached = subject.newest_version(after.instance)
+        if subject is not process and (after.generation, after.incarnation) > reached:
+            raise InvariantViolation(
+                "own-incarnation", f"{process.host.key} holds {describe_row(after)}, which has only reached {reached}"
             )
         return subject
 
-    def _own_row(self, life: ProcessLife, after: MemberState) -> None:
-        if after.instance in life.incarnations and after.liveness is not Liveness.ALIVE and not life.leaving:
-            raise InvariantViolation("own-row", f"{life.host.key} holds itself {after.liveness.word}")
+    def _check_own_row(self, process: ObservedProcess, after: MemberState) -> None:
+        if after.instance in process.incarnations and after.liveness is not Liveness.ALIVE and not process.leaving:
+            raise InvariantViolation("own-row", f"{process.host.key} holds itself {after.liveness.word}")
 
-    def _buried(self, life: ProcessLife, after: MemberState) -> None:
-        """A tombstone that was dropped too soon lets in what it was there to keep out. A later life of the name may
-        take its place: of each name two lives are held, and one that waits only while it is the later."""
-        inside = life.node.inspect()
-        others = [row for row, _ in life.buried.values() if row.name == after.name and row.instance != after.instance]
+    def _check_tombstone(self, process: ObservedProcess, after: MemberState) -> None:
+        """A tombstone that is dropped too soon readmits the dead.
+
+        A later process under the name may replace a tombstone. A table holds two processes per name; the pending one
+        stays only while it is the later one.
+        """
+        inspection = process.node.inspect()
+        others = [
+            row for row, _ in process.tombstones.values() if row.name == after.name and row.instance != after.instance
+        ]
         for row in others:
             if row.life < after.life and (row.pending or not after.pending):
-                del life.buried[row.instance]
+                del process.tombstones[row.instance]
         if not after.present:
-            life.buried[after.instance] = (after, inside.dead_since(after.member_id) + self._tombstone_life)
+            expiry = inspection.dead_since(after.member_id) + self._tombstone_life
+            process.tombstones[after.instance] = (after, expiry)
             return
-        tombstone, until = life.buried.pop(after.instance, (None, 0.0))
-        if tombstone is None or inside.now >= until:
+        tombstone, until = process.tombstones.pop(after.instance, (None, 0.0))
+        if tombstone is None or inspection.now >= until:
             return
         later = (after.generation, after.incarnation) > (tombstone.generation, tombstone.incarnation)
         if tombstone.liveness is Liveness.LEFT or not later:
             raise InvariantViolation(
-                "no-resurrection", f"{life.host.key} took {_tell(after)} for new, whom it had buried"
+                "no-resurrection", f"{process.host.key} took {describe_row(after)} as new despite its tombstone"
             )
 
-    def _eviction(self, life: ProcessLife, subject: ProcessLife, after: MemberState, now: int) -> None:
-        observer = life.host.key
-        reachable = subject.host.key != observer and self._reachable(life, subject, now)
+    def _check_eviction(self, process: ObservedProcess, subject: ObservedProcess, after: MemberState, now: int) -> None:
+        observer = process.host.key
+        reachable = subject.host.key != observer and self._reachable(process, subject, now)
         if subject.leaving:
-            there = life.healthy and life.born < subject.host.left_at
-            if there and reachable and self._was_settled(subject):
-                raise InvariantViolation("departure", f"{observer} evicted {_tell(after)}, who left in an orderly way")
+            there = process.healthy and process.started_at < subject.host.left_at
+            if there and reachable and self._left_gracefully(subject):
+                raise InvariantViolation("departure", f"{observer} evicted {describe_row(after)}, which had left")
             return
-        if not subject.replaced:  # where another lives at its address, who-answers are misses too, and come faster
-            self._recently_heard(life, after, now)
-            self._enough_evidence(life, subject, after, now)
+        if not subject.replaced:  # answers of a new process at its address count as misses too, and come faster
+            self._check_recently_heard(process, after, now)
+            self._check_evidence(process, subject, after, now)
             if subject.host.key != observer:
-                self._few_at_once(life, after, now)
+                self._check_mass_eviction(process, after, now)
         concluded = self._registry.concluded
         concluded[after.instance] = max(after.incarnation, concluded.get(after.instance, 0))
         if subject.healthy and reachable:
             raise InvariantViolation(
-                "false-eviction", f"{observer} evicted {_tell(after)}, who is well and was in reach"
+                "false-eviction", f"{observer} evicted {describe_row(after)}, which is healthy and was reachable"
             )
 
-    def _was_settled(self, subject: ProcessLife) -> bool:
-        """Whether a leaver had been a member for long enough that everyone knew it, and was let say that it leaves."""
+    def _left_gracefully(self, subject: ObservedProcess) -> bool:
+        """Whether a leaving member was known to all members and could announce that it leaves."""
         return (
             subject.node.has_left
-            and not subject.host.mistreated
-            and subject.host.left_at - subject.born > self._settled
+            and not subject.host.was_impaired
+            and subject.host.left_at - subject.started_at > self._settled
         )
 
-    def _recently_heard(self, life: ProcessLife, after: MemberState, now: int) -> None:
-        observer = life.host.key
-        last = self._evidence.last_sign(observer, after.member_id)
-        if self._evidence.was_refused(observer, after.member_id):
+    def _check_recently_heard(self, process: ObservedProcess, after: MemberState, now: int) -> None:
+        observer = process.host.key
+        last = self._ground_truth.last_sign(observer, after.member_id)
+        if self._ground_truth.was_refused(observer, after.member_id):
             return
-        if last is not None and not life.host.clock_jumped and now - last < self._fresh:
-            raise InvariantViolation("recently-heard", f"{observer} evicted {_tell(after)}, heard {now - last} µs ago")
+        if last is not None and not process.host.clock_jumped and now - last < self._fresh:
+            raise InvariantViolation(
+                "recently-heard", f"{observer} evicted {describe_row(after)}, heard {now - last} µs ago"
+            )
 
-    def _enough_evidence(self, life: ProcessLife, subject: ProcessLife, after: MemberState, now: int) -> None:
-        observer = life.host.key
-        voters = self._true_voters(life, after, now)
+    def _check_evidence(self, process: ObservedProcess, subject: ObservedProcess, after: MemberState, now: int) -> None:
+        observer = process.host.key
+        voters = self._valid_voters(process, after, now)
         if len(voters) >= 2:
             return
         known = after.incarnation <= self._registry.concluded.get(after.instance, -1)
-        superseded = self._registry.lives.get(subject.host.key) is not subject or self._outlived(life, after)
-        refused = self._evidence.was_refused(observer, after.member_id) and _nobody_to_second(life.node, after)
-        if observer in voters and (known or superseded or refused or _alone(life.node, after)):
+        superseded = self._registry.latest.get(subject.host.key) is not subject
+        superseded = superseded or self._has_conflicting_process(process, after)
+        refused = self._ground_truth.was_refused(observer, after.member_id) and _no_other_voter(process.node, after)
+        if observer in voters and (known or superseded or refused or _single_vote_suffices(process.node, after)):
             return
-        raise InvariantViolation("evidence", f"{observer} evicted {_tell(after)} on true votes of {voters or 'nobody'}")
+        raise InvariantViolation(
+            "evidence", f"{observer} evicted {describe_row(after)} on valid votes of {voters or 'nobody'}"
+        )
 
-    def _outlived(self, life: ProcessLife, after: MemberState) -> bool:
-        """Whether another member cannot vote on this life of a name, since it holds another: an earlier one, whose
-        process runs and beside which it keeps this one waiting; or a later one that is truly over. To show what it
-        holds is its vote (docs/understand/protocol.md). Of two lives of one generation the order need not be that
-        of time."""
-        for other in self._registry.lives.values():
+    def _has_conflicting_process(self, process: ObservedProcess, after: MemberState) -> bool:
+        """Whether another member holds a different process under this name, and so cannot vote on this one.
+
+        It holds either an earlier process, which still runs and keeps this one pending, or a later one, which has
+        really ended. Showing its row counts as its vote (docs/understand/protocol.md). Two processes of one generation
+        are ordered by instance, not by time.
+        """
+        for other in self._registry.latest.values():
             row = node_table(other.node).settled.get(after.name)
-            if other is life or not other.runs or row is None or row.instance == after.instance:
+            if other is process or not other.runs or row is None or row.instance == after.instance:
                 continue
-            holder = self._registry.life_of(row.instance)
+            holder = self._registry.by_instance(row.instance)
             earlier_and_runs = row.present and row.life < after.life and holder is not None and holder.runs
             later_and_over = not row.present and row.life > after.life and holder is not None and not holder.runs
             if earlier_and_runs or later_and_over:
                 return True
         return False
 
-    def _few_at_once(self, life: ProcessLife, after: MemberState, now: int) -> None:
-        if life.node.inspect().may_evict_alone or self._evidence.was_refused(life.host.key, after.member_id):
+    def _check_mass_eviction(self, process: ObservedProcess, after: MemberState, now: int) -> None:
+        refused = self._ground_truth.was_refused(process.host.key, after.member_id)
+        if process.node.inspect().may_evict_alone or refused:
             return
-        evicted = life.evicted
+        evicted = process.evicted
         evicted.append(now)
         while evicted[0] < now - self._at_once:
             evicted.popleft()
-        pool = len(node_table(life.node).present_ids) + len(evicted)
+        pool = len(node_table(process.node).present_ids) + len(evicted)
         if pool >= 4 and 2 * len(evicted) > pool:
             raise InvariantViolation(
-                "great-losses", f"{life.host.key} evicted {len(evicted)} of {pool}, {_tell(after)} last"
+                "mass-eviction", f"{process.host.key} evicted {len(evicted)} of {pool}, {describe_row(after)} last"
             )
 
-    def _true_voters(self, life: ProcessLife, after: MemberState, now: int) -> list[str]:
-        """Whose votes the observer holds, not too old, of those to whom the subject really was silent for so long."""
-        node = life.node
+    def _valid_voters(self, process: ObservedProcess, after: MemberState, now: int) -> list[str]:
+        """The voters whose fresh votes the observer holds and to whom the subject really was silent."""
+        node = process.node
         found = []
         for vote in node.inspect().votes_on(after.member_id):
             voter = self._registry.by_member_id(vote.voter)
             age = microseconds(node.inspect().now - vote.cast)
             if voter is None or vote.incarnation != after.incarnation or age > self._voting:
                 continue
-            misled = voter.host.clock_jumped  # by less than a period, which nobody can notice
-            gone = self._registry.lives[voter.host.key] is not voter  # and what it heard with it
-            if misled or gone or self._evidence.was_silent(voter.host.key, after.member_id, now, self._voting):
+            misled = voter.host.clock_jumped  # by less than a period, which is undetectable
+            gone = self._registry.latest[voter.host.key] is not voter  # what it heard is lost
+            if misled or gone or self._ground_truth.was_silent(voter.host.key, after.member_id, now, self._voting):
                 found.append(voter.host.key)
         return found
 
-    def _reachable(self, life: ProcessLife, subject: ProcessLife, now: int) -> bool:
-        everyone = self._registry.lives
-        since = max(now - 30 * self._settled, subject.born)
-        return self._evidence.heard_throughout(subject.host.key, life.host.key, everyone, since, self._settled)
+    def _reachable(self, process: ObservedProcess, subject: ObservedProcess, now: int) -> bool:
+        everyone = self._registry.latest
+        since = max(now - 30 * self._settled, subject.started_at)
+        return self._ground_truth.continuously_reachable(
+            subject.host.key, process.host.key, everyone, since, self._settled
+        )
 
 
-def _order(life: ProcessLife, before: MemberState, after: MemberState) -> None:
-    key = life.host.key
+def _check_order(process: ObservedProcess, before: MemberState, after: MemberState) -> None:
+    key = process.host.key
     if (after.generation, after.instance, after.incarnation) < (before.generation, before.instance, before.incarnation):
-        raise InvariantViolation("row-order", f"{key} went back from {_tell(before)} to {_tell(after)}")
+        raise InvariantViolation("row-order", f"{key} moved back from {describe_row(before)} to {describe_row(after)}")
     if before.instance != after.instance:
         return
     if before.liveness is Liveness.LEFT and after.liveness is not Liveness.LEFT:
-        raise InvariantViolation("no-resurrection", f"{key} brought {_tell(after)} back, who had left")
+        raise InvariantViolation("no-resurrection", f"{key} revived {describe_row(after)}, which had left")
     if before.incarnation != after.incarnation:
         return
     if before.liveness is Liveness.DEAD and after.present:
-        raise InvariantViolation("no-resurrection", f"{key} brought {_tell(after)} back without its word")
+        raise InvariantViolation("no-resurrection", f"{key} revived {describe_row(after)} without a refutation")
     if after.liveness < before.liveness:
-        raise InvariantViolation("verdict-order", f"{key} went from {_tell(before)} to {_tell(after)}")
+        raise InvariantViolation("liveness-order", f"{key} went from {describe_row(before)} to {describe_row(after)}")
 
 
-def _alone(node: Node, after: MemberState) -> bool:
-    """Whether one vote may do: a pool of two, or a member isolated long enough."""
+def _single_vote_suffices(node: Node, after: MemberState) -> bool:
+    """Whether one vote suffices: in a pool of two, or for a member that is not connected."""
     table = node_table(node)
     present = [row for row in table if row.present and not row.pending and row.instance != after.instance]
     return len(present) <= 1 or not node.is_connected
 
 
-def _nobody_to_second(node: Node, after: MemberState) -> bool:
-    """Whether all but one whose kernel refuses are suspected here, or nobody is heard."""
+def _no_other_voter(node: Node, after: MemberState) -> bool:
+    """Whether no other member can second a vote: all others are suspected, or the observer is deaf."""
     table = node_table(node)
     others = [row for row in table if row.instance not in (after.instance, node.instance) and not row.pending]
     return node.connectivity is Connectivity.DEAF or all(row.liveness is not Liveness.ALIVE for row in others)
-
-
-def check_digest(life: ProcessLife, change: MemberChange, before: int, after: int) -> None:
-    """Suspicion never moves the digest."""
-    old, new = change.before, change.after
-    same = old is not None and new is not None and old.checksum == new.checksum and old.present and new.present
-    if same and before != after:
-        raise InvariantViolation(
-            "digest-stands", f"{life.host.key} moved its digest by a mere suspicion of {_tell(new)}"
-        )
-
-
-class PolicyInvariants:
-    """The laws about what operators say. Whether all come to hold the same is part of one view: of equal digests."""
-
-    def __init__(self) -> None:
-        self._written: set[int] = set()
-
-    def check(self, life: ProcessLife, before: SignedPolicy | None, after: SignedPolicy) -> None:
-        """A policy has taken the place of another, or of none. Raises :class:`InvariantViolation`."""
-        new = after.record
-        if after.checksum not in self._written:
-            self._written.add(after.checksum)
-            if new.writer != node_name(life.node):
-                raise InvariantViolation(
-                    "policy-writer", f"{life.host.key} holds {new}, which {new.writer} never wrote"
-                )
-        if before is None:
-            return
-        old = before.record
-        if (new.counter, new.writer, after.checksum) < (old.counter, old.writer, before.checksum):
-            raise InvariantViolation("policy-order", f"{life.host.key} went back from {old} to {new}")
-
-
-def check_policies(nodes: list[Node]) -> None:
-    """Equal digests, equal policies."""
-    held: dict[int, list[PolicyRecord]] = {}
-    for node in nodes:
-        policies = list(node.view.policies)
-        if held.setdefault(node.table_digest, policies) != policies:
-            raise InvariantViolation(
-                "policies", f"{node_name(node)} holds {policies}; {held[node.table_digest]} elsewhere"
-            )
-
-
-def check_datagram(host: SimulatedHost, data: bytes) -> None:
-    if len(data) > MAX_DATAGRAM:
-        raise InvariantViolation("bounds", f"{host.key} sent a datagram of {len(data)} bytes")
-
-
-def check_node(life: ProcessLife, max_members: int) -> None:
-    """Everything about one member that no single change shows."""
-    node, table, key = life.node, node_table(life.node), life.host.key
-    contested = (holder := table.settled.get(node_name(node))) is not None and holder.instance not in life.incarnations
-    held = any(row.instance in life.incarnations for row in table)
-    if node.stopped is None and not life.leaving and not held and not contested:
-        raise InvariantViolation("own-row", f"{key} does not hold its own row")
-    if len(table) > 2 * max_members:
-        raise InvariantViolation("bounds", f"{key} holds {len(table)} rows")
-    if node.counters["outbox_full"]:
-        raise InvariantViolation("bounds", f"the outbox of {key} overflowed its {MAX_OUTBOX}")
-    check_bookkeeping(key, table)
-
-
-def check_bookkeeping(key: str, table: MemberTable) -> None:
-    """Digest, buckets, order and suspects are what the rows say."""
-    digest, buckets = 0, [0] * 256
-    present = [row for row in table if row.present]
-    for member_id, checksum in [(row.member_id, row.checksum) for row in present] + [
-        (p.member_id, p.checksum) for p in table.policies
-    ]:
-        digest ^= checksum
-        buckets[sync_bucket(member_id)] ^= checksum & 0xFFFFFFFF
-    if digest != table.digest:
-        raise InvariantViolation("bookkeeping", f"the digest of {key} is not that of its rows")
-    if b"".join(part.to_bytes(4, "little") for part in buckets) != table.buckets():
-        raise InvariantViolation("bookkeeping", f"the buckets of {key} are not those of its rows")
-    if sorted(row.member_id for row in present) != table.present_ids:
-        raise InvariantViolation("bookkeeping", f"the order of {key} is not that of its rows")
-    if {row.member_id for row in present if row.liveness is Liveness.SUSPECT} != set(table.suspects):
-        raise InvariantViolation("bookkeeping", f"the suspects of {key} are not those of its rows")
 
 
 def node_table(node: Node) -> MemberTable:
@@ -407,9 +341,8 @@ def node_name(node: Node) -> str:
     return node.inspect().me.name
 
 
-def _tell(row: MemberState | None) -> str:
+def describe_row(row: MemberState | None) -> str:
     if row is None:
         return "nobody"
-    return (
-        f"{row.name} (life {row.generation}, {row.member_id.hex()}, incarnation {row.incarnation}, {row.liveness.word})"
-    )
+    version = f"generation {row.generation}, {row.member_id.hex()}, incarnation {row.incarnation}"
+    return f"{row.name} ({version}, {row.liveness.word})"

@@ -1,7 +1,7 @@
 """Lifeguard's anomaly grid (Dadgar, Phillips, Currey, DSN 2018): C of 128 members blocked in lock-step.
 
-Every member of the chosen C is frozen at the same moments: for D milliseconds, then free for I milliseconds, again and
-again. The paper runs each combination for minutes and counts who was declared dead; here a cell is 60 virtual seconds.
+The C members are all frozen for D milliseconds, then run for I milliseconds, and so on. The paper runs each combination
+for minutes and counts the members declared dead. Here a cell lasts 60 virtual seconds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rumormill.simulations.operations import AnyOperation, Freeze, Run, Start, Story, Thaw
+from rumormill.simulations.operations import AnyOperation, Freeze, Resume, Run, Start, Story
 
 NODES = 128
 CONCURRENT = (1, 4, 8, 12, 16, 20, 24, 28, 32)
@@ -21,8 +21,8 @@ SETTLE = 3.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Cell:
-    """One combination: how many, how long blocked, how long free in between."""
+class GridCell:
+    """One combination: how many members, how long blocked, how long running in between."""
 
     concurrent: int
     duration_ms: int
@@ -33,37 +33,37 @@ class Cell:
         return f"C={self.concurrent} D={self.duration_ms} I={self.interval_ms}"
 
     @classmethod
-    def named(cls, name: str) -> Cell:
-        """The inverse of ``name``. Raises ValueError."""
+    def parse(cls, name: str) -> GridCell:
+        """The cell with this ``name``. Raises ValueError."""
         match = re.fullmatch(r"C=(\d+) D=(\d+) I=(\d+)", name)
         if match is None:
             raise ValueError(f"a Lifeguard cell is named like 'C=4 D=2048 I=64', not {name!r}")
         return cls(*map(int, match.groups()))
 
     def story(self, seed: int, *, nodes: int = NODES, seconds: float = 60.0, settle: float = SETTLE) -> Story:
-        """Blocks until ``seconds`` have passed since all were there (``settle``); the last one is cut short."""
+        """Repeat blocks for ``seconds`` after a settling time. The last block is cut short."""
         rng = random.Random(f"lifeguard/{self.name}/{seed}")
         blocked = tuple(f"n{number}" for number in sorted(rng.sample(range(1, nodes), self.concurrent)))
         operations: list[AnyOperation] = [Start(nodes), Run(settle)]
         left_ms = round(seconds * 1000)
         while left_ms > 0:
             block = min(self.duration_ms, left_ms)
-            operations += [Freeze(blocked), Run(block / 1000), Thaw(blocked), Run(self.interval_ms / 1000)]
+            operations += [Freeze(blocked), Run(block / 1000), Resume(blocked), Run(self.interval_ms / 1000)]
             left_ms -= block + self.interval_ms
         return Story(seed, (*operations, Run(1.0)), title=f"lifeguard {self.name}")
 
 
-def grid() -> Iterator[Cell]:
-    """Every cell."""
+def grid() -> Iterator[GridCell]:
+    """Every cell of the grid."""
     for concurrent in CONCURRENT:
         for duration in DURATIONS_MS:
             for interval in INTERVALS_MS:
-                yield Cell(concurrent, duration, interval)
+                yield GridCell(concurrent, duration, interval)
 
 
-def sub_grid() -> Iterator[Cell]:
-    """A coarse part of it, for more seeds."""
+def sub_grid() -> Iterator[GridCell]:
+    """A coarse subset of the grid, for more seeds."""
     for concurrent in (4, 32):
         for duration in (128, 2048, 16384):
             for interval in (4, 1024):
-                yield Cell(concurrent, duration, interval)
+                yield GridCell(concurrent, duration, interval)

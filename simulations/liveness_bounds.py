@@ -1,4 +1,4 @@
-"""How long each good thing may take, derived from the protocol's own settings: the liveness half of the contract."""
+"""Liveness: the longest time each outcome may take, derived from the protocol's settings."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ from rumormill.gossip import ProtocolSettings
 
 @dataclass(frozen=True, slots=True)
 class LivenessBounds:
-    """Bounds in seconds, for a pool that is left alone: no loss, no faults, nobody hindered."""
+    """Bounds in seconds, for a pool without loss, faults or impaired hosts."""
 
     settings: ProtocolSettings
     running: int
     known: int
-    """Members there ever were."""
+    """Number of members that ever existed."""
 
     @property
     def spread(self) -> float:
-        """A push to everyone: ln n rounds, each waiting for a burst and a slow link."""
+        """A broadcast to every member: ln n rounds, each delayed by one burst interval and a slow link."""
         return (math.log(max(self.running, 2)) + 2) * (self.settings.burst + 0.005)
 
     @property
     def detection(self) -> float:
-        """From a crash to its eviction everywhere: three misses after the last heartbeat, and the spread."""
+        """From a crash to its eviction everywhere: three misses after the last heartbeat, plus the broadcast."""
         period = self.settings.period
         return self.settings.misses * period + self.settings.grace + period / 4 + self.spread
 
     @property
     def unwatched_detection(self) -> float:
-        """The same for a member whose monitors all died with it, so that a slow probe must find it; and for many losses
-        at once, which wait."""
+        """The same when all monitors died with the member, so that a slow probe must find it.
+
+        It also covers mass failures, whose evictions are deferred.
+        """
         settings = self.settings
         successors = (settings.misses + 1) * settings.period
         held = 3 * settings.period
@@ -39,10 +41,10 @@ class LivenessBounds:
 
     @property
     def one_view(self) -> float:
-        """From calm to one view, whatever happened before.
+        """From the end of all faults to one view, whatever happened before.
 
-        Two sides that hold each other dead meet when somebody retries somebody; a pool of which most are gone waits out
-        its isolation; a difference that only sync can find waits for a sync.
+        Two sides that hold each other dead meet when a member retries a dead one. A pool that lost most members waits
+        until isolation ends. A difference that only sync can find waits for a sync.
         """
         settings = self.settings
         retries = settings.dead_retry * 1.25 * (1 + math.log(max(self.known, 1)))

@@ -1,7 +1,7 @@
-"""What can be done to a world, as data: each operation is a small frozen value that prints as a line of a story.
+"""Operations on a world, as data. Each operation is a small frozen value that prints as one line of a story.
 
-A :class:`Story` is a seed and a list of them. It is what a failed search shrinks to, what ``rumormill simulate replay``
-reads, and what a scenario is made of. As JSON each operation is an object whose ``do`` says which one it is.
+A :class:`Story` is a seed and a list of operations. A failed search shrinks to a story, ``rumormill simulate replay``
+reads one, and a scenario produces one. In JSON, the field ``do`` names the operation.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Names = tuple[str, ...]
 LatencyName = Literal["lan", "wan"]
 LATENCIES = {"lan": LAN, "wan": WAN}
 LONGEST = 86_400
-"""Seconds: what a story may ask for at once."""
+"""Seconds. The longest duration in one operation."""
 
 
 class Operation(msgspec.Struct, frozen=True, tag_field="do", tag=str.lower, forbid_unknown_fields=True):
     """Base of all operations."""
 
     def apply(self, world: World) -> None:
-        """Do it. Raises KeyError for a host that does not exist, ValueError for one that exists already."""
+        """Apply this. Raises KeyError for an unknown host, ValueError for a host that exists already."""
         raise NotImplementedError
 
 
@@ -44,12 +44,12 @@ class Start(Operation, frozen=True):
         world.start(self.count, over=self.over)
 
     def __str__(self) -> str:
-        spread = f", one after the other over {self.over:g} s" if self.over else ""
+        spread = f", spread over {self.over:g} s" if self.over else ""
         return f"start {self.count} members{spread}"
 
 
 class Rival(Operation, frozen=True):
-    """A second process under a name that is in use."""
+    """Starts a second process under a name that is in use."""
 
     key: str
     name: str
@@ -58,7 +58,7 @@ class Rival(Operation, frozen=True):
         world.start_one(self.key, name=self.name)
 
     def __str__(self) -> str:
-        return f"start {self.key}, which also calls itself {self.name}"
+        return f"start {self.key} under the name {self.name}, which is in use"
 
 
 class Run(Operation, frozen=True):
@@ -99,7 +99,7 @@ class Leave(Operation, frozen=True):
         world.leave(*self.keys)
 
     def __str__(self) -> str:
-        return f"let {_list(self.keys)} leave"
+        return f"leave {_list(self.keys)}"
 
 
 class Freeze(Operation, frozen=True):
@@ -112,26 +112,26 @@ class Freeze(Operation, frozen=True):
         return f"freeze {_list(self.keys)}"
 
 
-class Thaw(Operation, frozen=True):
+class Resume(Operation, frozen=True, tag="thaw"):
     keys: Names
 
     def apply(self, world: World) -> None:
-        world.thaw(*self.keys)
+        world.resume(*self.keys)
 
     def __str__(self) -> str:
-        return f"thaw {_list(self.keys)}"
+        return f"resume {_list(self.keys)}"
 
 
 class Slow(Operation, frozen=True):
     keys: Names
     lag: Seconds
-    """0 is full speed again."""
+    """Seconds. 0 restores full speed."""
 
     def apply(self, world: World) -> None:
         world.slow(self.lag, *self.keys)
 
     def __str__(self) -> str:
-        pace = f"every step about {self.lag:g} s late" if self.lag else "full speed again"
+        pace = f"each step about {self.lag:g} s late" if self.lag else "full speed"
         return f"slow {_list(self.keys)}: {pace}"
 
 
@@ -154,11 +154,11 @@ class DriftClock(Operation, frozen=True):
         world.drift_clock(self.rate, *self.keys)
 
     def __str__(self) -> str:
-        return f"let the clock of {_list(self.keys)} gain {self.rate:g} s a second"
+        return f"drift the clock of {_list(self.keys)} by {self.rate:g} s per second"
 
 
 class Canary(Operation, frozen=True):
-    """An operator gives a release a share of the keys, at one of the members; it may refuse."""
+    """An operator sets a release's share of the keys at one member, which may refuse."""
 
     key: str
     release: str
@@ -168,10 +168,10 @@ class Canary(Operation, frozen=True):
     def apply(self, world: World) -> None:
         body = canary(self.release, self.share)
 
-        def write(participant: SimulatedNode, now: float) -> None:
-            if isinstance(participant, Node):
+        def write(node: SimulatedNode, now: float) -> None:
+            if isinstance(node, Node):
                 with contextlib.suppress(PolicyRefused):
-                    participant.write_policy(SERVICE, encode_body(body), at=0, now=now)
+                    node.write_policy(SERVICE, encode_body(body), at=0, now=now)
 
         world.command(self.key, write)
 
@@ -180,13 +180,13 @@ class Canary(Operation, frozen=True):
 
 
 class Cut(Operation, frozen=True):
-    """``other`` empty is everyone else."""
+    """An empty ``other`` means every other host."""
 
     one: Names
     other: Names = ()
 
     def apply(self, world: World) -> None:
-        _exist(world, self.one, self.other)
+        _require_hosts(world, self.one, self.other)
         world.cut(self.one, self.other or None)
 
     def __str__(self) -> str:
@@ -194,47 +194,47 @@ class Cut(Operation, frozen=True):
 
 
 class CutOneWay(Operation, frozen=True):
-    """Empty is everyone."""
+    """An empty tuple means every host."""
 
     sources: Names
     targets: Names
 
     def apply(self, world: World) -> None:
-        _exist(world, self.sources, self.targets)
+        _require_hosts(world, self.sources, self.targets)
         world.cut_one_way(self.sources or None, self.targets or None)
 
     def __str__(self) -> str:
-        return f"let nothing through from {_all(self.sources)} to {_all(self.targets)}"
+        return f"cut {_all(self.sources)} to {_all(self.targets)}, one way"
 
 
-class Degrade(Operation, frozen=True):
-    """Empty is everyone."""
+class Degrade(Operation, frozen=True, rename={"fault": "trouble"}):
+    """An empty tuple means every host."""
 
-    trouble: LinkFault
+    fault: LinkFault
     sources: Names = ()
     targets: Names = ()
 
     def __post_init__(self) -> None:
-        """Raises ValueError for trouble that no network makes: a probability over 1, time that runs backwards."""
-        trouble, burst = self.trouble, self.trouble.burst
-        shares = {"loss": trouble.loss, "duplicate": trouble.duplicate, "burst.loss": burst.loss if burst else 0.0}
+        """Raises ValueError for impossible faults: a probability above 1, a negative delay."""
+        fault, burst = self.fault, self.fault.burst
+        shares = {"loss": fault.loss, "duplicate": fault.duplicate, "burst.loss": burst.loss if burst else 0.0}
         for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is a probability, from 0 to 1, not {share:g}")
-        for name, seconds in (("delay", trouble.delay), ("jitter", trouble.jitter)):
+        for name, seconds in (("delay", fault.delay), ("jitter", fault.jitter)):
             if not 0 <= seconds <= LONGEST:
                 raise ValueError(f"{name} is from 0 to {LONGEST} seconds, not {seconds:g}")
         if burst is not None and not (0 < burst.mean_good <= LONGEST and 0 < burst.mean_bad <= LONGEST):
             raise ValueError(f"mean_good and mean_bad are seconds, more than 0 and at most {LONGEST}")
-        if trouble.mtu < 0:
-            raise ValueError(f"mtu is a number of bytes, or 0 for no limit, not {trouble.mtu}")
+        if fault.mtu < 0:
+            raise ValueError(f"mtu is a number of bytes, or 0 for no limit, not {fault.mtu}")
 
     def apply(self, world: World) -> None:
-        _exist(world, self.sources, self.targets)
-        world.degrade(self.trouble, self.sources or None, self.targets or None)
+        _require_hosts(world, self.sources, self.targets)
+        world.degrade(self.fault, self.sources or None, self.targets or None)
 
     def __str__(self) -> str:
-        return f"trouble from {_all(self.sources)} to {_all(self.targets)}: {self.trouble}"
+        return f"fault from {_all(self.sources)} to {_all(self.targets)}: {self.fault}"
 
 
 class Heal(Operation, frozen=True):
@@ -246,7 +246,7 @@ class Heal(Operation, frozen=True):
 
 
 class Refuse(Operation, frozen=True):
-    """Hosts without a process refuse datagrams, or are silent (as they are at first)."""
+    """Sets whether hosts without a process refuse datagrams. At first they are silent."""
 
     refuses: bool = True
 
@@ -254,7 +254,7 @@ class Refuse(Operation, frozen=True):
         world.refuse(self.refuses)
 
     def __str__(self) -> str:
-        return f"hosts without a process {'refuse what is sent to them' if self.refuses else 'are silent'}"
+        return f"hosts without a process {'refuse datagrams' if self.refuses else 'are silent'}"
 
 
 AnyOperation = (
@@ -265,7 +265,7 @@ AnyOperation = (
     | Restart
     | Leave
     | Freeze
-    | Thaw
+    | Resume
     | Slow
     | JumpClock
     | DriftClock
@@ -279,19 +279,19 @@ AnyOperation = (
 
 
 class InvalidStory(ValueError):
-    """A story file that cannot be read, or that names a host which does not exist then. Says where."""
+    """A story that cannot be read, or that names a host which does not exist at that point. The text says where."""
 
 
 class Story(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A seed and what happens. Played twice, it leaves the same trace."""
+    """A seed and a list of operations. Every play leaves the same trace."""
 
     seed: int
     operations: tuple[AnyOperation, ...]
     title: str = ""
     latency: LatencyName = "lan"
-    """Of every link, before any trouble."""
+    """Of every link, before faults."""
     period: Annotated[float, msgspec.Meta(ge=0.02, le=10)] = 0.2
-    """Of the protocol, seconds."""
+    """The protocol's period, in seconds."""
 
     def __str__(self) -> str:
         head = f"{self.title} (seed {self.seed})" if self.title else f"seed {self.seed}"
@@ -300,12 +300,12 @@ class Story(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def settings(self) -> ProtocolSettings:
-        """What the members run with."""
+        """The settings of all members."""
         return ProtocolSettings(period=self.period)
 
     @property
     def seconds(self) -> float:
-        """How long it lasts."""
+        """Virtual seconds from start to end."""
         runs = (operation.seconds for operation in self.operations if isinstance(operation, Run))
         return sum(runs) + sum(operation.over for operation in self.operations if isinstance(operation, Start))
 
@@ -314,21 +314,21 @@ class Story(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def from_json(cls, text: bytes) -> Story:
-        """Read what :meth:`to_json` wrote, or what somebody wrote by hand. Raises :class:`InvalidStory`."""
+        """Read a story that :meth:`to_json` or a person wrote. Raises :class:`InvalidStory`."""
         try:
             story = msgspec.json.decode(text, type=cls)
-            _nothing_ignored(msgspec.json.decode(text), msgspec.to_builtins(story), "$")
+            _reject_unknown_fields(msgspec.json.decode(text), msgspec.to_builtins(story), "$")
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidStory(str(error)) from None
         return story
 
     def world(self) -> World:
-        """A world to play it in, of the real Node."""
+        """A new world of production Nodes for this story."""
         factory = RumormillFactory(settings=self.settings)
         return World(seed=self.seed, factory=factory, latency=LATENCIES[self.latency])
 
     def play(self, world: World) -> None:
-        """Do all of it, in a world made with this story's seed. Raises :class:`InvalidStory`."""
+        """Apply all operations to a world made with this story's seed. Raises :class:`InvalidStory`."""
         for number, operation in enumerate(self.operations, 1):
             try:
                 operation.apply(world)
@@ -340,27 +340,27 @@ class Story(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise InvalidStory(f"operation {number} ({operation}): {error}") from None
 
 
-def _nothing_ignored(written: object, read: object, place: str) -> None:
-    """Raises :class:`InvalidStory` for a field that was written and means nothing: trouble has no spelling to lose."""
+def _reject_unknown_fields(written: object, read: object, place: str) -> None:
+    """Raises :class:`InvalidStory` for an unknown field, so that a misspelled fault is not silently dropped."""
     if isinstance(written, dict) and isinstance(read, dict):
         for name, value in written.items():
             if name not in read:
                 raise InvalidStory(f"Object contains unknown field `{name}` - at `{place}`")
-            _nothing_ignored(value, read[name], f"{place}.{name}")
+            _reject_unknown_fields(value, read[name], f"{place}.{name}")
     elif isinstance(written, list) and isinstance(read, list | tuple):
         for number, (one, other) in enumerate(zip(written, read, strict=True)):
-            _nothing_ignored(one, other, f"{place}[{number}]")
+            _reject_unknown_fields(one, other, f"{place}[{number}]")
 
 
-def _exist(world: World, *keys: Collection[str]) -> None:
-    """Raises KeyError for a host that was never started: a fault would stand on no link, and nobody would notice."""
+def _require_hosts(world: World, *keys: Collection[str]) -> None:
+    """Raises KeyError for a host that was never started. Otherwise its fault would affect no link, unnoticed."""
     for key in (key for group in keys for key in group):
         if key not in world.hosts:
             raise KeyError(key)
 
 
 def canary(release: str, share: int) -> CanaryPolicy:
-    """A policy that gives one release so many basis points."""
+    """A policy that gives one release a share, in basis points."""
     return CanaryPolicy([Share(release, share)])
 
 

@@ -1,4 +1,4 @@
-"""What a run came to, as data: written by the referee, kept as JSON, put into tables and pages."""
+"""The outcome of a run, as data: measured by the recorder, stored as JSON, shown in tables and reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rumormill.simulations.timeline import Timeline
 
 
 class Detection(msgspec.Struct, frozen=True):
-    """One death, and when each survivor had evicted the member. Seconds after the crash, sorted."""
+    """One crash. ``delays`` holds the seconds until each survivor had evicted the member, sorted."""
 
     member: str
     at: float
@@ -25,34 +25,34 @@ class Detection(msgspec.Struct, frozen=True):
 
     @property
     def everywhere(self) -> float | None:
-        """When the last survivor knew; None if one never did."""
+        """Seconds until the last survivor knew; None if one never did."""
         return self.delays[-1] if len(self.delays) >= self.survivors > 0 else None
 
 
 class Block(msgspec.Struct, frozen=True):
-    """One freeze of one member: who evicted it for that, and how long after its end all had it back."""
+    """One freeze of one member: who evicted it, and how soon after the freeze all members held it alive again."""
 
     member: str
     seconds: float
     evicted_by: int
-    """Observers that evicted it, from its beginning to the next one's."""
+    """Observers that evicted it between the start of this freeze and the next."""
     evictions: int
-    """By all of them together: more than ``evicted_by`` if one did so twice."""
+    """Evictions by all observers. More than ``evicted_by`` if one observer evicted it twice."""
     free: float
-    """Seconds that it ran before the next freeze or the end of the run; 0 if it was never thawed."""
+    """Seconds that it ran before the next freeze or the end of the run; 0 if it never resumed."""
     back_after: float | None
-    """Seconds after its end; None if nobody missed it, or not everybody had it back while it was free."""
+    """Seconds from the end of the freeze until all held it alive. None if no one lacked it, or not all did in time."""
     missing: int
-    """Observers that still lacked it when it was frozen again, or at the end of the run."""
+    """Observers that lacked it at the next freeze, or at the end of the run."""
 
 
-class FalseEviction(msgspec.Struct, frozen=True):
-    """An eviction of a member that was well."""
+class FalseEviction(msgspec.Struct, frozen=True, rename={"observer_healthy": "observer_well"}):
+    """An eviction of a healthy member."""
 
     at: float
     observer: str
     member: str
-    observer_well: bool
+    observer_healthy: bool
 
 
 class Traffic(msgspec.Struct, frozen=True):
@@ -63,45 +63,45 @@ class Traffic(msgspec.Struct, frozen=True):
     datagrams: int
     bytes: int
     most_datagrams: int
-    """Sent by the busiest member."""
+    """Datagrams sent by the busiest member."""
 
 
-class RunOutcome(msgspec.Struct, frozen=True):
-    """Everything that was measured in one run of one scenario."""
+class RunOutcome(msgspec.Struct, frozen=True, rename={"false_evictions": "wrong", "timeline": "raster"}):
+    """All measurements of one run of one scenario."""
 
     scenario: str
     protocol: str
     nodes: int
     seed: int
     seconds: float
-    """Virtual."""
+    """Virtual seconds."""
     detections: tuple[Detection, ...]
     blocks: tuple[Block, ...]
-    wrong: tuple[FalseEviction, ...]
+    false_evictions: tuple[FalseEviction, ...]
     evictions: int
-    """By anyone, about anyone."""
+    """All evictions, by any observer of any member."""
     suspicions: int
     joined_after: float | None
-    """Seconds from the first start to one view of all who were started with it."""
+    """Seconds from the first start until all members started with it hold one view."""
     heals: tuple[float | None, ...]
-    """For each time the network was healed: seconds to one view, None if something else came first."""
+    """For each heal of the network: seconds to one view. None if another operation came first."""
     one_view_after: float | None
-    """Seconds of calm at the end until one view; None if it did not come to one."""
+    """Seconds from the end of the story to one view; None if there was none in time."""
     traffic: tuple[Traffic, ...]
     steady: tuple[float, float]
-    """Datagrams and bytes a second and node, median over the seconds in which nothing happened."""
+    """Datagrams and bytes per second and node: the median over undisturbed seconds."""
     trace: str
-    raster: Timeline | None = None
-    """Who believed what, when; for small pools only."""
+    timeline: Timeline | None = None
+    """The state of each member over time; for small pools only."""
 
     @property
     def detection_delays(self) -> list[float]:
-        """Every survivor's delay, of all deaths."""
+        """Every survivor's delay, for all crashes."""
         return sorted(delay for detection in self.detections for delay in detection.delays)
 
 
 def quantile(values: Iterable[float], share: float) -> float | None:
-    """The value below which that share lies; None of nothing."""
+    """The value below which that share of the values lies; None without values."""
     ordered = sorted(values)
     if not ordered:
         return None

@@ -1,7 +1,7 @@
-"""Plans: the runs behind the figures of docs/understand/simulation.md, as data that worker processes can be handed.
+"""Plans: the runs behind the figures of docs/understand/simulation.md, as data for worker processes.
 
-A :class:`Job` says everything one run needs, has a key that names it, and is independent of all others: a plan can be
-played on any number of cores, stopped, and taken up again where it was.
+A :class:`Job` holds everything that one run needs, and its key. Jobs are independent. So a plan can run on any number
+of cores, be stopped, and be resumed.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import msgspec
 
 from rumormill.gossip import ProtocolSettings
 from rumormill.simulations.factories import RumormillFactory
-from rumormill.simulations.lifeguard import Cell, grid, sub_grid
+from rumormill.simulations.lifeguard import GridCell, grid, sub_grid
 from rumormill.simulations.operations import LATENCIES, Freeze, LatencyName, Run, Story
 from rumormill.simulations.outcome import RunOutcome
 from rumormill.simulations.protocol import NodeFactory
 from rumormill.simulations.recorder import play
-from rumormill.simulations.scenarios import scenario_named
+from rumormill.simulations.scenarios import find_scenario
 from rumormill.simulations.swim import SwimFactory, SwimSettings
 from rumormill.simulations.world import World
 
 ProtocolName = Literal["rumormill", "swim-tuned", "swim-paper"]
 TUNED = SwimSettings(period=0.125, timeout=0.06, suspicion_mult=0.6)
-"""The baseline at our detection time: at 128 members a survivor learns of a crash after .58 s in the median (we: .53),
-for about as many datagrams."""
+"""The baseline, tuned to rumormill's detection time. At 128 members the median survivor learns of a crash after 0.58 s
+(rumormill: 0.53 s), for about as many datagrams."""
 LIFEGUARD = "lifeguard "
-EVICTION = 1.0
-"""What a block that is an eviction costs beyond its own seconds: so many of the whole pool at rest, about."""
+EVICTION_COST = 1.0
+"""The approximate extra cost of a freeze that ends in an eviction, in seconds of the whole idle pool."""
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -45,7 +45,7 @@ class Job(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """Names the run in a file of outcomes."""
+        """Identifies the run in a file of outcomes."""
         return (
             f"{self.scenario}/{self.protocol}/n={self.nodes}/seed={self.seed}/loss={self.loss:g}"
             f"/{self.latency}/period={self.period:g}"
@@ -53,13 +53,13 @@ class Job(msgspec.Struct, frozen=True):
 
     @property
     def cost(self) -> float:
-        """About how many node-seconds of a quiet pool it takes, for a progress bar."""
+        """The approximate cost in node-seconds of an idle pool, for a progress bar."""
         seconds = 0.0
         frozen = 0
         for operation in self.story().operations:
             if isinstance(operation, Run):
                 missed = frozen if operation.seconds >= 2 * self.period else 0
-                seconds += operation.seconds + EVICTION * missed * min(1.0, operation.seconds / 1.5)
+                seconds += operation.seconds + EVICTION_COST * missed * min(1.0, operation.seconds / 1.5)
             frozen = len(operation.keys) if isinstance(operation, Freeze) else 0
         return self.nodes * seconds
 
@@ -70,8 +70,10 @@ class Job(msgspec.Struct, frozen=True):
     def _plain_story(self) -> Story:
         if self.scenario.startswith(LIFEGUARD):
             settle = 20.0 if self.protocol == "swim-paper" else 3.0
-            return Cell.named(self.scenario.removeprefix(LIFEGUARD)).story(self.seed, nodes=self.nodes, settle=settle)
-        return scenario_named(self.scenario).story(nodes=self.nodes, seed=self.seed, loss=self.loss)
+            return GridCell.parse(self.scenario.removeprefix(LIFEGUARD)).story(
+                self.seed, nodes=self.nodes, settle=settle
+            )
+        return find_scenario(self.scenario).story(nodes=self.nodes, seed=self.seed, loss=self.loss)
 
     def factory(self) -> NodeFactory:
         match self.protocol:
@@ -88,27 +90,27 @@ class Job(msgspec.Struct, frozen=True):
         on_world: Callable[[World], None] | None = None,
         on_progress: Callable[[float], None] | None = None,
     ) -> RunOutcome:
-        """Play it. ``on_world`` sees the world before it begins, ``on_progress`` its time as it goes."""
+        """Run the story. ``on_world`` receives the world before the start, ``on_progress`` each virtual second."""
         return play(
             self.story(),
             factory=self.factory(),
             protocol=self.protocol,
             latency=LATENCIES[self.latency],
-            calm=60.0 if self.protocol == "rumormill" else 10.0,
+            settle=60.0 if self.protocol == "rumormill" else 10.0,
             on_world=on_world,
             on_progress=on_progress,
         )
 
 
-class Done(msgspec.Struct, frozen=True):
-    """A job and what it came to: one line of a file of outcomes."""
+class JobOutcome(msgspec.Struct, frozen=True):
+    """A job with its outcome: one line of a file of outcomes."""
 
     job: Job
     outcome: RunOutcome
 
 
 class UnknownPlan(LookupError):
-    """No plan of that name; says which there are."""
+    """There is no plan of that name. The text lists the plans."""
 
 
 BASELINE: tuple[ProtocolName, ...] = ("swim-tuned", "swim-paper")
@@ -116,16 +118,16 @@ PROTOCOLS: tuple[ProtocolName, ...] = ("rumormill", *BASELINE)
 
 
 def _scale(seeds: int) -> Iterator[Job]:
-    """Start, detection, spread and traffic, by number of nodes."""
+    """Start, detection, dissemination and traffic, by number of nodes."""
     for nodes in (3, 8, 16, 32, 64, 128, 256, 512, 1000, 2000):
         for seed in range(max(1, min(seeds, 2000 // nodes))):
             yield Job("crash", nodes, seed)
 
 
 def _detection(seeds: int) -> Iterator[Job]:
-    """Crashes at the sizes the anchors speak of, for all protocols."""
+    """Crashes at the sizes of published figures, for all protocols."""
     for nodes in (3, 16, 64, 128):
-        for seed in range(seeds * max(1, 30 // nodes)):  # a pool of three has one to spare in each run
+        for seed in range(seeds * max(1, 30 // nodes)):  # in a pool of three, each run has one crash
             yield Job("crash", nodes, seed)
         for seed in range(seeds):
             yield Job("crash", nodes, seed, "swim-tuned")
@@ -151,25 +153,25 @@ def _loss(seeds: int) -> Iterator[Job]:
 
 
 def _anomalies(seeds: int) -> Iterator[Job]:
-    """Every scenario at its usual size, ours and the baseline."""
+    """Every scenario at its default size, for rumormill and the baseline."""
     for scenario in (
         *("rack", "freeze", "even-split", "three-way-split", "small-split", "rolling-restart", "rolling-upgrade"),
         *("all-addresses", "one-slow", "flapping", "one-way-in", "heavy-loss", "lossy", "wan"),
     ):
         for seed in range(seeds):
             for protocol in ("rumormill", "swim-tuned"):
-                yield Job(scenario, scenario_named(scenario).nodes, seed, protocol)
+                yield Job(scenario, find_scenario(scenario).nodes, seed, protocol)
 
 
 def _lifeguard(seeds: int) -> Iterator[Job]:
-    """The whole grid with one seed, ours; the sub-grid with as many as asked for."""
+    """rumormill on the whole grid with one seed, and on the sub-grid with all seeds."""
     for cell in grid():
         yield Job(LIFEGUARD + cell.name, 128, 0)
     yield from (job for job in _sub_grid(seeds, ("rumormill",)) if job.seed)
 
 
 def _lifeguard_baseline(seeds: int) -> Iterator[Job]:
-    """The sub-grid, and from a second seed on the whole of it."""
+    """The sub-grid with one seed. With more seeds, also the rest of the grid."""
     yield from _sub_grid(min(seeds, 1), BASELINE)
     known = set(sub_grid())
     for cell in grid():
@@ -185,8 +187,8 @@ def _sub_grid(seeds: int, protocols: tuple[ProtocolName, ...]) -> Iterator[Job]:
                 yield Job(LIFEGUARD + cell.name, 128, seed, protocol)
 
 
-def _pictures(_seeds: int) -> Iterator[Job]:
-    """Small pools, whose rasters go into the report."""
+def _timelines(_seeds: int) -> Iterator[Job]:
+    """Small pools, whose timelines go into the report."""
     for scenario in ("even-split", "rack", "flapping", "rolling-restart"):
         yield Job(scenario, 24, 1)
 
@@ -197,10 +199,10 @@ PLANS: dict[str, tuple[str, Callable[[int], Iterator[Job]]]] = {
     "bootstrap": ("1000 nodes started at once on one seed node", _bootstrap),
     "split": ("128 nodes split evenly for a minute, and healed", _split),
     "loss": ("hours of 10 % and 30 % loss at 16 nodes", _loss),
-    "anomalies": ("every scenario at its usual size, ours and the baseline", _anomalies),
+    "anomalies": ("every scenario at its default size, rumormill and the baseline", _anomalies),
     "lifeguard": ("Lifeguard's anomaly grid, and its sub-grid with more seeds", _lifeguard),
     "lifeguard-baseline": ("the sub-grid for plain SWIM, tuned and at the paper's settings", _lifeguard_baseline),
-    "pictures": ("small pools whose pictures go into a report", _pictures),
+    "pictures": ("small pools whose timelines go into a report", _timelines),
 }
 
 

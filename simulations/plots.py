@@ -1,4 +1,4 @@
-"""Pictures as inline SVG: lines, distributions, rasters. Pure functions of numbers to text; no script in them."""
+"""Charts as inline SVG: lines, distributions, timelines. Pure functions from numbers to text, without scripts."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from rumormill.simulations.timeline import Timeline
 Point = tuple[float, float]
 WIDTH, HEIGHT = 640, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 44
-COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#65a30d", "#475569", "#b45309")
+COLORS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#65a30d", "#475569", "#b45309")
 
-BELIEFS = {
-    ".": ("#86c7a3", "right about everyone"),
-    "g": ("#fbbf24", "a dead member not yet detected"),
-    "s": ("#fde68a", "suspects somebody"),
-    "i": ("#93c5fd", "isolated: view frozen, evicts nobody"),
-    "x": ("#ef4444", "lacks a member: frozen, cut off, not heard of yet, or wrongly evicted"),
+STATES = {
+    ".": ("#86c7a3", "holds exactly the running members alive"),
+    "g": ("#fbbf24", "holds a dead member alive"),
+    "s": ("#fde68a", "suspects a member"),
+    "i": ("#93c5fd", "isolated: freezes its view, evicts no one"),
+    "x": ("#ef4444", "lacks a member: frozen, cut off, not yet known, or falsely evicted"),
     "z": ("#94a3b8", "frozen"),
     "-": ("#e2e8f0", "not running"),
 }
 
 
 class Axis:
-    """Maps values to one side of the picture. ``log`` needs values above zero."""
+    """Maps values to one side of a chart. ``log`` needs values above zero."""
 
     def __init__(self, values: Sequence[float], start: float, end: float, *, log: bool = False, zero: bool = True):
         self.log = log
@@ -40,7 +40,7 @@ class Axis:
             self.high = self.low + 1
         self._start, self._span = start, end - start
 
-    def place(self, value: float) -> float:
+    def position(self, value: float) -> float:
         scaled = math.log10(value) if self.log else value
         return round(self._start + self._span * (scaled - self.low) / (self.high - self.low), 1)
 
@@ -65,22 +65,22 @@ def line_chart(
     log_y: bool = False,
     dots: bool = True,
 ) -> str:
-    """One line a series, with its legend. Points in order of x. ``log_x`` and ``log_y`` need values above zero."""
+    """One line per series, with a legend. Points are in order of x. ``log_x`` and ``log_y`` need values above zero."""
     points = [point for line in series.values() for point in line]
     if not points:
         return "<p>No data.</p>"
     x = Axis([p[0] for p in points], _LEFT, WIDTH - _RIGHT, log=log_x, zero=not log_x)
     y = Axis([p[1] for p in points], HEIGHT - _BOTTOM, _TOP, log=log_y)
     parts = [_frame(x, y, x_label, y_label)]
-    for (name, line), colour in zip(series.items(), COLOURS * 9, strict=False):
-        places = [(x.place(a), y.place(b)) for a, b in line]
-        path = " ".join(f"{a},{b}" for a, b in places)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+    for (name, line), color in zip(series.items(), COLORS * 9, strict=False):
+        positions = [(x.position(a), y.position(b)) for a, b in line]
+        path = " ".join(f"{a},{b}" for a, b in positions)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>')
         if dots:
             parts += [
-                f'<circle cx="{a}" cy="{b}" r="3" fill="{colour}"><title>{escape(name)}: {_say(p[0])}, {_say(p[1])}'
+                f'<circle cx="{a}" cy="{b}" r="3" fill="{color}"><title>{escape(name)}: {_text(p[0])}, {_text(p[1])}'
                 f"</title></circle>"
-                for (a, b), p in zip(places, line, strict=True)
+                for (a, b), p in zip(positions, line, strict=True)
             ]
     return f"{_legend(series)}{_svg(parts, f'{y_label} by {x_label}')}"
 
@@ -92,9 +92,9 @@ def distribution(
     missing: Mapping[str, int] = MappingProxyType({}),
     log_x: bool = False,
 ) -> str:
-    """Cumulative shares: how many of the values lie below each. ``log_x`` needs values above zero.
+    """Cumulative distributions. ``log_x`` needs values above zero.
 
-    ``missing``: how many values of a series never came; its line ends so far below 100 %.
+    ``missing``: the number of values a series lacks. Its line ends below 100 % accordingly.
     """
     lines: dict[str, list[Point]] = {}
     for name, values in series.items():
@@ -110,43 +110,43 @@ def distribution(
     return line_chart(lines, x_label, "share of survivors, %", log_x=log_x, dots=False)
 
 
-def raster(picture: Timeline) -> str:
-    """One row a member, one colour a belief."""
+def timeline_chart(timeline: Timeline) -> str:
+    """One row per member, one color per state."""
     cell = 12
-    steps = max(map(len, picture.rows), default=1)
+    steps = max(map(len, timeline.rows), default=1)
     scale = (WIDTH - _LEFT - _RIGHT) / steps
     parts = []
-    for number, (member, row) in enumerate(zip(picture.members, picture.rows, strict=True)):
+    for number, (member, row) in enumerate(zip(timeline.members, timeline.rows, strict=True)):
         top = _TOP + number * cell
         parts.append(f'<text x="{_LEFT - 6}" y="{top + cell - 3}" class="t r">{escape(member)}</text>')
         at = 0
-        for belief, run in groupby(row):
+        for state, run in groupby(row):
             length = len(list(run))
             parts.append(
                 f'<rect x="{_LEFT + at * scale:.1f}" y="{top}" width="{length * scale:.2f}" height="{cell - 1}" '
-                f'fill="{BELIEFS[belief][0]}"/>'
+                f'fill="{STATES[state][0]}"/>'
             )
             at += length
-    bottom = _TOP + len(picture.rows) * cell
-    axis = Axis([0, steps * picture.step], _LEFT, WIDTH - _RIGHT)
-    parts += [f'<text x="{axis.place(t)}" y="{bottom + 14}" class="t m">{_say(t)} s</text>' for t in axis.ticks()]
-    seen = set("".join(picture.rows))
+    bottom = _TOP + len(timeline.rows) * cell
+    axis = Axis([0, steps * timeline.step], _LEFT, WIDTH - _RIGHT)
+    parts += [f'<text x="{axis.position(t)}" y="{bottom + 14}" class="t m">{_text(t)} s</text>' for t in axis.ticks()]
+    seen = set("".join(timeline.rows))
     legend = "".join(
-        f'<span class="k"><i style="background:{colour}"></i>{escape(meaning)}</span>'
-        for belief, (colour, meaning) in BELIEFS.items()
-        if belief in seen
+        f'<span class="k"><i style="background:{color}"></i>{escape(meaning)}</span>'
+        for state, (color, meaning) in STATES.items()
+        if state in seen
     )
-    return f'<p class="legend">{legend}</p>{_svg(parts, "who believed what, when", bottom + 22)}'
+    return f'<p class="legend">{legend}</p>{_svg(parts, "the state of each member over time", bottom + 22)}'
 
 
 def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
     bottom = HEIGHT - _BOTTOM
     parts = [f'<line x1="{_LEFT}" y1="{bottom}" x2="{WIDTH - _RIGHT}" y2="{bottom}" class="a"/>']
-    parts += [f'<text x="{x.place(tick)}" y="{bottom + 16}" class="t m">{_say(tick)}</text>' for tick in x.ticks()]
+    parts += [f'<text x="{x.position(tick)}" y="{bottom + 16}" class="t m">{_text(tick)}</text>' for tick in x.ticks()]
     for tick in y.ticks():
-        place = y.place(tick)
-        parts.append(f'<line x1="{_LEFT}" y1="{place}" x2="{WIDTH - _RIGHT}" y2="{place}" class="g"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{place + 4}" class="t r">{_say(tick)}</text>')
+        position = y.position(tick)
+        parts.append(f'<line x1="{_LEFT}" y1="{position}" x2="{WIDTH - _RIGHT}" y2="{position}" class="g"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{position + 4}" class="t r">{_text(tick)}</text>')
     middle = (_LEFT + WIDTH - _RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 8}" class="t m">{escape(x_label)}</text>')
     parts.append(
@@ -157,8 +157,8 @@ def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:
 
 def _legend(series: Mapping[str, object]) -> str:
     keys = (
-        f'<span class="k"><i style="background:{colour}"></i>{escape(name)}</span>'
-        for name, colour in zip(series, COLOURS * 9, strict=False)
+        f'<span class="k"><i style="background:{color}"></i>{escape(name)}</span>'
+        for name, color in zip(series, COLORS * 9, strict=False)
     )
     return f'<p class="legend">{"".join(keys)}</p>'
 
@@ -168,5 +168,5 @@ def _svg(parts: Sequence[str], label: str, height: float = HEIGHT) -> str:
     return f'<div class="p"><svg {box}>{"".join(parts)}</svg></div>'
 
 
-def _say(value: float) -> str:
+def _text(value: float) -> str:
     return f"{value / 1000:.6g}k" if value >= 10_000 else f"{value:.6g}"

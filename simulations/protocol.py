@@ -1,7 +1,6 @@
-"""What the world can drive: the verbs of Node, and how one is born.
+"""The interface of a simulated member: the methods of Node, and how a Node is made.
 
-The real Node has them; so has the baseline protocol the lab compares it with. Nothing in the world knows more of a
-participant than this.
+The production Node has it, and so has the baseline protocol. The world uses nothing else of a member.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from rumormill.membership.view import Event, PoolView
 
 
 class SimulatedNode(Protocol):
-    """A protocol core without I/O. The world calls its verbs as ``gossip.transport`` does."""
+    """A protocol core without I/O. The world calls its methods as ``gossip.udp.transport`` does."""
 
     @property
     def deadline(self) -> float: ...
@@ -42,7 +41,7 @@ class SimulatedNode(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NodeStart:
-    """Everything a participant is given at its start."""
+    """Everything a member is given at its start."""
 
     name: str
     address: Address
@@ -50,7 +49,7 @@ class NodeStart:
     rng: random.Random
     token_bytes: Callable[[int], bytes]
     now: float
-    """Seconds on its host's own clock."""
+    """Seconds on its host's clock."""
 
 
 NodeFactory = Callable[[NodeStart], SimulatedNode]

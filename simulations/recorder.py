@@ -1,8 +1,8 @@
-"""The referee: plays a story and measures what becomes of it, for any protocol the world can drive.
+"""The recorder: plays a story and measures the outcome, for any protocol that the world can run.
 
-Where the judge asks whether a law was broken, the referee counts: how long each survivor took to learn of each death,
-who was evicted although it was well, what was sent. *Well* is a member whose process runs, is not frozen or slowed at
-the moment, and is not cut off from its observer by a fault. Loss is no excuse, and neither is a fault that is over.
+The invariant checker looks for violations. The recorder counts: how soon each survivor learned of each crash, which
+healthy members were evicted, what was sent. A member is *healthy* while its process runs, is neither frozen nor slowed,
+and is not cut off from its observer by an active fault. Packet loss and past faults do not excuse an eviction.
 """
 
 from __future__ import annotations
@@ -13,7 +13,18 @@ from dataclasses import dataclass, field
 from rumormill.membership import Event
 from rumormill.simulations.host import SimulatedHost
 from rumormill.simulations.network import LAN, Latency
-from rumormill.simulations.operations import AnyOperation, Crash, Freeze, Heal, Names, Restart, Run, Start, Story, Thaw
+from rumormill.simulations.operations import (
+    AnyOperation,
+    Crash,
+    Freeze,
+    Heal,
+    Names,
+    Restart,
+    Resume,
+    Run,
+    Start,
+    Story,
+)
 from rumormill.simulations.outcome import Block, Detection, FalseEviction, RunOutcome, Traffic, median
 from rumormill.simulations.protocol import NodeFactory
 from rumormill.simulations.scheduler import SECOND
@@ -21,15 +32,15 @@ from rumormill.simulations.timeline import TimelineRecorder
 from rumormill.simulations.world import World
 
 RESTARTED = 2.0
-"""Seconds after a restart in which an eviction under that name is about the life before."""
-LOOK = 0.01
-"""Seconds between two looks whether there is one view."""
+"""Seconds after a restart in which an eviction of that name concerns the previous process."""
+POLL_INTERVAL = 0.01
+"""Seconds between two checks for one view."""
 QUIET = 2.0
-"""Seconds after an operation in which traffic does not count as steady; nor does any under a fault of some links."""
+"""Seconds after an operation before traffic counts as steady. Traffic under a fault of some links never does."""
 
 
 @dataclass(slots=True)
-class _Death:
+class _Crash:
     key: str
     at: float
     survivors: frozenset[str]
@@ -41,10 +52,10 @@ class _Block:
     key: str
     began: float
     missing: dict[str, None]
-    """Who lacks the member now; some may since an earlier block."""
+    """The members that lack it now, some perhaps since an earlier block."""
     ended: float | None = None
     over: float | None = None
-    """When the next one began."""
+    """When the next block began."""
     evicted_by: dict[str, None] = field(default_factory=dict)
     evictions: int = 0
     back: float | None = None
@@ -55,38 +66,38 @@ class Recorder:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.wrong: list[FalseEviction] = []
+        self.false_evictions: list[FalseEviction] = []
         self.traffic: list[Traffic] = []
         self.joined_after: float | None = None
         self.one_view_after: float | None = None
         self.heals: list[float | None] = []
-        self._deaths: dict[str, _Death] = {}
-        self._closed: list[_Death] = []
+        self._crashes: dict[str, _Crash] = {}
+        self._closed: list[_Crash] = []
         self._blocks: dict[str, _Block] = {}
         self._past_blocks: list[_Block] = []
-        self._disturbed = 0.0
+        self._last_operation = 0.0
         self._sent: dict[int, tuple[int, int]] = {}
         self._quiet: set[float] = set()
-        self._camera = TimelineRecorder(world)
+        self._timeline = TimelineRecorder(world)
         self._on_progress: Callable[[float], None] | None = None
-        world.on_conclusions.append(self._concluded)
+        world.on_events.append(self._on_events)
         world.scheduler.push(SECOND, self._each_second)
 
-    def play(self, story: Story, *, calm: float = 60.0, on_progress: Callable[[float], None] | None = None) -> None:
-        """Do the operations one by one, then leave the world alone until it has one view, ``calm`` seconds at most.
+    def play(self, story: Story, *, settle: float = 60.0, on_progress: Callable[[float], None] | None = None) -> None:
+        """Apply the operations in order, then run until there is one view, for at most ``settle`` seconds.
 
-        ``on_progress`` is told the world's time each second of it.
+        ``on_progress`` receives the world's time each virtual second.
         """
         self._on_progress = on_progress
         for operation in story.operations:
             self._before(operation)
             operation.apply(self.world)
             if not isinstance(operation, Run):
-                self._disturbed = self.world.now
-        self.one_view_after = self.world.run_until(self.world.one_view, within=calm, every=0.05)
+                self._last_operation = self.world.now
+        self.one_view_after = self.world.run_until(self.world.one_view, within=settle, every=0.05)
 
     def outcome(self, story: Story, protocol: str, nodes: int) -> RunOutcome:
-        """What has been measured so far."""
+        """All measurements so far."""
         history = self.world.history
         quiet = [t for t in self.traffic if t.members and t.at in self._quiet]
         return RunOutcome(
@@ -95,9 +106,9 @@ class Recorder:
             nodes=nodes,
             seed=story.seed,
             seconds=round(self.world.now, 6),
-            detections=tuple(_detection(death) for death in (*self._closed, *self._deaths.values())),
+            detections=tuple(_detection(crash) for crash in (*self._closed, *self._crashes.values())),
             blocks=tuple(_block(block, self.world.now) for block in (*self._past_blocks, *self._blocks.values())),
-            wrong=tuple(self.wrong),
+            false_evictions=tuple(self.false_evictions),
             evictions=history.counts["evicted"],
             suspicions=history.counts["suspected"],
             joined_after=self.joined_after,
@@ -109,7 +120,7 @@ class Recorder:
                 round(median(t.bytes / t.members for t in quiet) or 0.0, 1),
             ),
             trace=self.world.trace.digest(),
-            raster=self._camera.develop(),
+            timeline=self._timeline.timeline(),
         )
 
     # -- The story's operations
@@ -117,30 +128,30 @@ class Recorder:
     def _before(self, operation: AnyOperation) -> None:
         match operation:
             case Crash(keys=keys):
-                self._died(keys)
+                self._crashed(keys)
             case Restart(keys=keys):
-                self._came_back(keys)
+                self._restarted(keys)
             case Freeze(keys=keys):
-                self._froze(keys)
-            case Thaw(keys=keys):
-                self._thawed(keys)
+                self._frozen(keys)
+            case Resume(keys=keys):
+                self._resumed(keys)
             case Start(over=over) if not self.world.hosts and not over:
                 self._await_join()
             case Heal():
                 self._await_view(len(self.heals), self.world.now)
 
-    def _died(self, keys: Names) -> None:
+    def _crashed(self, keys: Names) -> None:
         for key in keys:
             if self.world.hosts[key].node is not None:
                 survivors = frozenset(self.world.running()).difference(keys)
-                self._deaths[key] = _Death(key, self.world.now, survivors)
+                self._crashes[key] = _Crash(key, self.world.now, survivors)
 
-    def _came_back(self, keys: Names) -> None:
+    def _restarted(self, keys: Names) -> None:
         for key in keys:
-            if (death := self._deaths.pop(key, None)) is not None:
-                self._closed.append(death)
+            if (crash := self._crashes.pop(key, None)) is not None:
+                self._closed.append(crash)
 
-    def _froze(self, keys: Names) -> None:
+    def _frozen(self, keys: Names) -> None:
         for key in keys:
             missing: dict[str, None] = {}
             if (former := self._blocks.pop(key, None)) is not None:
@@ -149,32 +160,32 @@ class Recorder:
                 missing = dict(former.missing)
             self._blocks[key] = _Block(key, self.world.now, missing)
 
-    def _thawed(self, keys: Names) -> None:
+    def _resumed(self, keys: Names) -> None:
         for key in keys:
             if key in self._blocks:
                 self._blocks[key].ended = self.world.now
 
     def _await_join(self) -> None:
-        """Look every 10 ms whether those who were started together have one view, for a minute at most."""
+        """Poll until the members started together have one view, for at most a minute."""
         world = self.world
         if world.hosts and world.one_view():
             self.joined_after = world.now
         elif world.now < 60.0:
-            world.at(world.now + LOOK, self._await_join)
+            world.at(world.now + POLL_INTERVAL, self._await_join)
 
     def _await_view(self, number: int, healed: float) -> None:
-        """The same after the network was healed, until something else is done to the pool."""
+        """Poll until there is one view after a heal, or until another operation."""
         world = self.world
         if number == len(self.heals):
             self.heals.append(None)
         if world.now > healed and world.one_view():
             self.heals[number] = round(world.now - healed, 3)
-        elif self._disturbed <= healed:
-            world.at(world.now + LOOK, lambda: self._await_view(number, healed))
+        elif self._last_operation <= healed:
+            world.at(world.now + POLL_INTERVAL, lambda: self._await_view(number, healed))
 
-    # -- What is concluded
+    # -- Events
 
-    def _concluded(self, observer: SimulatedHost, events: Sequence[Event]) -> None:
+    def _on_events(self, observer: SimulatedHost, events: Sequence[Event]) -> None:
         for event in events:
             if event.kind == "evicted":
                 self._evicted(observer, event.member)
@@ -183,33 +194,35 @@ class Recorder:
 
     def _evicted(self, observer: SimulatedHost, name: str) -> None:
         now = self.world.now
-        for host in self.world.called(name):
-            if (death := self._deaths.get(host.key)) is not None and observer.key in death.survivors:
-                death.learned.setdefault(observer.key, now - death.at)
+        for host in self.world.hosts_named(name):
+            if (crash := self._crashes.get(host.key)) is not None and observer.key in crash.survivors:
+                crash.learned.setdefault(observer.key, now - crash.at)
             block = self._blocks.get(host.key)
             if block is not None and (host.frozen or block.ended is not None):
                 block.evicted_by[observer.key] = block.missing[observer.key] = None
                 block.evictions += 1
-            if self._is_well(host, observer) and (block is None or block.ended is None or now - block.ended > 1.0):
-                self.wrong.append(FalseEviction(round(now, 6), observer.key, host.key, observer.hindrance == ""))
+            if self._is_healthy(host, observer) and (block is None or block.ended is None or now - block.ended > 1.0):
+                self.false_evictions.append(
+                    FalseEviction(round(now, 6), observer.key, host.key, observer.impairment == "")
+                )
 
     def _returned(self, observer: SimulatedHost, name: str) -> None:
-        for host in self.world.called(name):
+        for host in self.world.hosts_named(name):
             block = self._blocks.get(host.key)
             if block is not None and observer.key in block.missing:
                 del block.missing[observer.key]
                 if block.ended is not None and not block.missing:
                     block.back = self.world.now - block.ended
 
-    def _is_well(self, host: SimulatedHost, observer: SimulatedHost) -> bool:
-        if not host.runs or host.leaving or host.hindrance or host is observer:
+    def _is_healthy(self, host: SimulatedHost, observer: SimulatedHost) -> bool:
+        if not host.runs or host.leaving or host.impairment or host is observer:
             return False
         if self.world.now - host.booted_at / SECOND < RESTARTED:
-            return False  # it is the former life that was evicted
-        met = (observer.sends_into & host.receives_from) | (host.sends_into & observer.receives_from)
-        return not any(fault.bit & met and fault.trouble.cut for fault in self.world.network.faults)
+            return False  # the eviction concerns the previous process
+        met = (observer.outgoing_faults & host.incoming_faults) | (host.outgoing_faults & observer.incoming_faults)
+        return not any(active.bit & met and active.fault.cut for active in self.world.network.faults)
 
-    # -- What is sent
+    # -- Traffic
 
     def _each_second(self, _: None, __: None) -> None:
         datagrams = total = most = members = 0
@@ -224,14 +237,14 @@ class Recorder:
         if self._on_progress is not None:
             self._on_progress(self.world.now)
         everywhere = all(f.sources is None and f.targets is None for f in self.world.network.faults)
-        if self.world.now - self._disturbed > QUIET and everywhere:
+        if self.world.now - self._last_operation > QUIET and everywhere:
             self._quiet.add(self.world.now)
         self.world.scheduler.push(self.world.scheduler.now + SECOND, self._each_second)
 
 
-def _detection(death: _Death) -> Detection:
+def _detection(crash: _Crash) -> Detection:
     return Detection(
-        death.key, death.at, len(death.survivors), tuple(sorted(round(d, 6) for d in death.learned.values()))
+        crash.key, crash.at, len(crash.survivors), tuple(sorted(round(d, 6) for d in crash.learned.values()))
     )
 
 
@@ -255,15 +268,15 @@ def play(
     factory: NodeFactory | None = None,
     protocol: str = "rumormill",
     latency: Latency = LAN,
-    calm: float = 60.0,
+    settle: float = 60.0,
     on_world: Callable[[World], None] | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> RunOutcome:
-    """Play a story from its beginning and measure it. ``on_world`` sees the world before anything happens in it."""
+    """Play a story and measure it. ``on_world`` receives the world before the first operation."""
     world = World(seed=story.seed, factory=factory, latency=latency)
-    referee = Recorder(world)
+    recorder = Recorder(world)
     if on_world is not None:
         on_world(world)
-    referee.play(story, calm=calm, on_progress=on_progress)
-    nodes = max((traffic.members for traffic in referee.traffic), default=0)
-    return referee.outcome(story, protocol, nodes)
+    recorder.play(story, settle=settle, on_progress=on_progress)
+    nodes = max((traffic.members for traffic in recorder.traffic), default=0)
+    return recorder.outcome(story, protocol, nodes)

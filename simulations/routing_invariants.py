@@ -1,8 +1,8 @@
-"""The laws about what callers are told: the routing view that discovery makes of each member's view.
+"""Invariants of the answers to callers: the routing view that discovery builds from each member's view.
 
 ==============  =====================================================================================================
-index           a process's index of an answer never falls, and moves when the routing digest does
-owners          members with equal routing digests name equal owners, in equal order, for every key tried
+index           the index of a process's answers never falls, and changes whenever the routing digest changes
+owners          members with equal routing digests name equal owners in equal order, for every sampled key
 ==============  =====================================================================================================
 """
 
@@ -19,16 +19,16 @@ _KEYS = tuple(f"user-{number}" for number in range(40))
 
 
 class RoutingInvariants:
-    """Keeps a routing view for each process, as its sidecar would."""
+    """Keeps a routing view for each process, as its sidecar does."""
 
     def __init__(self) -> None:
         self._views: dict[str, RoutingView] = {}
         self._seen: dict[str, tuple[int, str]] = {}
-        self._births = 0
+        self._starts = 0
 
-    def born(self, key: str) -> None:
-        self._births += 1
-        self._views[key] = RoutingView(process=f"{key}-{self._births}", wall_offset=0.0)
+    def process_started(self, key: str) -> None:
+        self._starts += 1
+        self._views[key] = RoutingView(process=f"{key}-{self._starts}", wall_offset=0.0)
         self._seen.pop(key, None)
 
     def check(self, views: Mapping[str, PoolView]) -> None:
@@ -39,7 +39,7 @@ class RoutingInvariants:
             service = self._views[key].service(SERVICE)
             self._check_index(key, service.index, service.routing_digest)
             by_digest.setdefault(service.routing_digest, []).append(key)
-        for digest, keys in by_digest.items():  # three of each: a ring of n members costs n times 256 points
+        for digest, keys in by_digest.items():  # three per digest, because a ring costs 256 points per member
             self._check_owners(digest, [keys[0], keys[len(keys) // 2], keys[-1]])
 
     def _check_index(self, key: str, index: int, digest: str) -> None:

@@ -1,7 +1,7 @@
-"""Scenarios as data: each makes the story of one kind of trouble for any number of nodes.
+"""Scenarios as data: each makes a story of one kind of fault for any number of nodes.
 
-Every scenario starts all its members at once, gives them a few seconds, does what its name says, and ends with the
-trouble over. Times are virtual seconds.
+Every scenario starts all its members at once, lets them settle, applies its faults, and ends without active faults.
+Times are virtual seconds.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from rumormill.simulations.operations import (
     Heal,
     Leave,
     Restart,
+    Resume,
     Run,
     Slow,
     Start,
     Story,
-    Thaw,
 )
 
 Operations = list[AnyOperation]
@@ -33,27 +33,27 @@ SETTLE = 5.0
 
 
 class UnknownScenario(LookupError):
-    """No scenario of that name; says which there are."""
+    """There is no scenario of that name. The text lists the scenarios."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabScenario:
-    """A name, a sentence, how many nodes it is usually played with, and how its story is made."""
+    """A scenario: its name, a description, its default number of nodes, and a function that makes its operations."""
 
     name: str
     about: str
     nodes: int
     make: Callable[[int, random.Random], Operations]
-    least: int = 2
-    """Nodes below which it makes no sense."""
+    min_nodes: int = 2
+    """The smallest number of nodes for which it makes sense."""
 
     def story(self, *, nodes: int, seed: int, loss: float = 0.0) -> Story:
-        """The story for so many nodes; ``loss`` on every link besides, from the end of the start on.
+        """The story for that many nodes. ``loss`` applies to every link once the members have settled.
 
         Raises ValueError for too few nodes.
         """
-        if nodes < self.least:
-            raise ValueError(f"scenario {self.name} needs at least {self.least} nodes, not {nodes}")
+        if nodes < self.min_nodes:
+            raise ValueError(f"scenario {self.name} needs at least {self.min_nodes} nodes, not {nodes}")
         operations: Operations = [Start(nodes), Run(SETTLE)]
         everywhere = Degrade(LinkFault(loss=loss))
         for operation in [everywhere, *self.make(nodes, random.Random(f"{self.name}/{nodes}/{seed}"))]:
@@ -66,12 +66,12 @@ class LabScenario:
 
 
 def _names(first: int, last: int) -> tuple[str, ...]:
-    """``n<first>`` up to but not with ``n<last>``."""
+    """``n<first>`` up to, but not including, ``n<last>``."""
     return tuple(f"n{number}" for number in range(first, last))
 
 
 def _some(count: int, nodes: int, rng: random.Random) -> tuple[str, ...]:
-    """So many members at random, never the seed."""
+    """``count`` random members, never the seed."""
     return tuple(f"n{number}" for number in sorted(rng.sample(range(1, nodes), count)))
 
 
@@ -84,7 +84,7 @@ def _bootstrap(_nodes: int, _rng: random.Random) -> Operations:
 
 
 def _crash(nodes: int, rng: random.Random) -> Operations:
-    """Ten deaths (as many as there are members to spare), one after the other, each at another phase."""
+    """Up to ten crashes, one after another, each at a different phase of the period."""
     operations: Operations = []
     for key in _some(min(10, nodes // 2), nodes, rng):
         operations += [Crash((key,)), Run(3.0 + rng.random()), Restart((key,)), Run(4.0)]
@@ -92,7 +92,7 @@ def _crash(nodes: int, rng: random.Random) -> Operations:
 
 
 def _slow_crash(nodes: int, rng: random.Random) -> Operations:
-    """The same with time for detectors that take their time."""
+    """The same, with more time for slow detectors."""
     operations: Operations = []
     for key in _some(min(5, nodes // 2), nodes, rng):
         operations += [Crash((key,)), Run(30.0 + rng.random()), Restart((key,)), Run(10.0)]
@@ -102,7 +102,7 @@ def _slow_crash(nodes: int, rng: random.Random) -> Operations:
 def _freeze(nodes: int, rng: random.Random) -> Operations:
     operations: Operations = []
     for key in _some(min(10, nodes // 2), nodes, rng):
-        operations += [Freeze((key,)), Run(3.0 + rng.random()), Thaw((key,)), Run(3.0)]
+        operations += [Freeze((key,)), Run(3.0 + rng.random()), Resume((key,)), Run(3.0)]
     return operations
 
 
@@ -131,7 +131,7 @@ def _rolling_restart(nodes: int, _rng: random.Random) -> Operations:
 
 
 def _rolling_upgrade(nodes: int, _rng: random.Random) -> Operations:
-    """As an orchestrator does it: leave, then start on another address."""
+    """As an orchestrator does it: leave, then start at another address."""
     operations: Operations = []
     for key in _names(1, nodes):
         operations += [Leave((key,)), Run(1.0), Restart((key,), new_address=True), Run(1.0)]
@@ -148,7 +148,7 @@ def _one_slow(nodes: int, rng: random.Random) -> Operations:
 
 
 def _flapping(nodes: int, rng: random.Random) -> Operations:
-    """One member's links come and go, each time for longer."""
+    """One member is cut off again and again, each time for longer."""
     (key,) = _some(1, nodes, rng)
     operations: Operations = []
     for turn in range(20):
@@ -157,7 +157,7 @@ def _flapping(nodes: int, rng: random.Random) -> Operations:
 
 
 def _one_way_in(nodes: int, rng: random.Random) -> Operations:
-    """Rapid, figure 9: one per cent hear nothing any more, on and off every 20 s."""
+    """Rapid, figure 9: one percent receive nothing, on and off every 20 s."""
     deaf = _some(max(1, nodes // 100), nodes, rng)
     operations: Operations = []
     for _ in range(3):
@@ -166,15 +166,15 @@ def _one_way_in(nodes: int, rng: random.Random) -> Operations:
 
 
 def _heavy_loss_of_few(nodes: int, rng: random.Random) -> Operations:
-    """Rapid, figure 10: one per cent lose 80 % of what they send."""
+    """Rapid, figure 10: one percent lose 80 % of what they send."""
     lossy = _some(max(1, nodes // 100), nodes, rng)
     return [Degrade(LinkFault(loss=0.8), sources=lossy), Run(60.0), Heal(), Run(5.0)]
 
 
 def _wan(_nodes: int, _rng: random.Random) -> Operations:
-    """Bursty loss: every link bad for half a second a minute, on 80 ms of delay with jitter."""
-    trouble = LinkFault(burst=Burst(60.0, 0.5), delay=0.08, jitter=0.02)
-    return [Degrade(trouble), Run(120.0), Heal(), Run(5.0)]
+    """Bursty loss: every link is bad for half a second per minute, with 80 ms of delay and jitter."""
+    fault = LinkFault(burst=Burst(60.0, 0.5), delay=0.08, jitter=0.02)
+    return [Degrade(fault), Run(120.0), Heal(), Run(5.0)]
 
 
 def _lossy(_nodes: int, _rng: random.Random) -> Operations:
@@ -189,21 +189,29 @@ SCENARIOS = {
     scenario.name: scenario
     for scenario in (
         LabScenario("quiet", "nothing happens for half a minute", 128, _quiet),
-        LabScenario("bootstrap", "all start at once on one seed", 128, _bootstrap),
-        LabScenario("crash", "members crash, one after the other", 128, _crash, least=3),
-        LabScenario("slow-crash", "the same, with half a minute for each", 128, _slow_crash, least=3),
-        LabScenario("freeze", "members freeze (SIGSTOP) for some seconds each", 128, _freeze, least=3),
-        LabScenario("rack", "a tenth of all crashes at once", 128, _rack, least=4),
-        LabScenario("even-split", "two halves are apart for a minute", 128, _even_split, least=4),
-        LabScenario("three-way-split", "three thirds are apart for a minute", 128, _three_way_split, least=6),
-        LabScenario("small-split", "an eighth is apart from the rest for half a minute", 128, _small_split, least=8),
-        LabScenario("rolling-restart", "each is restarted in place, one every two seconds", 16, _rolling_restart),
-        LabScenario("rolling-upgrade", "each leaves and comes back at a new address", 16, _rolling_upgrade, least=3),
-        LabScenario("all-addresses", "all are restarted at new addresses at once", 32, _all_addresses),
-        LabScenario("one-slow", "one is starved of CPU: each step 150 ms late", 32, _one_slow, least=3),
-        LabScenario("flapping", "one member's links come and go", 32, _flapping, least=3),
-        LabScenario("one-way-in", "one per cent hear nothing, on and off (Rapid)", 128, _one_way_in, least=4),
-        LabScenario("heavy-loss", "one per cent lose 80 % of what they send (Rapid)", 128, _heavy_loss_of_few, least=4),
+        LabScenario("bootstrap", "all members start at once with one seed", 128, _bootstrap),
+        LabScenario("crash", "members crash one after another", 128, _crash, min_nodes=3),
+        LabScenario(
+            "slow-crash", "members crash one after another, with half a minute for each", 128, _slow_crash, min_nodes=3
+        ),
+        LabScenario("freeze", "members freeze (SIGSTOP) for some seconds each", 128, _freeze, min_nodes=3),
+        LabScenario("rack", "a tenth of all members crash at once", 128, _rack, min_nodes=4),
+        LabScenario("even-split", "two halves are split for a minute", 128, _even_split, min_nodes=4),
+        LabScenario("three-way-split", "three thirds are split for a minute", 128, _three_way_split, min_nodes=6),
+        LabScenario(
+            "small-split", "an eighth is cut off from the rest for half a minute", 128, _small_split, min_nodes=8
+        ),
+        LabScenario("rolling-restart", "members are restarted in place, one every two seconds", 16, _rolling_restart),
+        LabScenario(
+            "rolling-upgrade", "each member leaves and returns at a new address", 16, _rolling_upgrade, min_nodes=3
+        ),
+        LabScenario("all-addresses", "all members restart at new addresses at once", 32, _all_addresses),
+        LabScenario("one-slow", "one member is short of CPU: each step is 150 ms late", 32, _one_slow, min_nodes=3),
+        LabScenario("flapping", "one member is cut off again and again", 32, _flapping, min_nodes=3),
+        LabScenario("one-way-in", "one percent receive nothing, on and off (Rapid)", 128, _one_way_in, min_nodes=4),
+        LabScenario(
+            "heavy-loss", "one percent lose 80 % of what they send (Rapid)", 128, _heavy_loss_of_few, min_nodes=4
+        ),
         LabScenario("lossy", "every link loses one datagram in ten", 64, _lossy),
         LabScenario("lossy-hour", "an hour passes, with --loss on every link", 16, _lossy_hour),
         LabScenario("wan", "bursty loss on links of 80 ms with jitter", 64, _wan),
@@ -211,7 +219,7 @@ SCENARIOS = {
 }
 
 
-def scenario_named(name: str) -> LabScenario:
+def find_scenario(name: str) -> LabScenario:
     """Raises :class:`UnknownScenario`."""
     try:
         return SCENARIOS[name]

@@ -1,8 +1,8 @@
-"""Virtual time: integer microseconds, one heap, and nothing that reads a real clock.
+"""Virtual time: integer microseconds in one heap. Nothing reads a real clock.
 
-An event is a plain tuple ``(time, order, action, first, second)`` and means ``action(first, second)`` at that time.
-``order`` counts pushes, so events of one microsecond run in the order they were pushed and tuples never compare any
-further. Actions are bound methods that exist already: pushing an event allocates the tuple and nothing else.
+An event is a tuple ``(time, order, action, first, second)``: call ``action(first, second)`` at that time. ``order``
+counts pushes. So events of one microsecond run in push order, and tuples never compare beyond it. Actions are existing
+bound methods, so pushing an event allocates only the tuple.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def microseconds(seconds: float) -> int:
 
 
 class Scheduler:
-    """A heap of events and the time of the one that runs."""
+    """A heap of events, and the time of the running event."""
 
     __slots__ = ("heap", "next_order", "now")
 
@@ -33,11 +33,11 @@ class Scheduler:
         self.next_order = itertools.count().__next__
 
     def push(self, time: int, action: Action, first: Any = None, second: Any = None) -> None:
-        """Run ``action(first, second)`` at ``time`` (microseconds), after what was pushed for that moment before."""
+        """Run ``action(first, second)`` at ``time`` (microseconds), after events pushed earlier for the same time."""
         heapq.heappush(self.heap, (time, self.next_order(), action, first, second))
 
     def run_until(self, time: int) -> None:
-        """Run every event up to and including ``time`` (microseconds), and leave the clock there."""
+        """Run every event up to and including ``time`` (microseconds), and set the clock to it."""
         heap, pop = self.heap, heapq.heappop
         while heap and heap[0][0] <= time:
             self.now, _, action, first, second = pop(heap)

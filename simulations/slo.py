@@ -1,6 +1,6 @@
-"""What rumormill promises of its protocol, each held against the outcomes of the lab: kept or not, on what evidence.
+"""The protocol's service level objectives, each checked against the outcomes of the lab.
 
-The bounds are those a user may count on, not those the code happens to reach; none is a setting.
+The bounds are what a user may rely on, not what the code happens to reach. None is a setting.
 """
 
 from __future__ import annotations
@@ -9,60 +9,66 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from rumormill.simulations.lifeguard import Cell
+from rumormill.simulations.lifeguard import GridCell
 from rumormill.simulations.outcome import Block, RunOutcome, median, quantile
-from rumormill.simulations.plans import LIFEGUARD, Done
+from rumormill.simulations.plans import LIFEGUARD, JobOutcome
 
 SHORT_BLOCK = 0.4
-"""Seconds: two periods. A pause below it is never an eviction."""
+"""Seconds: two periods. A shorter pause never ends in an eviction."""
 LONG_BLOCK = 1.5
-"""Seconds: time enough for others to watch a member in its monitors' place, were they paused with it."""
+"""Seconds. Long enough for other members to take over from monitors that were paused as well."""
 BACK = 0.3
-"""Seconds from the end of a pause until everybody has the member back."""
+"""Seconds from the end of a pause until every member holds the paused one alive again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """One promise, and what the runs at hand say about it."""
+    """One objective, and what these runs show about it."""
 
-    says: str
+    claim: str
     bound: str
     found: str
-    kept: bool
+    met: bool
     evidence: str
-    """How many runs, deaths or hours it was seen in."""
+    """The number of runs, crashes or hours it is based on."""
 
 
-def objectives(done: Sequence[Done], measured: Mapping[int, Sequence[float]] = MappingProxyType({})) -> list[Objective]:
-    """Those that the outcomes say anything about, in a fixed order.
+def objectives(
+    done: Sequence[JobOutcome], measured: Mapping[int, Sequence[float]] = MappingProxyType({})
+) -> list[Objective]:
+    """The objectives for which there are outcomes, in a fixed order.
 
     ``measured`` maps numbers of nodes to detection delays (crash to evicted everywhere) on real sockets, in seconds.
     """
     ours = [d for d in done if d.job.protocol == "rumormill" and d.job.latency == "lan" and d.job.period == 0.2]
-    makers: tuple[Callable[[Sequence[Done]], Iterable[Objective]], ...] = (
+    makers: tuple[Callable[[Sequence[JobOutcome]], Iterable[Objective]], ...] = (
         *(_detection, _flat_detection, _flat_traffic, _lossy, _split, _bootstrap),
         *(_healthy, _short_blocks, _long_blocks, _once_a_block, _back_soon),
     )
-    return [*(promise for make in makers for promise in make(ours)), *_like_reality(ours, measured)]
+    return [*(objective for make in makers for objective in make(ours)), *_agreement_with_reality(ours, measured)]
 
 
-def _detection(done: Sequence[Done]) -> Iterable[Objective]:
+def _detection(done: Sequence[JobOutcome]) -> Iterable[Objective]:
     for nodes, delays in _detection_delays(done).items():
         p99 = quantile(delays, 0.99) or 0.0
-        says = f"a crash is known to 99 of 100 survivors, {nodes} nodes"
-        yield Objective(says, "≤ .80 s", f"{p99:.2f} s", p99 <= 0.8, f"{len(delays)} survivors' delays")
+        claim = f"99 of 100 survivors know of a crash, {nodes} nodes"
+        yield Objective(claim, "≤ 0.80 s", f"{p99:.2f} s", p99 <= 0.8, f"{len(delays)} survivors' delays")
 
 
-def _flat_detection(done: Sequence[Done]) -> Iterable[Objective]:
+def _flat_detection(done: Sequence[JobOutcome]) -> Iterable[Objective]:
     p99s = {nodes: quantile(delays, 0.99) or 0.0 for nodes, delays in _detection_delays(done).items() if nodes >= 16}
     if len(p99s) >= 2:
         spread = max(p99s.values()) / min(p99s.values()) - 1
         yield Objective(
-            "as soon in large pools as in small ones", "within 25 %", _percent(spread), spread <= 0.25, _sizes(p99s)
+            "detection is as fast in large pools as in small ones",
+            "within 25 %",
+            _percent(spread),
+            spread <= 0.25,
+            _sizes(p99s),
         )
 
 
-def _flat_traffic(done: Sequence[Done]) -> Iterable[Objective]:
+def _flat_traffic(done: Sequence[JobOutcome]) -> Iterable[Objective]:
     rates: dict[int, list[float]] = {}
     for d in done:
         if d.job.scenario == "crash" and not d.job.loss and d.job.nodes >= 16:
@@ -76,55 +82,63 @@ def _flat_traffic(done: Sequence[Done]) -> Iterable[Objective]:
         )
 
 
-def _lossy(done: Sequence[Done]) -> Iterable[Objective]:
+def _lossy(done: Sequence[JobOutcome]) -> Iterable[Objective]:
     for loss, allowed_hours in ((0.1, None), (0.3, 50.0)):
         runs = [d.outcome for d in done if d.job.scenario == "lossy-hour" and d.job.loss == loss]
         if runs:
-            wrong, hours = _wrong(runs), _node_hours(runs)
+            false_evictions, hours = _false_evictions(runs), _node_hours(runs)
             allowed = 0.0 if allowed_hours is None else max(1.0, hours / allowed_hours)
             bound = "0" if allowed_hours is None else f"1 in {allowed_hours:.0f} node-hours"
-            says = f"nobody healthy is evicted at {_percent(loss)} of independent loss"
-            yield Objective(says, bound, str(wrong), wrong <= allowed, f"{hours:,.0f} node-hours")
+            claim = f"no healthy member is evicted at {_percent(loss)} independent loss"
+            yield Objective(claim, bound, str(false_evictions), false_evictions <= allowed, f"{hours:,.0f} node-hours")
 
 
-def _split(done: Sequence[Done]) -> Iterable[Objective]:
+def _split(done: Sequence[JobOutcome]) -> Iterable[Objective]:
     heals = [heal for d in done if (d.job.scenario, d.job.nodes) == ("even-split", 128) for heal in d.outcome.heals]
     if heals:
         slowest = max((heal for heal in heals if heal is not None), default=0.0)
         late = sum(heal is None or heal > 3.0 for heal in heals)
-        says = "two halves of 128, a minute apart, have one view again"
-        yield Objective(says, "≤ 3 s", f"{slowest:.2f} s, {late} late", not late, f"{len(heals)} splits")
+        claim = "two halves of 128, split for a minute, return to one view"
+        yield Objective(claim, "≤ 3 s", f"{slowest:.2f} s, {late} late", not late, f"{len(heals)} splits")
 
 
-def _bootstrap(done: Sequence[Done]) -> Iterable[Objective]:
+def _bootstrap(done: Sequence[JobOutcome]) -> Iterable[Objective]:
     runs = [d.outcome for d in done if (d.job.scenario, d.job.nodes) == ("bootstrap", 1000)]
     if runs:
         slowest = max((o.joined_after for o in runs if o.joined_after is not None), default=0.0)
         bad = sum(o.joined_after is None or o.joined_after > 3.0 or o.evictions > 0 for o in runs)
-        says = "1000 started at once on one seed have one view, and nobody flaps"
-        yield Objective(says, "≤ 3 s", f"{slowest:.2f} s, {bad} late or flapping", not bad, f"{len(runs)} starts")
+        claim = "1000 members started at once with one seed reach one view without evictions"
+        yield Objective(claim, "≤ 3 s", f"{slowest:.2f} s, {bad} late or flapping", not bad, f"{len(runs)} starts")
 
 
-def _healthy(done: Sequence[Done]) -> Iterable[Objective]:
+def _healthy(done: Sequence[JobOutcome]) -> Iterable[Objective]:
     if runs := _grid(done):
-        wrong = _wrong(runs)
-        says = "Lifeguard's grid: nobody healthy is evicted, by anyone"
-        yield Objective(says, "0", str(wrong), not wrong, f"{len(runs)} cells, {_node_hours(runs):,.0f} node-hours")
+        false_evictions = _false_evictions(runs)
+        claim = "Lifeguard's grid: no healthy member is evicted"
+        yield Objective(
+            claim,
+            "0",
+            str(false_evictions),
+            not false_evictions,
+            f"{len(runs)} cells, {_node_hours(runs):,.0f} node-hours",
+        )
 
 
-def _short_blocks(done: Sequence[Done]) -> Iterable[Objective]:
+def _short_blocks(done: Sequence[JobOutcome]) -> Iterable[Objective]:
     if blocks := [b for b in _blocks(done) if b.seconds < SHORT_BLOCK]:
         evicted = sum(block.evictions > 0 for block in blocks)
-        yield Objective("a pause under .4 s is no eviction", "0", str(evicted), not evicted, f"{len(blocks)} pauses")
+        yield Objective(
+            "a pause under 0.4 s never ends in an eviction", "0", str(evicted), not evicted, f"{len(blocks)} pauses"
+        )
 
 
-def _long_blocks(done: Sequence[Done]) -> Iterable[Objective]:
-    """An observer that still lacks a member from its last pause has nothing to evict."""
+def _long_blocks(done: Sequence[JobOutcome]) -> Iterable[Objective]:
+    """An observer that still lacks a member since its last pause cannot evict it again."""
     pauses = escaped = 0
     for d in done:
         if not d.job.scenario.startswith(LIFEGUARD):
             continue
-        healthy = d.job.nodes - Cell.named(d.job.scenario.removeprefix(LIFEGUARD)).concurrent
+        healthy = d.job.nodes - GridCell.parse(d.job.scenario.removeprefix(LIFEGUARD)).concurrent
         lacking: dict[str, int] = {}
         for block in d.outcome.blocks:
             if block.seconds >= LONG_BLOCK:
@@ -132,27 +146,27 @@ def _long_blocks(done: Sequence[Done]) -> Iterable[Objective]:
                 escaped += block.evicted_by + lacking.get(block.member, 0) < healthy
             lacking[block.member] = block.missing
     if pauses:
-        says = "a pause of 1.5 s is an eviction, by everybody who was well"
-        yield Objective(says, "all", f"{pauses - escaped} of {pauses}", not escaped, f"{pauses} pauses")
+        claim = "after a pause of 1.5 s, every healthy member has evicted the paused one"
+        yield Objective(claim, "all", f"{pauses - escaped} of {pauses}", not escaped, f"{pauses} pauses")
 
 
-def _once_a_block(done: Sequence[Done]) -> Iterable[Objective]:
+def _once_a_block(done: Sequence[JobOutcome]) -> Iterable[Objective]:
     if blocks := [b for b in _blocks(done) if b.seconds >= SHORT_BLOCK]:
         twice = sum(block.evictions > block.evicted_by for block in blocks)
-        says = "a longer pause is one eviction at most, by each"
-        yield Objective(says, "0 twice", f"{twice} twice", not twice, f"{len(blocks)} pauses")
+        claim = "an observer evicts a member at most once per longer pause"
+        yield Objective(claim, "0 twice", f"{twice} twice", not twice, f"{len(blocks)} pauses")
 
 
-def _back_soon(done: Sequence[Done]) -> Iterable[Objective]:
-    """Of those that were left free for long enough to be back."""
+def _back_soon(done: Sequence[JobOutcome]) -> Iterable[Objective]:
+    """Only members that ran long enough after the pause count."""
     if blocks := [b for b in _blocks(done) if b.free >= BACK and (b.evicted_by or b.back_after is not None)]:
         slowest = max((block.back_after or 0.0 for block in blocks), default=0.0)
         late = sum(block.missing > 0 or (block.back_after or 0.0) > BACK for block in blocks)
-        says = "who was paused for longer is back with everybody"
-        yield Objective(says, "≤ .3 s", f"{slowest:.3f} s, {late} late", not late, f"{len(blocks)} returns")
+        claim = "after a longer pause, every member holds the paused one alive again"
+        yield Objective(claim, "≤ 0.3 s", f"{slowest:.3f} s, {late} late", not late, f"{len(blocks)} returns")
 
 
-def _like_reality(done: Sequence[Done], measured: Mapping[int, Sequence[float]]) -> Iterable[Objective]:
+def _agreement_with_reality(done: Sequence[JobOutcome], measured: Mapping[int, Sequence[float]]) -> Iterable[Objective]:
     for nodes, delays in sorted(measured.items()):
         real = median(delays)
         lab = median(
@@ -164,12 +178,12 @@ def _like_reality(done: Sequence[Done], measured: Mapping[int, Sequence[float]])
         )
         if real is not None and lab is not None:
             apart = lab / real - 1
-            says = f"the lab and {nodes} real processes agree on the median crash"
+            claim = f"the lab and {nodes} real processes agree on the median detection time"
             found = f"{lab:.2f} s and {real:.2f} s, {100 * apart:+.0f} %"
-            yield Objective(says, "within 15 %", found, abs(apart) <= 0.15, f"{len(delays)} real kills")
+            yield Objective(claim, "within 15 %", found, abs(apart) <= 0.15, f"{len(delays)} real kills")
 
 
-def _detection_delays(done: Sequence[Done]) -> dict[int, list[float]]:
+def _detection_delays(done: Sequence[JobOutcome]) -> dict[int, list[float]]:
     delays: dict[int, list[float]] = {}
     for d in done:
         if d.job.scenario == "crash" and not d.job.loss:
@@ -178,16 +192,16 @@ def _detection_delays(done: Sequence[Done]) -> dict[int, list[float]]:
     return dict(sorted(delays.items()))
 
 
-def _grid(done: Sequence[Done]) -> list[RunOutcome]:
+def _grid(done: Sequence[JobOutcome]) -> list[RunOutcome]:
     return [d.outcome for d in done if d.job.scenario.startswith(LIFEGUARD)]
 
 
-def _blocks(done: Sequence[Done]) -> list[Block]:
+def _blocks(done: Sequence[JobOutcome]) -> list[Block]:
     return [block for outcome in _grid(done) for block in outcome.blocks]
 
 
-def _wrong(runs: Sequence[RunOutcome]) -> int:
-    return sum(len(outcome.wrong) for outcome in runs)
+def _false_evictions(runs: Sequence[RunOutcome]) -> int:
+    return sum(len(outcome.false_evictions) for outcome in runs)
 
 
 def _node_hours(runs: Sequence[RunOutcome]) -> float:

@@ -1,11 +1,11 @@
-"""The baseline: plain SWIM with round-robin probing and suspicion, as in the paper and as memberlist runs it.
+"""The baseline: plain SWIM with round-robin probing and suspicion, as in the paper and as in memberlist.
 
-It is here to be compared with, under the same network and the same faults: Das, Gupta, Motivala (2002), sections 4.1
-(piggybacked dissemination), 4.2 (suspicion) and 4.3 (round-robin probing), with memberlist's constants, and nothing of
-Lifeguard. Each period one member is pinged; if no ack comes in time, three others are asked to ping it; if none comes
-by the end of the period it is suspected, and it is confirmed dead when it has not refuted for the suspicion time.
-Datagrams are msgpack in plain text; a join is answered with the whole table, in as many datagrams as it takes (where
-memberlist opens a TCP connection). The dead are not retried: what a partition has split stays split.
+It runs under the same network and the same faults, for comparison. It implements Das, Gupta, Motivala (2002), sections
+4.1 (piggybacked dissemination), 4.2 (suspicion) and 4.3 (round-robin probing), with memberlist's constants, without
+Lifeguard. Each period, a member pings one other. Without an ack in time, it asks three others to ping that member.
+Without an ack by the end of the period, it suspects the member. A suspect that does not refute within the suspicion
+time is confirmed dead. Datagrams are unencrypted msgpack. A join is answered with the whole table in several datagrams,
+where memberlist opens a TCP connection. Dead members are not retried, so a split never heals.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ HELPERS = 3
 
 @dataclass(frozen=True, slots=True)
 class SwimSettings:
-    """Times in seconds. The defaults are memberlist's for a LAN, which are Lifeguard's for its baseline too."""
+    """Times in seconds. The defaults are memberlist's for a LAN. Lifeguard's paper uses them for its baseline too."""
 
     period: float = 1.0
     timeout: float = 0.5
-    """From a ping to asking others."""
+    """From a direct ping to the indirect pings."""
     suspicion_mult: float = 5.0
-    """The suspicion time is this many periods, times log10 of the members."""
+    """The suspicion time is this times log10(members), in periods."""
     retransmit_mult: int = 4
-    """Each update is sent this many times log10 of the members."""
+    """Each update is sent this times log10(members) times."""
 
     def suspicion(self, members: int) -> float:
         return self.suspicion_mult * max(1.0, math.log10(max(1, members))) * self.period
@@ -45,7 +45,7 @@ class SwimSettings:
 
 
 class Update(msgspec.Struct, frozen=True, array_like=True):
-    """What is said of a member."""
+    """A membership update."""
 
     name: str
     host: str
@@ -58,7 +58,7 @@ class Datagram(msgspec.Struct, frozen=True, array_like=True):
     kind: int
     sequence: int
     subject: str
-    """Whom a ping-request is about."""
+    """The member that a ping request asks to ping."""
     sender: str
     updates: list[Update]
 
@@ -74,7 +74,7 @@ class SwimPeer:
     since: float
     suspected_until: float = math.inf
     sent: int = 0
-    """Transmissions of the present update."""
+    """Transmissions of the current update."""
 
     @property
     def address(self) -> Address:
@@ -85,32 +85,32 @@ class SwimPeer:
 class SwimFactory:
     settings: SwimSettings = field(default_factory=SwimSettings)
 
-    def __call__(self, birth: NodeStart) -> SwimNode:
-        return SwimNode(birth, self.settings)
+    def __call__(self, start: NodeStart) -> SwimNode:
+        return SwimNode(start, self.settings)
 
 
 class SwimNode:
-    """One member; a :class:`~rumormill.simulations.protocol.Participant`."""
+    """One member; a :class:`~rumormill.simulations.protocol.SimulatedNode`."""
 
-    def __init__(self, birth: NodeStart, settings: SwimSettings) -> None:
-        self.name = birth.name
+    def __init__(self, start: NodeStart, settings: SwimSettings) -> None:
+        self.name = start.name
         self.settings = settings
         self.stopped: str | None = None
-        self._rng: random.Random = birth.rng
-        self._now = birth.now
-        host, port = birth.address
-        self._me = SwimPeer(Update(birth.name, host, port, 1, Liveness.ALIVE), birth.now)
-        self._peers: dict[str, SwimPeer] = {birth.name: self._me}
+        self._rng: random.Random = start.rng
+        self._now = start.now
+        host, port = start.address
+        self._me = SwimPeer(Update(start.name, host, port, 1, Liveness.ALIVE), start.now)
+        self._peers: dict[str, SwimPeer] = {start.name: self._me}
         self._alive = 1
-        self._fresh: dict[str, None] = {birth.name: None}
-        self._contacts: list[Address] = []
-        self._next_join = birth.now
+        self._pending: dict[str, None] = {start.name: None}
+        self._seeds: list[Address] = []
+        self._next_join = start.now
         self._order: list[str] = []
         self._sequence = 0
-        self._probed: str | None = None
+        self._target: str | None = None
         self._acked = False
-        self._ask_at = math.inf
-        self._next_period = birth.now + birth.rng.random() * settings.period
+        self._indirect_at = math.inf
+        self._next_period = start.now + start.rng.random() * settings.period
         self._next_expiry = math.inf
         self._relays: dict[int, tuple[Address, int]] = {}
         self._outbox: list[tuple[Address, bytes]] = []
@@ -118,15 +118,15 @@ class SwimNode:
         self._left_at = math.inf
         self._view: PoolView | None = None
 
-    # -- Verbs
+    # -- The interface of SimulatedNode
 
     @property
     def deadline(self) -> float:
-        return min(self._ask_at, self._next_period, self._next_expiry, self._next_join, self._left_at)
+        return min(self._indirect_at, self._next_period, self._next_expiry, self._next_join, self._left_at)
 
     def set_seeds(self, addresses: Iterable[Address]) -> None:
-        self._contacts = [address for address in addresses if address != self._me.address]
-        self._next_join = self._now if self._contacts else math.inf
+        self._seeds = [address for address in addresses if address != self._me.address]
+        self._next_join = self._now if self._seeds else math.inf
 
     def receive_datagram(self, data: bytes, source: Address, now: float) -> None:
         self._now = now
@@ -135,12 +135,12 @@ class SwimNode:
         except msgspec.DecodeError:
             return
         for update in datagram.updates:
-            self._hear(update, datagram.sender)
+            self._merge(update, datagram.sender)
         match datagram.kind:
             case 0:
                 self._send(source, ACK, datagram.sequence)
             case 1:
-                self._hear_ack(datagram.sequence)
+                self._handle_ack(datagram.sequence)
             case 2 if (peer := self._peers.get(datagram.subject)) is not None:
                 self._sequence += 1
                 self._relays[self._sequence] = (source, datagram.sequence)
@@ -151,7 +151,7 @@ class SwimNode:
                 self._send_table(source)
 
     def receive_refusal(self, datagram: bytes, address: Address, now: float) -> None:
-        """Refusals are no part of SWIM."""
+        """SWIM ignores refusals."""
 
     def handle_timer(self, now: float) -> None:
         self._now = now
@@ -159,8 +159,8 @@ class SwimNode:
             self._join()
         if now >= self._next_expiry:
             self._confirm_expired()
-        if now >= self._ask_at:
-            self._ask_helpers()
+        if now >= self._indirect_at:
+            self._ping_indirectly()
         if now >= self._next_period:
             self._end_period()
 
@@ -174,7 +174,7 @@ class SwimNode:
 
     def leave(self, now: float) -> None:
         self._now = now
-        self._set(self._me, Liveness.LEFT, self._me.update.incarnation)
+        self._update(self._me, Liveness.LEFT, self._me.update.incarnation)
         for name in self._rng.sample([*self._peers], min(6, len(self._peers))):
             self._send(self._peers[name].address, ACK, 0)
         self._left_at = now + 0.2
@@ -223,21 +223,21 @@ class SwimNode:
     # -- Probing
 
     def _end_period(self) -> None:
-        """Judge the last probe, and start the next."""
-        if self._probed is not None and not self._acked:
-            peer = self._peers.get(self._probed)
+        """Suspect the last target if it did not answer, and start the next probe."""
+        if self._target is not None and not self._acked:
+            peer = self._peers.get(self._target)
             if peer is not None and peer.update.liveness is Liveness.ALIVE:
-                self._set(peer, Liveness.SUSPECT, peer.update.incarnation)
+                self._update(peer, Liveness.SUSPECT, peer.update.incarnation)
         self._next_period += self.settings.period
         if self._next_period <= self._now:
             self._next_period = self._now + self.settings.period
-        self._probed, self._ask_at = self._next_target(), math.inf
-        if self._probed is not None:
+        self._target, self._indirect_at = self._next_target(), math.inf
+        if self._target is not None:
             self._acked = False
             self._sequence += 1
             self._probe = self._sequence
-            self._ask_at = self._now + self.settings.timeout
-            self._send(self._peers[self._probed].address, PING, self._probe)
+            self._indirect_at = self._now + self.settings.timeout
+            self._send(self._peers[self._target].address, PING, self._probe)
 
     def _next_target(self) -> str | None:
         for _ in range(2):
@@ -250,49 +250,49 @@ class SwimNode:
             self._rng.shuffle(self._order)
         return None
 
-    def _ask_helpers(self) -> None:
-        self._ask_at = math.inf
-        if self._acked or self._probed is None:
+    def _ping_indirectly(self) -> None:
+        self._indirect_at = math.inf
+        if self._acked or self._target is None:
             return
         able = [
             name
             for name, peer in self._peers.items()
-            if peer.update.liveness is Liveness.ALIVE and name not in (self.name, self._probed)
+            if peer.update.liveness is Liveness.ALIVE and name not in (self.name, self._target)
         ]
         for name in self._rng.sample(able, min(HELPERS, len(able))):
-            self._send(self._peers[name].address, PING_REQUEST, self._probe, self._probed)
+            self._send(self._peers[name].address, PING_REQUEST, self._probe, self._target)
 
-    def _hear_ack(self, sequence: int) -> None:
+    def _handle_ack(self, sequence: int) -> None:
         if (relay := self._relays.pop(sequence, None)) is not None:
             self._send(relay[0], ACK, relay[1])
-        elif self._probed is not None and sequence == self._probe:
+        elif self._target is not None and sequence == self._probe:
             self._acked = True
 
-    # -- What is known
+    # -- Membership updates
 
-    def _hear(self, update: Update, sender: str) -> None:
+    def _merge(self, update: Update, sender: str) -> None:
         peer = self._peers.get(update.name)
         if peer is self._me:
-            self._hear_of_ourselves(update)
+            self._merge_own(update)
         elif peer is None:
             if update.liveness.present:
                 self._peers[update.name] = peer = SwimPeer(update, self._now)
                 self._alive += 1
                 self._broadcast(peer)
-                self._tell("joined", update.name, f"{update.name} joined")
+                self._emit("joined", update.name, f"{update.name} joined")
         elif (update.incarnation, update.liveness) > (peer.update.incarnation, peer.update.liveness):
-            self._set(peer, update.liveness, update.incarnation, sender, (update.host, update.port))
+            self._update(peer, update.liveness, update.incarnation, sender, (update.host, update.port))
 
-    def _hear_of_ourselves(self, update: Update) -> None:
+    def _merge_own(self, update: Update) -> None:
         if update.liveness is not Liveness.ALIVE and update.incarnation >= self._me.update.incarnation:
             if self._left_at == math.inf:
-                self._set(self._me, Liveness.ALIVE, update.incarnation + 1)
+                self._update(self._me, Liveness.ALIVE, update.incarnation + 1)
         elif update.incarnation > self._me.update.incarnation or (
             (update.host, update.port) != self._me.address and update.incarnation == self._me.update.incarnation
         ):
-            self._set(self._me, Liveness.ALIVE, update.incarnation + 1)
+            self._update(self._me, Liveness.ALIVE, update.incarnation + 1)
 
-    def _set(
+    def _update(
         self, peer: SwimPeer, liveness: Liveness, incarnation: int, by: str = "", address: Address | None = None
     ) -> None:
         before = peer.update.liveness
@@ -306,48 +306,48 @@ class SwimNode:
             self._next_expiry = min(self._next_expiry, peer.suspected_until)
         self._broadcast(peer)
         kind = _KINDS[liveness] if liveness is not Liveness.ALIVE else ("returned" if not before.present else "refuted")
-        self._tell(kind, peer.update.name, f"{peer.update.name} {kind} {by and 'by way of ' + by}".rstrip())
+        self._emit(kind, peer.update.name, f"{peer.update.name} {kind} {by and 'according to ' + by}".rstrip())
 
     def _confirm_expired(self) -> None:
         for peer in [p for p in self._peers.values() if p.suspected_until <= self._now]:
-            self._set(peer, Liveness.DEAD, peer.update.incarnation)
+            self._update(peer, Liveness.DEAD, peer.update.incarnation)
         self._next_expiry = min((p.suspected_until for p in self._peers.values()), default=math.inf)
 
-    def _tell(self, kind: str, member: str, text: str) -> None:
+    def _emit(self, kind: str, member: str, text: str) -> None:
         self._events.append(Event(self._now, kind, member, text))
 
     def _broadcast(self, peer: SwimPeer) -> None:
         peer.sent = 0
-        self._fresh[peer.update.name] = None
+        self._pending[peer.update.name] = None
         self._view = None
 
-    # -- The way out
+    # -- Sending
 
     def _send(self, to: Address, kind: int, sequence: int, subject: str = "") -> None:
         head = Datagram(kind, sequence, subject, self.name, [])
-        self._outbox.append((to, _encode(msgspec.structs.replace(head, updates=self._riding(MAX_PAYLOAD - 64)))))
+        self._outbox.append((to, _encode(msgspec.structs.replace(head, updates=self._piggyback(MAX_PAYLOAD - 64)))))
 
-    def _riding(self, room: int) -> list[Update]:
-        """Updates to piggyback: the least often sent first, as many as fit."""
+    def _piggyback(self, room: int) -> list[Update]:
+        """Updates to piggyback: as many as fit, the least often sent first."""
         limit = self.settings.transmissions(self._alive)
-        riding: list[Update] = []
-        for name in sorted(self._fresh, key=lambda name: self._peers[name].sent):
+        updates: list[Update] = []
+        for name in sorted(self._pending, key=lambda name: self._peers[name].sent):
             peer = self._peers[name]
             room -= len(name) + len(peer.update.host) + 16
             if room < 0:
                 break
-            riding.append(peer.update)
+            updates.append(peer.update)
             peer.sent += 1
             if peer.sent >= limit:
-                del self._fresh[name]
-        return riding
+                del self._pending[name]
+        return updates
 
     def _join(self) -> None:
-        """Ask a contact for its table until somebody is known."""
+        """Ask the seeds for their tables until another member is known."""
         self._next_join = math.inf
-        if self.joined or not self._contacts:
+        if self.joined or not self._seeds:
             return
-        for address in self._contacts:
+        for address in self._seeds:
             self._send(address, JOIN, 0)
         self._next_join = self._now + 0.5
 

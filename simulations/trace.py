@@ -1,4 +1,4 @@
-"""One seed, one trace: a running hash over every datagram sent, when, on which link, and what became of it."""
+"""The trace of a run: a running hash of every datagram with its time, its link and its arrival."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _FLUSH_AT = 2048
 
 
 class Trace:
-    """Blake2b over (sent, arrival, source, target, length, bytes); arrival is -1 for what was lost.
+    """Blake2b over (sent, arrival, source, target, length, bytes). The arrival of a lost datagram is -1.
 
-    Parts are hashed a few hundred kilobytes at a time, which costs a third of hashing each on its own.
+    Datagrams are hashed in batches of a few hundred kilobytes, which costs a third of hashing each one alone.
     """
 
     __slots__ = ("_hash", "_parts", "datagrams")
@@ -31,7 +31,7 @@ class Trace:
             self._flush()
 
     def digest(self) -> str:
-        """32 hexadecimal digits for everything so far."""
+        """32 hexadecimal digits for everything added so far."""
         self._flush()
         return self._hash.hexdigest()
 

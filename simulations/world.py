@@ -1,4 +1,4 @@
-"""The world: hosts, a network between them, one clock over all, and one seed that decides everything.
+"""The world: hosts, a network, one virtual clock, and one seed that decides everything.
 
     world = World(seed=7)
     world.start(8)
@@ -8,8 +8,8 @@
     world.heal()
     assert world.run_until(world.one_view, within=3.0) is not None
 
-Hosts are called by keys (``n0``, ``n1``, …), which are also the names of the members that run on them unless
-:meth:`World.start_one` says otherwise. All times in this interface are seconds; inside they are integer microseconds.
+Hosts have keys (``n0``, ``n1``, …). A key is also the name of the member on that host, unless :meth:`World.start_one`
+sets another. Times in this interface are seconds; internally they are integer microseconds.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from rumormill.simulations.scheduler import SECOND, Scheduler, microseconds
 from rumormill.simulations.trace import Trace
 
 RESOLVE_AFTER = 1.0
-"""Seconds until everyone has resolved the seeds' names again after one of them moved."""
+"""Seconds after a seed moved until all members have resolved the seeds' names again."""
 GOSSIP_PORT = 7946
 
 Keys = Collection[str]
 
 
 class World:
-    """A network of hosts under virtual time. Two worlds given one seed and one story leave one trace.
+    """A network of hosts under virtual time. The same seed and the same story always leave the same trace.
 
-    ``factory`` makes the participants (the real Node unless given); everyone joins through the
-    first ``seeds`` hosts. ``machines``: how many the members share, each at a port of its own; 0 gives each its own.
+    ``factory`` makes the members, by default production Nodes. All join through the first ``seeds`` hosts. The members
+    share ``machines`` machines, each member at its own port; 0 gives each member its own machine.
     """
 
     def __init__(
@@ -57,21 +57,21 @@ class World:
         self.trace = Trace()
         self.network = Network(self.scheduler, self._stream("network"), latency, self.trace)
         self.hosts: dict[str, SimulatedHost] = {}
-        """By key, in the order of their first start; the present host where a member moved."""
+        """By key, in the order of their first start. Where a member moved, its current host."""
         self.history = history if history is not None else History()
-        self.on_birth: list[Callable[[SimulatedHost], None]] = []
-        """Told of each process that starts, before its first step."""
-        self.on_conclusions: list[Callable[[SimulatedHost, Sequence[Event]], None]] = []
-        """Told of what each process concludes, as it does."""
+        self.on_start: list[Callable[[SimulatedHost], None]] = []
+        """Called with the host of each process that starts, before its first step."""
+        self.on_events: list[Callable[[SimulatedHost, Sequence[Event]], None]] = []
+        """Called with the events of each process, as they happen."""
         self._factory: NodeFactory = factory if factory is not None else RumormillFactory()
         self._memory = HugePages()
         self._seeds = seeds
         self._machines = machines
         self._addresses = 0
-        self._lives: dict[str, int] = {}
+        self._process_numbers: dict[str, int] = {}
         self._names: dict[str, str] = {}
         self._factories: dict[str, NodeFactory] = {}
-        """By key, where it is not the usual one."""
+        """By key, where it is not the world's factory."""
 
     @property
     def now(self) -> float:
@@ -81,14 +81,14 @@ class World:
     # -- Time
 
     def run(self, seconds: float) -> None:
-        """Let that much time pass."""
+        """Let that much virtual time pass."""
         self._memory.cover()
         self.scheduler.run_until(self.scheduler.now + microseconds(seconds))
 
     def run_until(self, condition: Callable[[], bool], *, within: float, every: float = 0.01) -> float | None:
-        """Let time pass until the condition holds, looking ``every`` so many seconds.
+        """Let time pass until the condition holds, checking it ``every`` few seconds.
 
-        Returns the seconds it took, or None when ``within`` seconds were not enough (they have passed then).
+        Returns the seconds it took, or None after ``within`` seconds.
         """
         begin = self.scheduler.now
         end = begin + microseconds(within)
@@ -99,13 +99,13 @@ class World:
         return (self.scheduler.now - begin) / SECOND
 
     def at(self, seconds: float, act: Callable[[], None]) -> None:
-        """Do something at a moment of the world's time, between datagrams."""
+        """Call ``act`` at a time of the world, between datagrams."""
         self.scheduler.push(microseconds(seconds), _call, act)
 
     # -- Members
 
     def start(self, count: int, *, over: float = 0.0) -> tuple[str, ...]:
-        """Start new members, all at once or spread evenly ``over`` some seconds (which pass). Returns keys."""
+        """Start new members at once, or spread evenly ``over`` some seconds, which pass. Returns their keys."""
         first = len(self.hosts)
         keys = tuple(f"n{first + i}" for i in range(count))
         for key in keys:
@@ -122,8 +122,11 @@ class World:
         contacts: Iterable[Address] | None = None,
         factory: NodeFactory | None = None,
     ) -> None:
-        """Start one member on a new host. ``contacts`` are the seeds' addresses unless given; another ``factory`` makes
-        another kind of it (a stranger of another pool, an older version)."""
+        """Start one member on a new host.
+
+        ``contacts`` default to the seeds' addresses. A ``factory`` makes another kind of member, for example one of
+        another pool or of an older version.
+        """
         if key in self.hosts:
             raise ValueError(f"there is a host {key} already; restart() starts it again")
         self._names[key] = name if name is not None else key
@@ -133,12 +136,12 @@ class World:
         self._boot(key, list(contacts) if contacts is not None else None)
 
     def crash(self, *keys: str) -> None:
-        """Kill processes; their hosts stay, silent."""
+        """Kill processes. Their hosts remain."""
         for key in keys:
             self.hosts[key].kill()
 
     def restart(self, *keys: str, new_address: bool = False) -> None:
-        """Kill if need be, and start again with new keys, knowing nothing but the seeds."""
+        """Kill running processes, and start new ones with new keys that know only the seeds."""
         for key in keys:
             self.hosts[key].kill()
             if new_address:
@@ -147,12 +150,12 @@ class World:
             self._boot(key, None)
 
     def leave(self, *keys: str) -> None:
-        """Ask members to leave; each process ends when it has said so."""
+        """Ask members to leave. Each process ends when it has announced it."""
         for key in keys:
             self.hosts[key].leave()
 
     def command(self, key: str, act: Callable[[SimulatedNode, float], None]) -> None:
-        """Have a process that runs, and is not frozen, do something at its own time; it takes a step after it."""
+        """Call ``act`` on a process with its local time, then let it step. Does nothing unless the process runs."""
         host = self.hosts[key]
         if host.node is not None and host.runs:
             act(host.node, host.local_time())
@@ -162,12 +165,12 @@ class World:
         for key in keys:
             self.hosts[key].freeze()
 
-    def thaw(self, *keys: str) -> None:
+    def resume(self, *keys: str) -> None:
         for key in keys:
-            self.hosts[key].thaw()
+            self.hosts[key].resume()
 
     def slow(self, lag: float, *keys: str) -> None:
-        """Starve hosts of CPU: every step about ``lag`` seconds late. 0 ends it."""
+        """Delay every step of these hosts by about ``lag`` seconds. 0 restores full speed."""
         for key in keys:
             self.hosts[key].slow_down(lag)
 
@@ -182,36 +185,34 @@ class World:
     # -- The network
 
     def cut(self, one: Keys, other: Keys | None = None) -> list[ActiveFault]:
-        """Nothing passes between the two, either way. Without ``other``: between ``one`` and everyone else."""
+        """Drop all datagrams between the two sets, both ways. ``other`` defaults to all other hosts."""
         other = self._others(one) if other is None else other
         return [*self.cut_one_way(one, other), *self.cut_one_way(other, one)]
 
     def cut_one_way(self, sources: Keys | None, targets: Keys | None) -> list[ActiveFault]:
-        """Nothing from ``sources`` reaches ``targets``."""
+        """Drop all datagrams from ``sources`` to ``targets``."""
         return [self.network.add(LinkFault(cut=True), sources, targets)]
 
-    def degrade(
-        self, trouble: LinkFault, sources: Keys | None = None, targets: Keys | None = None
-    ) -> list[ActiveFault]:
-        """Put trouble on links one way; None is everybody."""
-        return [self.network.add(trouble, sources, targets)]
+    def degrade(self, fault: LinkFault, sources: Keys | None = None, targets: Keys | None = None) -> list[ActiveFault]:
+        """Add a fault to the links from ``sources`` to ``targets``. None means every host."""
+        return [self.network.add(fault, sources, targets)]
 
     def refuse(self, refuses: bool = True) -> None:
-        """From now on hosts without a process refuse what is sent to them (ICMP), or are silent again."""
+        """Set whether hosts without a process refuse datagrams (ICMP)."""
         self.network.refuses = refuses
 
     def heal(self, faults: Iterable[ActiveFault] | None = None) -> None:
-        """Take these faults off the network, or all of them."""
+        """Remove these faults, or all faults."""
         self.network.remove(list(self.network.faults if faults is None else faults))
 
     def inject(self, data: bytes, to: str, source: Address = ("198.51.100.1", 666)) -> None:
-        """A datagram from outside arrives at a member now."""
+        """Deliver a datagram from outside to a member, now."""
         self.scheduler.push(self.scheduler.now, self.hosts[to].arrive, data, source)
 
-    # -- What can be seen
+    # -- Queries
 
     def running(self) -> dict[str, SimulatedNode]:
-        """Processes that run and have not given up, by key. Frozen ones are not among them."""
+        """Processes that run and have not stopped themselves, by key. Frozen processes are excluded."""
         found = {}
         for key, host in self.hosts.items():
             if host.node is not None and host.runs and host.node.stopped is None:
@@ -219,7 +220,7 @@ class World:
         return found
 
     def node(self, key: str) -> SimulatedNode:
-        """The process on a host. Raises :class:`LookupError` where none is."""
+        """The process on a host. Raises :class:`LookupError` if there is none."""
         node = self.hosts[key].node
         if node is None:
             raise LookupError(f"no process runs on {key}")
@@ -228,39 +229,39 @@ class World:
     def name_of(self, key: str) -> str:
         return self._names[key]
 
-    def called(self, name: str) -> list[SimulatedHost]:
-        """The hosts whose members go by a name: usually one."""
+    def hosts_named(self, name: str) -> list[SimulatedHost]:
+        """The hosts whose members have this name, usually one."""
         return [self.hosts[key] for key, known in self._names.items() if known == name]
 
     def views(self) -> Mapping[str, PoolView]:
-        """What every running member sees, by key."""
+        """The view of every running member, by key."""
         return {key: node.view for key, node in self.running().items()}
 
     def one_view(self) -> bool:
-        """Whether all who run hold equal tables, in which exactly those who run are alive and settled."""
+        """Whether all running members hold equal tables, in which exactly they are alive and none is pending."""
         running = self.running()
         if len({node.table_digest for node in running.values()}) > 1:
             return False
         names = sorted(self._names[key] for key in running)
         return all(_alive_names(node.view) == names for node in running.values())
 
-    def holds(self, observer: str, subject: str) -> Liveness | None:
-        """What one member thinks of another (both by key), None if it holds no row."""
+    def liveness_of(self, observer: str, subject: str) -> Liveness | None:
+        """The subject's liveness in the observer's view, None without a row. Both are given by key."""
         name = self._names[subject]
         rows = [member.liveness for member in self.node(observer).view.members if member.name == name]
         return min(rows, default=None)
 
     def observers_of(self, subject: str) -> dict[str, Liveness | None]:
-        """What every other running member thinks of one."""
-        return {key: self.holds(key, subject) for key in self.running() if key != subject}
+        """The subject's liveness in the view of every other running member."""
+        return {key: self.liveness_of(key, subject) for key in self.running() if key != subject}
 
-    # -- Within
+    # -- Internals
 
     def _others(self, keys: Keys) -> list[str]:
         return [key for key in self.hosts if key not in keys]
 
     def _stream(self, *what: object) -> random.Random:
-        """Independent randomness for each purpose, so that one more draw here moves nothing there."""
+        """A separate random stream per purpose, so that an extra draw in one does not change another."""
         return random.Random("/".join(map(str, (self.seed, *what))))
 
     def _new_host(self, key: str) -> None:
@@ -271,21 +272,21 @@ class World:
         self.hosts[key] = SimulatedHost(key, index, address, self.network, self._stream("host", index), self._on_events)
 
     def _boot(self, key: str, contacts: Sequence[Address] | None) -> None:
-        life = self._lives[key] = self._lives.get(key, 0) + 1
+        process_number = self._process_numbers[key] = self._process_numbers.get(key, 0) + 1
         host = self.hosts[key]
-        birth = NodeStart(
+        start = NodeStart(
             name=self._names[key],
             address=host.address,
             generation=1,
-            rng=self._stream("node", key, life),
-            token_bytes=self._stream("secrets", key, life).randbytes,
+            rng=self._stream("node", key, process_number),
+            token_bytes=self._stream("secrets", key, process_number).randbytes,
             now=host.local_time(),
         )
-        node = self._factories.get(key, self._factory)(birth)
+        node = self._factories.get(key, self._factory)(start)
         node.set_seeds(contacts if contacts is not None else self._seed_addresses())
         host.boot(node)
-        for tell in self.on_birth:
-            tell(host)
+        for callback in self.on_start:
+            callback(host)
 
     def _seed_addresses(self) -> list[Address]:
         return [host.address for host in list(self.hosts.values())[: self._seeds]]
@@ -303,8 +304,8 @@ class World:
 
     def _on_events(self, host: SimulatedHost, events: Sequence[Event]) -> None:
         self.history.add(self.scheduler.now, host.key, events)
-        for tell in self.on_conclusions:
-            tell(host, events)
+        for callback in self.on_events:
+            callback(host, events)
 
 
 def _call(act: Callable[[], None], _: None) -> None:

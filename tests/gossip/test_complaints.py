@@ -15,9 +15,9 @@ OURS, THEIRS = Issuer(bytes(32)), Issuer(b"another authority, as many bytes")
 
 
 def issued(issuer: Issuer, believed: Issuer = OURS):  # type: ignore[no-untyped-def]
-    def bear(birth: NodeStart) -> SimulatedNode:
-        credential = issuer.issue(birth.name, birth.token_bytes)
-        return RumormillFactory(authority=believed.authority, credential=credential)(birth)
+    def bear(start: NodeStart) -> SimulatedNode:
+        credential = issuer.issue(start.name, start.token_bytes)
+        return RumormillFactory(authority=believed.authority, credential=credential)(start)
 
     return bear
 

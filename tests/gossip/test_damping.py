@@ -128,7 +128,7 @@ def test_a_member_given_up_wrongly_has_not_flapped() -> None:
     for _ in range(3):
         world.freeze("n3")
         world.run(3.0)
-        world.thaw("n3")
+        world.resume("n3")
         world.run(3.0)
     assert node(world, "n0")._parts.flap_damping.death_ages("n3") == []
     assert readiness(world, "n3") is Readiness.PASSING
@@ -187,7 +187,7 @@ def test_a_goodbye_that_is_heard_after_the_eviction_is_no_flap() -> None:
     world.leave("n3")
     world.run(5.0)
     world.heal()
-    assert world.run_until(lambda: world.holds("n0", "n3") is Liveness.LEFT, within=10.0) is not None
+    assert world.run_until(lambda: world.liveness_of("n0", "n3") is Liveness.LEFT, within=10.0) is not None
     assert node(world, "n0")._parts.flap_damping.death_ages("n3") == []
 
 
@@ -220,7 +220,7 @@ def test_every_member_can_tell_of_a_probation_and_for_how_long_it_lasts() -> Non
     world.crash("n5")  # a verdict about a member, and withdrawn or not, starts nothing anew
     world.freeze("n3")
     world.run(0.5)
-    world.thaw("n3")
+    world.resume("n3")
     world.run(REANNOUNCE_EVERY)
     for name in ("n0", "n1", "n2", "n4", "late"):
         assert left_of(world, name, "n3") == pytest.approx(node(world, "n3").probation, abs=1.0)
@@ -235,7 +235,7 @@ def test_every_member_can_tell_of_a_probation_and_for_how_long_it_lasts() -> Non
 def test_a_member_of_another_period_is_named_with_both_values_on_both_sides() -> None:
     world = pool(4)
     world.start_one("slow", factory=RumormillFactory(settings=ProtocolSettings(period=0.5)))
-    assert world.run_until(lambda: world.holds("n1", "slow") is not None, within=3.0) is not None
+    assert world.run_until(lambda: world.liveness_of("n1", "slow") is not None, within=3.0) is not None
     world.run(2.0)
     told = {(event.observer, event.member): event.text for event in world.history.of("period")}
     for name in ("n0", "n1", "n2", "n3"):
@@ -255,5 +255,5 @@ def test_whose_probation_ends_while_it_says_goodbye_has_left_all_the_same(before
     assert readiness(world, "n3") is None
     world.leave("n3")
     world.run(3.0)
-    assert {world.holds(name, "n3") for name in ("n0", "n1", "n2", "n4")} == {Liveness.LEFT}
+    assert {world.liveness_of(name, "n3") for name in ("n0", "n1", "n2", "n4")} == {Liveness.LEFT}
     assert not [event for event in world.history.of("returned") if event.member == "n3"]

@@ -29,9 +29,9 @@ class Wordy(RumormillFactory):
 
     tags: int = 0
 
-    def __call__(self, birth: NodeStart) -> Node:
-        made = RumormillFactory.__call__(self, birth)
-        made.update(replace(worker_profile(birth.name), tags={"t": "x" * self.tags}), birth.now)
+    def __call__(self, start: NodeStart) -> Node:
+        made = RumormillFactory.__call__(self, start)
+        made.update(replace(worker_profile(start.name), tags={"t": "x" * self.tags}), start.now)
         return made
 
 

@@ -79,7 +79,7 @@ def test_a_short_freeze_evicts_nobody(pause: float) -> None:
     world = pool(16)
     world.freeze("n3")
     world.run(pause)
-    world.thaw("n3")
+    world.resume("n3")
     world.run(3.0)
     assert world.history.of("evicted") == [], world.history.tail()
 
@@ -89,7 +89,7 @@ def test_a_long_freeze_evicts_one_member_which_is_back_at_once() -> None:
     world.freeze("n3")
     world.run(5.0)
     assert everyone_holds(world, "n3", Liveness.DEAD)
-    world.thaw("n3")
+    world.resume("n3")
     assert world.run_until(world.one_view, within=0.3) is not None, world.history.tail()
     assert {c.member for c in world.history.of("evicted")} == {"n3"}, "the frozen member evicted nobody when it woke"
 
@@ -102,7 +102,7 @@ def test_a_pause_is_noticed_once(joining: float) -> None:
     world.run(joining)
     world.freeze("n3", "n4")
     world.run(1.0)
-    world.thaw("n3", "n4")
+    world.resume("n3", "n4")
     world.run(1.0)
     assert [node(world, key).counters["pauses"] for key in ("n3", "n4")] == [1, 1]
 

@@ -134,7 +134,7 @@ def test_a_refusal_for_a_former_instance_says_nothing_about_the_present_one() ->
     begun = len(world.history)
     unmatched = node(world, "n0").counters["refusals_unmatched"]
     for data in recorded:
-        n0.deceived(data, target)
+        n0.arrive_forged_refusal(data, target)
     world.run(1.0)
     assert len(recorded) > 3
     assert node(world, "n0").counters["refusals_unmatched"] - unmatched == len(recorded)
@@ -148,7 +148,7 @@ def test_a_firewall_that_refuses_in_a_hosts_name_is_believed_once() -> None:
 
     def reject(host: object, to: object, data: bytes) -> None:
         if to == address:
-            world.scheduler.push(world.scheduler.now + 300, host.refused, data, address)  # type: ignore[attr-defined]
+            world.scheduler.push(world.scheduler.now + 300, host.arrive_refusal, data, address)  # type: ignore[attr-defined]
 
     world.cut_one_way({"n0", "n1"}, {"n2"})
     world.network.on_send = reject  # type: ignore[assignment]
@@ -176,7 +176,7 @@ def test_the_kernel_of_a_frozen_process_does_not_refuse() -> None:
     world.refuse()
     world.freeze("n3")
     world.run(0.38)
-    world.thaw("n3")
+    world.resume("n3")
     world.run(2.0)
     assert world.history.of("evicted") == []
     assert held(world, "n3") == {Liveness.ALIVE}

@@ -131,21 +131,21 @@ def test_everyone_moves_to_new_addresses_one_by_one() -> None:
 def test_two_pools_never_mix() -> None:
     """Same key, same addresses known to each other, another label: nothing crosses."""
 
-    def other_label(birth):  # type: ignore[no-untyped-def]
-        label = "blue" if birth.name in ("n0", "n1", "n2") else "green"
+    def other_label(start):  # type: ignore[no-untyped-def]
+        label = "blue" if start.name in ("n0", "n1", "n2") else "green"
         return Node(
             NodeConfig(
                 policy_schema=POLICY_SCHEMA,
-                name=birth.name,
-                address=birth.address,
+                name=start.name,
+                address=start.address,
                 cluster=label,
                 profile=Profile("s", "http://10.0.0.1:1", readiness=Readiness.PASSING),
                 keyring=None,
-                generation=birth.generation,
+                generation=start.generation,
             ),
-            rng=birth.rng,
-            token_bytes=birth.token_bytes,
-            now=birth.now,
+            rng=start.rng,
+            token_bytes=start.token_bytes,
+            now=start.now,
         )
 
     world = World(seed=1, factory=other_label)

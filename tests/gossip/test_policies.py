@@ -63,7 +63,7 @@ def test_even_with_a_third_of_the_datagrams_lost_nobody_is_left_out() -> None:
 
 def test_two_writers_in_two_halves_of_a_split_end_equal_everywhere() -> None:
     world = World(seed=5)
-    judge = InvariantChecker(world)
+    checker = InvariantChecker(world)
     world.start(12)
     world.run(5.0)
     world.cut({f"n{number}" for number in range(6)})
@@ -74,7 +74,7 @@ def test_two_writers_in_two_halves_of_a_split_end_equal_everywhere() -> None:
     assert {held[0] for held in shares(world).values()} == {500, 2500}
     world.heal()
     world.run(10.0)
-    judge.calm()
+    checker.check_convergence()
     assert all_hold(world, 2500)  # of one counter the greater name
     write(world, "n1", 100)
     world.run(1.0)
@@ -187,8 +187,8 @@ def test_what_a_member_kept_from_an_earlier_life_survives_the_whole_pool_and_yie
     world.run(1.0)
     kept = node(world, "n1").policies
 
-    def remembering(birth: NodeStart) -> Node:
-        return RumormillFactory(policies=tuple(kept))(birth)
+    def remembering(start: NodeStart) -> Node:
+        return RumormillFactory(policies=tuple(kept))(start)
 
     later = World(seed=2, factory=remembering)
     later.start(3)

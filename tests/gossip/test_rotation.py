@@ -73,7 +73,7 @@ def test_three_rounds_in_a_pool_of_eight_one_asleep_during_each_lose_nobody_and_
         assert world.run_until(lambda s=sleeper: everyone_holds(world, s, Liveness.DEAD), within=3.0)
         rotate(world, names[0], key(turn))
         world.run(REMOVED_KEY_GRACE + 1)
-        world.thaw(sleeper)
+        world.resume(sleeper)
         assert world.run_until(world.one_view, within=3.0), world.history.tail()
         world.run(2.0)
         assert {ring_of(world, name) for name in names} == {ring_of(world, names[0])}
@@ -130,7 +130,7 @@ def test_a_removed_key_is_not_brought_back_by_who_missed_its_removal() -> None:
     world.freeze("n4")
     change(world, "n0", ring_of(world, "n0").without_key(KEYS.primary))
     world.run(3.0)
-    world.thaw("n4")
+    world.resume("n4")
     world.run(COMPARE_EVERY * 3)
     assert {ring_of(world, name).keys for name in world.running()} == {(key(1),)}
     assert node(world, "n4").key_version == node(world, "n0").key_version
@@ -159,7 +159,7 @@ def test_who_holds_no_key_still_accepted_is_told_and_so_is_the_pool() -> None:
     assert any("seals with the key" in text and "was removed here" in text for text in told)
     assert len(told) <= 8
     for name in ("n0", "n1", "n2", "n3"):
-        assert world.holds(name, "late") is None
+        assert world.liveness_of(name, "late") is None
 
 
 def test_a_plaintext_member_does_not_get_into_a_sealed_pool_and_both_are_told() -> None:
@@ -168,7 +168,7 @@ def test_a_plaintext_member_does_not_get_into_a_sealed_pool_and_both_are_told() 
     world.run(5.0)
     assert not node(world, "open").joined
     assert "is sealed, and this member gossips in plaintext" in node(world, "open").seal_trouble
-    assert all(world.holds(name, "open") is None for name in ("n0", "n1", "n2"))
+    assert all(world.liveness_of(name, "open") is None for name in ("n0", "n1", "n2"))
     told = [event.text for event in world.history if event.kind == "refused"]
     assert any("gossips in plaintext, and this member is sealed" in text for text in told)
 
@@ -282,7 +282,7 @@ def test_who_wakes_with_a_removed_key_is_told_and_the_others_name_it(asleep: tup
     awake = [name for name in world.running() if name not in asleep]
     rotate(world, "n0", key(1), keep=1)
     world.run(REMOVED_KEY_GRACE + 1)
-    world.thaw(*asleep)
+    world.resume(*asleep)
     for _ in range(10):
         world.run(1.0)
         assert {node(world, name).seal_trouble for name in awake} == {""}
@@ -310,7 +310,7 @@ def test_keys_that_were_changed_by_hand_make_no_healthy_member_wrong_either() ->
         world._factories[name] = RumormillFactory(keyring=KeyRing((key(1),)))
     world.restart("n0", "n1", "n2", "n3")
     world.run(8.0)
-    world.thaw("n4", "n5")
+    world.resume("n4", "n5")
     world.run(4.0)
     for _ in range(10):
         world.run(1.0)

@@ -289,7 +289,7 @@ def test_nobody_takes_a_name_while_its_holder_lives(breaks: Break, monkeypatch: 
     assert taken is not (breaks is whole)
     if breaks is whole:
         assert "n1" in world.running()
-        assert world.holds("n0", "n1") is Liveness.ALIVE
+        assert world.liveness_of("n0", "n1") is Liveness.ALIVE
 
 
 # -- Several members of one attacker
@@ -355,16 +355,16 @@ class Registrar:
     def __init__(self) -> None:
         self.issuer = Issuer(b"authority seed of 32 bytes long.")
 
-    def member(self, birth: NodeStart, issuer: Issuer | None = None):  # type: ignore[no-untyped-def]
-        credential = (issuer or self.issuer).issue(birth.name, birth.token_bytes)
-        return RumormillFactory(authority=self.issuer.authority, credential=credential)(birth)
+    def member(self, start: NodeStart, issuer: Issuer | None = None):  # type: ignore[no-untyped-def]
+        credential = (issuer or self.issuer).issue(start.name, start.token_bytes)
+        return RumormillFactory(authority=self.issuer.authority, credential=credential)(start)
 
-    def without(self, birth: NodeStart):  # type: ignore[no-untyped-def]
-        return RumormillFactory()(birth)
+    def without(self, start: NodeStart):  # type: ignore[no-untyped-def]
+        return RumormillFactory()(start)
 
-    def borrowed(self, birth: NodeStart):  # type: ignore[no-untyped-def]
-        credential = self.issuer.issue("somebody-else", birth.token_bytes)
-        return RumormillFactory(authority=self.issuer.authority, credential=credential)(birth)
+    def borrowed(self, start: NodeStart):  # type: ignore[no-untyped-def]
+        credential = self.issuer.issue("somebody-else", start.token_bytes)
+        return RumormillFactory(authority=self.issuer.authority, credential=credential)(start)
 
 
 def test_with_an_authority_votes_of_newcomers_count() -> None:
@@ -388,7 +388,7 @@ def test_with_an_authority_only_names_it_issued_come_in() -> None:
     assert world.run_until(world.one_view, within=3.0) is not None
     world.start_one("m1", factory=registrar.without)
     world.start_one("m2", factory=registrar.borrowed)
-    world.start_one("m3", factory=lambda birth: registrar.member(birth, Issuer(bytes(32))))
+    world.start_one("m3", factory=lambda start: registrar.member(start, Issuer(bytes(32))))
     world.restart("n1")
     world.run(3.0)
     for key in ("n0", "n1", "n2", "n3"):

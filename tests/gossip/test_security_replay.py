@@ -115,7 +115,7 @@ def test_the_last_minute_keeps_no_dead_member_alive(broken: bool, monkeypatch: p
             for key in ("n0", "n1", "n2"):
                 world.inject(data, key, source)
         world.run(0.05)
-    dead = all(world.holds(key, "n3") is Liveness.DEAD for key in ("n0", "n1", "n2"))
+    dead = all(world.liveness_of(key, "n3") is Liveness.DEAD for key in ("n0", "n1", "n2"))
     assert dead is not broken
 
 

@@ -35,9 +35,9 @@ def test_whom_every_push_has_missed_compares_at_the_next_heartbeat(goes: str, se
     world.cut_one_way(None, {"n5"})
     world.leave(goes)
     world.run(0.16)
-    assert world.holds("n5", goes) is not Liveness.LEFT
+    assert world.liveness_of("n5", goes) is not Liveness.LEFT
     world.heal()
-    assert world.run_until(lambda: world.holds("n5", goes) is Liveness.LEFT, within=0.28) is not None
+    assert world.run_until(lambda: world.liveness_of("n5", goes) is Liveness.LEFT, within=0.28) is not None
 
 
 def test_news_that_goes_round_makes_nobody_compare() -> None:
@@ -62,6 +62,6 @@ def test_news_in_different_orders_keeps_nobody_from_comparing_later(seed: int) -
     world.cut_one_way(None, {"n20"})
     world.leave("n7")
     world.run(0.3)
-    assert world.holds("n20", "n7") is not Liveness.LEFT
+    assert world.liveness_of("n20", "n7") is not Liveness.LEFT
     world.heal()
-    assert world.run_until(lambda: world.holds("n20", "n7") is Liveness.LEFT, within=0.4) is not None
+    assert world.run_until(lambda: world.liveness_of("n20", "n7") is Liveness.LEFT, within=0.4) is not None

@@ -1,4 +1,4 @@
-"""A hypothesis state machine over everything that can be done to a world, judged at every datagram.
+"""A hypothesis state machine over everything that can be done to a world, checked at every datagram.
 
 Each step is an operation (rumormill.simulations.operations) and is written down, so that what hypothesis shrinks a
 failure to is a story: it is printed, and saved as a file that ``rumormill simulate replay`` plays again. At the end of
@@ -30,12 +30,12 @@ from rumormill.simulations.operations import (
     Leave,
     Refuse,
     Restart,
+    Resume,
     Rival,
     Run,
     Slow,
     Start,
     Story,
-    Thaw,
 )
 
 SAVED = Path(os.environ.get("RUMORMILL_STORIES", ".hypothesis/stories"))
@@ -44,7 +44,7 @@ MAX_MEMBERS = 9
 picks = st.integers(0, MAX_MEMBERS - 1)
 some_picks = st.lists(picks, min_size=1, max_size=4)
 moments = st.sampled_from([0.02, 0.1, 0.3, 0.7, 1.5, 3.0, 8.0])
-troubles = st.sampled_from(
+faults = st.sampled_from(
     [
         LinkFault(loss=0.1),
         LinkFault(loss=0.3),
@@ -62,7 +62,7 @@ class PoolMachine(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 2**32), count=st.integers(2, 6), over=st.sampled_from([0.0, 1.0]))
     def begin(self, seed: int, count: int, over: float) -> None:
         self.world = World(seed=seed)
-        self.judge = InvariantChecker(self.world)
+        self.checker = InvariantChecker(self.world)
         self.operations: list[AnyOperation] = []
         self.do(Start(count, over), Run(1.0))
 
@@ -76,9 +76,9 @@ class PoolMachine(RuleBasedStateMachine):
 
     def fail(self, violation: InvariantViolation) -> None:
         """Tell and save the story; hypothesis comes by here last with the smallest one."""
-        story = Story(self.world.seed, tuple(self.operations), title=violation.law)
+        story = Story(self.world.seed, tuple(self.operations), title=violation.invariant)
         SAVED.mkdir(parents=True, exist_ok=True)
-        path = SAVED / f"{violation.law}.json"
+        path = SAVED / f"{violation.invariant}.json"
         path.write_bytes(story.to_json())
         note(f"{story}\nreplay with: rumormill simulate replay {path}")
         raise violation
@@ -113,7 +113,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(picked=some_picks)
     def thaw(self, picked: list[int]) -> None:
-        self.do(Thaw(self.choose(picked)))
+        self.do(Resume(self.choose(picked)))
 
     @precondition(lambda self: len(self.world.hosts) < MAX_MEMBERS)
     @rule(count=st.integers(1, 2))
@@ -136,9 +136,9 @@ class PoolMachine(RuleBasedStateMachine):
     def cut_one_way(self, here: list[int], there: list[int]) -> None:
         self.do(CutOneWay(self.choose(here), self.choose(there)))
 
-    @rule(trouble=troubles, here=st.lists(picks, max_size=3), there=st.lists(picks, max_size=3))
-    def degrade(self, trouble: LinkFault, here: list[int], there: list[int]) -> None:
-        self.do(Degrade(trouble, self.choose(here), self.choose(there)))
+    @rule(fault=faults, here=st.lists(picks, max_size=3), there=st.lists(picks, max_size=3))
+    def degrade(self, fault: LinkFault, here: list[int], there: list[int]) -> None:
+        self.do(Degrade(fault, self.choose(here), self.choose(there)))
 
     @rule()
     def heal(self) -> None:
@@ -166,10 +166,10 @@ class PoolMachine(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         everyone = tuple(self.world.hosts)
-        self.do(Heal(), Thaw(everyone), Slow(everyone, 0.0), Run(1.0))
+        self.do(Heal(), Resume(everyone), Slow(everyone, 0.0), Run(1.0))
         if self.world.hosts["n0"].node is None:  # the seed: whoever never knew anybody else needs it
             self.do(Restart(("n0",)))
         try:
-            self.judge.calm()
+            self.checker.check_convergence()
         except InvariantViolation as violation:
             self.fail(violation)

@@ -62,7 +62,7 @@ def freeze(world: World) -> None:
     settle(world)
     world.freeze("n3")
     world.run(2.0)
-    world.thaw("n3")
+    world.resume("n3")
     world.run(2.0)
 
 
@@ -85,7 +85,7 @@ def small_side_after_a_death(world: World) -> None:
 
 
 def suspected_on_the_second(world: World) -> None:
-    """A crash whose suspicion stands while the judge looks at everything."""
+    """A crash whose suspicion stands while the checker looks at everything."""
     settle(world)
     world.run(0.6)
     world.crash("n3")
@@ -106,9 +106,9 @@ def asleep_at_a_return(world: World) -> None:
     settle(world)
     world.freeze("n3", "n5")
     world.run(1.0)
-    world.thaw("n3")
+    world.resume("n3")
     world.run(3.0)
-    world.thaw("n5")
+    world.resume("n5")
 
 
 def small_side(world: World) -> None:
@@ -134,7 +134,7 @@ def stutter(world: World) -> None:
     for turn in range(60):
         world.freeze("n3")
         world.run(0.60 + 0.002 * turn)
-        world.thaw("n3")
+        world.resume("n3")
         world.run(1.0)
     world.heal()
 

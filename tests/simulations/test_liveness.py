@@ -13,7 +13,7 @@ from rumormill.gossip.wire import Ping, encode_message
 from rumormill.membership import Address, Liveness, MemberState
 from rumormill.simulations import RumormillFactory, World
 from rumormill.simulations.invariant_checker import InvariantChecker
-from rumormill.simulations.lifeguard import Cell
+from rumormill.simulations.lifeguard import GridCell
 from rumormill.simulations.liveness_bounds import LivenessBounds
 from rumormill.simulations.recorder import play
 
@@ -25,11 +25,11 @@ def patience(nodes: int, period: float = 0.2) -> LivenessBounds:
 def settled(nodes: int, seed: int, period: float = 0.2) -> tuple[World, InvariantChecker]:
     settings = ProtocolSettings(period=period)
     world = World(seed=seed, factory=RumormillFactory(settings=settings))
-    judge = InvariantChecker(world, settings)
+    checker = InvariantChecker(world, settings)
     world.start(nodes)
     assert world.run_until(world.one_view, within=3.0) is not None
     world.run(1.0 + 0.037 * seed)
-    return world, judge
+    return world, checker
 
 
 def known_dead_after(world: World, key: str, bound: float) -> float | None:
@@ -60,14 +60,14 @@ def test_a_member_that_was_frozen_before_is_missed_as_soon_as_the_first_time() -
             world.freeze("n3")
             assert known_dead_after(world, "n3", patience(16).detection) is not None, f"seed {seed}"
             world.run(1.0)
-            world.thaw("n3")
+            world.resume("n3")
             world.run(1.0)
 
 
 def test_many_that_wake_together_are_back_everywhere_at_once() -> None:
     """Pushes that go to too few miss somebody; a sync that waits for a difference to persist finds it late."""
     for seed in (0, 1):
-        blocks = play(Cell(30, 1500, 1000).story(seed, nodes=128, seconds=5.0)).blocks
+        blocks = play(GridCell(30, 1500, 1000).story(seed, nodes=128, seconds=5.0)).blocks
         assert len(blocks) == 60, f"seed {seed}"
         assert all(block.evicted_by >= 98 for block in blocks), f"seed {seed}: somebody who slept was never missed"
         assert all(not b.missing and b.back_after is not None and b.back_after <= 0.3 for b in blocks), f"seed {seed}"
@@ -91,19 +91,19 @@ def test_pauses_shorter_than_two_periods_are_never_an_eviction() -> None:
         for number, turn in itertools.product(range(1, 8), range(4)):
             world.freeze(f"n{number}")
             world.run(0.39)
-            world.thaw(f"n{number}")
+            world.resume(f"n{number}")
             world.run(0.31 + 0.05 * turn)
         assert world.history.of("evicted") == []
 
 
 def test_all_are_back_in_one_view_after_everyone_was_alone() -> None:
     for seed in range(3):
-        world, judge = settled(9, seed)
+        world, checker = settled(9, seed)
         for key in world.hosts:
             world.cut({key})
         world.run(20.0)
         world.heal()
-        assert judge.calm() <= 3.0
+        assert checker.check_convergence() <= 3.0
 
 
 def test_a_one_way_link_settles() -> None:
@@ -133,23 +133,23 @@ def test_everybody_is_probed_each_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_leaving_never_looks_like_failure() -> None:
     for seed in range(4):
-        world, judge = settled(12, seed)
+        world, checker = settled(12, seed)
         for number in range(1, 12, 2):
             world.leave(f"n{number}")
             world.run(0.4)
-        judge.calm()
+        checker.check_convergence()
         assert world.history.of("evicted") == []
         assert world.history.of("suspected") == []
 
 
 def test_a_goodbye_that_is_lost_once_is_heard_the_second_time() -> None:
     for nodes in (2, 12):
-        world, judge = settled(nodes, seed=1)
+        world, checker = settled(nodes, seed=1)
         world.cut({"n1"})
         world.leave("n1")
         world.run(0.05)
         world.heal()
         world.run(1.0)
-        judge.calm()
+        checker.check_convergence()
         assert world.history.of("left", "n1") != []
         assert world.history.of("suspected") == []

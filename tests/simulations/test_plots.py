@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from rumormill.simulations.outcome import Detection, RunOutcome
-from rumormill.simulations.plans import Done, Job
+from rumormill.simulations.plans import Job, JobOutcome
 from rumormill.simulations.plots import distribution, line_chart
 from rumormill.simulations.report import render_report
 
@@ -25,7 +25,7 @@ def test_who_never_learned_is_missing_at_the_top_of_a_distribution() -> None:
 def test_a_report_says_who_never_learned() -> None:
     deaths = (Detection("n1", 5.0, 3, (0.5, 0.5)), Detection("n2", 9.0, 3, (0.5, 0.6, 0.6)))
     job = Job("crash", 4, 1)
-    page = render_report([Done(job, played(job, deaths))], {})
+    page = render_report([JobOutcome(job, played(job, deaths))], {})
     assert "Survivors that never learned: 4 nodes: 1 of 6." in page
 
 
@@ -54,7 +54,7 @@ def played(job: Job, deaths: tuple[Detection, ...]) -> RunOutcome:
         seconds=20.0,
         detections=deaths,
         blocks=(),
-        wrong=(),
+        false_evictions=(),
         evictions=5,
         suspicions=5,
         joined_after=0.1,

@@ -1,4 +1,4 @@
-"""Every law can fail: for each, a break of the protocol by one line, and a story in which the judge notices.
+"""Every invariant can fail: for each, a break of the protocol by one line, and a story in which the checker notices.
 
 An invariant that no break of the protocol violates would prove nothing. The same story passes with the protocol whole.
 """
@@ -65,7 +65,7 @@ from rumormill.simulations.invariant_checker import InvariantChecker
 from rumormill.simulations.invariants import InvariantViolation
 
 Break = Callable[[pytest.MonkeyPatch], None]
-Tale = Callable[[World], None]
+Scenario = Callable[[World], None]
 
 
 def patch(owner: Any, name: str, replacement: Any) -> Break:
@@ -288,13 +288,13 @@ usual = RumormillFactory()
 
 @dataclass(frozen=True)
 class Sabotage:
-    law: str
+    invariant: str
     what: str
     breaks: Break
-    tale: Tale
+    scenario: Scenario
     factory: RumormillFactory = usual
     seed: int = 1
-    """Of a world in which the break shows, and by this law first: chance has a part in that."""
+    """Of a world in which the break shows, and by this invariant first: chance has a part in that."""
 
 
 nothing: Break = lambda monkeypatch: None  # noqa: E731
@@ -305,7 +305,7 @@ open_pool = RumormillFactory(keyring=None)
 
 SABOTAGES = [
     Sabotage("row-order", "skip the incarnation check", patch(table, "merge", ignore_incarnation), three_ways, seed=3),
-    Sabotage("verdict-order", "let the last word count", patch(table, "merge", last_word), heavy_loss),
+    Sabotage("liveness-order", "let the last word count", patch(table, "merge", last_word), heavy_loss),
     Sabotage("no-resurrection", "come back after goodbye", patch(Node, "leave", think_better_of_it), departure),
     Sabotage("no-resurrection", "resurrect the dead", patch(table, "merge", prefer_life), asleep_at_a_return),
     Sabotage(
@@ -314,9 +314,9 @@ SABOTAGES = [
         patch(MembershipUpdates, "handle_suspect", suspect_louder),
         freeze,
     ),
-    Sabotage("born", "read any label", read_any_label, stranger, open_pool),
+    Sabotage("known-instance", "read any label", read_any_label, stranger, open_pool),
     Sabotage("own-row", "believe what is said of oneself", patch(Refutation, "refute", condemn_oneself), freeze),
-    Sabotage("digest-stands", "let suspicion move the digest", patch(MemberTable, "_toggle", count_liveness), crash),
+    Sabotage("digest-stability", "let suspicion move the digest", patch(MemberTable, "_toggle", count_liveness), crash),
     Sabotage("bookkeeping", "leave suspects out of sums", patch(MemberTable, "_toggle", miscount), long_absence),
     Sabotage("bookkeeping", "leave one out of the digest", patch(MemberTable, "_toggle", leave_one_out), crash),
     Sabotage("bookkeeping", "keep members by arrival", patch(table, "bisect_left", by_arrival), crash),
@@ -333,7 +333,7 @@ SABOTAGES = [
         cut_off_at_a_death,
         forgetful,
     ),
-    Sabotage("verdict-order", "withdraw what is no suspicion", withdraw_from_all, small_side_after_a_death),
+    Sabotage("liveness-order", "withdraw what is no suspicion", withdraw_from_all, small_side_after_a_death),
     Sabotage("own-row", "forget oneself", patch(Reaper, "_retry_dead", forget_oneself), crash),
     Sabotage("bounds", "admit everybody", patch(MemberTable, "_admits", lambda *_: True), settle, small),
     Sabotage("bounds", "say everything five thousand times", patch(NodeState, "post_raw", post_often), crash),
@@ -378,7 +378,7 @@ SABOTAGES = [
     Sabotage("one-view", "stop retrying the dead", patch(Reaper, "_retry_dead", nothing), even_split_without_seed),
     Sabotage("one-view", "never refute", patch(Refutation, "refute", lambda *_, **__: None), long_absence),
     Sabotage(
-        "great-losses",
+        "mass-eviction",
         "believe any number of deaths",
         patch(PartitionGuard, "defer_eviction", lambda *_: False),
         small_side,
@@ -386,39 +386,39 @@ SABOTAGES = [
 ]
 
 
-def judged(tale: Tale, factory: RumormillFactory, seed: int) -> None:
+def run_checked(scenario: Scenario, factory: RumormillFactory, seed: int) -> None:
     world = World(seed=seed, factory=factory)
-    judge = InvariantChecker(world, ProtocolSettings(max_members=factory.settings.max_members))
-    tale(world)
-    judge.calm()
+    checker = InvariantChecker(world, ProtocolSettings(max_members=factory.settings.max_members))
+    scenario(world)
+    checker.check_convergence()
 
 
-@pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda s: f"{s.law}: {s.what}")
-def test_the_judge_notices(sabotage: Sabotage, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda s: f"{s.invariant}: {s.what}")
+def test_the_checker_notices(sabotage: Sabotage, monkeypatch: pytest.MonkeyPatch) -> None:
     sabotage.breaks(monkeypatch)
     with pytest.raises(InvariantViolation) as caught:
-        judged(sabotage.tale, sabotage.factory, sabotage.seed)
-    assert caught.value.law == sabotage.law
+        run_checked(sabotage.scenario, sabotage.factory, sabotage.seed)
+    assert caught.value.invariant == sabotage.invariant
 
 
 def test_the_docs_name_every_law_and_every_sabotage() -> None:
     page = (Path(__file__).parents[2] / "docs/understand/simulation.md").read_text()
-    table = page[page.index("| law |") : page.index("An invariant that cannot fail")]
+    table = page[page.index("| invariant |") : page.index("An invariant that cannot fail")]
     _, *rows = re.findall(r"^\| ([a-z-]+) \| [^|]+ \| ([^|]+) \|$", table, re.MULTILINE)
-    told = {(law, what) for law, cell in rows for what in cell.split("; ")}
-    assert told == {(sabotage.law, sabotage.what) for sabotage in SABOTAGES}
+    told = {(invariant, what) for invariant, cell in rows for what in cell.split("; ")}
+    assert told == {(sabotage.invariant, sabotage.what) for sabotage in SABOTAGES}
 
 
 def test_every_law_has_a_sabotage() -> None:
     written = {
-        law
+        invariant
         for text in (invariants.__doc__, routing_invariants.__doc__)
-        for law in re.findall(r"^([a-z-]+)  ", text or "", re.M)
+        for invariant in re.findall(r"^([a-z-]+)  ", text or "", re.M)
     }
-    assert written | {"one-view"} == {sabotage.law for sabotage in SABOTAGES}
+    assert written | {"one-view"} == {sabotage.invariant for sabotage in SABOTAGES}
 
 
 @pytest.mark.parametrize("seed", sorted({s.seed for s in SABOTAGES}))
-@pytest.mark.parametrize("tale", {s.tale for s in SABOTAGES}, ids=lambda tale: tale.__name__)
-def test_the_whole_protocol_passes(tale: Tale, seed: int) -> None:
-    judged(tale, open_pool if tale is stranger else usual, seed)
+@pytest.mark.parametrize("scenario", {s.scenario for s in SABOTAGES}, ids=lambda scenario: scenario.__name__)
+def test_the_whole_protocol_passes(scenario: Scenario, seed: int) -> None:
+    run_checked(scenario, open_pool if scenario is stranger else usual, seed)

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from rumormill.cli.simulate import simulate
 from rumormill.discovery import view
 from rumormill.simulations.operations import Crash, Cut, Freeze, Rival, Run, Start, Story
-from rumormill.simulations.plans import Done, Job
+from rumormill.simulations.plans import Job, JobOutcome
 from rumormill.simulations.world import World
 
 
@@ -69,7 +69,7 @@ def test_sweep_takes_up_where_it_was_and_report_makes_one_page(tmp_path: Path) -
     html = page.read_text()
     assert html.count("<svg") >= 1
     assert "memberlist HEAD" in html
-    assert "The lab and the real network" in html
+    assert "The lab compared with a real network" in html
     assert "http" not in html.replace("http-equiv", "")
 
 
@@ -127,10 +127,10 @@ def test_a_saved_story_is_replayed_to_the_byte_under_the_settings_it_was_played_
 def test_a_judged_run_says_so_and_of_one_view_only_what_can_be_said() -> None:
     assert "No invariant was broken. All members agreed after" in call("run", "quiet", "--nodes", 3, "--judge").output
     troubled = call("run", "quiet", "--nodes", 3, "--loss", 0.05, "--judge")
-    assert "there still is trouble (loss 5%)" in troubled.output
+    assert "faults are active (loss 5%)" in troubled.output
 
 
-def test_a_replay_that_breaks_a_law_says_which_and_what_came_before_once(
+def test_a_replay_that_violates_an_invariant_says_which_and_what_came_before_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "story.json"
@@ -143,16 +143,16 @@ def test_a_replay_that_breaks_a_law_says_which_and_what_came_before_once(
     assert len(conclusions) == len(set(conclusions)) > 0
 
 
-def test_nobody_is_blamed_for_having_no_view_while_trouble_stands(tmp_path: Path) -> None:
+def test_nobody_is_blamed_for_having_no_view_while_faults_are_active(tmp_path: Path) -> None:
     file = tmp_path / "story.json"
     file.write_bytes(Story(1, (Start(4), Run(2.0), Cut(("n1",)), Freeze(("n2",)), Run(2.0))).to_json())
     result = call("replay", file)
     assert result.exit_code == 0, result.output
-    assert "could not be checked: at the end there still is trouble (cut; cut), n2 is frozen" in result.output
+    assert "could not be checked: at the end faults are active (cut; cut), n2 is frozen" in result.output
 
 
 def test_ctrl_c_has_an_exit_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """1 is a broken law."""
+    """1 means a violated invariant."""
 
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
@@ -171,7 +171,7 @@ def test_a_bar_moves_within_a_long_operation() -> None:
 def test_real_delays_are_times(tmp_path: Path) -> None:
     out, real = tmp_path / "lab.jsonl", tmp_path / "real.json"
     job = Job("crash", 3, 1)
-    out.write_bytes(msgspec.json.encode(Done(job, job.run())) + b"\n")
+    out.write_bytes(msgspec.json.encode(JobOutcome(job, job.run())) + b"\n")
     real.write_text('{"3": [0]}')
     result = call("report", out, "--real", real, "--out", tmp_path / "lab.html")
     assert result.exit_code == 2

@@ -21,12 +21,12 @@ from rumormill.simulations.operations import (
     JumpClock,
     Leave,
     Restart,
+    Resume,
     Rival,
     Run,
     Slow,
     Start,
     Story,
-    Thaw,
 )
 
 EVERYTHING: tuple[AnyOperation, ...] = (
@@ -45,7 +45,7 @@ EVERYTHING: tuple[AnyOperation, ...] = (
     DriftClock(("n0",), 0.001),
     Rival("rival", "n3"),
     Run(3.0),
-    Thaw(("n2",)),
+    Resume(("n2",)),
     Restart(("n1",), new_address=True),
     Leave(("n4",)),
     Run(2.0),
@@ -55,25 +55,25 @@ EVERYTHING: tuple[AnyOperation, ...] = (
 def test_a_story_prints_as_one() -> None:
     assert str(Story(7, EVERYTHING, title="all of it")) == (
         "all of it (seed 7)\n"
-        "  start 5 members, one after the other over 0.5 s\n"
+        "  start 5 members, spread over 0.5 s\n"
         "  run 1 s\n"
         "  cut n0, n1 off from everyone else\n"
         "  cut n2 off from n3\n"
-        "  let nothing through from everyone to n4\n"
-        "  trouble from everyone to everyone: loss 0.5%, bursts of 0.5 s every 5 s, delay 0.01 s, jitter 0.02 s, "
+        "  cut everyone to n4, one way\n"
+        "  fault from everyone to everyone: loss 0.5%, bursts of 0.5 s every 5 s, delay 0.01 s, jitter 0.02 s, "
         "duplicates 10%, mtu 1300\n"
         "  run 2 s\n"
         "  heal the network\n"
         "  crash n1\n"
         "  freeze n2\n"
-        "  slow n3: every step about 0.1 s late\n"
+        "  slow n3: each step about 0.1 s late\n"
         "  jump the clock of n4 by +3600 s\n"
-        "  let the clock of n0 gain 0.001 s a second\n"
-        "  start rival, which also calls itself n3\n"
+        "  drift the clock of n0 by 0.001 s per second\n"
+        "  start rival under the name n3, which is in use\n"
         "  run 3 s\n"
-        "  thaw n2\n"
+        "  resume n2\n"
         "  restart n1 at a new address\n"
-        "  let n4 leave\n"
+        "  leave n4\n"
         "  run 2 s"
     )
 

@@ -17,10 +17,10 @@ from rumormill.cli import simulate as command
 from rumormill.cli.exit_codes import BadRequest
 from rumormill.cli.parallel_runs import OutcomeFile
 from rumormill.cli.simulate import simulate
-from rumormill.simulations.plans import Done, Job
+from rumormill.simulations.plans import Job, JobOutcome
 
 JOBS = [Job("quiet", 2, seed) for seed in range(3)]
-DONE = [Done(job, job.run()) for job in JOBS]
+DONE = [JobOutcome(job, job.run()) for job in JOBS]
 LINES = [msgspec.json.encode(done) + b"\n" for done in DONE]
 
 
@@ -29,7 +29,7 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "lab.jsonl"
 
 
-def known(out: Path) -> list[Done]:
+def known(out: Path) -> list[JobOutcome]:
     with OutcomeFile(out).open_for_append() as (found, append):
         append(DONE[2])
         return found
@@ -124,7 +124,7 @@ simulate(["report", sys.argv[1], "--out", sys.argv[2]])
 
 
 def test_without_a_terminal_a_long_sweep_says_how_far_it_is(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def played(jobs: list[Job], workers: int, on_done: Callable[[Done], None]) -> None:
+    def played(jobs: list[Job], workers: int, on_done: Callable[[JobOutcome], None]) -> None:
         for done in DONE:
             on_done(done)
 
@@ -153,7 +153,7 @@ if __name__ == "__main__":
 
 
 def test_who_stops_a_sweep_is_told_what_is_kept(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(jobs: list[Job], workers: int, on_done: Callable[[Done], None]) -> None:
+    def interrupted(jobs: list[Job], workers: int, on_done: Callable[[JobOutcome], None]) -> None:
         on_done(DONE[0])
         raise KeyboardInterrupt
 

@@ -20,7 +20,7 @@ def story(seed: int) -> World:
     world.degrade(LinkFault(loss=0.1, duplicate=0.05, jitter=0.002, burst=Burst(1.0, 0.1)))
     world.freeze("n3")
     world.run(0.9)
-    world.thaw("n3")
+    world.resume("n3")
     world.crash("n1")
     world.run(1.2)
     world.restart("n1", new_address=True)

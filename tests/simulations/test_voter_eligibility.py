@@ -28,7 +28,7 @@ def gone_everywhere(world: World, *keys: str) -> float | None:
     world.crash(*keys)
 
     def gone() -> bool:
-        held = (world.holds(observer, name) for observer in observers for name in names)
+        held = (world.liveness_of(observer, name) for observer in observers for name in names)
         return not any(each in (Liveness.ALIVE, Liveness.SUSPECT) for each in held)
 
     return world.run_until(gone, within=5.0)

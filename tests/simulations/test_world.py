@@ -8,7 +8,7 @@ import pytest
 from toy import PERIOD, Toy
 
 from rumormill.simulations import LAN, Burst, Latency, LinkFault, World
-from rumormill.simulations.host import BUFFER_BYTES, BUFFER_OVERHEAD, DRAIN
+from rumormill.simulations.host import BUFFER_BYTES, BUFFER_OVERHEAD, DRAIN_LIMIT
 
 
 def toys(seed: int = 1, count: int = 2, *, latency: Latency = LAN) -> World:
@@ -34,7 +34,7 @@ def eventful(seed: int) -> World:
     world.slow(0.05, "n3")
     world.freeze("n2")
     world.run(1.0)
-    world.thaw("n2")
+    world.resume("n2")
     world.restart("n1", new_address=True)
     world.drift_clock(0.001, "n4")
     world.run(2.0)
@@ -164,7 +164,7 @@ def test_a_crashed_process_is_silent_and_its_successor_on_the_address_hears() ->
     world.restart("n1")
     world.run(1.0)
     assert toy(world, "n1").heard
-    assert toy(world, "n1").birth.address == world.hosts["n1"].address
+    assert toy(world, "n1").start.address == world.hosts["n1"].address
 
 
 def test_a_moved_member_hears_nothing_at_its_old_address() -> None:
@@ -185,7 +185,7 @@ def test_a_frozen_host_drains_its_socket_before_it_looks_at_its_timer() -> None:
     world.run(5.0)
     assert (len(toy(world, "n1").heard), len(toy(world, "n1").timers)) == (heard, timers)
     assert list(world.running()) == ["n0"]
-    world.thaw("n1")
+    world.resume("n1")
     world.run(0.0)
     assert len(toy(world, "n1").heard) == heard + 25
     assert len(toy(world, "n1").timers) == timers + 1
@@ -200,9 +200,9 @@ def test_a_socket_buffer_is_bounded_and_drained_a_capped_number_at_a_time() -> N
         world.inject(b"n9 1 " + bytes(295), "n1")
     world.run(0.0)
     assert world.hosts["n1"].overflowed == 500
-    world.thaw("n1")
+    world.resume("n1")
     world.run(0.0)
-    assert len(toy(world, "n1").heard) - before == DRAIN
+    assert len(toy(world, "n1").heard) - before == DRAIN_LIMIT
     world.run(0.1)
     assert fits <= len(toy(world, "n1").heard) - before <= fits + 1
 

@@ -14,9 +14,9 @@ PERIOD = 0.2
 class Toy:
     """Sends ``name`` and a count to its contacts each period; remembers what arrived, and when."""
 
-    def __init__(self, birth: NodeStart) -> None:
-        self.birth = birth
-        self.deadline = birth.now
+    def __init__(self, start: NodeStart) -> None:
+        self.start = start
+        self.deadline = start.now
         self.stopped: str | None = None
         self.has_left = False
         self.joined = True
@@ -24,7 +24,7 @@ class Toy:
         self.heard: list[tuple[float, bytes, Address]] = []
         self.refused: list[tuple[bytes, Address]] = []
         self.timers: list[float] = []
-        self._contacts: list[Address] = []
+        self._seeds: list[Address] = []
         self._outbox: list[tuple[Address, bytes]] = []
         self._events: list[Event] = []
         self._known: set[bytes] = set()
@@ -32,24 +32,24 @@ class Toy:
 
     @property
     def view(self) -> PoolView:
-        names = sorted({data.split()[0].decode() for _, data, _ in self.heard} | {self.birth.name})
-        return PoolView("toys", self.birth.name, Connectivity.CONNECTED, tuple(self._member(name) for name in names))
+        names = sorted({data.split()[0].decode() for _, data, _ in self.heard} | {self.start.name})
+        return PoolView("toys", self.start.name, Connectivity.CONNECTED, tuple(self._member(name) for name in names))
 
     def _member(self, name: str) -> Member:
-        address = self.birth.address
+        address = self.start.address
         fields = (name, 1, bytes(16), 0, address, "toy", "", "", "", 1000, Readiness.PASSING, {}, Liveness.ALIVE)
         return Member(*fields, False, 0.0, "")
 
     def set_seeds(self, addresses: Iterable[Address]) -> None:
-        self._contacts = [address for address in addresses if address != self.birth.address]
+        self._seeds = [address for address in addresses if address != self.start.address]
 
     def receive_datagram(self, data: bytes, source: Address, now: float) -> None:
         if data not in self._known:
             self._known.add(data)
             self._events.append(Event(now, "heard", data.split()[0].decode(), f"heard {data.decode()}"))
         self.heard.append((now, data, source))
-        if source not in self._contacts:
-            self._contacts.append(source)
+        if source not in self._seeds:
+            self._seeds.append(source)
 
     def receive_refusal(self, datagram: bytes, address: Address, now: float) -> None:
         self.refused.append((datagram, address))
@@ -60,9 +60,9 @@ class Toy:
             return
         self.deadline = now + PERIOD
         self._count += 1
-        jitter = self.birth.token_bytes(2).hex()
-        for address in self._contacts:
-            self._outbox.append((address, f"{self.birth.name} {self._count} {jitter}".encode()))
+        jitter = self.start.token_bytes(2).hex()
+        for address in self._seeds:
+            self._outbox.append((address, f"{self.start.name} {self._count} {jitter}".encode()))
 
     def datagrams_to_send(self) -> list[tuple[Address, bytes]]:
         outbox, self._outbox = self._outbox, []

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from rumormill.simulations.lifeguard import Cell, grid, sub_grid
-from rumormill.simulations.operations import Crash, Cut, Freeze, Heal, Run, Start, Story, Thaw
+from rumormill.simulations.lifeguard import GridCell, grid, sub_grid
+from rumormill.simulations.operations import Crash, Cut, Freeze, Heal, Resume, Run, Start, Story
 from rumormill.simulations.outcome import RunOutcome
 from rumormill.simulations.plans import PLANS, Job, plan
 from rumormill.simulations.recorder import play
@@ -26,17 +26,17 @@ def test_a_death_is_timed_at_every_survivor() -> None:
     assert 0.42 < detection.first <= detection.everywhere < 0.8
     assert outcome.joined_after is not None
     assert outcome.joined_after < 1.0
-    assert outcome.wrong == ()
+    assert outcome.false_evictions == ()
     assert outcome.one_view_after == 0.0
 
 
 def test_a_freeze_is_no_wrong_eviction_and_its_end_is_timed() -> None:
-    outcome = play(Story(1, (Start(8), Run(3.0), Freeze(("n3",)), Run(2.0), Thaw(("n3",)), Run(3.0))))
+    outcome = play(Story(1, (Start(8), Run(3.0), Freeze(("n3",)), Run(2.0), Resume(("n3",)), Run(3.0))))
     (block,) = outcome.blocks
     assert (block.member, block.seconds, block.evicted_by) == ("n3", 2.0, 7)
     assert block.back_after is not None
     assert block.back_after < 0.3
-    assert outcome.wrong == ()
+    assert outcome.false_evictions == ()
 
 
 def test_a_heal_is_timed_to_one_view() -> None:
@@ -46,7 +46,7 @@ def test_a_heal_is_timed_to_one_view() -> None:
     assert heal is not None
     assert heal < 3.0
     assert outcome.evictions >= 32
-    assert outcome.wrong == ()
+    assert outcome.false_evictions == ()
 
 
 def test_traffic_is_counted_each_second() -> None:
@@ -59,8 +59,8 @@ def test_traffic_is_counted_each_second() -> None:
 
 def test_the_picture_shows_who_believed_what() -> None:
     outcome = play(Story(1, (Start(4), Run(2.0), Crash(("n3",)), Run(2.0))))
-    assert outcome.raster is not None
-    rows = dict(zip(outcome.raster.members, outcome.raster.rows, strict=True))
+    assert outcome.timeline is not None
+    rows = dict(zip(outcome.timeline.members, outcome.timeline.rows, strict=True))
     assert rows["n3"].endswith("-" * 20)
     assert rows["n0"].startswith("x")
     assert "g" in rows["n0"][20:]
@@ -78,14 +78,14 @@ def test_the_baseline_detects_and_spreads() -> None:
     (detection,) = outcome.detections
     assert detection.everywhere is not None
     assert 0.3 < detection.everywhere < 3.0
-    assert outcome.wrong == ()
+    assert outcome.false_evictions == ()
     assert outcome.steady[0] == pytest.approx(10, abs=1)  # a ping and an ack each way, five times a second
 
 
 def test_the_baseline_leaves_a_split_split() -> None:
     half = ("n0", "n1", "n2", "n3")
     story = Story(1, (Start(8), Run(3.0), Cut(half), Run(10.0), Heal(), Run(5.0)))
-    assert play(story, factory=SwimFactory(QUICK), calm=10.0).one_view_after is None
+    assert play(story, factory=SwimFactory(QUICK), settle=10.0).one_view_after is None
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -94,7 +94,7 @@ def test_every_scenario_ends_in_one_view_and_nobody_well_is_evicted(name: str) -
         return
     outcome = Job(name, 12, seed=1).run()
     assert outcome.one_view_after is not None
-    assert outcome.wrong == ()
+    assert outcome.false_evictions == ()
     assert all(d.everywhere is not None and d.everywhere < 1.2 for d in outcome.detections)
 
 
@@ -112,7 +112,7 @@ def test_lifeguards_grid_is_complete_and_a_cell_lasts_a_minute() -> None:
     cells = list(grid())
     assert len(cells) == len(set(cells)) == 9 * 6 * 8
     assert set(sub_grid()) <= set(cells) | set(sub_grid())
-    story = Cell(4, 2048, 64).story(1)
+    story = GridCell(4, 2048, 64).story(1)
     length = sum(getattr(operation, "seconds", 0.0) for operation in story.operations)
     assert 63.0 <= length <= 66.5
     frozen = {operation.keys for operation in story.operations if isinstance(operation, Freeze)}
