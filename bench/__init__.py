@@ -1,1 +1,1 @@
-"""The figures of docs/understand/results.md, and the network namespaces that `make test-net` shares."""
+"""The benches behind docs/understand/results.md, and the network testbed that `make test-net` shares."""

@@ -1,4 +1,4 @@
-"""`python -m bench` runs every bench, `python -m bench NAME ...` those named; `python -m bench --list` lists them."""
+"""`python -m bench` runs every bench, `python -m bench NAME ...` the named ones; `--list` lists them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def _benches() -> dict[str, str]:
-    """Name and first line of each; whatever module here has a ``main`` is one."""
+    """The name and first docstring line of each module here that has a ``main``."""
     found = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         source = path.read_text()

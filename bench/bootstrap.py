@@ -1,9 +1,9 @@
-"""A storm at one seed: ``python -m bench.bootstrap`` (two minutes).
+"""Many members join one seed at once: ``python -m bench.bootstrap`` (two minutes).
 
-So many nodes in one process, each on a UDP socket of its own on loopback, sealed, are all told of one seed at once.
-Timed is how long until they hold one view: equal table digests, in which everyone is alive. Then everyone has something
-new to say of its worker at once, several times over (an update storm), and one view is awaited again. What was
-suspected or evicted in between is counted: nobody should be.
+All nodes run in one process, each on its own UDP socket on loopback, sealed. All join one seed at the same time. The
+bench measures how long it takes until they hold one view: equal table digests, in which all are alive. Then all change
+their metadata at once, several times (an update storm), and the bench waits for one view again. It counts suspicions
+and evictions, of which there should be none.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from rumormill.gossip.udp.transport import GossipTransport, bind_udp, boot_clock
 from rumormill.membership.record import Readiness
 from rumormill.membership.view import Event
 
-PATIENCE = 60.0
-LOOK = 0.005
+TIMEOUT = 60.0
+POLL_INTERVAL = 0.005
 PROFILE = Profile("embed", "http://127.0.0.1:9001", readiness=Readiness.PASSING)
 
 
 @dataclass
 class BootstrapFigures:
-    """Seconds of each run, and what went wrong in any of them."""
+    """Seconds of each run, and suspicions and evictions in all runs."""
 
     joined: list[float] = field(default_factory=list)
     updated: list[float] = field(default_factory=list)
-    doubts: Counter[str] = field(default_factory=Counter)
+    suspicions: Counter[str] = field(default_factory=Counter)
 
 
 class SocketCrowd:
-    """Nodes on sockets of their own, in this process."""
+    """Nodes in this process, each on its own socket."""
 
     def __init__(self, size: int, seed: int, sockets: ExitStack) -> None:
         self.events: list[Event] = []
@@ -70,19 +70,19 @@ class SocketCrowd:
             node.set_seeds([address_of(self.nodes[0])])
 
     def one_view(self) -> bool:
-        """Equal digests that everyone is in: the digest is over all that is present, so the count settles it."""
+        """Whether all digests are equal and cover all members. Counting the present rows suffices for that."""
         first = self.nodes[0].table_digest
         return all(len(node.table.present_ids) == len(self.nodes) and node.table_digest == first for node in self.nodes)
 
     async def until_one_view(self) -> float:
         begun = time.monotonic()
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(TIMEOUT):
             while not self.one_view():
-                await trio.sleep(LOOK)
+                await trio.sleep(POLL_INTERVAL)
         return time.monotonic() - begun
 
     def update_all(self, turn: int) -> None:
-        """Everyone has something new to say, at once."""
+        """Change the metadata of all members at once."""
         for node, transport in zip(self.nodes, self.transports, strict=True):
             node.update(replace(PROFILE, tags={"turn": str(turn)}), boot_clock())
             transport.wake()
@@ -94,7 +94,7 @@ def address_of(node: Node) -> tuple[str, int]:
 
 
 async def storm(size: int, updates: int, seed: int, found: BootstrapFigures) -> None:
-    """One run. Raises trio.TooSlowError where there is no one view within a minute."""
+    """One run. Raises trio.TooSlowError if there is no one view within a minute."""
     with ExitStack() as sockets:
         crowd = SocketCrowd(size, seed, sockets)
         gc.collect()
@@ -109,7 +109,9 @@ async def storm(size: int, updates: int, seed: int, found: BootstrapFigures) -> 
                 await trio.lowlevel.checkpoint()
                 found.updated.append(await crowd.until_one_view())
             nursery.cancel_scope.cancel()
-        found.doubts.update(event.kind for event in crowd.events if event.kind in ("suspected", "evicted", "isolated"))
+        found.suspicions.update(
+            event.kind for event in crowd.events if event.kind in ("suspected", "evicted", "isolated")
+        )
         gc.unfreeze()
 
 
@@ -126,7 +128,7 @@ def line(title: str, seconds: Sequence[float]) -> str:
 @click.option("--updates", default=1000, show_default=True, help="Changes of metadata made at once after each join.")
 @click.option("--seed", default=1, show_default=True)
 def bench(sizes: tuple[int, ...], runs: int, updates: int, seed: int) -> None:
-    """All join one seed at once."""
+    """Many members join one seed at once."""
     for size in sizes:
         found = BootstrapFigures()
         for run in range(runs):
@@ -134,7 +136,7 @@ def bench(sizes: tuple[int, ...], runs: int, updates: int, seed: int) -> None:
         click.echo(f"{size} nodes in one process, {runs} runs{'':9}min  median     max   s")
         click.echo(line("start to one view", found.joined))
         click.echo(line(f"{updates} changes at once to one view", found.updated))
-        click.echo(f"doubts: {dict(found.doubts) or 'none'}\n")
+        click.echo(f"suspicions and evictions: {dict(found.suspicions) or 'none'}\n")
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
-"""SIGKILL until every survivor says so, in a pool of own processes: ``python -m bench.detection`` (three minutes).
+"""From SIGKILL to eviction at every survivor, with real processes: ``python -m bench.detection`` (three minutes).
 
-Each of the pool's sidecars is followed over HTTP (``/v1/watch``) by this process, whose clock times both the kill and
-the answers: what is measured is what callers know. The sidecar is killed before its worker, so no last word helps.
-Besides: how long anybody else was suspected meanwhile, how soon a restarted member is routable everywhere (process
-start included), and how soon nobody is sent to a worker that crashed beside a living sidecar (``--worker-pid``).
+This process watches each sidecar over HTTP (``/v1/watch``). Its clock times both the kill and the answers, so the bench
+measures what callers learn. The sidecar is killed before its worker, so it cannot announce anything. The bench also
+measures how long other members were suspected, how soon a restarted member is routable everywhere (including process
+start), and how soon a crashed worker with a living sidecar is unroutable (``--worker-pid``).
 
-``--silent`` kills as if the whole host had gone, which is what a crash is in the lab: no kernel says that the process
-is not there. ``--silent --json FILE`` writes what ``rumormill simulate report --real FILE`` sets beside the lab.
+``--silent`` kills as if the whole host had failed, like a crash in the lab: no kernel refuses datagrams. ``--silent
+--json FILE`` writes the input of ``rumormill simulate report --real FILE``.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from rumormill.cli.demo.pool_watch import PoolWatch, everyone_routable, evicted,
 from rumormill.cli.demo.processes import LocalPool, LocalPoolSettings
 from rumormill.cli.demo.request_log import percentile
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 PERIOD = 0.2
-CALM_SECONDS = 1.0
-"""Between one fault and the next; a random part of a period is added, so that faults fall anywhere in it."""
+PAUSE_SECONDS = 1.0
+"""Seconds between two faults. A random part of a period is added, so that faults fall anywhere in it."""
 
 
 @dataclass
 class DetectionFigures:
-    """Seconds, one for each fault."""
+    """Seconds, one value per fault."""
 
     evicted: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
     back: list[float] = field(default_factory=list)
     unroutable: list[float] = field(default_factory=list)
-    doubts: list[float] = field(default_factory=list)
-    """How long a member that nothing was done to was suspected, wherever it was."""
+    suspicions: list[float] = field(default_factory=list)
+    """How long any member without a fault was suspected, at any observer."""
     wrongly_evicted: int = 0
     stalls: list[float] = field(default_factory=list)
-    """By how much this process's own timer was late at worst, in each fault."""
+    """The worst lateness of this process's own timer, per fault."""
 
 
 class Bench:
-    """One pool and what is found out about it."""
+    """One pool and its measurements."""
 
     def __init__(self, pool: LocalPool, watch: PoolWatch, rng: random.Random) -> None:
         self.pool = pool
@@ -58,16 +58,16 @@ class Bench:
         self.found = DetectionFigures()
         self._stall = 0.0
 
-    async def mind_the_clock(self) -> None:
-        """What this machine is late with, the pool cannot be early with."""
+    async def measure_stalls(self) -> None:
+        """Measure how late this machine runs a timer. The pool cannot be faster than that."""
         while True:
             due = time.monotonic() + 0.01
             await trio.sleep(0.01)
             self._stall = max(self._stall, time.monotonic() - due)
 
     async def settle(self) -> None:
-        await self.watch.until(self.pool.members, everyone_routable(self.pool.members), "one view", PATIENCE)
-        await trio.sleep(CALM_SECONDS + self.rng.uniform(0, PERIOD))
+        await self.watch.until(self.pool.members, everyone_routable(self.pool.members), "one view", TIMEOUT)
+        await trio.sleep(PAUSE_SECONDS + self.rng.uniform(0, PERIOD))
         self._stall = 0.0
 
     def victim(self) -> tuple[str, list[str]]:
@@ -79,12 +79,12 @@ class Bench:
         name, others = self.victim()
         instance = self.watch.instance(name, others)
         begun = self.pool[name].kill()
-        at = await self.watch.until(others, evicted(instance), f"{name} evicted", PATIENCE)
+        at = await self.watch.until(others, evicted(instance), f"{name} evicted", TIMEOUT)
         gone = [turn for turn in self.watch.turns if turn.at >= begun and turn.state == "gone"]
         self.found.evicted.append(at - begun)
         self.found.first.append(min(turn.at for turn in gone if turn.instance == instance) - begun)
         self.found.wrongly_evicted += sum(turn.instance != instance and turn.observer in others for turn in gone)
-        self.found.doubts += [doubt.seconds for doubt in self.watch.suspicions(begun, others, but=[name])]
+        self.found.suspicions += [suspicion.seconds for suspicion in self.watch.suspicions(begun, others, but=[name])]
         self.found.stalls.append(self._stall)
         await self._restart(name)
 
@@ -94,27 +94,27 @@ class Bench:
         instance = self.watch.instance(name, others)
         begun = time.monotonic()
         self.pool[name].worker.signal(signal.SIGKILL)
-        at = await self.watch.until(self.pool.members, unroutable(instance), f"{name} unroutable", PATIENCE)
+        at = await self.watch.until(self.pool.members, unroutable(instance), f"{name} unroutable", TIMEOUT)
         self.found.unroutable.append(at - begun)
         self.pool[name].sidecar.signal(signal.SIGKILL)
-        await self.watch.until(others, evicted(instance), f"{name} evicted", PATIENCE)
+        await self.watch.until(others, evicted(instance), f"{name} evicted", TIMEOUT)
         await self._restart(name)
 
     async def _restart(self, name: str) -> None:
         begun = self.pool[name].start()
-        at = await self.watch.until(self.pool.members, everyone_routable(self.pool.members), f"{name} back", PATIENCE)
+        at = await self.watch.until(self.pool.members, everyone_routable(self.pool.members), f"{name} back", TIMEOUT)
         self.found.back.append(at - begun)
 
 
 async def measure(size: int, kills: int, worker_kills: int, seed: int, *, silent: bool) -> DetectionFigures:
-    """One pool of so many members, all own processes; ``silent``: refusals by a dead member's kernel do not count."""
+    """One pool of real processes. ``silent`` ignores refusals by a dead member's kernel."""
     flags = ("--probation", "0s", *(("--no-icmp-evidence",) if silent else ()))
     with LocalPool(LocalPoolSettings(size=size, cluster="bench", agent_flags=flags)) as pool:
         watch = PoolWatch({member.name: member.url for member in pool}, pool.settings.service)
         bench = Bench(pool, watch, random.Random(seed))
         async with trio.open_nursery() as nursery:
             await nursery.start(watch.run)
-            nursery.start_soon(bench.mind_the_clock)
+            nursery.start_soon(bench.measure_stalls)
             pool.start()
             for _ in range(kills):
                 await bench.kill()
@@ -136,14 +136,14 @@ def line(title: str, seconds: Sequence[float], target: str = "") -> str:
 def report(size: int, found: DetectionFigures) -> str:
     return "\n".join(
         [
-            f"N={size}, {len(found.evicted)} kills, ms{'min':>28}{'median':>9}{'p90':>9}{'max':>9}   promised",
+            f"N={size}, {len(found.evicted)} kills, ms{'min':>28}{'median':>9}{'p90':>9}{'max':>9}   bound",
             line("SIGKILL to the first eviction", found.first),
             line("SIGKILL to evicted at every survivor", found.evicted, "median 650, max 850"),
-            line("others suspected", found.doubts, "max 200"),
+            line("others suspected", found.suspicions, "max 200"),
             line("restart to routable everywhere", found.back, "max 1000"),
             line("worker crashed to unroutable everywhere", found.unroutable, "max 50"),
             line("this machine's own timer late", found.stalls),
-            f"others evicted: {found.wrongly_evicted} (promised: 0)",
+            f"others evicted: {found.wrongly_evicted} (bound: 0)",
             "",
         ]
     )
@@ -154,10 +154,10 @@ def report(size: int, found: DetectionFigures) -> str:
 @click.option("--kills", default=30, show_default=True)
 @click.option("--worker-kills", default=10, show_default=True)
 @click.option("--seed", default=1, show_default=True, help="Chooses victims and moments.")
-@click.option("--silent", is_flag=True, help="Kill as if the host had gone too: its kernel refuses nothing.")
+@click.option("--silent", is_flag=True, help="Kill as if the whole host had failed: its kernel sends no refusals.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="For `simulate report --real`.")
 def bench(sizes: tuple[int, ...], kills: int, worker_kills: int, seed: int, *, silent: bool, file: Path | None) -> None:
-    """How soon every survivor knows of a death."""
+    """How soon every survivor knows of a crash."""
     measured: dict[str, list[float]] = {}
     for size in sizes:
         found = trio.run(partial(measure, size, kills, worker_kills, seed, silent=silent))

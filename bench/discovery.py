@@ -1,8 +1,8 @@
-"""The discovery endpoint beside a bare one, interleaved on this machine: ``python -m bench.discovery`` (half a minute).
+"""The discovery endpoint compared with a minimal one, interleaved: ``python -m bench.discovery`` (half a minute).
 
-The peer is what one would write without limits: httptools on trio streams, one fixed answer of the same size, no
-deadlines, no routing, no fairness. Ratios are what to read: both sides take turns within each round, each server in a
-process of its own, and the median of the rounds counts.
+The baseline is a minimal server: httptools on trio streams, one fixed answer of the same size, without deadlines,
+routing or fairness. Read the ratios: both servers, each in its own process, take turns within each round, and the
+median round counts.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ CONNECTIONS = 32
 SATURATING = 1000
 BLOCKED = 5000
 WORKERS = 6
-"""Give an answer of some 2 kB."""
+"""Enough for an answer of about 2 kB."""
 
 
-# ---- the servers, each in its own process
+# ---- The servers, each in its own process
 
 
-class Bare:
-    """The peer."""
+class MinimalServer:
+    """The baseline."""
 
     def __init__(self, body: bytes) -> None:
         self.answer = b'HTTP/1.1 200 OK\r\nETag: W/"x"\r\nContent-Length: %d\r\n\r\n%s' % (len(body), body)
@@ -73,8 +73,8 @@ class Bare:
                         conditional, complete = False, 0
 
 
-class Ours:
-    """A sidecar of which nothing is asked but the pool."""
+class StaticSidecar:
+    """A sidecar that only answers with its pool."""
 
     weight = 1000
 
@@ -86,10 +86,10 @@ async def serve(kind: str) -> None:
     """Print the port; then take commands from standard input: `change`, `lag`."""
     from rumormill.discovery.server import DiscoveryServer
 
-    ours = Ours()
+    ours = StaticSidecar()
     server = DiscoveryServer(commands=ours, process="bench", wall_offset=0.0, rng=random.Random(1))  # type: ignore[arg-type]
     server.pool_changed()
-    bare = Bare(b"x" * 2048)
+    bare = MinimalServer(b"x" * 2048)
     worst = 0.0
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=8192)
     print(listeners[0].socket.getsockname()[1], flush=True)
@@ -133,11 +133,11 @@ def _pool(weight: int) -> Any:
     return PoolView("bench", "w1", Connectivity.CONNECTED, tuple(member(number) for number in range(WORKERS)))
 
 
-# ---- the load
+# ---- The load
 
 
 class Server:
-    """One side, running."""
+    """One running server."""
 
     def __init__(self, kind: str) -> None:
         self._process = subprocess.Popen(
@@ -146,14 +146,14 @@ class Server:
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())
 
-    def say(self, command: bytes) -> None:
+    def command(self, text: bytes) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(command + b"\n")
+        self._process.stdin.write(text + b"\n")
         self._process.stdin.flush()
 
     def lag(self) -> float:
-        """The worst lateness of a 5 ms timer in the server's loop since the last asking, in milliseconds."""
-        self.say(b"lag")
+        """The worst lateness of a 5 ms timer in the server's loop since the last call, in milliseconds."""
+        self.command(b"lag")
         assert self._process.stdout is not None
         return float(self._process.stdout.readline()) * 1e3
 
@@ -176,7 +176,7 @@ class Server:
 
 
 def rate(server: Server, request: bytes, connections: int) -> float:
-    """Thousands of answers a second; each connection asks again as soon as it is answered."""
+    """Thousands of answers per second. Each connection sends its next request as soon as it has an answer."""
     with server.connected(connections) as (poll, sockets):
         for each in sockets.values():
             each.send(request)
@@ -187,21 +187,21 @@ def rate(server: Server, request: bytes, connections: int) -> float:
         while (now := time.perf_counter()) < begin + SECONDS:
             for fd, _ in poll.poll(1):
                 if len(sockets[fd].recv(65536)) != size:
-                    raise SystemExit("an answer came in pieces; the figures would be wrong")
+                    raise SystemExit("an answer arrived in pieces, so the figures would be wrong")
                 sockets[fd].send(request)
                 count += 1
         return count / (now - begin) / 1e3
 
 
-def told(server: Server, request: bytes) -> float:
-    """Milliseconds until the last of many blocked callers has its answer to one change."""
+def notification_delay(server: Server, request: bytes) -> float:
+    """Milliseconds until the last of many blocked callers has the answer to one change."""
     with server.connected(BLOCKED) as (poll, sockets):
         for each in sockets.values():
             each.send(request)
         time.sleep(1)
         server.lag()
         begin = time.perf_counter()
-        server.say(b"change")
+        server.command(b"change")
         left = BLOCKED
         while left:
             for fd, _ in poll.poll(10):
@@ -220,7 +220,7 @@ def main() -> None:
     plain = ask % (b"", b"")
     sides = {"ours": Server("ours"), "bare": Server("bare")}
     try:
-        print(f"{'':44}{'ours':>9}{'bare':>9}")
+        print(f"{'':44}{'ours':>9}{'minimal':>9}")
         for title, request in (
             ("200, 32 connections", {"ours": plain, "bare": plain}),
             ("304, 32 connections", dict.fromkeys(sides, ask % (b"", b'If-None-Match: W/"bench-1"\r\n'))),
@@ -236,11 +236,11 @@ def main() -> None:
                 rate(server, plain, SATURATING)
                 lags[side].append(server.lag())
                 blocked = b"&index=%d&process=bench&wait=1m" % index
-                waits[side].append(told(server, ask % (blocked, b"")))
+                waits[side].append(notification_delay(server, ask % (blocked, b"")))
                 wakes[side].append(server.lag())
         compare(f"a 5 ms timer's worst lateness, {SATURATING} callers", "ms", lags["ours"], lags["bare"])
-        compare(f"{BLOCKED} blocked queries told of a change", "ms", waits["ours"], waits["bare"])
-        compare("the timer's worst lateness meanwhile", "ms", wakes["ours"], wakes["bare"])
+        compare(f"{BLOCKED} blocked queries answered after a change", "ms", waits["ours"], waits["bare"])
+        compare("a 5 ms timer's worst lateness meanwhile", "ms", wakes["ours"], wakes["bare"])
     finally:
         for server in sides.values():
             server.close()

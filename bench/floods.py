@@ -1,9 +1,9 @@
-"""What a datagram of a flood costs its victim, and what it costs the cheapest sender of it, in CPU time.
+"""The CPU time that one datagram of a flood costs its victim and its sender.
 
-Two members on real sockets of loopback, one thread: a batch is sent (the sender's share: sealing, where the flood needs
-a seal, and ``sendto``), then the victim's transport takes it in, timers and answers included. Loopback has the sender
-pay for the kernel's delivery too; the figures without the sockets leave that out. The victim is asked about a pool of
-``MEMBERS``, whose rows it holds, so that nothing is cheap only for want of a table.
+Two members use real loopback sockets in one thread. The sender's cost is sealing, if the flood needs it, and
+``sendto``. The victim's cost is its transport's turn, including timers and answers. On loopback the sender also pays
+for the kernel's delivery; the figures without sockets leave that out. The victim holds the rows of ``MEMBERS`` members,
+so no cost is low only because its table is empty.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ BATCHES = 60
 Flood = Callable[[], bytes]
 
 
-class Party:
-    """A member of the bench, driven by hand."""
+class BenchMember:
+    """A member that the bench drives step by step."""
 
     def __init__(self, name: str, key: bytes) -> None:
         self.sock = bind_udp(("127.0.0.1", 0))
@@ -59,32 +59,32 @@ class Party:
 
 def main() -> None:
     key = os.urandom(32)
-    victim, mallory = Party("victim", key), Party("mallory", key)
+    victim, mallory = BenchMember("victim", key), BenchMember("mallory", key)
     mallory.node.set_seeds([victim.address])
     until = boot_clock() + 5
     while len(victim.node.table) < 2 or len(mallory.node.table) < 2:
         _turn(victim, mallory)
-        assert boot_clock() < until, "the two have not met"
+        assert boot_clock() < until, "the two members have not joined"
     _fill(victim, mallory)
     print(f"{'':44} {'sender':>8} {'victim':>8}  {'ratio':>5} {'without sockets':>18}  {'ratio':>5}")
     for what, flood in _floods(victim, mallory):
         _settle(victim, mallory)
-        _tell(what, victim, mallory, flood)
+        _measure(what, victim, mallory, flood)
 
 
-def _turn(*parties: Party) -> None:
-    for party in parties:
-        party.transport._run_turn()
+def _turn(*members: BenchMember) -> None:
+    for member in members:
+        member.transport._run_turn()
 
 
-def _settle(*parties: Party) -> None:
-    """Let them be members of good standing again, a moment long."""
+def _settle(*members: BenchMember) -> None:
+    """Let the two exchange heartbeats for a moment, so that they hold each other alive again."""
     until = boot_clock() + 0.3
     while boot_clock() < until:
-        _turn(*parties)
+        _turn(*members)
 
 
-def _fill(*parties: Party) -> None:
+def _fill(*members: BenchMember) -> None:
     rng = random.Random(1)
     for number in range(MEMBERS):
         keys = MemberKeys.generate(rng.randbytes)
@@ -93,41 +93,41 @@ def _fill(*parties: Party) -> None:
             port=9, service="s", url="http://127.0.0.1:9", weight=1000, readiness=Readiness.PASSING,
         )  # fmt: skip
         encoded = encode_record(record)
-        label = parties[0].node.inspect().seal_label
+        label = members[0].node.inspect().seal_label
         row = member_state_of_record_untrusted(encoded, keys.sign(record_text(label, encoded)))
-        for party in parties:
-            party.node.table.apply(row)
+        for member in members:
+            member.node.table.apply(row)
 
 
-def _floods(victim: Party, mallory: Party) -> Iterator[tuple[str, Flood]]:
+def _floods(victim: BenchMember, mallory: BenchMember) -> Iterator[tuple[str, Flood]]:
     seal = mallory.node._state.seal
     here, there = victim.node.instance[:8], mallory.node.instance[:8]
     key_id = seal.key_id
     noise = os.urandom(100)
     yield "100 random bytes", lambda: noise
-    alien = HEADER.pack(0x10, key_id, os.urandom(8), there, here, 1) + noise
-    yield "another pool's datagram", lambda: alien
+    foreign = HEADER.pack(0x10, key_id, os.urandom(8), there, here, 1) + noise
+    yield "another pool's datagram", lambda: foreign
     other = HEADER.pack(0x10, key_id, seal.label, there, os.urandom(8), 1) + noise
     yield "for another instance", lambda: other
-    untrue = HEADER.pack(0x10, key_id, seal.label, there, here, 2**39) + noise
-    yield "a member's header, not its seal", lambda: untrue
-    stray = (HEADER.pack(0x10, key_id, seal.label, os.urandom(8), here, 1) + noise for _ in iter(int, 1))
-    yield "an unknown member's header", lambda: next(stray)
+    forged = HEADER.pack(0x10, key_id, seal.label, there, here, 2**39) + noise
+    yield "a member's header, wrong seal", lambda: forged
+    unknown = (HEADER.pack(0x10, key_id, seal.label, os.urandom(8), here, 1) + noise for _ in iter(int, 1))
+    yield "an unknown member's header", lambda: next(unknown)
     new = (HEADER.pack(STRANGER, key_id, seal.label, os.urandom(8), here, 1) + noise for _ in iter(int, 1))
-    yield "a newcomer's header, not its seal", lambda: next(new)
-    for what, messages in _lies(mallory):
-        yield f"sealed by a member: {what}", _said(mallory, messages)
+    yield "a newcomer's header, wrong seal", lambda: next(new)
+    for what, messages in _forged_messages(mallory):
+        yield f"sealed by a member: {what}", _sealed_flood(mallory, messages)
 
 
-def _said(mallory: Party, messages: list[bytes]) -> Flood:
+def _sealed_flood(mallory: BenchMember, messages: list[bytes]) -> Flood:
     state, row = mallory.node._state, mallory.row_of("victim")
     return lambda: state._sealed(row, messages)
 
 
-def _lies(mallory: Party) -> Iterator[tuple[str, list[bytes]]]:
+def _forged_messages(mallory: BenchMember) -> Iterator[tuple[str, list[bytes]]]:
     state = mallory.node._state
-    yield "nothing at all", []
-    yield "an opening of a sync", [encode_message(SyncDigest(bytes(1024)))]
+    yield "an empty payload", []
+    yield "a sync digest", [encode_message(SyncDigest(bytes(1024)))]
     row = mallory.row_of("m1")
     assert row.record is not None
     records = []
@@ -136,21 +136,14 @@ def _lies(mallory: Party) -> Iterator[tuple[str, list[bytes]]]:
         records.append(UpdateEncoder.alive(member_state_of_record_untrusted(encoded, bytes(64))))
     yield "5 records with bad signatures", records
     yield "one such record", records[:1]
-    votes = [SignedVote(mallory.row_of(f"m{n}").half, 1, 0, bytes(64)) for n in (2, 3, 4)]
-    yield (
-        "5 deaths, 3 bad votes each",
-        [encode_message(Dead(mallory.row_of(f"m{n}").half, 1, votes)) for n in range(10, 15)],
-    )
-    yield (
-        "12 bad votes of its own",
-        [
-            encode_message(VoteMessage(mallory.row_of(f"m{n}").half, 1, SignedVote(state.me.half, 1, 0, bytes(64))))
-            for n in range(10, 22)
-        ],
-    )
+    ids = [mallory.row_of(f"m{number}").member_id for number in range(22)]
+    votes = [SignedVote(ids[number], 1, 0, bytes(64)) for number in (2, 3, 4)]
+    yield "5 deaths, 3 bad votes each", [encode_message(Dead(subject, 1, votes)) for subject in ids[10:15]]
+    own = SignedVote(state.me.member_id, 1, 0, bytes(64))
+    yield "12 bad votes of its own", [encode_message(VoteMessage(subject, 1, own)) for subject in ids[10:]]
 
 
-def _tell(what: str, victim: Party, mallory: Party, flood: Flood) -> None:
+def _measure(what: str, victim: BenchMember, mallory: BenchMember, flood: Flood) -> None:
     made, sent, taken, core = [], 0.0, 0.0, 0.0
     clock, count = time.thread_time, BATCH * BATCHES
     making = 0.0

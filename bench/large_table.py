@@ -1,9 +1,9 @@
-"""A table of 5000 in one real sidecar: ``python -m bench.large_table`` (two minutes).
+"""A table of 5000 members in one real sidecar: ``python -m bench.large_table`` (two minutes).
 
-One agent is an own process; the others live here, behind one socket: each is a real Node that only answers (it has no
-timer), but for one, the *feeder*; all of them share one table. The three that the agent watches send it heartbeats.
-Reported: how long the agent takes to hold everyone, how it answers HTTP meanwhile and afterwards, whether its own
-heartbeats keep their period, how long 1000 changes of metadata at once take, and memory.
+One agent runs as a process. The other members live here, behind one socket. Each is a real Node that only answers and
+has no timer, except one, the *feeder*. All of them share one table. The three members that the agent monitors send it
+heartbeats. The bench reports how long the agent takes to learn all members, how fast it answers HTTP meanwhile and
+afterwards, whether its heartbeats keep their period, how long 1000 simultaneous metadata changes take, and memory.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from rumormill.membership.monitors import subjects_of
 from rumormill.membership.record import Readiness
 
 PERIOD = 0.2
-PATIENCE = 300.0
+TIMEOUT = 300.0
 PROFILE = Profile("embed", "http://127.0.0.1:9001", readiness=Readiness.PASSING)
 
 
 class LargeCrowd:
-    """The members that live here, by half; ``feeder`` is the one that runs by itself and knows them all."""
+    """The members in this process, by member id. ``feeder`` has a timer and knows all of them."""
 
     def __init__(self, size: int) -> None:
         self.sock = bind_udp(("127.0.0.1", 0), refusals=False)
@@ -50,8 +50,8 @@ class LargeCrowd:
             node = self._node(f"m{number:04}")
             self.members[node.inspect().me.member_id] = node
             self.feeder._parts.table_changes.apply(node.inspect().me, quietly=True)
-            node._state.table = self.feeder._state.table  # all who live here know the same
-            node._failure_detector.reassign_monitors = _never  # type: ignore[method-assign]  # and watch nobody
+            node._state.table = self.feeder._state.table  # all members here share one table
+            node._failure_detector.reassign_monitors = _never  # type: ignore[method-assign]  # and monitor no one
         self.agent: MemberState | None = None
         self.gaps: list[float] = []
         """Seconds between the agent's heartbeats to one member."""
@@ -73,7 +73,7 @@ class LargeCrowd:
         )
 
     async def run(self) -> None:
-        """Take in what comes, and let the feeder's timer tick."""
+        """Receive datagrams, and run the feeder's timer."""
         while True:
             with trio.move_on_after(max(self.feeder.deadline - boot_clock(), 0.001)):
                 await trio.lowlevel.wait_readable(self.sock)
@@ -117,13 +117,13 @@ class LargeCrowd:
             self.sock.sendto(data, address)
 
     async def until_met(self, name: str) -> None:
-        """Until the agent is known here."""
+        """Wait until the agent is known here."""
         while (row := self.feeder.table.settled.get(name)) is None:
             await trio.sleep(0.01)
         self.agent = row
 
     async def beat(self) -> None:
-        """The heartbeats that the agent and the feeder expect, as from whoever they watch."""
+        """Send the heartbeats that the agent and the feeder expect from the members they monitor."""
         while True:
             assert self.agent is not None
             beat = Heartbeat(self.feeder.table_digest & 0xFFFFFFFF, int(boot_clock() * 1000) % 2**32, 0)
@@ -135,7 +135,7 @@ class LargeCrowd:
             await trio.sleep(PERIOD)
 
     def digest_of_all(self) -> str:
-        """The table digest of whoever knows everyone as they are now, as the agent shows it."""
+        """The table digest of the current state of all members, in the agent's format."""
         assert self.agent is not None
         digest = self.feeder.inspect().me.checksum ^ self.agent.checksum
         for node in self.members.values():
@@ -143,7 +143,7 @@ class LargeCrowd:
         return f"{digest:016x}"
 
     def change(self, count: int, word: str) -> None:
-        """So many have something new to say at once."""
+        """Change the metadata of ``count`` members at once."""
         for node in list(self.members.values())[:count]:
             node.update(replace(PROFILE, tags={"turn": word}), boot_clock())
             self._send(node)
@@ -158,7 +158,7 @@ def _never() -> None:
 
 
 class Agent:
-    """The real sidecar, and what it says over HTTP."""
+    """The real sidecar, and its HTTP endpoint."""
 
     def __init__(self, join: tuple[str, int]) -> None:
         flags = "--name agent --cluster bench --service embed --worker http://127.0.0.1:1 --insecure-plaintext"
@@ -167,13 +167,13 @@ class Agent:
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE)
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            said = msgspec.json.decode(line)
-            if said["event"] == "serving":
-                self.url = "http://" + said["http"]
+            answer = msgspec.json.decode(line)
+            if answer["event"] == "serving":
+                self.url = "http://" + answer["http"]
                 break
 
     def read_log(self) -> None:
-        """Nobody reads it: it must not fill its pipe."""
+        """Drain the log, so that its pipe never fills."""
         assert self.process.stderr is not None
         while self.process.stderr.read(65536):
             pass
@@ -200,9 +200,9 @@ async def slowest(client: httpx.AsyncClient, path: str, times: int) -> str:
 async def until(
     client: httpx.AsyncClient, path: str, holds: Callable[[dict[str, object]], bool]
 ) -> tuple[float, float]:
-    """Seconds until an answer holds, and the slowest answer on the way."""
+    """Seconds until the condition holds for an answer, and the slowest answer until then."""
     begun, worst = time.monotonic(), 0.0
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(TIMEOUT):
         while True:
             took, response = await timed(lambda: client.get(path))
             worst = max(worst, took)
@@ -221,12 +221,12 @@ async def measure(size: int, updates: int) -> None:
         click.echo(f"alone: {agent.memory():.0f} MB")
         await crowd.until_met("agent")
         nursery.start_soon(crowd.beat)
-        took, worst = await until(client, "/v1/status", lambda said: said["peers"] == size - 1)
+        took, worst = await until(client, "/v1/status", lambda answer: answer["peers"] == size - 1)
         click.echo(
             f"all {size} known after {took:.1f} s and {agent.cpu():.1f} s of CPU; "
             f"slowest /v1/status meanwhile {worst * 1000:.0f} ms"
         )
-        took, worst = await until(client, "/v1/status", lambda said: said["table_digest"] == crowd.digest_of_all())
+        took, worst = await until(client, "/v1/status", lambda answer: answer["table_digest"] == crowd.digest_of_all())
         click.echo(f"the same table {took:.1f} s later")
         crowd.forget_beats()
         cpu, begun = agent.cpu(), time.monotonic()
@@ -237,16 +237,18 @@ async def measure(size: int, updates: int) -> None:
         click.echo(await slowest(client, "/livez", 50))
         click.echo(await slowest(client, "/v1/lookup?service=embed&key=k", 50))
         click.echo(await slowest(client, "/v1/workers", 20))
-        click.echo(crowd.heartbeats("at rest and during the look-ups"))
+        click.echo(crowd.heartbeats("at rest and during the lookups"))
         crowd.forget_beats()
         crowd.change(updates, "new")
-        took, worst = await until(client, "/v1/status", lambda said: said["table_digest"] == crowd.digest_of_all())
+        took, worst = await until(client, "/v1/status", lambda answer: answer["table_digest"] == crowd.digest_of_all())
         click.echo(
             f"{updates} changes at once: the same table after {took:.1f} s, slowest answer {worst * 1000:.0f} ms"
         )
         click.echo(crowd.heartbeats("during the changes"))
-        said = (await client.get("/v1/status")).json()
-        click.echo(f"peers held: {said['peers']} of {size - 1}; {agent.memory():.0f} MB; isolated: {said['isolated']}")
+        status = (await client.get("/v1/status")).json()
+        click.echo(
+            f"peers held: {status['peers']} of {size - 1}, {agent.memory():.0f} MB, isolated: {status['isolated']}"
+        )
         nursery.cancel_scope.cancel()
     agent.process.kill()
     agent.process.wait()
@@ -257,7 +259,7 @@ async def measure(size: int, updates: int) -> None:
 @click.option("--size", type=click.IntRange(8, 9_999), default=5_000, show_default=True)
 @click.option("--updates", default=1_000, show_default=True)
 def bench(size: int, updates: int) -> None:
-    """One real sidecar among thousands."""
+    """One real sidecar in a pool of thousands."""
     trio.run(measure, size, updates)
 
 

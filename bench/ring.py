@@ -1,7 +1,9 @@
-"""The ring beside other rings, interleaved, to bench-ring.json too: ``python -m bench.ring`` (half a minute).
+"""The ring compared with other rings, interleaved: ``python -m bench.ring`` (half a minute).
 
-Ratios are what to read: all take turns within each round, and the median of the rounds' ratios to uhashring counts.
-RUMORMILL_BENCH_ROUNDS sets how many rounds (7); one alone says little.
+Writes bench-ring.json too.
+
+Read the ratios: all rings take turns within each round, and the median over rounds of the ratio to uhashring counts.
+RUMORMILL_BENCH_ROUNDS sets the number of rounds (7).
 """
 
 from __future__ import annotations
@@ -30,14 +32,14 @@ Step = Callable[[], object]
 
 
 def seconds(step: Step) -> float:
-    """Of this process's own time, so that another program's turn is not counted."""
+    """CPU time of this process, which excludes other programs."""
     begin = time.process_time()
     step()
     return time.process_time() - begin
 
 
 def interleaved(steps: dict[str, tuple[Step, int]]) -> dict[str, dict[str, float]]:
-    """For each step, how many of its operations a second, in thousands, and that beside the base's; medians."""
+    """For each step: thousands of operations per second, and the ratio to the base. Medians."""
     rounds = [{name: count / seconds(step) / 1e3 for name, (step, count) in steps.items()} for _ in range(ROUNDS)]
     return {
         name: {
@@ -57,7 +59,7 @@ def each(lookup: Callable[[str], object], keys: list[str]) -> Step:
 
 
 def lookups(size: int) -> dict[str, Any]:
-    """One owner, three owners, and many at once, where a ring without that verb is asked in a loop."""
+    """One owner, three owners, and many keys at once. Rings without a batch lookup use a loop."""
     rings = list(peers([f"w{number}" for number in range(size)]))
     slow = {"uhashring", "hashring"}
     few = KEYS[: max(20, 20_000 // size)]
@@ -77,7 +79,7 @@ def _batch(ring: RingPeer) -> Step:
 
 
 def changes(size: int = 1000) -> dict[str, float]:
-    """Milliseconds: a member comes, goes, many change at once, and a ring is built."""
+    """Milliseconds to add a member, remove one, change many at once, and build a ring."""
     ring = HashRing({f"w{number}": 1.0 for number in range(size)})
     half = {f"w{number}" if number % 2 else f"new{number}": 1.0 for number in range(size)}
     tenth = {f"w{number}" if number % 10 else f"new{number}": 1.0 for number in range(size)}
@@ -94,14 +96,14 @@ def changes(size: int = 1000) -> dict[str, float]:
 
 
 def megabytes(build: Callable[[], object]) -> float:
-    """What it keeps, as Python counts it."""
+    """The memory that the result holds, as Python counts it."""
     gc.collect()
     tracemalloc.start()
-    kept = build()
+    retained = build()
     gc.collect()
     size = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    del kept
+    del retained
     return size / 1e6
 
 
@@ -121,7 +123,7 @@ def memory(size: int) -> dict[str, float]:
 
 
 def balance(size: int = 100, sets: int = 20) -> float:
-    """The busiest of equal members over the mean; the median of sets of names."""
+    """The largest share of equal members over the mean: the median over sets of names."""
     rings = [HashRing({f"set{number}-{i}": 1.0 for i in range(size)}) for number in range(sets)]
     return statistics.median(max(ring.shares().values()) * size for ring in rings)
 
@@ -130,14 +132,14 @@ def show(results: dict[str, Any]) -> None:
     titles = {"one": "one owner", "three": "three distinct owners", "many": "many keys at once"}
     for verb, title in titles.items():
         rings = list(results["lookups"]["10"][verb])
-        print(f"\n{title}, thousands a second (x {BASE})")
+        print(f"\n{title}, thousands per second (x {BASE})")
         print(f"{'members':>8}" + "".join(f"{name:>22}" for name in rings))
         for size, measured in results["lookups"].items():
             cells = [f"{measured[verb][name]['kops']:12.1f} ({measured[verb][name]['ratio']:6.1f})" for name in rings]
             print(f"{size:>8}" + "".join(f"{cell:>22}" for cell in cells))
     print("\nmemory, MB")
-    for size, kept in results["memory"].items():
-        print(f"{size:>8}  " + ", ".join(f"{name} {mb:.2f}" for name, mb in kept.items()))
+    for size, retained in results["memory"].items():
+        print(f"{size:>8}  " + ", ".join(f"{name} {mb:.2f}" for name, mb in retained.items()))
     print(f"\n1000 members x {DEFAULT_POINTS} points, milliseconds")
     print("          " + ", ".join(f"{name} {ms:.1f}" for name, ms in results["changes"].items()))
     print(f"\nmax/mean of 100 members, median of 20 sets of names: {results['balance']:.3f}")

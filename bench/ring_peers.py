@@ -1,4 +1,4 @@
-"""The rings that bench.ring compares, each behind the same few verbs. A verb a ring lacks is None."""
+"""The rings that bench.ring compares, behind one interface. An operation that a ring lacks is None."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Lookup = Callable[[str], object]
 
 @dataclass(frozen=True)
 class RingPeer:
-    """One ring, built of equal members."""
+    """One ring of equal members."""
 
     name: str
     one: Lookup
@@ -26,11 +26,11 @@ class RingPeer:
 def rumormill(names: list[str], *, index: bool) -> RingPeer:
     ring = HashRing(dict.fromkeys(names, 1.0))
     if index:
-        # Filled by other keys than those of the bench, as many as it takes to meet nearly every stretch.
+        # Filled with other keys than those of the bench, enough to hit nearly every interval.
         for many in range(0, 4_000 * len(names), 40_000):
             ring.owners_many([f"another key {number}" for number in range(many, many + 40_000)])
         return RingPeer("rumormill+index", ring.owner, lambda key: ring.owners(key, 3), ring.owners_many)
-    # It would build itself one after a few lookups.
+    # Otherwise it builds an index after a few lookups.
     ring._asked = sys.maxsize
     return RingPeer("rumormill", ring.owner, lambda key: ring.owners(key, 3), ring.owners_many)
 
@@ -55,7 +55,7 @@ def hashring(names: list[str]) -> RingPeer:
 
 
 def jump(names: list[str]) -> RingPeer:
-    """Jump consistent hash knows numbers, not names: members can only come and go at the end."""
+    """Jump consistent hash maps to numbers: members can only be added or removed at the end."""
     from jump import hash as jump_hash
 
     hash_of, count = mmh3.hash, len(names)
@@ -63,7 +63,7 @@ def jump(names: list[str]) -> RingPeer:
 
 
 def fastring(names: list[str]) -> RingPeer | None:
-    """In Rust, for Python 3.13 and later."""
+    """Written in Rust, for Python 3.13 and later."""
     try:
         from fastring import HashRing as Ring
     except ImportError:
@@ -75,7 +75,7 @@ def fastring(names: list[str]) -> RingPeer | None:
 
 
 def peers(names: list[str]) -> Iterable[RingPeer]:
-    """All that can be had here, of these members, each with its own default of points."""
+    """All installed rings with these members, each with its default number of points."""
     made = [
         rumormill(names, index=False),
         rumormill(names, index=True),

@@ -1,9 +1,9 @@
-"""``python -m bench.netns_testbed`` says why no test bed can be made here, and ends with 1; 0 where one can."""
+"""``python -m bench.netns_testbed`` exits with 0 if a testbed can be made; else it prints why not and exits with 1."""
 
 import sys
 
-from bench.netns_testbed import why_not
+from bench.netns_testbed import unavailable_reason
 
-if (trouble := why_not()) is not None:
-    sys.stdout.write(trouble + "\n")
+if (reason := unavailable_reason()) is not None:
+    sys.stdout.write(reason + "\n")
     sys.exit(1)

@@ -1,8 +1,7 @@
-"""A switch whose frames take their time: ``python -m bench.netns_testbed.delay_switch --delay .05 --jitter .01 port0
-port1 ...``
+"""A switch that delays frames: ``python -m bench.netns_testbed.delay_switch --delay 0.05 --jitter 0.01 PORT ...``
 
-For kernels without ``tc netem``. Reads raw frames off each named interface, learns which addresses are behind it, and
-hands each frame on after the delay and a part of the jitter, drawn evenly (so that frames overtake one another).
+For kernels without ``tc netem``. It reads raw frames from each named interface and learns which addresses are behind
+it. It forwards each frame after the delay plus a uniform random part of the jitter, so frames can be reordered.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from itertools import count
 EVERY_PROTOCOL = 0x0003
 SOL_PACKET, PACKET_VNET_HDR = 263, 15
 VNET_HEADER = 10
-"""Bytes before each frame that say which checksums and segments the sender left to the device: handed on with it."""
+"""Bytes before each frame that describe checksum and segmentation offload. They are forwarded with the frame."""
 LONGEST_FRAME = 1 << 17
 
 
 class Switch:
-    """Frames wait in one heap for their time; ties leave in the order they came."""
+    """Frames wait in one heap until they are due. Ties leave in order of arrival."""
 
     def __init__(self, ports: Sequence[str], delay: float, jitter: float) -> None:
         self._delay, self._jitter = delay, jitter
@@ -42,10 +41,10 @@ class Switch:
         while True:
             wait = self._waiting[0][0] - time.monotonic() if self._waiting else 1.0
             for number, _ in poll.poll(max(0.0, wait) * 1000):
-                self._take(number)
+                self._receive(number)
             self._deliver()
 
-    def _take(self, number: int) -> None:
+    def _receive(self, number: int) -> None:
         data, (_, _, kind, *_) = self._sockets[number].recvfrom(LONGEST_FRAME)
         if kind == socket.PACKET_OUTGOING:
             return

@@ -1,12 +1,12 @@
-"""Hosts in namespaces: made by ``ip``, ruled by ``nft``, gone when the block ends.
+"""Hosts in network namespaces, made with ``ip`` and ``nft``, and removed at the end of the block.
 
     with Bed(3) as bed:
         bed.start(bed[0], ["some", "program"])
-        bed.lose(0.1)                    # of all that arrives anywhere
-        bed.cut(bed[0], bed[1])          # nothing from the first reaches the second; the other way is open
+        bed.lose(0.1)                    # drop a tenth of all packets, at every host
+        bed.cut(bed[0], bed[1])          # one way: from the first to the second
         bed.mend()
 
-Every drop is on the input side, so no sender is told (a drop on the way out answers ``sendto`` with an error).
+All drops are on the input side, so that no sender notices. A drop on output would make ``sendto`` fail.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ SILENCE = "add rule inet bed silence meta l4proto {{ tcp, udp }} th dport {port}
 NOISE = "flush chain inet bed silence\n"
 
 
-class NoBed(Exception):
-    """The bed cannot be made; says what was tried and what was answered."""
+class TestbedUnavailable(Exception):
+    """The testbed cannot be made. The text has the command and its error."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetnsHost:
-    """One host of the bed: a namespace with the addresses its processes bind to. Up to 254."""
+    """One host: a namespace, and the addresses that its processes bind to. A testbed has at most 254."""
 
     number: int
     namespace: str
@@ -71,10 +71,10 @@ class NetnsHost:
 
 
 class Bed:
-    """So many hosts on one switch; a context manager.
+    """Hosts on one switch; a context manager.
 
-    ``ports`` are those whose traffic is counted: a process that sends from one of them over UDP, or speaks TCP to or
-    from it, is counted on its own host. ``delay`` seconds (and up to ``jitter`` more) are what every packet takes.
+    Traffic of ``ports`` is counted at the sending host: UDP from one of them, and TCP to or from one. Every packet
+    takes ``delay`` seconds plus up to ``jitter`` more.
     """
 
     def __init__(self, hosts: int, *, ports: Iterable[int] = (), delay: float = 0.0, jitter: float = 0.0) -> None:
@@ -106,22 +106,22 @@ class Bed:
         self.close()
 
     def command(self, host: NetnsHost, argv: Sequence[str]) -> list[str]:
-        """The command line that runs a program on a host; the program takes the place of the command, same pid."""
+        """The command line that runs a program on a host. The program keeps the command's pid."""
         return ["nsenter", f"--net=/run/netns/{host.namespace}", *argv]
 
-    # --- faults
+    # --- Faults
 
     def lose(self, share: float, hosts: Iterable[NetnsHost] = ()) -> None:
-        """Of everything that arrives at these hosts (at all, without any), drop this share, each on its own."""
+        """Drop this share of all packets that arrive at these hosts, or at all hosts, independently per packet."""
         rule = f"add rule inet bed faults numgen random mod 1000 < {round(share * 1000)} drop\n"
         self._rule(dict.fromkeys(hosts or self.hosts, rule))
 
     def cut(self, source: NetnsHost, target: NetnsHost) -> None:
-        """Nothing from the first arrives at the second any more."""
+        """Drop everything from the first host at the second."""
         self._rule({target: _from([source])})
 
     def split(self, *sides: Sequence[NetnsHost]) -> None:
-        """Each side hears only itself."""
+        """Drop everything between the sides."""
         rules: dict[NetnsHost, str] = {}
         for side in sides:
             others = [host for other in sides if other is not side for host in other]
@@ -129,31 +129,31 @@ class Bed:
         self._rule(rules)
 
     def mend(self) -> None:
-        """Whatever was dropped arrives again."""
+        """End all drops except silence."""
         self._rule(dict.fromkeys(self.hosts, "flush chain inet bed faults\n"))
 
     def silence(self, host: NetnsHost, port: int) -> None:
-        """Nothing for this port reaches the host any more, so that its kernel refuses nothing once the port is dead.
+        """Drop everything for this port at the host, so that its kernel sends no refusals when the port is closed.
 
-        (Dropping the refusals instead would use up what the kernel allows itself of them: icmp_ratelimit.)
+        Dropping the refusals instead would use up the kernel's icmp_ratelimit.
         """
         self._rule({host: SILENCE.format(port=port)})
 
-    def voice(self, host: NetnsHost) -> None:
-        """What is sent to the host arrives again, and is refused where nobody listens."""
+    def unsilence(self, host: NetnsHost) -> None:
+        """End the silence of a host. Its kernel refuses datagrams to closed ports again."""
         self._rule({host: NOISE})
 
     def sent(self, port: int) -> dict[NetnsHost, tuple[int, int]]:
-        """Packets and bytes (with IP headers) that processes on this port have sent, by host, since the bed stands."""
+        """Packets and bytes (with IP headers) that processes on this port have sent, by host."""
         asked = {host: self._nft(host, "-j", "list", "counters") for host in self.hosts}
         return {host: _reading(_answer(process), port) for host, process in asked.items()}
 
-    def ear(self, host: NetnsHost, port: int) -> Sniffer:
-        """Hears what processes of a host send from this port, while the block lasts."""
+    def sniffer(self, host: NetnsHost, port: int) -> Sniffer:
+        """A sniffer for what a host sends from this port."""
         return Sniffer(self._switch, f"port{host.number}", port)
 
     def _rule(self, rules: Mapping[NetnsHost, str]) -> None:
-        """All at once, as nearly as this machine can."""
+        """Apply rules to all hosts, as simultaneously as possible."""
         running = {host: self._nft(host, "-f", "-") for host in rules}
         for host, process in running.items():
             assert process.stdin is not None
@@ -167,7 +167,7 @@ class Bed:
         pipe = subprocess.PIPE
         return subprocess.Popen(self.command(host, ["nft", *arguments]), stdin=pipe, stdout=pipe, stderr=pipe)
 
-    # --- made and unmade
+    # --- Setup and teardown
 
     def _make(self) -> None:
         _sweep()
@@ -184,7 +184,7 @@ class Bed:
                     f"addr add {host.ip6}/64 dev eth0 nodad",
                     "link set lo up",
                     "link set eth0 up",
-                    *self._neighbours(host),
+                    *self._neighbors(host),
                 ],
                 host.namespace,
             )
@@ -192,7 +192,7 @@ class Bed:
         if any(self._delay):
             _ip(ports, self._switch)
             self._start_proxy()
-        else:  # a port that is up when it joins forwards at once; one that comes up later, after a second
+        else:  # a port that is up when it joins forwards at once; others take a second
             join = [f"link set port{host.number} master switch" for host in self.hosts]
             _ip(["link add switch type bridge", "link set switch up", *ports, *join], self._switch)
         counters = "\n  ".join(COUNTER.format(port=port) for port in self._ports)
@@ -200,9 +200,9 @@ class Bed:
         table = TABLE.replace("{counters}", counters).replace("{counting}", counting)
         self._rule(dict.fromkeys(self.hosts, table))
 
-    def _neighbours(self, host: NetnsHost) -> list[str]:
-        """Who has which address, told for good: the kernel's table of what it learned itself holds 1024 for all hosts
-        together, and what does not fit is not sent."""
+    def _neighbors(self, host: NetnsHost) -> list[str]:
+        """Permanent neighbor entries. The kernel's table of learned ones holds 1024 for all hosts together, and packets
+        to others are not sent."""
         return [
             f"neigh add {address} lladdr {other.mac} nud permanent dev eth0"
             for other in self.hosts
@@ -217,10 +217,10 @@ class Bed:
         self._proxy = subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
         assert self._proxy.stdout is not None
         if not self._proxy.stdout.readline():
-            raise NoBed(f"the delaying switch has ended with code {self._proxy.wait()}")
+            raise TestbedUnavailable(f"the delay switch has ended with code {self._proxy.wait()}")
 
     def close(self) -> None:
-        """Take everything down. The processes on the hosts are their owner's to end, before."""
+        """Remove all namespaces. The caller must have ended the processes on the hosts."""
         if self._proxy is not None:
             self._proxy.kill()
             self._proxy.communicate()
@@ -229,22 +229,22 @@ class Bed:
             subprocess.run(["ip", "netns", "del", namespace], stderr=subprocess.DEVNULL, check=False)
 
 
-def why_not() -> str | None:
-    """Why no bed can be made here, in words; None where it can."""
+def unavailable_reason() -> str | None:
+    """Why no testbed can be made here; None if one can."""
     if missing := [tool for tool in ("ip", "nft", "nsenter") if shutil.which(tool) is None]:
         return f"{' and '.join(missing)} not found: apt-get install -y iproute2 nftables util-linux"
     if os.geteuid() != 0:
-        return "network namespaces need root here"
+        return "network namespaces need root"
     try:
         with Bed(2) as bed:
             bed.lose(0.5)
-    except NoBed as error:
-        return f"this kernel does not let us: {error}"
+    except TestbedUnavailable as error:
+        return f"this kernel does not allow it: {error}"
     return None
 
 
 def _sweep() -> None:
-    """Take down what a bed left behind whose process was killed: its programs and its namespaces."""
+    """Remove programs and namespaces of testbeds whose process was killed."""
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False).stdout
     for namespace in re.findall(r"^bed\d+-\w+", listed, re.MULTILINE):
         owner = re.sub(r"\D.*", "", namespace.removeprefix("bed"))
@@ -266,13 +266,13 @@ def _ip(commands: Iterable[str], namespace: str | None = None) -> None:
     argv = ["ip", *(["-n", namespace] if namespace else []), "-batch", "-"]
     done = subprocess.run(argv, input="\n".join(commands).encode(), capture_output=True, check=False)
     if done.returncode:
-        raise NoBed(f"{' '.join(argv)}: {done.stderr.decode().strip()}")
+        raise TestbedUnavailable(f"{' '.join(argv)}: {done.stderr.decode().strip()}")
 
 
 def _answer(process: subprocess.Popen[bytes]) -> bytes:
     out, err = process.communicate()
     if process.returncode:
-        raise NoBed(f"nft: {err.decode().strip()}")
+        raise TestbedUnavailable(f"nft: {err.decode().strip()}")
     return out
 
 

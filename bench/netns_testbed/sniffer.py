@@ -1,4 +1,4 @@
-"""Hears what a host sends, as it passes the switch: so one knows when it last said that it lives."""
+"""Captures what a host sends at the switch, to learn when it last sent its heartbeats."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pathlib import Path
 from types import TracebackType
 
 ETH_P_ALL, ETH_P_IP = 0x0003, 0x0800
-"""A bridge takes what comes in before anybody hears it who asks for less than all."""
+"""A socket on a bridge port must ask for all protocols; otherwise the bridge consumes the packets first."""
 CLONE_NEWNET = 0x40000000
 AT_ONCE = 0.005
-"""Seconds within which datagrams are said to leave together."""
+"""Seconds within which datagrams count as sent together."""
 
 
 class Sniffer:
-    """Hears the IPv4 datagrams that arrive at a device of another namespace and come from one UDP port.
+    """Captures IPv4 datagrams from one UDP port that arrive at a device of another namespace.
 
-    A context manager. Raises OSError where the kernel does not allow it.
+    A context manager. Raises OSError if the kernel does not allow it.
     """
 
     def __init__(self, namespace: str, device: str, port: int) -> None:
         self._port = port
-        with ThreadPoolExecutor(1) as thread:  # whatever a thread opens belongs to the namespace that it went to
-            self._socket = thread.submit(_go_and_listen, namespace, device).result()
+        with ThreadPoolExecutor(1) as thread:  # sockets belong to the namespace of the thread that opens them
+            self._socket = thread.submit(_open_in_namespace, namespace, device).result()
 
     def __enter__(self) -> Sniffer:
         return self
@@ -36,10 +36,12 @@ class Sniffer:
         self._socket.close()
 
     def heartbeat(self, receivers: int, within: float) -> float | None:
-        """When the host has next sent to so many others at once (CLOCK_MONOTONIC); None if it does not in so many
-        seconds."""
+        """When the host next sends to that many receivers at once (CLOCK_MONOTONIC).
+
+        None if it does not do so ``within`` seconds.
+        """
         until = time.monotonic() + within
-        heard: dict[str, float] = {}
+        sent: dict[str, float] = {}
         while (left := until - time.monotonic()) > 0:
             self._socket.settimeout(left)
             try:
@@ -48,9 +50,9 @@ class Sniffer:
                 break
             if protocol == ETH_P_IP and direction != socket.PACKET_OUTGOING and self._is_from_port(packet):
                 now = time.monotonic()
-                heard = {to: at for to, at in heard.items() if now - at < AT_ONCE}
-                heard[socket.inet_ntoa(packet[16:20])] = now
-                if len(heard) >= receivers:
+                sent = {to: at for to, at in sent.items() if now - at < AT_ONCE}
+                sent[socket.inet_ntoa(packet[16:20])] = now
+                if len(sent) >= receivers:
                     return now
         return None
 
@@ -59,15 +61,15 @@ class Sniffer:
         return packet[9] == socket.IPPROTO_UDP and struct.unpack_from("!H", packet, header)[0] == self._port
 
 
-def _go_and_listen(namespace: str, device: str) -> socket.socket:
-    """Leave for another network namespace, for good, and open a packet socket there."""
+def _open_in_namespace(namespace: str, device: str) -> socket.socket:
+    """Move this thread to another network namespace, permanently, and open a packet socket there."""
     with Path(f"/run/netns/{namespace}").open() as there:
         if ctypes.CDLL(None, use_errno=True).setns(there.fileno(), CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    ear = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
     try:
-        ear.bind((device, ETH_P_ALL))
+        sock.bind((device, ETH_P_ALL))
     except OSError:
-        ear.close()
+        sock.close()
         raise
-    return ear
+    return sock

@@ -1,7 +1,7 @@
-"""rumormill beside its peers on real processes and packets: ``python -m bench.peers`` (docs/understand/results.md).
+"""rumormill compared with its peers, on real processes and packets: ``python -m bench.peers``.
 
-One process a member, one network namespace a host; every system stands on the same hosts at the same time, and takes
-its turn: a kill here, a kill there. Times are CLOCK_MONOTONIC of this machine, stamped by the processes themselves as
-they conclude something. ``systems`` is what is compared and how each is started and understood (one file a system),
-``scenarios`` what is done to them, as data, and what is promised; ``measures`` does it; ``report`` and ``plot`` tell.
+There is one process per member and one network namespace per host. All systems run on the same hosts at the same time
+and take turns with faults. The processes stamp their own events with CLOCK_MONOTONIC. ``systems`` describes how each
+system is started and read (one file per system), ``scenarios`` holds the faults and the bounds as data, ``measures``
+applies them, and ``report`` and ``plot`` present the results (docs/understand/results.md).
 """

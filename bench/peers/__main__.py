@@ -1,7 +1,7 @@
-"""``python -m bench.peers`` runs every scenario without figures yet, ``python -m bench.peers NAME ...`` those named.
+"""``python -m bench.peers`` runs every scenario without figures yet, ``python -m bench.peers NAME ...`` the named ones.
 
-Each writes its figures to a file of its own in --out as soon as it is done, so that a run that was stopped goes on
-where it was; table and plot are made from whatever is there.
+Each scenario writes its figures to its own file in --out when it is done, so that a stopped run can be resumed. Table
+and plot are made from all files there.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from pathlib import Path
 import click
 import msgspec
 
-from bench.netns_testbed import why_not
+from bench.netns_testbed import unavailable_reason
 from bench.peers.kinship import Kinship
 from bench.peers.memberlist import Memberlist
 from bench.peers.plot import detection_plot
 from bench.peers.report import comparisons, read_results, result_of, table
 from bench.peers.rumormill import Rumormill
 from bench.peers.scenarios import SCENARIOS, PeerScenario
-from bench.peers.stage import Sheet, Stage
 from bench.peers.systems import System, Unavailable
+from bench.peers.testbed import Measurements, PeerTestbed
 
 SYSTEMS: dict[str, System] = {system.name: system for system in (Rumormill(), Memberlist(), Kinship())}
 
@@ -37,29 +37,29 @@ def say(text: str) -> None:
 
 
 def prepared(wanted: list[str]) -> dict[str, str]:
-    """The versions of the systems that can be had here; of the others is said why not."""
+    """The versions of the available systems. For the others, print why they are not available."""
     versions = {}
     for name in wanted:
         try:
             versions[name] = SYSTEMS[name].prepare()
         except Unavailable as error:
-            say(f"{name} is left out: {error}")
+            say(f"{name} is not available: {error}")
         else:
             say(f"{name} {versions[name]}")
     return versions
 
 
-def measure(scenario: PeerScenario, systems: list[System], rng: random.Random, brief: bool) -> dict[str, Sheet]:
-    """Do it; the figures of each system."""
+def measure(scenario: PeerScenario, systems: list[System], rng: random.Random, brief: bool) -> dict[str, Measurements]:
+    """Run a scenario, and return the measurements of each system."""
     parameters = {**scenario.parameters, **(scenario.brief if brief else {})}
-    sheets = {system.name: Sheet() for system in systems}
+    measurements = {system.name: Measurements() for system in systems}
     turns = [(number, [system]) for number in range(scenario.rounds) for system in systems] or [(0, systems)]
     for number, present in turns:
         nth = (number, max(1, scenario.rounds))
-        stage = Stage(present, scenario.size, scenario.conditions, rng, say, sheets, nth=nth)
-        with stage if scenario.bed else nullcontext():
-            scenario.measure(stage, **parameters)
-    return sheets
+        testbed = PeerTestbed(present, scenario.size, scenario.conditions, rng, say, measurements, nth=nth)
+        with testbed if scenario.bed else nullcontext():
+            scenario.measure(testbed, **parameters)
+    return measurements
 
 
 def machine() -> str:
@@ -68,16 +68,18 @@ def machine() -> str:
 
 @click.command(help=__doc__)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--list", "listed", is_flag=True, help="The scenarios, and how long they take.")
-@click.option("--brief", is_flag=True, help="A few kills and seconds of each: shows that it works, and is no figure.")
-@click.option("--again", is_flag=True, help="Measure also what has figures already.")
-@click.option("--system", "only", multiple=True, type=click.Choice(list(SYSTEMS)), help="Only this one; repeat it.")
+@click.option("--list", "listed", is_flag=True, help="List the scenarios and their durations.")
+@click.option("--brief", is_flag=True, help="Only a few kills and seconds of each: a smoke test, not a measurement.")
+@click.option("--again", is_flag=True, help="Also run scenarios that have figures already.")
+@click.option(
+    "--system", "only", multiple=True, type=click.Choice(list(SYSTEMS)), help="Only this one; can be repeated."
+)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("bench-peers"), show_default=True)
-@click.option("--seed", default=1, show_default=True, help="Chooses victims and moments.")
+@click.option("--seed", default=1, show_default=True, help="Seed for victims and times.")
 def main(
     names: tuple[str, ...], listed: bool, brief: bool, again: bool, only: tuple[str, ...], out: Path, seed: int
 ) -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything is taken down
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything is cleaned up
     if listed:
         for scenario in SCENARIOS:
             click.echo(f"{scenario.name:18} {scenario.minutes:4.1f} min   {scenario.about}")
@@ -85,8 +87,8 @@ def main(
         return
     if unknown := set(names) - {scenario.name for scenario in SCENARIOS}:
         raise click.BadParameter(f"there is no scenario {sorted(unknown)[0]!r}; --list lists them")
-    if (trouble := why_not()) is not None:
-        click.echo(f"error: no test bed can be made here: {trouble}", err=True)
+    if (reason := unavailable_reason()) is not None:
+        click.echo(f"error: no testbed can be made here: {reason}", err=True)
         sys.exit(1)
     out.mkdir(parents=True, exist_ok=True)
     versions = prepared(list(only or SYSTEMS))
@@ -99,8 +101,8 @@ def main(
             continue
         say(f"=== {scenario.name}: {scenario.about} (about {scenario.minutes:g} min)")
         begun = time.monotonic()
-        sheets = measure(scenario, systems, random.Random(seed), brief)
-        result = result_of(scenario, sheets, versions, machine(), datetime.datetime.now(datetime.UTC), brief)
+        measurements = measure(scenario, systems, random.Random(seed), brief)
+        result = result_of(scenario, measurements, versions, machine(), datetime.datetime.now(datetime.UTC), brief)
         file.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
         say(f"=== {scenario.name}: done in {time.monotonic() - begun:.0f} s\n\n{table([result])}")
     write_report(out)
@@ -111,7 +113,7 @@ def write_report(out: Path) -> None:
     results = read_results(out, [scenario.name for scenario in SCENARIOS])
     (out / "table.md").write_text(f"{table(results)}\n{comparisons(results)}")
     (out / "detection.svg").write_text(detection_plot(results))
-    say(f"{out}/table.md, {out}/detection.svg, and the raw figures beside them")
+    say(f"wrote {out}/table.md and {out}/detection.svg from the figures in {out}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A partition as callers know it: one on each side, through its own sidecar, before, during and after."""
+"""A partition as callers see it: one caller per side, through its own sidecar, before, during and after."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any
 from bench.netns_testbed import Bed, NetnsHost
 from bench.peers import measures
 from bench.peers.rumormill import WORKER_PORT
-from bench.peers.stage import Stage
+from bench.peers.testbed import PeerTestbed
 
 RATE = 50.0
 BEFORE_SECONDS = 3.0
 
 
 class CallerOn:
-    """A caller's process on a host. Its outcomes are read once it has been told to end."""
+    """A caller's process on a host. Its outcomes are read when it ends."""
 
     def __init__(self, bed: Bed, host: NetnsHost, folder: Path) -> None:
         self._file = (folder / f"{host.number}").open("w+b")
@@ -39,29 +39,29 @@ class CallerOn:
         self._file.close()
 
 
-def partition(stage: Stage, seconds: float) -> None:
-    """:func:`measures.partition` with real workers, and a caller on either side."""
-    (pool,) = stage.pools
-    sheet = stage.sheets[pool.name]
+def partition(testbed: PeerTestbed, seconds: float) -> None:
+    """:func:`measures.partition` with real workers, and a caller on each side."""
+    (pool,) = testbed.pools
+    measured = testbed.measurements[pool.name]
     with ExitStack() as stack:
         for member in pool.members:
-            stack.callback(_end, _start_worker(stage.bed, member.host, member.name))
+            stack.callback(_end, _start_worker(testbed.bed, member.host, member.name))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        sides = [stage.bed[0], stage.bed[len(stage.bed) // 2]]
-        callers = [CallerOn(stage.bed, host, folder) for host in sides]
+        sides = [testbed.bed[0], testbed.bed[len(testbed.bed) // 2]]
+        callers = [CallerOn(testbed.bed, host, folder) for host in sides]
         for caller in callers:
             stack.callback(caller.close)
         time.sleep(BEFORE_SECONDS)
         begun = time.monotonic()
-        measures.partition(stage, seconds)
+        measures.partition(testbed, seconds)
         time.sleep(1.0)
         outcomes = [outcome for caller in callers for outcome in caller.finish() if outcome["ended"] >= begun]
-    sheet.samples["requests"] = [outcome["ended"] - outcome["begun"] for outcome in outcomes]
+    measured.samples["requests"] = [outcome["ended"] - outcome["begun"] for outcome in outcomes]
     failed = [outcome["trouble"] or outcome["wrong"] for outcome in outcomes if outcome["trouble"] or outcome["wrong"]]
-    sheet.numbers["requests sent"] = len(outcomes)
-    sheet.numbers["requests failed"] = len(failed)
+    measured.numbers["requests sent"] = len(outcomes)
+    measured.numbers["requests failed"] = len(failed)
     if failed:
-        stage.say(f"failed, for example: {failed[0]}")
+        testbed.log(f"failed, for example: {failed[0]}")
 
 
 def _start_worker(bed: Bed, host: NetnsHost, name: str) -> subprocess.Popen[bytes]:

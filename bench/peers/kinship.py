@@ -1,4 +1,4 @@
-"""kinship (PyPI, a Rust core), in our small Python program; tuned to a 200 ms period there."""
+"""kinship (PyPI, with a Rust core), in a small Python program, tuned to a 200 ms period."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 
-from bench.peers.systems import NODES, Conditions, PeerProcess, Said, read_node, run
+from bench.peers.systems import NODES, Conditions, NodeEvent, PeerProcess, read_node, run
 
 VERSION = "0.4.0"
 
@@ -22,13 +22,13 @@ class Kinship:
         asked = "import importlib.metadata as m; print(m.version('kinship'))"
         return run([sys.executable, "-c", asked], "its version").strip()
 
-    def argv(self, life: PeerProcess, conditions: Conditions) -> Sequence[str]:
-        argv = [sys.executable, self.program, "--name", life.name, "--bind", f"{life.host.ip}:{self.port}"]
-        for seed in life.seeds:
+    def argv(self, process: PeerProcess, conditions: Conditions) -> Sequence[str]:
+        argv = [sys.executable, self.program, "--name", process.name, "--bind", f"{process.host.ip}:{self.port}"]
+        for seed in process.seeds:
             argv += ["--join", f"{seed.ip}:{self.port}"]
         return [*argv, *(["--no-tcp-pings"] if conditions.udp_only else []), *conditions.flags.get(self.name, ())]
 
-    def read(self, line: bytes) -> Said | None:
+    def read(self, line: bytes) -> NodeEvent | None:
         return read_node(line)
 
     def crowd(self, count: int, limit: float) -> Sequence[str]:

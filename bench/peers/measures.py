@@ -1,4 +1,4 @@
-"""What is done to the pools of a stage, and what of it is written down. Each takes the stage and its own parameters."""
+"""The measures: what is done to the pools of a testbed, and what is recorded of it."""
 
 from __future__ import annotations
 
@@ -12,384 +12,398 @@ from contextlib import ExitStack
 from functools import partial
 
 from bench.netns_testbed import NetnsHost
-from bench.peers.pool import PeerMember, PeerPool, PoolTrouble, Sighting
-from bench.peers.stage import OURS, Stage, pin
+from bench.peers.pool import ObservedEvent, PeerMember, PeerPool, PoolError
+from bench.peers.testbed import OURS, PeerTestbed, pin
 from rumormill.gossip import ProtocolSettings
 
 PERIOD = 0.2
 MONITORS = ProtocolSettings().monitors
-"""Who sends to so many others at once says that it lives; no peer does."""
-CALM = 1.5
-"""Seconds of peace before a fault, and a random part of a period. In less, who has just joined still has to say so, and
-to be asked: a member that said something else since its heartbeat is missed later."""
-PATIENCE = 30.0
+"""A member that sends to this many others at once sends heartbeats. No peer system does that."""
+PAUSE = 1.5
+"""Seconds without faults before a fault; a random part of a period is added. Otherwise a member that has just joined
+still exchanges other datagrams, which delay its misses."""
+TIMEOUT = 30.0
 HEALING_SECONDS = 15.0
 REST_SECONDS = 10.0
-"""Linux answers a peer's datagrams to dead ports with six refusals, then with one a second (icmp_ratelimit): a host
-that has just refused gathers them again, or the next death there would be measured as half a silent one."""
-WRONGLY = "healthy members evicted"
+"""Seconds until a host's kernel refuses at full rate again. Linux sends six refusals, then one per second
+(icmp_ratelimit). Without the rest, the next crash on that host would be half silent."""
+FALSE_EVICTIONS = "healthy members evicted"
 TURNS_OF_PEERS = {"silent host": 3, "live kernel": 8}
-"""One turn in so many is theirs too: they take two to ten times as long, and make nothing of a refusal."""
+"""Peers take part in one turn of this many: they take two to ten times as long, and ignore refusals."""
 
 
-# --- deaths and departures, in turn
+# --- Crashes and departures, in turn
 
 
-def crashes(stage: Stage, times: int) -> None:
-    """SIGKILL, in turn at each system: on a host that stays silent, then on one whose kernel refuses.
+def crashes(testbed: PeerTestbed, times: int) -> None:
+    """SIGKILL, at each system in turn: on a silent host, then on a host whose kernel refuses.
 
-    Each turn falls into another part of the victim's period: how long three missed heartbeats take depends on when the
-    last one was, and the median of a few moments by lot says more of the lot than of the system.
+    Each turn hits a different part of the victim's period, because three missed heartbeats take longer or shorter
+    depending on it. With few random times, the median would depend on chance.
     """
-    every = {(pool, mode): 1 if pool.name == OURS else n for pool in stage.pools for mode, n in TURNS_OF_PEERS.items()}
-    moments = {who: spread_out(stage, -(-times // n)) for who, n in every.items()}
+    every = {
+        (pool, mode): 1 if pool.name == OURS else n for pool in testbed.pools for mode, n in TURNS_OF_PEERS.items()
+    }
+    offsets = {who: spread_out(testbed, -(-times // n)) for who, n in every.items()}
     for turn in range(times):
         for mode in TURNS_OF_PEERS:
-            for pool in stage.pools:
-                if turn % every[pool, mode] == 0 and _found_together(stage, pool):
-                    _crash(stage, pool, mode, moments[pool, mode][turn // every[pool, mode]])
-        stage.say(f"{turn + 1} of {times}: " + _latest(stage, "silent host, all", "live kernel, all"))
+            for pool in testbed.pools:
+                if turn % every[pool, mode] == 0 and _has_one_view(testbed, pool):
+                    _crash(testbed, pool, mode, offsets[pool, mode][turn // every[pool, mode]])
+        testbed.log(f"{turn + 1} of {times}: " + _latest(testbed, "silent host, all", "live kernel, all"))
 
 
-def spread_out(stage: Stage, times: int) -> list[float]:
-    """So many moments in a period, one in each equal part of it, in no order; over all rounds, one in each part of
-    these. Seconds."""
-    number, rounds = stage.nth
-    moments = [(part + (number + stage.rng.random()) / rounds) / times * PERIOD for part in range(times)]
-    stage.rng.shuffle(moments)
-    return moments
+def spread_out(testbed: PeerTestbed, times: int) -> list[float]:
+    """``times`` offsets within a period, in seconds: one in each equal part, shuffled.
+
+    Over all rounds, there is one in each equal part of these parts.
+    """
+    number, rounds = testbed.nth
+    offsets = [(part + (number + testbed.rng.random()) / rounds) / times * PERIOD for part in range(times)]
+    testbed.rng.shuffle(offsets)
+    return offsets
 
 
-def _crash(stage: Stage, pool: PeerPool, mode: str, moment: float) -> None:
+def _crash(testbed: PeerTestbed, pool: PeerPool, mode: str, offset: float) -> None:
     silent = mode == "silent host"
-    victim, others, mark = _choose(stage, pool, rested=not silent)
-    _sleep_until(_last_heartbeat(stage, pool, victim) + moment)
-    if silent:  # and not before: who hears nobody for a while asks everybody, so that everybody has just heard it
-        stage.bed.silence(victim.host, pool.system.port)
+    victim, others, mark = _choose(testbed, pool, rested=not silent)
+    _sleep_until(_last_heartbeat(testbed, pool, victim) + offset)
+    if silent:  # not earlier: a member that hears nothing pings all others, so that they have just heard it
+        testbed.bed.silence(victim.host, pool.system.port)
     else:
-        stage.refused[victim.host] = time.monotonic()
-    stage.stillness.take()
+        testbed.refused[victim.host] = time.monotonic()
+    testbed.stalls.take()
     begun = pool.kill(victim)
-    _await_end(stage, pool, victim, others, begun, mark, mode)
-    stage.sheets[pool.name].samples["this machine late meanwhile"].append(stage.stillness.take())
+    _await_end(testbed, pool, victim, others, begun, mark, mode)
+    testbed.measurements[pool.name].samples["this machine late meanwhile"].append(testbed.stalls.take())
     successor = pool.start(victim.host)
-    if silent:  # not before somebody listens there, or the kernel would refuse what is still sent to the dead
-        pool.until(lambda: successor.up, PATIENCE, "the next life up")
-        stage.bed.voice(victim.host)
+    if silent:  # only once it listens, or the kernel would refuse datagrams for the dead process
+        pool.until(lambda: successor.up, TIMEOUT, "the next process up")
+        testbed.bed.unsilence(victim.host)
 
 
-def _last_heartbeat(stage: Stage, pool: PeerPool, victim: PeerMember) -> float:
-    """When it has just said to those who watch it that it lives; the present moment for who says so to nobody."""
-    with stage.bed.ear(victim.host, pool.system.port) as ear:
-        return ear.heartbeat(min(MONITORS, stage.size - 1), 2 * PERIOD) or time.monotonic()
+def _last_heartbeat(testbed: PeerTestbed, pool: PeerPool, victim: PeerMember) -> float:
+    """When it has just sent its heartbeats; the current time for systems without heartbeats."""
+    with testbed.bed.sniffer(victim.host, pool.system.port) as sniffer:
+        return sniffer.heartbeat(min(MONITORS, testbed.size - 1), 2 * PERIOD) or time.monotonic()
 
 
-def _sleep_until(moment: float) -> None:
-    time.sleep(max(0.0, moment - time.monotonic()))
+def _sleep_until(offset: float) -> None:
+    time.sleep(max(0.0, offset - time.monotonic()))
 
 
-def leaves(stage: Stage, times: int) -> None:
-    """SIGTERM, in turn at each system; how soon all others know that it has left."""
+def leaves(testbed: PeerTestbed, times: int) -> None:
+    """SIGTERM, at each system in turn, until all others know that the member has left."""
     for turn in range(times):
-        for pool in filter(partial(_found_together, stage), stage.pools):
-            victim, others, mark = _choose(stage, pool)
+        for pool in filter(partial(_has_one_view, testbed), testbed.pools):
+            victim, others, mark = _choose(testbed, pool)
             begun = pool.signal(victim, signal.SIGTERM)
             pool.forget(victim)
-            _await_end(stage, pool, victim, others, begun, mark, "leave")
+            _await_end(testbed, pool, victim, others, begun, mark, "leave")
             pool.start(victim.host)
-        stage.say(f"{turn + 1} of {times}: " + _latest(stage, "leave, all"))
+        testbed.log(f"{turn + 1} of {times}: " + _latest(testbed, "leave, all"))
 
 
-def _found_together(stage: Stage, pool: PeerPool) -> bool:
-    """Whether the pool has one view again; a peer that has none misses its turn, and that is on its sheet."""
+def _has_one_view(testbed: PeerTestbed, pool: PeerPool) -> bool:
+    """Whether the pool has one view again. A peer without one misses its turn, which is recorded."""
     try:
         pool.settle()
-    except PoolTrouble as trouble:
+    except PoolError as error:
         if pool.name == OURS:
             raise
-        stage.say(f"misses its turn: {trouble}")
-        stage.sheets[pool.name].add("turns missed for want of one view")
+        testbed.log(f"misses its turn: {error}")
+        testbed.measurements[pool.name].add("turns missed without one view")
         return False
     return True
 
 
-def _choose(stage: Stage, pool: PeerPool, rested: bool = False) -> tuple[PeerMember, list[PeerMember], int]:
-    """Somebody, after a moment of peace; with ``rested`` on a host whose kernel has its refusals together again."""
+def _choose(testbed: PeerTestbed, pool: PeerPool, rested: bool = False) -> tuple[PeerMember, list[PeerMember], int]:
+    """A random member, after a pause. With ``rested``, on a host whose kernel refuses at full rate again."""
     pool.settle()
-    time.sleep(CALM + stage.rng.uniform(0, PERIOD))
-    since = {member: time.monotonic() - stage.refused.get(member.host, -REST_SECONDS) for member in pool.members}
+    time.sleep(PAUSE + testbed.rng.uniform(0, PERIOD))
+    since = {member: time.monotonic() - testbed.refused.get(member.host, -REST_SECONDS) for member in pool.members}
     fit = [member for member, seconds in since.items() if seconds >= REST_SECONDS or not rested]
     if not fit:
         fit = [max(since, key=lambda member: since[member])]
         time.sleep(REST_SECONDS - since[fit[0]])
-    victim = stage.rng.choice(fit)
+    victim = testbed.rng.choice(fit)
     return victim, [member for member in pool.members if member is not victim], pool.mark()
 
 
 def _await_end(
-    stage: Stage, pool: PeerPool, victim: PeerMember, others: Sequence[PeerMember], begun: float, mark: int, mode: str
+    testbed: PeerTestbed,
+    pool: PeerPool,
+    victim: PeerMember,
+    others: Sequence[PeerMember],
+    begun: float,
+    mark: int,
+    mode: str,
 ) -> None:
-    """Until nobody holds the victim any more; who was wrongly thrown out meanwhile is counted."""
-    sheet = stage.sheets[pool.name]
-    seen = pool.until(lambda: all(victim.name not in other.view for other in others), PATIENCE)
+    """Wait until no member holds the victim. Count false evictions meanwhile."""
+    measured = testbed.measurements[pool.name]
+    seen = pool.until(lambda: all(victim.name not in other.view for other in others), TIMEOUT)
     names = {other.name for other in others}
-    ends = [s for s in pool.since(mark) if s.event in ("gone", "left") and s.observer in names]
+    ends = [s for s in pool.since(mark) if s.kind in ("gone", "left") and s.observer in names]
     times = _firsts(s for s in ends if s.who == victim.name)
     if times:
-        sheet.samples[f"{mode}, first"].append(min(times.values()) - begun)
+        measured.samples[f"{mode}, first"].append(min(times.values()) - begun)
     if seen:
-        sheet.samples[f"{mode}, all"].append(max(times.values()) - begun)
+        measured.samples[f"{mode}, all"].append(max(times.values()) - begun)
     else:
-        sheet.add(f"{mode}: not known to all in {PATIENCE:g} s")
-    sheet.add(WRONGLY, sum(s.who in names for s in ends))
+        measured.add(f"{mode}: not known to all in {TIMEOUT:g} s")
+    measured.add(FALSE_EVICTIONS, sum(s.who in names for s in ends))
 
 
-def _firsts(sightings: Iterable[Sighting]) -> dict[str, float]:
-    """When each observer first said so."""
+def _firsts(observed: Iterable[ObservedEvent]) -> dict[str, float]:
+    """The time of each observer's first event."""
     found: dict[str, float] = {}
-    for sighting in sightings:
+    for sighting in observed:
         found.setdefault(sighting.observer, sighting.at)
     return found
 
 
-def _latest(stage: Stage, *what: str) -> str:
+def _latest(testbed: PeerTestbed, *what: str) -> str:
     parts = []
-    for pool in stage.pools:
-        samples = stage.sheets[pool.name].samples
+    for pool in testbed.pools:
+        samples = testbed.measurements[pool.name].samples
         parts.append(f"{pool.name} " + " / ".join(f"{samples[one][-1]:.3f}" if samples[one] else "-" for one in what))
     return ", ".join(parts)
 
 
-def worker_crashes(stage: Stage, times: int) -> None:
-    """The worker's process is killed beside a living sidecar (``--worker-pid``); how soon all others know."""
-    (pool,) = stage.pools
-    sheet = stage.sheets[pool.name]
+def worker_crashes(testbed: PeerTestbed, times: int) -> None:
+    """Kill the worker's process beside a living sidecar (``--worker-pid``), until all others know."""
+    (pool,) = testbed.pools
+    measured = testbed.measurements[pool.name]
     with ExitStack() as stack:
         for turn in range(times):
             worker = stack.enter_context(subprocess.Popen(["sleep", "1000"]))
             stack.callback(worker.kill)
-            victim, others, mark = _choose(stage, pool)
+            victim, others, mark = _choose(testbed, pool)
             pool.kill(victim)
             victim = pool.start(victim.host, "--worker-pid", str(worker.pid))
             pool.settle()
-            pool.until(_worker_seen(pool, mark, victim), PATIENCE, "the newcomer's worker passing")
-            time.sleep(CALM + stage.rng.uniform(0, PERIOD))
+            pool.until(_worker_seen(pool, mark, victim), TIMEOUT, "the newcomer's worker passing")
+            time.sleep(PAUSE + testbed.rng.uniform(0, PERIOD))
             mark = pool.mark()
             begun = time.monotonic()
             worker.kill()
-            pool.until(_updated(pool, mark, victim, others), PATIENCE, "the worker's end")
-            known = _firsts(s for s in pool.since(mark) if s.event == "updated" and s.who == victim.name)
-            sheet.samples["worker crash, first"].append(min(known.values()) - begun)
-            sheet.samples["worker crash, all"].append(max(known.values()) - begun)
-            stage.say(f"{turn + 1} of {times}: {sheet.samples['worker crash, all'][-1]:.4f}")
+            pool.until(_updated(pool, mark, victim, others), TIMEOUT, "the worker's end")
+            known = _firsts(s for s in pool.since(mark) if s.kind == "updated" and s.who == victim.name)
+            measured.samples["worker crash, first"].append(min(known.values()) - begun)
+            measured.samples["worker crash, all"].append(max(known.values()) - begun)
+            testbed.log(f"{turn + 1} of {times}: {measured.samples['worker crash, all'][-1]:.4f}")
 
 
 def _worker_seen(pool: PeerPool, mark: int, victim: PeerMember) -> Callable[[], bool]:
-    """The sidecar itself has said something of its worker."""
-    return lambda: any(s.event == "worker" and s.observer == victim.name for s in pool.sightings[mark:])
+    """Whether the sidecar has reported its worker's readiness."""
+    return lambda: any(s.kind == "worker" and s.observer == victim.name for s in pool.observed[mark:])
 
 
 def _updated(pool: PeerPool, mark: int, victim: PeerMember, others: Sequence[PeerMember]) -> Callable[[], bool]:
     def test() -> bool:
-        told = (s for s in pool.sightings[mark:] if s.event == "updated" and s.who == victim.name)
-        return len({s.observer for s in told}) >= len(others)
+        updates = (s for s in pool.observed[mark:] if s.kind == "updated" and s.who == victim.name)
+        return len({s.observer for s in updates}) >= len(others)
 
     return test
 
 
-# --- a while of trouble, for all systems at once
+# --- Faults over time, for all systems at once
 
 
-def lossy(stage: Stage, seconds: float, share: float) -> None:
-    """A share of everything is lost on its way in, everywhere; nobody has died."""
-    _watch(stage, seconds, lambda: stage.bed.lose(share))
+def lossy(testbed: PeerTestbed, seconds: float, share: float) -> None:
+    """Every host loses a share of all incoming packets. No member crashes."""
+    _watch(testbed, seconds, lambda: testbed.bed.lose(share))
 
 
-def one_way(stage: Stage, seconds: float) -> None:
-    """Nothing from one member reaches one other; the other way, and all other ways, are open."""
-    first, second = stage.rng.sample(stage.bed.hosts, 2)
-    _watch(stage, seconds, lambda: stage.bed.cut(first, second))
+def one_way(testbed: PeerTestbed, seconds: float) -> None:
+    """Cut the packets from one member to one other. All other directions stay open."""
+    first, second = testbed.rng.sample(testbed.bed.hosts, 2)
+    _watch(testbed, seconds, lambda: testbed.bed.cut(first, second))
 
 
-def _watch(stage: Stage, seconds: float, begin: Callable[[], None]) -> None:
-    marks = _marks(stage)
+def _watch(testbed: PeerTestbed, seconds: float, begin: Callable[[], None]) -> None:
+    marks = _marks(testbed)
     begin()
-    _sleep(stage, seconds)
-    _count_wrong(stage, marks)
-    stage.bed.mend()
-    _await_one_view(stage, time.monotonic(), "one view after mending")
+    _sleep(testbed, seconds)
+    _count_false_evictions(testbed, marks)
+    testbed.bed.mend()
+    _await_one_view(testbed, time.monotonic(), "one view after mending")
 
 
-def _marks(stage: Stage) -> dict[str, int]:
-    for pool in stage.pools:
-        _found_together(stage, pool)
-    time.sleep(CALM)
-    return {pool.name: pool.mark() for pool in stage.pools}
+def _marks(testbed: PeerTestbed) -> dict[str, int]:
+    for pool in testbed.pools:
+        _has_one_view(testbed, pool)
+    time.sleep(PAUSE)
+    return {pool.name: pool.mark() for pool in testbed.pools}
 
 
-def _sleep(stage: Stage, seconds: float) -> None:
-    stage.stillness.take()
+def _sleep(testbed: PeerTestbed, seconds: float) -> None:
+    testbed.stalls.take()
     begun = time.monotonic()
     while (left := begun + seconds - time.monotonic()) > 0:
         time.sleep(min(10.0, left))
-        late = stage.stillness.take() * 1000
-        stage.say(f"{time.monotonic() - begun:.0f} of {seconds:.0f} s, this machine late by {late:.0f} ms")
+        late = testbed.stalls.take() * 1000
+        testbed.log(f"{time.monotonic() - begun:.0f} of {seconds:.0f} s, this machine late by {late:.0f} ms")
 
 
-def _count_wrong(stage: Stage, marks: dict[str, int], but: Iterable[NetnsHost] = ()) -> None:
-    """Evictions of members that run, one for each observer; on the hosts left out, they count as theirs."""
+def _count_false_evictions(testbed: PeerTestbed, marks: dict[str, int], but: Iterable[NetnsHost] = ()) -> None:
+    """Count evictions of running members, one per observer. Members on the hosts ``but`` count separately."""
     left_out = {host.number for host in but}
-    for pool in stage.pools:
-        sheet = stage.sheets[pool.name]
+    for pool in testbed.pools:
+        measured = testbed.measurements[pool.name]
         hosts = {member.name: member.host.number for member in pool.members}
-        said = [s for s in pool.since(marks[pool.name]) if s.who in hosts]
-        gone = [s for s in said if s.event == "gone"]
-        wrong = [s for s in gone if hosts[s.who] not in left_out]
-        sheet.add(WRONGLY, len(wrong))
-        sheet.add("different ones of them", len({s.who for s in wrong}))
+        event = [s for s in pool.since(marks[pool.name]) if s.who in hosts]
+        gone = [s for s in event if s.kind == "gone"]
+        false_evictions = [s for s in gone if hosts[s.who] not in left_out]
+        measured.add(FALSE_EVICTIONS, len(false_evictions))
+        measured.add("distinct healthy members evicted", len({s.who for s in false_evictions}))
         if left_out:
-            sheet.add("troubled members evicted", len(gone) - len(wrong))
-            sheet.add("evictions by troubled members", sum(hosts[s.observer] in left_out for s in wrong))
-        sheet.add("suspicions", sum(s.event == "suspected" for s in said))
+            measured.add("impaired members evicted", len(gone) - len(false_evictions))
+            measured.add("evictions by impaired members", sum(hosts[s.observer] in left_out for s in false_evictions))
+        measured.add("suspicions", sum(s.kind == "suspected" for s in event))
 
 
-def _await_one_view(stage: Stage, begun: float, what: str) -> None:
-    """Each system's time from then until its last member holds all others, by the members' own stamps."""
-    for pool in stage.pools:
-        sheet = stage.sheets[pool.name]
+def _await_one_view(testbed: PeerTestbed, begun: float, what: str) -> None:
+    """Measure, per system, the time until its last member holds all others, by the members' own timestamps."""
+    for pool in testbed.pools:
+        measured = testbed.measurements[pool.name]
         if pool.until(pool.one_view, HEALING_SECONDS):
-            joins = [s.at for s in pool.sightings if s.event in ("joined", "refuted") and s.at > begun]
-            sheet.samples[what].append(max(joins, default=begun) - begun)
+            joins = [s.at for s in pool.observed if s.kind in ("joined", "refuted") and s.at > begun]
+            measured.samples[what].append(max(joins, default=begun) - begun)
         else:
-            sheet.add(f"{what}: none in {HEALING_SECONDS:g} s")
+            measured.add(f"{what}: none in {HEALING_SECONDS:g} s")
 
 
-def partition(stage: Stage, seconds: float) -> None:
-    """Two halves that do not hear each other for so long."""
-    _marks(stage)
-    half = len(stage.bed) // 2
-    stage.bed.split(stage.bed.hosts[:half], stage.bed.hosts[half:])
-    _sleep(stage, seconds)
+def partition(testbed: PeerTestbed, seconds: float) -> None:
+    """Split the hosts into two halves for ``seconds``."""
+    _marks(testbed)
+    half = len(testbed.bed) // 2
+    testbed.bed.split(testbed.bed.hosts[:half], testbed.bed.hosts[half:])
+    _sleep(testbed, seconds)
     begun = time.monotonic()
-    stage.bed.mend()
-    _await_one_view(stage, begun, "healed to one view")
+    testbed.bed.mend()
+    _await_one_view(testbed, begun, "healed to one view")
 
 
-def stops(stage: Stage, seconds: float) -> None:
-    """One member is stopped for .3 to 1.5 s again and again (SIGSTOP), at each system at the same moments."""
-    host = stage.rng.choice(stage.bed.hosts)
-    victims = {pool.name: next(m for m in pool.members if m.host is host) for pool in stage.pools}
-    marks = _marks(stage)
-    episodes: dict[str, list[tuple[float, float]]] = {pool.name: [] for pool in stage.pools}
+def stops(testbed: PeerTestbed, seconds: float) -> None:
+    """Stop one member (SIGSTOP) for 0.3 to 1.5 s again and again, in each system at the same times."""
+    host = testbed.rng.choice(testbed.bed.hosts)
+    victims = {pool.name: next(m for m in pool.members if m.host is host) for pool in testbed.pools}
+    marks = _marks(testbed)
+    episodes: dict[str, list[tuple[float, float]]] = {pool.name: [] for pool in testbed.pools}
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        begun = {pool.name: pool.signal(victims[pool.name], signal.SIGSTOP) for pool in stage.pools}
-        time.sleep(stage.rng.uniform(0.3, 1.5))
-        for pool in stage.pools:
+        begun = {pool.name: pool.signal(victims[pool.name], signal.SIGSTOP) for pool in testbed.pools}
+        time.sleep(testbed.rng.uniform(0.3, 1.5))
+        for pool in testbed.pools:
             episodes[pool.name].append((begun[pool.name], pool.signal(victims[pool.name], signal.SIGCONT)))
-        time.sleep(stage.rng.uniform(0.7, 1.5))
-    stage.say(f"{len(episodes[stage.pools[0].name])} stops")
-    _await_one_view(stage, time.monotonic(), "one view after the last")
-    _count_wrong(stage, marks, [host])
-    for pool in stage.pools:
-        _note_stops(stage, pool, victims[pool.name], episodes[pool.name])
+        time.sleep(testbed.rng.uniform(0.7, 1.5))
+    testbed.log(f"{len(episodes[testbed.pools[0].name])} stops")
+    _await_one_view(testbed, time.monotonic(), "one view after the last")
+    _count_false_evictions(testbed, marks, [host])
+    for pool in testbed.pools:
+        _record_stops(testbed, pool, victims[pool.name], episodes[pool.name])
 
 
-def _note_stops(stage: Stage, pool: PeerPool, victim: PeerMember, episodes: Sequence[tuple[float, float]]) -> None:
-    sheet = stage.sheets[pool.name]
-    sheet.add("evicted though stopped for less than .4 s", 0)
-    about = [s for s in pool.sightings if s.who == victim.name and s.observer != victim.name]
+def _record_stops(
+    testbed: PeerTestbed, pool: PeerPool, victim: PeerMember, episodes: Sequence[tuple[float, float]]
+) -> None:
+    measured = testbed.measurements[pool.name]
+    measured.add("evictions after stops of less than 0.4 s", 0)
+    about = [s for s in pool.observed if s.who == victim.name and s.observer != victim.name]
     for number, (begun, ended) in enumerate(episodes):
         following = episodes[number + 1][0] if number + 1 < len(episodes) else float("inf")
         here = [s for s in about if begun <= s.at < following]
-        out = _firsts(s for s in here if s.event == "gone")
-        back = _firsts(s for s in here if s.event == "joined" and s.at > ended)
+        out = _firsts(s for s in here if s.kind == "gone")
+        back = _firsts(s for s in here if s.kind == "joined" and s.at > ended)
         if ended - begun < 0.4:
-            sheet.add("stops of less than .4 s")
-            sheet.add("evicted though stopped for less than .4 s", len(out))
+            measured.add("stops of less than 0.4 s")
+            measured.add("evictions after stops of less than 0.4 s", len(out))
         elif ended - begun >= 0.8:
             whole = len(out) == len(pool.members) - 1
-            sheet.add("stops of .8 s and more")
-            sheet.add("of these, out everywhere before it went on", whole and max(out.values()) < ended)
+            measured.add("stops of 0.8 s and more")
+            measured.add("of these, evicted everywhere before it resumed", whole and max(out.values()) < ended)
             if whole:
-                sheet.samples["stopped to out everywhere"].append(max(out.values()) - begun)
+                measured.samples["stopped to evicted everywhere"].append(max(out.values()) - begun)
         if out:
-            sheet.add("stops that ended in an eviction")
-            sheet.add("of these, back everywhere before the next", out.keys() <= back.keys())
+            measured.add("stops that ended in an eviction")
+            measured.add("of these, back everywhere before the next", out.keys() <= back.keys())
             if back and out.keys() <= back.keys():
-                sheet.samples["resumed to back everywhere"].append(max(back[name] for name in out) - ended)
+                measured.samples["resumed to back everywhere"].append(max(back[name] for name in out) - ended)
 
 
-def starved(stage: Stage, seconds: float, count: int) -> None:
-    """So many members share one processor with stress-ng, at the lowest priority; all others have the other one."""
-    hosts = stage.rng.sample(stage.bed.hosts, count)
-    for pool in stage.pools:
+def starved(testbed: PeerTestbed, seconds: float, count: int) -> None:
+    """Some members share one processor with stress-ng, at the lowest priority. All others use the other processor."""
+    hosts = testbed.rng.sample(testbed.bed.hosts, count)
+    for pool in testbed.pools:
         for member in pool.members:
             pin([member.process.pid], 0 if member.host in hosts else 1)
             if member.host in hosts:
                 subprocess.run(["renice", "-n", "19", "-p", str(member.process.pid)], check=True, capture_output=True)
-    marks = _marks(stage)
+    marks = _marks(testbed)
     argv = ["stress-ng", "--cpu", "16", "--taskset", "0", "--timeout", f"{seconds:.0f}s", "--quiet"]
     with subprocess.Popen(argv) as stress:
-        _sleep(stage, seconds)
+        _sleep(testbed, seconds)
         stress.wait()
-    _count_wrong(stage, marks, hosts)
-    for pool in stage.pools:
-        paused = sum(s.event == "paused" for s in pool.since(marks[pool.name]))
-        stage.sheets[pool.name].add("own pauses noticed", paused)
-    _await_one_view(stage, time.monotonic(), "one view after it")
+    _count_false_evictions(testbed, marks, hosts)
+    for pool in testbed.pools:
+        paused = sum(s.kind == "paused" for s in pool.since(marks[pool.name]))
+        testbed.measurements[pool.name].add("own pauses detected", paused)
+    _await_one_view(testbed, time.monotonic(), "one view after it")
 
 
-# --- cost, and beginnings
+# --- Cost, and joins
 
 
-def idle(stage: Stage, seconds: float) -> None:
-    """Nothing happens; what it costs."""
-    _marks(stage)
+def idle(testbed: PeerTestbed, seconds: float) -> None:
+    """Measure the cost of an idle pool."""
+    _marks(testbed)
     time.sleep(5.0)
-    before = {pool.name: _cost(stage, pool) for pool in stage.pools}
+    before = {pool.name: _cost(testbed, pool) for pool in testbed.pools}
     begun = time.monotonic()
-    _sleep(stage, seconds)
+    _sleep(testbed, seconds)
     took = time.monotonic() - begun
-    for pool in stage.pools:
-        sheet = stage.sheets[pool.name]
+    for pool in testbed.pools:
+        measured = testbed.measurements[pool.name]
         packets, octets, cpu = (
-            after - start for after, start in zip(_cost(stage, pool), before[pool.name], strict=True)
+            after - start for after, start in zip(_cost(testbed, pool), before[pool.name], strict=True)
         )
-        each = took * stage.size
-        sheet.numbers["packets sent /s/node"] = packets / each
-        sheet.numbers["bytes sent /s/node"] = octets / each
-        sheet.numbers["CPU s /node-minute"] = cpu * 60 / each
-        sheet.numbers["RSS MB, median"] = statistics.median(member.rss() for member in pool.members) / 1e6
-    if peer := stage.sheets.get("memberlist"):
-        for sheet in stage.sheets.values():
-            sheet.numbers["CPU beside memberlist's"] = (
-                sheet.numbers["CPU s /node-minute"] / peer.numbers["CPU s /node-minute"]
+        each = took * testbed.size
+        measured.numbers["packets sent /s/node"] = packets / each
+        measured.numbers["bytes sent /s/node"] = octets / each
+        measured.numbers["CPU s /node-minute"] = cpu * 60 / each
+        measured.numbers["RSS MB, median"] = statistics.median(member.rss() for member in pool.members) / 1e6
+    if peer := testbed.measurements.get("memberlist"):
+        for measured in testbed.measurements.values():
+            measured.numbers["CPU beside memberlist's"] = (
+                measured.numbers["CPU s /node-minute"] / peer.numbers["CPU s /node-minute"]
             )
 
 
-def _cost(stage: Stage, pool: PeerPool) -> tuple[float, float, float]:
-    """Packets and bytes sent, and seconds of processor time, of the whole pool so far."""
-    sent = stage.bed.sent(pool.system.port).values()
+def _cost(testbed: PeerTestbed, pool: PeerPool) -> tuple[float, float, float]:
+    """Packets and bytes sent, and CPU seconds, of the whole pool so far."""
+    sent = testbed.bed.sent(pool.system.port).values()
     return sum(n for n, _ in sent), sum(b for _, b in sent), sum(member.cpu() for member in pool.members)
 
 
-def crowds(stage: Stage, times: int, count: int, limit: float) -> None:
-    """So many nodes in one process join one of them at once, in turn at each system, at the peers each fourth turn.
+def crowds(testbed: PeerTestbed, times: int, count: int, limit: float) -> None:
+    """Many nodes in one process join one of them at once, at each system in turn; peers take part in every fourth turn.
 
-    Stands on no bed.
+    Uses no network hosts.
     """
     for turn in range(times):
-        for system in stage.systems:
+        for system in testbed.systems:
             if turn % 4 and system.name != OURS:
                 continue
-            sheet = stage.sheets[system.name]
+            measured = testbed.measurements[system.name]
             done = subprocess.run(
                 system.crowd(count, limit), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True
             )
             found = json.loads(done.stdout.splitlines()[-1])
-            sheet.samples["joined to one view"].append(found["seconds"])
-            sheet.add(f"no view a second after it, or none in {limit:g} s", not found["one_view"])
-            sheet.add(WRONGLY, found["gone"])
-        latest = (f"{s.name} {stage.sheets[s.name].samples['joined to one view'][-1]:.2f}" for s in stage.systems)
-        stage.say(f"{turn + 1} of {times}: {', '.join(latest)}")
+            measured.samples["joined to one view"].append(found["seconds"])
+            measured.add(f"no view a second after it, or none in {limit:g} s", not found["one_view"])
+            measured.add(FALSE_EVICTIONS, found["gone"])
+        latest = (
+            f"{s.name} {testbed.measurements[s.name].samples['joined to one view'][-1]:.2f}" for s in testbed.systems
+        )
+        testbed.log(f"{turn + 1} of {times}: {', '.join(latest)}")

@@ -1,4 +1,4 @@
-"""memberlist (HashiCorp's, as Debian packages it), in our small Go program; tuned to a 200 ms period there."""
+"""HashiCorp's memberlist (Debian's package), in a small Go program, tuned to a 200 ms period."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.peers.systems import NODES, PLACE, Conditions, PeerProcess, Said, Unavailable, read_node, run
+from bench.peers.systems import NODES, PLACE, Conditions, NodeEvent, PeerProcess, Unavailable, read_node, run
 
 LIBRARY = Path("/usr/share/gocode/src/github.com/hashicorp/memberlist")
 HINT = "apt-get install -y golang-go golang-github-hashicorp-memberlist-dev"
@@ -26,12 +26,12 @@ class Memberlist:
         run(["go", "build", "-o", self.program, str(NODES / "memberlist.go")], "building it", env=env)
         return run(["dpkg-query", "-W", "-f", "${Version}", "golang-github-hashicorp-memberlist-dev"], "its version")
 
-    def argv(self, life: PeerProcess, conditions: Conditions) -> Sequence[str]:
-        seeds = ",".join(f"{seed.ip}:{self.port}" for seed in life.seeds)
-        argv = [self.program, "-name", life.name, "-bind", life.host.ip, "-port", str(self.port), "-join", seeds]
+    def argv(self, process: PeerProcess, conditions: Conditions) -> Sequence[str]:
+        seeds = ",".join(f"{seed.ip}:{self.port}" for seed in process.seeds)
+        argv = [self.program, "-name", process.name, "-bind", process.host.ip, "-port", str(self.port), "-join", seeds]
         return [*argv, *(["-no-tcp-pings"] if conditions.udp_only else []), *conditions.flags.get(self.name, ())]
 
-    def read(self, line: bytes) -> Said | None:
+    def read(self, line: bytes) -> NodeEvent | None:
         return read_node(line)
 
     def crowd(self, count: int, limit: float) -> Sequence[str]:

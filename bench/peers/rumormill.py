@@ -1,4 +1,4 @@
-"""rumormill: its own agent, sealed, every other setting its own choice."""
+"""rumormill: its own agent, sealed, with all other settings at their defaults."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import secrets
 import sys
 from collections.abc import Sequence
 
-from bench.peers.systems import PLACE, Conditions, PeerProcess, Said, read_json
+from bench.peers.systems import PLACE, Conditions, NodeEvent, PeerProcess, read_json
 
 WORKER_PORT = 9000
-WORDS = {
+EVENTS = {
     "serving": "up",
     "joined": "joined",
     "returned": "joined",
@@ -39,10 +39,10 @@ class Rumormill:
                 file.write(base64.b64encode(secrets.token_bytes(32)) + b"\n")
         return importlib.metadata.version("rumormill")
 
-    def argv(self, life: PeerProcess, conditions: Conditions) -> Sequence[str]:
-        ip = life.host.ip
+    def argv(self, process: PeerProcess, conditions: Conditions) -> Sequence[str]:
+        ip = process.host.ip
         argv = [sys.executable, "-c", "from rumormill.cli.main import main; main()", "agent"]
-        argv += ["--name", life.name, "--cluster", "bench", "--service", "embed", "--key-file", str(self.key)]
+        argv += ["--name", process.name, "--cluster", "bench", "--service", "embed", "--key-file", str(self.key)]
         argv += ["--worker", f"http://127.0.0.1:{WORKER_PORT}", "--advertise-worker", f"http://{ip}:{WORKER_PORT}"]
         argv += [
             "--gossip",
@@ -54,15 +54,15 @@ class Rumormill:
             "--probation",
             "0s",
         ]
-        for seed in life.seeds:
+        for seed in process.seeds:
             argv += ["--join", f"{seed.ip}:{self.port}"]
-        return [*argv, *conditions.flags.get(self.name, ()), *life.flags]
+        return [*argv, *conditions.flags.get(self.name, ()), *process.flags]
 
-    def read(self, line: bytes) -> Said | None:
-        said = read_json(line)
-        if said is None or "monotonic" not in said or (word := WORDS.get(said["event"])) is None:
+    def read(self, line: bytes) -> NodeEvent | None:
+        entry = read_json(line)
+        if entry is None or "monotonic" not in entry or (word := EVENTS.get(entry["event"])) is None:
             return None
-        return Said(said["monotonic"], word, said.get("who", said["member"]))
+        return NodeEvent(entry["monotonic"], word, entry.get("who", entry["member"]))
 
     def crowd(self, count: int, limit: float) -> Sequence[str]:
         return [sys.executable, "-m", "bench.peers.nodes.rumormill_crowd", str(count), str(limit)]

@@ -1,4 +1,4 @@
-"""Scenarios as data: each is one figure of docs/understand/results.md, with what rumormill promises of it."""
+"""Scenarios as data: each is one figure of docs/understand/results.md, with rumormill's bounds for it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bench.peers import callers, measures
-from bench.peers.stage import Sheet
 from bench.peers.systems import Conditions
+from bench.peers.testbed import Measurements
 
 MODES = ("silent host, all", "live kernel, all")
 Statistic = Literal["median", "max", "number"]
@@ -18,17 +18,17 @@ EVERYBODY = ("rumormill", "memberlist", "kinship")
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What rumormill's figure is to be at most."""
+    """An upper bound on one of rumormill's figures."""
 
     what: str
     statistic: Statistic
     at_most: float
 
-    def figure(self, sheet: Sheet) -> float | None:
-        """None where it was not measured."""
+    def figure(self, measured: Measurements) -> float | None:
+        """The figure; None if it was not measured."""
         if self.statistic == "number":
-            return sheet.numbers.get(self.what)
-        samples = sheet.samples.get(self.what)
+            return measured.numbers.get(self.what)
+        samples = measured.samples.get(self.what)
         if not samples:
             return None
         return max(samples) if self.statistic == "max" else statistics.median(samples)
@@ -36,23 +36,23 @@ class Bound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerScenario:
-    """What to do (a measure and its parameters) to which systems, how many of each."""
+    """A measure with its parameters, the systems to apply it to, and their size."""
 
     name: str
     about: str
     minutes: float
-    """How long it takes, about."""
+    """The approximate duration."""
     measure: Callable[..., None]
     size: int = 16
     parameters: Mapping[str, Any] = field(default_factory=dict)
     brief: Mapping[str, Any] = field(default_factory=dict)
-    """What of the parameters is otherwise with ``--brief``, which shows that it works and is no figure."""
+    """Parameters that change with ``--brief``, which is only a smoke test."""
     systems: tuple[str, ...] = EVERYBODY
     conditions: Conditions = field(default_factory=Conditions)
     bed: bool = True
     rounds: int = 0
-    """Each system has the machine to itself, in so many rounds of ``times`` each; 0: all of them are there at once."""
-    promises: tuple[Bound, ...] = ()
+    """In each round, each system has the machine to itself. 0: all systems run at once."""
+    bounds: tuple[Bound, ...] = ()
 
 
 def _none(what: str) -> Bound:
@@ -60,12 +60,12 @@ def _none(what: str) -> Bound:
 
 
 def _crashes(size: int, minutes: float) -> PeerScenario:
-    promises = (
+    bounds = (
         Bound("silent host, all", "median", 0.6),
         Bound("silent host, all", "max", 0.8),
         Bound("live kernel, all", "median", 0.12),
         Bound("live kernel, all", "max", 0.35),
-        _none(measures.WRONGLY),
+        _none(measures.FALSE_EVICTIONS),
     )
     return PeerScenario(
         name=f"crash-{size}",
@@ -76,12 +76,12 @@ def _crashes(size: int, minutes: float) -> PeerScenario:
         parameters={"times": 5},
         brief={"times": 1},
         rounds=4,
-        promises=promises,
+        bounds=bounds,
     )
 
 
 def _idle(size: int, minutes: float) -> PeerScenario:
-    promises = (
+    bounds = (
         Bound("packets sent /s/node", "number", 20),
         Bound("bytes sent /s/node", "number", 2500),
         Bound("CPU beside memberlist's", "number", 2),
@@ -89,13 +89,13 @@ def _idle(size: int, minutes: float) -> PeerScenario:
     )
     return PeerScenario(
         name=f"idle-{size}",
-        about=f"what doing nothing costs, N={size}",
+        about=f"the cost of an idle pool, N={size}",
         minutes=minutes,
         measure=measures.idle,
         size=size,
         parameters={"seconds": 60},
         brief={"seconds": 10},
-        promises=promises,
+        bounds=bounds,
     )
 
 
@@ -110,10 +110,10 @@ def _crowd(count: int, within: float, minutes: float) -> PeerScenario:
         parameters={"times": 20, "count": count, "limit": 8.0},
         brief={"times": 1},
         systems=("rumormill", "memberlist"),
-        promises=(
+        bounds=(
             Bound("joined to one view", "max", within),
             _none("no view a second after it, or none in 8 s"),
-            _none(measures.WRONGLY),
+            _none(measures.FALSE_EVICTIONS),
         ),
     )
 
@@ -121,13 +121,13 @@ def _crowd(count: int, within: float, minutes: float) -> PeerScenario:
 def _loss(percent: int, seconds: float) -> PeerScenario:
     return PeerScenario(
         name=f"loss-{percent}",
-        about=f"{percent} % of everything lost on its way in, {seconds / 60:g} minutes, no pings over TCP, N=16",
+        about=f"{percent} % of all incoming packets lost, {seconds / 60:g} minutes, no pings over TCP, N=16",
         minutes=seconds / 60 + 0.1,
         measure=measures.lossy,
         parameters={"seconds": seconds, "share": percent / 100},
         brief={"seconds": 10},
         conditions=Conditions(udp_only=True),
-        promises=(_none(measures.WRONGLY),),
+        bounds=(_none(measures.FALSE_EVICTIONS),),
     )
 
 
@@ -142,7 +142,7 @@ SCENARIOS = (
         measure=measures.leaves,
         parameters={"times": 20},
         brief={"times": 2},
-        promises=(Bound("leave, all", "median", 0.05), _none(measures.WRONGLY)),
+        bounds=(Bound("leave, all", "median", 0.05), _none(measures.FALSE_EVICTIONS)),
     ),
     PeerScenario(
         name="worker-crash",
@@ -152,7 +152,7 @@ SCENARIOS = (
         parameters={"times": 20},
         brief={"times": 2},
         systems=("rumormill",),
-        promises=(Bound("worker crash, all", "median", 0.015),),
+        bounds=(Bound("worker crash, all", "median", 0.015),),
     ),
     _idle(16, 1.2),
     _idle(64, 1.5),
@@ -160,24 +160,24 @@ SCENARIOS = (
     _loss(30, 120.0),
     PeerScenario(
         name="one-way-cut",
-        about="nothing from one member reaches one other, two minutes, N=16",
+        about="one direction between two members cut, two minutes, N=16",
         minutes=2.1,
         measure=measures.one_way,
         parameters={"seconds": 120.0},
         brief={"seconds": 10.0},
-        promises=(_none(measures.WRONGLY),),
+        bounds=(_none(measures.FALSE_EVICTIONS),),
     ),
     PeerScenario(
         name="stops",
-        about="one of 16 stopped for .3 to 1.5 s again and again, one minute",
+        about="one of 16 stopped for 0.3 to 1.5 s again and again, one minute",
         minutes=1.1,
         measure=measures.stops,
         parameters={"seconds": 60.0},
         brief={"seconds": 10.0},
-        promises=(
-            _none(measures.WRONGLY),
-            _none("evicted though stopped for less than .4 s"),
-            Bound("stopped to out everywhere", "max", 0.7),
+        bounds=(
+            _none(measures.FALSE_EVICTIONS),
+            _none("evictions after stops of less than 0.4 s"),
+            Bound("stopped to evicted everywhere", "max", 0.7),
             Bound("resumed to back everywhere", "max", 0.3),
         ),
     ),
@@ -188,26 +188,26 @@ SCENARIOS = (
         measure=measures.starved,
         parameters={"seconds": 60.0, "count": 4},
         brief={"seconds": 10.0},
-        promises=(_none(measures.WRONGLY),),
+        bounds=(_none(measures.FALSE_EVICTIONS),),
     ),
     PeerScenario(
         name="partition",
-        about="8 + 8 that do not hear each other for 30 s, healed",
+        about="8 + 8 members split for 30 s, then healed",
         minutes=0.8,
         measure=measures.partition,
         parameters={"seconds": 30.0},
         brief={"seconds": 10.0},
-        promises=(Bound("healed to one view", "max", 2.0),),
+        bounds=(Bound("healed to one view", "max", 2.0),),
     ),
     PeerScenario(
         name="partition-callers",
-        about="the same under 2 x 50 requests a second from either side",
+        about="the same, with 50 requests per second from each side",
         minutes=0.7,
         measure=callers.partition,
         parameters={"seconds": 30.0},
         brief={"seconds": 10.0},
         systems=("rumormill",),
-        promises=(_none("requests failed"), Bound("healed to one view", "max", 2.0)),
+        bounds=(_none("requests failed"), Bound("healed to one view", "max", 2.0)),
     ),
     _crowd(64, 1.0, 0.7),
     _crowd(128, 3.0, 1.7),
@@ -216,7 +216,7 @@ SCENARIOS = (
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """How rumormill's figure in a larger pool compares with that in a smaller one; the ratio is to be at most this."""
+    """An upper bound on the ratio of rumormill's figure in a larger pool to that in a smaller one."""
 
     what: str
     larger: str

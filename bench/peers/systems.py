@@ -1,4 +1,4 @@
-"""What the harness must know of a system: how to prepare it, start a node of it, and understand what a node says."""
+"""The interface of a compared system: how to install it, how to start a node, and how to read its output."""
 
 from __future__ import annotations
 
@@ -13,66 +13,68 @@ from bench.netns_testbed import NetnsHost
 
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / ".venv" / "peers"
-"""Where what is built for the benches is kept."""
+"""Where programs built for the benches are kept."""
 NODES = Path(__file__).parent / "nodes"
 
 
 class Unavailable(Exception):
-    """The system cannot be had here; says why, and what would help."""
+    """The system is not available here. The text says why, and what to install."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerProcess:
-    """One process of a pool, from its start to its end. A host's next life has another name."""
+    """How to start one process of a pool. Each process on a host has its own name."""
 
     name: str
     host: NetnsHost
     seeds: tuple[NetnsHost, ...]
     flags: tuple[str, ...] = ()
-    """The harness's own: what only this life is told."""
+    """Extra flags for this process only."""
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One line of a node: at this time (seconds, CLOCK_MONOTONIC) it concluded this of that member.
+class NodeEvent:
+    """One event of a node about a member, with its time (seconds, CLOCK_MONOTONIC).
 
-    Words: up (of itself), joined, suspected, refuted, gone, left, updated (what it says of its worker), paused
-    (itself), worker (its own has another readiness).
+    Events: up (itself), joined, suspected, refuted, gone, left, updated (its metadata), paused (itself), worker (its
+    worker's readiness changed).
     """
 
     at: float
-    event: str
+    kind: str
     who: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """What a scenario asks of every node of a system."""
+    """Conditions that a scenario sets for every node."""
 
     udp_only: bool = False
-    """No pings over TCP, which would hide the loss of datagrams."""
+    """Disables pings over TCP, which would hide the loss of datagrams."""
     flags: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Further flags, by system."""
+    """Extra flags, by system."""
 
 
 class System(Protocol):
-    """One of those compared. ``port`` is its own on every host, so that its traffic can be told apart."""
+    """A compared system. Each has its own ``port``, so that its traffic can be counted separately."""
 
     name: str
     port: int
 
     def prepare(self) -> str:
-        """Build or install what is needed; the version. Raises :class:`Unavailable`."""
+        """Build or install what is needed, and return the version. Raises :class:`Unavailable`."""
 
-    def argv(self, life: PeerProcess, conditions: Conditions) -> Sequence[str]:
+    def argv(self, process: PeerProcess, conditions: Conditions) -> Sequence[str]:
         """The command line of one node."""
 
-    def read(self, line: bytes) -> Said | None:
-        """What a line of its output says, if it is news of members."""
+    def read(self, line: bytes) -> NodeEvent | None:
+        """The event in a line of its output, if there is one."""
 
     def crowd(self, count: int, limit: float) -> Sequence[str]:
-        """The command line of a process with so many nodes that join one at once; it prints a :class:`dict` of
-        seconds, one_view and gone."""
+        """The command line of one process with that many nodes, which all join one of them at once.
+
+        It prints a JSON object with seconds, one_view and gone.
+        """
 
 
 def read_json(line: bytes) -> dict[str, Any] | None:
@@ -86,14 +88,14 @@ def read_json(line: bytes) -> dict[str, Any] | None:
     return found
 
 
-def read_node(line: bytes) -> Said | None:
-    """What our own programs around a peer's library say: the harness's words already."""
-    said = read_json(line)
-    return Said(said["monotonic"], said["event"], said["who"]) if said and "event" in said else None
+def read_node(line: bytes) -> NodeEvent | None:
+    """Read a line of our own programs around a peer's library, which already use the event names."""
+    found = read_json(line)
+    return NodeEvent(found["monotonic"], found["event"], found["who"]) if found and "event" in found else None
 
 
 def run(argv: Sequence[str], what: str, env: Mapping[str, str] | None = None) -> str:
-    """Run a command of the preparations. Raises :class:`Unavailable` with its last words."""
+    """Run a setup command. Raises :class:`Unavailable` with its last output."""
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, env=env)
     except FileNotFoundError:

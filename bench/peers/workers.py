@@ -1,7 +1,7 @@
-"""One process that plays the worker beside every sidecar of a bed: ``python -m bench.peers.workers PORT NAMESPACE ...``
+"""One process that acts as the worker of every sidecar: ``python -m bench.peers.workers PORT NAMESPACE ...``
 
-It listens on 127.0.0.1 of each namespace, and answers every request with 200: the sidecars check a worker like any
-other, at a fraction of what a process on each host would cost this machine.
+It listens on 127.0.0.1 of each namespace and answers every request with 200. So the sidecars run their worker checks,
+at a fraction of the cost of one worker process per host.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
 
 def enter(namespace: str) -> None:
-    """This thread's sockets are made there from now on."""
+    """From now on, create this thread's sockets in that namespace."""
     libc = ctypes.CDLL(None, use_errno=True)
     with Path(f"/run/netns/{namespace}").open("rb") as file:
         if libc.setns(file.fileno(), CLONE_NEWNET):
@@ -31,7 +31,7 @@ async def answer(stream: trio.SocketStream) -> None:
         await stream.receive_some(4096)
         await stream.send_all(ANSWER)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
-        return  # the sidecar was killed while it asked
+        return  # the sidecar was killed during the request
 
 
 async def main(port: int, namespaces: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""What the benches make of their figures: a promise is kept or it is not, and what was measured is in the picture."""
+"""The benches' reports: a bound is met or missed, and the plot shows what was measured."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from bench.peers.measures import PERIOD, spread_out
 from bench.peers.plot import detection_plot
 from bench.peers.report import Result, comparisons, read_results, result_of, table
 from bench.peers.scenarios import SCENARIOS, PeerScenario
-from bench.peers.stage import Sheet, Stage
 from bench.peers.systems import Conditions
+from bench.peers.testbed import Measurements, PeerTestbed
 
 VERSIONS = {"rumormill": "1", "memberlist": "2"}
 
@@ -25,31 +25,31 @@ def scenario(name: str) -> PeerScenario:
     return next(each for each in SCENARIOS if each.name == name)
 
 
-def result(name: str, **sheets: Sheet) -> Result:
+def result(name: str, **measurements: Measurements) -> Result:
     at = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-    return result_of(scenario(name), sheets, VERSIONS, "a machine", at, False)
+    return result_of(scenario(name), measurements, VERSIONS, "a machine", at, False)
 
 
-def crashes(*seconds: float, wrong: float = 0) -> Sheet:
+def crashes(*seconds: float, wrong: float = 0) -> Measurements:
     samples = {"silent host, all": list(seconds), "live kernel, all": [one / 10 for one in seconds]}
-    return Sheet(samples=samples, numbers={"healthy members evicted": wrong})
+    return Measurements(samples=samples, numbers={"healthy members evicted": wrong})
 
 
 def verdicts(found: Result) -> list[str]:
-    return re.findall(r"^- (kept|NOT KEPT)", table([found]), re.MULTILINE)
+    return re.findall(r"^- (met|MISSED)", table([found]), re.MULTILINE)
 
 
 def test_a_promise_is_kept_by_what_was_measured_and_by_nothing_else() -> None:
-    assert verdicts(result("crash-16", rumormill=crashes(0.5, 0.6, 0.7))) == ["kept"] * 5
+    assert verdicts(result("crash-16", rumormill=crashes(0.5, 0.6, 0.7))) == ["met"] * 5
     assert verdicts(result("crash-16", rumormill=crashes(0.5, 0.6, 0.9))) == [
-        "kept",
-        "NOT KEPT",
-        "kept",
-        "kept",
-        "kept",
+        "met",
+        "MISSED",
+        "met",
+        "met",
+        "met",
     ]
-    assert verdicts(result("crash-16", rumormill=crashes(0.5, wrong=1)))[-1] == "NOT KEPT"
-    assert verdicts(result("crash-16", rumormill=Sheet())) == ["NOT KEPT"] * 5, "what was not measured is not kept"
+    assert verdicts(result("crash-16", rumormill=crashes(0.5, wrong=1)))[-1] == "MISSED"
+    assert verdicts(result("crash-16", rumormill=Measurements())) == ["MISSED"] * 5, "without a measurement"
 
 
 def test_a_peer_makes_no_promises() -> None:
@@ -67,10 +67,10 @@ def test_figures_come_back_from_their_file_in_the_scenarios_order(tmp_path: Path
 def test_a_larger_pool_is_held_beside_the_smaller_and_a_peer_beside_us() -> None:
     small = result("crash-3", rumormill=crashes(0.5), memberlist=crashes(1.0))
     assert "silent host, all: memberlist took 2.00 times as long" in comparisons([small])
-    assert "- kept: silent host, all: crash-64 beside crash-3" in comparisons(
+    assert "- met: silent host, all: crash-64 compared with crash-3" in comparisons(
         [small, result("crash-64", rumormill=crashes(0.54))]
     )
-    assert "- NOT KEPT: silent host, all: crash-64" in comparisons([small, result("crash-64", rumormill=crashes(0.56))])
+    assert "- MISSED: silent host, all: crash-64" in comparisons([small, result("crash-64", rumormill=crashes(0.56))])
 
 
 @pytest.mark.parametrize("slowest", [0.7, 12.0])
@@ -94,6 +94,6 @@ def test_every_scenario_has_a_name_of_its_own_and_fits_half_an_hour() -> None:
 
 def test_deaths_fall_into_another_part_of_the_period_each_whatever_round_they_are_in() -> None:
     rng = random.Random(3)
-    stages = [Stage([], 3, Conditions(), rng, lambda _: None, {}, nth=(number, 4)) for number in range(4)]
-    moments = [moment for stage in stages for moment in spread_out(stage, 5)]
+    stages = [PeerTestbed([], 3, Conditions(), rng, lambda _: None, {}, nth=(number, 4)) for number in range(4)]
+    moments = [moment for testbed in stages for moment in spread_out(testbed, 5)]
     assert sorted(int(moment / PERIOD * 20) for moment in moments) == list(range(20))

@@ -113,7 +113,7 @@ def test_a_kernel_refuses_what_is_sent_to_a_dead_port_unless_its_host_is_silent(
     assert ask(bed, bed[1], address)[0] == -1
     bed.silence(bed[0], PORT)
     assert ask(bed, bed[1], address)[0] == 0
-    bed.voice(bed[0])
+    bed.unsilence(bed[0])
     assert ask(bed, bed[1], address)[0] == -1
 
 
@@ -150,8 +150,8 @@ def test_a_bed_whose_owner_was_killed_is_swept_with_its_programs() -> None:
 def test_an_ear_hears_when_a_host_sends_to_several_at_once(bed: Bed) -> None:
     argv = bed.command(bed[0], [sys.executable, "-c", BEAT, bed[0].ip])
     with (
-        bed.ear(bed[0], PORT) as ear,
-        bed.ear(bed[1], PORT) as other,
+        bed.sniffer(bed[0], PORT) as sniffer,
+        bed.sniffer(bed[1], PORT) as other,
         subprocess.Popen(argv, stdin=subprocess.PIPE, text=True) as process,
     ):
         assert process.stdin is not None
@@ -162,13 +162,13 @@ def test_an_ear_hears_when_a_host_sends_to_several_at_once(bed: Bed) -> None:
             return begun
 
         begun = beat(bed[1])
-        assert (ear.heartbeat(1, LIVENESS_LIMIT) or 0) > begun
+        assert (sniffer.heartbeat(1, LIVENESS_LIMIT) or 0) > begun
         beat(bed[1])
-        assert ear.heartbeat(2, 0.2) is None, "it sent to one only"
+        assert sniffer.heartbeat(2, 0.2) is None, "it sent to one only"
         heard, tries = None, 0
         while heard is None and (tries := tries + 1) < 20:  # it may be interrupted between two datagrams
             begun = beat(bed[1], bed[2])
-            heard = ear.heartbeat(2, 0.5)
+            heard = sniffer.heartbeat(2, 0.5)
         assert heard is not None
         assert heard > begun
         assert other.heartbeat(1, 0.2) is None, "what a host gets it has not sent"

@@ -14,10 +14,10 @@ import pytest
 from limits import LIVENESS_LIMIT
 
 from bench.netns_testbed import Bed
-from bench.peers.pool import PeerPool, Sighting
+from bench.peers.pool import ObservedEvent, PeerPool
 from bench.peers.rumormill import Rumormill
-from bench.peers.stage import Sheet, Stage
 from bench.peers.systems import Conditions
+from bench.peers.testbed import Measurements, PeerTestbed
 
 A_WHILE = 6.0
 
@@ -27,13 +27,13 @@ def pool(size: int, **bed: float) -> Iterator[tuple[PeerPool, Bed]]:
     """Sidecars with one view."""
     system = Rumormill()
     system.prepare()
-    sheets = {system.name: Sheet()}
-    with Stage([system], size, Conditions(), random.Random(1), lambda _: None, sheets, **bed) as stage:
-        yield stage.pools[0], stage.bed
+    measurements = {system.name: Measurements()}
+    with PeerTestbed([system], size, Conditions(), random.Random(1), lambda _: None, measurements, **bed) as testbed:
+        yield testbed.pools[0], testbed.bed
 
 
-def evictions(pool: PeerPool) -> list[Sighting]:
-    return [said for said in pool.sightings if said.event == "gone"]
+def evictions(pool: PeerPool) -> list[ObservedEvent]:
+    return [event for event in pool.observed if event.kind == "gone"]
 
 
 def nobody_is_evicted(pool: PeerPool) -> bool:
@@ -47,7 +47,7 @@ def test_a_host_that_falls_silent_is_evicted_everywhere() -> None:
         bed.silence(victim.host, members.system.port)
         members.kill(victim)
         members.settle()
-        assert {said.who for said in evictions(members)} == {victim.name}
+        assert {event.who for event in evictions(members)} == {victim.name}
 
 
 def test_a_tenth_of_everything_lost_evicts_nobody() -> None:
@@ -67,9 +67,9 @@ def connectivity(pool: PeerPool, number: int) -> str:
     """What a member says of itself."""
     verb = [sys.executable, "-c", "from rumormill.cli.main import main; main()", "status", "-o", "json"]
     done = subprocess.run(pool.bed.command(pool.bed[number], verb), stdout=subprocess.PIPE, check=True)
-    said = json.loads(done.stdout)
-    assert said["isolated"] == (said["connectivity"] != "connected")
-    return str(said["connectivity"])
+    status = json.loads(done.stdout)
+    assert status["isolated"] == (status["connectivity"] != "connected")
+    return str(status["connectivity"])
 
 
 @pytest.mark.parametrize(("word", "outbound"), [("mute", True), ("deaf", False)])
@@ -115,4 +115,4 @@ def test_long_ways_are_no_reason_to_evict_and_a_crash_over_them_is() -> None:
         victim = members.members[0]
         members.kill(victim)
         members.settle()
-        assert {said.who for said in evictions(members)} == {victim.name}
+        assert {event.who for event in evictions(members)} == {victim.name}

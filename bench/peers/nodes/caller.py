@@ -1,6 +1,6 @@
-"""A caller on one host of a bed, through its host's own sidecar: ``python -m bench.peers.nodes.caller URL RATE``
+"""A caller on one host, through the host's own sidecar: ``python -m bench.peers.nodes.caller URL RATE``
 
-Sends keyed requests through the client library until its standard input ends; each outcome is a line of JSON.
+It sends keyed requests through the client library until its standard input ends. Each outcome is a line of JSON.
 """
 
 from __future__ import annotations

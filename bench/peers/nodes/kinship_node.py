@@ -1,6 +1,6 @@
-"""One kinship node, or a crowd of them in this process, tuned to a 200 ms period. Runs where kinship is installed.
+"""One kinship node, or many in this process, tuned to a 200 ms period. Needs kinship.
 
-Every membership event is a line of JSON on stdout with the time on CLOCK_MONOTONIC. SIGTERM leaves.
+Every membership event is a line of JSON on stdout, with its CLOCK_MONOTONIC time. On SIGTERM it leaves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import kinship
 import kinship.blocking
 
 KEY = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
-WORDS = {
+EVENTS = {
     "MemberJoined": "joined",
     "MemberSuspect": "suspected",
     "MemberRecovered": "refuted",
@@ -36,7 +36,7 @@ def say(**words: Any) -> None:
 
 
 def tuned(name: str, bind: str, seeds: list[str], no_tcp: bool) -> kinship.Config:
-    """Everything not set here is kinship's own choice for a LAN."""
+    """Settings not given here are kinship's defaults for a LAN."""
     return kinship.Config.lan(
         name=name,
         bind=bind,
@@ -59,13 +59,13 @@ def one(name: str, bind: str, seeds: list[str], no_tcp: bool) -> None:
     say(monotonic=time.monotonic(), event="up", who=name)
 
     events = cluster.events()
-    for member in cluster.members():  # who came before the events did
+    for member in cluster.members():  # members that joined before the events began
         if member.name != name:
             say(monotonic=time.monotonic(), event="joined", who=member.name)
 
     def tell() -> None:
         for event in events:
-            if (word := WORDS.get(type(event).__name__)) and (member := getattr(event, "member", None)):
+            if (word := EVENTS.get(type(event).__name__)) and (member := getattr(event, "member", None)):
                 say(monotonic=time.monotonic(), event=word, who=member.name)
 
     threading.Thread(target=tell, daemon=True).start()
@@ -109,7 +109,7 @@ async def many(count: int, limit: float) -> None:
     took = time.monotonic() - begun
     await asyncio.sleep(1.0)
     say(seconds=round(took, 3), one_view=complete(), gone=gone)
-    os._exit(0)  # a hundred goodbyes would take longer than the measurement
+    os._exit(0)  # a hundred graceful leaves would take longer than the measurement
 
 
 def main() -> None:

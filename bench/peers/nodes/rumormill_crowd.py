@@ -1,7 +1,7 @@
-"""The crowd of ``bench.bootstrap`` as a node program of the benches: ``python -m bench.peers.nodes.rumormill_crowd 64``
+"""The members of ``bench.bootstrap`` as a program: ``python -m bench.peers.nodes.rumormill_crowd COUNT LIMIT``
 
-Prints one line of JSON: seconds until every member held every other, whether that still holds a second later, and how
-many evictions there were (there is nobody to evict).
+It prints one line of JSON: the seconds until every member held every other, whether that still holds a second later,
+and the number of evictions, which should be 0.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import ExitStack
 
 import trio
 
-from bench.bootstrap import LOOK, SocketCrowd
+from bench.bootstrap import POLL_INTERVAL, SocketCrowd
 
 
 async def join(count: int, limit: float) -> dict[str, object]:
@@ -28,7 +28,7 @@ async def join(count: int, limit: float) -> dict[str, object]:
             for transport in crowd.transports:
                 nursery.start_soon(transport.run)
             while not crowd.one_view() and time.monotonic() - begun < limit:
-                await trio.sleep(LOOK)
+                await trio.sleep(POLL_INTERVAL)
             took = time.monotonic() - begun
             await trio.sleep(1.0)
             nursery.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""What a measurement stands on: a bed, a pool of each system on it, and the sheet its figures go on."""
+"""The setup of a measurement: network hosts, a pool of each system on them, and the measurements."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.netns_testbed import Bed, NetnsHost
-from bench.peers.pool import PeerPool, PoolTrouble
+from bench.peers.pool import PeerPool, PoolError
 from bench.peers.rumormill import WORKER_PORT
 from bench.peers.systems import ROOT, Conditions, System
 
 OURS = "rumormill"
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass
-class Sheet:
-    """One system's figures: samples (seconds, one for each time it was done) and single numbers, by what they are."""
+class Measurements:
+    """One system's figures, by name: samples in seconds, one per repetition, and single numbers."""
 
     samples: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     numbers: dict[str, float] = field(default_factory=dict)
@@ -34,8 +34,8 @@ class Sheet:
         self.numbers[what] = self.numbers.get(what, 0) + by
 
 
-class Stage:
-    """A context manager: the bed and, on it, one pool of each system, with one view each."""
+class PeerTestbed:
+    """A context manager: the hosts, with one pool of each system, each pool with one view."""
 
     def __init__(
         self,
@@ -43,8 +43,8 @@ class Stage:
         size: int,
         conditions: Conditions,
         rng: random.Random,
-        say: Say,
-        sheets: dict[str, Sheet],
+        log: Log,
+        measurements: dict[str, Measurements],
         *,
         nth: tuple[int, int] = (0, 1),
         delay: float = 0.0,
@@ -53,20 +53,20 @@ class Stage:
         self.systems = systems
         self.size = size
         self.rng = rng
-        self.say = say
-        self.sheets = sheets
+        self.log = log
+        self.measurements = measurements
         self.nth = nth
-        """Which round this is (from 0), of how many."""
+        """The number of this round, from 0, and the number of rounds."""
         self.pools: list[PeerPool] = []
         self.refused: dict[NetnsHost, float] = {}
-        """When each host's kernel last refused what came for a process (monotonic time)."""
+        """When each host's kernel last refused datagrams (monotonic time)."""
         self._conditions = conditions
         self._delay, self._jitter = delay, jitter
         self._stack = ExitStack()
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> PeerTestbed:
         with ExitStack() as stack:
-            self.stillness = stack.enter_context(Stillness())
+            self.stalls = stack.enter_context(StallMonitor())
             ports = [system.port for system in self.systems]
             self.bed = stack.enter_context(Bed(self.size, ports=ports, delay=self._delay, jitter=self._jitter))
             self._start_workers(stack)
@@ -79,22 +79,22 @@ class Stage:
         self._stack.close()
 
     def _start_pool(self, pool: PeerPool) -> None:
-        """A peer that does not even find together is left out, and that is on its sheet; for ours it is an error."""
+        """Start a pool. A peer that reaches no one view is left out and recorded; for rumormill it is an error."""
         begun = time.monotonic()
         try:
             pool.start_all(self.bed.hosts)
-        except PoolTrouble as trouble:
+        except PoolError as error:
             if pool.name == OURS:
                 raise
-            self.say(f"left out: {trouble}")
-            self.sheets[pool.name].add("no one view to begin with")
+            self.log(f"left out: {error}")
+            self.measurements[pool.name].add("no one view at the start")
             pool.close()
         else:
-            up = max(said.at for said in pool.sightings if said.event == "up")
-            joined = max((said.at for said in pool.sightings if said.event == "joined"), default=up)
-            self.sheets[pool.name].samples["last member up to one view"].append(max(0.0, joined - up))
-            self.say(f"{self.size} x {pool.name}: one view after {time.monotonic() - begun:.1f} s")
-            self.refused.update(dict.fromkeys(self.bed.hosts, up))  # whoever was early asked them before they were up
+            up = max(event.at for event in pool.observed if event.kind == "up")
+            joined = max((event.at for event in pool.observed if event.kind == "joined"), default=up)
+            self.measurements[pool.name].samples["last member up to one view"].append(max(0.0, joined - up))
+            self.log(f"{self.size} x {pool.name}: one view after {time.monotonic() - begun:.1f} s")
+            self.refused.update(dict.fromkeys(self.bed.hosts, up))  # early members sent to hosts that were not up yet
             self.pools.append(pool)
 
     def _start_workers(self, stack: ExitStack) -> None:
@@ -107,9 +107,11 @@ class Stage:
         workers.stdout.readline()
 
 
-class Stillness:
-    """How long the machine stood still at worst, as far as a thread ahead of all others can tell: nobody on it is early
-    when that one is late. A context manager."""
+class StallMonitor:
+    """Measures the machine's longest stall with a real-time thread; a context manager.
+
+    When that thread is late, every process on the machine is late.
+    """
 
     STEP = 0.005
 
@@ -117,7 +119,7 @@ class Stillness:
         self._worst = 0.0
         self._over = threading.Event()
 
-    def __enter__(self) -> Stillness:
+    def __enter__(self) -> StallMonitor:
         threading.Thread(target=self._watch, daemon=True).start()
         return self
 
@@ -125,12 +127,12 @@ class Stillness:
         self._over.set()
 
     def take(self) -> float:
-        """Seconds, since this was last asked."""
+        """The longest stall since the last call, in seconds."""
         worst, self._worst = self._worst, 0.0
         return worst
 
     def _watch(self) -> None:
-        with suppress(PermissionError):  # where it may not be ahead of others, it is late with them
+        with suppress(PermissionError):  # without real-time priority it is late like all others
             os.sched_setscheduler(threading.get_native_id(), os.SCHED_FIFO, os.sched_param(1))
         while not self._over.is_set():
             begun = time.monotonic()
@@ -139,7 +141,7 @@ class Stillness:
 
 
 def pin(pids: Sequence[int], processor: int) -> None:
-    """Let these processes, with all their threads, run on one processor only."""
+    """Pin these processes, with all their threads, to one processor."""
     for pid in pids:
         for thread in Path(f"/proc/{pid}/task").iterdir():
             os.sched_setaffinity(int(thread.name), {processor})
