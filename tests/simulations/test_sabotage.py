@@ -401,7 +401,7 @@ def test_the_checker_notices(sabotage: Sabotage, monkeypatch: pytest.MonkeyPatch
     assert caught.value.invariant == sabotage.invariant
 
 
-def test_the_docs_name_every_law_and_every_sabotage() -> None:
+def test_the_docs_name_every_invariant_and_every_sabotage() -> None:
     page = (Path(__file__).parents[2] / "docs/understand/simulation.md").read_text()
     table = page[page.index("| invariant |") : page.index("An invariant that cannot fail")]
     _, *rows = re.findall(r"^\| ([a-z-]+) \| [^|]+ \| ([^|]+) \|$", table, re.MULTILINE)
@@ -409,7 +409,7 @@ def test_the_docs_name_every_law_and_every_sabotage() -> None:
     assert told == {(sabotage.invariant, sabotage.what) for sabotage in SABOTAGES}
 
 
-def test_every_law_has_a_sabotage() -> None:
+def test_every_invariant_has_a_sabotage() -> None:
     written = {
         invariant
         for text in (invariants.__doc__, routing_invariants.__doc__)
