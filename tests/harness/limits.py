@@ -3,7 +3,7 @@
 Each is at least ten times what the wait takes on an idle machine. Speed is not for tests to judge: bench measures it.
 """
 
-LIVENESS_LIMIT = 60.0
+LIVENESS_LIMIT = 120.0
 """Seconds, for one step of a real process or socket."""
 WALKTHROUGH_LIMIT = 600.0
-"""Seconds, for a whole demo or all commands of a document."""
+"""Seconds, for a whole demo, all commands of a document, or several simulations."""

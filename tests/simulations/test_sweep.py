@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
-from limits import LIVENESS_LIMIT
+from limits import WALKTHROUGH_LIMIT
 
 from rumormill.cli import simulate as command
 from rumormill.cli.exit_codes import BadRequest
@@ -97,7 +97,7 @@ simulate(["sweep", "pictures", "--jobs", "1", "--out", sys.argv[1]])
 """
     out.write_bytes(LINES[0])
     done = subprocess.run(
-        [sys.executable, "-c", script, out], capture_output=True, text=True, timeout=LIVENESS_LIMIT, check=False
+        [sys.executable, "-c", script, out], capture_output=True, text=True, timeout=WALKTHROUGH_LIMIT, check=False
     )
     assert done.returncode == 2, done.stderr
     assert "cannot write" in done.stderr
@@ -116,7 +116,7 @@ simulate(["report", sys.argv[1], "--out", sys.argv[2]])
     page = tmp_path / "lab.html"
     page.write_text("the one before")
     argv = [sys.executable, "-c", script, out, page]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=LIVENESS_LIMIT, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=WALKTHROUGH_LIMIT, check=False)
     assert done.returncode == 2, done.stderr
     assert "cannot write" in done.stderr
     assert page.read_text() == "the one before"
@@ -147,7 +147,7 @@ if __name__ == "__main__":
         assert process.stdout is not None
         assert process.stdout.readline().startswith(b"quiet"), "one is done, and the other is in the middle"
         process.send_signal(ends)
-        _, said = process.communicate(timeout=LIVENESS_LIMIT)
+        _, said = process.communicate(timeout=WALKTHROUGH_LIMIT)
     assert process.returncode == -ends
     assert b"Process Spawn" not in said, "no worker has anything to say about it"
 
