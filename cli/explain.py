@@ -13,8 +13,8 @@ from rumormill.ring.explain import Candidate, Explanation
 
 CANDIDATE_COLUMNS: tuple[Column[Candidate], ...] = (
     Column("NAME", lambda c: c.name),
-    Column("WHY HERE", lambda c: c.why),
-    Column("BUT", lambda c: c.objection),
+    Column("WHY", lambda c: c.why),
+    Column("OBJECTION", lambda c: c.objection),
     Column("LIVENESS", lambda c: c.liveness),
     Column("RELEASE", lambda c: c.release),
     Column("ZONE", lambda c: c.zone),

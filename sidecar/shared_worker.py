@@ -12,6 +12,7 @@ from collections.abc import Callable
 import trio
 
 from rumormill.gossip import Node
+from rumormill.membership.record import InstanceId
 from rumormill.membership.view import Member
 
 POLL_SECONDS = 5.0
@@ -19,12 +20,12 @@ POLL_SECONDS = 5.0
 changes."""
 
 
-def members_sharing_worker(me: bytes, members: tuple[Member, ...]) -> tuple[str, ...]:
+def members_sharing_worker(instance: InstanceId, members: tuple[Member, ...]) -> tuple[str, ...]:
     """The sorted names of the other members with the same service and URL as the member with this instance.
 
     An earlier run of the same name does not count: it is about to go.
     """
-    own = next((member for member in members if member.instance == me), None)
+    own = next((member for member in members if member.instance == instance), None)
     if own is None:
         return ()
     others = (m for m in members if m.liveness.present and not m.pending and m.name != own.name)

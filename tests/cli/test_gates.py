@@ -89,7 +89,7 @@ def vector(*values: str) -> dict[str, object]:
         ("promql:a{x='<'} < -1.5", "promql", "<", -1.5),
     ],
 )
-def test_what_is_a_gate(text: str, metric: str, compare: str, limit: float) -> None:
+def test_a_gate_is_parsed(text: str, metric: str, compare: str, limit: float) -> None:
     gate = parse_gate(text)
     assert (gate.text, gate.metric, gate.compare) == (text, metric, compare)
     assert gate.limit == pytest.approx(limit)
@@ -112,7 +112,7 @@ def test_what_is_a_gate(text: str, metric: str, compare: str, limit: float) -> N
         "exec: ",
     ],
 )
-def test_what_is_none(text: str) -> None:
+def test_an_invalid_gate_is_refused(text: str) -> None:
     with pytest.raises(BadRequest):
         parse_gate(text)
 
@@ -163,7 +163,7 @@ def test_prometheus_is_asked_for_the_release_and_its_value_is_read() -> None:
         ({"status": "success", "data": {"resultType": "matrix", "result": [{"values": []}]}}, 200, "no value yet"),
     ],
 )
-def test_what_is_no_figure_is_said(body: object, status: int, words: str) -> None:
+def test_an_unusable_answer_of_prometheus_is_reported(body: object, status: int, words: str) -> None:
     with answering(body, status) as (url, _), pytest.raises(MetricUnavailable, match=words):
         Prometheus(url).value(P99, "embed", "v2")
 
@@ -205,12 +205,12 @@ def test_the_clients_own_figures_from_a_file_and_a_url(tmp_path: Path) -> None:
         ClientFiguresSource(str(tmp_path / "none")).value(P99, "embed", "v2")
 
 
-def test_a_command_is_told_what_it_checks() -> None:
+def test_a_command_gets_service_release_and_share() -> None:
     gate = RolloutGate("exec: …", "exec", query='echo "$RUMORMILL_SERVICE $RUMORMILL_RELEASE $RUMORMILL_SHARE"; exit 3')
     assert run_command(gate, "embed", "v2", 0.05) == (False, "code 3, embed v2 0.05")
 
 
-def test_a_command_that_is_not_there_is_told_from_one_that_says_no(tmp_path: Path) -> None:
+def test_a_missing_command_is_not_taken_for_a_failed_one(tmp_path: Path) -> None:
     script = tmp_path / "compare.sh"
     script.write_text("exit 1\n")
     for query, found in (("exit 1", True), (f"sh {script}", True), (str(script), False), ("no-such-command", False)):

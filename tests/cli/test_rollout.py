@@ -111,7 +111,7 @@ def test_a_sidecar_that_has_just_started_is_waited_for() -> None:
     assert pool.share == 1.0
 
 
-def test_a_refusal_that_lasts_is_told() -> None:
+def test_a_lasting_refusal_is_raised() -> None:
     pool = Pool()
     failing(pool, [Refused("the shares add up to 110 %", "")] * MAX_WRITE_ATTEMPTS)
     with pytest.raises(Refused, match="110 %"):
@@ -161,7 +161,7 @@ def test_another_rollout_is_not_guided_by_our_gates(other: RolloutRow, gate: str
     assert (pool.share, pool.rollout) == (0.15, other)
 
 
-def test_who_goes_on_after_a_long_death_has_the_whole_patience_for_its_figures() -> None:
+def test_a_rollout_continued_late_still_waits_for_missing_values() -> None:
     pool = Pool()
     pool.write(0.05, msgspec.structs.replace(PLAN, since=pool.now))
     pool.now += 3600

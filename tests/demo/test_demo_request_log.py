@@ -18,7 +18,7 @@ def _outcome(begun: float, seconds: float = 0.01, worker: str | None = "w1", **m
     return RequestOutcome(begun, begun + seconds, worker, **more)  # type: ignore[arg-type]
 
 
-def test_figures_count_what_failed_and_what_was_wrong() -> None:
+def test_a_summary_counts_failed_requests_and_wrong_answers() -> None:
     outcomes = [
         _outcome(0.0, 0.01),
         _outcome(0.1, 0.02),
@@ -33,7 +33,7 @@ def test_figures_count_what_failed_and_what_was_wrong() -> None:
     assert made.troubles == (("ConnectError: refused", 2), ("not the text's", 1))
 
 
-def test_the_caller_is_as_late_for_the_slowest_answer_as_for_what_it_began_meanwhile() -> None:
+def test_the_delay_at_the_slowest_request_is_the_longest_delay_during_it() -> None:
     outcomes = [
         RequestOutcome(1.0, 1.01, "w1", late=0.9),
         RequestOutcome(2.0, 2.5, "w1"),

@@ -51,7 +51,7 @@ def test_all_kept() -> None:
     assert verdict.sentence == "Every promise kept."
 
 
-def test_what_the_machine_was_late_by_is_not_counted_and_is_said() -> None:
+def test_the_delay_of_the_machine_is_deducted_and_reported() -> None:
     verdict = DemoVerdict(
         [_act(DeadlinePromise("routable", 1.0, 1.05, late=0.2), DeadlinePromise("evicted", 0.85, 0.6, late=0.2))]
     )
@@ -70,7 +70,7 @@ def test_what_the_machine_was_late_by_is_not_counted_and_is_said() -> None:
     }
 
 
-def test_a_strained_time_is_said_and_not_held_against_the_pool() -> None:
+def test_a_strained_time_is_reported_and_not_counted_against_the_pool() -> None:
     verdict = DemoVerdict([_act(DeadlinePromise("evicted", 0.85, 0.9))])
     assert verdict.ok
     assert verdict.sentence.startswith("No promise broken; 1 strained")

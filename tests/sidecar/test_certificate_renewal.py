@@ -81,7 +81,7 @@ async def test_the_files_are_looked_at_for_ever(tmp_path: Path, autojump_clock: 
         nursery.cancel_scope.cancel()
 
 
-async def test_the_end_of_a_certificate_is_told_once_a_day_from_fourteen_days_before(tmp_path: Path) -> None:
+async def test_the_expiry_of_a_certificate_is_logged_daily_from_fourteen_days_before(tmp_path: Path) -> None:
     renewal = Renewal(tmp_path)
     renewal.keeper.certificate = replace(renewal.keeper.certificate, not_before=0, not_after=100 * DAY)
     for now, warnings in ((0, 0), (85.9, 0), (86.1, 1), (86.9, 1), (87.2, 2), (101, 3)):

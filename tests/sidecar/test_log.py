@@ -19,7 +19,7 @@ def loss_line(lost: int) -> str:
     return f"{lost} lost"
 
 
-def test_lines_that_nobody_takes_are_dropped_and_counted() -> None:
+def test_lines_that_nobody_reads_are_dropped_and_counted() -> None:
     with full_pipe() as (reading, writing):
         writer = LineWriter(os.dup(writing), loss_line)
         for number in range(FLOOD):
@@ -67,7 +67,7 @@ def _missing(lines: list[str]) -> int:
     return missing
 
 
-def test_what_cannot_be_written_is_counted_and_told_when_it_can() -> None:
+def test_lost_lines_are_counted_and_reported_once_writing_works_again() -> None:
     reading, writing = os.pipe()
     writer = LineWriter(writing, loss_line)
     with Path("/dev/full").open("wb") as full:

@@ -64,7 +64,7 @@ class Told:
         )
 
 
-async def test_literals_and_memories_are_told_at_once_and_once() -> None:
+async def test_ip_addresses_and_restored_addresses_are_published_at_once_and_once() -> None:
     told = Told()
     contacts = told.contacts_of("10.0.0.1:7946", remembered=[("10.0.0.2", 7946), ("10.0.0.1", 7946)])
     assert told.contacts == [("10.0.0.1", 7946), ("10.0.0.2", 7946)]
@@ -122,7 +122,7 @@ async def test_a_headless_service_of_a_large_pool_is_bounded(names: NameServer, 
         nursery.cancel_scope.cancel()
 
 
-async def test_a_name_that_loopback_cannot_reach_is_told_once(
+async def test_a_name_that_loopback_cannot_reach_is_reported_once(
     names: NameServer, autojump_clock: trio.abc.Clock
 ) -> None:
     told = Told()

@@ -75,7 +75,7 @@ def test_a_variable_may_be_the_url_that_readers_use() -> None:
     assert settings({"RUMORMILL_HTTP": "http://127.0.0.1:7381"}).http == "127.0.0.1:7381"
 
 
-def test_kubernetes_service_links_are_nobodys_typo() -> None:
+def test_variables_set_by_kubernetes_are_not_refused_as_typos() -> None:
     links = {
         "RUMORMILL_SERVICE_HOST": "10.0.0.1",
         "RUMORMILL_SERVICE_PORT": "7380",
@@ -188,9 +188,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("flags", "message", "hint"), WRONG, ids=lambda value: str(value)[:40])
-def test_what_cannot_be_meant_is_refused_in_one_line_with_a_hint(
-    flags: dict[str, Any], message: str, hint: str
-) -> None:
+def test_a_wrong_setting_is_refused_in_one_line_with_a_hint(flags: dict[str, Any], message: str, hint: str) -> None:
     with pytest.raises(SettingsError) as refused:
         settings(**flags)
     assert message in refused.value.message
@@ -237,7 +235,7 @@ def test_a_file_that_is_not_there_and_a_misspelt_variable(tmp_path: Path) -> Non
         settings({"RUMORMILL_WEIGHT": "much"})
 
 
-def test_every_setting_says_what_it_is_for() -> None:
+def test_every_setting_has_a_description() -> None:
     for field in fields():
         about, metavar = description_of(field)
         assert about.endswith(".")
@@ -291,7 +289,7 @@ def test_a_key_file_that_will_not_do(tmp_path: Path, text: str | bytes, mode: in
     assert hint in refused.value.hint
 
 
-def test_a_group_of_ours_may_read_a_secret_and_nobody_else_may(tmp_path: Path) -> None:
+def test_only_the_owner_and_our_groups_may_read_a_secret(tmp_path: Path) -> None:
     path = private(tmp_path / "k", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n", 0o440)
     assert read_key_file(path).ring.keys == (bytes(32),)
     group = path.stat().st_gid

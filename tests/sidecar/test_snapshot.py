@@ -29,7 +29,7 @@ HERE = ("127.0.0.1", 7946)
 THERE = ("::1", 7947)
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_a_written_snapshot_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "s.json"
     write_snapshot(path, "w1", "prod", 7, [HERE, THERE])
     assert read_snapshot_untrusted(path, "w1", "prod") == RestoredState(7, (HERE, THERE))
@@ -60,7 +60,7 @@ def test_no_file_is_no_memory(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_used_is_ignored_with_a_reason(tmp_path: Path, content: bytes, why: str) -> None:
+def test_an_unusable_snapshot_is_ignored_with_a_reason(tmp_path: Path, content: bytes, why: str) -> None:
     path = tmp_path / "s.json"
     path.write_bytes(content)
     with pytest.raises(SnapshotIgnored, match=why):
@@ -92,9 +92,7 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
         read_snapshot_untrusted(path, "w1", "prod")
 
 
-async def test_the_keeper_writes_what_is_new_and_warns_once(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_the_writer_writes_changes_and_warns_once(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
     folder = tmp_path / "later"
     path = folder / "s.json"
     held: Content = (1, [], [])

@@ -7,7 +7,7 @@ from rumormill.sidecar.wall_clock import WallClock
 HOUR = 3600.0
 
 
-def test_a_step_is_told_once_and_a_busy_machine_is_none() -> None:
+def test_a_clock_step_is_reported_once_and_a_busy_machine_is_not_a_step() -> None:
     wall, boot, pause = 1_000_000.0, 50.0, 0.0
 
     def read_boot() -> float:

@@ -139,7 +139,7 @@ async def test_a_miss_says_why(answer: bytes | None, why: str) -> None:
         assert watch.check.state.readiness is Readiness.STARTING
 
 
-async def test_nobody_there_is_a_miss_by_address_and_by_name() -> None:
+async def test_a_refused_connection_is_a_miss_by_address_and_by_name() -> None:
     async with server(OK) as port:
         pass
     for host in ("127.0.0.1", "localhost"):
