@@ -26,7 +26,7 @@ from rumormill.gossip.part import ANY, HEARTBEAT, NOTHING, Part, StepEffect
 from rumormill.gossip.parts import build_parts
 from rumormill.gossip.reporting.view_builder import ViewBuilder, member_details
 from rumormill.gossip.security.credentials import MemberKeys
-from rumormill.gossip.security.key_rotation import KeyAudit
+from rumormill.gossip.security.key_audit import KeyAudit
 from rumormill.gossip.security.keyring import KeyRing
 from rumormill.gossip.security.signature_verifier import MAX_CHECKS_PER_TURN
 from rumormill.gossip.state import NodeState, Profile

@@ -28,6 +28,7 @@ from itertools import islice
 
 from rumormill.gossip.detection.probes import Probes
 from rumormill.gossip.dissemination.broadcast import Broadcast, batches
+from rumormill.gossip.dissemination.sync_session import SyncBackoff, SyncSession
 from rumormill.gossip.part import Part
 from rumormill.gossip.state import MAX_MESSAGE_BYTES, NodeState
 from rumormill.gossip.wire import SyncBusy, SyncDigest, SyncEntry, SyncOffer, SyncRequest, encode_message
@@ -44,49 +45,10 @@ MAX_REQUESTED = 64
 MAX_TRIES = 5
 MAX_SERVED = 4
 SERVING_SECONDS = 0.5
-FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
+FIRST_WAIT = 1.0
 QUICK_WAIT = 0.25
 MAX_RECENT_DIGESTS = 64
 BOOTSTRAP_FIRST, BOOTSTRAP_LAST = 0.02, 0.4
-
-
-class SyncBackoff:
-    """Until when no sync of one kind starts: longer each time that one brought nothing. Seconds."""
-
-    __slots__ = ("_duration", "_first", "until")
-
-    def __init__(self, first: float, now: float) -> None:
-        self._first = first
-        self._duration = 0.0
-        self.until = now
-
-    def reset(self, now: float) -> None:
-        self._duration = 0.0
-        self.until = now
-
-    def lengthen(self, now: float, jitter: float) -> None:
-        self._duration = min(max(self._first, 2 * self._duration), LONGEST_WAIT)
-        self.until = now + self._duration * jitter
-
-
-class SyncSession:
-    """One sync that we started with one peer."""
-
-    __slots__ = ("backoff", "outstanding", "parts", "peer", "retry_at", "tries", "version", "wanted")
-
-    def __init__(self, peer: MemberState, version: int, wait: SyncBackoff) -> None:
-        self.peer = peer
-        self.version = version
-        """The table's version when we began. It tells whether we learned anything."""
-        self.backoff = wait
-        """Delays the next sync of this kind."""
-        self.parts: set[int] | None = None
-        """Parts of the offer that are still missing; None before the first part."""
-        self.wanted: dict[MemberId, int] = {}
-        self.outstanding: dict[MemberId, None] = {}
-        """What we requested last and have not received."""
-        self.tries = 0
-        self.retry_at = 0.0
 
 
 class AntiEntropy(Part):

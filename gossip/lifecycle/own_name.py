@@ -171,7 +171,7 @@ class OwnName(Part):
             self._quorum[witness.member_id] = self._opposed[witness.member_id] = state.now
 
     def _may_testify(self, member_id: MemberId) -> bool:
-        """Whether a member may say who holds our name. A suspect may not: it may be gone, and never contradict us."""
+        """Whether a member may testify. A suspect may not: it may be gone, and would never contradict us."""
         row = self._state.table.get(member_id)
         if row is None or row.liveness is not Liveness.ALIVE:
             return False

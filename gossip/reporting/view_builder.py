@@ -29,7 +29,7 @@ class ViewBuilder:
         self._made_of: object = None
         self._view: PoolView | None = None
         self._members: dict[MemberId, Member] = {}
-        """By half: those whose rows are still what they are made of."""
+        """Members whose rows have not changed since they were built."""
         self._since: dict[MemberId, tuple[Liveness, Readiness, float]] = {}
         self._probation: dict[MemberId, tuple[int, float]] = {}
         """The checksum of the record that a probation stems from, and when the probation will be over."""

@@ -23,11 +23,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from rumormill.gossip.dissemination.broadcast import Broadcast
 from rumormill.gossip.part import Part
 from rumormill.gossip.reporting.operator_warnings import WARN_EVERY, address_text
+from rumormill.gossip.security.key_audit import KeyAudit
 from rumormill.gossip.security.keyring import MAX_KEYS, KeyRing, key_id_of, key_name_of, ring_digest
 from rumormill.gossip.security.seal import HEADER
 from rumormill.gossip.state import NodeState
@@ -53,26 +53,6 @@ REJECTION_WINDOW, MAX_REJECTED_BY = 5.0, 64
 NEVER = -math.inf
 NOTICE_SEALED, NOTICE_PLAIN = 0x1E, 0x1F
 """Kinds of header in wire version 1. A sealed, or a plaintext, member says that it cannot open a datagram."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeyAudit:
-    """Which members hold which keys, as far as they have reported."""
-
-    version: int
-    primary: str
-    holders: dict[str, int]
-    """How many present members hold each key, ourselves included; every key that anybody holds."""
-    members: int
-    unanswered: tuple[str, ...]
-    """Names of present members that have not reported yet."""
-    behind: tuple[str, ...]
-    """Names of members that hold another ring than ours."""
-
-    @property
-    def settled(self) -> bool:
-        """Whether all present members hold our ring."""
-        return not self.unanswered and not self.behind
 
 
 class KeyRotation(Part):

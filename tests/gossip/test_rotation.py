@@ -10,7 +10,8 @@ import pytest
 from pools import everyone_holds, node, pool
 
 from rumormill.gossip import KeyRing
-from rumormill.gossip.security.key_rotation import COMPARE_EVERY, MAX_AHEAD, REMOVED_KEY_GRACE, KeyAudit
+from rumormill.gossip.security.key_audit import KeyAudit
+from rumormill.gossip.security.key_rotation import COMPARE_EVERY, MAX_AHEAD, REMOVED_KEY_GRACE
 from rumormill.gossip.security.keyring import key_name_of
 from rumormill.gossip.wire import KeyRingUpdate, encode_message
 from rumormill.membership import Liveness
