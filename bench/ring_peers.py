@@ -31,7 +31,7 @@ def rumormill(names: list[str], *, index: bool) -> RingPeer:
             ring.owners_many([f"another key {number}" for number in range(many, many + 40_000)])
         return RingPeer("rumormill+index", ring.owner, lambda key: ring.owners(key, 3), ring.owners_many)
     # Otherwise it builds an index after a few lookups.
-    ring._asked = sys.maxsize
+    ring._lookups_until_index = sys.maxsize
     return RingPeer("rumormill", ring.owner, lambda key: ring.owners(key, 3), ring.owners_many)
 
 

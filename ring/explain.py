@@ -32,17 +32,17 @@ class Candidate(msgspec.Struct, frozen=True):
     liveness: LivenessWord
     utilization: float | None
     point: int
-    """Where the walk around its release's ring meets it first, 0 to 2**32 - 1."""
+    """The position of its first point on the walk around its release's ring, 0 to 2**32 - 1."""
     admits: float
-    """The part of its keys it admits now, by slow start and load."""
+    """The fraction of its keys that it admits now, by slow start and load."""
     objection: str
-    """What makes a caller go on to the next; empty where nothing does."""
+    """Why a caller goes on to the next worker; empty if it does not."""
     why: str
-    """Why it stands here, in words."""
+    """Why it is at this place in the order, in words."""
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """One key's way through the gate, the zones, the ring and the caller's steps."""
+    """One key's way through the traffic split, the zones, the ring, slow start and load."""
 
     service: str
     key: str
@@ -52,21 +52,21 @@ class Explanation(msgspec.Struct, frozen=True):
     gate_slot: int
     """Of 10 000."""
     release: str | None
-    """The candidate release whose slot it is and which serves it; None is the rest, or nobody."""
+    """The candidate release that serves it; null for the rest, or if no worker is routable."""
     gate: str
-    """What the gate did, in words."""
+    """What the traffic split did, in words."""
     zone: str
     """The zone preferred; empty for none."""
     zone_slot: int
     """Of 10 000."""
     zone_kept: int
-    """Basis points of that zone's keys which stay in it; 10 000 where none is preferred."""
+    """Basis points of that zone's keys that stay in it; 10 000 if no zone is preferred."""
     zoned: str
     """What the zone did, in words."""
     place: float
-    """Where the key stands between 0 and 1 for slow start and load."""
+    """The key's own fraction, 0 to 1, that slow start and load compare with what a worker admits."""
     chosen: str | None
-    """Whom a caller would ask now: the first without an objection, or else the first of those with the least."""
+    """The worker that a caller would use now: the first without an objection, or the first with the least objection."""
     candidates: list[Candidate]
 
 
@@ -118,7 +118,7 @@ def _objection_rank(candidate: Candidate) -> int:
 
 
 class _CandidateList:
-    """The workers in order, each with what speaks against it."""
+    """The workers in order, each with its objection."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class _CandidateList:
         elif self._place >= by_load:
             objection = f"load: {busy:.2f} is over the bound of {bound:.2f}, it admits {by_load:.0%} of its keys"
         elif self._place >= by_age:
-            objection = f"slow start: it has just come and admits {by_age:.0%} of its keys"
+            objection = f"slow start: it is new and admits {by_age:.0%} of its keys"
         return Candidate(
             name=worker.name,
             release=worker.release,

@@ -35,7 +35,7 @@ def sort_points(
     """The packed points of all members, sorted, and the slot of each.
 
     `members` has each member's points, about `total` in all, none of them negative or at `limit` and above. They are
-    hashes, so they fall evenly into drawers of equal width.
+    hashes, so they fall evenly into buckets of equal width.
     """
     buckets = [array("d") for _ in range(max(1, total // SORT_BATCH))]
     bounds = [limit / len(buckets) * number for number in range(1, len(buckets))]
@@ -61,7 +61,7 @@ def _distribute(points: list[float], buckets: list[array[float]], bounds: list[f
     points.sort()
     run = array("d", points)
     begin = 0
-    for bucket, bound in zip(buckets, bounds, strict=False):  # the last drawer takes what is left
+    for bucket, bound in zip(buckets, bounds, strict=False):  # the last bucket takes the rest
         end = bisect_left(run, bound, begin)
         bucket.extend(run[begin:end])
         begin = end

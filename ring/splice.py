@@ -1,6 +1,6 @@
-"""Putting points into a sorted list and taking points out of it, by copying the slices between them.
+"""Inserts points into a sorted list and removes points from it, by copying the slices between them.
 
-For the 400 points of one member among 400 000 that is some 800 small steps and a copy of the memory, where sorting or
+For the 400 points of one member among 400 000 this takes about 800 small steps and a copy of the memory. Sorting or
 filtering the list would touch every point in Python.
 """
 
@@ -15,11 +15,11 @@ _SCALE: Final = 65536.0
 _SLOT: Final = 0xFFFF
 
 Edit = tuple[int, bool, float, str, float]
-"""Where in the list; whether a point is taken out there or put in before; and position, name and packed point."""
+"""Index in the list; whether its point is removed, or a point inserted before it; position, name, packed point."""
 
 
 def insertion(points: array[float], point_slots: array[int], names: Sequence[str], packed: float, name: str) -> Edit:
-    """A new point of this member: behind those of the same position whose members' names sort before."""
+    """Insert a point of this member, behind points of the same position whose members' names sort before."""
     position = packed // _SCALE
     at = bisect_left(points, position * _SCALE)
     while at < len(points) and points[at] // _SCALE == position and names[point_slots[at]] < name:
@@ -28,7 +28,7 @@ def insertion(points: array[float], point_slots: array[int], names: Sequence[str
 
 
 def removals(points: array[float], packed: float) -> list[Edit]:
-    """Every point that is packed so. Among points of one position slots are in no order."""
+    """Remove every point with this packed value. Points of one position are in no order of slots."""
     position = packed // _SCALE
     at = bisect_left(points, position * _SCALE)
     edits: list[Edit] = []
@@ -42,10 +42,10 @@ def removals(points: array[float], packed: float) -> list[Edit]:
 def apply_edits(
     points: array[float], point_slots: array[int], edits: Iterable[Edit]
 ) -> tuple[array[float], array[int]]:
-    """Both lists, edited. The last entry, which closes the circle, is left out of them."""
+    """Both lists, edited, without the last entry, which closes the circle."""
     new_points, new_slots = array("d"), array("H")
     done = 0
-    # At one place additions sort before the removal, which then skips the old point behind them.
+    # At one index insertions sort before the removal, which then skips the old point behind them.
     for at, removal, _, _, packed in sorted(edits):
         if done < at:
             new_points += points[done:at]

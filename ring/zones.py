@@ -17,25 +17,25 @@ import mmh3
 SLOTS: Final = 10_000
 """A key's zone slot is below this; below the kept basis points it stays in the caller's zone."""
 MAX_ZONE_LOAD: Final = 12_500
-"""Basis points of an even part that a zone may carry."""
+"""Basis points of an even share that a zone may carry."""
 _SEED: Final = 0x7A6F6E65
 
 _hash = mmh3.hash
 
 
 def zone_slot(key: str | bytes) -> int:
-    """By a hash that neither the ring nor the gate uses."""
+    """A key's zone slot, by a hash that neither the ring nor the traffic split uses."""
     return _hash(key, _SEED, False) * SLOTS >> 32
 
 
-def zone_basis_points(zone: str, capacity_by_zone: Mapping[str, int], zones: int) -> int:
+def zone_basis_points(zone: str, capacities: Mapping[str, int], zones: int) -> int:
     """How many of 10 000 keys of a caller in `zone` stay there.
 
     `capacities` are the thousandths of weight of each zone, of the workers that may serve these keys; `zones` counts
     the zones of the whole service.
     """
-    total = sum(capacity_by_zone.values())
-    return min(SLOTS, MAX_ZONE_LOAD * capacity_by_zone.get(zone, 0) * zones // total) if total else 0
+    total = sum(capacities.values())
+    return min(SLOTS, MAX_ZONE_LOAD * capacities.get(zone, 0) * zones // total) if total else 0
 
 
 def capacity_by_zone(weighted: Iterable[tuple[str, int]]) -> dict[str, int]:

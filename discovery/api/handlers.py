@@ -49,13 +49,13 @@ async def watch(api: ApiContext, call: RequestContext[ServiceQuery]) -> Response
 
     async def follow(send: Send) -> None:
         shown = first.index
-        wait_for_change = True
-        while wait_for_change:
+        changed = True
+        while changed:
             with trio.move_on_after(api.limits.keep_alive) as quiet:
-                wait_for_change = await api.watchers.wait_for_change(service, shown)
+                changed = await api.watchers.wait_for_change(service, shown)
             if quiet.cancelled_caught:
                 await send(KEEP_ALIVE)
-            elif wait_for_change:
+            elif changed:
                 now = api.view.service(service)
                 shown = now.index
                 await send(now.response(Representation.CHANGE).body)

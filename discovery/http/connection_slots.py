@@ -64,8 +64,8 @@ class SlotLimits:
         return cls.within(files, sum(1 for _ in Path("/proc/self/fd").iterdir()), limits)
 
 
-def _reserve(headers_and_body: int, share: int) -> int:
-    return min(max(headers_and_body // share, 1), MAX_RESERVED)
+def _reserve(total: int, share: int) -> int:
+    return min(max(total // share, 1), MAX_RESERVED)
 
 
 class ConnectionSlots:

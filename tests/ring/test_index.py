@@ -64,14 +64,14 @@ def test_positions_at_and_beside_points_and_the_ends_of_buckets(positions, offse
     edges = [*points, *(position >> shift << shift for position in positions), 0, 2**32 - 1]
     for at, offset in zip(edges * len(offsets), offsets, strict=False):
         position = min(max(at + offset, 0), 2**32 - 1)
-        owner = ring._holders[bisect_left(points, position)]
+        owner = ring._point_slots[bisect_left(points, position)]
         if not index[position >> shift]:
             fill(index, shift, ring._points, owner, position)
         has_point = any(point >> shift == position >> shift for point in points)
         assert index[position >> shift] == (SPLIT if has_point else owner)
     for bucket, slot in enumerate(index[:: max(len(index) // 500, 1)]):
         here = bucket * max(len(index) // 500, 1) << shift
-        assert slot in (0, SPLIT) or slot == ring._holders[bisect_left(points, here)] >= FIRST_SLOT
+        assert slot in (0, SPLIT) or slot == ring._point_slots[bisect_left(points, here)] >= FIRST_SLOT
 
 
 def test_an_empty_ring_has_nothing_to_look_up() -> None:
