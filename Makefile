@@ -27,7 +27,7 @@ test-package: .venv/dev-ready  ## build the wheel and the source distribution, i
 	$(BIN)/pytest -q tests/cli/test_packaging.py
 
 SOAK ?= 5000
-soak: .venv/fuzz-ready  ## thousands of fresh stories against the laws, a million hostile datagrams, two hours of fuzzing
+soak: .venv/fuzz-ready  ## thousands of fresh stories against the invariants, a million hostile datagrams, two hours of fuzzing
 	$(BIN)/pytest -q -m slow
 	RUMORMILL_SOAK=$(SOAK) $(BIN)/pytest -q tests/simulations/test_machine.py
 	RUMORMILL_FLOOD=1000000 $(BIN)/pytest -q -s tests/processes/test_flood.py
