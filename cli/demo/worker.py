@@ -282,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", default="worker", help=f"what {ANSWERED_BY} says")
     parser.add_argument("--think", type=float, default=0.0, metavar="MS", help="milliseconds per answer, at least")
     options = parser.parse_args(arguments)
-    server = EmbeddingServer(options.name, options.service_time / 1000)
+    server = EmbeddingServer(options.name, options.think / 1000)
     try:
         asyncio.run(server.serve(options.host, options.port))
     except OSError as error:
