@@ -80,7 +80,7 @@ class Bench:
         instance = self.watch.instance(name, others)
         begun = self.pool[name].kill()
         at = await self.watch.until(others, evicted(instance), f"{name} evicted", TIMEOUT)
-        gone = [turn for turn in self.watch.turns if turn.at >= begun and turn.state == "gone"]
+        gone = [change for change in self.watch.changes if change.at >= begun and change.state == "gone"]
         self.found.evicted.append(at - begun)
         self.found.first.append(min(turn.at for turn in gone if turn.instance == instance) - begun)
         self.found.wrongly_evicted += sum(turn.instance != instance and turn.observer in others for turn in gone)
