@@ -37,7 +37,7 @@ class DeathClaims:
         """Members whose deaths nobody refuted in time, at most ``limit`` of them: we now verify them ourselves."""
         rows: list[MemberState] = []
         for member_id, due in list(self.unconfirmed.items()):
-            if due > self._state.now or len(rows) == limit:
+            if due > self._state.now or len(rows) >= limit:
                 break
             del self.unconfirmed[member_id]
             row = self._state.table.get(member_id)
