@@ -39,7 +39,7 @@ from rumormill.client.figures_parts import (
     WINDOW,
     Counts,
     FiguresFile,
-    Part,
+    FiguresPart,
     ReleaseFigures,
     SharedFile,
     bucket_of,
@@ -171,8 +171,10 @@ class Figures:
         releases = summed([self._part(), *others]) if others else self.figures()
         return FiguresFile(self.service, now, WINDOW, releases)
 
-    def _part(self) -> Part:
-        return Part(self.service, self._clock(), {name: _counts(entries) for name, entries in self._recent().items()})
+    def _part(self) -> FiguresPart:
+        return FiguresPart(
+            self.service, self._clock(), {name: _counts(entries) for name, entries in self._recent().items()}
+        )
 
     def prometheus(self) -> str:
         """Prometheus text with counts since the start: requests by outcome, and a histogram of their times."""

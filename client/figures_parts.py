@@ -68,7 +68,7 @@ class Counts(msgspec.Struct):
     """The number of requests in each bucket of the histogram."""
 
 
-class Part(msgspec.Struct):
+class FiguresPart(msgspec.Struct):
     """One process's figures."""
 
     service: str
@@ -88,7 +88,7 @@ def quantile_index(count: int, share: float) -> int:
     return min(count - 1, int(count * share))
 
 
-def summed(parts: Iterable[Part]) -> dict[str, ReleaseFigures]:
+def summed(parts: Iterable[FiguresPart]) -> dict[str, ReleaseFigures]:
     """The sum of the figures of several processes."""
     releases: dict[str, Counts] = {}
     for part in parts:
@@ -131,7 +131,7 @@ class SharedFile:
     def _prefix(self) -> str:
         return f"{self._path.name}.part-"
 
-    def write(self, part: Part) -> None:
+    def write(self, part: FiguresPart) -> None:
         """Replace this process's part. Raises OSError."""
         self._replace(self._own, msgspec.json.encode(part))
 
@@ -145,7 +145,7 @@ class SharedFile:
         beside.write_bytes(data)
         beside.replace(path)
 
-    def others(self, service: str, now: float) -> list[Part]:
+    def others(self, service: str, now: float) -> list[FiguresPart]:
         """The fresh parts of other processes. Stale parts are removed, and unreadable ones are skipped."""
         own, found = self._own.name, []
         try:
@@ -159,7 +159,7 @@ class SharedFile:
         return found
 
 
-def _read(path: Path, now: float) -> Part | None:
+def _read(path: Path, now: float) -> FiguresPart | None:
     """The part if it is fresh. A stale one is removed."""
     part = _decoded(path)
     if abs(now - (part.at if part is not None else _written(path))) <= WINDOW:
@@ -169,12 +169,12 @@ def _read(path: Path, now: float) -> Part | None:
     return None
 
 
-def _decoded(path: Path) -> Part | None:
+def _decoded(path: Path) -> FiguresPart | None:
     if path.suffix == _HALF_WRITTEN:
         return None
     try:
         with path.open("rb") as file:
-            return msgspec.json.decode(file.read(MAX_PART_BYTES), type=Part)
+            return msgspec.json.decode(file.read(MAX_PART_BYTES), type=FiguresPart)
     except (OSError, msgspec.DecodeError):
         return None
 

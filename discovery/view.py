@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Generator, Iterable, Iterator
-from datetime import UTC, datetime
 from itertools import islice
-from typing import Final, get_args
+from typing import Final
 
 import msgspec
 
@@ -26,11 +25,11 @@ from rumormill.discovery.http.response import PreparedResponse, prepare
 from rumormill.discovery.schema.answers import PoolAnswer
 from rumormill.discovery.schema.policies import routing_policies
 from rumormill.discovery.schema.workers import WorkersAnswer
-from rumormill.membership.record import Address, Liveness, Readiness
+from rumormill.discovery.workers import unroutable_reason, worker_from_member
 from rumormill.membership.view import Connectivity, Member, PoolView
 from rumormill.ring.incremental import run_to_completion
 from rumormill.ring.routing import Routing, routing_digest
-from rumormill.ring.worker import LivenessWord, ReadinessWord, RoutingPolicy, Worker
+from rumormill.ring.worker import RoutingPolicy, Worker
 
 ALL_SERVICES: Final = ""
 """The name under which all workers together are answered."""
@@ -41,8 +40,6 @@ MAX_EMPTY_SERVICES: Final = 1024
 
 _NO_POLICY: Final = RoutingPolicy()
 _encode = msgspec.json.Encoder().encode
-_LIVENESS: Final[dict[Liveness, LivenessWord]] = {Liveness(i): w for i, w in enumerate(get_args(LivenessWord))}
-_READINESS: Final[dict[Readiness, ReadinessWord]] = {Readiness(i): w for i, w in enumerate(get_args(ReadinessWord))}
 
 
 class Representation(enum.Enum):
@@ -53,53 +50,6 @@ class Representation(enum.Enum):
     POOL = "pool"
     SNAPSHOT = "snapshot"
     CHANGE = "change"
-
-
-def timestamp(seconds: float) -> str:
-    """Wall-clock seconds since 1970 as RFC 3339, UTC, milliseconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def liveness_word(liveness: Liveness) -> LivenessWord:
-    return _LIVENESS[liveness]
-
-
-def readiness_word(readiness: Readiness) -> ReadinessWord:
-    return _READINESS[readiness]
-
-
-def worker_from_member(member: Member, wall_offset: float) -> Worker:
-    """A member as callers see it. `wall_offset` is wall clock minus the observer's clock, in seconds."""
-    return Worker(
-        name=member.name,
-        generation=member.generation,
-        instance=member.instance.hex(),
-        service=member.service,
-        url=member.url,
-        zone=member.zone,
-        release=member.release,
-        weight=member.weight / 1000,
-        liveness=_LIVENESS[member.liveness],
-        readiness=_READINESS[member.readiness],
-        utilization=None,
-        tags=dict(member.tags),
-        since=timestamp(member.since + wall_offset),
-        address=format_address(member.address),
-        probation_until=timestamp(member.probation_ends + wall_offset) if member.probation_ends is not None else "",
-    )
-
-
-def format_address(address: Address) -> str:
-    """HOST:PORT, IPv6 in brackets."""
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def unroutable_reason(worker: Worker) -> str:
-    """Why a worker that is present takes no new work, in words."""
-    if worker.probation_until and worker.readiness == "starting":
-        return f"it has flapped, and is on probation until {worker.probation_until}"
-    return "its weight is 0" if worker.readiness in ("passing", "warning") else f"its worker is {worker.readiness}"
 
 
 def _indexed_fields(worker: Worker) -> tuple[object, ...]:

@@ -92,7 +92,7 @@ class Restart(Operation, frozen=True):
         return f"restart {_list(self.keys)}" + (" at a new address" if self.new_address else "")
 
 
-class Leave(Operation, frozen=True):
+class LeavePool(Operation, frozen=True, tag="leave"):
     keys: Names
 
     def apply(self, world: World) -> None:
@@ -263,7 +263,7 @@ AnyOperation = (
     | Run
     | Crash
     | Restart
-    | Leave
+    | LeavePool
     | Freeze
     | Resume
     | Slow

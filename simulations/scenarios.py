@@ -19,7 +19,7 @@ from rumormill.simulations.operations import (
     Degrade,
     Freeze,
     Heal,
-    Leave,
+    LeavePool,
     Restart,
     Resume,
     Run,
@@ -134,7 +134,7 @@ def _rolling_upgrade(nodes: int, _rng: random.Random) -> Operations:
     """As an orchestrator does it: leave, then start at another address."""
     operations: Operations = []
     for key in _names(1, nodes):
-        operations += [Leave((key,)), Run(1.0), Restart((key,), new_address=True), Run(1.0)]
+        operations += [LeavePool((key,)), Run(1.0), Restart((key,), new_address=True), Run(1.0)]
     return operations
 
 

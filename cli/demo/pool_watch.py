@@ -125,25 +125,25 @@ class PoolWatch:
                     return worker.instance
         raise ConditionNotMet(f"no sidecar knows {member}")
 
-    def suspicions(self, since: float, observers: Iterable[str], but: Iterable[str] = ()) -> list[Suspicion]:
+    def suspicions(self, since: float, observers: Iterable[str], but: Iterable[str] = ()) -> list[ObservedSuspicion]:
         """Every suspicion since then at these sidecars, except of the members in ``but``; open ones last until now."""
         open_ones: dict[tuple[str, str], LivenessChange] = {}
-        found: list[Suspicion] = []
+        found: list[ObservedSuspicion] = []
         wanted, left_out = set(observers), set(but)
         for change in self.changes:
             if change.observer not in wanted or change.member in left_out or change.at < since:
                 continue
             begun = open_ones.pop((change.observer, change.instance), None)
             if begun is not None:
-                found.append(Suspicion.of(begun, change.at, ended=change.state))
+                found.append(ObservedSuspicion.of(begun, change.at, ended=change.state))
             if change.state == "suspect":
                 open_ones[change.observer, change.instance] = change
         now = time.monotonic()
-        return found + [Suspicion.of(change, now, ended="suspect") for change in open_ones.values()]
+        return found + [ObservedSuspicion.of(change, now, ended="suspect") for change in open_ones.values()]
 
 
 @dataclass(frozen=True, slots=True)
-class Suspicion:
+class ObservedSuspicion:
     """One sidecar suspected one member."""
 
     observer: str

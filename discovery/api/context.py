@@ -23,14 +23,8 @@ from rumormill.discovery.http.request import Request
 from rumormill.discovery.http.response import PreparedResponse, prepare_json, refuse
 from rumormill.discovery.http.streams import ClientStream
 from rumormill.discovery.schema.answers import MemberRow, MembersAnswer
-from rumormill.discovery.view import (
-    RoutingView,
-    connectivity_headers,
-    format_address,
-    liveness_word,
-    readiness_word,
-    timestamp,
-)
+from rumormill.discovery.view import RoutingView, connectivity_headers
+from rumormill.discovery.workers import format_address, liveness_word, readiness_word, timestamp
 from rumormill.membership.view import Member, MemberDetail, PoolView
 
 EVENTS_TOPIC: Final = "\n"

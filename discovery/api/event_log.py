@@ -9,7 +9,7 @@ from typing import Final
 
 from rumormill.discovery.http.response import PreparedResponse, prepare_json
 from rumormill.discovery.schema.answers import EventRow, EventsAnswer
-from rumormill.discovery.view import timestamp
+from rumormill.discovery.workers import timestamp
 from rumormill.membership.view import Event
 
 MAX_EVENTS: Final = 1000

@@ -45,7 +45,7 @@ from rumormill.discovery.schema.policy_bodies import (
     kind_of,
 )
 from rumormill.discovery.schema.query_params import CanaryQuery, ExplainQuery, NoQuery, RingQuery, ServiceQuery
-from rumormill.discovery.view import timestamp
+from rumormill.discovery.workers import timestamp
 from rumormill.membership.policy import PolicyRecord
 from rumormill.ring.explain import explain
 

@@ -20,8 +20,9 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "schema": set(),
         "http": set(),
         "commands": {"schema"},
-        "view": {"schema", "http"},
-        "api": {"schema", "http", "commands", "view"},
+        "workers": set(),
+        "view": {"schema", "http", "workers"},
+        "api": {"schema", "http", "commands", "workers", "view"},
         "server": {"schema", "http", "commands", "view", "api"},
     },
 }

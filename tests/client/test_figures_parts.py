@@ -17,7 +17,7 @@ from test_figures import Clock
 
 from rumormill.cli.gates import ClientFiguresSource, parse_gate
 from rumormill.client.figures import Figures
-from rumormill.client.figures_parts import WINDOW, Counts, Part, bucket_of, quantile_index, summed
+from rumormill.client.figures_parts import WINDOW, Counts, FiguresPart, bucket_of, quantile_index, summed
 
 NOTING = """
 import sys
@@ -122,8 +122,8 @@ def test_sums_are_exact_and_percentiles_two_per_cent_too_high_at_most(processes:
         buckets: dict[int, int] = {}
         for seconds in times:
             buckets[bucket_of(seconds)] = buckets.get(bucket_of(seconds), 0) + 1
-        written = Part("embed", 0.0, {"v2": Counts(len(times), 1, 2, buckets)})
-        told.append(msgspec.json.decode(msgspec.json.encode(written), type=Part))
+        written = FiguresPart("embed", 0.0, {"v2": Counts(len(times), 1, 2, buckets)})
+        told.append(msgspec.json.decode(msgspec.json.encode(written), type=FiguresPart))
     found = summed(told)["v2"]
     times = sorted(seconds for one in processes for seconds in one)
     assert (found.requests, found.errors, found.cancelled) == (len(times), len(processes), 2 * len(processes))

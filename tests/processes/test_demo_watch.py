@@ -11,8 +11,8 @@ from limits import LIVENESS_LIMIT
 from rumormill.cli.demo.pool_watch import (
     ConditionNotMet,
     LivenessChange,
+    ObservedSuspicion,
     PoolWatch,
-    Suspicion,
     everyone_routable,
     evicted,
     routable,
@@ -91,10 +91,10 @@ def test_suspicions_end_refuted_evicted_or_not_at_all() -> None:
         LivenessChange(time.monotonic(), "w1", "w4", "i4", "suspect"),
     ]
     first, second, third = watch.suspicions(0.0, ["w1", "w3"])
-    assert first == Suspicion("w1", "w2", 1.0, pytest.approx(0.2), "alive")
-    assert second == Suspicion("w3", "w2", 1.1, pytest.approx(0.4), "gone")
+    assert first == ObservedSuspicion("w1", "w2", 1.0, pytest.approx(0.2), "alive")
+    assert second == ObservedSuspicion("w3", "w2", 1.1, pytest.approx(0.4), "gone")
     assert (third.member, third.ended) == ("w4", "suspect")
     assert third.seconds >= 0.0
     assert watch.suspicions(0.0, ["w1", "w3"], but=["w2"]) == [
-        Suspicion("w1", "w4", third.begun, pytest.approx(third.seconds, abs=60), "suspect")
+        ObservedSuspicion("w1", "w4", third.begun, pytest.approx(third.seconds, abs=60), "suspect")
     ]

@@ -27,7 +27,7 @@ from rumormill.simulations.operations import (
     Freeze,
     Heal,
     JumpClock,
-    Leave,
+    LeavePool,
     Refuse,
     Restart,
     Resume,
@@ -105,7 +105,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(picked=picks)
     def leave(self, picked: int) -> None:
-        self.do(Leave(self.choose([picked])))
+        self.do(LeavePool(self.choose([picked])))
 
     @rule(picked=some_picks)
     def freeze(self, picked: list[int]) -> None:

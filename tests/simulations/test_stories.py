@@ -19,7 +19,7 @@ from rumormill.simulations.operations import (
     Heal,
     InvalidStory,
     JumpClock,
-    Leave,
+    LeavePool,
     Restart,
     Resume,
     Rival,
@@ -47,7 +47,7 @@ EVERYTHING: tuple[AnyOperation, ...] = (
     Run(3.0),
     Resume(("n2",)),
     Restart(("n1",), new_address=True),
-    Leave(("n4",)),
+    LeavePool(("n4",)),
     Run(2.0),
 )
 
