@@ -1,8 +1,8 @@
 """Where the keys of one service go, and the digest by which two computations of it are compared.
 
-A key's way: the gate chooses the release (traffic_split.py), that release's ring the order of its workers
-(hash_ring.py), and where a zone is preferred, those in it come first for as many keys as it should keep (zones.py).
-Behind the workers of the release come those of the others, so that the order holds every routable worker.
+The traffic split chooses a key's release (traffic_split.py). That release's ring gives the order of its workers
+(hash_ring.py). If a zone is preferred, its workers come first for as many keys as the zone should keep (zones.py). The
+workers of the other releases follow, so the order holds every routable worker.
 
 The digest covers exactly what decides: the routable workers and the policy. Liveness (a suspect is still in the ring),
 utilization, tags and `since` are not in it, so a suspicion or a load figure never makes a caller think that keys moved.
@@ -24,7 +24,7 @@ from rumormill.ring.worker import RoutingPolicy, Worker
 from rumormill.ring.zones import capacity_by_zone, zone_basis_points, zone_slot
 
 _DIGEST_VERSION = "rumormill-routing/2"
-"""Names the ring's rules too (hash, points a member, order of ties, gate, zones): other rules need another word."""
+"""It also names the rules of the ring: hash, points, ties, traffic split, zones. Changed rules need a new version."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -56,9 +56,9 @@ def routing_digest(service: str, workers: Iterable[Worker], policy: RoutingPolic
 class Routing:
     """The owners of every key of one service, for one set of workers and one policy. Immutable.
 
-    Suspects stand where the ring puts them: trying them last is the caller's step, as are load and slow start
-    (admission.py). A `zone` is the caller's own; a caller that names none has the policy's, and "" asks for no
-    preference.
+    Suspects keep their place in the order. Callers try them last, and also apply load and slow start (admission.py).
+
+    A `zone` is the caller's own. A caller that names none gets the policy's; "" asks for no preference.
     """
 
     __slots__ = ("_by_name", "_local_basis_points", "_rings", "_zones", "digest", "policy", "service", "traffic_split")

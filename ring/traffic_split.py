@@ -1,8 +1,8 @@
 """Which release serves a key: the first of the two stages, before any ring.
 
-A share of 5 % on a ring of a few hundred points lands anywhere between a third and twice of it. So the ring does not
-decide it: an independent hash of the key does, and then the ring of that release's workers alone chooses among them.
-The rules (docs/reference/ring.md has them for other languages):
+On a ring of a few hundred points, a share of 5 % lands anywhere between a third and twice its target. So the ring does
+not decide the share. An independent hash of the key chooses the release. The ring of that release's workers then
+chooses the worker. The rules (docs/reference/ring.md has them for other languages):
 
 - There are 10 000 slots, one a basis point. A key's slot is a hash of it that the ring does not use.
 - A release named in the policy (a *candidate*) holds as many slots as its share says. What no candidate holds belongs
@@ -10,8 +10,8 @@ The rules (docs/reference/ring.md has them for other languages):
 - Candidates stand in the order of the policy's list. The first takes its slots from the bottom upwards, the second from
   the top downwards, the third and fourth from the middle, and so on; a slot already taken is passed over. So a share
   that rises takes keys from the rest only, for any two candidates, and for more while each stays below a quarter.
-- A release without routable workers has no keys: each of them draws a new slot by the next hash, until one belongs to
-  somebody who lives. So its share falls to the others in proportion, and no other key moves.
+- A release without routable workers gets no keys. Each of its keys draws a new slot from the next hash, until the slot
+  belongs to a release with workers. So its share falls to the others in proportion, and no other key moves.
 """
 
 from __future__ import annotations

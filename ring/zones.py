@@ -1,10 +1,11 @@
 """How many of a caller's keys stay in its own zone. Pure arithmetic on whole numbers, so that every language agrees.
 
-Callers are taken to be spread evenly over the zones that have routable workers, so a zone *should* have an even part
-of the capacity. One that has the fraction c of that keeps min(1, 1.25 c) of its callers' keys, which loads its workers
-with at most 1.25 times the mean, the bound that bounded load has too; the rest goes to the other zones. So a zone that
-loses workers sheds load in proportion, worker by worker, and never all of it at once (the idea of Envoy's zone-aware
-routing and overprovisioning factor). Which keys leave is decided by a hash of the key: the same ones each time.
+We assume that callers are spread evenly over the zones that have routable workers, so each zone should have an even
+part of the capacity. A zone with the fraction c of its even part keeps min(1, 1.25 c) of its callers' keys. That loads
+its workers with at most 1.25 times the mean, the same limit as bounded load. The other keys go to the other zones. So a
+zone that loses workers sheds load in proportion, worker by worker, and never all of it at once (the idea of Envoy's
+zone-aware routing and overprovisioning factor). A hash of the key decides which keys leave, so they are the same each
+time.
 """
 
 from __future__ import annotations
