@@ -339,9 +339,9 @@ def errors_page() -> str:
     return page(
         "Errors",
         "## What a client raises",
-        "All of them are `httpx.TransportError`, so code that handles httpx's errors handles these. Other errors are "
-        "raised as they are: the caller's own mistakes (`httpx.LocalProtocolError`), its time limits "
-        "(`httpx.ReadTimeout` and its kin), and errors of its own body stream.",
+        "All of them are subclasses of `httpx.TransportError`, so code that handles httpx's errors handles these. "
+        "Other errors are raised as they are: the caller's own mistakes (`httpx.LocalProtocolError`), its timeouts "
+        "(`httpx.ReadTimeout` and similar), and errors of its own body stream.",
         table(("error", "is a", "meaning"), client),
         "## Why an agent does not start, or ends",
         "The agent writes one line that says what is wrong, and one that says what to do. It then ends with this code.",
