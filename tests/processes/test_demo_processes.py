@@ -143,8 +143,8 @@ def test_nothing_is_left_when_the_runner_is_killed(number: signal.Signals) -> No
     runner = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert runner.stdout is not None
     directory, *pids = runner.stdout.readline().split()
-    guard = next(pid for pid in _children(runner.pid) if "guardian" in _command(pid))
-    descriptors = [os.pidfd_open(pid) for pid in (guard, *map(int, pids))]
+    reaper = next(pid for pid in _children(runner.pid) if "process_reaper" in _command(pid))
+    descriptors = [os.pidfd_open(pid) for pid in (reaper, *map(int, pids))]
     runner.send_signal(number)
     runner.communicate()
     for descriptor in descriptors:
