@@ -1,5 +1,5 @@
 # The front door. Every target prepares what it needs in .venv first; nothing is installed outside this folder.
-.PHONY: venv demo test test-processes test-net test-package soak fuzz audit lab lab-full lint check bench bench-peers docs docs-reference format clean
+.PHONY: venv demo test test-processes test-net test-programs test-package soak fuzz audit lab lab-full lint check bench bench-peers docs docs-reference format clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -15,13 +15,16 @@ demo: .venv/ready  ## three workers, three sidecars, a caller; a kill, a freeze,
 venv: .venv/ready  ## what the other targets prepare too; then: . .venv/bin/activate
 
 test: .venv/dev-ready  ## all that is deterministic and a few real sidecars, three minutes; where it passes once it always does
-	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not processes and not net"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not processes and not net and not programs"
 
 test-processes: .venv/dev-ready  ## real sidecars, the demo, and the commands of README and docs, on loopback
 	$(BIN)/pytest -n 2 --dist worksteal -m "processes and not slow"
 
 test-net: .venv/dev-ready  ## real sidecars on a network that loses packets: network namespaces and nft, as root
 	@if why=$$($(BIN)/python -m bench.netns_testbed); then $(BIN)/pytest -m net; else echo "test-net is skipped: $$why"; fi
+
+test-programs: .venv/programs-ready  ## beside the programs people already run: Redis, Envoy, HAProxy, real models; installs them (Debian's as root)
+	$(BIN)/pytest -n 2 --dist loadfile -m "programs and not slow"
 
 test-package: .venv/dev-ready  ## build the wheel and the source distribution, install each in a fresh environment, use it
 	$(BIN)/pytest -q tests/cli/test_packaging.py
@@ -118,6 +121,15 @@ clean:  ## remove what these targets made
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@mkdir -p .venv/rooms && ln -sfn ../.. .venv/rooms/rumormill
 	@touch .venv/ready $@
+
+# Debian's packages that tests/programs starts. As root they are installed; otherwise the tests that need one say so.
+PROGRAMS_NEED := redis-server
+.venv/programs-ready: .venv/dev-ready Makefile
+	@echo "Installing the programs that tests/programs starts (once) ..."
+	@dpkg -s $(PROGRAMS_NEED) > /dev/null 2>&1 || [ $$(id -u) != 0 ] || { apt-get update -q \
+	  && apt-get install -y -q --no-install-recommends $(PROGRAMS_NEED); } > /dev/null
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,programs]'
+	@touch .venv/ready .venv/dev-ready $@
 
 .venv/docs-ready: pyproject.toml | .venv/bin/python
 	@echo "Preparing .venv with what builds the documentation (once) ..."

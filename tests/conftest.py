@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-SETS = {"processes": "processes", "net": "net"}
+SETS = {"processes": "processes", "net": "net", "programs": "programs"}
 """Folders whose tests get a marker, and with it a make target of their own. `make test` runs all others."""
 
 # An example's wall time depends on how busy the machine is. Benches measure speed.

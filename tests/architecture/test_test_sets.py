@@ -9,7 +9,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
-REAL = {"processes", "net"}
+REAL = {"processes", "net", "programs"}
 """Folders whose tests may start sidecars and demos. Their tests are in a set of their own."""
 SMOKE = "smoke"
 """A few tests on real sidecars that `make test` runs too."""
@@ -54,7 +54,9 @@ def test_every_set_has_a_target_and_ci_runs_each() -> None:
     assert {line.partition(":")[0] for line in listed} == {*REAL, "slow"}
     for name in REAL:
         assert re.search(rf"^test-{name}:.*\n.*pytest.*-m \"?{name}\b", makefile, re.MULTILINE), name
-    assert re.search(r"^test:.*\n.*-m \"not slow and not processes and not net\"", makefile, re.MULTILINE)
+    assert re.search(
+        r"^test:.*\n.*-m \"not slow and not processes and not net and not programs\"", makefile, re.MULTILINE
+    )
     for target in ("lint", "test", "fuzz", *(f"test-{name}" for name in REAL)):
         assert re.search(rf"^make {target}$", ci, re.MULTILINE), target
 
