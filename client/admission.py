@@ -1,10 +1,11 @@
-"""Which of a worker's keys this client sends to it now: slow start and bounded load. Pure; times in seconds on the
-pool's clock. The arithmetic is in ring/admission.py.
+"""Which of a worker's keys this client sends to it now: slow start, slow workers and bounded load. Pure; times in
+seconds on the pool's clock. The arithmetic is in ring/admission.py.
 
 The rules:
 
 - A worker that becomes routable starts slowly: it admits a tenth of its keys at once, and all of them after 30 s. The
   workers of the first list are warm already. A sidecar that restarts beside its worker does not make the worker new.
+- A worker in readiness *warning* answers rightly and late. It admits half of its keys.
 - A worker is overloaded if its gossiped utilization is above a bound, which follows the mean of its release. Without a
   utilization, the client's own requests in flight there count, against the mean of the release. Releases are judged
   separately, so that a canary keeps its share however few workers it has. Keys that are not at their first owner meet a
@@ -23,6 +24,7 @@ from rumormill.client.topology import Topology, WorkerEndpoint, endpoint_of, not
 from rumormill.ring.admission import (
     SLOW_START_SECONDS,
     admit_fraction_by_age,
+    admit_fraction_by_readiness,
     admit_fraction_by_utilization,
     request_limit,
     utilization_bound,
@@ -82,6 +84,10 @@ class Admission:
         """Whether a key with this fraction moves on because the worker is in slow start."""
         since = self._routable_since.get(endpoint_of(worker))
         return since is not None and fraction >= admit_fraction_by_age(now - since)
+
+    def slow(self, worker: Worker, fraction: float) -> bool:
+        """Whether a key with this fraction moves on because the worker's sidecar warns of it."""
+        return fraction >= admit_fraction_by_readiness(worker.readiness)
 
     def overloaded(self, worker: Worker, in_flight: int, fraction: float, *, first: bool) -> bool:
         """Whether a key with this fraction moves on because of the worker's load.

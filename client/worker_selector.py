@@ -4,10 +4,11 @@ A request with a key tries workers in the order that the traffic split, the ring
 without one draws a key, so that it has a release and a zone like any other. It then goes to the less busy of two
 workers of that release and zone, drawn by weight (power of two choices).
 
-The client refines that order without ever changing the ring. A worker in slow start or under too much load passes some
-keys on (admission.py), and so does a worker that answered 429. Workers with an open breaker come after the others
-(breaker.py), and suspects come after those. If no routable worker is left, any live worker is a last resort: draining,
-starting, critical, recently evicted. But a weight of 0 is the operator's decision: such a worker is never asked.
+The client refines that order without ever changing the ring. A worker in slow start, a slow worker and one under too
+much load pass some keys on (admission.py), and so does a worker that answered 429. Workers with an open breaker come
+after the others (breaker.py), and suspects come after those. If no routable worker is left, any live worker is a last
+resort: draining, starting, critical, recently evicted. But a weight of 0 is the operator's decision: such a worker is
+never asked.
 
 Answers alone never open the breakers of more than half of the routable workers (Envoy's maximum ejection percentage).
 If more of them fail, the cause is probably common to all, and the few left would get every request. A worker's recent
@@ -36,7 +37,7 @@ MAX_OWNERS_TRIED: Final = 64
 nearly every worker is suspect or new."""
 
 _LAST_RESORT_ORDER = {"passing": 0, "warning": 0, "draining": 1, "starting": 2, "critical": 3}
-_STARTING, _OVERLOADED, _BREAKER_OPEN, _SUSPECT = 1, 2, 4, 8
+_STARTING, _SLOW, _OVERLOADED, _BREAKER_OPEN, _SUSPECT = 1, 2, 4, 8, 16
 """Penalties of a worker. The worker with the smallest sum is asked."""
 
 
@@ -222,6 +223,8 @@ class WorkerSelector:
             rank |= _OVERLOADED
         if self._admission.overloaded(worker, in_flight, fraction, first=first):
             rank |= _OVERLOADED
+        if self._admission.slow(worker, fraction):
+            rank |= _SLOW
         if self._admission.in_slow_start(worker, fraction, now):
             rank |= _STARTING
         return rank

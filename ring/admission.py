@@ -1,4 +1,4 @@
-"""How callers leave the ring's order: slow start and bounded load. Pure; times in seconds.
+"""How callers leave the ring's order: slow start, slow workers and bounded load. Pure; times in seconds.
 
 A worker *admits* a fraction of its keys. Each key has a fixed fraction between 0 and 1, by a hash of its own, and is
 admitted if it is below the worker's. Otherwise it goes to the next worker in the order. So the same keys stay each
@@ -14,11 +14,16 @@ from typing import Final
 
 import mmh3
 
+from rumormill.ring.worker import ReadinessWord
+
 SLOW_START_SECONDS: Final = 30.0
 """Seconds until a worker that has just come admits all of its keys. More spares cold caches, and leaves the others
 with its load for longer."""
 SLOW_START_MIN_FRACTION: Final = 0.1
 """The fraction admitted from the start: without load no cache would warm."""
+WARNING_FRACTION: Final = 0.5
+"""The fraction that a worker admits while its sidecar warns of it: its answers are right and come late. More gives it
+little relief; less moves so many keys at once that the others may become slow too."""
 LOAD_BOUND: Final = 1.25
 """A worker's load over the mean beyond which keys go on (consistent hashing with bounded loads, Mirrokni et al. 2016).
 Less evens out the load more, and sends more keys past their first owner."""
@@ -44,6 +49,11 @@ def key_fraction(key: str | bytes) -> float:
 def admit_fraction_by_age(age: float) -> float:
     """Slow start: the part of its keys that a worker admits so long after it became routable."""
     return min(max(age / SLOW_START_SECONDS, SLOW_START_MIN_FRACTION), 1.0)
+
+
+def admit_fraction_by_readiness(readiness: ReadinessWord) -> float:
+    """The part of its keys that a routable worker admits by what its sidecar says of it."""
+    return WARNING_FRACTION if readiness == "warning" else 1.0
 
 
 def utilization_bound(known: Collection[tuple[float, float]]) -> float | None:

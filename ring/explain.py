@@ -9,13 +9,14 @@ import msgspec
 
 from rumormill.ring.admission import (
     admit_fraction_by_age,
+    admit_fraction_by_readiness,
     admit_fraction_by_utilization,
     key_fraction,
     utilization_bound,
 )
 from rumormill.ring.hash_ring import Key, key_position
 from rumormill.ring.routing import Routing
-from rumormill.ring.worker import LivenessWord, Worker
+from rumormill.ring.worker import LivenessWord, ReadinessWord, Worker
 from rumormill.ring.zones import zone_slot
 
 CIRCLE: Final = 2**32
@@ -34,7 +35,7 @@ class Candidate(msgspec.Struct, frozen=True):
     point: int
     """The position of its first point on the walk around its release's ring, 0 to 2**32 - 1."""
     admits: float
-    """The fraction of its keys that it admits now, by slow start and load."""
+    """The fraction of its keys that it admits now, by slow start, a warning of its sidecar, and load."""
     objection: str
     """Why a caller goes on to the next worker; empty if it does not."""
     why: str
@@ -42,7 +43,7 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """One key's way through the traffic split, the zones, the ring, slow start and load."""
+    """One key's way through the traffic split, the zones, the ring, slow start, warnings and load."""
 
     service: str
     key: str
@@ -64,7 +65,7 @@ class Explanation(msgspec.Struct, frozen=True):
     zoned: str
     """What the zone did, in words."""
     place: float
-    """The key's own fraction, 0 to 1, that slow start and load compare with what a worker admits."""
+    """The key's own fraction, 0 to 1, that slow start, warnings and load compare with what a worker admits."""
     chosen: str | None
     """The worker that a caller would use now: the first without an objection, or the first with the least objection."""
     candidates: list[Candidate]
@@ -78,16 +79,17 @@ def explain(
     utilization: Mapping[str, float] | None = None,
     ages: Mapping[str, float] | None = None,
     liveness: Mapping[str, LivenessWord] | None = None,
+    readiness: Mapping[str, ReadinessWord] | None = None,
 ) -> Explanation:
     """Explain a key. `zone` is the caller's, as for :meth:`Routing.walk`.
 
-    By name, where known: `utilization` (0 to 1) and `liveness` as they are now, which a routing may be too old to know,
-    and `ages`, the seconds since each worker became routable; one without an age counts as warm.
+    By name, where known: `utilization` (0 to 1), `liveness` and `readiness` as they are now, which a routing may be too
+    old to know, and `ages`, the seconds since each worker became routable; one without an age counts as warm.
     """
     preferred = routing.policy.zone if zone is None else zone
     group = next(routing.groups(key), None)
     local = routing.local_basis_points(preferred, group) if preferred and routing.rings else SLOTS
-    candidates = _CandidateList(routing, key, utilization or {}, ages or {}, liveness or {}).all(zone)
+    candidates = _CandidateList(routing, key, utilization or {}, ages or {}, liveness or {}, readiness or {}).all(zone)
     best = min(
         candidates, key=lambda candidate: _OBJECTION_RANKS.index(candidate.objection.partition(":")[0]), default=None
     )
@@ -109,7 +111,7 @@ def explain(
     )
 
 
-_OBJECTION_RANKS = ["", "slow start", "load", "suspect"]
+_OBJECTION_RANKS = ["", "slow start", "warning", "load", "suspect"]
 """Objections from the least to the greatest."""
 
 
@@ -127,6 +129,7 @@ class _CandidateList:
         utilization: Mapping[str, float],
         ages: Mapping[str, float],
         liveness: Mapping[str, LivenessWord],
+        readiness: Mapping[str, ReadinessWord],
     ) -> None:
         self._routing = routing
         self._key = key
@@ -134,6 +137,7 @@ class _CandidateList:
         self._utilization = utilization
         self._ages = ages
         self._liveness = liveness
+        self._readiness = readiness
         self._bounds = {
             group: utilization_bound(
                 [(ring.weights[name], utilization[name]) for name in ring.weights if name in utilization]
@@ -157,6 +161,7 @@ class _CandidateList:
 
     def _candidate(self, worker: Worker, point: int, why: str) -> Candidate:
         by_age = admit_fraction_by_age(self._ages.get(worker.name, float("inf")))
+        by_readiness = admit_fraction_by_readiness(self._readiness.get(worker.name, worker.readiness))
         busy = self._utilization.get(worker.name)
         bound = self._bounds[self._routing.traffic_split.group(worker.release)]
         by_load = 1.0 if busy is None or bound is None else admit_fraction_by_utilization(1.0, busy, bound)
@@ -166,6 +171,8 @@ class _CandidateList:
             objection = "suspect: tried last"
         elif self._place >= by_load:
             objection = f"load: {busy:.2f} is over the bound of {bound:.2f}, it admits {by_load:.0%} of its keys"
+        elif self._place >= by_readiness:
+            objection = f"warning: its answers are late, and it admits {by_readiness:.0%} of its keys"
         elif self._place >= by_age:
             objection = f"slow start: it is new and admits {by_age:.0%} of its keys"
         return Candidate(
@@ -176,7 +183,7 @@ class _CandidateList:
             liveness=liveness,
             utilization=busy,
             point=point,
-            admits=round(min(by_age, by_load), 4),
+            admits=round(min(by_age, by_readiness, by_load), 4),
             objection=objection,
             why=why,
         )

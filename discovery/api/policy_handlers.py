@@ -205,6 +205,7 @@ async def explain_key(api: ApiContext, call: RequestContext[ExplainQuery]) -> Re
             zone=None if query.zone is msgspec.UNSET else query.zone,
             utilization={w.name: w.utilization for w in view.workers if w.utilization is not None},
             liveness={w.name: w.liveness for w in view.workers},
+            readiness={w.name: w.readiness for w in view.workers},
         )
     )
 

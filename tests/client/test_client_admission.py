@@ -19,6 +19,7 @@ from rumormill.ring.admission import (
     FREE_SLOTS,
     MIN_FRACTION,
     SLOW_START_SECONDS,
+    WARNING_FRACTION,
     admit_fraction_by_utilization,
     request_limit,
     utilization_bound,
@@ -223,6 +224,32 @@ def test_a_recovered_worker_starts_slowly_and_a_pool_of_only_new_workers_is_stil
     unkeyed.hear(pool(5), 100.0)
     nobody: list[None] = [None] * 2000
     assert 0 < unkeyed.names(100.0, nobody).count("w4") < 100 < 300 < unkeyed.names(130.0, nobody).count("w4")
+
+
+# Slow workers.
+
+
+def test_a_slow_worker_keeps_half_of_its_keys_and_gets_the_others_back() -> None:
+    workers = pool(10)
+    caller = Caller(workers)
+    first = first_owners(workers)
+    slow = [msgspec.structs.replace(workers[0], readiness="warning"), *workers[1:]]
+    caller.hear(slow, 10.0)
+    now = caller.names(10.0)
+    own = [name for name, owner in zip(now, first, strict=True) if owner == "w0"]
+    assert own.count("w0") / len(own) == pytest.approx(WARNING_FRACTION, abs=0.06)
+    assert all(name == owner for name, owner in zip(now, first, strict=True) if owner != "w0")
+    seconds = [Routing("embed", slow).owners(key, 2)[1].name for key in USERS]
+    assert all(name in (a, b) for name, a, b in zip(now, first, seconds, strict=True))
+    unkeyed: list[None] = [None] * 4000
+    assert Counter(caller.names(10.0, unkeyed))["w0"] / 400 == pytest.approx(WARNING_FRACTION, abs=0.15)
+    caller.hear(workers, 20.0)
+    assert caller.names(20.0) == first
+
+
+def test_if_all_are_slow_no_key_moves() -> None:
+    slow = pool(10, readiness="warning")
+    assert Caller(slow).names(0.0) == first_owners(slow)
 
 
 # Zones and releases, with and without a key.

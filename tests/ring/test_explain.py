@@ -13,7 +13,9 @@ from rumormill.ring import Routing, RoutingPolicy, explain
 @given(any_pool, any_policy, st.text(max_size=4), st.sampled_from([None, "", "a"]))
 def test_the_candidates_are_the_owners_and_the_first_is_chosen(pool, policy, key, zone) -> None:
     routing = Routing("embed", pool, policy)
-    told = explain(routing, key, zone=zone, liveness={w.name: "alive" for w in pool})
+    told = explain(
+        routing, key, zone=zone, liveness={w.name: "alive" for w in pool}, readiness={w.name: "passing" for w in pool}
+    )
     assert [candidate.name for candidate in told.candidates] == names_of(routing.owners(key, zone=zone))
     assert told.chosen == next((owner.name for owner in routing.walk(key, zone=zone)), None)
     assert msgspec.json.decode(msgspec.json.encode(told), type=type(told)) == told
@@ -73,3 +75,15 @@ def test_a_canary_that_is_busy_keeps_its_keys() -> None:
     routing = Routing("embed", [worker("old"), worker("new", release="v2")], canary(v2=1.0))
     told = explain(routing, "k", utilization={"old": 0.1, "new": 0.95})
     assert (told.chosen, told.candidates[0].objection) == ("new", "")
+
+
+def test_it_says_that_a_warned_worker_admits_half_of_its_keys() -> None:
+    routing = Routing("embed", [worker("w1"), worker("w2")])
+    for number in range(50):
+        told = explain(routing, f"user-{number}", readiness={"w1": "warning"})
+        assert {c.name: c.admits for c in told.candidates} == {"w1": 0.5, "w2": 1.0}
+        objections = {c.name: c.objection for c in told.candidates}
+        assert objections["w1"].startswith("warning: ") == (told.place >= 0.5)
+        assert objections["w2"] == ""
+        first = told.candidates[0].name
+        assert told.chosen == ("w2" if objections["w1"] else first)
