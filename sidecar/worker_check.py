@@ -9,25 +9,28 @@ more connections cannot serve, even if an old connection still works.
 A check that times out stays open, and each further period without its response is another miss. A worker that serves
 one request at a time then answers it as soon as it gets to it, and its queue holds one check instead of one for each
 period that it was busy. A timeout is not a failure: the worker may only be busy. It never leads to probation.
-
-The request is written and parsed here, with httptools. That costs 0.2 MB of memory, and httpx costs 7.7 MB
-(docs/run/agent.md); only the status is needed.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import httptools
 import trio
 
 from rumormill.membership.record import Readiness
-from rumormill.sidecar.settings_values import HostPort, WorkerUrl
+from rumormill.sidecar.http_exchange import (
+    NotHttp,
+    ResponseReader,
+    Stream,
+    caused_by_worker,
+    close,
+    connect,
+    describe_error,
+    encode_request,
+)
+from rumormill.sidecar.settings_values import WorkerUrl
 
 MISSES_UNTIL_CRITICAL = 3
 MAX_RESPONSE_BYTES = 1 << 16
@@ -135,7 +138,7 @@ class WorkerCheck:
         self._path = f"{url.path}{path}"
         self._endpoint = url.endpoint
         self._tls = (self._tls or ssl.create_default_context()) if url.secure else None
-        self._request = _request(url, path)
+        self._request = encode_request(url, path)
         self._round_scope.cancel()
 
     def process_started(self) -> None:
@@ -191,10 +194,10 @@ class WorkerCheck:
             raise self._timed_out() from None
         except trio.BrokenResourceError as error:
             self._close()
-            raise CheckFailed(_describe(error.__cause__, self._endpoint)) from None
+            raise CheckFailed(describe_error(error.__cause__, self._endpoint)) from None
         except OSError as error:
             self._close()
-            raise CheckFailed(_describe(error, self._endpoint), inconclusive=not _caused_by_worker(error)) from None
+            raise CheckFailed(describe_error(error, self._endpoint), inconclusive=not caused_by_worker(error)) from None
         except CheckFailed:
             self._close()
             raise
@@ -205,7 +208,7 @@ class WorkerCheck:
 
     async def _read_status(self) -> int:
         if self._pending is None:
-            stream = await _connect(self._endpoint, self._tls)
+            stream = await connect(self._endpoint, self._tls)
             self._pending = _PendingCheck(stream, trio.current_time(), self.process_exited.is_set())
             await stream.send_all(self._request)
             self._pending.sent = True
@@ -224,81 +227,12 @@ class WorkerCheck:
             self._pending = None
 
 
-class _PlainStream:
-    """One connection to an IP address that waits only when it must.
-
-    A worker on this machine connects and takes the request at once, so the check waits once, for the response. A check
-    each second is a large part of the CPU that an idle sidecar uses.
-    """
-
-    def __init__(self, endpoint: HostPort) -> None:
-        """Begins to connect. :meth:`send_all` raises OSError if that fails later."""
-        self._socket = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            error = self._socket.connect_ex((endpoint.host, endpoint.port))
-        except BaseException:
-            self._socket.close()
-            raise
-        if error not in (0, errno.EINPROGRESS):
-            self._socket.close()
-            raise OSError(error, os.strerror(error))
-
-    async def send_all(self, data: bytes) -> None:
-        while data:
-            try:
-                data = data[self._socket.send(data) :]
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(self._socket)
-
-    async def receive_some(self, max_bytes: int) -> bytes:
-        await trio.lowlevel.wait_readable(self._socket)
-        return self._socket.recv(max_bytes)
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-_Stream = _PlainStream | trio.SocketStream | trio.SSLStream[trio.SocketStream]
-
-
-async def _connect(endpoint: HostPort, tls: ssl.SSLContext | None) -> _Stream:
-    if endpoint.ip is not None and tls is None:
-        return _PlainStream(endpoint)
-    if tls is None:
-        return await trio.open_tcp_stream(endpoint.host, endpoint.port)
-    return await trio.open_ssl_over_tcp_stream(endpoint.host, endpoint.port, ssl_context=tls, https_compatible=True)
-
-
-def _request(url: WorkerUrl, path: str) -> bytes:
-    return (
-        f"GET {url.path}{path} HTTP/1.1\r\nHost: {url.endpoint}\r\nUser-Agent: rumormill\r\n"
-        "Accept: */*\r\nConnection: close\r\n\r\n"
-    ).encode()
-
-
-class _ResponseParser:
-    """Reads the status of the first response that is not informational (1xx)."""
-
-    def __init__(self) -> None:
-        self.parser = httptools.HttpResponseParser(self)
-        self.status: int | None = None
-        self.complete = False
-
-    def on_headers_complete(self) -> None:
-        if self.status is None and (status := self.parser.get_status_code()) >= 200:
-            self.status = status
-
-    def on_message_complete(self) -> None:
-        self.complete = self.status is not None
-
-
 class _PendingCheck:
     """One check on its connection. Waiting for its status can be cancelled and continued later."""
 
-    def __init__(self, stream: _Stream, started_at: float, process_exited: bool) -> None:
+    def __init__(self, stream: Stream, started_at: float, process_exited: bool) -> None:
         self._stream = stream
-        self._parser = _ResponseParser()
-        self._bytes_read = 0
+        self._response = ResponseReader()
         self.started_at = started_at
         self.process_exited = process_exited
         """Whether the worker's process was known to have exited when the check was sent."""
@@ -306,58 +240,23 @@ class _PendingCheck:
 
     async def status(self) -> int:
         """Reads a short response to its end: a connection closed in the middle makes many workers log an error."""
-        answer = self._parser
-        while not answer.complete and self._bytes_read < MAX_RESPONSE_BYTES:
-            data = await self._stream.receive_some(4096)
-            if not data:
-                break
-            self._bytes_read += len(data)
-            try:
-                answer.parser.feed_data(data)
-            except httptools.HttpParserError:
-                if answer.status is None:
-                    raise CheckFailed("the response is not HTTP") from None
-                break  # the status is known; the rest does not matter
-        if answer.status is None:
+        response = self._response
+        try:
+            while not response.complete and response.bytes_read < MAX_RESPONSE_BYTES:
+                data = await self._stream.receive_some(4096)
+                response.feed_untrusted(data)
+                if not data:
+                    break
+        except NotHttp:
+            if response.status is None:
+                raise CheckFailed("the response is not HTTP") from None
+        if response.status is None:
             raise CheckFailed(
                 "the connection was closed without an answer"
-                if self._bytes_read < MAX_RESPONSE_BYTES
+                if response.bytes_read < MAX_RESPONSE_BYTES
                 else "no end of headers"
             )
-        return answer.status
+        return response.status
 
     def close(self) -> None:
-        match self._stream:
-            case trio.SSLStream():
-                self._stream.transport_stream.socket.close()
-            case trio.SocketStream():
-                self._stream.socket.close()
-            case _PlainStream():
-                self._stream.close()
-
-
-def _describe(error: BaseException | None, endpoint: HostPort) -> str:
-    if _refused(error):
-        return f"nothing listens on {endpoint}"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate cannot be verified: {error.verify_message} (set SSL_CERT_FILE to trust its authority)"
-    if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
-        return os.strerror(error.errno).lower()
-    return str(error or "the connection was lost")
-
-
-def _caused_by_worker(error: OSError) -> bool:
-    """Whether the worker's side caused the error, and not this machine or the network."""
-    return isinstance(error, (ConnectionError, ssl.SSLError)) or _refused(error)
-
-
-def _refused(error: BaseException | None) -> bool:
-    """Whether the connection was refused; for a host name, at each of its addresses."""
-    match error:
-        case ConnectionRefusedError():
-            return True
-        case BaseExceptionGroup():
-            return all(map(_refused, error.exceptions))
-        case OSError():
-            return _refused(error.__cause__)
-    return False
+        close(self._stream)
