@@ -1,0 +1,11 @@
+"""How busy the worker is and whether it gets on, read from its engine's own counters.
+
+Reading a page is pure and bounded; fetching it has a connection of its own and a time limit. That the page cannot be
+read says nothing of the worker: then its counters are unknown.
+"""
+
+from rumormill.sidecar.counters.ollama_models import read_ollama_untrusted
+from rumormill.sidecar.counters.prometheus_page import read_prometheus_untrusted
+from rumormill.sidecar.counters.reading import BadCounters, CounterReading
+
+__all__ = ["BadCounters", "CounterReading", "read_ollama_untrusted", "read_prometheus_untrusted"]

@@ -1,0 +1,79 @@
+"""Reads an engine's figures from its Prometheus page.
+
+An engine's page has hundreds of lines, of which a handful matter, and it is read several times a second. So the lines
+of the wanted series are picked out first, and only they are parsed.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Iterable
+
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from rumormill.sidecar.counters.reading import BadCounters, CounterReading
+from rumormill.sidecar.engines import Alternatives, MetricSeries, PrometheusCounters
+
+MAX_LINES = 4096
+"""Lines of the wanted series. An engine has one for each model and each rank."""
+MAX_FIGURE = 1e15
+"""Larger figures are nonsense. Below it, a float counts by ones."""
+
+
+def read_prometheus_untrusted(page: bytes, counters: PrometheusCounters) -> CounterReading:
+    """The figures on this page. Raises :class:`BadCounters`."""
+    samples = _parse(_wanted_lines(page, counters))
+    use = _figure(samples, counters.cache_use, mean=True)
+    return CounterReading(
+        running=_count(_figure(samples, counters.running)),
+        waiting=_count(_figure(samples, counters.waiting)),
+        cache_use=None if use is None else min(max(use, 0.0), 1.0),
+        progress=_figure(samples, counters.progress),
+    )
+
+
+@functools.cache
+def _line_pattern(counters: PrometheusCounters) -> re.Pattern[bytes]:
+    names = {
+        one.name
+        for alternatives in (counters.running, counters.waiting, counters.cache_use, counters.progress)
+        for way in alternatives
+        for one in way
+    }
+    return re.compile(rb"^(?:" + b"|".join(re.escape(name.encode()) for name in sorted(names)) + rb")[ \t{].*$", re.M)
+
+
+def _wanted_lines(page: bytes, counters: PrometheusCounters) -> list[bytes]:
+    lines = _line_pattern(counters).findall(page)
+    if len(lines) > MAX_LINES:
+        raise BadCounters(f"its counters have more than {MAX_LINES} lines")
+    return lines
+
+
+def _parse(lines: Iterable[bytes]) -> list[Sample]:
+    try:
+        text = b"\n".join(lines).decode() + "\n"
+        return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    except (ValueError, KeyError, IndexError, RecursionError) as error:
+        raise BadCounters(f"its counters cannot be parsed: {str(error)[:100]}") from None
+
+
+def _figure(samples: list[Sample], alternatives: Alternatives, *, mean: bool = False) -> float | None:
+    for way in alternatives:
+        values = [sample.value for sample in samples if any(_is_of(sample, one) for one in way)]
+        if values:
+            if not all(math.isfinite(value) and abs(value) < MAX_FIGURE for value in values):
+                raise BadCounters(f"{way[0]} is not a number")
+            return sum(values) / len(values) if mean else sum(values)
+    return None
+
+
+def _is_of(sample: Sample, wanted: MetricSeries) -> bool:
+    return sample.name == wanted.name and all(sample.labels.get(key) == value for key, value in wanted.labels)
+
+
+def _count(value: float | None) -> int | None:
+    return None if value is None else max(round(value), 0)

@@ -1,0 +1,27 @@
+"""vLLM's OpenAI-compatible server (V1 engine)."""
+
+from rumormill.sidecar.engines.profile import EngineProfile, ProbeKind, PrometheusCounters, series
+
+VLLM = EngineProfile(
+    name="vllm",
+    title="vLLM",
+    # The port is bound, and refuses, until the model is loaded.
+    readiness_path="/health",
+    probe=ProbeKind.COMPLETIONS,
+    counters=PrometheusCounters(
+        running=series("vllm:num_requests_running"),
+        waiting=series("vllm:num_requests_waiting"),
+        cache_use=series("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+        # Engine steps: they grow in a long prefill too, where no token comes out.
+        progress=series("vllm:iteration_tokens_total_count", "vllm:generation_tokens_total"),
+        progress_unit="token was produced",
+    ),
+    capacity=256,
+    drained="`vllm:num_requests_running` and `vllm:num_requests_waiting` are 0. SIGTERM aborts what is under way, "
+    "unless the server was started with `--shutdown-timeout` (from 0.18): drain first.",
+    lies=(
+        "`/health` stays 200 while the engine hangs (vllm#39863, vllm#36451); it is 503 only after an EngineDeadError",
+        "`/health` stays 200 while the scheduler admits no request (vllm#53130)",
+        'NaN logits give "!" for ever, with status 200 (vllm#22881)',
+    ),
+)
