@@ -51,7 +51,7 @@ from rumormill.sidecar.sockets import (
 from rumormill.sidecar.tls import CertificateReloader
 from rumormill.sidecar.wall_clock import WallClock
 from rumormill.sidecar.worker_check import WorkerCheck
-from rumormill.sidecar.worker_process import WorkerProcess, check_worker_pid
+from rumormill.sidecar.worker_process import ProcessSource, WorkerProcess, check_worker_pid
 
 PoolCredentials = tuple[Authority | None, Credential | None]
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -231,7 +231,7 @@ class _Agent:
             on_miss=self.commands.check_missed,
         )
         self.worker_process = WorkerProcess(
-            (settings.worker_pid, settings.worker_pid_file),
+            ProcessSource.of(settings),
             on_start=self.check.process_started,
             on_end=self.check.process_ended,
             on_event=lambda text: self._on_events([Event(boot_clock(), "process", settings.name, text)]),
@@ -247,7 +247,7 @@ class _Agent:
             period=settings.worker_check_period,
             timeout=settings.worker_check_timeout,
         )
-        self.worker_process.set_source((settings.worker_pid, settings.worker_pid_file))
+        self.worker_process.set_source(ProcessSource.of(settings))
         self.server.set_access(new.access)
         if self.certificate is not None and new.certificate is not None:
             self.certificate.replace(new.certificate)

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from rumormill.membership.record import MAX_NAME_BYTES
-from rumormill.sidecar.settings_values import HostPort, HttpAddress, Seconds, WorkerUrl
+from rumormill.sidecar.settings_values import HostPort, HttpAddress, Seconds, WorkerPid, WorkerUrl
 
 Label = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_BYTES)]
 
@@ -70,8 +70,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         WorkerUrl | None, _about("URL at which callers reach the worker. Default: the --worker URL.", "URL")
     ] = None
     worker_pid: Annotated[
-        Annotated[int, Meta(ge=1)] | None,
-        _about("The worker's process id: the pool then learns of a crash at once.", "PID"),
+        WorkerPid | None,
+        _about(
+            "The worker's process, so that the pool learns of a crash at once: its id, or auto for whichever process "
+            "of this machine listens at the --worker URL. It is followed through restarts.",
+            "PID",
+        ),
     ] = None
     worker_pid_file: Annotated[
         Path | None, _about("A file with the worker's process id, read again after a restart of the worker.", "FILE")

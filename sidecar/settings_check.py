@@ -90,6 +90,11 @@ def _check_worker(settings: Settings) -> None:
         raise SettingsError(f"--worker-check {settings.worker_check!r} is not a path", "write it like /health")
     if settings.worker_pid is not None and settings.worker_pid_file is not None:
         raise SettingsError("--worker-pid and --worker-pid-file exclude each other", "remove --worker-pid")
+    if settings.worker_pid is not None and settings.worker_pid.number is None and not is_local(settings.worker):
+        raise SettingsError(
+            f"--worker-pid auto needs a worker on this machine, and {settings.worker} is on another",
+            "remove --worker-pid, or run the agent beside the worker",
+        )
     advertise = settings.advertised_address
     advertised = settings.advertise_worker or settings.worker
     host = advertised.endpoint.host
@@ -100,6 +105,12 @@ def _check_worker(settings: Settings) -> None:
             f"callers on other machines would be sent to {host}, their own loopback",
             _advertise_worker_hint(settings, advertised),
         )
+
+
+def is_local(worker: WorkerUrl) -> bool:
+    """Whether the URL names this machine. Host names other than localhost count: where they resolve to may change."""
+    endpoint = worker.endpoint
+    return endpoint.ip is None or endpoint.loopback or endpoint.of_this_machine
 
 
 def _advertise_worker_hint(settings: Settings, advertised: WorkerUrl) -> str:

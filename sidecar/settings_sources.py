@@ -19,7 +19,7 @@ from msgspec import inspect
 from rumormill.sidecar.errors import SettingsError
 from rumormill.sidecar.settings import Settings, description_of, fields
 from rumormill.sidecar.settings_check import validated
-from rumormill.sidecar.settings_values import BadValue, HostPort, HttpAddress, Seconds, WorkerUrl
+from rumormill.sidecar.settings_values import BadValue, HostPort, HttpAddress, Seconds, WorkerPid, WorkerUrl
 
 PREFIX = "RUMORMILL_"
 MAX_CONFIG_BYTES = 1 << 20
@@ -79,10 +79,6 @@ def _explain_invalid(field: msgspec.structs.FieldInfo, given: Any) -> BadValue:
     match kind:
         case inspect.FloatType():
             return BadValue(f"{given!r} is not a number from {kind.ge:g} to {kind.le:g}", "write it like 1 or 0.5")
-        case inspect.IntType():
-            return BadValue(
-                f"{given!r} is not a whole number above 0", f"give --{field.encode_name} a number like 4711"
-            )
         case inspect.BoolType():
             return BadValue(f"{given!r} is neither true nor false", "write true or false, without quotes in TOML")
         case inspect.StrType() if given == "":
@@ -110,7 +106,7 @@ def _base_type(field: msgspec.structs.FieldInfo) -> inspect.Type:
 
 
 def _parse(kind: type, given: Any) -> Any:
-    if kind in (HostPort, HttpAddress, Seconds, WorkerUrl):
+    if kind in (HostPort, HttpAddress, Seconds, WorkerPid, WorkerUrl):
         return kind.parse(given)
     if issubclass(kind, Path) and isinstance(given, str) and given:
         return Path(given).expanduser()

@@ -16,6 +16,9 @@ from rumormill.membership.record import MAX_URL_BYTES
 
 MAX_SOCKET_PATH_BYTES = 107
 """The kernel's limit (unix(7))."""
+MAX_PID = (1 << 22) + 1
+"""No process id is as large (proc_sys_kernel(5), pid_max)."""
+AUTO = "auto"
 
 
 class BadValue(ValueError):
@@ -221,3 +224,22 @@ class WorkerUrl(str):
         """Host and port; the scheme's default port if the URL has none."""
         parts = urlsplit(self)
         return HostPort(parts.hostname or "", parts.port or (443 if self.secure else 80))
+
+
+class WorkerPid(str):
+    """A process id, or ``auto`` for the process that listens at the worker's URL."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, given: object) -> Self:
+        """Raises :class:`BadValue`."""
+        text = str(given).strip()
+        if text != AUTO and not (text.isascii() and text.isdigit() and 0 < int(text) < MAX_PID):
+            raise BadValue(f"{given!r} is not a whole number above 0", "give --worker-pid a number like 4711, or auto")
+        return cls(text if text == AUTO else int(text))
+
+    @property
+    def number(self) -> int | None:
+        """The process id; None for ``auto``."""
+        return None if self == AUTO else int(self)

@@ -1,4 +1,5 @@
-"""Whose end is told: a process by its id for one life, a process named by a file for as many as it names."""
+"""Whose end is told: a process by its id for one life, a process named by a file or found by its listening socket for
+all its lives."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ import trio
 from agents import Agent, Worker
 from limits import LIVENESS_LIMIT
 
+from rumormill.sidecar.settings_values import HostPort
 from rumormill.sidecar.worker_process import ProcessSource, WorkerProcess
 
 
@@ -46,12 +48,9 @@ class Supervisor:
 class Watched:
     """What a WorkerProcess says."""
 
-    def __init__(self, *source: int | Path | None) -> None:
-        pid, path = source
-        assert not isinstance(pid, Path)
-        assert not isinstance(path, int)
+    def __init__(self, source: ProcessSource) -> None:
         self.process = WorkerProcess(
-            (pid, path),
+            source,
             on_start=lambda: self._hear("start"),
             on_end=lambda: self._hear("end"),
             on_event=self._hear,
@@ -78,8 +77,10 @@ def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
 
 
 @asynccontextmanager
-async def watching(pid: int | None, path: Path | None) -> AsyncIterator[Watched]:
-    watched = Watched(pid, path)
+async def watching(
+    pid: int | None = None, path: Path | None = None, listens_on: HostPort | None = None
+) -> AsyncIterator[Watched]:
+    watched = Watched(ProcessSource(pid, path, listens_on))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watched.process.run)
         yield watched
@@ -126,14 +127,23 @@ async def test_a_file_that_names_nobody_is_told_and_read_again(supervisor: Super
         await watched.until(f"process {pid} is watched")
 
 
+async def test_a_process_younger_than_its_file_is_somebody_elses(supervisor: Supervisor) -> None:
+    stranger = supervisor.start()
+    os.utime(supervisor.path, (1e9, 1e9))
+    async with watching(None, supervisor.path) as watched:
+        await watched.until(f"process {stranger} is not the worker")
+        pid = supervisor.start()
+        await watched.until(f"process {pid} is watched")
+        assert watched.said.count("start") == 1
+
+
 async def test_another_source_is_taken_at_once(supervisor: Supervisor) -> None:
     pid = supervisor.start()
     async with watching(None, None) as watched:
         assert watched.process.state_text == ""
-        source: ProcessSource = (pid, None)
-        watched.process.set_source(source)
+        watched.process.set_source(ProcessSource(pid))
         await watched.until(f"process {pid} is watched")
-        watched.process.set_source((None, None))
+        watched.process.set_source(ProcessSource())
         with trio.fail_after(LIVENESS_LIMIT):
             while watched.process.state_text:
                 await trio.sleep(0.01)

@@ -132,6 +132,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"period": "-1s"}, "is not a duration", "write it with a unit"),
     ({"period": "1h"}, "out of range", "20ms to 10s"),
     ({"worker_pid": "1abc"}, "--worker-pid: '1abc' is not a whole number above 0", "a number like 4711"),
+    ({"worker_pid": "4194305"}, "--worker-pid: '4194305' is not a whole number above 0", "or auto"),
+    ({"worker_pid": "auto", "worker": "http://192.0.2.1:9001"}, "needs a worker on this machine", "beside the worker"),
     ({"worker_pid": "0"}, "--worker-pid: '0' is not a whole number above 0", "a number like 4711"),
     ({"weight": "heavy"}, "--weight: 'heavy' is not a number from 0 to 1000", "1 or 0.5"),
     ({"weight": "1001"}, "--weight: '1001' is not a number from 0 to 1000", "1 or 0.5"),

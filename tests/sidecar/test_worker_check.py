@@ -20,7 +20,7 @@ from limits import LIVENESS_LIMIT
 from rumormill.membership.record import Readiness
 from rumormill.sidecar.settings_values import WorkerUrl
 from rumormill.sidecar.worker_check import CheckState, WorkerCheck
-from rumormill.sidecar.worker_process import WorkerProcess
+from rumormill.sidecar.worker_process import ProcessSource, WorkerProcess
 
 
 @asynccontextmanager
@@ -293,7 +293,7 @@ async def test_the_end_of_the_process_is_critical_at_once_whatever_an_older_chec
         listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
         watch = Watch(f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}", period=1000)
         watched = WorkerProcess(
-            (process.pid, None),
+            ProcessSource(process.pid),
             on_start=watch.check.process_started,
             on_end=watch.check.process_ended,
             on_event=lambda _: None,
