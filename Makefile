@@ -75,6 +75,7 @@ lint: .venv/dev-ready  ## format, lint, types, known vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	MYPYPATH=.venv/rooms $(BIN)/mypy $(ROOMS:%=-p rumormill.%)
+	MYPYPATH=.venv/rooms $(BIN)/mypy tests/client/typed_examples.py
 	@$(MAKE) --no-print-directory audit
 
 check: lint test test-processes  ## lint and every test but test-net

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-import httpx
+import httpx2
 import msgspec
 import trio
 
@@ -186,19 +186,19 @@ class Agent:
         return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[0]) / 1e9
 
 
-async def timed(ask: Callable[[], Awaitable[httpx.Response]]) -> tuple[float, httpx.Response]:
+async def timed(ask: Callable[[], Awaitable[httpx2.Response]]) -> tuple[float, httpx2.Response]:
     begun = time.monotonic()
     response = await ask()
     return time.monotonic() - begun, response
 
 
-async def slowest(client: httpx.AsyncClient, path: str, times: int) -> str:
+async def slowest(client: httpx2.AsyncClient, path: str, times: int) -> str:
     took = sorted([(await timed(lambda: client.get(path)))[0] for _ in range(times)])
     return f"{path:24} median {took[times // 2] * 1000:6.1f} ms, slowest {took[-1] * 1000:6.1f} ms"
 
 
 async def until(
-    client: httpx.AsyncClient, path: str, holds: Callable[[dict[str, object]], bool]
+    client: httpx2.AsyncClient, path: str, holds: Callable[[dict[str, object]], bool]
 ) -> tuple[float, float]:
     """Seconds until the condition holds for an answer, and the slowest answer until then."""
     begun, worst = time.monotonic(), 0.0
@@ -215,7 +215,7 @@ async def measure(size: int, updates: int) -> None:
     crowd = LargeCrowd(size)
     gc.freeze()
     agent = Agent(crowd.sock.getsockname())
-    async with trio.open_nursery() as nursery, httpx.AsyncClient(base_url=agent.url, trust_env=False) as client:
+    async with trio.open_nursery() as nursery, httpx2.AsyncClient(base_url=agent.url, trust_env=False) as client:
         nursery.start_soon(lambda: trio.to_thread.run_sync(agent.read_log, abandon_on_cancel=True))
         nursery.start_soon(crowd.run)
         click.echo(f"alone: {agent.memory():.0f} MB")

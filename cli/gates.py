@@ -28,7 +28,7 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE
 from typing import Protocol
 
-import httpx
+import httpx2
 import msgspec
 
 from rumormill.cli.exit_codes import BadRequest
@@ -139,9 +139,9 @@ class Prometheus:
     def value(self, gate: RolloutGate, service: str, release: str) -> float:
         query = self.query(gate, service, release)
         try:
-            response = httpx.post(f"{self._url}/api/v1/query", data={"query": query}, timeout=HTTP_SECONDS)
+            response = httpx2.post(f"{self._url}/api/v1/query", data={"query": query}, timeout=HTTP_SECONDS)
             answer = msgspec.json.decode(response.content, type=PrometheusAnswer)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise MetricSourceError(f"Prometheus at {self._url} does not answer: {error}") from None
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise MetricSourceError(f"the server at {self._url} does not answer like Prometheus") from None
@@ -237,10 +237,10 @@ class ClientFiguresSource:
     def _read(self) -> bytes:
         try:
             if self._place.startswith(("http://", "https://")):
-                return httpx.get(self._place, timeout=HTTP_SECONDS).raise_for_status().content
+                return httpx2.get(self._place, timeout=HTTP_SECONDS).raise_for_status().content
             with Path(self._place).open("rb") as file:
                 return file.read(MAX_FIGURES_BYTES)
-        except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:
+        except (OSError, httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise MetricSourceError(f"the figures at {self._place} cannot be read: {error}") from None
 
 

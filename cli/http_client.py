@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-import httpx
+import httpx2
 import msgspec
 
 from rumormill.cli.exit_codes import BadRequest, Refused, Unreachable
@@ -36,12 +36,12 @@ class SidecarClient:
     def __init__(self, url: str, token_file: Path | None, ca: Path | None, cert: Path | None, key: Path | None) -> None:
         headers = {"Authorization": f"Bearer {_read_token(token_file)}"} if token_file else {}
         if url.startswith(UNIX):
-            self.url, base, transport = url, "http://localhost", httpx.HTTPTransport(uds=url.removeprefix(UNIX))
+            self.url, base, transport = url, "http://localhost", httpx2.HTTPTransport(uds=url.removeprefix(UNIX))
         else:
             self.url = base = _checked_url(url)
-            transport = httpx.HTTPTransport(verify=_tls_context(ca, cert, key))
-        # An explicit transport makes httpx ignore proxy variables: a sidecar is never behind a proxy.
-        self._http = httpx.Client(base_url=base, headers=headers, timeout=TIMEOUT, transport=transport)
+            transport = httpx2.HTTPTransport(verify=_tls_context(ca, cert, key))
+        # An explicit transport makes httpx2 ignore proxy variables: a sidecar is never behind a proxy.
+        self._http = httpx2.Client(base_url=base, headers=headers, timeout=TIMEOUT, transport=transport)
 
     def get(self, path: str, params: Mapping[str, Any], answer: type[T]) -> tuple[T, bytes]:
         """The answer of a GET, decoded and as raw bytes. Parameters that are None are left out."""
@@ -80,7 +80,7 @@ class SidecarClient:
     @contextmanager
     def stream(self, path: str, params: Mapping[str, Any]) -> Iterator[Iterator[str]]:
         """The lines of an endless answer."""
-        timeout = httpx.Timeout(TIMEOUT, read=60.0)
+        timeout = httpx2.Timeout(TIMEOUT, read=60.0)
         with self._translate_errors(), self._http.stream("GET", path, params=params, timeout=timeout) as response:
             if response.is_error:
                 response.read()
@@ -100,15 +100,15 @@ class SidecarClient:
     def _translate_errors(self) -> Iterator[None]:
         try:
             yield
-        except httpx.TimeoutException:
+        except httpx2.TimeoutException:
             raise Unreachable(
                 f"the sidecar at {self.url} does not answer in time", "try another sidecar with --http"
             ) from None
-        except httpx.RemoteProtocolError as error:
+        except httpx2.RemoteProtocolError as error:
             raise Unreachable(
                 f"the sidecar at {self.url} closed the connection: {error}", self._hint(str(error))
             ) from None
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             reason = _reason(error)
             raise Unreachable(f"no sidecar can be reached at {self.url}: {reason}", self._hint(reason)) from None
 
@@ -127,7 +127,7 @@ class SidecarClient:
             return "start one with `rumormill agent`, or give the address of another with --http"
         return "it may need your certificate (--http-cert and --http-key), or be an http:// address"
 
-    def _raise_for_problem(self, response: httpx.Response) -> None:
+    def _raise_for_problem(self, response: httpx2.Response) -> None:
         if response.is_success:
             return
         try:
@@ -149,8 +149,8 @@ def _checked_url(given: str) -> str:
     """The URL of a sidecar. HOST:PORT, as the agent's --http has it, is accepted too."""
     url = given if "://" in given else f"http://{given}"
     try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
+        parsed = httpx2.URL(url)
+    except httpx2.InvalidURL as error:
         raise BadRequest(f"--http {given!r} is not a URL: {error}", f"write it as {DEFAULT_URL}") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise BadRequest(f"--http {given!r} is not an http(s) URL", f"write it as {DEFAULT_URL}")
@@ -186,7 +186,7 @@ def _tls_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SS
     return context
 
 
-def _reason(error: httpx.TransportError) -> str:
+def _reason(error: httpx2.TransportError) -> str:
     text = str(error).partition("] ")[2] or str(error)
     return text[:1].lower() + text[1:]
 

@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 
 import anyio
-import httpx
+import httpx2
 
 BUFFER_LIMIT = 8 * 2**20
 """Bytes. More keeps longer bodies replayable, and costs that much memory for each request in flight."""
 
 
-class BufferedBody(httpx.AsyncByteStream):
+class BufferedBody(httpx2.AsyncByteStream):
     """A body in memory. It can be sent any number of times."""
 
     def __init__(self, data: bytes) -> None:
@@ -43,7 +43,7 @@ class _OneChunk(AsyncIterator[bytes]):
         return data
 
 
-class OneShotBody(httpx.AsyncByteStream, AsyncIterator[bytes]):
+class OneShotBody(httpx2.AsyncByteStream, AsyncIterator[bytes]):
     """A body too long to buffer. It can be read once: first the part already read, then the rest."""
 
     def __init__(self, beginning: bytes, rest: AsyncIterator[bytes]) -> None:
@@ -53,7 +53,7 @@ class OneShotBody(httpx.AsyncByteStream, AsyncIterator[bytes]):
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         if self._used:
-            raise httpx.StreamConsumed
+            raise httpx2.StreamConsumed
         self._used = True
         return self
 
@@ -75,13 +75,13 @@ async def prepare_request_body(stream: AsyncIterable[bytes]) -> Body:
     return BufferedBody(beginning) if rest is None else OneShotBody(beginning, rest)
 
 
-async def read_response(response: httpx.Response) -> httpx.Response:
+async def read_response(response: httpx2.Response) -> httpx2.Response:
     """The answer with as much of its body buffered as the rules above say. Raises what reading raises.
 
     The given response is closed once it is read to its end, and on any error.
     """
     limit = buffer_limit(response)
-    if limit is None or not isinstance(response.stream, httpx.AsyncByteStream):
+    if limit is None or not isinstance(response.stream, httpx2.AsyncByteStream):
         return response
     try:
         beginning, rest = await _read(aiter(response.stream), limit)
@@ -89,16 +89,16 @@ async def read_response(response: httpx.Response) -> httpx.Response:
         with anyio.CancelScope(shield=True):
             await response.stream.aclose()
         raise
-    body: httpx.AsyncByteStream
+    body: httpx2.AsyncByteStream
     if rest is None:
         await response.stream.aclose()
-        body = httpx.ByteStream(beginning)
+        body = httpx2.ByteStream(beginning)
     else:
         body = _PartlyReadBody(beginning, rest, response.stream)
-    return httpx.Response(response.status_code, headers=response.headers, stream=body, extensions=response.extensions)
+    return httpx2.Response(response.status_code, headers=response.headers, stream=body, extensions=response.extensions)
 
 
-def buffer_limit(response: httpx.Response) -> int | None:
+def buffer_limit(response: httpx2.Response) -> int | None:
     """Bytes up to which an answer is buffered. A longer one is passed on. None means that nothing is buffered."""
     content_type: str = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == "text/event-stream":
@@ -112,7 +112,7 @@ def buffer_limit(response: httpx.Response) -> int | None:
 class _PartlyReadBody(OneShotBody):
     """An answer that is passed on: first the part already read, then the rest as it arrives."""
 
-    def __init__(self, beginning: bytes, rest: AsyncIterator[bytes], stream: httpx.AsyncByteStream) -> None:
+    def __init__(self, beginning: bytes, rest: AsyncIterator[bytes], stream: httpx2.AsyncByteStream) -> None:
         super().__init__(beginning, rest)
         self._stream = stream
 

@@ -1,6 +1,6 @@
 """Detects that this process or its machine is out of file descriptors, which is no worker's fault.
 
-httpx reports it as a failed connection, with the reason deep in the chain of causes.
+httpx2 reports it as a failed connection, with the reason deep in the chain of causes.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import errno
 import resource
 
-import httpx
+import httpx2
 
 
-class TooManyOpenFilesError(httpx.ConnectError):
+class TooManyOpenFilesError(httpx2.ConnectError):
     """No file descriptor was left for a connection. Nothing was sent."""
 
 

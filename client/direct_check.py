@@ -23,7 +23,7 @@ from collections.abc import Callable
 
 import anyio
 import anyio.abc
-import httpx
+import httpx2
 from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSStream
 
@@ -65,7 +65,7 @@ class DirectCheck:
 
     def __init__(self, at_worker: WorkerInFlight, tls: Callable[[], ssl.SSLContext]) -> None:
         self._at_worker = at_worker
-        self._url = httpx.URL(at_worker.worker.url)
+        self._url = httpx2.URL(at_worker.worker.url)
         self._tls = tls() if self._url.scheme == "https" else None
         self._worker_alive = False
         """It is known that only the sidecar is gone."""
@@ -179,7 +179,7 @@ def _ran_late(deadline: float) -> bool:
     return anyio.current_time() > deadline + LATE_TOLERANCE
 
 
-def _request(url: httpx.URL) -> bytes:
+def _request(url: httpx2.URL) -> bytes:
     path = url.raw_path.decode("ascii")
     host = url.netloc.decode("ascii")
     return f"HEAD {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: rumormill\r\nConnection: close\r\n\r\n".encode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import anyio
-import httpx
+import httpx2
 
 from rumormill.client.bodies import OneShotBody, prepare_request_body
 from rumormill.client.hedged_request import HedgedRequest
@@ -44,10 +44,10 @@ class Dispatcher:
     def _doubtful(self) -> frozenset[str]:
         return self.upstreams.selector.suspects | self.upstreams.selector.critical
 
-    async def send(self, request: httpx.Request, replay: Replay) -> httpx.Response:
+    async def send(self, request: httpx2.Request, replay: Replay) -> httpx2.Response:
         """The first answer that a worker gives. Raises PoolError, and the caller's own errors as they are."""
-        if not isinstance(request.stream, httpx.AsyncByteStream):
-            raise TypeError("this transport is for httpx.AsyncClient; httpx.Client needs the transport of a SyncPool")
+        if not isinstance(request.stream, httpx2.AsyncByteStream):
+            raise TypeError("this transport is for httpx2.AsyncClient; httpx2.Client needs the transport of a SyncPool")
         body = await prepare_request_body(request.stream)
         one_shot = isinstance(body, OneShotBody)
         reason = why_not_replayable(replay, request.method, request.headers, one_shot=one_shot)

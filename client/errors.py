@@ -1,20 +1,20 @@
-"""The errors that a caller may see. Code that handles the errors of httpx handles all of them.
+"""The errors that a caller may see. Code that handles the errors of httpx2 handles all of them.
 
-    httpx.TransportError
-    ├── httpx.ConnectError
+    httpx2.TransportError
+    ├── httpx2.ConnectError
     │   └── TooManyOpenFilesError       this process is out of file descriptors; no worker is at fault (descriptors.py)
     └── PoolError                       raised by the pool itself
         ├── NoWorkersError              there is no worker, or each worker was unreachable or died
         ├── RequestNotReplayableError   a worker received the request and failed; it must not be sent again
         └── ResponseInterruptedError    the worker failed after part of its answer had reached the caller
 
-A caller's own timeouts are raised as they are (`httpx.ReadTimeout` and the like). So are mistakes in a request
-(`httpx.LocalProtocolError`) and errors raised by the caller's own body stream.
+A caller's own timeouts are raised as they are (`httpx2.ReadTimeout` and the like). So are mistakes in a request
+(`httpx2.LocalProtocolError`) and errors raised by the caller's own body stream.
 """
 
 from __future__ import annotations
 
-import httpx
+import httpx2
 
 from rumormill.client.retries import Attempt, Failure, RequestState
 from rumormill.client.topology import Topology
@@ -23,7 +23,7 @@ from rumormill.ring.worker import Worker
 _SHOWN = 8
 
 
-class PoolError(httpx.TransportError):
+class PoolError(httpx2.TransportError):
     """The pool could not get an answer. `topology` is what the pool believed at that moment."""
 
     def __init__(self, message: str, *, topology: Topology, attempts: tuple[Attempt, ...] = ()) -> None:

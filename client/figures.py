@@ -1,7 +1,7 @@
 """The client's own figures: how many requests each release answered, how many failed, and how fast they were.
 
     figures = Figures("embed", path="/run/app/figures.json")
-    http = httpx.AsyncClient(transport=figures.transport(pool.transport()), base_url="http://embed")
+    http = httpx2.AsyncClient(transport=figures.transport(pool.transport()), base_url="http://embed")
 
 `rumormill canary run --figures FILE` reads its gates from the file. `figures.json()` gives the same to an app that
 prefers to serve it, and `figures.prometheus()` gives it as Prometheus text, under the names that the gates query.
@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
+import httpx2
 import msgspec
 
 from rumormill.client.figures_parts import (
@@ -203,23 +203,23 @@ class Figures:
         # The format requires the lines of a family to be together.
         return "\n".join(sorted(lines, key=lambda line: ("_seconds" in line, not line.startswith("#")))) + "\n"
 
-    def transport(self, inner: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:
+    def transport(self, inner: httpx2.AsyncBaseTransport) -> httpx2.AsyncBaseTransport:
         """A transport that counts the requests and passes them to a pool's transport."""
         return _CountingTransport(self, inner)
 
-    def sync_transport(self, inner: httpx.BaseTransport) -> httpx.BaseTransport:
+    def sync_transport(self, inner: httpx2.BaseTransport) -> httpx2.BaseTransport:
         """The same for a `SyncPool`."""
         return _SyncCountingTransport(self, inner)
 
     @contextlib.contextmanager
-    def _counted(self, request: httpx.Request) -> Iterator[Callable[[httpx.Response], None]]:
+    def _counted(self, request: httpx2.Request) -> Iterator[Callable[[httpx2.Response], None]]:
         """Count the outcome of a request. Yields a function that takes its answer."""
         asked: list[Attempt] = []
         request.extensions[ATTEMPTS] = asked
         began = time.perf_counter()
         try:
             yield lambda response: self._answered(response, time.perf_counter() - began)
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             self._failed(error, time.perf_counter() - began)
             raise
         except Exception:
@@ -229,13 +229,13 @@ class Figures:
             self._count_cancelled(asked, time.perf_counter() - began)
             raise
 
-    def _answered(self, response: httpx.Response, took: float) -> None:
+    def _answered(self, response: httpx2.Response, took: float) -> None:
         worker = response.extensions.get("rumormill_worker")
         self._count_failed_attempts(response.extensions.get(ATTEMPTS, ()), worker, took)
         if worker is not None:
             self.note(worker.release, took, failed=response.status_code >= 500)
 
-    def _failed(self, error: httpx.TransportError, took: float) -> None:
+    def _failed(self, error: httpx2.TransportError, took: float) -> None:
         attempts, worker = getattr(error, "attempts", ()), getattr(error, "worker", None)
         self._count_failed_attempts(attempts, None, took)
         if worker is not None and not attempts:
@@ -271,12 +271,12 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-class _CountingTransport(httpx.AsyncBaseTransport):
-    def __init__(self, figures: Figures, inner: httpx.AsyncBaseTransport) -> None:
+class _CountingTransport(httpx2.AsyncBaseTransport):
+    def __init__(self, figures: Figures, inner: httpx2.AsyncBaseTransport) -> None:
         self._figures = figures
         self._inner = inner
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         with self._figures._counted(request) as answered:
             response = await self._inner.handle_async_request(request)
         answered(response)
@@ -286,12 +286,12 @@ class _CountingTransport(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
 
-class _SyncCountingTransport(httpx.BaseTransport):
-    def __init__(self, figures: Figures, inner: httpx.BaseTransport) -> None:
+class _SyncCountingTransport(httpx2.BaseTransport):
+    def __init__(self, figures: Figures, inner: httpx2.BaseTransport) -> None:
         self._figures = figures
         self._inner = inner
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         with self._figures._counted(request) as answered:
             response = self._inner.handle_request(request)
         answered(response)

@@ -11,7 +11,7 @@ from math import inf
 
 import anyio
 import anyio.abc
-import httpx
+import httpx2
 
 from rumormill.client.bodies import Body
 from rumormill.client.errors import no_workers, not_replayable
@@ -43,7 +43,7 @@ class HedgedRequest:
         self,
         upstreams: Upstreams,
         budgets: RetryBudgets,
-        request: httpx.Request,
+        request: httpx2.Request,
         body: Body,
         state: RequestState,
         latency: LatencyWindow,
@@ -63,12 +63,12 @@ class HedgedRequest:
         self._woken = anyio.Event()
         self._paid_retries = 0
         """Retries that were withdrawn from the budget."""
-        self._fallback: httpx.Response | None = None
+        self._fallback: httpx2.Response | None = None
         """The last retryable answer. The caller gets it if no other worker does better."""
-        self._response: httpx.Response | None = None
+        self._response: httpx2.Response | None = None
         self._error: Exception | None = None
 
-    async def run(self) -> httpx.Response:
+    async def run(self) -> httpx2.Response:
         try:
             async with anyio.create_task_group() as tasks:
                 self._try_next(tasks)
@@ -176,7 +176,7 @@ class HedgedRequest:
         try:
             # Registered here and not in the task: the next pick, for any request, must already count this one.
             in_flight = self._upstreams.begin(worker)
-        except httpx.UnsupportedProtocol as error:
+        except httpx2.UnsupportedProtocol as error:
             self._attempt_failed(attempt, failure_of(error, sent=False) or error, tasks)
         else:
             tasks.start_soon(self._attempt, attempt, in_flight, tasks)
@@ -200,7 +200,7 @@ class HedgedRequest:
     # Outcomes.
 
     async def _accept(
-        self, attempt: Attempt, in_flight: InFlightRequest, response: httpx.Response, tasks: anyio.abc.TaskGroup
+        self, attempt: Attempt, in_flight: InFlightRequest, response: httpx2.Response, tasks: anyio.abc.TaskGroup
     ) -> bool:
         """Take this answer, or keep it as the fallback. Returns False if another attempt was answered first."""
         if self._done.is_set():
@@ -219,7 +219,7 @@ class HedgedRequest:
             await _close_response(replaced)
         return True
 
-    def _win(self, attempt: Attempt, response_class: ResponseClass, response: httpx.Response, now: float) -> None:
+    def _win(self, attempt: Attempt, response_class: ResponseClass, response: httpx2.Response, now: float) -> None:
         if response_class.success:
             self._latency.record(now - attempt.began)
         if not response_class.worker_failed:
@@ -229,15 +229,15 @@ class HedgedRequest:
         self._response = response
         self._finish()
 
-    def _for_caller(self, response: httpx.Response, attempt: Attempt, in_flight: InFlightRequest) -> httpx.Response:
+    def _for_caller(self, response: httpx2.Response, attempt: Attempt, in_flight: InFlightRequest) -> httpx2.Response:
         """The response that the caller gets. A whole body ends the request; a streamed one keeps it in flight."""
         stream = response.stream
-        if isinstance(stream, httpx.ByteStream) or not isinstance(stream, httpx.AsyncByteStream):
+        if isinstance(stream, httpx2.ByteStream) or not isinstance(stream, httpx2.AsyncByteStream):
             in_flight.close()
         else:
             stream = StreamedBody(stream, in_flight, self._selector)
         extensions = {**response.extensions, "rumormill_worker": attempt.worker}
-        return httpx.Response(response.status_code, headers=response.headers, stream=stream, extensions=extensions)
+        return httpx2.Response(response.status_code, headers=response.headers, stream=stream, extensions=extensions)
 
     def _attempt_failed(self, attempt: Attempt, failure: Failure | Exception, tasks: anyio.abc.TaskGroup) -> None:
         if self._done.is_set():
@@ -281,6 +281,6 @@ class HedgedRequest:
         self.wake()
 
 
-async def _close_response(response: httpx.Response) -> None:
+async def _close_response(response: httpx2.Response) -> None:
     with anyio.CancelScope(shield=True):
         await response.aclose()

@@ -15,7 +15,7 @@ from types import TracebackType
 import anyio
 import anyio.abc
 import anyio.to_thread
-import httpx
+import httpx2
 
 from rumormill.client.background_context import BackgroundContext
 from rumormill.client.dispatch import Dispatcher
@@ -24,6 +24,7 @@ from rumormill.client.replay import Replay, checked_replay
 from rumormill.client.snapshot import UnusableSnapshot, load_snapshot, save_snapshot
 from rumormill.client.topology import Topology, with_answer, with_status
 from rumormill.client.topology_watcher import TopologyWatcher
+from rumormill.client.transports import PoolTransport
 from rumormill.client.upstream import Upstream
 from rumormill.client.upstreams import Upstreams
 from rumormill.client.worker_selector import WorkerSelector
@@ -39,7 +40,7 @@ class Pool(PoolOptions):
     """The workers of one service, watched through several sidecars. It sends requests to them.
 
     async with Pool(["http://127.0.0.1:7380"], service="embed") as pool:
-        http = httpx.AsyncClient(transport=pool.transport(), base_url="http://embed")
+        http = httpx2.AsyncClient(transport=pool.transport(), base_url="http://embed")
         await http.post("/v1/embeddings", json=body, headers={"Rumormill-Key": user_id})
 
     Where no block fits, such as in an app's lifespan, `await pool.open()` and `await pool.aclose()` do the same, from
@@ -118,15 +119,18 @@ class Pool(PoolOptions):
         return self._require_open().upstreams.selector.owners(key, n)
 
     def transport(self, *, replay: Replay | None = None) -> PoolTransport:
-        """A transport for any httpx.AsyncClient. Closing that client leaves the pool open."""
+        """A transport for any httpx2.AsyncClient. Closing that client leaves the pool open.
+
+        An httpx.AsyncClient takes it wrapped: :func:`rumormill.client.legacy_httpx.httpx_transport`.
+        """
         return PoolTransport(self, self.replay if replay is None else checked_replay(replay))
 
     @contextmanager
     def acquire(self, key: str | bytes | None = None) -> Iterator[Worker]:
         """A worker for a client of your own. It counts as busy until the block ends.
 
-        A connection error (OSError, httpx.TransportError) that leaves the block ranks the worker behind the others for
-        a moment. Raises :class:`NoWorkersError`.
+        A connection error (OSError, or the TransportError of httpx2 or httpx) that leaves the block ranks the worker
+        behind the others for a moment. Raises :class:`NoWorkersError`.
         """
         with self._require_open().upstreams.lease(key) as worker:
             yield worker
@@ -137,7 +141,7 @@ class Pool(PoolOptions):
             await self._changed.wait()
         return self.topology
 
-    async def send(self, request: httpx.Request, *, replay: Replay | None = None) -> httpx.Response:
+    async def send(self, request: httpx2.Request, *, replay: Replay | None = None) -> httpx2.Response:
         """Send one request, as the transports do. The scheme and host of its URL do not matter. Raises PoolError.
 
         The header `Rumormill-Key` chooses the worker. The response's extensions hold `rumormill_worker`, the
@@ -189,17 +193,17 @@ class Pool(PoolOptions):
                     for upstream in upstreams.remove_all():
                         await upstream.aclose()
 
-    def _sidecar_client(self, base_urls: Mapping[str, str]) -> httpx.AsyncClient:
+    def _sidecar_client(self, base_urls: Mapping[str, str]) -> httpx2.AsyncClient:
         """The HTTP client for the sidecars. `base_urls` has one for each Unix domain socket."""
         https = any(url.startswith("https:") for url in self.sources)
-        return httpx.AsyncClient(
+        return httpx2.AsyncClient(
             headers={} if self.token is None else {"Authorization": f"Bearer {self.token}"},
-            timeout=None,  # noqa: S113 - each query has its own timeout
+            timeout=None,  # each query has its own timeout
             trust_env=False,
             verify=self._tls() if https else False,
-            limits=httpx.Limits(max_connections=None),
+            limits=httpx2.Limits(max_connections=None),
             mounts={
-                f"all://{base.removeprefix('http://')}": httpx.AsyncHTTPTransport(uds=url.removeprefix(UNIX))
+                f"all://{base.removeprefix('http://')}": httpx2.AsyncHTTPTransport(uds=url.removeprefix(UNIX))
                 for url, base in base_urls.items()
             },
         )
@@ -255,19 +259,8 @@ class Pool(PoolOptions):
         if self.verify is not None:
             return self.verify
         if self._default_tls is None:
-            self._default_tls = httpx.create_ssl_context(trust_env=False)
+            self._default_tls = httpx2.create_ssl_context(trust_env=False)
         return self._default_tls
-
-
-class PoolTransport(httpx.AsyncBaseTransport):
-    """Sends the requests of an httpx.AsyncClient to the workers of a pool."""
-
-    def __init__(self, pool: Pool, replay: Replay) -> None:
-        self._pool = pool
-        self._replay: Replay = replay
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await self._pool.send(request, replay=self._replay)
 
 
 async def _close(upstream: Upstream) -> None:

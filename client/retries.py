@@ -19,7 +19,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-import httpx
+import httpx2
 
 from rumormill.client.descriptors import TooManyOpenFilesError
 from rumormill.client.response_class import ResponseClass
@@ -167,18 +167,18 @@ def failure_of(error: Exception, *, sent: bool) -> Failure | None:
     """
     what = str(error).rstrip(".") or type(error).__name__
     match error:
-        case httpx.ConnectTimeout():
+        case httpx2.ConnectTimeout():
             return Failure("connection timed out", sent=False, cause=error)
         case TooManyOpenFilesError():
             return Failure(what, sent=False, cause=error, local_error=True)
-        case httpx.ConnectError() | httpx.PoolTimeout() | httpx.UnsupportedProtocol() | httpx.ProxyError():
+        case httpx2.ConnectError() | httpx2.PoolTimeout() | httpx2.UnsupportedProtocol() | httpx2.ProxyError():
             return Failure(what, sent=False, cause=error)
-        case httpx.TimeoutException():
+        case httpx2.TimeoutException():
             kind = type(error).__name__
             return Failure(f"{kind}: the caller's own timeout", sent=sent, cause=error, caller_timeout=True)
-        case httpx.LocalProtocolError():
+        case httpx2.LocalProtocolError():
             return Failure(what, sent=sent, cause=error, local_error=True)
-        case httpx.TransportError():
+        case httpx2.TransportError():
             return Failure(what, sent=sent, cause=error)
         case _:
             return None

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import anyio
-import httpx
+import httpx2
 
 from rumormill.client.errors import PoolError, response_interrupted
 from rumormill.client.in_flight import InFlightRequest, WorkerLost
 from rumormill.client.worker_selector import WorkerSelector
 
 
-class StreamedBody(httpx.AsyncByteStream, AsyncIterator[bytes]):
+class StreamedBody(httpx2.AsyncByteStream, AsyncIterator[bytes]):
     """Keeps its request in flight until it is closed, and raises an error as soon as its worker is lost."""
 
-    def __init__(self, stream: httpx.AsyncByteStream, in_flight: InFlightRequest, selector: WorkerSelector) -> None:
+    def __init__(self, stream: httpx2.AsyncByteStream, in_flight: InFlightRequest, selector: WorkerSelector) -> None:
         self._stream = stream
         self._chunks = aiter(stream)
         self._in_flight = in_flight
@@ -36,9 +36,9 @@ class StreamedBody(httpx.AsyncByteStream, AsyncIterator[bytes]):
             return await self._in_flight.run(lambda: anext(self._chunks, None))
         except WorkerLost as lost:
             raise self._interrupted(lost.reason) from lost
-        except httpx.TimeoutException:
+        except httpx2.TimeoutException:
             raise
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             now = anyio.current_time()
             self._selector.record_unreachable(self._in_flight.worker, now, now)
             raise self._interrupted(str(error) or type(error).__name__) from error

@@ -16,7 +16,7 @@ from types import TracebackType
 
 import anyio
 import anyio.to_thread
-import httpx
+import httpx2
 
 from rumormill.client.bodies import BUFFER_LIMIT, Body, BufferedBody, OneShotBody
 from rumormill.client.loop_thread import LoopThread, acquire_loop, check_threads, release_loop
@@ -24,6 +24,7 @@ from rumormill.client.options import PoolOptions
 from rumormill.client.pool import Pool
 from rumormill.client.replay import Replay, checked_replay
 from rumormill.client.topology import Topology
+from rumormill.client.transports import SyncPoolTransport
 from rumormill.ring.worker import Worker
 
 _reopening = threading.Lock()
@@ -43,7 +44,7 @@ class SyncPool(PoolOptions):
     """The synchronous version of :class:`rumormill.client.Pool`. Threads may share it.
 
     with SyncPool(["http://127.0.0.1:7380"], service="embed") as pool:
-        http = httpx.Client(transport=pool.transport(), base_url="http://embed")
+        http = httpx2.Client(transport=pool.transport(), base_url="http://embed")
 
     Where no block fits, `pool.open()` and `pool.close()` do the same. The arguments are the fields of
     :class:`rumormill.client.PoolOptions`.
@@ -118,7 +119,10 @@ class SyncPool(PoolOptions):
         return self._pool.owners(key, n)
 
     def transport(self, *, replay: Replay | None = None) -> SyncPoolTransport:
-        """A transport for any httpx.Client. Closing that client leaves the pool open."""
+        """A transport for any httpx2.Client. Closing that client leaves the pool open.
+
+        An httpx.Client takes it wrapped: :func:`rumormill.client.legacy_httpx.httpx_transport`.
+        """
         return SyncPoolTransport(self, self.replay if replay is None else checked_replay(replay))
 
     @contextmanager
@@ -139,16 +143,16 @@ class SyncPool(PoolOptions):
         """Wait until the topology differs from `known`, and return it. Raises TimeoutError after `timeout` seconds."""
         return self._require_open().call(self._changed, known, timeout)
 
-    async def _send(self, request: httpx.Request, replay: Replay | None) -> httpx.Response:
+    async def _send(self, request: httpx2.Request, replay: Replay | None) -> httpx2.Response:
         return await self._pool.send(request, replay=replay)
 
     async def _changed(self, known: Topology, timeout: float | None) -> Topology:
         with anyio.fail_after(timeout):
             return await self._pool.changed(known)
 
-    def send(self, request: httpx.Request, *, replay: Replay | None = None) -> httpx.Response:
+    def send(self, request: httpx2.Request, *, replay: Replay | None = None) -> httpx2.Response:
         """Send one request, as with :meth:`Pool.send`."""
-        inner = httpx.Request(
+        inner = httpx2.Request(
             request.method,
             request.url,
             headers=request.headers,
@@ -158,8 +162,8 @@ class SyncPool(PoolOptions):
         loop = self._require_open()
         response = loop.call(self._send, inner, replay)
         stream = response.stream
-        if isinstance(stream, httpx.AsyncByteStream) and not isinstance(stream, httpx.ByteStream):
-            return httpx.Response(
+        if isinstance(stream, httpx2.AsyncByteStream) and not isinstance(stream, httpx2.ByteStream):
+            return httpx2.Response(
                 response.status_code,
                 headers=response.headers,
                 stream=_BlockingStream(loop, stream),
@@ -190,21 +194,10 @@ async def _exit(lease: AbstractContextManager[Worker], error: BaseException | No
     )
 
 
-class SyncPoolTransport(httpx.BaseTransport):
-    """Sends the requests of an httpx.Client to the workers of a pool."""
-
-    def __init__(self, pool: SyncPool, replay: Replay) -> None:
-        self._pool = pool
-        self._replay: Replay = replay
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        return self._pool.send(request, replay=self._replay)
-
-
-class _BlockingStream(httpx.SyncByteStream):
+class _BlockingStream(httpx2.SyncByteStream):
     """A streamed answer that is read in the caller's thread."""
 
-    def __init__(self, loop: LoopThread, stream: httpx.AsyncByteStream) -> None:
+    def __init__(self, loop: LoopThread, stream: httpx2.AsyncByteStream) -> None:
         self._loop = loop
         self._stream = stream
 
@@ -222,11 +215,11 @@ class _BlockingStream(httpx.SyncByteStream):
             self._loop.call(self._stream.aclose)
 
 
-def _read_body(request: httpx.Request) -> Body:
+def _read_body(request: httpx2.Request) -> Body:
     """The request's body. The part that is buffered is read here, in the caller's thread."""
     stream = request.stream
-    if not isinstance(stream, httpx.SyncByteStream):
-        raise TypeError("this transport is for httpx.Client; httpx.AsyncClient needs the transport of a Pool")
+    if not isinstance(stream, httpx2.SyncByteStream):
+        raise TypeError("this transport is for httpx2.Client; httpx2.AsyncClient needs the transport of a Pool")
     rest = iter(stream)
     beginning = bytearray()
     for chunk in rest:

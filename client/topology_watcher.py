@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import anyio
-import httpx
+import httpx2
 import msgspec
 
 from rumormill.client.clusters import ClusterChoice
@@ -69,7 +69,7 @@ class TopologyWatcher:
         sources: Sequence[str],
         service: str,
         *,
-        http: httpx.AsyncClient,
+        http: httpx2.AsyncClient,
         base_urls: Mapping[str, str],
         cluster: str | None,
         rng: random.Random,
@@ -126,7 +126,7 @@ class TopologyWatcher:
             with anyio.CancelScope() as self._queries[source.url]:
                 try:
                     answer = await self._query(source, self._wait(source))
-                except (httpx.HTTPError, UnusableAnswer, TimeoutError) as error:
+                except (httpx2.HTTPError, UnusableAnswer, TimeoutError) as error:
                     failures += 1
                     pause = max(self._backoff(failures), getattr(error, "retry_after", 0.0))
                     source.record_failure(descriptor_shortage(error) or str(error) or "no answer in time")
@@ -151,7 +151,7 @@ class TopologyWatcher:
         return min(FIRST_PAUSE * 2.0 ** min(failures - 1, 10), LONGEST_PAUSE) * self._rng.uniform(0.5, 1.5)
 
     async def _query(self, source: SidecarSource, wait: float) -> WorkersAnswer:
-        """One query. Raises httpx.HTTPError, TimeoutError and :class:`UnusableAnswer`."""
+        """One query. Raises httpx2.HTTPError, TimeoutError and :class:`UnusableAnswer`."""
         service = self.topology.service
         query = {"service": service}
         if wait and source.answer is not None:
@@ -166,7 +166,7 @@ class TopologyWatcher:
                     body += chunk
                     if len(body) > MAX_ANSWER:
                         raise UnusableAnswer("its answer is larger than any list of workers")
-        if response.status_code != httpx.codes.OK:
+        if response.status_code != httpx2.codes.OK:
             raise UnusableAnswer(_status_error(response.status_code, bytes(body)), self._retry_after(response))
         try:
             answer = _decode(body)
@@ -176,7 +176,7 @@ class TopologyWatcher:
             raise UnusableAnswer(f"it answers for service {answer.service!r}")
         return answer
 
-    def _retry_after(self, response: httpx.Response) -> float:
+    def _retry_after(self, response: httpx2.Response) -> float:
         """The seconds that an error answer asks us to wait, up to a limit. Jitter keeps callers apart."""
         after = response.headers.get("retry-after", "")
         seconds = min(int(after), LONGEST_PAUSE) if after.isascii() and after.isdigit() and len(after) < 9 else 0.0

@@ -7,8 +7,8 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
-import httpcore
-import httpx
+import httpcore2
+import httpx2
 
 from rumormill.client.bodies import Body, read_response
 from rumormill.client.descriptors import TooManyOpenFilesError, descriptor_shortage
@@ -26,19 +26,19 @@ IDLE_CONNECTIONS = 64
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-_NOT_WRITTEN = (httpcore.WriteError, httpcore.LocalProtocolError)
+_NOT_WRITTEN = (httpcore2.WriteError, httpcore2.LocalProtocolError)
 
 
 class SendProgress:
-    """How far one attempt got, from httpcore's trace events. They are passed on to the caller's own trace, if any."""
+    """How far one attempt got, from httpcore2's trace events. They are passed on to the caller's own trace, if any."""
 
-    def __init__(self, request: httpx.Request) -> None:
+    def __init__(self, request: httpx2.Request) -> None:
         self.sent = False
         """Whether the worker may have received the whole head of the request. Without it, it cannot have acted."""
         self._callers_trace = request.extensions.get("trace")
 
     async def trace(self, event: str, info: dict[str, Any]) -> None:
-        """An httpcore trace callback."""
+        """An httpcore2 trace callback."""
         if event == "http11.send_request_headers.started":
             self.sent = True
         elif event == "http11.send_request_headers.failed" and isinstance(info["exception"], _NOT_WRITTEN):
@@ -54,43 +54,43 @@ class Upstream:
     """The connections to one worker's URL."""
 
     def __init__(self, url: str, tls: Callable[[], ssl.SSLContext]) -> None:
-        """Raises httpx.UnsupportedProtocol for a URL that cannot be used. `tls` is called only for https."""
+        """Raises httpx2.UnsupportedProtocol for a URL that cannot be used. `tls` is called only for https."""
         try:
-            self._base = httpx.URL(url)
-        except httpx.InvalidURL as error:
-            raise httpx.UnsupportedProtocol(f"the worker's URL {url!r} is invalid: {error}") from None
+            self._base = httpx2.URL(url)
+        except httpx2.InvalidURL as error:
+            raise httpx2.UnsupportedProtocol(f"the worker's URL {url!r} is invalid: {error}") from None
         if self._base.scheme not in ("http", "https") or not self._base.host:
-            raise httpx.UnsupportedProtocol(f"the worker's URL {url!r} is neither http nor https")
+            raise httpx2.UnsupportedProtocol(f"the worker's URL {url!r} is neither http nor https")
         self._path = self._base.raw_path.rstrip(b"/")
-        self._transport = httpx.AsyncHTTPTransport(
+        self._transport = httpx2.AsyncHTTPTransport(
             verify=tls() if self._base.scheme == "https" else _NO_TLS,
             trust_env=False,
-            limits=httpx.Limits(
+            limits=httpx2.Limits(
                 max_connections=None, max_keepalive_connections=IDLE_CONNECTIONS, keepalive_expiry=KEEPALIVE
             ),
         )
         self.in_use = 0
         """Requests in flight, including streams that are not closed yet."""
 
-    async def send(self, request: httpx.Request, body: Body, progress: SendProgress) -> httpx.Response:
-        """The answer, buffered as bodies.py says. Raises what httpx raises. `progress` then tells what was sent."""
+    async def send(self, request: httpx2.Request, body: Body, progress: SendProgress) -> httpx2.Response:
+        """The answer, buffered as bodies.py says. Raises what httpx2 raises. `progress` then tells what was sent."""
         try:
             response = await self._transport.handle_async_request(self._build_request(request, body, progress))
-        except httpx.ConnectError as error:
+        except httpx2.ConnectError as error:
             shortage = descriptor_shortage(error)
             if shortage is not None:
                 raise TooManyOpenFilesError(shortage) from error
             raise
         return await read_response(response)
 
-    def _build_request(self, request: httpx.Request, body: Body, progress: SendProgress) -> httpx.Request:
+    def _build_request(self, request: httpx2.Request, body: Body, progress: SendProgress) -> httpx2.Request:
         """The request with this worker's scheme, host and port, and with its path as a prefix."""
         headers = request.headers.copy()
         headers["Host"] = self._base.netloc.decode("ascii")
         timeout = dict(request.extensions.get("timeout") or {})
         connect = timeout.get("connect")
         timeout["connect"] = CONNECT_LIMIT if connect is None else min(connect, CONNECT_LIMIT)
-        return httpx.Request(
+        return httpx2.Request(
             request.method,
             self._base.copy_with(raw_path=self._path + request.url.raw_path),
             headers=headers,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import ssl
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
 
 import anyio
-import httpx
+import httpx2
 
 from rumormill.client.direct_check import check_evicted
 from rumormill.client.errors import no_workers
@@ -55,7 +56,7 @@ class Upstreams:
         await check_evicted(self.in_flight, self._tls)
 
     def begin(self, worker: Worker) -> InFlightRequest:
-        """Register a request to this worker. Raises httpx.UnsupportedProtocol if its URL cannot be used."""
+        """Register a request to this worker. Raises httpx2.UnsupportedProtocol if its URL cannot be used."""
         upstream = self._by_url.get(worker.url)
         if upstream is None:
             upstream = self._by_url[worker.url] = Upstream(worker.url, self._tls)
@@ -83,8 +84,17 @@ class Upstreams:
         try:
             yield worker
             self.selector.record_answer(worker, ResponseClass(success=True), began, anyio.current_time())
-        except (httpx.TransportError, OSError):
-            self.selector.record_unreachable(worker, began, anyio.current_time())
+        except Exception as error:
+            if _is_connection_error(error):
+                self.selector.record_unreachable(worker, began, anyio.current_time())
             raise
         finally:
             self.selector.end_request(worker)
+
+
+def _is_connection_error(error: Exception) -> bool:
+    """Whether a client of the caller's own could not reach its worker. httpx is asked only if the caller uses it."""
+    httpx = sys.modules.get("httpx")
+    return isinstance(error, (httpx2.TransportError, OSError)) or (
+        httpx is not None and isinstance(error, httpx.TransportError)
+    )

@@ -339,9 +339,9 @@ def errors_page() -> str:
     return page(
         "Errors",
         "## What a client raises",
-        "All of them are subclasses of `httpx.TransportError`, so code that handles httpx's errors handles these. "
-        "Other errors are raised as they are: the caller's own mistakes (`httpx.LocalProtocolError`), its timeouts "
-        "(`httpx.ReadTimeout` and similar), and errors of its own body stream.",
+        "All of them are subclasses of `httpx2.TransportError`, so code that handles httpx2's errors handles these. "
+        "Other errors are raised as they are: the caller's own mistakes (`httpx2.LocalProtocolError`), its timeouts "
+        "(`httpx2.ReadTimeout` and similar), and errors of its own body stream.",
         table(("error", "is a", "meaning"), client),
         "## Why an agent does not start, or ends",
         "The agent writes one line that says what is wrong, and one that says what to do. It then ends with this code.",
@@ -374,7 +374,7 @@ def client_options_page() -> str:
 
 def _httpx_parent(kind: type) -> str:
     parent = kind.__mro__[1]
-    return f"httpx.{parent.__name__}" if parent.__module__.startswith("httpx") else parent.__name__
+    return f"httpx2.{parent.__name__}" if parent.__module__.startswith("httpx2") else parent.__name__
 
 
 def pages() -> dict[str, str]:

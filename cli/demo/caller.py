@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import httpx
+import httpx2
 import trio
 
 from rumormill.cli.demo.embedding import MODEL, embed
@@ -93,7 +93,7 @@ class Caller:
         """Reports ``started`` when the library has its first list of workers. Ends after :meth:`finish`."""
         async with (
             Pool(self._urls, service=self._service, replay=self._replay) as pool,
-            httpx.AsyncClient(
+            httpx2.AsyncClient(
                 transport=pool.transport(), base_url=f"http://{self._service}", timeout=TIMEOUT_SECONDS
             ) as http,
             trio.open_nursery() as nursery,
@@ -106,7 +106,7 @@ class Caller:
                 due += 1 / self._rate
         self._ended.set()
 
-    async def _request(self, http: httpx.AsyncClient, due: float) -> None:
+    async def _request(self, http: httpx2.AsyncClient, due: float) -> None:
         text = " ".join(self._rng.sample(SENTENCES, 2))
         headers = {"Rumormill-Key": f"user-{self._rng.randrange(USERS)}", "Content-Type": "application/json"}
         body = json.dumps({"input": text, "model": self._model})
@@ -130,7 +130,7 @@ class Caller:
         self._record(RequestOutcome(begun, ended, worker, trouble, wrong, late=max(0.0, begun - due)))
 
 
-def _json(response: httpx.Response) -> Any:
+def _json(response: httpx2.Response) -> Any:
     try:
         return response.json()
     except ValueError:

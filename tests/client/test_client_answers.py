@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import trio
 from stage import DRAINING, SUSPECT, Behaviour, Exchange, Stage, answering, die, hang, stage, until_true
@@ -27,14 +27,14 @@ def taking(seconds: float) -> Behaviour:
 
 
 @asynccontextmanager
-async def waiting(scene: Stage, **settings: Any) -> AsyncIterator[tuple[Pool, httpx.AsyncClient]]:
+async def waiting(scene: Stage, **settings: Any) -> AsyncIterator[tuple[Pool, httpx2.AsyncClient]]:
     """A pool, and a client without a timeout."""
     async with calling(scene, **settings) as (pool, http):
-        http.timeout = httpx.Timeout(None)
+        http.timeout = httpx2.Timeout(None)
         yield pool, http
 
 
-async def ask_many(http: httpx.AsyncClient, requests: int, at_once: int, method: str = "GET") -> Counter[int]:
+async def ask_many(http: httpx2.AsyncClient, requests: int, at_once: int, method: str = "GET") -> Counter[int]:
     """How often each status came back."""
     statuses: Counter[int] = Counter()
     left = iter(range(requests))
@@ -251,7 +251,7 @@ async def test_a_worker_that_freezes_under_load_delays_nobody_for_long(autojump_
     """A hundred keyed requests a second; gossip suspects the frozen one 0.4 s later and evicts it after 0.6 s."""
     slowest = 0.0
 
-    async def ask(http: httpx.AsyncClient, number: int) -> None:
+    async def ask(http: httpx2.AsyncClient, number: int) -> None:
         nonlocal slowest
         began = trio.current_time()
         response = await http.post("/", content=b"x" * (100 + number % 100), headers={"Rumormill-Key": f"{number}"})
@@ -291,5 +291,5 @@ async def test_a_kind_needs_enough_answers_before_one_is_late(autojump_clock):
         for _ in range(MIN_ANSWERS - 1):
             await http.get("/", headers=KEYED)
         first.behaviour = hang
-        with pytest.raises(httpx.ReadTimeout):
+        with pytest.raises(httpx2.ReadTimeout):
             await http.get("/", headers=KEYED, timeout=5)

@@ -6,7 +6,7 @@ import math
 import random
 from functools import partial
 
-import httpx
+import httpx2
 import pytest
 import trio
 from limits import LIVENESS_LIMIT
@@ -40,7 +40,7 @@ async def steered(scene: Stage, share: float) -> None:
 
 async def ask_many(pool: Pool, requests: int, *, keyed: bool) -> dict[str, int]:
     served: dict[str, int] = {}
-    async with httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http:
+    async with httpx2.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http:
 
         async def ask(task: int) -> None:
             for number in range(task, requests, TASKS):
@@ -82,7 +82,7 @@ def test_threads_share_a_zone_and_leave_it_when_it_has_lost_its_workers() -> Non
             scene.do(partial(scene.scene.change, name, zone="b"))
         with (
             SyncPool(scene.scene.urls, "embed", zone="b") as pool,
-            httpx.Client(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
+            httpx2.Client(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
         ):
             keys = [key(number) for number in range(40)]
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
-import httpx
+import httpx2
 import pytest
 import trio
 from limits import LIVENESS_LIMIT
@@ -43,20 +43,20 @@ class Outcomes:
     failed: list[Exception] = field(default_factory=list)
     begun: int = 0
 
-    async def ask(self, http: httpx.AsyncClient) -> None:
+    async def ask(self, http: httpx2.AsyncClient) -> None:
         self.begun += 1
         began = trio.current_time()
         try:
             response = await http.post(
                 "/v1/embeddings", json=BODY, headers={"Rumormill-Key": f"user-{self.begun % 97}"}
             )
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             self.failed.append(error)
         else:
             assert response.status_code == 200
             self.answered.append((response.headers["X-Answered-By"], trio.current_time() - began))
 
-    async def stream(self, http: httpx.AsyncClient, requests: int) -> None:
+    async def stream(self, http: httpx2.AsyncClient, requests: int) -> None:
         """Send this many requests at a fixed rate, without waiting for earlier answers."""
         async with trio.open_nursery() as nursery:
             due = trio.current_time()
@@ -82,7 +82,7 @@ async def test_no_replayable_request_fails_when_its_worker_is_killed_or_frozen(h
     async with (
         three_processes() as (scene, processes),
         Pool(scene.urls, "embed", replay="always") as pool,
-        httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http,
+        httpx2.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http,
     ):
         await outcomes.stream(http, 40)
         assert {name for name, _ in outcomes.answered} == {"w0", "w1", "w2"}
@@ -101,7 +101,7 @@ async def test_what_must_not_be_replayed_fails_only_if_it_was_sent_and_says_so()
     async with (
         three_processes() as (scene, processes),
         Pool(scene.urls, "embed", replay="never") as pool,
-        httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
+        httpx2.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
     ):
         await outcomes.stream(http, 20)
         processes[1].send_signal(signal.SIGSTOP)

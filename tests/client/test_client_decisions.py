@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-import httpx
+import httpx2
 import msgspec
 import pytest
 from hypothesis import given
@@ -235,22 +235,22 @@ def test_at_most_three_attempts_run_at_once():
     assert not state.may_hedge
 
 
-REQUEST = httpx.Request("GET", "http://embed/")
+REQUEST = httpx2.Request("GET", "http://embed/")
 
 
 @pytest.mark.parametrize(
     ("error", "sent", "expected"),
     [
-        (httpx.ConnectError("refused"), False, (False, False)),
-        (httpx.ConnectTimeout("slow"), False, (False, False)),
-        (httpx.UnsupportedProtocol("what?"), False, (False, False)),
-        (httpx.WriteError("reset"), False, (False, False)),
-        (httpx.WriteError("reset"), True, (True, False)),
-        (httpx.ReadError("reset"), True, (True, False)),
-        (httpx.RemoteProtocolError("disconnected"), True, (True, False)),
-        (httpx.ReadTimeout("slow"), True, (True, True)),
-        (httpx.WriteTimeout("slow"), True, (True, True)),
-        (httpx.LocalProtocolError("bad header"), False, (False, False)),
+        (httpx2.ConnectError("refused"), False, (False, False)),
+        (httpx2.ConnectTimeout("slow"), False, (False, False)),
+        (httpx2.UnsupportedProtocol("what?"), False, (False, False)),
+        (httpx2.WriteError("reset"), False, (False, False)),
+        (httpx2.WriteError("reset"), True, (True, False)),
+        (httpx2.ReadError("reset"), True, (True, False)),
+        (httpx2.RemoteProtocolError("disconnected"), True, (True, False)),
+        (httpx2.ReadTimeout("slow"), True, (True, True)),
+        (httpx2.WriteTimeout("slow"), True, (True, True)),
+        (httpx2.LocalProtocolError("bad header"), False, (False, False)),
         (KeyError("the caller's"), True, None),
     ],
 )
@@ -268,10 +268,10 @@ def test_a_failure_still_answers_to_the_old_names_of_its_fields():
 
 def test_a_request_that_two_connections_refuse_to_send_is_the_callers_mistake():
     state = RequestState("GET /", None)
-    refusal = failure_of(httpx.LocalProtocolError("bad header"), sent=False)
+    refusal = failure_of(httpx2.LocalProtocolError("bad header"), sent=False)
     assert state.record_failure(state.begin_attempt(worker("w1"), 0.0), refusal) is RetryDecision.TRY_NEXT
     assert state.record_failure(state.begin_attempt(worker("w2"), 0.0), refusal) is RetryDecision.RAISE
-    half_sent = failure_of(httpx.LocalProtocolError("too little data"), sent=True)
+    half_sent = failure_of(httpx2.LocalProtocolError("too little data"), sent=True)
     state = RequestState("GET /", None)
     assert state.record_failure(state.begin_attempt(worker("w1"), 0.0), half_sent) is RetryDecision.RAISE
 
@@ -293,7 +293,7 @@ def test_errors_name_the_attempts_and_the_known_workers():
     refused = state.begin_attempt(worker("w1"), 1.0)
     state.record_failure(refused, Failure("refused", sent=False))
     died = state.begin_attempt(worker("w2"), 1.0)
-    cause = httpx.ReadError("reset")
+    cause = httpx2.ReadError("reset")
     failure = Failure("reset", sent=True, cause=cause)
     assert state.record_failure(died, failure) is RetryDecision.NOT_REPLAYABLE
     error = not_replayable(state, died, failure, topology, 1.25)
@@ -322,7 +322,7 @@ def test_errors_name_the_attempts_and_the_known_workers():
     ],
 )
 def test_the_rules_of_replay(mode, method, headers, one_shot, reason):
-    why = why_not_replayable(checked_replay(mode), method, httpx.Headers(headers), one_shot=one_shot)
+    why = why_not_replayable(checked_replay(mode), method, httpx2.Headers(headers), one_shot=one_shot)
     assert why is None if reason is None else reason in why
 
 
@@ -342,7 +342,7 @@ def test_the_rules_of_replay(mode, method, headers, one_shot, reason):
     ],
 )
 def test_answers_are_buffered_if_their_length_is_known_and_json_until_its_first_byte(headers, kept):
-    assert buffer_limit(httpx.Response(200, headers=headers)) == kept
+    assert buffer_limit(httpx2.Response(200, headers=headers)) == kept
 
 
 # Hedging.

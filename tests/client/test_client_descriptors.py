@@ -12,7 +12,7 @@ from stage import stage_in_thread
 
 PROGRAM = """
 import contextlib, json, resource, socket, sys
-import anyio, httpx
+import anyio, httpx2
 from rumormill.client import Pool, SyncPool
 
 LIMIT = 64
@@ -34,12 +34,12 @@ def tell(error, answered, owners):
 
 async def main():
     async with Pool(urls, "embed", hedge=False) as pool:
-        async with httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=60) as http:
+        async with httpx2.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=60) as http:
             with no_descriptors():
                 error = None
                 try:
                     await http.get("/")
-                except httpx.TransportError as raised:
+                except httpx2.TransportError as raised:
                     error = raised
             answered = [(await http.get("/", headers={"Rumormill-Key": key})).text for key in keys]
             tell(error, answered, [pool.owners(key, 1)[0].name for key in keys])
@@ -49,12 +49,12 @@ if backend in ("asyncio", "trio"):
     anyio.run(main, backend=backend)
 else:
     pool = SyncPool(urls, "embed", hedge=False)
-    with pool, httpx.Client(transport=pool.transport(), base_url="http://embed", timeout=60) as http:
+    with pool, httpx2.Client(transport=pool.transport(), base_url="http://embed", timeout=60) as http:
         with no_descriptors():
             error = None
             try:
                 http.get("/")
-            except httpx.TransportError as raised:
+            except httpx2.TransportError as raised:
                 error = raised
         answered = [http.get("/", headers={"Rumormill-Key": key}).text for key in keys]
         tell(error, answered, [pool.owners(key, 1)[0].name for key in keys])

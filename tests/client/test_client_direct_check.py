@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import msgspec
 import pytest
 import trio
@@ -59,7 +59,7 @@ async def one_under_way(busy: Busy, **settings: Any) -> AsyncIterator[tuple[Stag
     async with (
         stage() as scene,
         Pool(scene.urls, "embed", replay="never", **settings) as pool,
-        httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
+        httpx2.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
     ):
         first = scene.owners("user-1")[0]
         first.behaviour = busy
@@ -67,7 +67,7 @@ async def one_under_way(busy: Busy, **settings: Any) -> AsyncIterator[tuple[Stag
         async def ask() -> None:
             try:
                 outcome.append((await http.post("/", content=b"x", headers=KEYED)).text)
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 outcome.append(error)
 
         async with trio.open_nursery() as nursery:
@@ -159,12 +159,12 @@ async def test_a_replayable_request_at_a_doubtful_worker_is_hedged_and_the_first
     async with (
         stage() as scene,
         Pool(scene.urls, "embed") as pool,
-        httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
+        httpx2.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
         trio.open_nursery() as nursery,
     ):
         first, second, _ = scene.owners("user-1")
         first.behaviour, second.behaviour = busy, other
-        answers: list[httpx.Response] = []
+        answers: list[httpx2.Response] = []
 
         @nursery.start_soon
         async def ask() -> None:
@@ -197,7 +197,7 @@ async def test_a_pool_that_is_busy_everywhere_is_hedged_within_the_budget_only(a
     async with (
         stage(limit=600) as scene,
         Pool(scene.urls, "embed") as pool,
-        httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
+        httpx2.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
     ):
         for worker in scene.workers.values():
             worker.behaviour = slow
@@ -230,7 +230,7 @@ async def test_a_stream_goes_on_without_its_sidecar_and_ends_when_its_worker_doe
     async with (
         stage() as scene,
         Pool(scene.urls, "embed") as pool,
-        httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
+        httpx2.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
     ):
         first = scene.owners("user-1")[0]
         first.behaviour = stream
@@ -250,7 +250,7 @@ async def test_requests_begun_after_eviction_are_not_aborted_for_silence():
     async with (
         stage(workers=1) as scene,
         Pool(scene.urls, "embed", replay="never") as pool,
-        httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
+        httpx2.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
     ):
         worker, busy = scene.workers["w0"], Busy(answers_checks=False)
         worker.behaviour = busy

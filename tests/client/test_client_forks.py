@@ -12,13 +12,13 @@ from stage import Exchange, StageInThread, stage_in_thread
 
 PROGRAM = """
 import asyncio, multiprocessing, os, sys, threading
-import anyio, httpx
+import anyio, httpx2
 from rumormill.client import Pool, SyncPool
 
 urls = sys.argv[1].split()
 
 def client_of(pool):
-    return httpx.Client(transport=pool.transport(), base_url="http://embed", timeout=60)
+    return httpx2.Client(transport=pool.transport(), base_url="http://embed", timeout=60)
 
 def ask(http, times):
     return " ".join(http.get("/").text for _ in range(times))
@@ -136,7 +136,7 @@ with SyncPool(urls, "embed") as pool:
 def test_an_asynchronous_pool_says_in_a_child_what_to_do_and_does_it(scene):
     script = """
 async def ask():
-    async with httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=60) as http:
+    async with httpx2.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=60) as http:
         return (await http.get("/")).text
 
 async def main():

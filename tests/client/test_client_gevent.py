@@ -15,13 +15,13 @@ PATCHED = """
 import sys, warnings
 from gevent import monkey
 monkey.patch_all()
-import gevent, httpx, os
+import gevent, httpx2, os
 from rumormill.client import SyncPool
 
 urls = sys.argv[1].split()
 
 def client_of(pool):
-    return httpx.Client(transport=pool.transport(), base_url="http://embed", timeout=None)
+    return httpx2.Client(transport=pool.transport(), base_url="http://embed", timeout=None)
 
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())

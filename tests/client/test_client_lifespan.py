@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import anyio
 import anyio.to_thread
-import httpx
+import httpx2
 import pytest
 from limits import LIVENESS_LIMIT
 from stage import StageInThread, stage_in_thread
@@ -36,7 +36,7 @@ async def opened(scene) -> AsyncIterator[Pool]:
 
 
 async def asked(pool: Pool) -> str:
-    async with httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http:
+    async with httpx2.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http:
         return (await http.get("/")).text
 
 
@@ -223,7 +223,7 @@ def test_a_pool_of_threads_is_opened_and_closed_without_a_block(scene):
         pool.open()
         with pytest.raises(RuntimeError, match="open already"):
             pool.open()
-        with httpx.Client(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http:
+        with httpx2.Client(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http:
             assert http.get("/").status_code == 200
         pool.close()
         pool.close()

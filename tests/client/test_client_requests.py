@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import trio
 from limits import LIVENESS_LIMIT
@@ -25,16 +25,16 @@ KEYED = {"Rumormill-Key": "user-1"}
 
 
 @asynccontextmanager
-async def calling(scene: Stage, **settings: Any) -> AsyncIterator[tuple[Pool, httpx.AsyncClient]]:
-    """A pool of the stage's workers, and an httpx client on it."""
+async def calling(scene: Stage, **settings: Any) -> AsyncIterator[tuple[Pool, httpx2.AsyncClient]]:
+    """A pool of the stage's workers, and an httpx2 client on it."""
     async with (
         Pool(scene.urls, "embed", **settings) as pool,
-        httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http,
+        httpx2.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http,
     ):
         yield pool, http
 
 
-def names(response: httpx.Response) -> list[str]:
+def names(response: httpx2.Response) -> list[str]:
     """The workers that were tried, in order."""
     return [attempt.worker.name for attempt in response.extensions["rumormill_attempts"]]
 
@@ -131,8 +131,8 @@ async def test_what_was_sent_is_replayed_only_where_that_is_harmless(method, hea
         assert error.request.url == "http://embed/v1/x"
         for part in ("POST /v1/x was sent to", first.name, first.url, "may have acted on it", 'replay="always"'):
             assert part in str(error)
-        assert isinstance(error, httpx.TransportError)
-        assert isinstance(error.__cause__, httpx.TransportError)
+        assert isinstance(error, httpx2.TransportError)
+        assert isinstance(error.__cause__, httpx2.TransportError)
 
 
 async def test_never_means_never_even_for_a_get():
@@ -140,7 +140,7 @@ async def test_never_means_never_even_for_a_get():
         scene.owners("user-1")[0].behaviour = die
         with pytest.raises(RequestNotReplayableError, match='replay="never" forbids it'):
             await http.get("/", headers=KEYED)
-        async with httpx.AsyncClient(
+        async with httpx2.AsyncClient(
             transport=pool.transport(replay="always"), base_url="http://x", timeout=LIVENESS_LIMIT
         ) as lenient:
             assert (await lenient.get("/", headers=KEYED)).status_code == 200
@@ -226,7 +226,7 @@ async def test_what_is_not_replayable_is_never_hedged(autojump_clock):
     async with stage() as scene, calling(scene) as (_, http):
         first, second, third = scene.owners("user-1")
         first.behaviour = hang
-        with pytest.raises(httpx.ReadTimeout):
+        with pytest.raises(httpx2.ReadTimeout):
             await http.post("/", content=b"x", headers=KEYED, timeout=1.5)
         assert not second.seen
         assert not third.seen
@@ -235,8 +235,8 @@ async def test_what_is_not_replayable_is_never_hedged(autojump_clock):
 async def test_the_callers_own_time_limit_stays_an_httpx_timeout():
     async with stage(workers=1) as scene, calling(scene, hedge=False) as (_, http):
         scene.workers["w0"].behaviour = hang
-        with pytest.raises(httpx.ReadTimeout) as raised:
-            await http.get("/", timeout=httpx.Timeout(LIVENESS_LIMIT, read=0.05))
+        with pytest.raises(httpx2.ReadTimeout) as raised:
+            await http.get("/", timeout=httpx2.Timeout(LIVENESS_LIMIT, read=0.05))
         assert [attempt.worker.name for attempt in raised.value.attempts] == ["w0"]  # type: ignore[attr-defined]
 
 
@@ -444,10 +444,10 @@ async def test_an_error_out_of_the_callers_own_body_goes_back_to_the_caller():
     async with stage() as scene, calling(scene) as (_, http):
         with pytest.raises(KeyError, match="mine"):
             await http.post("/", content=broken(), headers=KEYED)
-        with pytest.raises(httpx.LocalProtocolError, match="Illegal header"):
+        with pytest.raises(httpx2.LocalProtocolError, match="Illegal header"):
             await http.get("/", headers=KEYED | {"X-Bad": "a\x00b"})
     async with stage(workers=1) as scene, calling(scene) as (_, http):
-        with pytest.raises(httpx.LocalProtocolError, match="Illegal header"):
+        with pytest.raises(httpx2.LocalProtocolError, match="Illegal header"):
             await http.get("/", headers={"X-Bad": "a\x00b"})
         assert not scene.workers["w0"].seen
 
@@ -496,4 +496,4 @@ async def test_a_cancelled_request_leaves_nothing_behind():
 def test_errors_are_one_family_that_httpx_callers_already_catch():
     for error in (NoWorkersError, RequestNotReplayableError, ResponseInterruptedError):
         assert issubclass(error, PoolError)
-        assert issubclass(error, httpx.TransportError)
+        assert issubclass(error, httpx2.TransportError)

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-import httpx
+import httpx2
 import msgspec
 import pytest
 import trio
@@ -41,7 +41,7 @@ async def test_what_the_pool_believes_is_what_the_sidecar_says_in_every_readines
         scene.change("w1", readiness=DRAINING, liveness=SUSPECT)
         await until(pool, lambda topology: topology.workers[1].readiness == "draining")
         assert [w.name for w in pool.owners("k")] == [w.name for w in Routing("embed", pool.workers).owners("k")]
-        async with httpx.AsyncClient(timeout=LIVENESS_LIMIT) as http:
+        async with httpx2.AsyncClient(timeout=LIVENESS_LIMIT) as http:
             answer = (await http.get(f"{scene.urls[0]}/v1/workers", params={"service": "embed"})).json()
             lookup = (await http.get(f"{scene.urls[0]}/v1/lookup", params={"service": "embed", "key": "k"})).json()
         assert answer["routing_digest"] == pool.topology.routing.digest == lookup["routing_digest"]
@@ -83,7 +83,7 @@ async def test_the_workers_of_one_cluster_are_called_and_the_other_is_named(clus
         with caplog.at_level(logging.WARNING):
             async with (
                 Pool(scene.urls, "embed", cluster=required) as pool,
-                httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http,
+                httpx2.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http,
             ):
                 await until_true(lambda: bool(pool.topology.troubles))
                 assert {(await http.get("/")).text for _ in range(10)} == {chosen}
@@ -145,7 +145,7 @@ async def test_the_death_of_one_source_leaves_the_others_and_of_all_leaves_what_
         scene.evict("w1")
         await until(pool, lambda topology: known(topology) == ["w0", "w2"])
         scene.sidecars[1].kill()
-        async with httpx.AsyncClient(
+        async with httpx2.AsyncClient(
             transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT
         ) as http:
             assert (await http.get("/")).text in ("w0", "w2")
@@ -186,7 +186,7 @@ async def test_a_sidecar_that_has_just_restarted_is_not_taken_at_its_word(autoju
 async def test_a_frozen_source_loses_its_vote(autojump_clock):
     """Two sources stopped answering and still have their old answers. A third goes on."""
     async with stage(sidecars=1) as scene, trio.open_nursery() as nursery:
-        async with httpx.AsyncClient(timeout=LIVENESS_LIMIT) as http:
+        async with httpx2.AsyncClient(timeout=LIVENESS_LIMIT) as http:
             present = await http.get(f"{scene.urls[0]}/v1/workers?service=embed")
         frozen = await _frozen_twins(nursery, present.content)
         async with Pool([*frozen, *scene.urls], "embed") as pool:
@@ -277,7 +277,7 @@ async def test_the_last_good_list_is_kept_on_disk_and_used_when_no_sidecar_answe
             async with Pool(scene.urls, "embed", snapshot=path, patience=0.2) as pool:
                 assert pool.topology.origin == "snapshot"
                 assert str(path) in pool.topology.describe(trio.current_time())
-                async with httpx.AsyncClient(
+                async with httpx2.AsyncClient(
                     transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT
                 ) as http:
                     assert (await http.get("/")).text in scene.workers

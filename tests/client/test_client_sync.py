@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import trio
 from limits import LIVENESS_LIMIT
@@ -37,11 +37,11 @@ def scene() -> Iterator[StageInThread]:
 
 
 @contextmanager
-def calling(scene: StageInThread, **settings: Any) -> Iterator[tuple[SyncPool, httpx.Client]]:
-    """A pool of the stage's workers, and an httpx client on it without a timeout."""
+def calling(scene: StageInThread, **settings: Any) -> Iterator[tuple[SyncPool, httpx2.Client]]:
+    """A pool of the stage's workers, and an httpx2 client on it without a timeout."""
     with (
         SyncPool(scene.scene.urls, "embed", **settings) as pool,
-        httpx.Client(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
+        httpx2.Client(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
     ):
         yield pool, http
 
@@ -58,7 +58,7 @@ def test_threads_share_one_pool(scene):
 
         def ask(index: int) -> bool:
             key = f"user-{index}"
-            with httpx.Client(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http:
+            with httpx2.Client(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http:
                 response = http.post("/", json=index, headers={"Rumormill-Key": key})
             return response.text == pool.owners(key, 1)[0].name
 
@@ -71,7 +71,7 @@ def test_a_cluster_can_be_required_in_threads_too(scene):
         assert len(pool.workers) == 3
     why = "of cluster 'prod', and this pool requires 'staging'"
     with SyncPool(scene.scene.urls, "embed", cluster="staging") as pool, pytest.raises(NoWorkersError, match=why):
-        pool.send(httpx.Request("GET", "http://embed/"))
+        pool.send(httpx2.Request("GET", "http://embed/"))
 
 
 def test_failures_are_met_as_in_the_asynchronous_pool(scene):
@@ -85,7 +85,9 @@ def test_failures_are_met_as_in_the_asynchronous_pool(scene):
             http.post("/", headers=KEYED, content=b"x")
         with pytest.raises(NoWorkersError):
             http.get("/", headers=KEYED)
-        strict = httpx.Client(transport=pool.transport(replay="never"), base_url="http://embed", timeout=LIVENESS_LIMIT)
+        strict = httpx2.Client(
+            transport=pool.transport(replay="never"), base_url="http://embed", timeout=LIVENESS_LIMIT
+        )
         with strict, pytest.raises(RequestNotReplayableError, match="forbids"):
             strict.get("/", headers=KEYED)
 
@@ -169,7 +171,7 @@ def test_acquire_and_changed_in_threads(scene):
 
 def test_a_pool_out_of_its_place_says_so(scene):
     pool = SyncPool(scene.scene.urls, "embed")
-    with httpx.Client(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http:
+    with httpx2.Client(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http:
         with pytest.raises(RuntimeError, match="not open; use it inside `with"):
             http.get("/")
         with pool:
@@ -182,8 +184,8 @@ def test_a_pool_out_of_its_place_says_so(scene):
 
 def test_the_wrong_transport_for_a_client_says_so(scene):
     with SyncPool(scene.scene.urls, "embed") as pool:
-        request = httpx.Request("POST", "http://embed/", content=_async_chunks())
-        with pytest.raises(TypeError, match=r"httpx.AsyncClient needs the transport of a Pool"):
+        request = httpx2.Request("POST", "http://embed/", content=_async_chunks())
+        with pytest.raises(TypeError, match=r"httpx2.AsyncClient needs the transport of a Pool"):
             pool.send(request)
 
 
@@ -214,7 +216,7 @@ def test_the_pool_on_asyncio(scene):
     async def main() -> None:
         async with (
             Pool(scene.scene.urls, "embed") as pool,
-            httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http,
+            httpx2.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http,
         ):
             assert (await http.get("/", headers=KEYED)).text == first.name
             first.behaviour = die
@@ -247,7 +249,7 @@ def test_a_pause_of_our_own_is_not_held_against_the_worker(scene):
     async def main() -> list[str]:
         async with (
             Pool(scene.scene.urls, "embed") as pool,
-            httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http,
+            httpx2.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http,
         ):
             for _ in range(MIN_ANSWERS):
                 await http.get("/", headers=KEYED)
@@ -278,7 +280,7 @@ def test_a_stream_left_early_on_asyncio_leaves_nothing_behind(scene, content_typ
     async def main() -> None:
         async with (
             Pool(scene.scene.urls, "embed") as pool,
-            httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http,
+            httpx2.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT) as http,
         ):
             async with http.stream("GET", "/", headers=KEYED) as response:
                 async for _ in response.aiter_bytes():
@@ -306,7 +308,7 @@ def test_cancelling_an_asyncio_callers_block_is_no_error(scene):
     async def ask() -> None:
         async with (
             Pool(scene.scene.urls, "embed", hedge=False) as pool,
-            httpx.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
+            httpx2.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
         ):
             await http.get("/", headers=KEYED)
 

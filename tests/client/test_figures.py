@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import httpx
+import httpx2
 import msgspec
 import pytest
 from hypothesis import given
@@ -95,18 +95,18 @@ def test_prometheus_reads_what_it_writes() -> None:
 WORKER = Worker("w1", 1, "00", "embed", "http://w1", "", "v2", 1.0, "alive", "passing", None, {}, "")
 
 
-class Answers(httpx.BaseTransport, httpx.AsyncBaseTransport):
+class Answers(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
     """Returns what a pool's transport returns: an answer that names its worker, or an error that does."""
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         if request.url.path == "/broken":
-            error = httpx.ReadError("broke off")
+            error = httpx2.ReadError("broke off")
             error.worker = WORKER  # type: ignore[attr-defined]
             raise error
         status = 503 if request.url.path == "/busy" else 404
-        return httpx.Response(status, extensions={"rumormill_worker": WORKER})
+        return httpx2.Response(status, extensions={"rumormill_worker": WORKER})
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         return self.handle_request(request)
 
 
@@ -121,17 +121,17 @@ def test_every_worker_that_was_asked_counts_even_if_another_answered() -> None:
     answered = Attempt(WORKER, 0.0, running=False)
     attempts = (overtaken, broken, refused, answered)
 
-    def handle(request: httpx.Request) -> httpx.Response:
+    def handle(request: httpx2.Request) -> httpx2.Response:
         if request.url.path == "/late":
-            error = httpx.ReadTimeout("the caller's own limit")
+            error = httpx2.ReadTimeout("the caller's own limit")
             error.attempts = (broken,)  # type: ignore[attr-defined]
             raise error
-        return httpx.Response(200, extensions={"rumormill_worker": WORKER, "rumormill_attempts": attempts})
+        return httpx2.Response(200, extensions={"rumormill_worker": WORKER, "rumormill_attempts": attempts})
 
     figures = Figures("embed")
-    with httpx.Client(transport=figures.sync_transport(httpx.MockTransport(handle)), base_url="http://e") as http:
+    with httpx2.Client(transport=figures.sync_transport(httpx2.MockTransport(handle)), base_url="http://e") as http:
         http.get("/")
-        with pytest.raises(httpx.ReadTimeout):
+        with pytest.raises(httpx2.ReadTimeout):
             http.get("/late")
     found = {name: (counters.requests, counters.errors) for name, counters in figures.figures().items()}
     assert found == {"v3": (1, 0), "v2": (3, 2)}
@@ -139,14 +139,14 @@ def test_every_worker_that_was_asked_counts_even_if_another_answered() -> None:
 
 async def test_transports_count_who_answered_and_who_failed() -> None:
     figures = Figures("embed")
-    with httpx.Client(transport=figures.sync_transport(Answers()), base_url="http://embed") as http:
+    with httpx2.Client(transport=figures.sync_transport(Answers()), base_url="http://embed") as http:
         http.get("/missing")
         http.get("/busy")
-        with pytest.raises(httpx.ReadError):
+        with pytest.raises(httpx2.ReadError):
             http.get("/broken")
-    async with httpx.AsyncClient(transport=figures.transport(Answers()), base_url="http://embed") as http:
+    async with httpx2.AsyncClient(transport=figures.transport(Answers()), base_url="http://embed") as http:
         await http.get("/missing")
-        with pytest.raises(httpx.ReadError):
+        with pytest.raises(httpx2.ReadError):
             await http.get("/broken")
     found = figures.figures()["v2"]
     assert (found.requests, found.errors) == (5, 3)

@@ -6,7 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 import trio
 from stage import StageInThread, answering, hang, stage, stage_in_thread, until_true
@@ -49,7 +49,7 @@ async def test_a_candidate_that_hangs_fails_its_gate_on_trio(tmp_path: Path, hed
         scene.workers["w0"].behaviour = hang
         async with (
             Pool(scene.urls, "embed", hedge=hedge) as pool,
-            httpx.AsyncClient(transport=figures.transport(pool.transport()), base_url="http://embed") as http,
+            httpx2.AsyncClient(transport=figures.transport(pool.transport()), base_url="http://embed") as http,
         ):
             for asked in (1, 2, 3):
                 async with trio.open_nursery() as nursery:
@@ -69,7 +69,7 @@ def test_a_candidate_that_hangs_fails_its_gate_on_asyncio() -> None:
     async def main(scene: StageInThread) -> None:
         async with (
             Pool(scene.scene.urls, "embed") as pool,
-            httpx.AsyncClient(transport=figures.transport(pool.transport()), base_url="http://embed") as http,
+            httpx2.AsyncClient(transport=figures.transport(pool.transport()), base_url="http://embed") as http,
         ):
             request = asyncio.create_task(http.post("/", content=b"x", timeout=None))
             await asyncio.to_thread(scene.do, scene.scene.workers["w0"].arrived.wait)
@@ -94,7 +94,7 @@ async def test_only_the_worker_being_asked_is_charged_with_the_wait() -> None:
         first.behaviour, second.behaviour = answering(503), hang
         async with (
             Pool(scene.urls, "embed") as pool,
-            httpx.AsyncClient(transport=figures.transport(pool.transport()), base_url="http://embed") as http,
+            httpx2.AsyncClient(transport=figures.transport(pool.transport()), base_url="http://embed") as http,
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(lambda: http.get("/", headers=KEYED))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import h11
-import httpx
+import httpx2
 import msgspec
 import trio
 import trio.testing
@@ -278,7 +278,7 @@ class Serving:
     server: DiscoveryServer
     port: int
     sidecar: Sidecar
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
     callers: list[Caller] = field(default_factory=list)
 
     async def caller(self) -> Caller:
@@ -325,7 +325,7 @@ async def serving(
     with trio.fail_after(within):
         async with trio.open_nursery() as nursery:
             await nursery.start(server.serve, listeners)
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
                 endpoint = Serving(server, port, sidecar, client)
                 try:
                     yield endpoint

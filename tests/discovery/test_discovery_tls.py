@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-import httpx
+import httpx2
 import trio
 import trustme
 from limits import LIVENESS_LIMIT
@@ -26,13 +26,13 @@ async def test_queries_block_and_hang_up_over_tls_and_plain_callers_do_no_harm()
     port = listeners[0].transport_listener.socket.getsockname()[1]
     answers = []
 
-    async def ask(client: httpx.AsyncClient) -> None:
+    async def ask(client: httpx2.AsyncClient) -> None:
         answers.append(await client.get("/v1/workers?index=1&wait=5m"))
 
     with trio.fail_after(LIVENESS_LIMIT):
         async with trio.open_nursery() as nursery:
             await nursery.start(server.serve, listeners)
-            async with httpx.AsyncClient(base_url=f"https://127.0.0.1:{port}", verify=trusting) as client:
+            async with httpx2.AsyncClient(base_url=f"https://127.0.0.1:{port}", verify=trusting) as client:
                 assert (await client.get("/livez")).json() == {"ok": True, "why": ""}
                 async with trio.open_nursery() as asking:
                     asking.start_soon(ask, client)

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import msgspec
 import trio
 from limits import LIVENESS_LIMIT
@@ -125,7 +125,7 @@ class Agent:
     async def until(self, holds: Predicate, service: str = "") -> WorkersAnswer:
         """Ask for the workers, blocking until they change, until the predicate holds."""
         params = {"service": service, "wait": "30s"} if service else {"wait": "30s"}
-        async with httpx.AsyncClient(base_url=self.http, timeout=LIVENESS_LIMIT, trust_env=False) as client:
+        async with httpx2.AsyncClient(base_url=self.http, timeout=LIVENESS_LIMIT, trust_env=False) as client:
             with trio.fail_after(LIVENESS_LIMIT):
                 while True:
                     response = await client.get("/v1/workers", params=params)
@@ -138,7 +138,7 @@ class Agent:
 
     async def ask(self, path: str, method: str = "GET") -> Any:
         """The JSON at a path."""
-        async with httpx.AsyncClient(base_url=self.http, timeout=LIVENESS_LIMIT, trust_env=False) as client:
+        async with httpx2.AsyncClient(base_url=self.http, timeout=LIVENESS_LIMIT, trust_env=False) as client:
             return (await client.request(method, path)).json()
 
     def signal(self, number: signal.Signals) -> None:

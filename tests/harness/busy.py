@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
-import httpx
+import httpx2
 import trio
 from agents import Agent, all_routable
 
@@ -74,10 +74,10 @@ class Outcomes:
     replayed: int = 0
     failed: list[Exception] = field(default_factory=list)
 
-    async def ask(self, http: httpx.AsyncClient) -> None:
+    async def ask(self, http: httpx2.AsyncClient) -> None:
         try:
             response = await http.post("/", content=b"x", headers={"Idempotency-Key": "1"})
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             self.failed.append(error)
         else:
             self.answered[response.text] += 1
@@ -118,8 +118,11 @@ async def rush(pairs: Sequence[Pair], requests: int, outcomes: Outcomes) -> Asyn
     """So many requests at once, which nobody may repeat for being late; the block ends when all have been answered."""
     async with (
         Pool([pair.agent.http for pair in pairs], "embed", hedge=False, rng=random.Random(1)) as pool,
-        httpx.AsyncClient(
-            transport=pool.transport(), base_url="http://embed", timeout=None, limits=httpx.Limits(max_connections=None)
+        httpx2.AsyncClient(
+            transport=pool.transport(),
+            base_url="http://embed",
+            timeout=None,
+            limits=httpx2.Limits(max_connections=None),
         ) as http,
         trio.open_nursery() as nursery,
     ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 
-import httpx
+import httpx2
 import pytest
 import trio
 from agents import Agent, Predicate, gone, has, pool, rumormill
@@ -15,7 +15,7 @@ from rumormill.discovery.schema.workers import WorkersAnswer
 
 
 async def readiness(agent: Agent) -> tuple[int, str]:
-    async with httpx.AsyncClient(base_url=agent.http, timeout=LIVENESS_LIMIT, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=agent.http, timeout=LIVENESS_LIMIT, trust_env=False) as client:
         response = await client.get("/readyz")
         return response.status_code, response.json()["why"]
 
@@ -64,7 +64,7 @@ async def test_where_they_vanish_the_last_one_stays_ready_says_that_it_is_deaf_a
         for answer in (status, members):
             assert answer["connectivity"] == "deaf"
             assert answer["connectivity_why"].startswith("none of the others is heard")
-        async with httpx.AsyncClient(base_url=w1.http, timeout=LIVENESS_LIMIT, trust_env=False) as client:
+        async with httpx2.AsyncClient(base_url=w1.http, timeout=LIVENESS_LIMIT, trust_env=False) as client:
             metrics = (await client.get("/metrics")).text
             assert 'rumormill_connectivity{state="deaf"} 1.0' in metrics
             assert 'rumormill_connectivity{state="connected"} 0.0' in metrics

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import trio
 from agents import COMMAND, Agent, Worker, environment, rumormill
@@ -36,9 +36,9 @@ class Silent:
             self.command, stdin=subprocess.DEVNULL, stderr=self.stderr, env=environment()
         )
 
-    def client(self) -> httpx.AsyncClient:
-        transport = httpx.AsyncHTTPTransport(uds=str(self.socket))
-        return httpx.AsyncClient(transport=transport, base_url="http://sidecar", timeout=LIVENESS_LIMIT)
+    def client(self) -> httpx2.AsyncClient:
+        transport = httpx2.AsyncHTTPTransport(uds=str(self.socket))
+        return httpx2.AsyncClient(transport=transport, base_url="http://sidecar", timeout=LIVENESS_LIMIT)
 
     async def ask(self, path: str) -> Any:
         async with self.client() as client:
@@ -46,7 +46,7 @@ class Silent:
                 while True:
                     try:
                         return (await client.get(path)).json()
-                    except httpx.TransportError:  # it does not listen yet
+                    except httpx2.TransportError:  # it does not listen yet
                         await trio.sleep(0.02)
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
-import httpx
+import httpx2
 import trio
 from agents import Agent, pool
 from limits import LIVENESS_LIMIT
@@ -36,7 +36,7 @@ class Relay:
                 return
             head += data
         self.asked += 1
-        address = httpx.URL(next(self._next))
+        address = httpx2.URL(next(self._next))
         behind = await trio.open_tcp_stream(address.host, address.port or 0)
         async with behind, trio.open_nursery() as nursery:
             nursery.start_soon(self._cancel_when_gone, stream, nursery.cancel_scope)
@@ -69,7 +69,7 @@ async def relay(agents: Sequence[Agent]) -> AsyncIterator[Relay]:
 
 async def test_a_caller_of_two_sidecars_in_turn_asks_a_few_times_a_second() -> None:
     async with pool(2) as (agents, _), relay(agents) as between:
-        async with httpx.AsyncClient(base_url=between.url, timeout=LIVENESS_LIMIT, trust_env=False) as client:
+        async with httpx2.AsyncClient(base_url=between.url, timeout=LIVENESS_LIMIT, trust_env=False) as client:
             params = {"service": "embed", "wait": "10s"}
             began = trio.current_time()
             with trio.move_on_after(WATCHED):

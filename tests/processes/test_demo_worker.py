@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-import httpx
+import httpx2
 import pytest
 from limits import LIVENESS_LIMIT
 
@@ -40,8 +40,8 @@ def url() -> Iterator[str]:
     _end(process)
 
 
-def _ask(url: str, body: object) -> httpx.Response:
-    return httpx.post(f"{url}/v1/embeddings", content=body if isinstance(body, bytes) else json.dumps(body))
+def _ask(url: str, body: object) -> httpx2.Response:
+    return httpx2.post(f"{url}/v1/embeddings", content=body if isinstance(body, bytes) else json.dumps(body))
 
 
 def test_it_embeds_a_text_as_openai_answers(url: str) -> None:
@@ -66,8 +66,8 @@ def test_it_embeds_a_list_and_packs_floats_when_asked(url: str) -> None:
 
 @pytest.mark.parametrize("path", ["/health", "/healthz"])
 def test_it_says_that_it_can_serve(url: str, path: str) -> None:
-    assert httpx.get(f"{url}{path}").json() == {"status": "ok"}
-    head = httpx.head(f"{url}{path}")
+    assert httpx2.get(f"{url}{path}").json() == {"status": "ok"}
+    head = httpx2.head(f"{url}{path}")
     assert (head.status_code, head.content) == (200, b"")
 
 
@@ -96,7 +96,7 @@ def test_bad_input_is_refused_with_the_reason(url: str, body: object, param: str
 
 
 def test_other_paths_and_methods_are_refused_and_the_connection_lives_on(url: str) -> None:
-    with httpx.Client(base_url=url) as client:
+    with httpx2.Client(base_url=url) as client:
         assert client.get("/").status_code == 404
         assert client.get("/v1/embeddings").status_code == 405
         assert client.post("/health").status_code == 405
@@ -105,7 +105,7 @@ def test_other_paths_and_methods_are_refused_and_the_connection_lives_on(url: st
 
 def _talk(url: str, data: bytes) -> bytes:
     """Everything the server says to these bytes until it hangs up."""
-    address = httpx.URL(url)
+    address = httpx2.URL(url)
     assert address.port is not None
     with socket.create_connection((address.host, address.port), timeout=LIVENESS_LIMIT) as sock:
         sock.sendall(data)
@@ -141,10 +141,10 @@ def test_sigterm_lets_begun_requests_finish_and_ends_with_0() -> None:
     process, url = _start("--think", "300")
     try:
         body = json.dumps({"input": "the last one"}).encode()
-        address = httpx.URL(url)
+        address = httpx2.URL(url)
         assert address.port is not None
         with (
-            httpx.Client(base_url=url) as idle,
+            httpx2.Client(base_url=url) as idle,
             socket.create_connection((address.host, address.port), timeout=LIVENESS_LIMIT) as begun,
         ):
             begun.sendall(b"POST /v1/embeddings HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
@@ -162,7 +162,7 @@ def test_sigterm_lets_begun_requests_finish_and_ends_with_0() -> None:
 
 
 def test_a_port_in_use_is_one_clear_line(url: str) -> None:
-    port = str(httpx.URL(url).port)
+    port = str(httpx2.URL(url).port)
     argv = [sys.executable, "-m", "rumormill.cli.demo.worker", "--port", port]
     ended = subprocess.run(argv, capture_output=True, text=True, timeout=LIVENESS_LIMIT, check=False)
     assert ended.returncode == 1

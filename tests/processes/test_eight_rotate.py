@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import trio
 from agents import Agent, Worker, all_routable, has
@@ -26,7 +26,7 @@ async def step(agent: Agent, held: bytes, method: str, body: bytes = b"", key: b
     process = (await agent.ask("/v1/status"))["process"]
     target = f"/v1/keys?id={key_name_of(key)}" if key else "/v1/keys"
     proof = {"Rumormill-Key-Proof": proof_of(held, proof_text(process, method, target, body)).hex()}
-    async with httpx.AsyncClient(base_url=agent.http, timeout=LIVENESS_LIMIT, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=agent.http, timeout=LIVENESS_LIMIT, trust_env=False) as client:
         with trio.fail_after(2 * LIVENESS_LIMIT):
             while True:
                 answer = await client.request(method, target, content=body, headers=proof)
@@ -38,7 +38,7 @@ async def step(agent: Agent, held: bytes, method: str, body: bytes = b"", key: b
 
 async def callers(agents: list[Agent], asked: list[int]) -> None:
     """A caller of every sidecar in turn, the whole time, each lookup as soon as the one before is answered."""
-    async with httpx.AsyncClient(timeout=LIVENESS_LIMIT, trust_env=False) as client:
+    async with httpx2.AsyncClient(timeout=LIVENESS_LIMIT, trust_env=False) as client:
         for number in count():
             agent = agents[number % len(agents)]
             answer = await client.get(f"{agent.http}/v1/lookup", params={"service": "embed", "key": str(number)})

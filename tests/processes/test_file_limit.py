@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from pathlib import Path
 
-import httpx
+import httpx2
 import trio
 from agents import Agent, Worker
 from limits import LIVENESS_LIMIT
@@ -37,15 +37,15 @@ async def test_with_64_files_blocked_queries_keep_out_neither_health_nor_operato
                 try:
                     response = await client.get("/v1/workers", params=blocked)
                     break
-                except httpx.TransportError:  # so slow to ask that its place was given to the next
+                except httpx2.TransportError:  # so slow to ask that its place was given to the next
                     continue
             refused.append((response.status_code, response.headers.get("retry-after")))
             if len(refused) == FEW // 4:
                 no_place_left.set()
 
-        everyone = httpx.Limits(max_connections=None)
+        everyone = httpx2.Limits(max_connections=None)
         async with (
-            httpx.AsyncClient(base_url=w1.http, timeout=None, trust_env=False, limits=everyone) as client,
+            httpx2.AsyncClient(base_url=w1.http, timeout=None, trust_env=False, limits=everyone) as client,
             trio.open_nursery() as callers,
         ):
             for _ in range(FEW):

@@ -6,7 +6,7 @@ import socket
 import stat
 from pathlib import Path
 
-import httpx
+import httpx2
 import trio
 from agents import Agent, rumormill
 from certificates import Authority
@@ -86,7 +86,7 @@ async def test_a_unix_socket_is_its_owners_alone_and_serves_the_verbs(tmp_path: 
         assert (await rumormill("members", *where)).returncode == 0
         assert (await rumormill("members", RUMORMILL_HTTP=f"unix:{path}")).returncode == 0
         assert (await rumormill("drain", *where)).returncode == 0
-        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(path))) as client:
+        async with httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=str(path))) as client:
             assert (await client.get("http://any.name/v1/workers")).status_code == 200
         async with Pool([f"unix:{path}", NOBODY], service="embed") as callers:
             assert [worker.name for worker in callers.workers] == ["w1"]

@@ -6,7 +6,7 @@ import base64
 import stat
 from pathlib import Path
 
-import httpx
+import httpx2
 import trio
 from agents import Agent, Worker, all_routable, pool, rumormill
 
@@ -47,7 +47,7 @@ async def keeps_its_keys_to_itself(agent: Agent, said: str) -> None:
     assert not {"dropped_unknown_key", "dropped_key"} & status["counters"].keys()
     kinds = {line["event"] for line in agent.lines}
     assert not {"evicted", "refused"} & kinds  # a busy machine may make a suspicion, and it is refuted
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx2.AsyncClient(trust_env=False) as client:
         status["metrics"] = (await client.get(f"{agent.http}/metrics")).text
     assert "rumormill_sealed 1.0" in status["metrics"]
     told = [*map(str, agent.lines), *agent.other, str(await agent.ask("/v1/events")), str(status), said]

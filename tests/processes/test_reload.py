@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import trio
 import trio.testing
 from agents import Agent, Worker, has, rumormill
@@ -89,7 +89,7 @@ async def test_tokens_are_read_again_and_the_verb_is_the_same_as_the_signal(tmp_
         agent = await Agent.start(nursery, "w1", worker, "--http-token-file", str(token), "--config", str(config))
 
         async def status(shown: str) -> int:
-            async with httpx.AsyncClient(base_url=agent.http, timeout=LIVENESS_LIMIT, trust_env=False) as client:
+            async with httpx2.AsyncClient(base_url=agent.http, timeout=LIVENESS_LIMIT, trust_env=False) as client:
                 return (await client.get("/v1/status", headers={"Authorization": f"Bearer {shown}"})).status_code
 
         assert (await status("first"), await status("second")) == (200, 401)
@@ -174,7 +174,7 @@ async def test_when_a_certificate_ends_is_in_status_metrics_and_log(tmp_path: Pa
         assert datetime.fromisoformat(line["not_after"]).timestamp() == ends
         trust = ssl.create_default_context(cafile=authority.path)
         url = agent.http.replace("http:", "https:")
-        async with httpx.AsyncClient(base_url=url, verify=trust, timeout=LIVENESS_LIMIT, trust_env=False) as client:
+        async with httpx2.AsyncClient(base_url=url, verify=trust, timeout=LIVENESS_LIMIT, trust_env=False) as client:
             assert (await client.get("/v1/status")).json()["certificate_not_after"] == ends
             metrics = (await client.get("/metrics")).text
         shown = next(line for line in metrics.splitlines() if line.startswith("rumormill_certificate_not_after"))
