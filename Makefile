@@ -124,7 +124,7 @@ clean:  ## remove what these targets made
 	@touch .venv/ready $@
 
 # Debian's packages that tests/programs starts. As root they are installed; otherwise the tests that need one say so.
-PROGRAMS_NEED := redis-server
+PROGRAMS_NEED := redis-server prometheus
 .venv/programs-ready: .venv/dev-ready Makefile
 	@echo "Installing the programs that tests/programs starts (once) ..."
 	@dpkg -s $(PROGRAMS_NEED) > /dev/null 2>&1 || [ $$(id -u) != 0 ] || { apt-get update -q \

@@ -7,11 +7,12 @@ are synchronous, return at once, and are safe to repeat.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from rumormill.discovery.schema.policy_bodies import PolicyBody
+from rumormill.membership.measurements import GossipMeasurements, Histogram
 from rumormill.membership.policy import PolicyRecord
 from rumormill.membership.record import InstanceId
 from rumormill.membership.view import ConnectivityWord, MemberDetail, PoolView
@@ -113,6 +114,14 @@ class KeysAnswer(msgspec.Struct, frozen=True):
     """Why this sidecar's own key file differs from the ring; empty if it does not."""
 
 
+class SidecarMeasurements(NamedTuple):
+    """What only `/metrics` shows."""
+
+    gossip: GossipMeasurements
+    loop_lag: Histogram
+    """By how many seconds each timed wake-up of the gossip task was late."""
+
+
 class CommandRejected(Exception):
     """A command that cannot be carried out now. Nothing has changed."""
 
@@ -135,6 +144,10 @@ class Commands(Protocol):
 
     def status(self) -> Status:
         """This sidecar, read now."""
+        ...
+
+    def measurements(self) -> SidecarMeasurements:
+        """What the sidecar measures of itself, read now."""
         ...
 
     def unready(self) -> str | None:

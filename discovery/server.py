@@ -34,6 +34,7 @@ from rumormill.discovery.http.connection_slots import OVERLOADED, ConnectionSlot
 from rumormill.discovery.http.fair_scheduler import FairScheduler
 from rumormill.discovery.http.limits import Limits
 from rumormill.discovery.http.request import Request
+from rumormill.discovery.http.request_metrics import RequestMetrics
 from rumormill.discovery.http.response import CONNECTION_CLOSE, Response, prepare, prepare_json
 from rumormill.discovery.http.streams import ClientStream, EpollMux
 from rumormill.membership.view import Event
@@ -68,6 +69,7 @@ class DiscoveryServer:
         `sealed`, every answer says so."""
         limits, access = limits or Limits(), access or Access()
         counters: Counter[str] = Counter()
+        requests = RequestMetrics()
         self._slots = ConnectionSlots(SlotLimits.here(limits), counters)
         self._fixed_headers = b"" if sealed else b"X-Rumormill-Seal: plaintext\r\n"
         self._api = ApiContext(
@@ -80,11 +82,12 @@ class DiscoveryServer:
             openapi=prepare(openapi_document(ROUTES), etag=f'W/"{process}-openapi"'),
             index_answer=prepare_json(index_answer(), etag=f'W/"{process}-contents"'),
             confidential=access.local or access.encrypted,
+            requests=requests,
         )
         scheduler = FairScheduler(limits.batch)
         mux = EpollMux(scheduler, limits.batch)
         self._router = Router(AccessControl(access))
-        self._state = ServerState(self._respond, limits, self._slots, scheduler, mux, counters)
+        self._state = ServerState(self._respond, limits, self._slots, scheduler, mux, counters, requests)
         self._limits = limits
         self._rejecting = 0
         self._view_outdated = False
@@ -162,6 +165,7 @@ class DiscoveryServer:
 
     async def _respond(self, request: Request, stream: ClientStream) -> Response:
         route, query = self._router.find(request)
+        request.route = route.path
         return await route.handler(self._api, RequestContext(request, query, stream))
 
     async def _serve_connections(self, listeners: Sequence[Listener], task_status: trio.TaskStatus[None]) -> None:

@@ -272,6 +272,8 @@ class RoutingView:
         self.wall_offset = wall_offset
         self.pool: PoolView | None = None
         """What was last fed; None before the first time."""
+        self.routing_changes = 0
+        """How often the routing digest of a service has moved."""
         self._services: dict[str, ServiceView] = {}
         self._unknown_index = 1
         """The index of every service not held."""
@@ -347,6 +349,8 @@ class RoutingView:
         view = self._view(name, held.index + (not same), workers)
         view.set_routing(held._routing)
         self._services[name] = view
+        if name != ALL_SERVICES and not same and view.routing_digest != held.routing_digest:
+            self.routing_changes += 1
 
     def _view(self, name: str, index: int, workers: tuple[Worker, ...]) -> ServiceView:
         return ServiceView(

@@ -38,9 +38,11 @@ from rumormill.cli.main import rumormill as command_line
 from rumormill.client import PoolOptions
 from rumormill.client.figures import Figures
 from rumormill.discovery.api import openapi
-from rumormill.discovery.api.metrics import prepare_metrics
+from rumormill.discovery.api.metrics import EndpointMeasurements, prepare_metrics
 from rumormill.discovery.api.routes import ROUTES
-from rumormill.discovery.commands import Status
+from rumormill.discovery.commands import SidecarMeasurements, Status
+from rumormill.discovery.http.request_metrics import RequestMetrics
+from rumormill.membership.measurements import NETWORK_SECONDS, GossipMeasurements, Histogram
 from rumormill.sidecar import AgentError
 from rumormill.sidecar.reload import CHANGEABLE, TLS
 from rumormill.sidecar.settings import description_of, fields
@@ -265,7 +267,7 @@ def _kind(schema: dict[str, Any]) -> str:
 
 
 def metrics_page() -> str:
-    sidecar = _families(prepare_metrics(_example_status()).body.decode())
+    sidecar = _families(_example_metrics())
     figures = Figures("embed")
     figures.note("v1", 0.01, failed=False)
     client = _families(figures.prometheus())
@@ -278,8 +280,8 @@ def metrics_page() -> str:
     return page(
         "Metrics",
         "## Of a sidecar",
-        "`GET /metrics` gives these to Prometheus. The same figures are in `GET /v1/status`. "
-        "[Counters](counters.md) says what each value of the label `what` counts.",
+        "`GET /metrics` gives these to Prometheus. [Counters](counters.md) says what each value of the labels `reason` "
+        "and `cause` counts. [Monitoring](../run/monitoring.md) has the alerts and a dashboard.",
         table(("metric", "type", "labels", "meaning"), sidecar),
         "## Of a client",
         "`rumormill.client.figures` counts these; `Figures.prometheus()` writes them. "
@@ -296,6 +298,16 @@ def _example_status() -> Status:
         kind = getattr(field.type, "__name__", "str")
         values.setdefault(field.name, empty.get(kind, {} if kind == "dict" else [] if kind == "list" else ""))
     return Status(**values)
+
+
+def _example_metrics() -> str:
+    """The text of `/metrics` in which every family has a sample."""
+    requests = RequestMetrics()
+    requests.record("/v1/workers", 200, 0.0001)
+    counters = {"event_joined": 1, "dropped_label": 1, "receive_EIO": 1, "send_EPERM": 1}
+    status = msgspec.structs.replace(_example_status(), counters=counters)
+    measured = SidecarMeasurements(GossipMeasurements(), Histogram(NETWORK_SECONDS))
+    return prepare_metrics(status, None, measured, EndpointMeasurements(requests, 0, 0)).body.decode()
 
 
 def _families(text: str) -> list[tuple[str, str, str, str]]:

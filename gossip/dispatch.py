@@ -23,6 +23,7 @@ from rumormill.gossip.security.seal import HEADER, STRANGER, UNKNOWN_RECEIVER, D
 from rumormill.gossip.state import NodeState
 from rumormill.gossip.wire import (
     JOINING,
+    KIND_BY_TYPE,
     Ack,
     Alive,
     AnyMessage,
@@ -52,6 +53,7 @@ from rumormill.gossip.wire import (
     Welcome,
     decode_untrusted,
 )
+from rumormill.membership.measurements import DATAGRAM_KINDS
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.record import Address, Liveness, MemberId
 
@@ -60,6 +62,7 @@ SIGNED = frozenset((Alive, Leave, VoteMessage, Dead, Tombstone, Hello, Welcome))
 MAX_WAITING = 1024
 ALIVE = Liveness.ALIVE
 """A module constant, because an enum attribute lookup costs as much as a call in Python 3.11."""
+OTHER = DATAGRAM_KINDS.index("other")
 NOISE_GAP = 0.05
 """Seconds between two useless datagrams that are processed all the same, so that our operator may be warned."""
 
@@ -170,14 +173,22 @@ class DatagramDispatch:
         if receiver != seal.member_id and receiver != UNKNOWN_RECEIVER:
             self._handle_misdirected(data, sender, receiver, source)
         elif data[0] == STRANGER:
-            self._route_from_stranger(decode_untrusted(seal.open_from_stranger(data, sender)), data, sender, source)
+            payload = decode_untrusted(seal.open_from_stranger(data, sender))
+            self._count(payload, data)
+            self._route_from_stranger(payload, data, sender, source)
         elif sender == seal.member_id:
             state.counters["dropped_own"] += 1
         elif sender not in seal.peers and not state.has_keys_of(sender):
             self._open_unknown(data, sender, source)
         else:
-            return self._route(decode_untrusted(seal.open(data, sender)), data, sender, source)
+            payload = decode_untrusted(seal.open(data, sender))
+            self._count(payload, data)
+            return self._route(payload, data, sender, source)
         return ANY
+
+    def _count(self, payload: Payload, data: bytes) -> None:
+        kind = KIND_BY_TYPE[type(payload.messages[0])] if payload.messages else OTHER
+        self._state.measurements.received.count(kind, len(data))
 
     def _open_unknown(self, data: bytes, sender: MemberId, source: Address) -> None:
         """The sender's keys are not known. In plaintext the datagram may still be part of a join."""

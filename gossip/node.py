@@ -30,6 +30,7 @@ from rumormill.gossip.security.key_audit import KeyAudit
 from rumormill.gossip.security.keyring import KeyRing
 from rumormill.gossip.security.signature_verifier import MAX_CHECKS_PER_TURN
 from rumormill.gossip.state import NodeState, Profile
+from rumormill.membership.measurements import GossipMeasurements
 from rumormill.membership.policy import PolicyRecord
 from rumormill.membership.record import Address, InstanceId
 from rumormill.membership.table import MemberTable
@@ -273,6 +274,11 @@ class Node:
         state = self._state
         state.counters["received"], state.counters["sent"] = state.received, state.sent
         return state.counters
+
+    @property
+    def measurements(self) -> GossipMeasurements:
+        """What it measured of its own gossip, kept up to date."""
+        return self._state.measurements
 
     @property
     def table(self) -> MemberTable:

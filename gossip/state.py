@@ -22,7 +22,16 @@ from rumormill.gossip.security.seal import OVERHEAD, Seal
 from rumormill.gossip.security.sent_datagrams import SentDatagrams
 from rumormill.gossip.security.signature_verifier import SignatureVerifier
 from rumormill.gossip.settings import ProtocolSettings
-from rumormill.gossip.wire import MAX_DATAGRAM, Message, assemble, encode_message, payload_prefix
+from rumormill.gossip.wire import (
+    KIND_BY_TAG,
+    KIND_BY_TYPE,
+    MAX_DATAGRAM,
+    Message,
+    assemble,
+    encode_message,
+    payload_prefix,
+)
+from rumormill.membership.measurements import GossipMeasurements
 from rumormill.membership.member_state import MemberState, member_state_of_record_untrusted
 from rumormill.membership.record import (
     COUNTER_LIMIT,
@@ -126,6 +135,7 @@ class NodeState:
         "last_heard_anyone",
         "leaving",
         "me",
+        "measurements",
         "now",
         "operator_warnings",
         "outbox",
@@ -168,6 +178,7 @@ class NodeState:
         self.counters: Counter[str] = Counter()
         self.received = self.sent = 0
         """Datagrams. These two change all the time, so they are plain integers beside ``counters``."""
+        self.measurements = GossipMeasurements()
         self.events: list[Event] = []
         self.leaving = False
         """Whether we are leaving the pool (leave.py)."""
@@ -301,6 +312,7 @@ class NodeState:
         """Record an event. If nobody collects them, the oldest are dropped."""
         if len(self.events) >= MAX_EVENTS:
             del self.events[: MAX_EVENTS // 10]
+        self.counters[f"event_{kind}"] += 1
         self.events.append(Event(self.now, kind, member, text))
 
     def warn_operator(self, kind: str, source: Address, text: str, *, ours: bool = False) -> None:
@@ -335,20 +347,24 @@ class NodeState:
         """Seal encoded messages for a member, queue the datagram, and remember its last bytes."""
         datagram = self._sealed(member, messages)
         self.sent_datagrams.note(datagram, address, member.member_id)
-        self.post_raw(address, datagram)
+        self.post_raw(address, datagram, KIND_BY_TAG[messages[0][1]])
 
-    def post_raw(self, address: Address, datagram: bytes) -> None:
-        """Queue a sealed datagram. The queue is bounded. What does not fit is dropped and counted."""
+    def post_raw(self, address: Address, datagram: bytes, kind: int) -> None:
+        """Queue a sealed datagram. The queue is bounded. What does not fit is dropped and counted.
+
+        ``kind`` is a position in :data:`~rumormill.membership.measurements.DATAGRAM_KINDS`.
+        """
         if len(self.outbox) >= MAX_OUTBOX:
             self.counters["outbox_full"] += 1
             return
         self.outbox.append((address, datagram))
+        self.measurements.sent.count(kind, len(datagram))
 
     def send_to_stranger(self, address: Address, receiver: MemberId, message: Message) -> None:
         """Send to a host that may not know us. The receiver is a member id, or
         :data:`~rumormill.gossip.security.seal.UNKNOWN_RECEIVER`."""
         payload = assemble(STRANGER_PREFIX, [encode_message(message)])
-        self.post_raw(address, self.seal.seal_for_stranger(receiver, payload))
+        self.post_raw(address, self.seal.seal_for_stranger(receiver, payload), KIND_BY_TYPE[type(message)])
 
     def sealed_for(self, row: MemberState, message: Message) -> bytes:
         """A sealed datagram for a member, for another member to relay."""

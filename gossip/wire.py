@@ -12,10 +12,11 @@ the claim and asks the sender for the row. A member signs what it says of itself
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast, get_args
 
 import msgspec
 
+from rumormill.membership.measurements import DATAGRAM_KINDS
 from rumormill.membership.record import NO_SIGNATURE, InstanceId, Liveness, MemberId, MonotonicCounter, Signature
 
 MAX_DATAGRAM = 1232
@@ -283,6 +284,25 @@ AnyMessage = (
 
 JOINING = (Join, Challenge, Hello, Welcome, UnknownSender)
 """Messages between hosts that need not know each other. All others are between members."""
+
+
+_KINDS_BY_TAG_GROUP = ("heartbeat", "membership", "join", "sync", "policy", "keys", "load")
+"""The kind of a datagram by the high four bits of the message id (DATAGRAM_KINDS in membership/measurements.py). In the
+first group only the heartbeat itself is one; the others are probes."""
+
+
+def datagram_kind(tag: int) -> int:
+    """The kind of a datagram whose first message has this id, as a position in DATAGRAM_KINDS."""
+    group = tag >> 4
+    if group >= len(_KINDS_BY_TAG_GROUP):
+        return DATAGRAM_KINDS.index("other")
+    return DATAGRAM_KINDS.index("probe" if 1 < tag < 16 else _KINDS_BY_TAG_GROUP[group])
+
+
+KIND_BY_TAG = [datagram_kind(tag) for tag in range(128)]
+KIND_BY_TYPE: dict[type, int] = {
+    message: datagram_kind(cast("int", message.__struct_config__.tag)) for message in get_args(AnyMessage)
+}
 
 
 class Payload(msgspec.Struct, frozen=True, array_like=True, gc=False):

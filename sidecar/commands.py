@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 import trio
 
-from rumormill.discovery.commands import CommandRejected, KeyRow, KeysAnswer, SettingValue, Status
+from rumormill.discovery.commands import CommandRejected, KeyRow, KeysAnswer, SettingValue, SidecarMeasurements, Status
 from rumormill.discovery.schema.answers import describe_shared_worker
 from rumormill.discovery.schema.policies import find, workers_in_maintenance
 from rumormill.discovery.schema.policy_bodies import PolicyBody, describe_policy, encode_body
@@ -289,6 +289,10 @@ class SidecarCommands:
     def details(self) -> Mapping[InstanceId, MemberDetail]:
         """Each member's current details by instance."""
         return self._node.details(boot_clock())
+
+    def measurements(self) -> SidecarMeasurements:
+        """What this sidecar measured of itself since its start."""
+        return SidecarMeasurements(self._node.measurements, self._transport.lag_histogram)
 
     def _period_trouble(self) -> str:
         """Which members use another heartbeat period than this one, with both periods; empty if none does."""

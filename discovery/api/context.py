@@ -13,13 +13,14 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from rumormill.discovery.api.event_log import EventLog
-from rumormill.discovery.api.metrics import prepare_metrics
+from rumormill.discovery.api.metrics import EndpointMeasurements, prepare_metrics
 from rumormill.discovery.api.query_parsing import parse_wait
 from rumormill.discovery.api.watchers import Watchers
 from rumormill.discovery.commands import Commands
 from rumormill.discovery.http.connection_slots import ConnectionSlots
 from rumormill.discovery.http.limits import Limits
 from rumormill.discovery.http.request import Request
+from rumormill.discovery.http.request_metrics import RequestMetrics
 from rumormill.discovery.http.response import PreparedResponse, prepare_json, refuse
 from rumormill.discovery.http.streams import ClientStream
 from rumormill.discovery.schema.answers import MemberRow, MembersAnswer
@@ -87,6 +88,7 @@ class ApiContext:
         openapi: PreparedResponse,
         index_answer: PreparedResponse,
         confidential: bool = True,
+        requests: RequestMetrics,
     ) -> None:
         """The caller makes `openapi` and `index_answer`: they list the routes, which import this module."""
         self.confidential = confidential
@@ -100,7 +102,8 @@ class ApiContext:
         self.watchers = Watchers(self.index, limits.batch)
         self.members = RateLimitedCache(self._prepare_members)
         self.status = RateLimitedCache(lambda: prepare_json(commands.status()))
-        self.metrics = RateLimitedCache(lambda: prepare_metrics(commands.status()))
+        self.requests = requests
+        self.metrics = RateLimitedCache(self._prepare_metrics)
         self.openapi = openapi
         self.index_answer = index_answer
         self.rings_in_progress: dict[str, trio.Event] = {}
@@ -145,12 +148,21 @@ class ApiContext:
             seconds += self._rng.uniform(0, seconds * JITTER)
         else:
             seconds = min(seconds, self._rng.uniform(self.limits.moment / 2, self.limits.moment))
+        call.request.waited = True
         with self.slots.wait(time.monotonic()), trio.move_on_after(seconds) as scope:
             call.stream.cancel_on_disconnect(scope)
             try:
                 await self.watchers.wait_for_change(topic, present)
             finally:
                 call.stream.cancel_on_disconnect(None)
+
+    def _prepare_metrics(self) -> PreparedResponse:
+        endpoint = EndpointMeasurements(
+            requests=self.requests,
+            watchers=self.slots.waiting,
+            routing_changes=self.view.routing_changes,
+        )
+        return prepare_metrics(self.commands.status(), self.view.pool, self.commands.measurements(), endpoint)
 
     def _prepare_members(self) -> PreparedResponse:
         pool = self.require_pool()

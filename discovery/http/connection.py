@@ -7,6 +7,7 @@ import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Final
 
 import structlog
@@ -16,6 +17,7 @@ from rumormill.discovery.http.connection_slots import ConnectionSlots
 from rumormill.discovery.http.fair_scheduler import FairScheduler
 from rumormill.discovery.http.limits import Limits
 from rumormill.discovery.http.request import Request, RequestReader
+from rumormill.discovery.http.request_metrics import RequestMetrics
 from rumormill.discovery.http.response import (
     CONNECTION_CLOSE,
     CONNECTION_KEEP,
@@ -50,6 +52,7 @@ class ServerState:
     scheduler: FairScheduler
     mux: EpollMux
     counters: Counter[str]
+    metrics: RequestMetrics
     closing: bool = False
     """Whether each connection is to end after its present answer."""
     now: float = 0.0
@@ -140,16 +143,20 @@ class Connection:
         server = self._server
         server.counters["requests"] += 1
         self.deadline = math.inf
+        began = perf_counter()
         response = await self._respond(request)
         if isinstance(response, EventStream):
             try:
                 with server.slots.wait(server.now):
+                    server.metrics.record(request.route, 200, None)
                     await self._stream_events(response, head_only=request.method == b"HEAD")
                 return False
             except RequestRejected as refused:
                 response = refused.answer
         keep = request.keep_alive and not server.closing
-        await self._send(self._encode(request, response, keep=keep))
+        status, encoded = self._encode(request, response, keep=keep)
+        server.metrics.record(request.route, status, None if request.waited else perf_counter() - began)
+        await self._send(encoded)
         return keep
 
     async def _respond(self, request: Request) -> Response:
@@ -165,13 +172,14 @@ class Connection:
             server.counters["requests_failed"] += 1
             return INTERNAL_ERROR
 
-    def _encode(self, request: Request, answer: PreparedResponse, *, keep: bool) -> bytes:
+    def _encode(self, request: Request, answer: PreparedResponse, *, keep: bool) -> tuple[int, bytes]:
+        """The status and the bytes of an answer: a 304 where the caller has it already."""
         date = self._server.date
         connection = (CONNECTION_KEEP if request.http10 else b"") if keep else CONNECTION_CLOSE
         asked = request.headers.get(b"if-none-match")
         if asked is not None and answer.etag and etag_matches(asked, answer.etag):
-            return answer.encode_not_modified(date, connection)
-        return answer.encode(date, connection, head_only=request.method == b"HEAD")
+            return 304, answer.encode_not_modified(date, connection)
+        return answer.status, answer.encode(date, connection, head_only=request.method == b"HEAD")
 
     async def _stream_events(self, stream: EventStream, *, head_only: bool) -> None:
         # No length and no chunks: the stream ends when the connection does, which every HTTP/1.x caller understands,

@@ -11,6 +11,7 @@ from typing import Final
 import httptools
 
 from rumormill.discovery.http.limits import Limits
+from rumormill.discovery.http.request_metrics import NO_ROUTE
 from rumormill.discovery.http.response import PreparedResponse, RequestRejected, refuse
 
 USED_HEADERS: Final = frozenset(
@@ -31,7 +32,7 @@ METHODS: Final = frozenset({b"GET", b"HEAD", b"PUT", b"POST", b"DELETE", b"OPTIO
 class Request:
     """One complete request. Header values are raw bytes under lower-case names; only those we use are kept."""
 
-    __slots__ = ("body", "headers", "http10", "keep_alive", "method", "target")
+    __slots__ = ("body", "headers", "http10", "keep_alive", "method", "route", "target", "waited")
 
     def __init__(
         self, method: bytes, target: bytes, headers: dict[bytes, bytes], body: bytes, *, keep_alive: bool, http10: bool
@@ -43,6 +44,10 @@ class Request:
         self.keep_alive = keep_alive
         self.http10 = http10
         """HTTP/1.0: the connection stays open only if the answer says so."""
+        self.route = NO_ROUTE
+        """The path of the route that answers it, once that is known."""
+        self.waited = False
+        """Whether its answer waited for a change, as the caller asked."""
 
 
 class RequestReader:

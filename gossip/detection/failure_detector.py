@@ -128,6 +128,9 @@ class FailureDetector(Part):
             local_health.note_queue_delay(now - at)
         monitor = self.monitored.get(sender.member_id)
         if monitor is not None:
+            if monitor.last_heartbeat > NEVER:
+                self._state.measurements.heartbeat_gap.observe(at - monitor.last_heartbeat)
+            monitor.last_heartbeat = at
             at -= monitor.jitter.measure(heartbeat.sent, at)
         if now - at > STALE_PERIODS * self._period:
             return False

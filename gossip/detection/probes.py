@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from rumormill.gossip.dissemination.broadcast import Broadcast
 from rumormill.gossip.part import Part
 from rumormill.gossip.state import MAX_MESSAGE_BYTES, NodeState
-from rumormill.gossip.wire import MAX_DATAGRAM, Ack, IndirectAck, Ping, PingRequest, encode_message
+from rumormill.gossip.wire import KIND_BY_TYPE, MAX_DATAGRAM, Ack, IndirectAck, Ping, PingRequest, encode_message
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.record import Address, Liveness, MemberId
 from rumormill.membership.view import Connectivity
@@ -33,6 +33,7 @@ REPEAT_SECONDS = 0.02
 RTT_RECHECK_FIRST, RTT_RECHECK_MAX = 1.0, 16.0
 """Seconds after which a long round trip is measured again; doubled each time, up to the maximum."""
 NEVER_DUE = (math.inf, 0.0)
+PROBE = KIND_BY_TYPE[Ping]
 
 
 class Probes(Part):
@@ -115,7 +116,7 @@ class Probes(Part):
         """Send a ping without piggybacked news, so that a refusal can quote the whole of it. Returns the datagram."""
         datagram = self._state.sealed_for(row, Ping(self._direct_nonce(row)))
         if row.address is not None:
-            self._state.post_raw(row.address, datagram)
+            self._state.post_raw(row.address, datagram, PROBE)
         return datagram
 
     def repeat_ping(self, member_id: MemberId, times: int) -> None:
@@ -144,6 +145,7 @@ class Probes(Part):
         if direct and self._latest_direct.get(sender.member_id) == ack.nonce:
             del self._latest_direct[sender.member_id]
             self._update_rtt(sender.member_id, self._state.now - sent)
+            self._state.measurements.round_trip.observe(self._state.now - sent)
         return True
 
     def cancel_direct_ping(self, member_id: MemberId) -> bool:
@@ -191,7 +193,7 @@ class Probes(Part):
             )
         else:
             self._remember_relay(row.member_id, sender.member_id, sender.address)
-            state.post_raw(row.address, request.sealed)
+            state.post_raw(row.address, request.sealed, PROBE)
 
     def _may_vouch(self, subject: MemberId, requester: MemberId) -> bool:
         """Whether to answer with what we heard. A requester believes that for five periods only, so a second request
@@ -209,7 +211,7 @@ class Probes(Part):
         until, address = self._relays.get((sender, receiver), (-math.inf, None))
         if address is None or until < self._state.now or len(datagram) > MAX_DATAGRAM:
             return False
-        self._state.post_raw(address, datagram)
+        self._state.post_raw(address, datagram, PROBE)
         return True
 
     # --- round-trip times

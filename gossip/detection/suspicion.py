@@ -52,6 +52,7 @@ class MonitorState:
         "jitter",
         "last_direct",
         "last_heard",
+        "last_heartbeat",
         "member_id",
         "miss_due",
         "misses",
@@ -69,6 +70,8 @@ class MonitorState:
         self.last_heard = now
         self.last_direct = now
         """When the subject itself was last heard, rather than a helper that had heard it."""
+        self.last_heartbeat = NEVER
+        """When its latest heartbeat arrived here; :data:`NEVER` before the first."""
         self.expires = expires
         """When temporary monitoring ends. Regular monitoring is infinite: it ends when the subject has other
         monitors."""
@@ -235,6 +238,7 @@ class Suspicion:
 
     def _add_miss(self, monitor: MonitorState) -> None:
         monitor.misses += 1
+        self._state.counters["misses"] += 1
         if monitor.misses == 1:
             monitor.misses_began = self._state.now
 

@@ -125,7 +125,7 @@ class AntiEntropy(Part):
         state = self._state
         if digest == self._own_digest():
             if self._differs_since:
-                self._differs_since.pop(peer.member_id, None)
+                self._end_difference(peer.member_id)
             if self._quick_check is not None and self._quick_check[0] == peer.member_id:
                 self._quick_check = None
             return True
@@ -141,6 +141,10 @@ class AntiEntropy(Part):
                 two_pushes = 2 * state.settings.burst + 2 * self._probes.rtt(peer.member_id)
                 self._quick_check = (peer.member_id, state.now + two_pushes)
         return False
+
+    def _end_difference(self, member_id: MemberId) -> None:
+        since = self._differs_since.pop(member_id, math.inf)
+        self._state.measurements.digest_disagreement += max(self._state.now - since, 0.0)
 
     def table_changed(self) -> None:
         """We learned something: the next difference may start a sync at once."""
@@ -175,7 +179,7 @@ class AntiEntropy(Part):
     def _start(self, peer: MemberState, wait: SyncBackoff) -> None:
         self._state.counters["syncs"] += 1
         self._quick_check = None
-        self._differs_since.pop(peer.member_id, None)
+        self._end_difference(peer.member_id)
         self._session = SyncSession(peer, self._state.table.version, wait)
         self._send_digest(self._session)
 

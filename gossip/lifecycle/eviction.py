@@ -75,6 +75,7 @@ class Eviction(Part):
         if self._partition_guard.abstains and not state.refused_since_heard(row.member_id):
             return
         vote = self._sign_vote(row)
+        state.counters["votes_cast"] += 1
         others = self._other_monitors(row.member_id)
         quorum = [other for member_id in others if (other := state.table.get(member_id))]
         quorum += state.random_members(3, exclude=(row.member_id, *others))
@@ -114,6 +115,7 @@ class Eviction(Part):
             return False
         cast = state.now - vote.age / 1000
         self._votes.add(subject.member_id, Vote(vote.voter, incarnation, cast, vote.stamp, vote.signature))
+        state.counters["votes_received"] += 1
         return True
 
     def others_need_our_vote(self, row: MemberState) -> bool:
@@ -140,6 +142,7 @@ class Eviction(Part):
         voters = ", ".join(state.name_of(vote.voter) for vote in votes)
         refused = ", its host refuses" if state.refused_since_heard(member_id) else ""
         why = f"{state.settings.misses} misses seen by {voters}{refused}"
+        state.counters["evictions_refused" if refused else "evictions_missed"] += 1
         self._changes.apply(row.with_liveness(Liveness.DEAD), why)
         return True
 
@@ -154,6 +157,7 @@ class Eviction(Part):
                 self._partition_guard.on_removed(member_id)
             elif not self._partition_guard.defer_eviction(member_id):
                 why = f"{self._state.settings.misses} misses, one of many losses at once"
+                self._state.counters["evictions_mass_loss"] += 1
                 self._changes.apply(row.with_liveness(Liveness.DEAD), why)
 
     def note_unconfirmed_death(self, row: MemberState, sender: MemberState) -> None:

@@ -31,7 +31,7 @@ from rumormill.gossip.security.key_audit import KeyAudit
 from rumormill.gossip.security.keyring import MAX_KEYS, KeyRing, key_id_of, key_name_of, ring_digest
 from rumormill.gossip.security.seal import HEADER
 from rumormill.gossip.state import NodeState
-from rumormill.gossip.wire import KeyRingReport, KeyRingUpdate, encode_message
+from rumormill.gossip.wire import KIND_BY_TYPE, KeyRingReport, KeyRingUpdate, encode_message
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.record import Address, MemberId
 
@@ -289,7 +289,8 @@ class KeyRotation(Part):
         ring = self.ring
         notice = NOTICE_SEALED if ring else NOTICE_PLAIN
         ours = key_id_of(ring.primary) if ring else 0
-        self._state.post_raw(source, HEADER.pack(notice, ours, label, self._state.me.member_id, sender, self.version))
+        header = HEADER.pack(notice, ours, label, self._state.me.member_id, sender, self.version)
+        self._state.post_raw(source, header, KIND_BY_TYPE[KeyRingReport])
         peer, home = self._peer(sender, source)
         removed = reason == "unknown_key" and key_id in self._removed_names
         text = (

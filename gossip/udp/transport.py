@@ -32,6 +32,7 @@ from rumormill.gossip.udp.icmp_errors import (
     MSG_ERRQUEUE,
     refused_by_its_host,
 )
+from rumormill.membership.measurements import NETWORK_SECONDS, Histogram
 from rumormill.membership.record import Address
 from rumormill.membership.view import Event
 
@@ -157,7 +158,9 @@ class GossipTransport:
         """Socket errors by name (``send_ENETUNREACH``): a datagram that could not be sent is lost like any other."""
         self._process = os.getpid()
         self.lag = 0.0
-        """Seconds by which the loop lately woke late: a maximum that decays."""
+        """The greatest recent delay of a wake-up in seconds. Old delays fade."""
+        self.lag_histogram = Histogram(NETWORK_SECONDS)
+        """By how many seconds each timed wake-up was late."""
 
     def wake(self) -> None:
         """The Node was called from outside: send what it wants sent now, not at the next deadline."""
@@ -189,6 +192,7 @@ class GossipTransport:
         late = trio.current_time() - sleep.deadline
         if sleep.cancelled_caught and late >= 0:  # otherwise it was wake()
             self.lag = max(late, self.lag * 0.99)
+            self.lag_histogram.observe(late)
 
     def _run_turn(self) -> None:
         if self._errors_pending:

@@ -16,12 +16,13 @@ import trio.testing
 from limits import LIVENESS_LIMIT
 
 from rumormill.discovery.api.key_handlers import proof_text
-from rumormill.discovery.commands import CommandRejected, KeyRow, KeysAnswer, Status
+from rumormill.discovery.commands import CommandRejected, KeyRow, KeysAnswer, SidecarMeasurements, Status
 from rumormill.discovery.http.access import Access
 from rumormill.discovery.http.limits import Limits
 from rumormill.discovery.schema.policy_bodies import PolicyBody, encode_body
 from rumormill.discovery.server import DiscoveryServer
 from rumormill.gossip.security.keyring import proof_of
+from rumormill.membership.measurements import NETWORK_SECONDS, GossipMeasurements, Histogram
 from rumormill.membership.policy import InvalidPolicy, PolicyRecord, encode_policy
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import Connectivity, Member, MemberDetail, PoolView
@@ -85,6 +86,9 @@ class Sidecar:
     written: dict[tuple[str, str], PolicyRecord] = field(default_factory=dict)
     refusal: str = ""
     ring: KeysAnswer = field(default_factory=lambda: ONE_KEY)
+    measured: SidecarMeasurements = field(
+        default_factory=lambda: SidecarMeasurements(GossipMeasurements(), Histogram(NETWORK_SECONDS))
+    )
 
     def view(self) -> PoolView:
         return self.pool
@@ -120,6 +124,9 @@ class Sidecar:
             counters={"sent": 12},
             settings={"period": 0.2, "join": ["127.0.0.1:7947"], "zone": None},
         )
+
+    def measurements(self) -> SidecarMeasurements:
+        return self.measured
 
     def keys(self) -> KeysAnswer:
         return self.ring

@@ -1,0 +1,48 @@
+"""The alerts and the dashboard name metrics that exist, and places of the run book that exist."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+RULES = (ROOT / "deploy" / "prometheus" / "rumormill.rules.yml").read_text()
+DASHBOARD = (ROOT / "deploy" / "grafana" / "rumormill.json").read_text()
+ALERTS = re.findall(r"- alert: (\w+)", RULES)
+
+
+def test_every_metric_named_is_one_that_a_sidecar_has() -> None:
+    page = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    known = set(re.findall(r"^\| `(rumormill_\w+)`", page, re.MULTILINE))
+    monitoring = (ROOT / "docs" / "run" / "monitoring.md").read_text()
+    named = set(re.findall(r"\brumormill_\w+", RULES + DASHBOARD + monitoring))
+    assert len(named) > 15
+    assert {re.sub(r"_bucket$", "", name) for name in named} <= known
+
+
+def test_every_alert_has_a_row_on_the_page_and_a_test() -> None:
+    page = (ROOT / "docs" / "run" / "monitoring.md").read_text()
+    assert len(ALERTS) == len(set(ALERTS)) > 10
+    assert sorted(re.findall(r"^\| (Rumormill\w+) \|", page, re.MULTILINE)) == sorted(ALERTS)
+    tests = (ROOT / "deploy" / "prometheus" / "rumormill.test.yml").read_text()
+    for alert in ALERTS:
+        silent_and_firing = re.findall(rf"alertname: {alert}\n +exp_alerts:( \[\])?", tests)
+        assert sorted(silent_and_firing) == ["", " []"], alert
+
+
+def test_every_alert_names_an_entry_of_the_run_book() -> None:
+    entries = re.findall(r"^### `(.+)`", (ROOT / "docs" / "run" / "runbook.md").read_text(), re.MULTILINE)
+    named = re.findall(r"runbook: docs/run/runbook\.md#(\S+)", RULES)
+    assert len(named) == len(ALERTS)
+    assert set(named) <= {entry.replace(" ", "-") for entry in entries}
+
+
+def test_the_dashboard_is_one_that_grafana_can_import() -> None:
+    dashboard = json.loads(DASHBOARD)
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(ids) == len(set(ids)) > 8
+    for panel in dashboard["panels"]:
+        assert panel["description"].endswith("."), panel["title"]
+        assert {"x", "y", "w", "h"} == panel["gridPos"].keys()
+        assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24
