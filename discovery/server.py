@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import trio
 
-from rumormill.discovery.api.context import ApiContext, RequestContext
+from rumormill.discovery.api.context import ApiContext, FixedDocuments, HttpResources, RequestContext
 from rumormill.discovery.api.openapi import openapi_document
 from rumormill.discovery.api.router import Router
 from rumormill.discovery.api.routes import ROUTES, index_answer
@@ -76,13 +76,13 @@ class DiscoveryServer:
             commands=commands,
             process=process,
             wall_offset=wall_offset,
-            limits=limits,
-            slots=self._slots,
+            http=HttpResources(limits, self._slots, requests),
             rng=rng or random.Random(),
-            openapi=prepare(openapi_document(ROUTES), etag=f'W/"{process}-openapi"'),
-            index_answer=prepare_json(index_answer(), etag=f'W/"{process}-contents"'),
+            documents=FixedDocuments(
+                openapi=prepare(openapi_document(ROUTES), etag=f'W/"{process}-openapi"'),
+                contents=prepare_json(index_answer(), etag=f'W/"{process}-contents"'),
+            ),
             confidential=access.local or access.encrypted,
-            requests=requests,
         )
         scheduler = FairScheduler(limits.batch)
         mux = EpollMux(scheduler, limits.batch)

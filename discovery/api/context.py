@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import trio
 from msgspec import UNSET, UnsetType
@@ -73,6 +73,21 @@ class RateLimitedCache:
         self._cached = None
 
 
+class HttpResources(NamedTuple):
+    """What the routes share with the connections."""
+
+    limits: Limits
+    slots: ConnectionSlots
+    requests: RequestMetrics
+
+
+class FixedDocuments(NamedTuple):
+    """Answers that never change. The server makes them: they list the routes, which import this module."""
+
+    openapi: PreparedResponse
+    contents: PreparedResponse
+
+
 class ApiContext:
     """Everything the routes answer from."""
 
@@ -82,30 +97,25 @@ class ApiContext:
         commands: Commands,
         process: str,
         wall_offset: float,
-        limits: Limits,
-        slots: ConnectionSlots,
+        http: HttpResources,
         rng: random.Random,
-        openapi: PreparedResponse,
-        index_answer: PreparedResponse,
+        documents: FixedDocuments,
         confidential: bool = True,
-        requests: RequestMetrics,
     ) -> None:
-        """The caller makes `openapi` and `index_answer`: they list the routes, which import this module."""
         self.confidential = confidential
         """Whether requests reach this endpoint without crossing a network unencrypted."""
         self.commands = commands
         self.process = process
-        self.limits = limits
-        self.slots = slots
+        self.limits = http.limits
+        self.slots = http.slots
         self.view = RoutingView(process=process, wall_offset=wall_offset)
         self.events = EventLog(process=process, wall_offset=wall_offset)
-        self.watchers = Watchers(self.index, limits.batch)
+        self.watchers = Watchers(self.index, http.limits.batch)
         self.members = RateLimitedCache(self._prepare_members)
         self.status = RateLimitedCache(lambda: prepare_json(commands.status()))
-        self.requests = requests
+        self.requests = http.requests
         self.metrics = RateLimitedCache(self._prepare_metrics)
-        self.openapi = openapi
-        self.index_answer = index_answer
+        self.documents = documents
         self.rings_in_progress: dict[str, trio.Event] = {}
         """The services whose ring is being built now, each with the event of its end."""
         self._rng = rng

@@ -127,8 +127,8 @@ async def readyz(api: ApiContext, _call: RequestContext[AnyQuery]) -> Response:
 
 
 async def openapi(api: ApiContext, _call: RequestContext[NoQuery]) -> Response:
-    return api.openapi
+    return api.documents.openapi
 
 
 async def index(api: ApiContext, _call: RequestContext[AnyQuery]) -> Response:
-    return api.index_answer
+    return api.documents.contents
