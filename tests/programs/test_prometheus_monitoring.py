@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import trio
 from agents import Agent, Worker
@@ -38,7 +38,7 @@ def test_promtool_accepts_the_rules_and_their_tests() -> None:
 class Prometheus:
     """A running server, and its query API."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx2.AsyncClient) -> None:
         self._client = client
 
     async def query(self, expression: str) -> list[dict[str, Any]]:
@@ -79,7 +79,7 @@ async def prometheus(targets: list[str], folder: Path) -> AsyncIterator[Promethe
     with (folder / "log").open("wb") as log:
         process = await trio.lowlevel.open_process(command, stdout=log, stderr=log)
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
             with trio.fail_after(LIVENESS_LIMIT):
                 while not await _is_ready(client):
                     assert process.poll() is None, (folder / "log").read_text()
@@ -91,10 +91,10 @@ async def prometheus(targets: list[str], folder: Path) -> AsyncIterator[Promethe
             await process.wait()
 
 
-async def _is_ready(client: httpx.AsyncClient) -> bool:
+async def _is_ready(client: httpx2.AsyncClient) -> bool:
     try:
         return (await client.get("/-/ready")).status_code == 200
-    except httpx.TransportError:
+    except httpx2.TransportError:
         return False
 
 
