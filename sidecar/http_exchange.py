@@ -93,8 +93,8 @@ def encode_request(
     if "accept" not in given:
         lines.append("Accept: */*")
     lines += [f"{name}: {value}" for name, value in headers]
-    if body is not None:
-        lines.append(f"Content-Length: {len(body)}")
+    if body is not None or method != "GET":
+        lines.append(f"Content-Length: {len(body or b'')}")
     return "\r\n".join((*lines, "Connection: close", "", "")).encode() + (body or b"")
 
 

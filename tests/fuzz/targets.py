@@ -2,7 +2,7 @@
 
 What a target documents as its refusal (an exception, a counter) it handles itself, so that whatever comes out of one is
 a finding. They are the doors at which bytes of strangers come in: a datagram, what stands inside a good seal, a message
-of a sync, an HTTP request, a TOML file, a key file.
+of a sync, an HTTP request, a TOML file, a key file, a worker's answer to a probe, a probe file.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from rumormill.discovery.api.router import Router
@@ -22,6 +23,21 @@ from rumormill.gossip.wire import UndecodablePayload, decode_untrusted
 from rumormill.membership.record import InvalidRecord, decode_record_untrusted
 from rumormill.sidecar import SettingsError
 from rumormill.sidecar.key_file import parse_key_file
+from rumormill.sidecar.probes.answers import TokenStream, error_text_untrusted
+from rumormill.sidecar.probes.dialogues import dialogue_of
+from rumormill.sidecar.probes.expectations import NotExpected
+from rumormill.sidecar.probes.probe_check import BadProbe
+from rumormill.sidecar.probes.probe_file import parse_probe
+from rumormill.sidecar.probes.specification import (
+    ChatSpec,
+    CompletionsSpec,
+    EmbeddingsSpec,
+    HttpExpect,
+    HttpSpec,
+    KserveSpec,
+    TextExpect,
+    VectorExpect,
+)
 from rumormill.sidecar.settings_sources import load
 from rumormill.simulations import World
 
@@ -124,6 +140,40 @@ def key_file(data: bytes) -> None:
         parse_key_file(data.decode("latin-1"))
 
 
+_dialogues = [
+    dialogue_of(spec)
+    for spec in (
+        EmbeddingsSpec(expect=VectorExpect(norm=1.0, golden=(0.6, 0.8), schema={"required": ["data"]})),
+        ChatSpec(expect=TextExpect(pattern="[a-z]+ *$")),
+        CompletionsSpec(),
+        KserveSpec(model="m", inputs=(), output="y"),
+        HttpSpec(path="/", expect=HttpExpect(vector="data.0.embedding", text="text", pattern="x")),
+    )
+]
+
+
+def answer(data: bytes) -> None:
+    """What a worker answers to a probe; the first byte chooses the probe. Every refusal is one line for a log."""
+    kind, body = data[0] if data else 0, data[1:]
+    if kind % 8 < len(_dialogues):
+        judge: Callable[[], object] = partial(_dialogues[kind % 8].judge_untrusted, bytearray(body))
+    else:
+        judge = partial(TokenStream(chat=kind % 2 == 0).feed_untrusted, body)
+    try:
+        judge()
+    except NotExpected as error:
+        if not 0 < len(str(error)) < 500 or not str(error).isprintable():
+            raise ValueError(f"not a line for a log: {str(error)!r}") from error
+    error_text_untrusted(body)
+
+
+def probe_file(data: bytes) -> None:
+    if b"key" in data and b"file" in data:
+        return  # any file of the machine would be read
+    with contextlib.suppress(BadProbe):
+        parse_probe(data.decode("latin-1"), _folder)
+
+
 TARGETS: dict[str, Target] = {
     "datagram": Pool().datagram,
     "messages": Pool().messages,
@@ -131,4 +181,6 @@ TARGETS: dict[str, Target] = {
     "http": http,
     "toml": toml,
     "key_file": key_file,
+    "answer": answer,
+    "probe_file": probe_file,
 }
