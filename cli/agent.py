@@ -41,15 +41,28 @@ def _default_text(field: msgspec.structs.FieldInfo) -> str:
     return f"  [default: {number:g}]" if type(number) is float else f"  [default: {number}]"
 
 
-def _with_flags(command: Decorated) -> Decorated:
+def with_agent_flags(command: Decorated) -> Decorated:
+    """Add the flags of all settings, and ``--config``."""
+    file = click.option(
+        "--config", type=click.Path(path_type=Path), metavar="FILE", help="TOML file with any of these settings."
+    )
+    command = file(command)
     for field in reversed(fields()):
         command = _flag(field)(command)
     return command
 
 
+def typed_flags(ctx: click.Context) -> dict[str, Any]:
+    """The flags of settings that were given on the command line, by kebab-case name."""
+    return {
+        field.encode_name: ctx.params[field.name]
+        for field in fields()
+        if ctx.get_parameter_source(field.name) is click.core.ParameterSource.COMMANDLINE
+    }
+
+
 @click.command(epilog=EPILOG)
-@_with_flags
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="TOML file with any of these settings.")
+@with_agent_flags
 @click.pass_context
 def agent(ctx: click.Context, /, config: Path | None, **_flags: Any) -> None:
     """Run the sidecar of one worker.
@@ -78,13 +91,8 @@ def agent(ctx: click.Context, /, config: Path | None, **_flags: Any) -> None:
     code 0. A second signal ends it at once. On SIGHUP or `rumormill reload` it reads the settings again; the log says
     what has changed and what needs a restart.
     """
-    typed = {
-        field.encode_name: ctx.params[field.name]
-        for field in fields()
-        if ctx.get_parameter_source(field.name) is click.core.ParameterSource.COMMANDLINE
-    }
     try:
-        run(partial(load, typed, dict(os.environ), config))
+        run(partial(load, typed_flags(ctx), dict(os.environ), config))
     except AgentError as error:
         CliError(error.message, error.hint).show()
         ctx.exit(error.exit_code)

@@ -50,6 +50,8 @@ from rumormill.sidecar.settings_sources import variable_of
 
 PAGES = Path(__file__).parent / "reference"
 MEMBER = "`agent`"
+OF_AN_AGENT = ("rumormill agent", "rumormill run")
+"""Verbs that take all settings as flags."""
 SHARED = {"http", "http_token_file", "http_ca", "http_cert", "http_key", "output"}
 """Options of every verb that asks a sidecar."""
 
@@ -116,12 +118,14 @@ def _verb(command: click.Command, title: str, parent: click.Context, *, level: i
     yield fenced(" ".join([title, *command.collect_usage_pieces(context)]))
     yield from _help_text(command.help or "")
     options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
-    if title == "rumormill agent":
+    if title in OF_AN_AGENT:
+        settings = {field.name for field in fields()} | {"config"}
         yield "Its flags are the [settings](settings.md), and `--config FILE`."
+        options = [option for option in options if option.name not in settings]
     own = [option for option in options if option.name not in SHARED]
-    if title != "rumormill agent" and own:
+    if own:
         yield table(("option", "meaning"), [_option(option, context) for option in own])
-    if len(own) < len(options) and title != "rumormill agent":
+    if len(own) < len(options):
         yield "And the [options of every verb that asks a sidecar](#options-of-every-verb-that-asks-a-sidecar)."
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
@@ -331,11 +335,14 @@ def exit_codes_page() -> str:
     rows += [(kind.exit_code, "verbs", first_paragraph(kind)) for kind in by_exit_code(CliError)]
     rows += [(kind.exit_code, MEMBER, first_paragraph(kind)) for kind in by_exit_code(AgentError)]
     rows.append((128, MEMBER, "A second signal, number n, ended the process at once."))
+    rows.append((127, "`run`", "The worker's command was not found. 126: it cannot be executed."))
+    rows.append((128, "`run`", "Signal n ended the worker, or a second signal ended everything at once."))
     ordered = sorted(set(rows), key=lambda row: (row[0], row[1] != "all", row[1], row[2]))
     lines = [(str(number) if number != 128 else "128 + n", who, text) for number, who, text in ordered]
     return page(
         "Exit codes",
-        "Scripts may branch on these: they are a contract.",
+        "Scripts may branch on these: they are a contract. `rumormill run` exits with the code of its worker, or with "
+        "that of a sidecar that cannot run.",
         table(("code", "of", "meaning"), lines),
     )
 

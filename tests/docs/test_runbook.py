@@ -11,7 +11,7 @@ from pathlib import Path
 from rumormill.gossip.reporting import event_kinds as kinds_of_events
 
 ROOT = Path(__file__).parents[2]
-AGENT = ("gossip", "sidecar", "discovery", "membership", "ring")
+AGENT = ("gossip", "sidecar", "discovery", "membership", "ring", "cli/supervisor")
 LEVELS = {"info", "warning", "error", "exception"}
 
 
