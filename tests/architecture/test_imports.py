@@ -14,15 +14,16 @@ ROOT = Path(__file__).parents[2]
 MAY_IMPORT: dict[str, set[str]] = {
     "membership": set(),
     "ring": set(),
+    "worker": set(),
     "gossip": {"membership"},
     "discovery": {"membership", "ring"},
     "client": {"ring", "discovery"},
     "sidecar": {"gossip", "membership", "ring", "discovery"},
     "simulations": {"gossip", "membership", "ring", "discovery"},
-    "cli": {"membership", "ring", "gossip", "discovery", "client", "sidecar", "simulations"},
+    "cli": {"membership", "ring", "gossip", "discovery", "client", "sidecar", "simulations", "worker"},
 }
 SHELLS = {"gossip/udp/transport.py"}
-PURE = ["membership", "ring", "gossip", "discovery/schema", "discovery/view.py"]
+PURE = ["membership", "ring", "gossip", "discovery/schema", "discovery/view.py", "worker/redis_trust.py"]
 IMPURE = {"time", "socket", "trio", "anyio", "asyncio", "threading", "os", "secrets", "subprocess"}
 
 
