@@ -16,7 +16,7 @@ from rumormill.sidecar import AgentError, load, run
 from rumormill.sidecar.settings import description_of, fields
 
 Decorated = Callable[..., None]
-REPEATED = ("join", "tag")
+REPEATED = ("join", "tag", "disable_format")
 
 
 def _flag(field: msgspec.structs.FieldInfo) -> Callable[[Decorated], Decorated]:

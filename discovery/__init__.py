@@ -7,6 +7,7 @@ trio streams, sharing the loop with gossip and never delaying it. This room may 
     schema     the JSON of answers and commands, and policy bodies    pure; the client library imports it too
     http       connections, requests, responses, access, limits       knows no route
     view       what callers see of a pool                             pure
+    formats    the same for programs that people already run          pure
     api        the routes and what they answer
     server     one endpoint, wired together
 

@@ -17,7 +17,7 @@ import errno
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from email.utils import formatdate
 from typing import Any, Final
 
@@ -26,8 +26,9 @@ import trio
 from rumormill.discovery.api.context import ApiContext, FixedDocuments, HttpResources, RequestContext
 from rumormill.discovery.api.openapi import openapi_document
 from rumormill.discovery.api.router import Router
-from rumormill.discovery.api.routes import ROUTES, index_answer
+from rumormill.discovery.api.routes import enabled_routes, index_answer
 from rumormill.discovery.commands import Commands
+from rumormill.discovery.formats import FormatName
 from rumormill.discovery.http.access import Access, AccessControl
 from rumormill.discovery.http.connection import DISCONNECT_ERRORS, Connection, ServerState, linger
 from rumormill.discovery.http.connection_slots import OVERLOADED, ConnectionSlots, SlotLimits
@@ -64,14 +65,16 @@ class DiscoveryServer:
         sealed: bool = True,
         limits: Limits | None = None,
         rng: random.Random | None = None,
+        disabled_formats: Collection[FormatName] = (),
     ) -> None:
         """`process` names this run in headers (letters, digits, '-', '.'); ValueError if it cannot. Where gossip is not
-        `sealed`, every answer says so."""
+        `sealed`, every answer says so. The formats of other programs are all on but `disabled_formats`."""
         limits, access = limits or Limits(), access or Access()
         counters: Counter[str] = Counter()
         requests = RequestMetrics()
         self._slots = ConnectionSlots(SlotLimits.here(limits), counters)
         self._fixed_headers = b"" if sealed else b"X-Rumormill-Seal: plaintext\r\n"
+        routes = enabled_routes(disabled_formats)
         self._api = ApiContext(
             commands=commands,
             process=process,
@@ -79,14 +82,15 @@ class DiscoveryServer:
             http=HttpResources(limits, self._slots, requests),
             rng=rng or random.Random(),
             documents=FixedDocuments(
-                openapi=prepare(openapi_document(ROUTES), etag=f'W/"{process}-openapi"'),
-                contents=prepare_json(index_answer(), etag=f'W/"{process}-contents"'),
+                openapi=prepare(openapi_document(routes), etag=f'W/"{process}-openapi"'),
+                contents=prepare_json(index_answer(routes), etag=f'W/"{process}-contents"'),
             ),
             confidential=access.local or access.encrypted,
+            disabled_formats=disabled_formats,
         )
         scheduler = FairScheduler(limits.batch)
         mux = EpollMux(scheduler, limits.batch)
-        self._router = Router(AccessControl(access))
+        self._router = Router(AccessControl(access), routes)
         self._state = ServerState(self._respond, limits, self._slots, scheduler, mux, counters, requests)
         self._limits = limits
         self._rejecting = 0

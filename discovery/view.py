@@ -15,13 +15,13 @@ service's index. The rules:
 from __future__ import annotations
 
 import enum
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
-from typing import Final
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 import msgspec
 
-from rumormill.discovery.http.response import PreparedResponse, prepare
+from rumormill.discovery.http.response import JSON, PreparedResponse, prepare
 from rumormill.discovery.schema.answers import PoolAnswer
 from rumormill.discovery.schema.policies import routing_policies
 from rumormill.discovery.schema.workers import WorkersAnswer
@@ -39,6 +39,8 @@ MAX_EMPTY_SERVICES: Final = 1024
 """Most services whose index is kept after their last worker has gone."""
 
 _NO_POLICY: Final = RoutingPolicy()
+A = ParamSpec("A")
+T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -83,6 +85,7 @@ class ServiceView:
 
     __slots__ = (
         "_by_name",
+        "_derived",
         "_encoded",
         "_routing",
         "_routing_digest",
@@ -118,6 +121,7 @@ class ServiceView:
         self._routing_digest: str | None = None
         self._routing: Routing | None = None
         self._encoded: dict[Representation, PreparedResponse] = {}
+        self._derived: dict[tuple[object, ...], object] = {}
         self._by_name: dict[str, Worker] = {}
         self._unroutable: dict[str, str] | None = None
         self._suspects = 0
@@ -194,29 +198,42 @@ class ServiceView:
             prepared = self._encoded[representation] = self._prepare(representation)
         return prepared
 
+    def derived(self, make: Callable[Concatenate[ServiceView, A], T], *args: A.args, **named: A.kwargs) -> T:
+        """What a pure function makes of this view; made at the first asking.
+
+        The arguments must be hashable and of few values: each combination is kept as long as the view is."""
+        key: tuple[Any, ...] = (make, *args, *named.items())
+        if key not in self._derived:
+            self._derived[key] = make(self, *args, **named)
+        return cast("T", self._derived[key])
+
     def _prepare(self, representation: Representation) -> PreparedResponse:
         match representation:
             case Representation.WORKERS:
-                return self._prepare_json(_encode(self.workers_answer(self.workers)), "")
+                return self.prepare(_encode(self.workers_answer(self.workers)), "")
             case Representation.READY:
                 ready = tuple(worker for worker in self.workers if worker.routable)
-                return self._prepare_json(_encode(self.workers_answer(ready)), "r")
+                return self.prepare(_encode(self.workers_answer(ready)), "r")
             case Representation.POOL:
-                return self._prepare_json(_encode(self.pool_answer()), "p")
+                return self.prepare(_encode(self.pool_answer()), "p")
             case Representation.SNAPSHOT | Representation.CHANGE:
                 # JSON holds no bare line feed, so one data line carries it whole.
                 event = f"event: {representation.value}\nid: {self.index}\ndata: ".encode()
                 return prepare(event + self.response(Representation.WORKERS).body + b"\n\n", media="text/event-stream")
 
-    def _prepare_json(self, body: bytes, suffix: str) -> PreparedResponse:
+    def prepare(
+        self, body: bytes, suffix: str, *, media: str = JSON, headers: tuple[tuple[str, str], ...] = ()
+    ) -> PreparedResponse:
+        """An answer made of this view, with its index and tag. `suffix` tells one shape of the answer from another."""
         # The index moves exactly when anything but `since` and `utilization` does, so with the process it names
         # precisely what the tag has to cover.
-        headers = (
+        shared = (
             ("X-Rumormill-Index", str(self.index)),
             ("X-Rumormill-Process", self.process),
             *connectivity_headers(self.connectivity),
         )
-        return prepare(body, etag=f'W/"{self.process}-{self.index}{suffix}"', headers=headers)
+        tag = f'W/"{self.process}-{self.index}{suffix}"'
+        return prepare(body, media=media, etag=tag, headers=(*shared, *headers))
 
     def workers_answer(self, workers: Iterable[Worker]) -> WorkersAnswer:
         return WorkersAnswer(
@@ -317,6 +334,10 @@ class RoutingView:
     def names(self) -> list[str]:
         """The services that have workers now, sorted."""
         return sorted(name for name, view in self._services.items() if name != ALL_SERVICES and view.workers)
+
+    def known_names(self) -> list[str]:
+        """The services that have workers, or had one lately, sorted."""
+        return sorted(name for name in self._services if name != ALL_SERVICES)
 
     def _workers_by_service(self, pool: PoolView) -> dict[str, list[Worker]]:
         known, self._workers = self._workers, {}

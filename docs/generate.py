@@ -175,7 +175,8 @@ def _example(part: str) -> Iterator[str]:
 def http_page() -> str:
     document = msgspec.json.decode(openapi.openapi_document(ROUTES))
     schemas = document["components"]["schemas"]
-    structs = {kind.__name__: kind for route in ROUTES for kind in (route.answer, route.body) if kind is not None}
+    kinds = [kind for route in ROUTES for kind in (route.answer, route.body) if isinstance(kind, type)]
+    structs = {kind.__name__: kind for kind in kinds if issubclass(kind, msgspec.Struct)}
     sections: list[str] = [
         table(
             ("route", "what it answers"),
@@ -203,7 +204,7 @@ def _route(title: str, operation: dict[str, Any]) -> Iterator[str]:
     if operation["parameters"]:
         rows = [
             (
-                f"`{p['name']}`" + (" (header)" if p["in"] == "header" else ""),
+                f"`{p['name']}`" + (f" ({p['in']})" if p["in"] != "query" else ""),
                 _kind(p["schema"]),
                 "required" if p.get("required") else json_text(p["schema"].get("default", "")),
                 p.get("description", ""),
@@ -215,9 +216,9 @@ def _route(title: str, operation: dict[str, Any]) -> Iterator[str]:
         yield f"Takes {_kind(operation['requestBody']['content']['application/json']['schema'])} as JSON."
     rows = []
     for status, response in sorted(operation["responses"].items()):
-        media = next(iter(response.get("content", ())), "")
-        body = _kind(response["content"][media]["schema"]) if media else ""
-        rows.append((status, response["description"], body, code(media) if media else ""))
+        for media, content in response.get("content", {"": {}}).items():
+            body = _kind(content["schema"]) if media else ""
+            rows.append((status, response["description"], body, code(media)))
     yield table(("status", "meaning", "body", "media type"), rows)
 
 
@@ -229,7 +230,7 @@ def _schema(name: str, schema: dict[str, Any], structs: dict[str, type]) -> Iter
         yield _kind(schema)
         return
     kind = _struct_named(name, structs)
-    docs: dict[str, str] = attribute_docs(kind) if kind else {}
+    docs: dict[str, str] = encoded_docs(kind) if kind else {}
     rows = [
         (
             f"`{field}`",
@@ -240,6 +241,14 @@ def _schema(name: str, schema: dict[str, Any], structs: dict[str, type]) -> Iter
         for field, described in schema["properties"].items()
     ]
     yield table(("field", "type", "there", "meaning"), rows)
+
+
+def encoded_docs(kind: type) -> dict[str, str]:
+    """The docstrings of a struct's fields, by their names in JSON."""
+    docs = attribute_docs(kind)
+    if not issubclass(kind, msgspec.Struct):
+        return docs
+    return {field.encode_name: docs[field.name] for field in msgspec.structs.fields(kind) if field.name in docs}
 
 
 def _struct_named(name: str, structs: dict[str, type]) -> type | None:

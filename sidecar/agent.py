@@ -220,6 +220,7 @@ class _Agent:
             access=self.config.access,
             sealed=self.keys is not None,
             rng=rng,
+            disabled_formats=settings.disable_format,
         )
         self.check = WorkerCheck(
             settings.worker,

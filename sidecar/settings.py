@@ -12,6 +12,7 @@ from typing import Annotated, get_args
 import msgspec
 from msgspec import Meta
 
+from rumormill.discovery.formats import FormatName
 from rumormill.membership.record import MAX_NAME_BYTES
 from rumormill.sidecar.settings_values import HostPort, HttpAddress, Seconds, WorkerPid, WorkerUrl
 
@@ -116,6 +117,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         Path | None, _about("Mutual TLS: callers must present a certificate of these authorities (PEM).", "FILE")
     ] = None
     http_insecure: Annotated[bool, _about("Let anyone on the network use the endpoint without authentication.")] = False
+    disable_format: Annotated[
+        tuple[FormatName, ...],
+        _about(
+            "Do not answer in this format of other programs: text, prometheus, consul or envoy; can be repeated.",
+            "NAME",
+        ),
+    ] = ()
 
     @property
     def advertised_address(self) -> HostPort:

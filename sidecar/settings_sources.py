@@ -89,6 +89,8 @@ def _explain_invalid(field: msgspec.structs.FieldInfo, given: Any) -> BadValue:
             return BadValue(
                 "a tag needs a key and a value", 'write it as KEY=VALUE; in TOML as key = "value" below [tag]'
             )
+        case inspect.VarTupleType(inspect.LiteralType(known)) if isinstance(given, str | list | tuple):
+            return BadValue(f"{given!r} holds an unknown name", f"the known ones are {', '.join(map(str, known))}")
         case inspect.VarTupleType():
             return BadValue(f"{given!r} is not a list", 'write it as ["HOST:PORT", "HOST:PORT"]')
     return BadValue(f"{given!r} is not text", "put it in quotes")
@@ -115,11 +117,11 @@ def _parse(kind: type, given: Any) -> Any:
 
 def _split_list(name: str, given: Any) -> Any:
     """Split a list in one variable at its commas. Tags become a mapping."""
-    if name not in ("join", "tag"):
+    if name not in ("join", "tag", "disable_format"):
         return given
     if isinstance(given, str):
         given = [part for part in given.split(",") if part.strip()]
-    if name == "join" or not isinstance(given, list | tuple):
+    if name != "tag" or not isinstance(given, list | tuple):
         return given
     pairs = [str(part).partition("=") for part in given]
     if any(not key.strip() or not equals for key, equals, _ in pairs):

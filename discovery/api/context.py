@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -101,7 +101,9 @@ class ApiContext:
         rng: random.Random,
         documents: FixedDocuments,
         confidential: bool = True,
+        disabled_formats: Collection[str] = (),
     ) -> None:
+        self.disabled_formats = frozenset(disabled_formats)
         self.confidential = confidential
         """Whether requests reach this endpoint without crossing a network unencrypted."""
         self.commands = commands

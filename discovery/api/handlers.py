@@ -7,6 +7,7 @@ from msgspec import UNSET
 
 from rumormill.discovery.api.context import EVENTS_TOPIC, ApiContext, RequestContext
 from rumormill.discovery.api.ring_cache import resolve_service, routing_for
+from rumormill.discovery.formats import plain_text
 from rumormill.discovery.http.response import EventStream, Response, Send, prepare_json, refuse
 from rumormill.discovery.schema.answers import DrainAnswer, HealthAnswer, LeaveAnswer, LookupAnswer, ReloadAnswer
 from rumormill.discovery.schema.query_params import (
@@ -28,9 +29,14 @@ OK = prepare_json(HealthAnswer(ok=True, why=""))
 async def workers(api: ApiContext, call: RequestContext[WorkersQuery]) -> Response:
     query = call.query
     api.require_pool()
+    if query.format in api.disabled_formats:
+        raise refuse(404, f"the format {query.format!r} is turned off here", "start this sidecar without disabling it")
     if query.index is not UNSET:
         await api.block_until_change(call, query.service, index=query.index, process=query.process, wait=query.wait)
-    return api.view.service(query.service).response(Representation.READY if query.ready else Representation.WORKERS)
+    view = api.view.service(query.service)
+    if query.format == "text":
+        return view.derived(plain_text.url_list, ready=query.ready)
+    return view.response(Representation.READY if query.ready else Representation.WORKERS)
 
 
 async def pool(api: ApiContext, call: RequestContext[PoolQuery]) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from http import HTTPStatus
 from importlib.metadata import version
@@ -9,19 +10,20 @@ from typing import Any, Final
 
 import msgspec
 
-from rumormill.discovery.api.routes import Route
+from rumormill.discovery.api.route import Route
 from rumormill.discovery.http.response import PROBLEM_JSON, Problem
 from rumormill.discovery.schema.workers import WorkersAnswer
 
 Json = dict[str, Any]
+_NOT_IN_IDS: Final = re.compile(r"[^A-Za-z0-9]")
 REF: Final = "#/components/schemas/{name}"
 
 
 def openapi_document(routes: Iterable[Route[Any]]) -> bytes:
     """OpenAPI 3.1, as JSON."""
     routes = tuple(routes)
-    structs = [kind for route in routes for kind in (route.answer, route.body) if kind is not None]
-    _, components = msgspec.json.schema_components([*structs, WorkersAnswer, Problem], ref_template=REF)
+    kinds = [kind for route in routes for kind in (route.answer, route.body) if kind is not None]
+    _, components = msgspec.json.schema_components([*kinds, WorkersAnswer, Problem], ref_template=REF)
     paths: dict[str, Json] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
@@ -48,8 +50,8 @@ def openapi_document(routes: Iterable[Route[Any]]) -> bytes:
 def _operation(route: Route[Any]) -> Json:
     return {
         "summary": route.summary,
-        "operationId": f"{route.method.lower()}{route.path.replace('/', '_').replace('.', '_')}",
-        "parameters": [*_parameters(route.query), *_conditional(route)],
+        "operationId": route.method.lower() + _NOT_IN_IDS.sub("_", route.path),
+        "parameters": [*_parameters(route), *_conditional(route)],
         "responses": _responses(route),
         **_body(route),
         **({"security": [{}]} if route.public else {}),
@@ -63,23 +65,27 @@ def _body(route: Route[Any]) -> Json:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def _parameters(query: type[msgspec.Struct]) -> list[Json]:
-    _, components = msgspec.json.schema_components([query], ref_template=REF)
-    schema = components[query.__name__]
+def _parameters(route: Route[Any]) -> list[Json]:
+    _, components = msgspec.json.schema_components([route.query], ref_template=REF)
+    schema = components[route.query.__name__]
     required = set(schema.get("required", ()))
     return [
-        _parameter(name, dict(described), required=name in required)
+        _parameter(name, dict(described), required=name in required, place=_place(route, name))
         for name, described in schema.get("properties", {}).items()
     ]
 
 
-def _parameter(name: str, schema: Json, *, required: bool) -> Json:
+def _place(route: Route[Any], name: str) -> str:
+    return "path" if name == route.path_parameter else "query"
+
+
+def _parameter(name: str, schema: Json, *, required: bool, place: str) -> Json:
     description = schema.pop("description", "")
     if "anyOf" in schema:  # optional: in a query that is said by leaving it out, not by null
         schema.pop("default", None)
         (schema,) = (dict(choice) for choice in schema["anyOf"] if choice != {"type": "null"})
         description = schema.pop("description", description)
-    return {"name": name, "in": "query", "required": required, "description": description, "schema": schema}
+    return {"name": name, "in": place, "required": required, "description": description, "schema": schema}
 
 
 def _conditional(route: Route[Any]) -> list[Json]:
@@ -91,7 +97,7 @@ def _conditional(route: Route[Any]) -> list[Json]:
 
 def _responses(route: Route[Any]) -> Json:
     responses: Json = {str(route.status): _success(route)}
-    if route.conditional:
+    if route.conditional or route.versioned:
         responses["304"] = {"description": "Not changed"}
     if route.unhealthy:
         responses["503"] = {**_success(route), "description": "Not ok, and why"}
@@ -104,15 +110,19 @@ def _responses(route: Route[Any]) -> Json:
 
 
 def _success(route: Route[Any]) -> Json:
-    if route.answer is not None:
-        schema: Json = {"$ref": REF.format(name=route.answer.__name__)}
-    elif route.media == "text/event-stream":
-        schema = {"type": "string", "description": "The data of each event is a WorkersAnswer; its id is the index."}
-    elif route.media == "image/svg+xml":
-        schema = {"type": "string"}
-    else:
-        schema = {"type": "string" if route.media.startswith("text/") else "object"}
-    response: Json = {"description": HTTPStatus(route.status).phrase, "content": {route.media: {"schema": schema}}}
+    content = {route.media: {"schema": _answer_schema(route)}}
+    if route.other_media:
+        content[route.other_media] = {"schema": {"type": "string"}}
+    response: Json = {"description": HTTPStatus(route.status).phrase, "content": content}
     if route.conditional:
         response["headers"] = {"ETag": {"schema": {"type": "string"}}}
     return response
+
+
+def _answer_schema(route: Route[Any]) -> Json:
+    if route.answer is not None:
+        (schema,), _ = msgspec.json.schema_components([route.answer], ref_template=REF)
+        return schema
+    if route.media == "text/event-stream":
+        return {"type": "string", "description": "The data of each event is a WorkersAnswer; its id is the index."}
+    return {"type": "string" if route.media.startswith(("text/", "image/")) else "object"}

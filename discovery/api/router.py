@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from rumormill.discovery.api.query_parsing import parse_query_untrusted
-from rumormill.discovery.api.routes import ROUTES, Route
+from rumormill.discovery.api.query_parsing import parse_foreign_query_untrusted, parse_query_untrusted
+from rumormill.discovery.api.route import Route
 from rumormill.discovery.http.access import AccessControl
 from rumormill.discovery.http.request import Request
 from rumormill.discovery.http.response import RequestRejected, refuse
-from rumormill.discovery.schema.query_params import AnyQuery
+from rumormill.discovery.schema.query_params import AnyQuery, ConsulAgentQuery
 
 RouteMatch = tuple[Route[Any], msgspec.Struct]
 
@@ -25,12 +26,16 @@ MAX_CACHED_TARGET_LENGTH: Final = 256
 class Router:
     """Matches requests against the table of routes, and checks access. Health routes need no access."""
 
-    def __init__(self, access_control: AccessControl) -> None:
+    def __init__(self, access_control: AccessControl, routes: Iterable[Route[Any]]) -> None:
         self.access_control = access_control
         """May be replaced at any time: each request reads it."""
         self._by_path: dict[str, dict[str, Route[Any]]] = {}
-        for route in ROUTES:
-            self._by_path.setdefault(route.path, {})[route.method] = route
+        self._by_prefix: dict[str, dict[str, Route[Any]]] = {}
+        """Routes with a parameter in the path, under what precedes it."""
+        for route in routes:
+            prefix, slash, _ = route.path.partition("/{")
+            place = self._by_prefix if slash else self._by_path
+            place.setdefault(prefix, {})[route.method] = route
         self._cached_targets: dict[tuple[bytes, bytes], RouteMatch] = {}
 
     def find(self, request: Request) -> RouteMatch:
@@ -50,17 +55,20 @@ class Router:
 
     def _find(self, request: Request) -> RouteMatch:
         path, query = _split_untrusted(request.target)
-        methods = self._by_path.get(path)
+        methods, parameter = self._by_path.get(path), ""
+        if methods is None:
+            prefix, _, parameter = path.rpartition("/")
+            methods = self._by_prefix.get(prefix) if parameter else None
         if methods is None:
             raise self._unknown(path)
         method = request.method.decode("ascii")
         route = methods.get("GET" if method == "HEAD" else method)
         if route is None:
             raise self._not_allowed(path, method, methods)
-        return route, route.query() if route.query is AnyQuery else parse_query_untrusted(query, route.query)
+        return route, _parameters_untrusted(route, query, parameter)
 
     def _unknown(self, path: str) -> RequestRejected:
-        near = difflib.get_close_matches(path[:64], list(self._by_path), 1, 0.5)
+        near = difflib.get_close_matches(path[:64], [*self._by_path, *self._by_prefix], 1, 0.5)
         hint = f"did you mean {near[0]}?" if near else "the routes are listed at / and in /openapi.json"
         return refuse(404, f"there is nothing at {path[:64]!r}", hint)
 
@@ -68,6 +76,16 @@ class Router:
         allowed = [name for known in methods for name in ([known, "HEAD"] if known == "GET" else [known])]
         allow = ", ".join(allowed)
         return refuse(405, f"{path} does not answer {method}", f"use {allow}", headers=(("Allow", allow),))
+
+
+def _parameters_untrusted(route: Route[Any], query: str, parameter: str) -> msgspec.Struct:
+    if route.query is AnyQuery:
+        return AnyQuery()
+    kind: type[msgspec.Struct] = route.query
+    if not issubclass(kind, ConsulAgentQuery):
+        return parse_query_untrusted(query, kind)
+    in_path = {route.path_parameter: unquote(parameter, errors="replace")} if route.path_parameter else {}
+    return parse_foreign_query_untrusted(query, kind, in_path)
 
 
 def _split_untrusted(target: bytes) -> tuple[str, str]:

@@ -4,16 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
-
-import msgspec
+from collections.abc import Iterable
+from typing import Any, Final
 
 from rumormill.discovery.api import handlers, key_handlers, policy_handlers
-from rumormill.discovery.api.context import ApiContext, RequestContext
+from rumormill.discovery.api.format_routes import FORMAT_ROUTES
+from rumormill.discovery.api.route import Route
 from rumormill.discovery.commands import KeysAnswer, Status
-from rumormill.discovery.http.response import Response
+from rumormill.discovery.formats import FormatName, plain_text
 from rumormill.discovery.schema import answers, policies
 from rumormill.discovery.schema.answers import IndexAnswer, RouteRow
 from rumormill.discovery.schema.query_params import (
@@ -33,40 +31,7 @@ from rumormill.discovery.schema.query_params import (
 from rumormill.discovery.schema.workers import WorkersAnswer
 from rumormill.ring.explain import Explanation
 
-Q = TypeVar("Q", bound=msgspec.Struct)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route(Generic[Q]):
-    """One method on one path."""
-
-    method: str
-    path: str
-    summary: str
-    query: type[Q]
-    answer: type[msgspec.Struct] | None
-    """The JSON of a success; None if the answer is not JSON of ours."""
-    handler: Callable[[ApiContext, RequestContext[Q]], Awaitable[Response]]
-    status: int = 200
-    body: type[msgspec.Struct] | None = None
-    """The JSON it takes."""
-    problems: tuple[int, ...] = ()
-    """The error statuses particular to this route."""
-    media: str = "application/json"
-    conditional: bool = False
-    """Whether it has an ETag, and so a 304."""
-    unhealthy: bool = False
-    """Whether the same JSON may come with a 503."""
-    public: bool = False
-    """Answered without a token: an orchestrator's probes have none."""
-
-    @property
-    def command(self) -> bool:
-        """Whether it changes anything."""
-        return self.method != "GET"
-
-
-ROUTES: Final[tuple[Route[Any], ...]] = (
+NATIVE_ROUTES: Final[tuple[Route[Any], ...]] = (
     Route(
         method="GET",
         path="/v1/workers",
@@ -74,8 +39,9 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
         query=WorkersQuery,
         answer=WorkersAnswer,
         handler=handlers.workers,
-        problems=(400, 503),
+        problems=(400, 404, 503),
         conditional=True,
+        other_media=plain_text.MEDIA,
     ),
     Route(
         method="GET",
@@ -362,10 +328,19 @@ ROUTES: Final[tuple[Route[Any], ...]] = (
 )
 
 
-def index_answer() -> IndexAnswer:
+ROUTES: Final = (*NATIVE_ROUTES[:-2], *FORMAT_ROUTES, *NATIVE_ROUTES[-2:])
+
+
+def enabled_routes(disabled: Iterable[FormatName]) -> tuple[Route[Any], ...]:
+    """The routes of an endpoint where these formats are turned off."""
+    without = set(disabled)
+    return tuple(route for route in ROUTES if route.format not in without)
+
+
+def index_answer(routes: Iterable[Route[Any]] = ROUTES) -> IndexAnswer:
     """The answer at /."""
     return IndexAnswer(
         program="rumormill",
         description="Who is in the pool, and who serves which key. Parameters and answers: /openapi.json",
-        routes=[RouteRow(route.method, route.path, route.summary) for route in ROUTES],
+        routes=[RouteRow(route.method, route.path, route.summary) for route in routes],
     )

@@ -142,6 +142,8 @@ def _is_local_host(host: bytes) -> bool:
 
 def _bearer(request: Request) -> bytes | None:
     scheme, _, given = request.headers.get(b"authorization", b"").partition(b" ")
+    if b"x-consul-token" in request.headers:  # how Consul's clients send theirs
+        scheme, given = b"bearer", request.headers[b"x-consul-token"]
     return hashlib.sha256(given.strip()).digest() if scheme.lower() == b"bearer" else None
 
 

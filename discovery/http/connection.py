@@ -16,7 +16,7 @@ import trio
 from rumormill.discovery.http.connection_slots import ConnectionSlots
 from rumormill.discovery.http.fair_scheduler import FairScheduler
 from rumormill.discovery.http.limits import Limits
-from rumormill.discovery.http.request import Request, RequestReader
+from rumormill.discovery.http.request import LargeBodies, Request, RequestReader
 from rumormill.discovery.http.request_metrics import RequestMetrics
 from rumormill.discovery.http.response import (
     CONNECTION_CLOSE,
@@ -53,6 +53,7 @@ class ServerState:
     mux: EpollMux
     counters: Counter[str]
     metrics: RequestMetrics
+    large_bodies: LargeBodies = field(init=False)
     closing: bool = False
     """Whether each connection is to end after its present answer."""
     now: float = 0.0
@@ -62,6 +63,9 @@ class ServerState:
     connections: dict[Connection, None] = field(default_factory=dict)
     idle: dict[Connection, None] = field(default_factory=dict)
     """Connections without a complete request, the longest idle first."""
+
+    def __post_init__(self) -> None:
+        self.large_bodies = LargeBodies(self.limits.large_bodies)
 
 
 class Connection:
@@ -73,7 +77,7 @@ class Connection:
     def __init__(self, server: ServerState, stream: trio.abc.Stream) -> None:
         self._server = server
         self._stream = server.mux.register(stream)
-        self._reader = RequestReader(server.limits)
+        self._reader = RequestReader(server.limits, server.large_bodies)
         self._cancel_scope = trio.CancelScope()
         self._overdue = False
         self.opened_at = trio.current_time()

@@ -24,8 +24,10 @@ USED_HEADERS: Final = frozenset(
         b"sec-fetch-mode",
         b"expect",
         b"rumormill-key-proof",
+        b"x-consul-token",
     }
 )
+LARGE_BODY_TARGETS: Final = b"/v3/discovery:"
 METHODS: Final = frozenset({b"GET", b"HEAD", b"PUT", b"POST", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"})
 
 
@@ -50,6 +52,28 @@ class Request:
         """Whether its answer waited for a change, as the caller asked."""
 
 
+class LargeBodies:
+    """Counts the requests under way whose bodies are larger than usual."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._under_way = 0
+
+    def acquire(self) -> None:
+        """Raises :class:`RequestRejected` (503) if there are too many."""
+        if self._under_way >= self._most:
+            raise refuse(
+                503,
+                "too many large requests are under way",
+                "ask again in a moment, or another sidecar",
+                headers=(("Retry-After", "1"),),
+            )
+        self._under_way += 1
+
+    def release(self) -> None:
+        self._under_way -= 1
+
+
 class RequestReader:
     """Parses one connection's bytes. After a refusal it parses no more: send the refusal and close."""
 
@@ -60,6 +84,8 @@ class RequestReader:
         "_headers",
         "_http10",
         "_in_head",
+        "_is_large",
+        "_large_bodies",
         "_limits",
         "_looks_like_tls",
         "_parser",
@@ -70,8 +96,11 @@ class RequestReader:
         "refusal",
     )
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, large_bodies: LargeBodies | None = None) -> None:
+        """Without `large_bodies` none is allowed."""
         self._limits = limits
+        self._large_bodies = large_bodies
+        self._is_large = False
         self._complete: list[Request] = []
         self._unfinished_bytes = 0
         self._in_head = True
@@ -109,6 +138,7 @@ class RequestReader:
     def close(self) -> None:
         """Drop the parser: it and the reader refer to each other."""
         del self._parser
+        self._release_body()
 
     def _refusal_for(self, error: httptools.HttpParserError) -> PreparedResponse:
         if isinstance(error.__context__, RequestRejected):
@@ -126,11 +156,30 @@ class RequestReader:
     def _check_size(self) -> None:
         if self._in_head and self._unfinished_bytes > self._limits.head:
             raise refuse(431, f"the request's head is over {self._limits.head} bytes", "send fewer or shorter headers")
-        if self._unfinished_bytes > self._limits.head + self._limits.body:
+        if self._unfinished_bytes > self._limits.head + self._longest_body:
             raise self._body_too_large()
 
+    @property
+    def _longest_body(self) -> int:
+        return self._limits.large_body if self._is_large else self._limits.body
+
+    def _check_body(self, size: int) -> None:
+        """A body of this size comes, or has come so far. Raises :class:`RequestRejected`: 413, 503."""
+        if size > self._limits.body and not self._is_large and self._target.startswith(LARGE_BODY_TARGETS):
+            if self._large_bodies is None:
+                raise self._body_too_large()
+            self._large_bodies.acquire()
+            self._is_large = True
+        if size > self._longest_body:
+            raise self._body_too_large()
+
+    def _release_body(self) -> None:
+        if self._is_large and self._large_bodies is not None:
+            self._large_bodies.release()
+        self._is_large = False
+
     def _body_too_large(self) -> RequestRejected:
-        return refuse(413, f"the body is over {self._limits.body} bytes", "no route here takes a body of that size")
+        return refuse(413, f"the body is over {self._longest_body} bytes", "no route here takes a body of that size")
 
     # What llhttp calls, in the order of a message. An exception raised in one ends the parsing.
 
@@ -158,8 +207,8 @@ class RequestReader:
         if not self._in_head:
             return  # a trailer: no decision may depend on what follows the body
         name = name.lower()
-        if name == b"content-length" and (len(value) > 12 or int(value) > self._limits.body):
-            raise self._body_too_large()
+        if name == b"content-length":
+            self._check_body(int(value) if len(value) <= 12 else self._limits.large_body + 1)
         if name not in USED_HEADERS:
             return
         if name in self._headers:
@@ -177,8 +226,7 @@ class RequestReader:
 
     def on_body(self, part: bytes) -> None:
         self._body += part
-        if len(self._body) > self._limits.body:
-            raise self._body_too_large()
+        self._check_body(len(self._body))
 
     def on_message_complete(self) -> None:
         parser = self._parser
@@ -192,6 +240,7 @@ class RequestReader:
                 http10=self._http10,
             )
         )
+        self._release_body()
         self.partial = False
         self.expects_continue = False
         self._in_head = True

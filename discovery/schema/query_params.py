@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-DURATION: Final = r"^[0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m)$"
+DURATION: Final = r"^[0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m|h)$"
 
 Service = Annotated[str, msgspec.Meta(max_length=128, description="The service; all services if left out.")]
 Index = Annotated[
@@ -61,6 +61,7 @@ class PoolQuery(ServiceQuery, frozen=True, kw_only=True):
 
 class WorkersQuery(PoolQuery, frozen=True, kw_only=True):
     ready: Annotated[bool, msgspec.Meta(description="Only those that may be sent new work.")] = False
+    format: Annotated[Literal["json", "text"], msgspec.Meta(description="`text` is a URL a line.")] = "json"
 
 
 class LookupQuery(ServiceQuery, frozen=True, kw_only=True):
@@ -93,3 +94,49 @@ class EventsQuery(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_on
     wait: Annotated[
         str, msgspec.Meta(pattern=DURATION, description="Block this long where nothing newer has happened.")
     ] = "0s"
+
+
+# What Consul's clients send. They send more than is listed here, and the rest does not change the answer. What would
+# change it (`filter`, another datacenter) is listed and refused.
+
+ConsulService = Annotated[str, msgspec.Meta(min_length=1, max_length=128, description="The service.")]
+ConsulState = Literal["any", "passing", "warning", "critical"]
+
+
+class ConsulAgentQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Any parameters, all ignored but the datacenter."""
+
+    dc: Annotated[str, msgspec.Meta(max_length=128, description="The datacenter: only the cluster's label.")] = ""
+
+
+class ConsulQuery(ConsulAgentQuery, frozen=True, kw_only=True):
+    index: Annotated[
+        int, msgspec.Meta(ge=0, le=2**63 - 1, description="X-Consul-Index of an earlier answer: block until it moves.")
+    ] = 0
+    wait: Annotated[
+        str,
+        msgspec.Meta(
+            pattern=r"^([0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m|h))?$",
+            description="How long to block at most; cut to 10m, and up to a sixteenth longer.",
+        ),
+    ] = "5m"
+    filter: Annotated[str, msgspec.Meta(max_length=0, description="Not supported: refused unless it is empty.")] = ""
+
+
+class ConsulServiceQuery(ConsulQuery, frozen=True, kw_only=True):
+    service: ConsulService
+    tag: Annotated[
+        list[Annotated[str, msgspec.Meta(max_length=64)]],
+        msgspec.Meta(max_length=4, description="Only workers with this tag, such as `zone=a`; can be repeated."),
+    ] = []
+
+
+class ConsulHealthQuery(ConsulServiceQuery, frozen=True, kw_only=True):
+    passing: Annotated[
+        Literal["", "0", "1", "f", "t", "false", "true"],
+        msgspec.Meta(description="Only workers whose check passes; without a value it means true."),
+    ] = "false"
+
+
+class ConsulStateQuery(ConsulQuery, frozen=True, kw_only=True):
+    state: Annotated[ConsulState, msgspec.Meta(description="Only checks in this state.")]

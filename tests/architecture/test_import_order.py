@@ -22,8 +22,9 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "commands": {"schema"},
         "workers": set(),
         "view": {"schema", "http", "workers"},
-        "api": {"schema", "http", "commands", "workers", "view"},
-        "server": {"schema", "http", "commands", "view", "api"},
+        "formats": {"http", "workers", "view"},
+        "api": {"schema", "http", "commands", "workers", "view", "formats"},
+        "server": {"schema", "http", "commands", "view", "formats", "api"},
     },
 }
 """By room: the sub-rooms and top modules that each of its sub-rooms and top modules may import."""

@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 SHELLS = {"gossip/udp/transport.py"}
 PURE = ["membership", "ring", "gossip", "discovery/schema", "discovery/view.py", "worker/redis_trust.py"]
+PURE = ["membership", "ring", "gossip", "discovery/schema", "discovery/formats", "discovery/view.py"]
 IMPURE = {"time", "socket", "trio", "anyio", "asyncio", "threading", "os", "secrets", "subprocess"}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +17,7 @@ from limits import LIVENESS_LIMIT
 
 from rumormill.discovery.api.key_handlers import proof_text
 from rumormill.discovery.commands import CommandRejected, KeyRow, KeysAnswer, SidecarMeasurements, Status
+from rumormill.discovery.formats import FormatName
 from rumormill.discovery.http.access import Access
 from rumormill.discovery.http.limits import Limits
 from rumormill.discovery.schema.policy_bodies import PolicyBody, encode_body
@@ -315,6 +316,7 @@ async def serving(
     access: Access | None = None,
     limits: Limits | None = None,
     sealed: bool = True,
+    disabled_formats: Collection[FormatName] = (),
     within: float = LIVENESS_LIMIT,
 ) -> AsyncIterator[Serving]:
     """An endpoint on an ephemeral port; it is closed, and all its tasks are gone, when the block ends.
@@ -323,7 +325,13 @@ async def serving(
     """
     sidecar = Sidecar(pool=first or THREE)
     server = DiscoveryServer(
-        commands=sidecar, process=PROCESS, wall_offset=WALL_OFFSET, access=access, sealed=sealed, limits=limits
+        commands=sidecar,
+        process=PROCESS,
+        wall_offset=WALL_OFFSET,
+        access=access,
+        sealed=sealed,
+        limits=limits,
+        disabled_formats=disabled_formats,
     )
     if first is not None:
         server.pool_changed()

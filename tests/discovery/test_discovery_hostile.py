@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from rumormill.discovery.http.connection_slots import ConnectionSlots, SlotLimits
 from rumormill.discovery.http.limits import Limits
-from rumormill.discovery.http.request import RequestReader
+from rumormill.discovery.http.request import LargeBodies, RequestReader
 from rumormill.discovery.http.response import RequestRejected
 
 GOOD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -345,6 +345,29 @@ def test_whatever_comes_the_reader_refuses_or_reads_and_cutting_it_up_changes_no
     # Where a request asks for the connection to end or to change its protocol, what follows is not read at all.
     if b"lose" not in data and b"pgrade" not in data and b"CONNECT" not in data and b"1.0" not in data:
         assert read_all(pieces)[0] == whole
+
+
+def envoy_request(length: int, *, whole: bool) -> bytes:
+    head = b"POST /v3/discovery:endpoints HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % length
+    return head + b" " * (length if whole else 1)
+
+
+def test_only_so_many_large_bodies_of_envoy_are_under_way_at_once():
+    limits = Limits(large_bodies=2)
+    large = LargeBodies(limits.large_bodies)
+    readers = [RequestReader(limits, large) for _ in range(3)]
+    for reader in readers:
+        reader.feed_untrusted(envoy_request(limits.body + 1, whole=False))
+    assert [reader.refusal and reader.refusal.status for reader in readers] == [None, None, 503]
+    for reader in readers:
+        reader.close()
+    after = RequestReader(limits, large)
+    for _ in range(3):
+        (request,) = after.feed_untrusted(envoy_request(limits.body + 1, whole=True))
+        assert len(request.body) == limits.body + 1
+    after.feed_untrusted(envoy_request(limits.large_body + 1, whole=False))
+    assert after.refusal is not None
+    assert after.refusal.status == 413
 
 
 async def test_garbage_over_a_socket_is_answered_in_http_or_by_closing():

@@ -23,8 +23,8 @@ from rumormill.sidecar.settings_sources import load, variable_of
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BY_HAND = [page for page in PAGES if "docs/generate.py" not in page.read_text()[:100]]
-EXTENSIONS = {"rumormill_worker", "rumormill_attempts"}
-"""Of a client's responses."""
+EXTENSIONS = {"rumormill_worker", "rumormill_attempts", "rumormill_listen", "rumormill_replay"}
+"""Of a client's responses, and of Envoy's node."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -64,7 +64,7 @@ def test_verbs_and_options_exist(page: Path) -> None:
 def test_routes_settings_and_metrics_exist(page: Path) -> None:
     text = page.read_text()
     routes = {route.path for route in ROUTES}
-    assert set(re.findall(r"/v1/(?!embeddings)[a-z]+(?:/[a-z]+)?", text)) <= routes
+    assert set(re.findall(r"/v1/(?!embeddings)[a-z]+(?:/[a-z{}]+)*", text)) <= routes
     metrics = (ROOT / "docs" / "reference" / "metrics.md").read_text()
     named = set(re.findall(r"`(rumormill_[a-z_]+)", text)) - EXTENSIONS
     assert [name for name in named if f"`{name}" not in metrics] == []

@@ -71,6 +71,13 @@ def test_several_values_are_repeated_flags_commas_or_a_list(toml: Callable[[str]
     assert settings(config=toml("[tag]\ngpu = 'a100'")).tag == {"gpu": "a100"}
 
 
+def test_formats_are_turned_off_by_name() -> None:
+    assert settings(disable_format=("consul", "text")).disable_format == ("consul", "text")
+    with pytest.raises(SettingsError, match="holds an unknown name") as refused:
+        settings({"RUMORMILL_DISABLE_FORMAT": "consull"})
+    assert refused.value.hint == "the known ones are consul, envoy, prometheus, text"
+
+
 def test_a_variable_may_be_the_url_that_readers_use() -> None:
     assert settings({"RUMORMILL_HTTP": "http://127.0.0.1:7381"}).http == "127.0.0.1:7381"
 

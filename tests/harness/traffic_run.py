@@ -1,0 +1,86 @@
+"""Requests at a steady rate through a proxy, while a story is told: none may fail, and the killed worker gets none."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+
+import httpx2
+import trio
+from limits import LIVENESS_LIMIT
+from story import PoolStory
+
+RATE = 100
+"""Requests a second."""
+THINK = 0.02
+"""Seconds that a request takes at a worker, so that some are under way at every moment."""
+
+
+@dataclass
+class TrafficRun:
+    """One caller of a proxy. From the kill on, the worker's port is watched for what the proxy still tries."""
+
+    pool: PoolStory
+    url: str
+    sent: int = 0
+    failed: list[str] = field(default_factory=list)
+    tried: list[float] = field(default_factory=list)
+    """When the proxy connected to the killed worker's port, in seconds after the kill."""
+
+    async def begin(self) -> None:
+        """Wait until the proxy serves, and then send until the pool's story ends."""
+        for worker in self.pool.workers.values():
+            worker.think = THINK
+        async with self._caller() as http:
+            with trio.fail_after(LIVENESS_LIMIT):
+                while not await self._served(http):
+                    await trio.sleep(0.05)
+        self.pool.nursery.start_soon(self._send)
+        self.pool.nursery.start_soon(self._watch_killed)
+
+    def judge(self) -> None:
+        late = [round(seconds, 2) for seconds in self.tried]
+        print(f"{self.sent} requests, {len(self.failed)} failed; tries at the killed worker's port at {late[-3:]} s")
+        assert self.sent > 50
+        assert self.failed == []
+
+    def _caller(self) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(timeout=LIVENESS_LIMIT, trust_env=False)
+
+    async def _served(self, http: httpx2.AsyncClient) -> bool:
+        try:
+            return (await http.get(self.url)).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    async def _send(self) -> None:
+        async with self._caller() as http, trio.open_nursery() as nursery:
+            begin, number = trio.current_time(), 0
+            while True:
+                nursery.start_soon(self._send_one, http, number)
+                number += 1
+                await trio.sleep_until(begin + number / RATE)
+
+    async def _send_one(self, http: httpx2.AsyncClient, number: int) -> None:
+        self.sent += 1
+        try:
+            answer = await http.get(self.url, headers={"Rumormill-Key": f"key-{number}"})
+            if answer.status_code != 200:
+                self.failed.append(f"{answer.status_code} {answer.text[:80]}")
+        except httpx2.TransportError as error:
+            self.failed.append(repr(error))
+
+    async def _watch_killed(self) -> None:
+        """Take the killed worker's port, and reset whoever connects."""
+        port = self.pool.workers["w3"].port
+        while not self.pool.killed_at:
+            await trio.sleep(0.01)
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", port))
+            sock.listen()
+            listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+            while True:
+                stream = await listener.accept()
+                self.tried.append(trio.current_time() - self.pool.killed_at)
+                await trio.aclose_forcefully(stream)
