@@ -4,8 +4,6 @@ Reading a page is pure and bounded; fetching it has a connection of its own and 
 read says nothing of the worker: then its counters are unknown.
 """
 
-from rumormill.sidecar.counters.ollama_models import read_ollama_untrusted
-from rumormill.sidecar.counters.prometheus_page import read_prometheus_untrusted
 from rumormill.sidecar.counters.reading import BadCounters, CounterReading
 
-__all__ = ["BadCounters", "CounterReading", "read_ollama_untrusted", "read_prometheus_untrusted"]
+__all__ = ["BadCounters", "CounterReading"]

@@ -6,13 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rumormill.sidecar.counters import (
-    BadCounters,
-    CounterReading,
-    read_ollama_untrusted,
-    read_prometheus_untrusted,
-)
-from rumormill.sidecar.counters.prometheus_page import MAX_LINES
+from rumormill.sidecar.counters import BadCounters, CounterReading
+from rumormill.sidecar.counters.ollama_models import read_ollama_untrusted
+from rumormill.sidecar.counters.prometheus_page import MAX_LINES, read_prometheus_untrusted
 from rumormill.sidecar.engines import ENGINES, PrometheusCounters
 from rumormill.sidecar.worker_load import WorkerLoad
 
