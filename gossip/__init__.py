@@ -5,9 +5,9 @@ Only ``udp`` may read a clock, open a socket or wait. Other packages use the nod
 """
 
 from rumormill.gossip.config import NodeConfig
+from rumormill.gossip.identity import Profile
 from rumormill.gossip.node import Node
 from rumormill.gossip.security.keyring import InvalidKey, KeyRing
 from rumormill.gossip.settings import ProtocolSettings
-from rumormill.gossip.state import Profile
 
 __all__ = ["InvalidKey", "KeyRing", "Node", "NodeConfig", "Profile", "ProtocolSettings"]

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rumormill.gossip.dissemination.policy_replication import PolicyKey
+from rumormill.gossip.identity import Identity, Profile
 from rumormill.gossip.security.credentials import Authority, Credential, MemberKeys
 from rumormill.gossip.security.keyring import KeyRing
 from rumormill.gossip.settings import ProtocolSettings
-from rumormill.gossip.state import Identity, Profile
 from rumormill.membership.policy import PolicySchema
 from rumormill.membership.record import Address
 

@@ -24,6 +24,7 @@ from rumormill.gossip.state import NodeState
 from rumormill.gossip.wire import (
     JOINING,
     KIND_BY_TYPE,
+    LOAD_KIND,
     Ack,
     Alive,
     AnyMessage,
@@ -53,7 +54,6 @@ from rumormill.gossip.wire import (
     Welcome,
     decode_untrusted,
 )
-from rumormill.membership.measurements import DATAGRAM_KINDS
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.record import Address, Liveness, MemberId
 
@@ -62,7 +62,6 @@ SIGNED = frozenset((Alive, Leave, VoteMessage, Dead, Tombstone, Hello, Welcome))
 MAX_WAITING = 1024
 ALIVE = Liveness.ALIVE
 """A module constant, because an enum attribute lookup costs as much as a call in Python 3.11."""
-OTHER = DATAGRAM_KINDS.index("other")
 NOISE_GAP = 0.05
 """Seconds between two useless datagrams that are processed all the same, so that our operator may be warned."""
 
@@ -187,7 +186,7 @@ class DatagramDispatch:
         return ANY
 
     def _count(self, payload: Payload, data: bytes) -> None:
-        kind = KIND_BY_TYPE[type(payload.messages[0])] if payload.messages else OTHER
+        kind = KIND_BY_TYPE[type(payload.messages[0])] if payload.messages else LOAD_KIND
         self._state.measurements.received.count(kind, len(data))
 
     def _open_unknown(self, data: bytes, sender: MemberId, source: Address) -> None:
@@ -234,6 +233,10 @@ class DatagramDispatch:
         state, sender, messages = self._state, row.member_id, payload.messages
         effect = ANY
         beat = self._note_sign_of_life(payload, row)
+        if payload.load is not None:
+            state.loads.hear(sender, payload.load, state.now)
+        if payload.under_way is not None:
+            state.under_way_here[sender] = (payload.under_way, state.now)
         for message in messages:
             kind = type(message)
             if kind is Heartbeat:
@@ -244,6 +247,8 @@ class DatagramDispatch:
             tables_equal = self._anti_entropy.compare_digest(row, beat.digest)  # after the updates in the same datagram
             if tables_equal and len(messages) == 1:
                 effect = HEARTBEAT
+        elif not messages:
+            effect = HEARTBEAT
         if effect is ANY or row.liveness is not ALIVE or row.pending or payload.incarnation > row.incarnation:
             self._check_sender(payload, sender)
         return effect

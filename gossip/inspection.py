@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rumormill.gossip.detection.votes import Vote
 from rumormill.gossip.parts import Parts
 from rumormill.gossip.state import NodeState
+from rumormill.membership.load import Load
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.record import MemberId
 from rumormill.membership.table import MemberTable
@@ -39,6 +40,16 @@ class NodeInspection:
     def table(self) -> MemberTable:
         """All rows held, to be read only."""
         return self._state.table
+
+    @property
+    def own_load(self) -> Load | None:
+        """The node's own figure, as it last announced it."""
+        return self._state.own_load.figure
+
+    @property
+    def loads(self) -> Mapping[MemberId, Load]:
+        """The figures that it holds of others."""
+        return self._state.loads.figures
 
     @property
     def seal_label(self) -> bytes:

@@ -21,15 +21,18 @@ from collections.abc import Callable, Iterable, Mapping
 from rumormill.gossip.config import NodeConfig
 from rumormill.gossip.coordinator import Coordinator
 from rumormill.gossip.dispatch import DatagramDispatch
+from rumormill.gossip.identity import Profile
 from rumormill.gossip.inspection import NodeInspection
 from rumormill.gossip.part import ANY, HEARTBEAT, NOTHING, Part, StepEffect
 from rumormill.gossip.parts import build_parts
+from rumormill.gossip.reporting.load_view import LoadView
 from rumormill.gossip.reporting.view_builder import ViewBuilder, member_details
 from rumormill.gossip.security.credentials import MemberKeys
 from rumormill.gossip.security.key_audit import KeyAudit
 from rumormill.gossip.security.keyring import KeyRing
 from rumormill.gossip.security.signature_verifier import MAX_CHECKS_PER_TURN
-from rumormill.gossip.state import NodeState, Profile
+from rumormill.gossip.state import NodeState
+from rumormill.membership.load import MemberLoad
 from rumormill.membership.measurements import GossipMeasurements
 from rumormill.membership.policy import PolicyRecord
 from rumormill.membership.record import Address, InstanceId
@@ -69,6 +72,7 @@ class Node:
         parts.policy_replication.restore(config.policies)
         self._dispatch = DatagramDispatch(state, parts)
         self._view_builder = ViewBuilder(state)
+        self._load_view = LoadView(state)
         self._inspection = NodeInspection(state, parts)
         self._ahead = 0.0
         """Seconds by which our time is ahead of the caller's clock, because that went back."""
@@ -172,6 +176,17 @@ class Node:
             self._step_to(now)
             self._parts.flap_damping.worker_failed()
             self._end_step()
+
+    def measure_load(self, utilization: float | None, queue: int, now: float) -> None:
+        """Our worker's load was measured; None if it cannot be. 1.0 is a worker that is full.
+
+        It is announced with a heartbeat, if it has moved. Call it as often as it is measured.
+        """
+        if self._state.gone:
+            return
+        self._step_to(now)
+        self._parts.load_announcer.measure(utilization, queue)
+        self._end_step()
 
     def leave(self, now: float) -> None:
         """Leave the pool. Keep driving the node until :attr:`has_left`."""
@@ -304,6 +319,15 @@ class Node:
         """Misses, monitors, last sign of life and round-trip time of each member, by instance."""
         monitored = self._failure_detector.monitored
         return member_details(self._state, monitored, self._parts.probes, self._view_builder, now + self._ahead)
+
+    def loads(self, now: float) -> dict[InstanceId, MemberLoad]:
+        """How busy the workers of present members are, as far as it is known, by instance."""
+        return self._load_view.loads(now + self._ahead)
+
+    @property
+    def load_version(self) -> object:
+        """Equal for as long as no member has stated another load. Costs nothing."""
+        return self._load_view.version
 
     def addresses(self) -> list[Address]:
         """The addresses of present members, to use as seeds at the next start."""

@@ -7,6 +7,7 @@ partition_guard        may we evict, or are we cut off          detection/partit
 leave_protocol         our own leave                            lifecycle/leave.py
 own_name               our own name                             lifecycle/own_name.py
 failure_detector       heartbeats and misses                    detection/failure_detector.py
+load_announcer         how busy our worker is                   dissemination/load_announcer.py
 icmp_evidence          misses shown by ICMP refusals            detection/icmp_evidence.py
 probes                 pings, acks, indirect pings              detection/probes.py
 eviction               suspicions, votes, deaths                lifecycle/eviction.py
@@ -37,6 +38,7 @@ from rumormill.gossip.detection.probes import Probes
 from rumormill.gossip.detection.votes import VoteBook
 from rumormill.gossip.dissemination.anti_entropy import AntiEntropy
 from rumormill.gossip.dissemination.broadcast import Broadcast
+from rumormill.gossip.dissemination.load_announcer import LoadAnnouncer
 from rumormill.gossip.dissemination.policy_replication import PolicyReplication
 from rumormill.gossip.lifecycle.death_claims import DeathClaims
 from rumormill.gossip.lifecycle.eviction import Eviction
@@ -68,6 +70,7 @@ class Parts:
     eviction: Eviction
     updates: MembershipUpdates
     failure_detector: FailureDetector
+    load_announcer: LoadAnnouncer
     icmp_evidence: IcmpEvidence
     own_name: OwnName
     flap_damping: FlapDamping
@@ -84,6 +87,7 @@ class Parts:
             self.leave_protocol,
             self.own_name,  # before the heartbeats, which carry our latest record
             self.failure_detector,  # early: nobody should miss our heartbeat while we do slower work
+            self.load_announcer,  # after the heartbeats, which take the figure to our monitors
             self.icmp_evidence,
             self.probes,  # after those two, which ask for pings
             self.eviction,  # after new votes
@@ -126,6 +130,7 @@ def build_parts(state: NodeState, config: NodeConfig) -> Parts:
         eviction=eviction,
         updates=updates,
         failure_detector=detector,
+        load_announcer=LoadAnnouncer(state, detector),
         icmp_evidence=icmp_evidence,
         own_name=own_name,
         flap_damping=damping,

@@ -6,17 +6,17 @@ node's verbs set ``now``, in seconds, and it never goes back.
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 from rumormill.gossip.detection.voter_eligibility import VoterEligibility
+from rumormill.gossip.dissemination.own_load import OwnLoad
 from rumormill.gossip.effects import Effects
+from rumormill.gossip.identity import Identity, Profile
 from rumormill.gossip.reporting.operator_warnings import OperatorWarnings, address_text
-from rumormill.gossip.security.credentials import Authority, Credential, MemberKeys, leave_text, record_text, vote_text
+from rumormill.gossip.security.credentials import Authority, MemberKeys, leave_text, record_text, vote_text
 from rumormill.gossip.security.keyring import KeyRing
 from rumormill.gossip.security.seal import OVERHEAD, Seal
 from rumormill.gossip.security.sent_datagrams import SentDatagrams
@@ -25,23 +25,21 @@ from rumormill.gossip.settings import ProtocolSettings
 from rumormill.gossip.wire import (
     KIND_BY_TAG,
     KIND_BY_TYPE,
+    LOAD_KIND,
     MAX_DATAGRAM,
     Message,
     assemble,
     encode_message,
     payload_prefix,
 )
+from rumormill.membership.load import LoadRegister
 from rumormill.membership.measurements import GossipMeasurements
 from rumormill.membership.member_state import MemberState, member_state_of_record_untrusted
 from rumormill.membership.record import (
     COUNTER_LIMIT,
     MAX_OWN_RECORD_BYTES,
-    MAX_PERIOD,
-    MAX_PROBATION,
     Address,
     MemberId,
-    Readiness,
-    Record,
     Signature,
     encode_record,
     validate_record,
@@ -57,62 +55,6 @@ STRANGER_PREFIX = payload_prefix(0, 0)
 """Payloads to strangers state no generation or incarnation, so the length of an answer is known."""
 MAX_EVENTS = 1000
 MAX_OUTBOX = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """What a sidecar reports about its worker."""
-
-    service: str
-    url: str
-    zone: str = ""
-    release: str = ""
-    weight: int = 1000
-    """In thousandths of a normal worker."""
-    readiness: Readiness = Readiness.STARTING
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Identity:
-    """Who this member is, and how it describes itself now."""
-
-    name: str
-    address: Address
-    profile: Profile
-    generation: int
-    incarnation: int
-    pending: bool
-    keys: MemberKeys
-    credential: Credential | None = None
-    """The certified signing key of the name; None where the pool has no authority."""
-    probation_ends: float = -math.inf
-    """When our flap probation ends (flap_damping.py). Until then our record says *starting* instead of ready."""
-
-    def record(self, now: float, period: float) -> Record:
-        """Our record at ``now``, with the ``period`` of our heartbeats. Both in seconds."""
-        profile = self.profile
-        left = max(0, math.ceil((self.probation_ends - now) * 1000)) if self.probation_ends > now else 0
-        waits = left and profile.readiness.routable
-        return Record(
-            name=self.name,
-            generation=self.generation,
-            incarnation=self.incarnation,
-            pending=self.pending,
-            keys=self.keys.public,
-            host=self.address[0],
-            port=self.address[1],
-            service=profile.service,
-            url=profile.url,
-            zone=profile.zone,
-            release=profile.release,
-            weight=profile.weight,
-            readiness=Readiness.STARTING if waits else profile.readiness,
-            tags=dict(profile.tags),
-            certificate=self.keys.certificate,
-            probation=min(left, MAX_PROBATION),
-            period=min(max(1, round(period * 1000)), MAX_PERIOD),
-        )
 
 
 class NodeState:
@@ -134,11 +76,13 @@ class NodeState:
         "last_heard",
         "last_heard_anyone",
         "leaving",
+        "loads",
         "me",
         "measurements",
         "now",
         "operator_warnings",
         "outbox",
+        "own_load",
         "received",
         "refused_at",
         "rng",
@@ -151,6 +95,7 @@ class NodeState:
         "suspect_since",
         "table",
         "token_bytes",
+        "under_way_here",
         "voter_eligibility",
         "why",
     )
@@ -202,6 +147,12 @@ class NodeState:
         self._identity = identity
         self.outbox: list[tuple[Address, bytes]] = []
         """Datagrams to send, oldest first."""
+        self.own_load = OwnLoad()
+        """How busy our worker is, as we tell others."""
+        self.loads = LoadRegister()
+        """How busy the others' workers are, as each of them says."""
+        self.under_way_here: dict[MemberId, tuple[int, float]] = {}
+        """Requests under way at our worker, as the callers of each member report them there, and when we were told."""
         self._last_time: dict[tuple[bytes, str], float] = {}
         self.sent_datagrams = SentDatagrams()
         self.seal = Seal(keyring, cluster, identity.keys)
@@ -242,6 +193,7 @@ class NodeState:
         self.me = member_state_of_record_untrusted(encoded, keys.sign(record_text(self.seal.label, encoded)))
         if self.seal.member_id != keys.member_id:
             self.seal = Seal(self.seal.keyring, self.cluster, keys)
+            self.own_load.told.clear()  # nobody has been told anything by this instance
         self._prefix = payload_prefix(self.me.generation, self.me.incarnation)
         self.table.apply(self.me)
         self.voter_eligibility.note_known(self.me.member_id)
@@ -302,6 +254,10 @@ class NodeState:
             self.suspect_since,
             self.dead_since,
             self.why,
+            self.loads.figures,
+            self.loads.heard,
+            self.own_load.told,
+            self.under_way_here,
         )
 
     def name_of(self, member_id: MemberId) -> str:
@@ -345,9 +301,10 @@ class NodeState:
 
     def post(self, address: Address, member: MemberState, messages: list[bytes]) -> None:
         """Seal encoded messages for a member, queue the datagram, and remember its last bytes."""
-        datagram = self._sealed(member, messages)
+        fields = self.own_load.fields_for(member.member_id, self.now, messages)
+        datagram = self._sealed(member, messages, fields)
         self.sent_datagrams.note(datagram, address, member.member_id)
-        self.post_raw(address, datagram, KIND_BY_TAG[messages[0][1]])
+        self.post_raw(address, datagram, KIND_BY_TAG[messages[0][1]] if messages else LOAD_KIND)
 
     def post_raw(self, address: Address, datagram: bytes, kind: int) -> None:
         """Queue a sealed datagram. The queue is bounded. What does not fit is dropped and counted.
@@ -380,8 +337,8 @@ class NodeState:
         self.seal.add_peer(row.record.keys)
         return True
 
-    def _sealed(self, row: MemberState, messages: list[bytes]) -> bytes:
-        seal, payload = self.seal, assemble(self._prefix, messages)
+    def _sealed(self, row: MemberState, messages: list[bytes], fields: tuple[bytes, ...] = ()) -> bytes:
+        seal, payload = self.seal, assemble(self._prefix, messages, fields)
         if row.member_id in seal.peers:
             return seal.seal(row.member_id, payload)
         if row.record is not None:

@@ -16,6 +16,7 @@ from typing import Annotated, Literal, cast, get_args
 
 import msgspec
 
+from rumormill.membership.load import Load
 from rumormill.membership.measurements import DATAGRAM_KINDS
 from rumormill.membership.record import NO_SIGNATURE, InstanceId, Liveness, MemberId, MonotonicCounter, Signature
 
@@ -286,7 +287,7 @@ JOINING = (Join, Challenge, Hello, Welcome, UnknownSender)
 """Messages between hosts that need not know each other. All others are between members."""
 
 
-_KINDS_BY_TAG_GROUP = ("heartbeat", "membership", "join", "sync", "policy", "keys", "load")
+_KINDS_BY_TAG_GROUP = ("heartbeat", "membership", "join", "sync", "policy", "keys")
 """The kind of a datagram by the high four bits of the message id (DATAGRAM_KINDS in membership/measurements.py). In the
 first group only the heartbeat itself is one; the others are probes."""
 
@@ -299,6 +300,8 @@ def datagram_kind(tag: int) -> int:
     return DATAGRAM_KINDS.index("probe" if 1 < tag < 16 else _KINDS_BY_TAG_GROUP[group])
 
 
+LOAD_KIND = DATAGRAM_KINDS.index("load")
+"""The kind of a datagram without messages."""
 KIND_BY_TAG = [datagram_kind(tag) for tag in range(128)]
 KIND_BY_TYPE: dict[type, int] = {
     message: datagram_kind(cast("int", message.__struct_config__.tag)) for message in get_args(AnyMessage)
@@ -306,11 +309,18 @@ KIND_BY_TYPE: dict[type, int] = {
 
 
 class Payload(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A decoded payload: the sender's generation and incarnation when it sent, and its messages in order."""
+    """A decoded payload: the sender's generation and incarnation when it sent, its messages in order, and its load.
+
+    Members of the version before ignore what stands behind the messages.
+    """
 
     generation: MonotonicCounter
     incarnation: MonotonicCounter
     messages: Annotated[list[AnyMessage], msgspec.Meta(max_length=128)]
+    load: Load | None = None
+    """The sender's own."""
+    under_way: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] | None = None
+    """Requests that callers report to the sender as under way at the receiver's worker, while that worker drains."""
 
 
 class UndecodablePayload(ValueError):
@@ -324,6 +334,8 @@ _SHORT_ARRAYS = [bytes((0x90 | count,)) for count in range(16)]
 
 encode_message = _encode
 """Encodes one message."""
+encode_field = _encode
+"""Encodes a field behind the messages."""
 
 
 def payload_prefix(generation: int, incarnation: int) -> bytes:
@@ -331,10 +343,12 @@ def payload_prefix(generation: int, incarnation: int) -> bytes:
     return b"\x93" + _encode(generation) + _encode(incarnation)
 
 
-def assemble(prefix: bytes, messages: list[bytes]) -> bytes:
-    """Build a payload from a prefix and at most 65535 encoded messages."""
+def assemble(prefix: bytes, messages: list[bytes], fields: tuple[bytes, ...] = ()) -> bytes:
+    """Build a payload from a prefix, at most 65535 encoded messages, and encoded fields to stand behind them."""
     count = len(messages)
     header = _SHORT_ARRAYS[count] if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    if fields:
+        return b"".join((_SHORT_ARRAYS[3 + len(fields)], prefix[1:], header, *messages, *fields))
     return b"".join((prefix, header, *messages))
 
 

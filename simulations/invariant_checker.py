@@ -36,6 +36,7 @@ from rumormill.simulations.table_invariants import (
     PolicyInvariants,
     check_datagram,
     check_digest,
+    check_loads,
     check_node,
     check_policies,
 )
@@ -68,6 +69,7 @@ class InvariantChecker:
         running = [process for process in self._registry.latest.values() if process.runs]
         for process in running:
             check_node(process, self._settings.max_members)
+            check_loads(process, self._registry)
         awake = [process for process in running if not process.host.frozen]
         self._routing_invariants.check({process.host.key: process.node.view for process in awake})
         check_policies([process.node for process in awake])

@@ -23,6 +23,7 @@ departure                   no member that leaves is held dead by one that could
 policy-order                policies only move forward: by counter, then writer, then content
 policies                    members with equal digests hold equal policies
 policy-writer               the first holder of a policy is its writer
+load-origin                 every load that a member holds of another was stated by that very instance
 bounds                      datagrams, tables and outboxes stay within their limits
 bookkeeping                 digest, buckets, order and suspects match the rows and policies
 ==========================  =========================================================================================

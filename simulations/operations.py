@@ -179,6 +179,25 @@ class Canary(Operation, frozen=True):
         return f"set the canary {self.release} to {self.share / 100:g} % at {self.key}"
 
 
+class Measure(Operation, frozen=True):
+    """A member's sidecar measures the load of its worker."""
+
+    key: str
+    utilization: Annotated[float, msgspec.Meta(ge=0, le=2)] | None
+    queue: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
+
+    def apply(self, world: World) -> None:
+        def measure(node: SimulatedNode, now: float) -> None:
+            if isinstance(node, Node):
+                node.measure_load(self.utilization, self.queue, now)
+
+        world.command(self.key, measure)
+
+    def __str__(self) -> str:
+        load = "unknown" if self.utilization is None else f"{self.utilization:.0%} with {self.queue} waiting"
+        return f"the load of {self.key} is {load}"
+
+
 class Cut(Operation, frozen=True):
     """An empty ``other`` means every other host."""
 
@@ -270,6 +289,7 @@ AnyOperation = (
     | JumpClock
     | DriftClock
     | Canary
+    | Measure
     | Cut
     | CutOneWay
     | Degrade

@@ -9,7 +9,14 @@ from rumormill.membership import Liveness, MemberChange, MemberTable
 from rumormill.membership.policy import PolicyRecord, SignedPolicy
 from rumormill.membership.table import sync_bucket
 from rumormill.simulations.host import SimulatedHost
-from rumormill.simulations.invariants import InvariantViolation, ObservedProcess, describe_row, node_name, node_table
+from rumormill.simulations.invariants import (
+    InvariantViolation,
+    ObservedProcess,
+    ProcessRegistry,
+    describe_row,
+    node_name,
+    node_table,
+)
 
 
 def check_digest(process: ObservedProcess, change: MemberChange, before: int, after: int) -> None:
@@ -74,6 +81,15 @@ def check_node(process: ObservedProcess, max_members: int) -> None:
     if node.counters["outbox_full"]:
         raise InvariantViolation("bounds", f"the outbox of {key} overflowed its {MAX_OUTBOX}")
     check_bookkeeping(key, table)
+
+
+def check_loads(process: ObservedProcess, registry: ProcessRegistry) -> None:
+    """A member must hold no load of another that is later than, or differs from, what that instance stated."""
+    for member_id, held in process.node.inspect().loads.items():
+        subject = registry.by_member_id(member_id)
+        stated = subject.node.inspect().own_load if subject is not None else None
+        if stated is None or held.number > stated.number or (held.number == stated.number and held != stated):
+            raise InvariantViolation("load-origin", f"{process.host.key} holds {held} of one that stated {stated}")
 
 
 def check_bookkeeping(key: str, table: MemberTable) -> None:

@@ -11,7 +11,7 @@ Each of its ideas has a file:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rumormill.gossip.detection.heartbeats import Heartbeats
 from rumormill.gossip.detection.local_health import LocalHealth
@@ -63,6 +63,11 @@ class FailureDetector(Part):
             due = next_miss
         probe = self._round_robin_probe.deadline
         return probe if probe < due else due
+
+    @property
+    def heartbeat_targets(self) -> Sequence[MemberState]:
+        """The members that receive our heartbeats."""
+        return self._heartbeats.monitors
 
     # --- each step
 

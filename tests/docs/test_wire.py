@@ -101,7 +101,7 @@ def type_text(kind: inspect.Type, owner: type) -> str:
             return f"list {sizes(kind)} of {type_text(kind.item_type, owner)}"
         case inspect.StructType():
             return kind.cls.__name__
-        case inspect.UnionType() if owner is wire.Payload:
+        case inspect.UnionType() if owner is wire.Payload and len(kind.types) > 2:
             return "message"
         case inspect.UnionType():
             return " or ".join(sorted((type_text(inner, owner) for inner in kind.types), key=lambda t: (t == "nil", t)))

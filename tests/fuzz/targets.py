@@ -19,7 +19,7 @@ from rumormill.discovery.http.limits import Limits
 from rumormill.discovery.http.request import RequestReader
 from rumormill.discovery.http.response import RequestRejected
 from rumormill.gossip import InvalidKey, Node
-from rumormill.gossip.wire import UndecodablePayload, decode_untrusted
+from rumormill.gossip.wire import LOAD_KIND, UndecodablePayload, decode_untrusted
 from rumormill.membership.record import InvalidRecord, decode_record_untrusted
 from rumormill.sidecar import SettingsError
 from rumormill.sidecar.key_file import parse_key_file
@@ -92,7 +92,8 @@ class Pool:
         peer = self.peer._state
         row = peer.table.get(self.victim.instance[:8])
         assert row is not None
-        peer.send_encoded(row, [data])
+        assert row.address is not None
+        peer.post_raw(row.address, peer._sealed(row, [data]), LOAD_KIND)
         for _, datagram in self.peer.datagrams_to_send():
             self._receive(datagram, self._world.hosts["n1"].address)
 

@@ -28,6 +28,7 @@ from rumormill.simulations.operations import (
     Heal,
     JumpClock,
     LeavePool,
+    Measure,
     Refuse,
     Restart,
     Resume,
@@ -106,6 +107,10 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(picked=picks)
     def leave(self, picked: int) -> None:
         self.do(LeavePool(self.choose([picked])))
+
+    @rule(picked=picks, utilization=st.none() | st.floats(0, 2), queue=st.integers(0, 300))
+    def measure(self, picked: int, utilization: float | None, queue: int) -> None:
+        self.do(Measure(self.choose([picked])[0], utilization, queue))
 
     @rule(picked=some_picks)
     def freeze(self, picked: list[int]) -> None:
