@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
-import msgspec
 import trio
 
 from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
@@ -47,7 +46,9 @@ from rumormill.sidecar.sockets import (
     open_gossip_socket,
     open_http_listeners,
     raise_file_limit,
+    with_bound_port,
 )
+from rumormill.sidecar.state_commands import StateCommands
 from rumormill.sidecar.tls import CertificateReloader
 from rumormill.sidecar.wall_clock import WallClock
 from rumormill.sidecar.worker_check import WorkerCheck
@@ -77,7 +78,7 @@ def run(read: Callable[[], Settings]) -> None:
     config = read_runtime_config(settings)
     check_worker_pid(settings)
     with open_gossip_socket(settings.gossip, refusals=not settings.no_icmp_evidence) as sock:
-        config = replace(config, settings=_with_bound_port(settings, sock))
+        config = replace(config, settings=with_bound_port(settings, sock))
         log.info(
             "bound",
             monotonic=monotonic(),
@@ -86,7 +87,7 @@ def run(read: Callable[[], Settings]) -> None:
         )
         for lost in missing_options(sock, refusals=not settings.no_icmp_evidence):
             log.warning("kernel", text=lost)
-        trio.run(_Agent(config, lambda: _with_bound_port(read(), sock), sock, keys, credentials, log, log_writer).main)
+        trio.run(_Agent(config, lambda: with_bound_port(read(), sock), sock, keys, credentials, log, log_writer).main)
 
 
 def _read_credentials(settings: Settings) -> PoolCredentials:
@@ -103,13 +104,6 @@ def _exit_at_once(number: int, _frame: object) -> NoReturn:
     The kernel's default action is not enough: it does not end process 1 of a container.
     """
     os._exit(128 + number)
-
-
-def _with_bound_port(settings: Settings, sock: socket.socket) -> Settings:
-    """The settings with the advertised port filled in if the kernel chose it."""
-    advertised = settings.advertised_address
-    port = advertised.port or sock.getsockname()[1]
-    return msgspec.structs.replace(settings, advertise=HostPort(advertised.host, port))
 
 
 class _Agent:
@@ -184,6 +178,7 @@ class _Agent:
             self.snapshot_writer.run,
             self.key_file_writer.run,
             self.worker_process.run,
+            self.state_commands.run,
             self.reloader.watch_signals,
             self.reloader.run,
             self._watch_wall_clock,
@@ -213,6 +208,8 @@ class _Agent:
                 certificate=self.certificate,
             ),
         )
+        self.state_commands = StateCommands(settings, self.log)
+        self.commands.on_state_change = self.state_commands.changed
         self.server = DiscoveryServer(
             commands=self.commands,
             process=process,
@@ -252,6 +249,7 @@ class _Agent:
         self.server.set_access(new.access)
         if self.certificate is not None and new.certificate is not None:
             self.certificate.replace(new.certificate)
+        self.state_commands.configure(settings)
         self.commands.reconfigure(settings)
 
     def _counters(self) -> dict[str, int]:

@@ -30,6 +30,7 @@ from rumormill.ring.worker import ReadinessWord
 from rumormill.sidecar.log import Log, monotonic
 from rumormill.sidecar.settings import Settings
 from rumormill.sidecar.shared_worker import members_sharing_worker
+from rumormill.sidecar.state_commands import StateChange
 from rumormill.sidecar.tls import CertificateReloader
 
 MAX_PERIODS_LISTED = 8
@@ -97,6 +98,9 @@ class SidecarCommands:
         """Reasons logged since the readiness last changed."""
         self._draining = False
         self._in_maintenance = False
+        self._announced = Readiness.STARTING
+        self.on_state_change: Callable[[StateChange], None] = lambda _: None
+        """Called when the announced readiness has changed."""
 
     @property
     def readiness(self) -> Readiness:
@@ -262,15 +266,24 @@ class SidecarCommands:
     def _announce(self) -> None:
         self._node.update(profile_of(self._settings, self.readiness), boot_clock())
         self._transport.wake()
+        before, self._announced = self._announced, self.readiness
+        if before is not self._announced:
+            why = self._not_serving() or self._readiness_reason
+            self.on_state_change(StateChange(READINESS_WORDS[before], READINESS_WORDS[self._announced], why))
+
+    def _not_serving(self) -> str:
+        """Why the worker gets no new work whatever its check finds; empty if neither the operator nor the pool says
+        so."""
+        if self._draining:
+            return "the worker is draining"
+        return "the pool's policy puts this worker in maintenance" if self._in_maintenance else ""
 
     def unready(self) -> str | None:
         """Why this worker should get no new work; None when it may."""
         if self._node.stopped:
             return self._node.stopped
-        if self._draining:
-            return "the worker is draining"
-        if self._in_maintenance:
-            return "the pool's policy puts this worker in maintenance"
+        if why := self._not_serving():
+            return why
         if not self.readiness.routable:
             return self._readiness_reason
         if self._node.probation:

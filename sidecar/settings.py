@@ -91,6 +91,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     drain_time: Annotated[
         Seconds, _about("Time that callers get to finish after SIGTERM, before this member leaves.", "TIME")
     ] = Seconds(1)
+    on_passing: Annotated[str, _about("Shell command to run when the worker becomes passing.", "COMMAND")] = ""
+    on_warning: Annotated[str, _about("Shell command to run when it becomes warning.", "COMMAND")] = ""
+    on_critical: Annotated[str, _about("Shell command to run when it becomes critical.", "COMMAND")] = ""
+    on_draining: Annotated[str, _about("Shell command to run when it becomes draining.", "COMMAND")] = ""
+    on_change: Annotated[
+        str, _about("Shell command to run at each of these changes. RUMORMILL_STATE has the new state.", "COMMAND")
+    ] = ""
+    command_timeout: Annotated[Seconds, _about("Time after which such a command is killed.", "TIME")] = Seconds(10)
     period: Annotated[Seconds, _about("Heartbeat period; must be the same for all members.", "TIME")] = Seconds(0.2)
     no_icmp_evidence: Annotated[
         bool, _about("Ignore ICMP errors; every failure is then detected by three missed heartbeats.")

@@ -62,6 +62,7 @@ def _check_times(settings: Settings) -> None:
         ("worker-check-timeout", settings.worker_check_timeout, 0.02, 3600.0),
         ("drain-time", settings.drain_time, 0.0, 3600.0),
         ("probation", settings.probation, 0.0, 300.0),
+        ("command-timeout", settings.command_timeout, 0.1, 3600.0),
     ):
         if not least <= value <= most:
             raise SettingsError(

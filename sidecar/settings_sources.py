@@ -23,7 +23,10 @@ from rumormill.sidecar.settings_values import BadValue, HostPort, HttpAddress, S
 
 PREFIX = "RUMORMILL_"
 MAX_CONFIG_BYTES = 1 << 20
-CLIENT_VARIABLES = ("RUMORMILL_CONFIG",)
+OTHER_VARIABLES = (
+    "RUMORMILL_CONFIG",
+    *(f"RUMORMILL_{name}" for name in ("STATE", "OLD_STATE", "REASON", "TIME")),  # of a command that starts an agent
+)
 """Known variables that are not settings."""
 
 
@@ -173,7 +176,7 @@ _SERVICE_LINKS = re.compile(r"RUMORMILL_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|P
 
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
-    known = [variable_of(field.encode_name) for field in fields()] + list(CLIENT_VARIABLES)
+    known = [variable_of(field.encode_name) for field in fields()] + list(OTHER_VARIABLES)
     for variable in sorted(environ):
         if variable.startswith(PREFIX) and variable not in known and not _SERVICE_LINKS.fullmatch(variable):
             raise SettingsError(f"unknown variable {variable}", _nearest(variable, known))

@@ -9,10 +9,12 @@ import socket
 import stat
 from pathlib import Path
 
+import msgspec
 import trio
 
 from rumormill.gossip.udp.transport import bind_udp
 from rumormill.sidecar.errors import BindError
+from rumormill.sidecar.settings import Settings
 from rumormill.sidecar.settings_values import HostPort, HttpAddress
 from rumormill.sidecar.tls import CertificateReloader, TlsListener
 
@@ -112,3 +114,10 @@ def _bind_error(flag: str, endpoint: HostPort, error: OSError, who: str) -> Bind
     }
     reason = os.strerror(error.errno).lower() if error.errno else str(error)
     return BindError(f"cannot listen on {flag} {endpoint}: {reason}", hints.get(error.errno or 0, ""))
+
+
+def with_bound_port(settings: Settings, sock: socket.socket) -> Settings:
+    """The settings with the advertised port filled in if the kernel chose it."""
+    advertised = settings.advertised_address
+    port = advertised.port or sock.getsockname()[1]
+    return msgspec.structs.replace(settings, advertise=HostPort(advertised.host, port))

@@ -1,7 +1,7 @@
 """Runs a command of the operator's and looks at its exit code and what it prints.
 
-The command has a session of its own. When it has ended, or takes too long, whatever is left of its process group is
-killed. It gets the environment of the agent without the agent's settings, and the worker's URL in RUMORMILL_WORKER.
+When it has ended, or takes too long, whatever is left of its process group is killed. It gets the environment of the
+agent without the agent's settings, and the worker's URL in RUMORMILL_WORKER.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import signal
-import subprocess
-from contextlib import suppress
 
 import trio
 
+from rumormill.sidecar.bounded_command import BoundedCommand
 from rumormill.sidecar.probes.expectations import NotExpected, check_pattern, quoted
 from rumormill.sidecar.probes.outcome import ProbeOutcome, ProbeVerdict
 from rumormill.sidecar.probes.specification import CommandSpec
@@ -22,10 +20,6 @@ from rumormill.sidecar.settings_values import WorkerUrl
 
 MAX_OUTPUT_BYTES = 64 << 10
 """What it prints beyond that is read and dropped."""
-KILL_SECONDS = 1.0
-"""How long a killed process may take to end before it is left behind."""
-LAST_OUTPUT_SECONDS = 0.05
-"""How long after the end of the command its output is still read. It is in the pipe by then."""
 
 
 class CommandProbe:
@@ -36,7 +30,7 @@ class CommandProbe:
         self._pattern = re.compile(spec.expect.pattern)
         self._environment = {key: value for key, value in os.environ.items() if not key.startswith("RUMORMILL_")}
         self._environment["RUMORMILL_WORKER"] = str(worker)
-        self._stuck: trio.Process | None = None
+        self._stuck: BoundedCommand | None = None
         self.description = f"the command {shlex.join(spec.command)[:200]}"
 
     @property
@@ -66,21 +60,11 @@ class CommandProbe:
         return ProbeOutcome(verdict, f"command {self._spec.command[0]}: {reason}", seconds, answer)
 
     async def _judge(self) -> str:
-        if self._stuck is not None and self._stuck.poll() is None:
+        if self._stuck is not None and self._stuck.running:
             raise NotExpected("an earlier run was killed and still has not ended; it may hang in the kernel")
-        process = await trio.lowlevel.open_process(
-            list(self._spec.command),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=self._environment,
-            start_new_session=True,
-        )
-        try:
-            output = await _output(process)
-        finally:
-            await self._end(process)
-        return self._judge_end(process.returncode, output.decode("utf-8", "replace"))
+        self._stuck = command = BoundedCommand(self._spec.command, self._environment, MAX_OUTPUT_BYTES)
+        output = await command.run()
+        return self._judge_end(command.exit_code, output.decode("utf-8", "replace"))
 
     def _judge_end(self, exit_code: int | None, text: str) -> str:
         wanted = self._spec.expect.exit_code
@@ -88,35 +72,3 @@ class CommandProbe:
             raise NotExpected(f"exit code {exit_code} and not {wanted}" + (f": {quoted(text)}" if text else ""))
         check_pattern(text, self._pattern)
         return f"exit code {exit_code}"
-
-    async def _end(self, process: trio.Process) -> None:
-        """Kill all of its process group, and reap it. What hangs in the kernel (a GPU tool may) is left behind."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)  # the process is not reaped yet, so this is still its number
-        with trio.move_on_after(KILL_SECONDS, shield=True):
-            await process.wait()
-        self._stuck = process if process.returncode is None else None
-        if process.stdout is not None:
-            with trio.CancelScope(shield=True):
-                await trio.aclose_forcefully(process.stdout)
-
-
-async def _output(process: trio.Process) -> bytes:
-    """What the command prints until it ends, without reaping it. A child may hold the pipe open for longer."""
-    output = bytearray()
-    assert process.stdout is not None  # noqa: S101  for the type checker
-    stdout = process.stdout
-
-    async def read() -> None:
-        async for data in stdout:
-            output.extend(data[: MAX_OUTPUT_BYTES - len(output)])
-
-    descriptor = os.pidfd_open(process.pid)
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(read)
-            await trio.lowlevel.wait_readable(descriptor)
-            nursery.cancel_scope.deadline = trio.current_time() + LAST_OUTPUT_SECONDS
-    finally:
-        os.close(descriptor)
-    return bytes(output)

@@ -18,7 +18,7 @@ import pytest
 from rumormill.cli.main import rumormill
 from rumormill.discovery.api.routes import ROUTES
 from rumormill.sidecar.settings import fields
-from rumormill.sidecar.settings_sources import load, variable_of
+from rumormill.sidecar.settings_sources import OTHER_VARIABLES, load, variable_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -69,7 +69,7 @@ def test_routes_settings_and_metrics_exist(page: Path) -> None:
     named = set(re.findall(r"`(rumormill_[a-z_]+)", text)) - EXTENSIONS
     assert [name for name in named if f"`{name}" not in metrics] == []
     variables = {variable_of(field.encode_name) for field in fields()}
-    known = {"RUMORMILL_HTTP", "RUMORMILL_CONFIG", "RUMORMILL_SERVICE", "RUMORMILL_RELEASE", "RUMORMILL_SHARE"}
+    known = {*OTHER_VARIABLES, "RUMORMILL_HTTP", "RUMORMILL_SERVICE", "RUMORMILL_RELEASE", "RUMORMILL_SHARE"}
     assert set(re.findall(r"RUMORMILL_[A-Z_]+", text)) <= variables | known
 
 
