@@ -13,6 +13,18 @@ GATE_FAILED = 7
 TAKEN_OVER = 8
 """Somebody else changed or ended the rollout; this command did nothing more."""
 
+PROBE_SLOW = 9
+"""The probed worker's answer is right, but came over its latency budget; or the worker is overloaded."""
+
+PROBE_WRONG = 10
+"""The probed worker's answer is wrong."""
+
+PROBE_SILENT = 11
+"""The probed worker refuses the connection, closes or resets it."""
+
+PROBE_TIMED_OUT = 12
+"""The probed worker does not answer in time."""
+
 INTERRUPTED = 130
 """Ctrl-C."""
 
@@ -22,6 +34,7 @@ Exit codes: 0 done; 1 the result is empty; 2 wrong flags or settings;
 5 cannot listen on an address; 6 another live member has the name.
 A rollout also exits with 7 a gate failed, the share is back at 0;
 8 somebody else ended it; 130 Ctrl-C, and the share stays as it is.
+A probe also exits with 9 right but late; 10 wrong; 11 refused; 12 silent.
 """
 
 

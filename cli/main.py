@@ -38,6 +38,7 @@ VERBS = {
     "maintenance": Verb("maintenance:maintenance", "Stop new work for workers, by the pool's policy."),
     "zone": Verb("maintenance:zone", "Set the zone preferred by callers that have none of their own."),
     "keys": Verb("keys:keys", "Make the keys that seal gossip, and change them while the pool runs."),
+    "probe": Verb("probe:probe", "Ask a worker what its sidecar would ask, and show what follows."),
     "simulate": Verb("simulate:simulate", "Test a pool with failures in virtual time: scenarios, sweeps, reports."),
     "demo": Verb("demo.command:demo", "Watch a pool survive a kill, a restart, a freeze and a drain."),
 }

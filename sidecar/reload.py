@@ -21,6 +21,8 @@ from rumormill.gossip import KeyRing
 from rumormill.sidecar.errors import AgentError, SettingsError
 from rumormill.sidecar.key_file import read_key_file
 from rumormill.sidecar.log import Log
+from rumormill.sidecar.probes.outcome import Probe
+from rumormill.sidecar.probes.specification import ProbeSpec
 from rumormill.sidecar.secrets import MAX_BYTES, read_token_file
 from rumormill.sidecar.settings import Settings
 from rumormill.sidecar.settings_check import validated
@@ -33,6 +35,8 @@ CHANGEABLE: Final = frozenset(
         "worker_check",
         "worker_check_period",
         "worker_check_timeout",
+        "probe",
+        "probe_file",
         "worker_pid",
         "worker_pid_file",
         "zone",
@@ -67,17 +71,33 @@ class RuntimeConfig:
     certificate: Certificate | None
     read_once: tuple[bytes, ...]
     """Digests of the files in :data:`READ_ONCE`."""
+    probe_spec: ProbeSpec | None = None
+    probe: Probe | None = None
+    """The probe of the worker; None if there is none."""
 
 
 def read_runtime_config(settings: Settings) -> RuntimeConfig:
     """Read the files that the settings name. Blocks for the disk. Raises :class:`SettingsError`."""
     files = TlsFiles.of(settings)
+    spec, probe = read_probe(settings)
     return RuntimeConfig(
         settings,
         read_access(settings),
         read_certificate(files) if files else None,
         tuple(_digest(getattr(settings, name)) for name in READ_ONCE),
+        spec,
+        probe,
     )
+
+
+def read_probe(settings: Settings) -> tuple[ProbeSpec | None, Probe | None]:
+    """The probe that the settings ask for, its files read. Raises :class:`SettingsError`."""
+    if not settings.probe and settings.probe_file is None:
+        return None, None
+    from rumormill.sidecar.probes.build import build_probe, probe_spec  # an agent without a probe does not load it
+
+    spec = probe_spec(settings.probe, settings.probe_file)
+    return spec, None if spec is None else build_probe(spec, settings.worker)
 
 
 def read_access(settings: Settings) -> Access:
@@ -133,6 +153,7 @@ def list_changes(old: RuntimeConfig, new: RuntimeConfig) -> list[str]:
     content = {
         "http-token-file": old.access.read_token != new.access.read_token,
         "http-change-token-file": old.access.change_token != new.access.change_token,
+        "probe-file": old.probe_spec != new.probe_spec,
     }
     return names + [name for name, changed in content.items() if changed and name not in names]
 

@@ -88,6 +88,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     worker_check_timeout: Annotated[
         Seconds, _about("Time a check may take; with a larger value a hanging worker is found later.", "TIME")
     ] = Seconds(3)
+    probe: Annotated[
+        str,
+        _about(
+            "What is asked to see that the engine computes: embeddings, chat, completions, kserve, http, grpc, tcp, "
+            "command or none.",
+            "KIND",
+        ),
+    ] = ""
+    probe_file: Annotated[
+        Path | None, _about("TOML file that says what the probe asks and expects; see docs/run/probes.md.", "FILE")
+    ] = None
     drain_time: Annotated[
         Seconds, _about("Time that callers get to finish after SIGTERM, before this member leaves.", "TIME")
     ] = Seconds(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from rumormill.sidecar import SettingsError
 from rumormill.sidecar.probes.build import PROBE_NAMES, build_probe, default_spec, probe_spec
-from rumormill.sidecar.probes.probe_file import read_probe_file
+from rumormill.sidecar.probes.probe_check import BadProbe
+from rumormill.sidecar.probes.probe_file import parse_probe, read_probe_file
 from rumormill.sidecar.probes.specification import KINDS, ChatSpec, EmbeddingsSpec, KserveSpec, TcpSpec
 from rumormill.sidecar.probes.toml_lines import line_of
 from rumormill.sidecar.settings_values import WorkerUrl
@@ -160,3 +162,18 @@ def test_the_line_of_a_key_or_of_the_table_around_it(key: tuple[str, ...], line:
 def test_the_line_of_a_key_is_a_line(text: str, key: tuple[str, ...]) -> None:
     line = line_of(text, key)
     assert line is None or 1 <= line <= len(text.splitlines())
+
+
+def blocks() -> list[str]:
+    page = (Path(__file__).parents[2] / "docs" / "run" / "probes.md").read_text()
+    return re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", blocks(), ids=lambda block: block.splitlines()[0])
+def test_the_probe_files_of_the_documentation_are_right(tmp_path: Path, block: str) -> None:
+    (tmp_path / "engine.key").write_text("secret\n")
+    (tmp_path / "engine.key").chmod(0o600)
+    try:
+        parse_probe(block, tmp_path)
+    except BadProbe as error:  # what this machine lacks
+        assert any(word in str(error) for word in ("needs grpcio", "'nvidia-smi' is not found")), error  # noqa: PT017
