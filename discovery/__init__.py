@@ -10,6 +10,7 @@ trio streams, sharing the loop with gossip and never delaying it. This room may 
     formats    the same for programs that people already run          pure
     api        the routes and what they answer
     server     one endpoint, wired together
+    listeners  HAProxy's agent check and DNS, beside the endpoint
 
 Nothing is imported here, so that a client of the schema loads no server.
 """

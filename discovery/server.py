@@ -38,6 +38,7 @@ from rumormill.discovery.http.request import Request
 from rumormill.discovery.http.request_metrics import RequestMetrics
 from rumormill.discovery.http.response import CONNECTION_CLOSE, Response, prepare, prepare_json
 from rumormill.discovery.http.streams import ClientStream, EpollMux
+from rumormill.discovery.view import RoutingView
 from rumormill.membership.view import Event
 
 Listener = trio.abc.Listener[Any]
@@ -126,6 +127,11 @@ class DiscoveryServer:
         self._view_outdated = True
         if self.connections:
             self._update_view()
+
+    def settled_view(self) -> RoutingView | None:
+        """The pool as callers see it, for other listeners; None while this sidecar may not know its pool yet."""
+        self._update_view()
+        return self._api.view if self._api.settled else None
 
     def publish_events(self, events: Sequence[Event]) -> None:
         """Append to the event log, and wake the callers that wait for it."""

@@ -23,13 +23,13 @@ import trio
 from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
 from rumormill.discovery.server import DiscoveryServer
 from rumormill.gossip import Node, NodeConfig, ProtocolSettings
-from rumormill.gossip.security.credentials import Authority, Credential
 from rumormill.gossip.udp.transport import GossipTransport, boot_clock, missing_options
 from rumormill.membership.record import Readiness
 from rumormill.membership.view import Event
 from rumormill.sidecar.commands import SidecarCommands, StatusSources, profile_of
 from rumormill.sidecar.errors import NameTaken
-from rumormill.sidecar.identity import read_authority, read_identity
+from rumormill.sidecar.format_listeners import FormatListeners
+from rumormill.sidecar.identity import PoolCredentials, read_credentials
 from rumormill.sidecar.key_file import KeyFile, key_file_writer, read_key_file
 from rumormill.sidecar.line_writer import LineWriter
 from rumormill.sidecar.log import Log, monotonic, open_log
@@ -54,7 +54,6 @@ from rumormill.sidecar.wall_clock import WallClock
 from rumormill.sidecar.worker_check import WorkerCheck
 from rumormill.sidecar.worker_process import ProcessSource, WorkerProcess, check_worker_pid
 
-PoolCredentials = tuple[Authority | None, Credential | None]
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LEAVE_TIMEOUT = 2.0
 """Seconds to wait for the leave message to go out before the process ends without it."""
@@ -74,7 +73,7 @@ def run(read: Callable[[], Settings]) -> None:
     log, log_writer = open_log(sys.stderr, member=settings.name)
     raise_file_limit()
     keys = read_key_file(settings.key_file) if settings.key_file else None
-    credentials = _read_credentials(settings)
+    credentials = read_credentials(settings)
     config = read_runtime_config(settings)
     check_worker_pid(settings)
     with open_gossip_socket(settings.gossip, refusals=not settings.no_icmp_evidence) as sock:
@@ -88,14 +87,6 @@ def run(read: Callable[[], Settings]) -> None:
         for lost in missing_options(sock, refusals=not settings.no_icmp_evidence):
             log.warning("kernel", text=lost)
         trio.run(_Agent(config, lambda: with_bound_port(read(), sock), sock, keys, credentials, log, log_writer).main)
-
-
-def _read_credentials(settings: Settings) -> PoolCredentials:
-    """The pool's authority and the credential it issued to this member; (None, None) without an authority."""
-    if settings.ca_file is None or settings.identity_file is None:
-        return None, None
-    authority = read_authority(settings.ca_file)
-    return authority, read_identity(settings.identity_file, settings.name, authority)
 
 
 def _exit_at_once(number: int, _frame: object) -> NoReturn:
@@ -144,6 +135,7 @@ class _Agent:
         if self.settings.http_insecure and not self.settings.http.local:
             self.log.warning("insecure", text="the endpoint is not protected: anyone on the network can read it")
         listeners = await open_http_listeners(self.settings.http, self.certificate)
+        self.formats = await FormatListeners.open(self.settings)
         restored = self._read_snapshot()
         self._build_parts(restored)
         # Imported modules live as long as the process. Unless they are frozen, each full garbage collection scans them
@@ -154,6 +146,7 @@ class _Agent:
                 nursery.start_soon(task)
             await nursery.start(self._wait_for_signal)
             await nursery.start(self._serve, listeners)
+            nursery.start_soon(self.formats.serve, self.server)
             await self.stop_requested.wait()
             self.signal_scope.cancel()
             if not self.gossip_stopped.is_set():
@@ -254,7 +247,8 @@ class _Agent:
 
     def _counters(self) -> dict[str, int]:
         http = {f"http_{name}": value for name, value in self.server.counters.items()}
-        return {**self.transport.counters, **http, "log_lines_dropped": self.log_writer.dropped}
+        lines = {"log_lines_dropped": self.log_writer.dropped}
+        return {**self.transport.counters, **http, **self.formats.counters, **lines}
 
     def _new_node(self, rng: random.Random, restored: RestoredState) -> Node:
         settings = self.settings
@@ -365,7 +359,8 @@ class _Agent:
     async def _serve(
         self, listeners: Sequence[Listener], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        self.log.info("serving", monotonic=monotonic(), http=str(bound_endpoint(listeners[0])))
+        http = str(bound_endpoint(listeners[0]))
+        self.log.info("serving", monotonic=monotonic(), http=http, **self.formats.addresses)
         await self.server.serve(listeners, task_status=task_status)
         self.endpoint_closed.set()
 

@@ -14,6 +14,9 @@ from rumormill.gossip.security.credentials import (
 )
 from rumormill.sidecar.errors import SettingsError
 from rumormill.sidecar.secrets import MAX_BYTES, read_private_file
+from rumormill.sidecar.settings import Settings
+
+PoolCredentials = tuple[Authority | None, Credential | None]
 
 _CREATE_HINT = "rumormill keys ca --out pool.ca"
 
@@ -54,3 +57,11 @@ def read_identity(path: Path, name: str, authority: Authority) -> Credential:
     if not is_certified(credential, authority):
         raise SettingsError(f"identity file {path} was not issued by the authority in --ca-file", issue)
     return credential
+
+
+def read_credentials(settings: Settings) -> PoolCredentials:
+    """The pool's authority and the credential it issued to this member; (None, None) without an authority."""
+    if settings.ca_file is None or settings.identity_file is None:
+        return None, None
+    authority = read_authority(settings.ca_file)
+    return authority, read_identity(settings.identity_file, settings.name, authority)

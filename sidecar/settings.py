@@ -136,6 +136,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         Path | None, _about("Mutual TLS: callers must present a certificate of these authorities (PEM).", "FILE")
     ] = None
     http_insecure: Annotated[bool, _about("Let anyone on the network use the endpoint without authentication.")] = False
+    haproxy_agent: Annotated[
+        HostPort | None, _about("TCP address at which HAProxy's agent checks are answered. Default: none.", "HOST:PORT")
+    ] = None
+    dns: Annotated[
+        HostPort | None, _about("UDP and TCP address of a DNS server for the pool. Default: none.", "HOST:PORT")
+    ] = None
+    dns_domain: Annotated[Label, _about("The domain that the DNS server answers for.", "DOMAIN")] = "rumormill"
     disable_format: Annotated[
         tuple[FormatName, ...],
         _about(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 
 import msgspec
@@ -20,6 +21,8 @@ from rumormill.sidecar.errors import SettingsError
 from rumormill.sidecar.settings import Settings
 from rumormill.sidecar.settings_values import BadValue, HostPort, WorkerUrl
 
+_DNS_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+
 
 def validated(settings: Settings) -> Settings:
     """The same settings, with host names resolved and the advertised address filled in. Raises :class:`SettingsError`.
@@ -31,6 +34,7 @@ def validated(settings: Settings) -> Settings:
     _check_advertised(settings)
     _check_worker(settings)
     _check_http(settings)
+    _check_dns_domain(settings)
     _check_sealing(settings)
     _check_join(settings)
     _check_record(settings)
@@ -45,7 +49,10 @@ def _resolved(settings: Settings) -> Settings:
             f"add --advertise with an address of this machine: --advertise 10.0.0.5:{gossip.port}",
         )
     advertise = gossip if settings.advertise is None else _resolve("advertise", settings.advertise)
-    return msgspec.structs.replace(settings, gossip=gossip, advertise=advertise, http=_resolve("http", settings.http))
+    others = {key: getattr(settings, key) for key in ("haproxy_agent", "dns")}
+    resolved = {key: _resolve(key.replace("_", "-"), value) for key, value in others.items() if value is not None}
+    http = _resolve("http", settings.http)
+    return msgspec.structs.replace(settings, gossip=gossip, advertise=advertise, http=http, **resolved)
 
 
 def _resolve(key: str, endpoint: HostPort) -> HostPort:
@@ -141,6 +148,15 @@ def _check_http(settings: Settings) -> None:
     if settings.http_insecure and protected:
         raise SettingsError(
             "--http-insecure excludes --http-token-file and --http-ca, which protect the endpoint", "remove one of them"
+        )
+
+
+def _check_dns_domain(settings: Settings) -> None:
+    labels = settings.dns_domain.strip(".").split(".")
+    if len(settings.dns_domain) > 100 or not all(_DNS_LABEL.fullmatch(label) for label in labels):
+        raise SettingsError(
+            f"--dns-domain {settings.dns_domain} is not a domain",
+            "use letters, digits, hyphens and dots, such as rumormill or pool.example",
         )
 
 

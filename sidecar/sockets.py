@@ -35,7 +35,7 @@ def open_gossip_socket(endpoint: HostPort, *, refusals: bool) -> socket.socket:
     try:
         return bind_udp((endpoint.host, endpoint.port), refusals=refusals)
     except OSError as error:
-        raise _bind_error("--gossip", endpoint, error, "ss -ulpn") from None
+        raise bind_error("--gossip", endpoint, error, "ss -ulpn") from None
 
 
 async def open_http_listeners(endpoint: HttpAddress, certificate: CertificateReloader | None) -> list[Listener]:
@@ -45,7 +45,7 @@ async def open_http_listeners(endpoint: HttpAddress, certificate: CertificateRel
     try:
         listeners = await trio.open_tcp_listeners(endpoint.port, host=endpoint.host, backlog=BACKLOG)
     except OSError as error:
-        raise _bind_error("--http", endpoint, error, "ss -tlpn") from None
+        raise bind_error("--http", endpoint, error, "ss -tlpn") from None
     if certificate is None:
         return list(listeners)
     return [TlsListener(listener, certificate) for listener in listeners]
@@ -106,7 +106,8 @@ def bound_endpoint(listener: Listener) -> HostPort:
     return HttpAddress.parse(f"unix:{name}") if isinstance(name, str) else HostPort(*name[:2])
 
 
-def _bind_error(flag: str, endpoint: HostPort, error: OSError, who: str) -> BindError:
+def bind_error(flag: str, endpoint: HostPort, error: OSError, who: str) -> BindError:
+    """Why an address cannot be bound. `who` is the command that shows which process has it."""
     hints = {
         errno.EADDRINUSE: f"{who} shows which process has it; stop that process, or choose another {flag}",
         errno.EADDRNOTAVAIL: "this machine has no such address; ip addr shows those it has",

@@ -52,17 +52,17 @@ async def catalog_service(api: ApiContext, call: RequestContext[ConsulServiceQue
 
 async def agent_self(api: ApiContext, call: RequestContext[ConsulAgentQuery]) -> Response:
     _check_datacenter(api, call.query)
-    return api.view.service(ALL_SERVICES).derived(consul.agent_self, api.require_pool().observer, VERSION)
+    return api.view.service(ALL_SERVICES).derived(consul.agent_self, api.require_settled().observer, VERSION)
 
 
 async def agent_services(api: ApiContext, call: RequestContext[ConsulAgentQuery]) -> Response:
     _check_datacenter(api, call.query)
-    return api.view.service(ALL_SERVICES).derived(consul.agent_services, api.require_pool().observer)
+    return api.view.service(ALL_SERVICES).derived(consul.agent_services, api.require_settled().observer)
 
 
 async def status_leader(api: ApiContext, call: RequestContext[ConsulAgentQuery]) -> Response:
     _check_datacenter(api, call.query)
-    return api.view.service(ALL_SERVICES).derived(consul.status_leader, api.require_pool().observer)
+    return api.view.service(ALL_SERVICES).derived(consul.status_leader, api.require_settled().observer)
 
 
 async def _block(api: ApiContext, call: RequestContext[object], query: ConsulQuery, topic: str) -> None:
@@ -82,6 +82,6 @@ async def _block(api: ApiContext, call: RequestContext[object], query: ConsulQue
 
 
 def _check_datacenter(api: ApiContext, query: ConsulAgentQuery) -> None:
-    cluster = api.require_pool().cluster
+    cluster = api.require_settled().cluster
     if query.dc and query.dc != cluster:
         raise refuse(404, f"there is no datacenter {query.dc!r} here", f"leave dc out, or ask for {cluster!r}")

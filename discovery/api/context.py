@@ -17,7 +17,7 @@ from rumormill.discovery.api.metrics import EndpointMeasurements, prepare_metric
 from rumormill.discovery.api.query_parsing import parse_wait
 from rumormill.discovery.api.watchers import Watchers
 from rumormill.discovery.commands import Commands
-from rumormill.discovery.http.connection_slots import ConnectionSlots
+from rumormill.discovery.http.connection_slots import RETRY_AFTER, ConnectionSlots
 from rumormill.discovery.http.limits import Limits
 from rumormill.discovery.http.request import Request
 from rumormill.discovery.http.request_metrics import RequestMetrics
@@ -121,6 +121,9 @@ class ApiContext:
         self.rings_in_progress: dict[str, trio.Event] = {}
         """The services whose ring is being built now, each with the event of its end."""
         self._rng = rng
+        self._settled = False
+        self._started_at = time.monotonic()
+        self._met_at: float | None = None
 
     def set_wall_offset(self, wall_offset: float) -> None:
         """Future events carry the new time. Past events keep the time that the clock showed then."""
@@ -139,8 +142,31 @@ class ApiContext:
     def require_pool(self) -> PoolView:
         """The pool as it was last published. Raises :class:`RequestRejected` (503) before the first time."""
         if self.view.pool is None:
-            raise refuse(503, "this sidecar is starting", "ask again in a moment", headers=(("Retry-After", "1"),))
+            raise refuse(503, "this sidecar is starting", "ask again in a moment", headers=(RETRY_AFTER,))
         return self.view.pool
+
+    @property
+    def settled(self) -> bool:
+        """Whether this sidecar has had the time to learn of its pool.
+
+        Programs that believe one sidecar must not take the first moments of a restarted one for an empty pool. It is
+        settled a moment after it has found another member, or after it has found none for longer.
+        """
+        if not self._settled and self.view.pool is not None:
+            now, limits = time.monotonic(), self.limits
+            pool = self.view.pool
+            if self._met_at is None and any(m.liveness.present and m.name != pool.observer for m in pool.members):
+                self._met_at = now
+            met = self._met_at is not None and now >= self._met_at + limits.settle
+            self._settled = met or now >= self._started_at + limits.settle_alone
+        return self._settled
+
+    def require_settled(self) -> PoolView:
+        """:meth:`require_pool` for the formats of others. Raises :class:`RequestRejected` (503) until settled."""
+        pool = self.require_pool()
+        if not self.settled:
+            raise refuse(503, "this sidecar is learning of its pool", "ask again in a moment", headers=(RETRY_AFTER,))
+        return pool
 
     async def block_until_change(
         self, call: RequestContext[object], topic: str, *, index: int, process: str | UnsetType, wait: str

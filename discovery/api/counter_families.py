@@ -170,6 +170,19 @@ COUNTER_FAMILIES: Final = (
         label="reason",
     ),
     _one("http_waits_refused", "Blocked queries and streams turned away for lack of room.", "http_waits_refused"),
+    CounterFamily(
+        "haproxy_checks",
+        "Agent checks of HAProxy: answered, or left without an answer while this sidecar did not know its pool.",
+        {"haproxy_checks_answered": "answered", "haproxy_checks_unanswered": "unanswered"},
+        label="outcome",
+    ),
+    CounterFamily(
+        "dns_queries",
+        "DNS queries: answered; ignored, because they were none; or answered in vain, because the answer could not be "
+        "sent.",
+        {"dns_queries_answered": "answered", "dns_queries_ignored": "ignored", "dns_answers_lost": "lost"},
+        label="outcome",
+    ),
     _one("log_lines_dropped", "Log lines dropped because nothing read stderr.", "log_lines_dropped"),
 )
 

@@ -22,7 +22,7 @@ _decode = msgspec.json.Decoder(EnvoyRequest).decode
 
 
 async def prometheus_targets(api: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
-    api.require_pool()
+    api.require_settled()
     return api.view.service(call.query.service).derived(prometheus.targets)
 
 
@@ -55,7 +55,7 @@ async def envoy_listeners(api: ApiContext, call: RequestContext[AnyQuery]) -> Re
 
 
 def _request_untrusted(api: ApiContext, call: RequestContext[AnyQuery]) -> EnvoyRequest:
-    api.require_pool()
+    api.require_settled()
     try:
         request = _decode(call.request.body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

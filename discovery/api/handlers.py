@@ -29,6 +29,8 @@ OK = prepare_json(HealthAnswer(ok=True, why=""))
 async def workers(api: ApiContext, call: RequestContext[WorkersQuery]) -> Response:
     query = call.query
     api.require_pool()
+    if query.format != "json":
+        api.require_settled()
     if query.format in api.disabled_formats:
         raise refuse(404, f"the format {query.format!r} is turned off here", "start this sidecar without disabling it")
     if query.index is not UNSET:

@@ -5,6 +5,8 @@
     prometheus   targets for http_sd
     consul       Consul's HTTP API: health, catalog, agent
     envoy        REST xDS v3: endpoints, clusters, listeners
+    haproxy      the answers to HAProxy's agent check
+    dns_zone     DNS: SRV, A and AAAA; the only one that needs dnspython
 
 Each format is made once per change, at the first asking (ServiceView.derived). All follow the same rules:
 

@@ -40,6 +40,11 @@ class Limits:
     moment: float = 0.5
     """The longest block of a query with an index of another process; the shortest is half of it. Larger: a caller that
     reaches another sidecar with each query polls less often, and learns of missed changes later."""
+    settle: float = 0.5
+    """From the first other member found until the formats of other programs are answered: the table has come by then.
+    Larger: a program whose sidecar restarts waits longer."""
+    settle_alone: float = 2.0
+    """The same from the start, for a sidecar that finds nobody."""
     batch: int = 64
     """Requests answered, or waiting callers woken, before the loop returns to gossip (about 2 ms). Larger: a
     little cheaper, but gossip waits longer under load."""

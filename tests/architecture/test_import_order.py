@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "view": {"schema", "http", "workers"},
         "formats": {"http", "workers", "view"},
         "api": {"schema", "http", "commands", "workers", "view", "formats"},
+        "listeners": {"http", "view", "formats"},
         "server": {"schema", "http", "commands", "view", "formats", "api"},
     },
 }

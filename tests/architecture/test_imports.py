@@ -23,8 +23,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {"membership", "ring", "gossip", "discovery", "client", "sidecar", "simulations", "worker"},
 }
 SHELLS = {"gossip/udp/transport.py"}
-PURE = ["membership", "ring", "gossip", "discovery/schema", "discovery/view.py", "worker/redis_trust.py"]
-PURE = ["membership", "ring", "gossip", "discovery/schema", "discovery/formats", "discovery/view.py"]
+PURE = [
+    "membership",
+    "ring",
+    "gossip",
+    "discovery/schema",
+    "discovery/formats",
+    "discovery/view.py",
+    "worker/redis_trust.py",
+]
 IMPURE = {"time", "socket", "trio", "anyio", "asyncio", "threading", "os", "secrets", "subprocess"}
 
 

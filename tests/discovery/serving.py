@@ -330,7 +330,7 @@ async def serving(
         wall_offset=WALL_OFFSET,
         access=access,
         sealed=sealed,
-        limits=limits,
+        limits=limits or Limits(settle=0.0),
         disabled_formats=disabled_formats,
     )
     if first is not None:

@@ -42,17 +42,17 @@ TOLERANCE = 0.02
 class NamedWorker:
     """A worker that answers with its name. Killed, it resets what it has under way and is gone from its port."""
 
-    def __init__(self, name: str, scope: trio.CancelScope) -> None:
+    def __init__(self, name: str, port: int) -> None:
         self.name = name
-        self.port = 0
+        self.port = port
         self.think = 0.0
         self.answered = 0
-        self._scope = scope
+        self._scope = trio.CancelScope()
         self._streams: set[trio.SocketStream] = set()
 
     @classmethod
-    async def start(cls, nursery: trio.Nursery, name: str) -> NamedWorker:
-        worker = cls(name, trio.CancelScope())
+    async def start(cls, nursery: trio.Nursery, name: str, port: int = 0) -> NamedWorker:
+        worker = cls(name, port)
         worker.port = await nursery.start(worker._run)
         return worker
 
@@ -63,7 +63,7 @@ class NamedWorker:
     async def _run(self, *, task_status: trio.TaskStatus[int]) -> None:
         with self._scope:
             async with trio.open_nursery() as nursery:
-                (listener,) = await nursery.start(partial(trio.serve_tcp, self._serve, 0, host="127.0.0.1"))
+                (listener,) = await nursery.start(partial(trio.serve_tcp, self._serve, self.port, host="127.0.0.1"))
                 task_status.started(listener.socket.getsockname()[1])
 
     async def _serve(self, stream: trio.SocketStream) -> None:
@@ -99,6 +99,8 @@ class PoolStory:
 
     nursery: trio.Nursery
     flags: Sequence[str]
+    w4_port: int
+    """The port of the worker that joins later; 0 for any."""
     agents: dict[str, Agent] = field(default_factory=dict)
     workers: dict[str, NamedWorker] = field(default_factory=dict)
     killed_at: float = 0.0
@@ -112,7 +114,7 @@ class PoolStory:
         return int(self.observer.http.rpartition(":")[2])
 
     async def start(self, name: str, release: str) -> None:
-        worker = self.workers[name] = await NamedWorker.start(self.nursery, name)
+        worker = self.workers[name] = await NamedWorker.start(self.nursery, name, self.w4_port if name == "w4" else 0)
         join = ("--join", self.observer.gossip) if self.agents else ()
         flags = self.flags if not self.agents else ()
         self.agents[name] = await Agent.start(
@@ -132,12 +134,14 @@ class PoolStory:
 
 
 @asynccontextmanager
-async def story(*flags: str) -> AsyncIterator[PoolStory]:
+async def story(*flags: str, w4_port: int = 0) -> AsyncIterator[PoolStory]:
     """Three agents with one view; `flags` are of the one that the program asks."""
     async with trio.open_nursery() as nursery:
-        pool = PoolStory(nursery, flags)
-        for name, release in (("w1", "v1"), ("w2", "v2"), ("w3", "v1")):
-            await pool.start(name, release)
+        pool = PoolStory(nursery, flags, w4_port)
+        await pool.start("w1", "v1")
+        async with trio.open_nursery() as others:
+            others.start_soon(pool.start, "w2", "v2")
+            others.start_soon(pool.start, "w3", "v1")
         await pool.observer.until(all_routable("w1", "w2", "w3"))
         yield pool
         nursery.cancel_scope.cancel()

@@ -70,6 +70,13 @@ class TrafficRun:
         except httpx2.TransportError as error:
             self.failed.append(repr(error))
 
+    def _bound(self, sock: socket.socket, port: int) -> bool:
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError:  # the worker has not closed it yet
+            return False
+        return True
+
     async def _watch_killed(self) -> None:
         """Take the killed worker's port, and reset whoever connects."""
         port = self.pool.workers["w3"].port
@@ -77,7 +84,8 @@ class TrafficRun:
             await trio.sleep(0.01)
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(("127.0.0.1", port))
+            while not self._bound(sock, port):
+                await trio.sleep(0.01)
             sock.listen()
             listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
             while True:
