@@ -11,8 +11,10 @@ Every type that a public method returns can be imported from here.
 
 from rumormill.client.descriptors import TooManyOpenFilesError
 from rumormill.client.errors import NoWorkersError, PoolError, RequestNotReplayableError, ResponseInterruptedError
+from rumormill.client.fallbacks import DefaultAnswer, FallbackUsed, OtherService, StaleAnswer
 from rumormill.client.figures import Figures
 from rumormill.client.figures_parts import ReleaseFigures
+from rumormill.client.keys import RequestView
 from rumormill.client.options import PoolOptions
 from rumormill.client.pool import Pool
 from rumormill.client.replay import Replay
@@ -26,9 +28,12 @@ from rumormill.ring.worker import CanaryShare, RoutingPolicy, Worker
 __all__ = [
     "Attempt",
     "CanaryShare",
+    "DefaultAnswer",
     "Failure",
+    "FallbackUsed",
     "Figures",
     "NoWorkersError",
+    "OtherService",
     "Pool",
     "PoolError",
     "PoolOptions",
@@ -36,9 +41,11 @@ __all__ = [
     "ReleaseFigures",
     "Replay",
     "RequestNotReplayableError",
+    "RequestView",
     "ResponseInterruptedError",
     "Routing",
     "RoutingPolicy",
+    "StaleAnswer",
     "SyncPool",
     "SyncPoolTransport",
     "TooManyOpenFilesError",

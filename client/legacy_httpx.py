@@ -105,6 +105,8 @@ def _check_library(request: object) -> None:
 
 
 def _inner_request(request: httpx.Request, body: httpx2.AsyncByteStream | httpx2.SyncByteStream) -> httpx2.Request:
+    if isinstance(request.stream, httpx.ByteStream):
+        body = httpx2.ByteStream(b"".join(request.stream))
     return httpx2.Request(
         request.method, str(request.url), headers=request.headers.raw, stream=body, extensions=request.extensions
     )

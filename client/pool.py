@@ -7,7 +7,7 @@ import os
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,8 @@ import httpx2
 
 from rumormill.client.background_context import BackgroundContext
 from rumormill.client.dispatch import Dispatcher
+from rumormill.client.fallbacks import AsyncFallback
+from rumormill.client.keys import KeyFunction
 from rumormill.client.options import UNIX, PoolOptions
 from rumormill.client.replay import Replay, checked_replay
 from rumormill.client.snapshot import UnusableSnapshot, load_snapshot, save_snapshot
@@ -118,12 +120,21 @@ class Pool(PoolOptions):
         """The owners of a key in order of preference. Without a zone, sidecars with the same digest give the same."""
         return self._require_open().upstreams.selector.owners(key, n)
 
-    def transport(self, *, replay: Replay | None = None) -> PoolTransport:
+    def transport(
+        self,
+        *,
+        replay: Replay | None = None,
+        key: KeyFunction | None = None,
+        fallbacks: Sequence[AsyncFallback] = (),
+    ) -> PoolTransport:
         """A transport for any httpx2.AsyncClient. Closing that client leaves the pool open.
 
+        `key` reads the key from a request without a `Rumormill-Key` header (keys.py). `fallbacks` are for requests
+        that no worker can serve, in order (fallbacks.py).
         An httpx.AsyncClient takes it wrapped: :func:`rumormill.client.legacy_httpx.httpx_transport`.
         """
-        return PoolTransport(self, self.replay if replay is None else checked_replay(replay))
+        mode = self.replay if replay is None else checked_replay(replay)
+        return PoolTransport(self, mode, key=key, fallbacks=fallbacks)
 
     @contextmanager
     def acquire(self, key: str | bytes | None = None) -> Iterator[Worker]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 
@@ -19,6 +19,8 @@ import anyio.to_thread
 import httpx2
 
 from rumormill.client.bodies import BUFFER_LIMIT, Body, BufferedBody, OneShotBody
+from rumormill.client.fallbacks import SyncFallback
+from rumormill.client.keys import KeyFunction
 from rumormill.client.loop_thread import LoopThread, acquire_loop, check_threads, release_loop
 from rumormill.client.options import PoolOptions
 from rumormill.client.pool import Pool
@@ -118,12 +120,21 @@ class SyncPool(PoolOptions):
         self._require_open()
         return self._pool.owners(key, n)
 
-    def transport(self, *, replay: Replay | None = None) -> SyncPoolTransport:
+    def transport(
+        self,
+        *,
+        replay: Replay | None = None,
+        key: KeyFunction | None = None,
+        fallbacks: Sequence[SyncFallback] = (),
+    ) -> SyncPoolTransport:
         """A transport for any httpx2.Client. Closing that client leaves the pool open.
 
+        `key` reads the key from a request without a `Rumormill-Key` header (keys.py). `fallbacks` are for requests
+        that no worker can serve, in order (fallbacks.py).
         An httpx.Client takes it wrapped: :func:`rumormill.client.legacy_httpx.httpx_transport`.
         """
-        return SyncPoolTransport(self, self.replay if replay is None else checked_replay(replay))
+        mode = self.replay if replay is None else checked_replay(replay)
+        return SyncPoolTransport(self, mode, key=key, fallbacks=fallbacks)
 
     @contextmanager
     def acquire(self, key: str | bytes | None = None) -> Iterator[Worker]:

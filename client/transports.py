@@ -5,11 +5,17 @@ Clients of httpx, the predecessor of httpx2, take these transports wrapped (lega
 
 from __future__ import annotations
 
-from typing import NoReturn, Protocol
+from collections.abc import Sequence
+from typing import Final, NoReturn, Protocol
 
 import httpx2
 
-from rumormill.client.replay import Replay
+from rumormill.client.fallback_loops import send_with_fallbacks, sync_send_with_fallbacks
+from rumormill.client.fallbacks import AsyncFallback, SyncFallback, checked_fallbacks
+from rumormill.client.keys import KeyFunction, RequestView, header_value
+from rumormill.client.replay import Replay, why_not_replayable
+
+KEY_HEADER: Final = "Rumormill-Key"
 
 _ASYNC_ONLY = "this transport is of a Pool, for httpx2.AsyncClient; httpx2.Client takes the transport of a SyncPool"
 _SYNC_ONLY = "this transport is of a SyncPool, for httpx2.Client; httpx2.AsyncClient takes the transport of a Pool"
@@ -30,12 +36,30 @@ class SyncSender(Protocol):
 class PoolTransport(httpx2.AsyncBaseTransport):
     """Sends the requests of an httpx2.AsyncClient to the workers of a pool."""
 
-    def __init__(self, pool: AsyncSender, replay: Replay) -> None:
+    def __init__(
+        self,
+        pool: AsyncSender,
+        replay: Replay,
+        *,
+        key: KeyFunction | None = None,
+        fallbacks: Sequence[AsyncFallback] = (),
+    ) -> None:
+        checked_fallbacks(fallbacks, httpx2.AsyncBaseTransport)
         self._pool = pool
         self._replay: Replay = replay
+        self._key = key
+        self._fallbacks = fallbacks
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         check_library(request)
+        _set_key(request, self._key)
+        if not self._fallbacks:
+            return await self._send(request)
+        return await send_with_fallbacks(
+            self._send, request, self._fallbacks, replayable=_replayable(request, self._replay)
+        )
+
+    async def _send(self, request: httpx2.Request) -> httpx2.Response:
         return await self._pool.send(request, replay=self._replay)
 
     def __enter__(self) -> NoReturn:
@@ -51,12 +75,30 @@ class PoolTransport(httpx2.AsyncBaseTransport):
 class SyncPoolTransport(httpx2.BaseTransport):
     """Sends the requests of an httpx2.Client to the workers of a pool."""
 
-    def __init__(self, pool: SyncSender, replay: Replay) -> None:
+    def __init__(
+        self,
+        pool: SyncSender,
+        replay: Replay,
+        *,
+        key: KeyFunction | None = None,
+        fallbacks: Sequence[SyncFallback] = (),
+    ) -> None:
+        checked_fallbacks(fallbacks, httpx2.BaseTransport)
         self._pool = pool
         self._replay: Replay = replay
+        self._key = key
+        self._fallbacks = fallbacks
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         check_library(request)
+        _set_key(request, self._key)
+        if not self._fallbacks:
+            return self._send(request)
+        return sync_send_with_fallbacks(
+            self._send, request, self._fallbacks, replayable=_replayable(request, self._replay)
+        )
+
+    def _send(self, request: httpx2.Request) -> httpx2.Response:
         return self._pool.send(request, replay=self._replay)
 
     async def __aenter__(self) -> NoReturn:
@@ -67,6 +109,23 @@ class SyncPoolTransport(httpx2.BaseTransport):
 
     async def aclose(self) -> None:
         """A client of the wrong kind may be closed all the same."""
+
+
+def _set_key(request: httpx2.Request, key: KeyFunction | None) -> None:
+    """Give the request the key that its function finds, unless the caller has set one."""
+    if key is None or KEY_HEADER in request.headers:
+        return
+    body = request.stream
+    content = b"".join(body) if isinstance(body, httpx2.ByteStream) else b""
+    path = request.url.raw_path.decode("ascii")
+    found = key(RequestView(request.method, path, request.headers.raw, content))
+    value = None if found is None else header_value(found)
+    if value is not None:
+        request.headers = httpx2.Headers([*request.headers.raw, (KEY_HEADER.encode(), value)])
+
+
+def _replayable(request: httpx2.Request, replay: Replay) -> bool:
+    return why_not_replayable(replay, request.method, request.headers, one_shot=False) is None
 
 
 def check_library(request: object) -> None:
