@@ -166,14 +166,15 @@ class TextDialogue:
     def judge_text(self, text: str) -> Answer:
         """Judge the text of an answer, or of a stream."""
         expect: TextExpect = self._spec.expect
-        check_pattern(text, self._pattern)
+        few = self._spec.tokens < CONFIRMING_TOKENS and not expect.allow_repetition
+        if few and not any(map(str.isalnum, text)):
+            return Answer(f"the text {quoted(text)}", doubtful=True)  # a space before a word, or the first of many "!"
+        if not text:
+            raise NotExpected("the text is empty")
         if not expect.allow_repetition:
             check_not_repeated(text)
-        wordless = not any(map(str.isalnum, text))
-        doubtful = wordless and self._spec.tokens < CONFIRMING_TOKENS and not expect.allow_repetition
-        if not text and not doubtful:
-            raise NotExpected("the text is empty")
-        return Answer(f"the text {quoted(text)}", doubtful=doubtful)
+        check_pattern(text, self._pattern)
+        return Answer(f"the text {quoted(text)}")
 
     def confirming(self) -> TextDialogue:
         """The same probe with enough tokens to tell whether one is repeated."""

@@ -47,6 +47,7 @@ class Fault(enum.Enum):
     RESET = "a reset in the middle of the body"
     CLOSED = "the connection is closed in the middle of the body"
     NO_ANSWER = "the connection is closed without an answer"
+    SPACE_FIRST = "right, but the first token is a space"
     EXCLAMATION = '"!" for ever'
     NOT_HTTP = "something that is not HTTP"
     NOT_JSON = "HTML with status 200"
@@ -150,8 +151,10 @@ def _response(body: bytes, status: int = 200) -> bytes:
 
 def _words(fields: dict[str, Any], fault: Fault) -> list[str]:
     number = int(fields.get("max_tokens", 16))
-    broken = fault in (Fault.EXCLAMATION, Fault.NAN)
-    return ["!"] * number if broken else [WORDS[position % len(WORDS)] for position in range(number)]
+    if fault in (Fault.EXCLAMATION, Fault.NAN):
+        return ["!"] * number
+    words = [" ", "8", " 9"] if fault is Fault.SPACE_FIRST else WORDS
+    return [words[position % len(words)] for position in range(number)]
 
 
 def _body(fields: dict[str, Any], fault: Fault) -> bytes:
