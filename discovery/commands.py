@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from rumormill.discovery.activity import Activity
 from rumormill.discovery.schema.policy_bodies import PolicyBody
 from rumormill.membership.measurements import GossipMeasurements, Histogram
 from rumormill.membership.policy import PolicyRecord
@@ -136,6 +137,11 @@ class Commands(Protocol):
 
     def view(self) -> PoolView:
         """What the sidecar holds of the pool now; the same object until something visible changes."""
+        ...
+
+    @property
+    def activity(self) -> Activity:
+        """Loads, callers' reports and the drain."""
         ...
 
     def details(self) -> Mapping[InstanceId, MemberDetail]:

@@ -45,6 +45,8 @@ Listener = trio.abc.Listener[Any]
 
 VIEW_UPDATE_SHARE: Final = 0.2
 """The largest part of the loop's time for view updates while the pool changes fast (a thousand members joining)."""
+LOADS_REFRESH: Final = 0.5
+"""Seconds between two looks at the loads. Smaller: callers read more often, and learn no more."""
 CLOSE_GRACE: Final = 1.0
 """Seconds for callers to take their last answers."""
 ACCEPT_PAUSE: Final = 0.1
@@ -166,6 +168,7 @@ class DiscoveryServer:
                     self._state.mux.run,
                     self._close_overdue,
                     self._run_postponed_updates,
+                    self._refresh_loads,
                 ):
                     helpers.start_soon(helper)
                 await self._serve_connections(listeners, task_status)
@@ -205,6 +208,7 @@ class DiscoveryServer:
                 self._state.counters["connections"] += 1
                 if not self.connections:
                     self._refresh_clock()
+                    self._api.refresh_loads()
                 self._connected.set()
                 if not await self._ensure_slot():
                     connections.start_soon(self._reject_overload, stream)
@@ -274,6 +278,14 @@ class DiscoveryServer:
             await trio.sleep(max(self._next_view_update - time.perf_counter(), 0))
             self._update_postponed = trio.Event()
             self._update_view()
+
+    async def _refresh_loads(self) -> None:
+        """Show changed loads. Sleeps while nobody is connected."""
+        while True:
+            if not self.connections:
+                await self._connected.wait()
+            self._api.refresh_loads()
+            await trio.sleep(LOADS_REFRESH)
 
     def _update_view(self) -> None:
         """Show callers the newest view, now or as soon as updates may take time again."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final, get_args
 
+from msgspec.structs import replace
+
+from rumormill.membership.load import MemberLoad
 from rumormill.membership.record import Address, Liveness, Readiness
 from rumormill.membership.view import Member
 from rumormill.ring.worker import LivenessWord, ReadinessWord, Worker
@@ -45,6 +48,16 @@ def worker_from_member(member: Member, wall_offset: float) -> Worker:
         address=format_address(member.address),
         probation_until=timestamp(member.probation_ends + wall_offset) if member.probation_ends is not None else "",
     )
+
+
+def with_load(worker: Worker, load: MemberLoad | None, wall_offset: float) -> Worker:
+    """The worker as callers see it under this load; None for an unknown one. The same object if nothing changes."""
+    busy = load.utilization if load is not None else None
+    queue = load.queue if load is not None else None
+    if (worker.utilization, worker.queue) == (busy, queue):
+        return worker
+    at = timestamp(load.heard + wall_offset) if load is not None else ""
+    return replace(worker, utilization=busy, queue=queue, load_at=at)
 
 
 def format_address(address: Address) -> str:

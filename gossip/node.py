@@ -32,10 +32,9 @@ from rumormill.gossip.security.key_audit import KeyAudit
 from rumormill.gossip.security.keyring import KeyRing
 from rumormill.gossip.security.signature_verifier import MAX_CHECKS_PER_TURN
 from rumormill.gossip.state import NodeState
-from rumormill.membership.load import MemberLoad
 from rumormill.membership.measurements import GossipMeasurements
 from rumormill.membership.policy import PolicyRecord
-from rumormill.membership.record import Address, InstanceId
+from rumormill.membership.record import Address, InstanceId, MemberId
 from rumormill.membership.table import MemberTable
 from rumormill.membership.view import Connectivity, Event, MemberDetail, PoolView
 
@@ -72,7 +71,8 @@ class Node:
         parts.policy_replication.restore(config.policies)
         self._dispatch = DatagramDispatch(state, parts)
         self._view_builder = ViewBuilder(state)
-        self._load_view = LoadView(state)
+        self.load_view = LoadView(state, lambda: self._ahead)
+        """How busy the workers of present members are, as far as it is known."""
         self._inspection = NodeInspection(state, parts)
         self._ahead = 0.0
         """Seconds by which our time is ahead of the caller's clock, because that went back."""
@@ -178,14 +178,19 @@ class Node:
             self._end_step()
 
     def measure_load(self, utilization: float | None, queue: int, now: float) -> None:
-        """Our worker's load was measured; None if it cannot be. 1.0 is a worker that is full.
-
-        It is announced with a heartbeat, if it has moved. Call it as often as it is measured.
-        """
+        """Our worker's load was measured; None if it cannot be. 1.0 is full. Announced with a heartbeat if it moved."""
         if self._state.gone:
             return
         self._step_to(now)
         self._parts.load_announcer.measure(utilization, queue)
+        self._end_step()
+
+    def tell_under_way(self, counts: Mapping[MemberId, int], now: float) -> None:
+        """Tell these draining members, with the next heartbeat, how many requests our callers have under way there."""
+        if self._state.gone:
+            return
+        self._step_to(now)
+        self._parts.load_announcer.tell_under_way(counts)
         self._end_step()
 
     def leave(self, now: float) -> None:
@@ -319,15 +324,6 @@ class Node:
         """Misses, monitors, last sign of life and round-trip time of each member, by instance."""
         monitored = self._failure_detector.monitored
         return member_details(self._state, monitored, self._parts.probes, self._view_builder, now + self._ahead)
-
-    def loads(self, now: float) -> dict[InstanceId, MemberLoad]:
-        """How busy the workers of present members are, as far as it is known, by instance."""
-        return self._load_view.loads(now + self._ahead)
-
-    @property
-    def load_version(self) -> object:
-        """Equal for as long as no member has stated another load. Costs nothing."""
-        return self._load_view.version
 
     def addresses(self) -> list[Address]:
         """The addresses of present members, to use as seeds at the next start."""

@@ -30,6 +30,7 @@ class Worker(msgspec.Struct, frozen=True):
     liveness: LivenessWord
     readiness: ReadinessWord
     utilization: float | None
+    """1.0 is full; null where it is unknown. Not part of any index, ETag or digest."""
     tags: dict[str, str]
     since: str
     """When liveness or readiness last changed, by the answering sidecar's wall clock (RFC 3339, UTC). For display."""
@@ -37,6 +38,10 @@ class Worker(msgspec.Struct, frozen=True):
     """HOST:PORT of its sidecar's gossip; empty where it is not known."""
     probation_until: str = ""
     """Until when it takes no new work because it has flapped, by the same clock; empty where it has not."""
+    queue: int | None = None
+    """Requests that wait inside the worker; null where its load is unknown."""
+    load_at: str = ""
+    """When its member stated this utilization and queue, by the same clock; empty where they are unknown."""
 
     @property
     def routable(self) -> bool:

@@ -198,6 +198,7 @@ class _Agent:
                 key_file_trouble=lambda: self.key_file_writer.trouble,
                 settings_trouble=lambda: self.reloader.trouble,
                 worker_process=lambda: self.worker_process.state_text,
+                engine=lambda: None,
                 certificate=self.certificate,
             ),
         )
@@ -375,8 +376,7 @@ class _Agent:
     async def _drain_and_leave(self) -> None:
         """Drain, then leave the pool, and wait until the leave message has gone out."""
         self.commands.drain()
-        with trio.move_on_after(self.settings.drain_time):
-            await self.check.wait_worker_gone()
+        await self.commands.activity.wait_drained(self.check.wait_worker_gone, self.settings.drain_deadline)
         self.node.leave(boot_clock())
         self.transport.wake()
         with trio.move_on_after(LEAVE_TIMEOUT) as leaving:

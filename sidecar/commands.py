@@ -32,6 +32,8 @@ from rumormill.sidecar.settings import Settings
 from rumormill.sidecar.shared_worker import members_sharing_worker
 from rumormill.sidecar.state_commands import StateChange
 from rumormill.sidecar.tls import CertificateReloader
+from rumormill.sidecar.worker_activity import WorkerActivity
+from rumormill.sidecar.worker_load import WorkerLoad
 
 MAX_PERIODS_LISTED = 8
 """Members with another heartbeat period that the status names."""
@@ -66,6 +68,7 @@ class StatusSources(NamedTuple):
     key_file_trouble: Callable[[], str]
     settings_trouble: Callable[[], str]
     worker_process: Callable[[], str]
+    engine: Callable[[], WorkerLoad | None]
     certificate: CertificateReloader | None
 
 
@@ -98,6 +101,8 @@ class SidecarCommands:
         """Reasons logged since the readiness last changed."""
         self._draining = False
         self._in_maintenance = False
+        self.activity = WorkerActivity(node, sources.engine)
+        self.activity.drain_time = settings.drain_time
         self._announced = Readiness.STARTING
         self.on_state_change: Callable[[StateChange], None] = lambda _: None
         """Called when the announced readiness has changed."""
@@ -170,6 +175,7 @@ class SidecarCommands:
         """Stop new work for this worker."""
         if not self._draining:
             self._draining = True
+            self.activity.set_draining(True)
             self._log.info("draining")
             self._announce()
 
@@ -177,6 +183,7 @@ class SidecarCommands:
         """Allow new work again as soon as the check passes. Does nothing once the sidecar is leaving."""
         if self._draining and not self._stop_requested.is_set():
             self._draining = False
+            self.activity.set_draining(False)
             self._log.info("undrained")
             self._announce()
 
@@ -187,6 +194,7 @@ class SidecarCommands:
     def reconfigure(self, settings: Settings) -> None:
         """Announce the worker as these settings describe it."""
         self._settings = settings
+        self.activity.drain_time = settings.drain_time
         self._announce()
 
     def leave(self) -> None:

@@ -110,6 +110,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         str, _about("Shell command to run at each of these changes. RUMORMILL_STATE has the new state.", "COMMAND")
     ] = ""
     command_timeout: Annotated[Seconds, _about("Time after which such a command is killed.", "TIME")] = Seconds(10)
+    drain_deadline: Annotated[
+        Seconds, _about("Time that requests under way get after SIGTERM, if the engine or callers count them.", "TIME")
+    ] = Seconds(30)
     period: Annotated[Seconds, _about("Heartbeat period; must be the same for all members.", "TIME")] = Seconds(0.2)
     no_icmp_evidence: Annotated[
         bool, _about("Ignore ICMP errors; every failure is then detected by three missed heartbeats.")

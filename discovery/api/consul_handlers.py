@@ -15,7 +15,7 @@ from rumormill.discovery.schema.query_params import (
     ConsulServiceQuery,
     ConsulStateQuery,
 )
-from rumormill.discovery.view import ALL_SERVICES
+from rumormill.discovery.service_view import ALL_SERVICES
 
 VERSION: Final = version("rumormill")
 DEFAULT_WAIT: Final = "5m"

@@ -24,12 +24,15 @@ from rumormill.discovery.http.request_metrics import RequestMetrics
 from rumormill.discovery.http.response import PreparedResponse, prepare_json, refuse
 from rumormill.discovery.http.streams import ClientStream
 from rumormill.discovery.schema.answers import MemberRow, MembersAnswer
-from rumormill.discovery.view import RoutingView, connectivity_headers
+from rumormill.discovery.service_view import connectivity_headers
+from rumormill.discovery.view import RoutingView
 from rumormill.discovery.workers import format_address, liveness_word, readiness_word, timestamp
 from rumormill.membership.view import Member, MemberDetail, PoolView
 
 EVENTS_TOPIC: Final = "\n"
 """The topic of the event log. It is unprintable, so no service can have this name."""
+LOADS_TOPIC: Final = "\v"
+"""The topic of the loads of all services."""
 JITTER: Final = 1 / 16
 """The largest part of a wait that is added at random, so that callers that started together drift apart."""
 RATE_LIMITED_SHARE: Final = 0.05
@@ -132,8 +135,16 @@ class ApiContext:
         self.members.invalidate()
 
     def index(self, topic: str) -> int:
-        """The present index of a topic: one service, all services, or the event log."""
+        """The present index of a topic: one service, all services, the loads, or the event log."""
+        if topic == LOADS_TOPIC:
+            return self.view.load_index
         return self.events.index if topic == EVENTS_TOPIC else self.view.index(topic)
+
+    def refresh_loads(self) -> None:
+        """Show the loads that are known now, and wake those who wait for them."""
+        activity = self.commands.activity
+        if self.view.pool is not None and self.view.set_loads(activity.loads(), activity.now()):
+            self.watchers.notify()
 
     def is_own_index(self, process: str | UnsetType) -> bool:
         """Whether an index of this process is meant: the caller names this process, or none."""

@@ -11,7 +11,7 @@ from rumormill.discovery.formats import envoy, prometheus
 from rumormill.discovery.formats.envoy import EnvoyRequest
 from rumormill.discovery.http.response import PreparedResponse, Response, refuse
 from rumormill.discovery.schema.query_params import AnyQuery, ServiceQuery
-from rumormill.discovery.view import ALL_SERVICES
+from rumormill.discovery.service_view import ALL_SERVICES
 
 MAX_ASKED: Final = 1024
 """Most services that one request may name."""

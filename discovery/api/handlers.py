@@ -19,7 +19,7 @@ from rumormill.discovery.schema.query_params import (
     ServiceQuery,
     WorkersQuery,
 )
-from rumormill.discovery.view import Representation
+from rumormill.discovery.service_view import Representation
 
 STREAM_START = b"retry: 1000\n\n"
 KEEP_ALIVE = b": still here\n\n"

@@ -8,7 +8,7 @@ import trio
 
 from rumormill.discovery.api.context import ApiContext
 from rumormill.discovery.http.response import refuse
-from rumormill.discovery.view import ALL_SERVICES, ServiceView
+from rumormill.discovery.service_view import ALL_SERVICES, ServiceView
 from rumormill.ring.routing import Routing
 
 SYNC_BUILD_MAX_WORKERS = 32

@@ -7,13 +7,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from rumormill.discovery.api import handlers, key_handlers, policy_handlers
+from rumormill.discovery.api import handlers, key_handlers, load_handlers, policy_handlers
 from rumormill.discovery.api.format_routes import FORMAT_ROUTES
 from rumormill.discovery.api.route import Route
 from rumormill.discovery.commands import KeysAnswer, Status
 from rumormill.discovery.formats import FormatName, plain_text
 from rumormill.discovery.schema import answers, policies
 from rumormill.discovery.schema.answers import IndexAnswer, RouteRow
+from rumormill.discovery.schema.load import DrainState, LoadAnswer
 from rumormill.discovery.schema.query_params import (
     AnyQuery,
     CanaryQuery,
@@ -83,6 +84,15 @@ NATIVE_ROUTES: Final[tuple[Route[Any], ...]] = (
     ),
     Route(
         method="GET",
+        path="/v1/load",
+        summary="How busy each worker is, with an index of its own; callers may report their requests with it",
+        query=PoolQuery,
+        answer=LoadAnswer,
+        handler=load_handlers.load,
+        problems=(400, 503),
+    ),
+    Route(
+        method="GET",
         path="/v1/events",
         summary="What happened and why, newest last",
         query=EventsQuery,
@@ -98,6 +108,15 @@ NATIVE_ROUTES: Final[tuple[Route[Any], ...]] = (
         query=NoQuery,
         answer=Status,
         handler=handlers.status,
+        problems=(400,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/drain",
+        summary="How far the draining of this sidecar's worker has come",
+        query=NoQuery,
+        answer=DrainState,
+        handler=load_handlers.drain_state,
         problems=(400,),
     ),
     Route(

@@ -20,7 +20,7 @@ import msgspec
 
 from rumormill.discovery.formats.traffic import Offer, offers, weights_of
 from rumormill.discovery.http.response import PreparedResponse
-from rumormill.discovery.view import ServiceView
+from rumormill.discovery.service_view import ServiceView
 from rumormill.discovery.workers import unroutable_reason
 from rumormill.ring.worker import Worker
 

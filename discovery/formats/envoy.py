@@ -20,7 +20,7 @@ import msgspec
 
 from rumormill.discovery.formats.traffic import Offer, ready_offers, weights_of
 from rumormill.discovery.http.response import PreparedResponse, prepare
-from rumormill.discovery.view import ServiceView, connectivity_headers
+from rumormill.discovery.service_view import ServiceView, connectivity_headers
 
 XDS_CLUSTER: Final = "rumormill.localhost"
 """What Envoy's own configuration calls the cluster of sidecars. Envoy sends it as Host, and .localhost is local."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from rumormill.discovery.http.response import PreparedResponse
-from rumormill.discovery.view import ServiceView
+from rumormill.discovery.service_view import ServiceView
 
 MEDIA: Final = "text/plain; charset=utf-8"
 

@@ -13,7 +13,7 @@ import msgspec
 
 from rumormill.discovery.formats.traffic import Offer, offers
 from rumormill.discovery.http.response import PreparedResponse
-from rumormill.discovery.view import ServiceView
+from rumormill.discovery.service_view import ServiceView
 
 PREFIX: Final = "__meta_rumormill_"
 _NO_LABEL: Final = re.compile(r"[^a-zA-Z0-9_]")

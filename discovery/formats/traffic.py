@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from rumormill.discovery.view import ServiceView
+from rumormill.discovery.service_view import ServiceView
 from rumormill.ring.traffic_split import Group, TrafficSplit
 from rumormill.ring.worker import Worker
 

@@ -18,7 +18,7 @@ network.
 from __future__ import annotations
 
 import math
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
 from rumormill.gossip.detection.failure_detector import FailureDetector
 from rumormill.gossip.part import Part
@@ -49,7 +49,16 @@ MAX_PER_PERIOD = 64
 class LoadAnnouncer(Part):
     """Decides when our figure has changed, and to whom it goes."""
 
-    __slots__ = ("_budget", "_counted", "_failure_detector", "_latest", "_pending", "_seen_table", "_state")
+    __slots__ = (
+        "_budget",
+        "_counted",
+        "_failure_detector",
+        "_latest",
+        "_pending",
+        "_seen_table",
+        "_state",
+        "_under_way",
+    )
 
     def __init__(self, state: NodeState, failure_detector: FailureDetector) -> None:
         self._state = state
@@ -63,6 +72,8 @@ class LoadAnnouncer(Part):
         self._pending = False
         """Whether somebody may not have been told our figure."""
         self._seen_table = -1
+        self._under_way: set[MemberId] = set()
+        """Draining members that wait to hear how many requests our callers have under way there."""
 
     def measure(self, utilization: float | None, queue: int) -> None:
         """Take in a measurement; None if the load is not known. 1.0 is a worker that is full."""
@@ -72,9 +83,17 @@ class LoadAnnouncer(Part):
             thousandths = min(max(round(utilization * 1000), 0), MAX_UTILIZATION)
             self._latest = (thousandths, min(max(queue, 0), MAX_QUEUE))
 
+    def tell_under_way(self, counts: Mapping[MemberId, int]) -> None:
+        """Tell draining members, with our next heartbeat, what our callers have under way at their workers."""
+        if counts or self._state.own_load.under_way:
+            self._under_way.update(counts)
+            self._state.own_load.under_way = dict(counts)
+
     @property
     def lazy_deadline(self) -> float:
         """Now, with our next heartbeat, while there may be something to tell."""
+        if self._under_way:
+            return self._state.now
         told = self._state.own_load.figure
         if told is None:
             return math.inf if self._latest[0] is None else self._state.now
@@ -85,6 +104,10 @@ class LoadAnnouncer(Part):
     def tick(self) -> None:
         """Announce what has moved far enough, to those who were not told yet."""
         state, own = self._state, self._state.own_load
+        for member_id in sorted(self._under_way):
+            if (row := state.table.get(member_id)) is not None and row.present:
+                state.send_encoded(row, [])
+        self._under_way.clear()
         if own.figure is None and self._latest[0] is None:
             return
         others = self._others()

@@ -20,7 +20,7 @@ _NOTHING = b"\xc0"
 class OwnLoad:
     """Our figure, who was told it, and what we tell single members about their workers."""
 
-    __slots__ = ("_encoded", "_under_way", "figure", "told")
+    __slots__ = ("_encoded", "figure", "told", "under_way")
 
     def __init__(self) -> None:
         self.figure: Load | None = None
@@ -28,7 +28,7 @@ class OwnLoad:
         self._encoded = _NOTHING
         self.told: dict[MemberId, tuple[int, float]] = {}
         """The number of the figure that each member was last told, and when."""
-        self._under_way: dict[MemberId, int] = {}
+        self.under_way: dict[MemberId, int] = {}
         """Requests that our callers have under way at these members' workers, for members that want to know."""
 
     def announce(self, utilization: int | None, queue: int) -> None:
@@ -41,17 +41,13 @@ class OwnLoad:
         number, at = self.told.get(member_id, (0, -math.inf))
         return at if self.figure is not None and number == self.figure.number else -math.inf
 
-    def set_under_way(self, counts: dict[MemberId, int]) -> None:
-        """What to tell these members with each datagram to them, and nobody else."""
-        self._under_way = counts
-
     def fields_for(self, member_id: MemberId, now: float, messages: list[bytes]) -> tuple[bytes, ...]:
         """The encoded fields to stand behind these messages to a member; none while there is nothing to tell it.
 
         A datagram that is full of messages takes none.
         """
         figure = self.figure
-        if figure is None and not self._under_way:
+        if figure is None and not self.under_way:
             return ()
         if len(messages) > 1 and sum(map(len, messages)) > MAX_MESSAGES_BESIDE:
             return ()
@@ -59,7 +55,7 @@ class OwnLoad:
         due = figure is not None and (number != figure.number or now - at >= REFRESH)
         if due and figure is not None:
             self.told[member_id] = (figure.number, now)
-        count = self._under_way.get(member_id)
+        count = self.under_way.get(member_id)
         if count is not None:
             return (self._encoded if due else _NOTHING, encode_field(count))
         return (self._encoded,) if due else ()

@@ -11,6 +11,8 @@ It is *unknown*, and never taken for full or idle, when
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rumormill.gossip.state import NodeState
 from rumormill.membership.load import Load, MemberLoad
 from rumormill.membership.member_state import MemberState
@@ -24,10 +26,12 @@ MISSED_ROUNDS = 3
 class LoadView:
     """The loads of all members, as a node shows them."""
 
-    __slots__ = ("_state",)
+    __slots__ = ("_ahead", "_state")
 
-    def __init__(self, state: NodeState) -> None:
+    def __init__(self, state: NodeState, ahead: Callable[[], float]) -> None:
+        """``ahead`` gives the seconds by which the node's time is ahead of the caller's clock."""
         self._state = state
+        self._ahead = ahead
 
     @property
     def version(self) -> tuple[int, int]:
@@ -37,13 +41,20 @@ class LoadView:
 
     def loads(self, now: float) -> dict[InstanceId, MemberLoad]:
         """The known loads of present members, our own included, by instance."""
-        state = self._state
+        state, now = self._state, now + self._ahead()
         found = {}
         for member_id in state.table.present_ids:
             row = state.table.get(member_id)
             if row is not None and (load := self._load(row, now)) is not None:
                 found[row.instance] = load
         return found
+
+    def under_way_here(self, now: float, life: float) -> int | None:
+        """Requests under way at our worker, as other members' callers told them in the last ``life`` seconds; None if
+        nobody said anything."""
+        now += self._ahead()
+        told = [count for count, at in self._state.under_way_here.values() if now - at < life]
+        return sum(told) if told else None
 
     def _load(self, row: MemberState, now: float) -> MemberLoad | None:
         state, member_id = self._state, row.member_id

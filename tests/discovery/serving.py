@@ -15,17 +15,20 @@ import trio
 import trio.testing
 from limits import LIVENESS_LIMIT
 
+from rumormill.discovery.activity import CallerReport
 from rumormill.discovery.api.key_handlers import proof_text
 from rumormill.discovery.commands import CommandRejected, KeyRow, KeysAnswer, SidecarMeasurements, Status
 from rumormill.discovery.formats import FormatName
 from rumormill.discovery.http.access import Access
 from rumormill.discovery.http.limits import Limits
+from rumormill.discovery.schema.load import DrainState
 from rumormill.discovery.schema.policy_bodies import PolicyBody, encode_body
 from rumormill.discovery.server import DiscoveryServer
 from rumormill.gossip.security.keyring import proof_of
+from rumormill.membership.load import MemberLoad
 from rumormill.membership.measurements import NETWORK_SECONDS, GossipMeasurements, Histogram
 from rumormill.membership.policy import InvalidPolicy, PolicyRecord, encode_policy
-from rumormill.membership.record import Liveness, Readiness
+from rumormill.membership.record import InstanceId, Liveness, Readiness
 from rumormill.membership.view import Connectivity, Member, MemberDetail, PoolView
 
 WALL_OFFSET = 1_700_000_000.0
@@ -76,6 +79,28 @@ def proven(method: str, target: str, body: bytes = b"", key: bytes = HELD) -> di
 
 
 @dataclass
+class KnownActivity:
+    """What a sidecar knows of loads, as the test sets it."""
+
+    known: dict[InstanceId, MemberLoad] = field(default_factory=dict)
+    reports: list[CallerReport] = field(default_factory=list)
+    drain: DrainState = field(default_factory=lambda: DrainState(False, False, None, "time", None, 0.0))
+    clock: float = 100.0
+
+    def loads(self) -> dict[InstanceId, MemberLoad]:
+        return dict(self.known)
+
+    def now(self) -> float:
+        return self.clock
+
+    def take_report(self, report: CallerReport) -> None:
+        self.reports.append(report)
+
+    def drain_state(self) -> DrainState:
+        return self.drain
+
+
+@dataclass
 class Sidecar:
     """The commands of a sidecar that remembers what it was told."""
 
@@ -90,6 +115,8 @@ class Sidecar:
     measured: SidecarMeasurements = field(
         default_factory=lambda: SidecarMeasurements(GossipMeasurements(), Histogram(NETWORK_SECONDS))
     )
+
+    activity: KnownActivity = field(default_factory=KnownActivity)
 
     def view(self) -> PoolView:
         return self.pool

@@ -292,7 +292,7 @@ async def test_a_refusal_says_what_is_wrong_and_what_to_do(target, status, said)
 async def test_a_method_a_path_does_not_answer():
     async with serving() as endpoint:
         got = await endpoint.ask("POST", "/v1/drain")
-        assert (got.status, got.headers["allow"]) == (405, "PUT, DELETE")
+        assert (got.status, got.headers["allow"]) == (405, "GET, HEAD, PUT, DELETE")
         assert (await endpoint.ask("PUT", "/v1/workers")).headers["allow"] == "GET, HEAD"
         assert (await endpoint.ask("HEAD", "/v1/leave")).status == 405
         assert endpoint.sidecar.told == []

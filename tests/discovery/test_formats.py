@@ -11,7 +11,8 @@ from serving import PROCESS, member, pool, serving
 from rumormill.discovery.formats import consul, envoy
 from rumormill.discovery.formats.traffic import integer_weights, offers, ready_offers, traffic_weights
 from rumormill.discovery.schema.policy_bodies import CanaryPolicy, Share, encode_body
-from rumormill.discovery.view import RoutingView, ServiceView
+from rumormill.discovery.service_view import ServiceView
+from rumormill.discovery.view import RoutingView
 from rumormill.membership.policy import PolicyRecord
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import Connectivity, Member

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from serving import PROCESS, THREE, WALL_OFFSET, member, pool
 
 from rumormill.discovery.schema.workers import WorkersAnswer
-from rumormill.discovery.view import MAX_EMPTY_SERVICES, Representation, RoutingView
+from rumormill.discovery.service_view import Representation
+from rumormill.discovery.view import MAX_EMPTY_SERVICES, RoutingView
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import Connectivity, PoolView
 

@@ -14,7 +14,7 @@ from rumormill.gossip.dissemination.load_announcer import MAX_STEP, STEP, requir
 from rumormill.gossip.wire import AnyMessage, Ping, assemble, decode_untrusted, encode_field, encode_message
 from rumormill.membership import Liveness
 from rumormill.membership.load import Load, LoadRegister, MemberLoad
-from rumormill.membership.record import MemberId
+from rumormill.membership.record import InstanceId, MemberId
 from rumormill.simulations import LinkFault, World
 from rumormill.simulations.invariant_checker import InvariantChecker
 from rumormill.simulations.network import IP_UDP_BYTES
@@ -41,10 +41,14 @@ def measure(world: World, key: str, utilization: float | None, queue: int = 0) -
     Measure(key, utilization, queue).apply(world)
 
 
+def loads_at(world: World, key: str) -> dict[InstanceId, MemberLoad]:
+    return node(world, key).load_view.loads(world.hosts[key].local_time())
+
+
 def known(world: World, subject: str) -> dict[str, MemberLoad | None]:
     """What every running member knows of one member's load."""
     instance = node(world, subject).instance
-    return {key: node(world, key).loads(world.hosts[key].local_time()).get(instance) for key in world.running()}
+    return {key: loads_at(world, key).get(instance) for key in world.running()}
 
 
 def everyone_knows(world: World, subject: str, utilization: float) -> bool:
@@ -203,10 +207,10 @@ def test_the_load_of_a_silent_member_is_unknown_after_three_seconds_even_where_n
     world.cut({"n0"})
     world.run(1.0)
     here = node(world, "n0")
-    assert len(here.loads(world.hosts["n0"].local_time())) == 8
+    assert len(loads_at(world, "n0")) == 8
     world.run(3.5)
     assert {m.liveness for m in here.view.members if m.name != "n0"} == {Liveness.SUSPECT}
-    assert list(here.loads(world.hosts["n0"].local_time())) == [here.instance]
+    assert list(loads_at(world, "n0")) == [here.instance]
 
 
 def test_a_newcomer_learns_every_load_within_a_second() -> None:
@@ -216,7 +220,7 @@ def test_a_newcomer_learns_every_load_within_a_second() -> None:
     world.run(1.0)
     world.start_one("late")
     assert world.run_until(world.one_view, within=3.0) is not None
-    assert world.run_until(lambda: len(node(world, "late").loads(world.hosts["late"].local_time())) == 24, within=1.0)
+    assert world.run_until(lambda: len(loads_at(world, "late")) == 24, within=1.0)
 
 
 def test_a_lost_figure_is_made_good_by_the_slow_probes() -> None:

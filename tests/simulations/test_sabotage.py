@@ -39,7 +39,8 @@ from sample_stories import (
 )
 
 from rumormill.discovery import view
-from rumormill.discovery.view import RoutingView, ServiceView
+from rumormill.discovery.service_view import ServiceView
+from rumormill.discovery.view import RoutingView
 from rumormill.gossip import Node, ProtocolSettings
 from rumormill.gossip.coordinator import Coordinator
 from rumormill.gossip.detection.icmp_evidence import IcmpEvidence

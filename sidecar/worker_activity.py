@@ -1,0 +1,111 @@
+"""What the sidecar knows of requests and load: the engine's readings, callers' reports and gossip, put together.
+
+While a worker drains, the other sidecars tell its own what their callers have under way there. Each tells with its next
+heartbeat whenever the count has changed, so a drain ends a moment after its last request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import trio
+
+from rumormill.discovery.activity import CallerReport
+from rumormill.discovery.schema.load import DrainState
+from rumormill.gossip import Node
+from rumormill.gossip.udp.transport import boot_clock
+from rumormill.membership.load import MemberLoad
+from rumormill.membership.record import InstanceId, MemberId, Readiness, member_id_of
+from rumormill.sidecar.client_reports import REPORT_LIFE, ClientReports
+from rumormill.sidecar.drain import DrainWatch
+from rumormill.sidecar.utilization import UtilizationMeter
+from rumormill.sidecar.worker_load import WorkerLoad
+
+STALE_READING = 3.0
+"""Seconds after which a reading of the engine says nothing any more."""
+LOOK_AGAIN = 0.1
+"""Seconds between two looks at a drain that somebody waits for."""
+
+
+class WorkerActivity:
+    """Implements :class:`rumormill.discovery.activity.Activity`."""
+
+    def __init__(self, node: Node, engine: Callable[[], WorkerLoad | None]) -> None:
+        """``engine`` returns the last reading of the worker's own metrics; None where there is none."""
+        self._node = node
+        self._engine = engine
+        self._meter = UtilizationMeter()
+        self._measured_at: float | None = None
+        self._reports = ClientReports()
+        self._drain = DrainWatch()
+        self.drain_time = 0.0
+
+    def loads(self) -> Mapping[InstanceId, MemberLoad]:
+        return self._node.load_view.loads(boot_clock())
+
+    def now(self) -> float:
+        return boot_clock()
+
+    def take_report(self, report: CallerReport) -> None:
+        """A caller says what it has under way. What concerns a draining worker is passed on to its sidecar."""
+        now = boot_clock()
+        self._reports.take(report, now)
+        counts: dict[MemberId, int] = {}
+        for member in self._node.view.members:
+            if member.readiness is Readiness.DRAINING and member.liveness.present:
+                member_id = member_id_of(member.instance)
+                count = self._reports.under_way(member_id, now)
+                if count is not None and member.instance != self._node.instance:
+                    counts[member_id] = count
+        self._node.tell_under_way(counts, now)
+
+    def finished_requests(self) -> int:
+        """Requests that callers reported finished at this worker. Only growth means anything."""
+        return self._reports.finished(member_id_of(self._node.instance))
+
+    def measure(self) -> None:
+        """Tell the pool how busy the worker is, by the last reading of its engine."""
+        load = self._reading()
+        read_at = load.read_at if load is not None else None
+        if read_at is None or read_at != self._measured_at:
+            self._measured_at = read_at
+            self._node.measure_load(*self._meter.measure(load), boot_clock())
+
+    # --- draining
+
+    def set_draining(self, draining: bool) -> None:
+        if draining:
+            self._drain.begin(boot_clock())
+        else:
+            self._drain.end()
+
+    def drain_state(self) -> DrainState:
+        now = boot_clock()
+        return self._drain.state(now, engine=self._reading(), clients=self._clients(now), drain_time=self.drain_time)
+
+    async def wait_drained(self, worker_gone: Callable[[], Awaitable[None]], deadline: float) -> None:
+        """Return when the worker has finished what it had, or is gone. The deadline is for requests that are counted;
+        a longer ``drain-time`` is kept."""
+        with trio.move_on_after(max(deadline, self.drain_time)):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._cancel_after, worker_gone, nursery.cancel_scope)
+                while not self.drain_state().drained:
+                    await trio.sleep(LOOK_AGAIN)
+                nursery.cancel_scope.cancel()
+
+    @staticmethod
+    async def _cancel_after(wait: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+        await wait()
+        scope.cancel()
+
+    def _clients(self, now: float) -> int | None:
+        """Requests under way here, as callers report them to this sidecar and to others; None if nobody does."""
+        here = self._reports.under_way(member_id_of(self._node.instance), now)
+        elsewhere = self._node.load_view.under_way_here(now, REPORT_LIFE)
+        if here is None and elsewhere is None:
+            return None
+        return (here or 0) + (elsewhere or 0)
+
+    def _reading(self) -> WorkerLoad | None:
+        load = self._engine()
+        return load if load is not None and boot_clock() - load.read_at <= STALE_READING else None
