@@ -30,7 +30,8 @@ import dns.rrset
 from dns.rdatatype import RdataType
 
 from rumormill.discovery.formats.traffic import Offer, offers, ready_offers, weights_of
-from rumormill.discovery.view import ALL_SERVICES, RoutingView, ServiceView
+from rumormill.discovery.service_view import ALL_SERVICES, ServiceView
+from rumormill.discovery.view import RoutingView
 
 MAX_UDP: Final = 1232
 """The largest answer over UDP: what every path carries. Where the caller is on this machine, MAX_LOCAL_UDP."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from rumormill.discovery.formats.traffic import offers, weights_of
-from rumormill.discovery.view import ServiceView
+from rumormill.discovery.service_view import ServiceView
 from rumormill.discovery.workers import unroutable_reason
 from rumormill.ring.worker import Worker
 

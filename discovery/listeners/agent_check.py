@@ -15,7 +15,8 @@ import trio
 
 from rumormill.discovery.formats import haproxy
 from rumormill.discovery.http.fair_scheduler import FairScheduler
-from rumormill.discovery.view import ALL_SERVICES, RoutingView
+from rumormill.discovery.service_view import ALL_SERVICES
+from rumormill.discovery.view import RoutingView
 
 SILENCE: Final = 0.5
 """Seconds without a byte after which a caller asks about this sidecar's own worker."""
