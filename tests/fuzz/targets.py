@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from rumormill.discovery.api.router import Router
+from rumormill.discovery.api.routes import ROUTES
 from rumormill.discovery.http.access import Access, AccessControl
 from rumormill.discovery.http.limits import Limits
 from rumormill.discovery.http.request import RequestReader
@@ -105,7 +106,7 @@ def payload(data: bytes) -> None:
         decode_record_untrusted(data)
 
 
-_router = Router(AccessControl(Access()))
+_router = Router(AccessControl(Access()), ROUTES)
 
 
 def http(data: bytes) -> None:
