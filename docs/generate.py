@@ -30,6 +30,7 @@ from page_text import (
     page,
     table,
 )
+from probe_page import probe_files_page
 
 import rumormill.client
 from rumormill.cli.exit_codes import CliError
@@ -415,6 +416,7 @@ def pages() -> dict[str, str]:
         "exit-codes.md": exit_codes_page(),
         "errors.md": errors_page(),
         "client-options.md": client_options_page(),
+        "probe-files.md": probe_files_page(),
     }
 
 

@@ -39,8 +39,11 @@ class VectorExpect(Expect, frozen=True, kw_only=True):
     """An answer with a vector. It must be finite and not zero in any case."""
 
     length: Length | None = None
+    """How many numbers it has."""
     norm: Annotated[float, Meta(gt=0)] | None = None
+    """Its Euclidean norm."""
     norm_tolerance: Tolerance = 0.01
+    """How far the norm may lie from that."""
     golden: tuple[float, ...] = ()
     """The vector that a healthy worker gives for this input. Its length is the one expected."""
     golden_tolerance: Tolerance = 0.01
@@ -66,12 +69,14 @@ class HttpExpect(VectorExpect, frozen=True, kw_only=True):
     text: str = ""
     """Where the text for the pattern stands; the whole body if empty."""
     pattern: str = ""
+    """A regular expression that is found in that text."""
 
 
 class CommandExpect(_Strict, frozen=True, kw_only=True):
     """The end of a command."""
 
     exit_code: Annotated[int, Meta(ge=0, le=255)] = 0
+    """The exit code that is right."""
     pattern: str = ""
     """A regular expression that is found in what the command prints."""
 
@@ -94,8 +99,11 @@ class HttpBased(ProbeSpec, frozen=True, kw_only=True):
     """A probe that sends one HTTP request."""
 
     path: str
+    """It is appended to the path of the worker's URL."""
     method: Literal["GET", "POST", "PUT"] = "POST"
+    """The method of the request."""
     headers: dict[str, str] = {}
+    """More headers. None of them may hold a secret."""
     api_key_file: Path | None = None
     """A file of mode 0600 whose only line is the key."""
     api_key_header: str = "Authorization"
@@ -113,6 +121,7 @@ class EmbeddingsSpec(HttpBased, frozen=True, kw_only=True):
     model: str = ""
     """Empty: the first that ``/v1/models`` names."""
     input: str = PROBE_INPUT
+    """The text."""
     expect: VectorExpect = VectorExpect()
 
 
@@ -122,17 +131,23 @@ class GenerationSpec(HttpBased, frozen=True, kw_only=True):
     model: str = ""
     """Empty: the first that ``/v1/models`` names."""
     prompt: str = PROBE_PROMPT
+    """What the model is asked."""
     tokens: Annotated[int, Meta(ge=1, le=256)] = 1
     """How many tokens are asked for. A single one that is no word makes the probe ask for more at once."""
     stream: bool = False
+    """Whether the answer is streamed. The budget is then for the first token."""
     expect: TextExpect = TextExpect()
 
 
 class ChatSpec(GenerationSpec, frozen=True, kw_only=True):
+    """An answer to one message, by the OpenAI API."""
+
     path: str = "/v1/chat/completions"
 
 
 class CompletionsSpec(GenerationSpec, frozen=True, kw_only=True):
+    """A few tokens after a prompt, by the OpenAI API."""
+
     path: str = "/v1/completions"
 
 
@@ -140,8 +155,11 @@ class Tensor(_Strict, frozen=True, kw_only=True):
     """One input of a KServe v2 request."""
 
     name: str
+    """As the model knows it."""
     datatype: Literal["BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP32", "FP64"]
+    """Of each element."""
     shape: tuple[Annotated[int, Meta(ge=0, le=1 << 31)], ...]
+    """The sizes of its dimensions."""
     data: tuple[bool | int | float, ...]
     """Its elements in row-major order."""
 
@@ -152,11 +170,15 @@ class KserveSpec(HttpBased, frozen=True, kw_only=True):
     path: str = ""
     """Empty: ``/v2/models/MODEL/infer``. Not used with gRPC."""
     model: Annotated[str, Meta(min_length=1)]
+    """Its name on the server."""
     version: str = ""
+    """Its version; the server's choice if empty."""
     inputs: Annotated[tuple[Tensor, ...], Meta(min_length=1)]
+    """Tables ``[[inputs]]`` with ``name``, ``datatype``, ``shape`` and ``data`` in row-major order."""
     output: str = ""
     """The output that is judged; the first if empty."""
     transport: Literal["http", "grpc"] = "http"
+    """How it is asked. ``grpc`` needs ``rumormill[grpc]``."""
     target: str = ""
     """``HOST:PORT`` for gRPC; the worker's own if empty."""
     expect: VectorExpect = VectorExpect()
@@ -166,6 +188,7 @@ class HttpSpec(HttpBased, frozen=True, kw_only=True):
     """Any HTTP request."""
 
     method: Literal["GET", "POST", "PUT"] = "GET"
+    """The method of the request."""
     expect: HttpExpect = HttpExpect()
 
 
@@ -177,6 +200,7 @@ class GrpcSpec(ProbeSpec, frozen=True, kw_only=True):
     service: str = ""
     """The service whose health is asked; the whole server's if empty."""
     api_key_file: Path | None = None
+    """A file of mode 0600 whose only line is the key; it is sent as a bearer token."""
 
 
 class TcpSpec(ProbeSpec, frozen=True, kw_only=True):
