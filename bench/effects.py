@@ -18,12 +18,14 @@ from pathlib import Path
 
 import click
 
-from bench.effects_load import Callers, charge_all, converse_all, faults, worker_processes
+from bench.effects_load import GIVE_UP_AFTER, Callers, charge_all, converse_all, faults, worker_processes
 from bench.redis_server import DURABLE, RedisServer
 
 WORKERS = 4
 TURNS = 15
 KEPT_TURNS = 10
+LEASE = 1.0
+"""Seconds: the default of the bench's workers."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Scenario:
     """Seconds for which every second victim is frozen and not killed; longer than a lease."""
     kill_redis_for: float | None = None
     """Seconds that Redis stays away, in the middle of the run."""
+    patience: float = GIVE_UP_AFTER
+    """Seconds until callers give up: less than the window."""
 
 
 SCENARIOS = (
@@ -51,6 +55,7 @@ SCENARIOS = (
         ("--effect", "looks", "--window", "15"),
         redis={"appendonly": "no"},
         kill_redis_for=0.0,
+        patience=12.0,
     ),
 )
 
@@ -90,7 +95,7 @@ def measure(scenario: Scenario, charges: int, seed: int) -> EffectFigures:
         _wait_for_trust(scenario)
         options = ["--redis", server.url, "--folder", str(ledger), *scenario.worker]
         workers = stack.enter_context(worker_processes(WORKERS, options))
-        callers = Callers([worker.port for worker in workers], random.Random(seed))
+        callers = Callers([worker.port for worker in workers], random.Random(seed), scenario.patience)
         stack.callback(callers.close)
         began = time.monotonic()
         with faults(workers, rng, freeze=scenario.freeze) as found.faults:
@@ -106,7 +111,7 @@ def measure(scenario: Scenario, charges: int, seed: int) -> EffectFigures:
 def _wait_for_trust(scenario: Scenario) -> None:
     """A Redis that may forget is used once it has run for a window."""
     if scenario.redis.get("appendonly") != "yes":
-        time.sleep(float(scenario.worker[scenario.worker.index("--window") + 1]))
+        time.sleep(float(scenario.worker[scenario.worker.index("--window") + 1]) + LEASE)
 
 
 def _redis_fault(server: RedisServer, ledger: Path, after: int, away: float, done: Counter[str]) -> ExitStack:

@@ -94,6 +94,8 @@ class Callers:
 
     ports: list[int]
     rng: random.Random
+    patience: float = GIVE_UP_AFTER
+    """Seconds until a request is given up."""
     refusals: Counter[str] = field(default_factory=Counter)
     """By what was answered or broke. Each was followed by another try."""
     final: Counter[str] = field(default_factory=Counter)
@@ -109,7 +111,7 @@ class Callers:
 
     def ask(self, path: str, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Send one request, with its `id` as key, until it is answered 200 or its outcome is unknown."""
-        ends = time.monotonic() + GIVE_UP_AFTER
+        ends = time.monotonic() + self.patience
         status, answer = 0, dict[str, Any]()
         while time.monotonic() < ends:
             try:

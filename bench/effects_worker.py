@@ -81,7 +81,7 @@ def run(
     at_most_once: bool,
     unguarded: bool,
 ) -> None:
-    store = RedisStore.from_url(redis_url, restart_window=window)
+    store = RedisStore.from_url(redis_url, restart_window=window + lease)
     app: App = Worker(folder, effect, Sessions(store))
     if not unguarded:
         rules = ClaimRules(lease=lease, window=window, at_most_once=at_most_once)

@@ -1,8 +1,9 @@
 """Which worker to ask next. Pure, apart from the given `random.Random`; times in seconds on the pool's clock.
 
 A request with a key tries workers in the order that the traffic split, the ring and the caller's zone give. A request
-without one draws a key, so that it has a release and a zone like any other. It then goes to the less busy of two
-workers of that release and zone, drawn by weight (power of two choices).
+without one draws a key, so that it has a release and a zone like any other. It then goes to the better of two workers
+of that release and zone, drawn by weight (power of two choices): the one that has less to do, unless it is clearly
+slower (worker_cost.py).
 
 The client refines that order without ever changing the ring. A worker in slow start, a slow worker and one under too
 much load pass some keys on (admission.py), and so does a worker that answered 429. Workers with an open breaker come
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, islice
 from typing import Final
 
@@ -27,6 +28,7 @@ from rumormill.client.admission import Admission
 from rumormill.client.breaker import Breaker, OpenReason
 from rumormill.client.response_class import ResponseClass
 from rumormill.client.topology import Topology, nothing_known
+from rumormill.client.worker_cost import LatencyEstimate, WorkerLoad, costs_more, is_worse
 from rumormill.ring.admission import key_fraction
 from rumormill.ring.traffic_split import Group
 from rumormill.ring.worker import Worker
@@ -53,10 +55,12 @@ class WorkerStats:
     """The seconds that it named; 0 once it has accepted a request again."""
     last_answer: float = float("-inf")
     """When it last answered anything."""
+    latency: LatencyEstimate = field(default_factory=LatencyEstimate)
 
     def on_request(self, now: float) -> None:
         """A request goes to the worker. If it was avoided until now, this request is the only probe for a while."""
         self.breaker.on_request(now)
+        self.latency.on_request(now)
         if self.overloaded_for and now >= self.overloaded_until:
             self.overloaded_until = now + self.overloaded_for
 
@@ -175,6 +179,7 @@ class WorkerSelector:
         This counts only if the worker has answered nobody since: it may hang.
         """
         stats = self.stats(worker)
+        stats.latency.record(now - began, now)
         if stats.last_answer < began and stats.breaker.is_new_evidence(began):
             stats.breaker.open(OpenReason.UNRESPONSIVE, now)
 
@@ -187,6 +192,8 @@ class WorkerSelector:
         stats = self.stats(worker)
         stats.last_answer = self._last_answer = now
         stats.record_load(response_class.overloaded_for, began, now)
+        if response_class.success:
+            stats.latency.record(now - began, now)
         breaker = stats.breaker
         if not response_class.worker_failed:
             breaker.record_success(began, now)
@@ -248,9 +255,19 @@ class WorkerSelector:
         key = self._rng.randbytes(8)
         fraction = key_fraction(key)
         candidates = self._candidates_for(key)
-        pair = self._rng.choices(candidates.workers, cum_weights=candidates.cumulative_weights, k=2)
-        good = [w for w in pair if w.url not in tried and self._rank(w, fraction, now) == 0]
-        return min(good, key=lambda worker: self._load(worker, now)) if good else self._pick_keyed(key, tried, now)
+        one, other = self._rng.choices(candidates.workers, cum_weights=candidates.cumulative_weights, k=2)
+        drawn_twice = other is one
+        if drawn_twice:
+            # Mostly it stays: a worker of twice the weight is drawn twice more often. But a bad one has an alternative.
+            other = self._rng.choice(candidates.workers)
+        good = self._is_good(one, tried, fraction, now)
+        if other is not one and self._is_good(other, tried, fraction, now):
+            better = is_worse if drawn_twice else costs_more
+            return other if not good or better(self._load(one, now), self._load(other, now)) else one
+        return one if good else self._pick_keyed(key, tried, now)
+
+    def _is_good(self, worker: Worker, tried: Collection[str], fraction: float, now: float) -> bool:
+        return worker.url not in tried and self._rank(worker, fraction, now) == 0
 
     def _candidates_for(self, key: bytes) -> _Candidates:
         """The workers of the key's release: in the caller's zone if the key stays there, and elsewhere if not."""
@@ -266,14 +283,18 @@ class WorkerSelector:
             self._candidates[group, stays] = candidates
         return candidates
 
-    def _load(self, worker: Worker, now: float) -> float:
+    def _load(self, worker: Worker, now: float) -> WorkerLoad:
         stats = self._by_url.get(worker.url)
-        busy = 0 if stats is None else stats.in_flight + stats.breaker.recent_failures(now)
-        return (busy + 1) / worker.weight
+        if stats is None:
+            return WorkerLoad(0, 0, worker.weight, None, worker.utilization)
+        failures, latency = stats.breaker.recent_failures(now), stats.latency.at(now)
+        return WorkerLoad(stats.in_flight, failures, worker.weight, latency, worker.utilization)
 
     def _pick_last_resort(self, tried: Collection[str], now: float) -> Worker | None:
         def preference(worker: Worker) -> tuple[int, int, float]:
-            return _LAST_RESORT_ORDER[worker.readiness], self._rank(worker, 0.0, now), self._load(worker, now)
+            load = self._load(worker, now)
+            busy = (load.in_flight + load.failures + 1) / worker.weight
+            return _LAST_RESORT_ORDER[worker.readiness], self._rank(worker, 0.0, now), busy
 
         unready = (worker for worker in self.topology.workers if not worker.routable and worker.weight)
         departed = (worker for _, worker in self.topology.departed if worker.weight)

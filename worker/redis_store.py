@@ -31,15 +31,16 @@ TIMEOUT: Final = 1.0
 slow."""
 RETRY_PAUSE: Final = 0.05
 """Seconds until a broken connection is tried once more. Redis closes idle ones."""
-RESTART_WINDOW: Final = 60.0
-"""Seconds for which a Redis that has started is not trusted. See redis_trust.py."""
+RESTART_WINDOW: Final = 70.0
+"""Seconds for which a Redis that has started is not trusted (redis_trust.py): the default window and lease together. A
+call whose claim was lost may act until its lease ends, and be repeated for a window after that."""
 
 
 class SyncRedisStore:
     """Claims, sessions and values in Redis. Threads may share it."""
 
     def __init__(self, client: redis.Redis, *, prefix: str = PREFIX, restart_window: float = RESTART_WINDOW) -> None:
-        """`client` must return bytes. `restart_window` is at least the window of the claims; 0 trusts every Redis."""
+        """`client` must return bytes. `restart_window` is at least window and lease together; 0 trusts every Redis."""
         self._client = client
         self._calls = Calls(prefix)
         self._restart_window = restart_window
@@ -117,7 +118,7 @@ class RedisStore:
     def __init__(
         self, client: redis.asyncio.Redis, *, prefix: str = PREFIX, restart_window: float = RESTART_WINDOW
     ) -> None:
-        """`client` must return bytes. `restart_window` is at least the window of the claims; 0 trusts every Redis."""
+        """`client` must return bytes. `restart_window` is at least window and lease together; 0 trusts every Redis."""
         self._client = client
         self._calls = Calls(prefix)
         self._restart_window = restart_window

@@ -1,8 +1,8 @@
 """Whether a Redis may have lost claims by restarting. Pure.
 
 A Redis that restarts without its last writes has forgotten claims, and a call that it forgot would be run again. So a
-store does not use a Redis that started less than a window ago, unless Redis writes every command to its append-only
-file before it answers. After a window, every claim that it could have lost would have expired anyway.
+store does not use a Redis that started less than a window and a lease ago, unless Redis writes every command to its
+append-only file before it answers. After that time, every claim that it could have lost would have expired anyway.
 
 Redis forgets its scripts when it restarts and when a replica becomes the primary. So the first NOSCRIPT reply is the
 moment to ask. The scripts are loaded only into a Redis that passes, and other workers then find them there.

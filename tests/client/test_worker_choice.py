@@ -1,0 +1,236 @@
+"""Requests without a key: who gets them when workers differ, in a queueing model with a seed and virtual time.
+
+Workers have slots. A request takes an exponential time, and waits while all slots are busy. Requests come as a Poisson
+stream whatever happens, so waiting counts.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import fmean, quantiles
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_client_decisions import topology_of, worker
+
+from rumormill.client.response_class import classify_response
+from rumormill.client.worker_cost import SLOWER, TAU, LatencyEstimate, WorkerLoad, costs_more, is_worse
+from rumormill.client.worker_selector import WorkerSelector
+from rumormill.ring import Worker
+
+SERVICE_SECONDS = 0.050
+
+
+@dataclass
+class Server:
+    """One worker of the model."""
+
+    worker: Worker
+    slots: int = 4
+    slowness: float = 1.0
+    status: int = 200
+    busy: int = 0
+    queue: list[float] = field(default_factory=list)
+    """When the waiting requests began."""
+
+
+@dataclass
+class Model:
+    """Requests to servers, in virtual time."""
+
+    servers: dict[str, Server]
+    seed: int
+    rate: float = 100.0
+    spread: float = 1.0
+    """Of the service times: 1 is exponential, more is more uneven."""
+    now: float = 0.0
+    picked: list[tuple[float, str]] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        print(f"seed={self.seed}")
+        self._rng = random.Random(self.seed)
+        self.selector = WorkerSelector("embed", random.Random(self.seed))
+        self.selector.update(topology_of(*(server.worker for server in self.servers.values())), 0.0)
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self._at(0.0, self._arrive)
+
+    def run(self, seconds: float) -> Model:
+        ends = self.now + seconds
+        while self._events[0][0] <= ends:
+            self.now, _, event = heapq.heappop(self._events)
+            event()
+        self.now = ends
+        return self
+
+    def shares(self, since: float, until: float = math.inf) -> dict[str, float]:
+        """Which part of the requests that came then each worker got."""
+        counted = Counter(name for at, name in self.picked if since <= at < until)
+        return {name: counted[name] / counted.total() for name in self.servers}
+
+    def _at(self, when: float, event: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._events, (when, self._count, event))
+
+    def _arrive(self) -> None:
+        self._at(self.now + self._rng.expovariate(self.rate), self._arrive)
+        picked = self.selector.pick(None, (), self.now)
+        assert picked is not None
+        self.selector.begin_request(picked)
+        self.picked.append((self.now, picked.name))
+        server = self.servers[picked.name]
+        server.queue.append(self.now)
+        self._serve(server)
+
+    def _serve(self, server: Server) -> None:
+        while server.queue and server.busy < server.slots:
+            began = server.queue.pop(0)
+            server.busy += 1
+            if server.status >= 500:
+                taken = 0.002
+            elif self.spread > 1:
+                sigma = math.log(self.spread)
+                taken = self._rng.lognormvariate(-sigma * sigma / 2, sigma) * SERVICE_SECONDS * server.slowness
+            else:
+                taken = self._rng.expovariate(1.0) * SERVICE_SECONDS * server.slowness
+            self._at(self.now + taken, partial(self._answer, server, began))
+
+    def _answer(self, server: Server, began: float) -> None:
+        server.busy -= 1
+        self.selector.end_request(server.worker)
+        self.selector.record_answer(server.worker, classify_response(server.status), began, self.now)
+        self.latencies.append(self.now - began)
+        self._serve(server)
+
+
+def model(seed: int, *weights: float, **settings: float) -> Model:
+    workers = [worker(f"w{n}", weight=weight) for n, weight in enumerate(weights)]
+    return Model({one.name: Server(one) for one in workers}, seed, **settings)
+
+
+SEEDS = [1, 2, 3]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("rate", [5.0, 100.0, 180.0])
+def test_equal_workers_get_equal_shares(rate: float, seed: int) -> None:
+    shares = model(seed, 1.0, 1.0, 1.0, rate=rate).run(max(60.0, 4000 / rate)).shares(10.0)
+    assert all(share == pytest.approx(1 / 3, abs=0.06) for share in shares.values()), shares
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_weights_hold_when_there_is_little_to_do(seed: int) -> None:
+    shares = model(seed, 1.0, 3.0, rate=20.0).run(120.0).shares(10.0)
+    assert shares["w1"] == pytest.approx(0.75, abs=0.08)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("rate", "most"), [(20.0, 0.06), (100.0, 0.03), (180.0, 0.10)])
+def test_a_worker_that_becomes_ten_times_slower_gets_far_less_than_its_share(
+    rate: float, most: float, seed: int
+) -> None:
+    pool = model(seed, 1.0, 1.0, 1.0, 1.0, 1.0, rate=rate).run(10.0)
+    pool.servers["w0"].slowness = 10.0
+    pool.run(31.0)
+    print(pool.shares(11.0))
+    assert pool.shares(11.0)["w0"] < most, "its share is 0.2; 1 s after it became slow"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_worker_that_heals_has_its_share_back_within_ten_seconds(seed: int) -> None:
+    pool = model(seed, 1.0, 1.0, 1.0).run(10.0)
+    pool.servers["w0"].slowness = 10.0
+    pool.run(30.0)
+    pool.servers["w0"].slowness = 1.0
+    pool.run(30.0)
+    print(pool.shares(30.0, 40.0), pool.shares(50.0))
+    assert pool.shares(30.0, 40.0)["w0"] < 0.05
+    assert pool.shares(50.0)["w0"] == pytest.approx(1 / 3, abs=0.05)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_worker_that_fails_quickly_draws_no_traffic(seed: int) -> None:
+    pool = model(seed, 1.0, 1.0, 1.0).run(10.0)
+    pool.servers["w0"].status = 500
+    pool.run(20.0)
+    assert pool.shares(10.0)["w0"] < 0.02
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("spread", [1.0, 4.0])
+def test_uneven_requests_do_not_wait_longer_than_by_requests_in_flight_alone(
+    spread: float, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The latency of single requests must not scare the client away from healthy workers."""
+    with_latency = model(seed, 1.0, 1.0, 1.0, spread=spread, rate=170.0).run(60.0)
+    monkeypatch.setattr(LatencyEstimate, "record", lambda *_: None)
+    without = model(seed, 1.0, 1.0, 1.0, spread=spread, rate=170.0).run(60.0)
+    print(fmean(with_latency.latencies), fmean(without.latencies))
+    assert fmean(with_latency.latencies) < 1.25 * fmean(without.latencies)
+    tail = [quantiles(one.latencies, n=100)[98] for one in (with_latency, without)]
+    assert tail[0] < 1.35 * tail[1]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_worker_that_others_keep_busy_gets_less(seed: int) -> None:
+    pool = model(seed, 1.0, 1.0, 1.0, rate=60.0)
+    busy = {"w0": 0.9, "w1": 0.2, "w2": 0.2}
+    workers = [worker(name, utilization=utilization) for name, utilization in busy.items()]
+    pool.selector.update(topology_of(*workers), 0.0)
+    assert pool.run(30.0).shares(0.0)["w0"] < 0.2
+
+
+# The rules themselves.
+
+
+def test_an_estimate_jumps_up_and_comes_down_slowly() -> None:
+    estimate = LatencyEstimate()
+    assert estimate.at(0.0) is None
+    estimate.record(0.1, 0.0)
+    estimate.record(1.0, 1.0)
+    assert estimate.at(1.0) == 1.0
+    estimate.record(0.1, 1.0 + TAU)
+    assert estimate.at(1.0 + TAU) == pytest.approx(0.1 + 0.9 / math.e)
+
+
+def test_without_answers_it_comes_down_until_somebody_asks() -> None:
+    estimate = LatencyEstimate()
+    estimate.record(1.0, 0.0)
+    assert estimate.at(TAU) == pytest.approx(1 / math.e)
+    estimate.on_request(TAU)
+    assert estimate.at(TAU) == 1.0
+    estimate.record(0.1, 4 * TAU)
+    assert estimate.at(4 * TAU) == pytest.approx(0.1, abs=0.05), "one quick answer after a long time says enough"
+
+
+loads = st.builds(
+    WorkerLoad,
+    in_flight=st.integers(0, 50),
+    failures=st.integers(0, 10),
+    weight=st.floats(0.1, 10),
+    latency=st.none() | st.floats(0, 100),
+    utilization=st.none() | st.floats(0, 2),
+)
+
+
+@given(loads, loads)
+def test_no_two_workers_are_each_better_than_the_other(one: WorkerLoad, other: WorkerLoad) -> None:
+    assert not (costs_more(one, other) and costs_more(other, one))
+    assert not (is_worse(one, other) and is_worse(other, one)) or one.failures != other.failures
+    assert not costs_more(one, one)
+
+
+def test_small_differences_of_latency_do_not_count_and_large_ones_do() -> None:
+    quick, alike, slow = (WorkerLoad(0, 0, 1.0, latency, None) for latency in (0.1, 0.1 * SLOWER, 0.4 * SLOWER))
+    assert not costs_more(alike, quick)
+    assert costs_more(slow, quick)
+    busy = WorkerLoad(9, 0, 1.0, 0.1, None)
+    assert costs_more(busy, slow), "eight times slower is still better than nine in flight"
