@@ -17,6 +17,7 @@ The rules:
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,6 +61,8 @@ class Admission:
         self._admit_fractions: dict[str, float] = {}
         """By instance: the fraction of its keys that a worker admits by its utilization. Without an entry it is 1."""
         self._adjusted_at = float("-inf")
+        self._loads: Mapping[str, float] | None = None
+        """The utilization of each worker whose load is known, by instance; None while the list of workers says it."""
         self._in_flight: Counter[str] = Counter()
         """Requests by release."""
 
@@ -69,9 +72,22 @@ class Admission:
         if topology.workers is before.workers and topology.routing is before.routing:
             return
         self._update_slow_start(before, topology, now)
+        self._apply_loads(now)
+
+    def set_loads(self, utilization: Mapping[str, float], now: float) -> None:
+        """Use these utilizations, by instance, instead of those in the list of workers."""
+        self._loads = utilization
+        self._apply_loads(now)
+
+    def _utilization(self, worker: Worker) -> float | None:
+        return worker.utilization if self._loads is None else self._loads.get(worker.instance)
+
+    def _apply_loads(self, now: float) -> None:
+        topology = self._topology
         self._release_loads = {group: self._release_load(group) for group in topology.routing.rings}
+        known = any(load.bound is not None for load in self._release_loads.values())
         if now - self._adjusted_at >= ADJUST_EVERY:
-            self._adjusted_at = now
+            self._adjusted_at = now if known else self._adjusted_at
             self._admit_fractions = self._adjusted_fractions()
 
     def begin_request(self, worker: Worker) -> None:
@@ -96,7 +112,7 @@ class Admission:
         """
         if not self._bounded:
             return False
-        if worker.utilization is not None:
+        if self._utilization(worker) is not None:
             return fraction >= self._admit_fractions.get(worker.instance, 1.0)
         group = self._topology.routing.traffic_split.group(worker.release)
         load = self._release_loads.get(group)
@@ -125,16 +141,17 @@ class Admission:
     def _release_load(self, group: Group) -> _ReleaseLoad:
         routing = self._topology.routing
         members = [routing.worker(name) for name in routing.rings[group].weights]
-        known = [(worker.weight, worker.utilization) for worker in members if worker.utilization is not None]
+        known = [(worker.weight, busy) for worker in members if (busy := self._utilization(worker)) is not None]
         return _ReleaseLoad(capacity=sum(worker.weight for worker in members), bound=utilization_bound(known))
 
     def _adjusted_fractions(self) -> dict[str, float]:
         fractions = {}
         for worker in self._topology.routing.workers:
             bound = self._release_loads[self._topology.routing.traffic_split.group(worker.release)].bound
-            if worker.utilization is not None and bound is not None:
+            busy = self._utilization(worker)
+            if busy is not None and bound is not None:
                 before = self._admit_fractions.get(worker.instance, 1.0)
-                fraction = admit_fraction_by_utilization(before, worker.utilization, bound)
+                fraction = admit_fraction_by_utilization(before, busy, bound)
                 if fraction < 1.0:
                     fractions[worker.instance] = fraction
         return fractions

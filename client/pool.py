@@ -21,6 +21,7 @@ from rumormill.client.background_context import BackgroundContext
 from rumormill.client.dispatch import Dispatcher
 from rumormill.client.fallbacks import AsyncFallback
 from rumormill.client.keys import KeyFunction
+from rumormill.client.load_watcher import LoadWatcher
 from rumormill.client.options import UNIX, PoolOptions
 from rumormill.client.replay import Replay, checked_replay
 from rumormill.client.snapshot import UnusableSnapshot, load_snapshot, save_snapshot
@@ -191,10 +192,18 @@ class Pool(PoolOptions):
                 rng=rng,
                 on_change=self._set_topology,
             )
+            loads = LoadWatcher(
+                self.service,
+                http=http,
+                base_urls=base_urls,
+                topology=lambda: watcher.topology,
+                counts=selector.counts,
+                on_loads=lambda known: selector.set_loads(known, anyio.current_time()),
+            )
             self._changed = anyio.Event()
             try:
                 async with anyio.create_task_group() as self._tasks:
-                    await self._start(self._tasks, watcher, upstreams)
+                    await self._start(self._tasks, watcher, loads, upstreams)
                     yield
                     self._tasks.cancel_scope.cancel()
             finally:
@@ -219,8 +228,11 @@ class Pool(PoolOptions):
             },
         )
 
-    async def _start(self, tasks: anyio.abc.TaskGroup, watcher: TopologyWatcher, upstreams: Upstreams) -> None:
+    async def _start(
+        self, tasks: anyio.abc.TaskGroup, watcher: TopologyWatcher, loads: LoadWatcher, upstreams: Upstreams
+    ) -> None:
         tasks.start_soon(watcher.run)
+        tasks.start_soon(loads.run)
         tasks.start_soon(upstreams.check_evicted)
         with anyio.move_on_after(self.patience):
             await watcher.ready.wait()

@@ -19,13 +19,14 @@ failures count as requests in flight, so that quick failures do not make it look
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
 from typing import Final
 
 from rumormill.client.admission import Admission
 from rumormill.client.breaker import Breaker, OpenReason
+from rumormill.client.request_counts import RequestCounts
 from rumormill.client.response_class import ResponseClass
 from rumormill.client.topology import Topology, nothing_known
 from rumormill.client.worker_cost import LatencyEstimate, WorkerLoad, costs_more, is_worse
@@ -89,6 +90,8 @@ class WorkerSelector:
         self._zone = zone
         self._by_url: dict[str, WorkerStats] = {}
         self._admission = Admission(service, bounded=bounded)
+        self.counts = RequestCounts()
+        """Requests under way and finished at each worker, for the sidecars."""
         self._candidates: dict[tuple[Group, bool], _Candidates] = {}
         self._last_answer = float("-inf")
         """When any worker last answered anything."""
@@ -102,6 +105,7 @@ class WorkerSelector:
         """Choose from this topology from now on."""
         before, self.topology = self.topology, topology
         self._admission.update(topology, now)
+        self.counts.update(topology)
         known = {worker.url for worker in topology.workers}
         known.update(worker.url for _, worker in topology.departed)
         for url in [url for url, stats in self._by_url.items() if url not in known and not stats.in_flight]:
@@ -142,13 +146,19 @@ class WorkerSelector:
         only_others_answered = stats.last_answer < began < self._last_answer
         return only_others_answered or not stats.breaker.is_closed or self.became_suspect(worker)
 
+    def set_loads(self, utilization: Mapping[str, float], now: float) -> None:
+        """Use these utilizations, by instance, until the next ones. A worker without one counts as unknown."""
+        self._admission.set_loads(utilization, now)
+
     def begin_request(self, worker: Worker) -> None:
         self.stats(worker).in_flight += 1
         self._admission.begin_request(worker)
+        self.counts.begin(worker)
 
     def end_request(self, worker: Worker) -> None:
         self.stats(worker).in_flight -= 1
         self._admission.end_request(worker)
+        self.counts.end(worker)
 
     def owners(self, key: bytes | str, n: int | None = None) -> list[Worker]:
         """A key's owners in order of preference, before any penalty."""

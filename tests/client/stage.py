@@ -20,10 +20,12 @@ import trio.testing
 from anyio.from_thread import start_blocking_portal
 from limits import LIVENESS_LIMIT
 
+from rumormill.discovery.activity import CallerReport
 from rumormill.discovery.http.access import Access
 from rumormill.discovery.server import DiscoveryServer
+from rumormill.membership.load import MemberLoad
 from rumormill.membership.policy import PolicyRecord
-from rumormill.membership.record import Liveness, Readiness
+from rumormill.membership.record import InstanceId, Liveness, Readiness
 from rumormill.membership.view import Connectivity, Member, PoolView
 from rumormill.ring import HashRing
 
@@ -192,10 +194,28 @@ class Worker:
                     return None
 
 
+class StagedActivity:
+    """The loads that the test states, and the reports that came."""
+
+    def __init__(self) -> None:
+        self.stated: dict[InstanceId, MemberLoad] = {}
+        self.reports: list[CallerReport] = []
+
+    def loads(self) -> dict[InstanceId, MemberLoad]:
+        return dict(self.stated)
+
+    def now(self) -> float:
+        return 100.0
+
+    def take_report(self, report: CallerReport) -> None:
+        self.reports.append(report)
+
+
 class Silent:
     """Holds a view of the pool. A client uses none of its commands."""
 
     def __init__(self) -> None:
+        self.activity = StagedActivity()
         self.pool = PoolView("prod", "w0", connectivity=Connectivity.CONNECTED, members=())
 
     def view(self) -> PoolView:
@@ -235,6 +255,16 @@ class Sidecar:
     def publish(self, pool: PoolView) -> None:
         self._commands.pool = pool
         self.server.pool_changed()
+
+    @property
+    def activity(self) -> StagedActivity:
+        return self._commands.activity
+
+    def state_loads(self, **utilization: float) -> None:
+        """What it knows of workers' loads from now on."""
+        self.activity.stated = {
+            InstanceId(name.encode().ljust(16, b"-")): MemberLoad(busy, 0, 99.0) for name, busy in utilization.items()
+        }
 
     def kill(self) -> None:
         self.scope.cancel()
