@@ -1,5 +1,5 @@
 # The front door. Every target prepares what it needs in .venv first; nothing is installed outside this folder.
-.PHONY: venv demo test test-processes test-net test-programs test-package soak fuzz audit lab lab-full lint check bench bench-peers docs docs-reference format clean
+.PHONY: venv demo demo-llm test test-processes test-net test-programs test-package soak fuzz audit lab lab-full lint check bench bench-peers docs docs-reference format clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -11,6 +11,9 @@ help:  ## list the targets
 
 demo: .venv/ready  ## three workers, three sidecars, a caller; a kill, a freeze, a restart, a drain (under a minute)
 	@$(BIN)/rumormill demo
+
+demo-llm: .venv/llm-ready  ## the same with three llama.cpp servers and a real small model: token streams, and a saturation
+	@$(BIN)/rumormill demo --llm
 
 venv: .venv/ready  ## what the other targets prepare too; then: . .venv/bin/activate
 

@@ -14,14 +14,17 @@ import click
 import trio
 from rich.console import Console
 
+from rumormill.cli.demo import llama_server
 from rumormill.cli.demo.caller import Caller
 from rumormill.cli.demo.embedding import MODEL
+from rumormill.cli.demo.llm_scenario import USERS, LlmScenario, llm_pool_settings
 from rumormill.cli.demo.pool_watch import ConditionNotMet, PoolWatch
 from rumormill.cli.demo.ports import NoPortsLeft
 from rumormill.cli.demo.processes import BadWorkerCommand, LocalPool, LocalPoolSettings, ProcessEnded
 from rumormill.cli.demo.request_log import RequestLog
-from rumormill.cli.demo.scenario import DemoScenario
+from rumormill.cli.demo.scenario import DemoOutput, DemoScenario
 from rumormill.cli.demo.screen import LiveScreen, NoOutput, PlainLog, ScreenState, say
+from rumormill.cli.demo.stream_caller import StreamCaller
 from rumormill.cli.demo.verdict import DemoVerdict, plain_lines
 from rumormill.cli.exit_codes import BadRequest
 
@@ -46,10 +49,13 @@ class DemoSettings:
     model: str
     rate: float
     pace: float
+    llm: bool = False
 
     @property
     def answered_by(self) -> str:
         """Who answers the requests, and what is checked; shown on the screen."""
+        if self.llm:
+            return "token streams of SmolLM2-135M in llama.cpp, each compared with the undisturbed answer"
         if self.worker_command is None:
             return "embeddings of real text (hashed n-grams), each checked by the caller"
         return f"{self.worker_command.split()[0]}, a model server of yours; checked for their shape only"
@@ -82,6 +88,9 @@ class DemoSettings:
     show_default=True,
     help="Factor for the length of the phases; 1 is half a minute in all.",
 )
+@click.option(
+    "--llm", is_flag=True, help="Three llama.cpp servers with a small real model, token streams, and a saturation."
+)
 @click.option("--plain", is_flag=True, help="Print lines instead of a live screen (the default without a terminal).")
 @click.option("--json", "as_json", is_flag=True, help="Print only the verdict, as JSON; times in seconds.")
 def demo(
@@ -91,6 +100,7 @@ def demo(
     model: str,
     rate: float,
     pace: float,
+    llm: bool,
     plain: bool,
     as_json: bool,
 ) -> None:
@@ -98,7 +108,15 @@ def demo(
 
     The demo runs three worker processes, a sidecar for each, and a caller that sends keyed requests through the client
     library. Everything stays on 127.0.0.1, takes about half a minute, and leaves nothing behind.
+
+    With --llm the workers are llama.cpp servers with a language model of 98 MB, and the answers are streams of tokens.
+    An answer that has begun is cut by its worker's death; its caller asks again. `make demo-llm` installs what it
+    needs.
     """
+    if llm and worker_command is not None:
+        raise BadRequest("--llm and --worker-command exclude each other", "remove one of them")
+    if llm and not llama_server.installed():
+        raise BadRequest("the language model is not installed", "run `make demo-llm` in a checkout")
     settings = DemoSettings(
         worker_command=worker_command,
         worker_check=worker_check,
@@ -106,8 +124,10 @@ def demo(
         model=model,
         rate=rate,
         pace=pace,
+        llm=llm,
     )
     pool_settings = LocalPoolSettings(cluster="demo", worker_command=worker_command, worker_check=worker_check)
+    pool_settings = llm_pool_settings() if llm else pool_settings
     demo_run = _DemoRun(settings, plain=plain, as_json=as_json)
     try:
         with LocalPool(pool_settings) as pool:
@@ -154,26 +174,15 @@ class _DemoRun:
             scope.cancel()
 
     async def _play(self, pool: LocalPool) -> None:
-        settings = self.settings
         request_log = RequestLog()
         watch = PoolWatch({member.name: member.url for member in pool}, pool.settings.service)
         output = self._choose_output(request_log, watch)
-        start_timeout = START_TIMEOUT if settings.worker_command is None else settings.worker_wait
-        scenario = DemoScenario(pool, watch, request_log, output, pace=settings.pace, start_timeout=start_timeout)
+        scenario, caller = self._cast(pool, watch, request_log, output)
         scenario.verdict = self.verdict
-        caller = Caller(
-            pool.urls,
-            service=pool.settings.service,
-            record=request_log.add,
-            rate=settings.rate,
-            foreign=settings.worker_command is not None,
-            model=settings.model,
-            rng=random.Random(),
-        )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch.run)
             if isinstance(output, LiveScreen):
-                output.state.member_states = scenario.member_states
+                output.state.member_states, output.state.phase_count = scenario.member_states, len(scenario.plans)
                 nursery.start_soon(output.run)
             try:
                 await scenario.open()
@@ -184,6 +193,31 @@ class _DemoRun:
             nursery.cancel_scope.cancel()
         if self.verdict.ok:
             self.exit_code = 0
+
+    def _cast(
+        self, pool: LocalPool, watch: PoolWatch, request_log: RequestLog, output: DemoOutput
+    ) -> tuple[DemoScenario, Caller | StreamCaller]:
+        """The scenario, and who calls the workers in it."""
+        settings, service = self.settings, pool.settings.service
+        own = settings.worker_command is None and not settings.llm
+        start_timeout = START_TIMEOUT if own else settings.worker_wait
+        if settings.llm:
+            streams = StreamCaller(pool.urls, service=service, request_log=request_log, users=USERS)
+            llm = LlmScenario(pool, watch, request_log, output, pace=settings.pace, start_timeout=start_timeout)
+            llm.caller = streams
+            if isinstance(output, LiveScreen):
+                output.state.streams = lambda: list(streams.streams.values())
+            return llm, streams
+        scenario = DemoScenario(pool, watch, request_log, output, pace=settings.pace, start_timeout=start_timeout)
+        return scenario, Caller(
+            pool.urls,
+            service=service,
+            record=request_log.add,
+            rate=settings.rate,
+            foreign=not own,
+            model=settings.model,
+            rng=random.Random(),
+        )
 
     def _choose_output(self, request_log: RequestLog, watch: PoolWatch) -> LiveScreen | PlainLog | NoOutput:
         if self.as_json:

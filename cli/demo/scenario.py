@@ -23,8 +23,8 @@ from rumormill.cli.demo.pool_watch import (
     routable,
     unroutable,
 )
-from rumormill.cli.demo.processes import LocalPool, ProcessEnded, Program
-from rumormill.cli.demo.request_log import RequestLog, slowest_late, summarize
+from rumormill.cli.demo.processes import LocalMember, LocalPool, ProcessEnded, Program
+from rumormill.cli.demo.request_log import RequestLog, RequestSummary, slowest_late, summarize
 from rumormill.cli.demo.scheduling_delay import SchedulingDelay
 from rumormill.cli.demo.verdict import DeadlinePromise, DemoVerdict, OutcomePromise, PhaseReport, Promise, duration
 
@@ -62,7 +62,9 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
-class _PhasePlan:
+class PhasePlan:
+    """A phase to come, and how long it lasts at least."""
+
     name: str
     title: str
     seconds: float
@@ -99,14 +101,14 @@ class DemoScenario:
         return self.pool.settings.worker_command is not None
 
     @property
-    def plans(self) -> Sequence[_PhasePlan]:
+    def plans(self) -> Sequence[PhasePlan]:
         return (
-            _PhasePlan("calm", "calm", 3.0, self._calm),
-            _PhasePlan("kill", "kill -9 of w2 and its sidecar", 4.0, self._kill),
-            _PhasePlan("restart", "both start again", 3.0, self._restart),
-            _PhasePlan("freeze", "SIGSTOP of w3 and its sidecar", 4.0, self._freeze),
-            _PhasePlan("thaw", "SIGCONT: both go on", 3.0, self._thaw),
-            _PhasePlan("drain", "SIGTERM: w1 drains and leaves", 4.0, self._drain),
+            PhasePlan("calm", "calm", 3.0, self._calm),
+            PhasePlan("kill", "kill -9 of w2 and its sidecar", 4.0, self._kill),
+            PhasePlan("restart", "both start again", 3.0, self._restart),
+            PhasePlan("freeze", "SIGSTOP of w3 and its sidecar", 4.0, self._freeze),
+            PhasePlan("thaw", "SIGCONT: both go on", 3.0, self._thaw),
+            PhasePlan("drain", "SIGTERM: w1 drains and leaves", 4.0, self._drain),
         )
 
     async def open(self) -> None:
@@ -139,26 +141,35 @@ class DemoScenario:
             phase = Phase(plan.name, plan.title, number, time.monotonic(), SchedulingDelay.from_now(self._pids()))
             self.output.phase_started(phase)
             await plan.play(phase)
+            await self._after_play(phase)
             await trio.sleep(max(0.0, phase.begun + plan.seconds * self.pace - time.monotonic()))
             if number == len(self.plans):
                 await finish()
             self._finish_phase(phase)
 
+    async def _after_play(self, phase: Phase) -> None:
+        """What a phase waits for besides its own conditions."""
+
     def _finish_phase(self, phase: Phase) -> None:
         now = time.monotonic()
-        outcomes = self.request_log.ended_since(phase.begun, now)
-        seen = summarize(outcomes)
-        limit = {"kill": KILL_SLOWEST, "freeze": FREEZE_SLOWEST}.get(phase.name)
-        if limit is not None:
-            # The promise is about the time that a failure adds. A foreign model needs its own time on top of that.
-            limit += self.verdict.phases[0].figures.p99 if self.foreign else 0.0
-            slowest = seen.slowest if seen.requests else None
-            phase.promises.insert(0, DeadlinePromise("slowest request", limit, slowest, slowest_late(outcomes)))
+        seen = summarize(self.request_log.ended_since(phase.begun, now))
+        phase.promises[:0] = self._request_promises(phase, seen)
         report = PhaseReport(
             phase.name, phase.title, now - phase.begun, seen, tuple(phase.promises), tuple(phase.notes)
         )
         self.verdict.phases.append(report)
         self.output.phase_ended(report)
+
+    def _request_promises(self, phase: Phase, seen: RequestSummary) -> Sequence[Promise]:
+        """What is promised about the requests that ended in this phase."""
+        limit = {"kill": KILL_SLOWEST, "freeze": FREEZE_SLOWEST}.get(phase.name)
+        if limit is None:
+            return ()
+        # The promise is about the time that a failure adds. A foreign model needs its own time on top of that.
+        limit += self.verdict.phases[0].figures.p99 if self.foreign else 0.0
+        slowest = seen.slowest if seen.requests else None
+        late = slowest_late(self.request_log.ended_since(phase.begun))
+        return (DeadlinePromise("slowest request", limit, slowest, late),)
 
     async def _calm(self, phase: Phase) -> None:
         """Nothing happens: these latencies are the baseline."""
@@ -202,16 +213,24 @@ class DemoScenario:
         member, others = self.pool["w1"], ["w2", "w3"]
         instance = self.watch.instance("w1", others)
         begun = time.monotonic()
-        member.sidecar.signal(signal.SIGTERM)
+        await self._stop_work(member)
         self.member_states["w1"] = "draining"
         await self._expect_within(
             phase, "no new work, told everywhere", DRAINED_WITHIN, begun, others, unroutable(instance)
         )
+        await self._after_drain(phase, member)
         await self._wait_until(phase, "w1 has left", begun, others, evicted(instance), PATIENCE_SECONDS)
         await self._wait_for_exit(phase, "sidecar", member.sidecar)
         member.worker.signal(signal.SIGTERM)
         await self._wait_for_exit(phase, "worker", member.worker)
         self.member_states["w1"] = "left"
+
+    async def _stop_work(self, member: LocalMember) -> None:
+        """Begin the drain."""
+        member.sidecar.signal(signal.SIGTERM)
+
+    async def _after_drain(self, phase: Phase, member: LocalMember) -> None:
+        """Make a member that gets no new work leave. Ours leaves by itself, after its drain time."""
 
     async def _wait_for_exit(self, phase: Phase, which: str, program: Program) -> None:
         try:

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import click
@@ -29,6 +29,9 @@ from rumormill.ring.worker import Worker
 
 REDRAW_SECONDS = 0.25
 RECENT_SECONDS = 2.0
+MAX_STREAMS = 4
+STREAM_WIDTH = 64
+"""Characters shown of a text that is arriving."""
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BAR_WIDTH = 9
 _STYLES: dict[Mark, str] = {"kept": "green", "strained": "yellow", "broken": "bold red"}
@@ -49,6 +52,8 @@ class ScreenState:
     begun: float
     phase: Phase | None = None
     phase_count: int = 6
+    streams: Callable[[], Sequence[tuple[str, str]]] = tuple
+    """The answers that arrive token by token now: worker and text so far."""
     slice_seconds: float = 0.5
     """Length of a slice of the time line."""
     phase_starts: list[tuple[float, int]] = field(default_factory=list)
@@ -131,7 +136,15 @@ class NoOutput:
 def draw(state: ScreenState, now: float) -> RenderableType:
     """The whole screen at one moment."""
     legend = Text(" " * 18).append("  ".join(f"{sign} {word}" for word, (sign, _) in _LIVENESS.items()), "dim")
-    return Group(_heading(state, now), _members(state, now), legend, Text(), _time_line(state, now), _said(state))
+    parts: list[RenderableType] = [
+        _heading(state, now),
+        _members(state, now),
+        legend,
+        Text(),
+        _streams(state),
+        _time_line(state, now),
+    ]
+    return Group(*parts, _said(state))
 
 
 def _heading(state: ScreenState, now: float) -> Text:
@@ -201,6 +214,17 @@ def _readiness(state: ScreenState, member: str) -> Text:
 def _bar(share: float) -> Text:
     filled = round(share * _BAR_WIDTH)
     return Text.assemble(("█" * filled, "blue"), ("░" * (_BAR_WIDTH - filled), "dim"), f" {share:4.0%}")
+
+
+def _streams(state: ScreenState) -> Text:
+    """The ends of the texts that arrive now, always as many lines, so that nothing below them jumps."""
+    shown = list(state.streams())[:MAX_STREAMS]
+    if not shown and state.streams is tuple:
+        return Text()
+    text = Text()
+    for worker, words in shown:
+        text.append(f"{worker:8}", "bold").append(" ".join(words.split())[-STREAM_WIDTH:] + "▌\n", "italic")
+    return text.append("\n" * (MAX_STREAMS - len(shown)))
 
 
 def _time_line(state: ScreenState, now: float) -> Text:
