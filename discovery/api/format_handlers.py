@@ -1,4 +1,4 @@
-"""The routes of Prometheus and Envoy (formats/prometheus.py, formats/envoy.py)."""
+"""The routes of Prometheus, Traefik and Envoy (formats/prometheus.py, traefik.py, envoy.py)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from rumormill.discovery.api.context import ApiContext, RequestContext
-from rumormill.discovery.formats import envoy, prometheus
+from rumormill.discovery.formats import envoy, prometheus, traefik
 from rumormill.discovery.formats.envoy import EnvoyRequest
 from rumormill.discovery.http.response import PreparedResponse, Response, refuse
 from rumormill.discovery.schema.query_params import AnyQuery, ServiceQuery
@@ -24,6 +24,12 @@ _decode = msgspec.json.Decoder(EnvoyRequest).decode
 async def prometheus_targets(api: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
     api.require_settled()
     return api.view.service(call.query.service).derived(prometheus.targets)
+
+
+async def traefik_configuration(api: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
+    api.require_settled()
+    names = [call.query.service] if call.query.service else api.view.known_names()
+    return traefik.configuration([api.view.service(name) for name in names])
 
 
 async def envoy_endpoints(api: ApiContext, call: RequestContext[AnyQuery]) -> Response:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from rumormill.discovery.api import consul_handlers, format_handlers
 from rumormill.discovery.api.route import Route
-from rumormill.discovery.formats import consul, envoy, prometheus
+from rumormill.discovery.formats import consul, envoy, prometheus, traefik
 from rumormill.discovery.schema.query_params import (
     AnyQuery,
     ConsulAgentQuery,
@@ -105,6 +105,16 @@ FORMAT_ROUTES: Final[tuple[Route[Any], ...]] = (
         problems=(400, 404, 503),
         conditional=True,
         format="consul",
+    ),
+    Route(
+        method="GET",
+        path="/v1/traefik",
+        summary="Traefik: a dynamic configuration for its HTTP provider",
+        query=ServiceQuery,
+        answer=traefik.TraefikAnswer,
+        handler=format_handlers.traefik_configuration,
+        problems=(400, 503),
+        format="traefik",
     ),
     *(
         Route(

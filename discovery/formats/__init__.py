@@ -5,6 +5,7 @@
     prometheus   targets for http_sd
     consul       Consul's HTTP API: health, catalog, agent
     envoy        REST xDS v3: endpoints, clusters, listeners
+    traefik      dynamic configuration for its HTTP provider
     haproxy      the answers to HAProxy's agent check
     dns_zone     DNS: SRV, A and AAAA; the only one that needs dnspython
 
@@ -19,5 +20,5 @@ from __future__ import annotations
 
 from typing import Final, Literal, get_args
 
-FormatName = Literal["text", "prometheus", "consul", "envoy"]
+FormatName = Literal["text", "prometheus", "consul", "envoy", "traefik"]
 FORMAT_NAMES: Final[tuple[FormatName, ...]] = get_args(FormatName)

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from serving import PROCESS, member, pool, serving
 
-from rumormill.discovery.formats import consul, envoy
+from rumormill.discovery.formats import FORMAT_NAMES, consul, envoy
 from rumormill.discovery.formats.traffic import integer_weights, offers, ready_offers, traffic_weights
 from rumormill.discovery.schema.policy_bodies import CanaryPolicy, Share, encode_body
 from rumormill.discovery.service_view import ServiceView
@@ -264,10 +264,33 @@ class TestEnvoy:
         assert max(row["load_balancing_weight"] for row in rows) * 100 * 100 < 2**32
 
 
+class TestTraefik:
+    async def test_each_service_has_a_router_and_the_weights_of_its_workers(self):
+        shown = pool(
+            member("w1"), member("w2", weight=500), member("w3", **SUSPECT), member("x", service="rank", **DRAINING)
+        )
+        async with serving(shown) as endpoint:
+            http = (await endpoint.get("/v1/traefik")).json["http"]
+            assert http["routers"]["embed"]["rule"] == "Host(`embed`)"
+            assert http["services"] == {
+                "embed": {
+                    "loadBalancer": {
+                        "servers": [
+                            {"url": "http://w1.example:9001", "weight": 100},
+                            {"url": "http://w2.example:9001", "weight": 50},
+                        ]
+                    }
+                }
+            }
+            alone = (await endpoint.get("/v1/traefik?service=embed")).json["http"]
+            assert alone["routers"]["embed"]["rule"] == "PathPrefix(`/`)"
+            assert (await endpoint.get("/v1/traefik?service=none")).json == {"http": {}}
+
+
 class TestSettings:
     async def test_a_format_that_is_turned_off_is_not_there(self):
-        async with serving(disabled_formats=("consul", "envoy", "prometheus", "text")) as endpoint:
-            for path in ("/v1/health/service/embed", "/v1/agent/self", "/v1/prometheus/targets"):
+        async with serving(disabled_formats=FORMAT_NAMES) as endpoint:
+            for path in ("/v1/health/service/embed", "/v1/agent/self", "/v1/prometheus/targets", "/v1/traefik"):
                 assert (await endpoint.get(path)).status == 404
             assert (await ask_envoy(endpoint, "endpoints")).status == 404
             assert (await endpoint.get("/v1/workers?format=text")).status == 404

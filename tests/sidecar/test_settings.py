@@ -75,7 +75,7 @@ def test_formats_are_turned_off_by_name() -> None:
     assert settings(disable_format=("consul", "text")).disable_format == ("consul", "text")
     with pytest.raises(SettingsError, match="holds an unknown name") as refused:
         settings({"RUMORMILL_DISABLE_FORMAT": "consull"})
-    assert refused.value.hint == "the known ones are consul, envoy, prometheus, text"
+    assert refused.value.hint == "the known ones are consul, envoy, prometheus, text, traefik"
 
 
 def test_a_variable_may_be_the_url_that_readers_use() -> None:
