@@ -36,6 +36,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     gossip: str
     """HOST:PORT the others reach this sidecar at."""
     readiness: ReadinessWord
+    readiness_why: str = ""
+    """Why the worker is in this readiness, by what the sidecar has seen of it."""
     draining: bool
     unready: str
     """Why no new work should be sent here; empty if it may be."""
@@ -158,6 +160,10 @@ class Commands(Protocol):
 
     def unready(self) -> str | None:
         """Why no new work should be sent here, in words ("the worker is draining"); None if it may be."""
+        ...
+
+    def worker_restart_reason(self) -> str | None:
+        """Why the worker's process should be restarted, in words; None if it should not."""
         ...
 
     def drain(self) -> None:

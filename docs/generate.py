@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import click
 import msgspec
+from engine_page import engines_page
 from field_meanings import USUAL
 from page_text import (
     all_subclasses,
@@ -410,6 +411,7 @@ def pages() -> dict[str, str]:
     """Every page that is made, by its file name."""
     return {
         "settings.md": settings_page(),
+        "engines.md": engines_page(),
         "verbs.md": verbs_page(),
         "http.md": http_page(),
         "metrics.md": metrics_page(),

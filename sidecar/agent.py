@@ -29,6 +29,8 @@ from rumormill.membership.view import Event
 from rumormill.sidecar.commands import SidecarCommands, StatusSources, profile_of
 from rumormill.sidecar.errors import NameTaken
 from rumormill.sidecar.format_listeners import FormatListeners
+from rumormill.sidecar.health.plan import WorkerPlan, plan_of
+from rumormill.sidecar.health.worker_check import WorkerCheck
 from rumormill.sidecar.identity import PoolCredentials, read_credentials
 from rumormill.sidecar.key_file import KeyFile, key_file_writer, read_key_file
 from rumormill.sidecar.line_writer import LineWriter
@@ -51,7 +53,6 @@ from rumormill.sidecar.sockets import (
 from rumormill.sidecar.state_commands import StateCommands
 from rumormill.sidecar.tls import CertificateReloader
 from rumormill.sidecar.wall_clock import WallClock
-from rumormill.sidecar.worker_check import WorkerCheck
 from rumormill.sidecar.worker_process import ProcessSource, WorkerProcess, check_worker_pid
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -95,6 +96,10 @@ def _exit_at_once(number: int, _frame: object) -> NoReturn:
     The kernel's default action is not enough: it does not end process 1 of a container.
     """
     os._exit(128 + number)
+
+
+def _plan_of(config: RuntimeConfig) -> WorkerPlan:
+    return plan_of(config.settings, config.probe_spec, config.probe)
 
 
 class _Agent:
@@ -198,7 +203,8 @@ class _Agent:
                 key_file_trouble=lambda: self.key_file_writer.trouble,
                 settings_trouble=lambda: self.reloader.trouble,
                 worker_process=lambda: self.worker_process.state_text,
-                engine=lambda: None,
+                engine=lambda: self.check.counters.latest,
+                restart_reason=lambda: self.check.restart_reason(),
                 certificate=self.certificate,
             ),
         )
@@ -214,13 +220,13 @@ class _Agent:
             disabled_formats=settings.disable_format,
         )
         self.check = WorkerCheck(
-            settings.worker,
-            settings.worker_check,
-            period=settings.worker_check_period,
-            timeout=settings.worker_check_timeout,
-            on_change=self.commands.readiness_changed,
+            _plan_of(self.config),
+            on_change=self._on_readiness,
             on_failure=self.commands.worker_failed,
             on_miss=self.commands.check_missed,
+            on_note=lambda text: self.log.info("counters", monotonic=monotonic(), text=text),
+            on_reading=self.commands.activity.measure,
+            callers=self.commands.activity.callers_reading,
         )
         self.worker_process = WorkerProcess(
             ProcessSource.of(settings),
@@ -233,18 +239,19 @@ class _Agent:
     def _apply(self, new: RuntimeConfig) -> None:
         """Hand changed settings to the parts that can change while the agent runs."""
         self.settings = settings = new.settings
-        self.check.configure(
-            settings.worker,
-            settings.worker_check,
-            period=settings.worker_check_period,
-            timeout=settings.worker_check_timeout,
-        )
+        self.check.configure(_plan_of(new))
         self.worker_process.set_source(ProcessSource.of(settings))
         self.server.set_access(new.access)
         if self.certificate is not None and new.certificate is not None:
             self.certificate.replace(new.certificate)
         self.state_commands.configure(settings)
         self.commands.reconfigure(settings)
+
+    def _on_readiness(self, readiness: Readiness, why: str) -> None:
+        """Announce the worker's new readiness, and show its reason among this sidecar's events."""
+        self.commands.readiness_changed(readiness, why)
+        text = f"the worker is {readiness.word}: {why}"
+        self.server.publish_events([Event(boot_clock(), "readiness", self.settings.name, text)])
 
     def _counters(self) -> dict[str, int]:
         http = {f"http_{name}": value for name, value in self.server.counters.items()}

@@ -62,13 +62,14 @@ def profile_of(settings: Settings, readiness: Readiness) -> Profile:
 
 
 class StatusSources(NamedTuple):
-    """The parts of the agent that only the status reads."""
+    """The parts of the agent that are only read, for the status and the probes of an orchestrator."""
 
     counters: Callable[[], Mapping[str, int]]
     key_file_trouble: Callable[[], str]
     settings_trouble: Callable[[], str]
     worker_process: Callable[[], str]
     engine: Callable[[], WorkerLoad | None]
+    restart_reason: Callable[[], str | None]
     certificate: CertificateReloader | None
 
 
@@ -300,6 +301,10 @@ class SidecarCommands:
             return f"the name {self._settings.name!r} is still held by an earlier run of this member"
         return None
 
+    def worker_restart_reason(self) -> str | None:
+        """Why the worker's process should be restarted; None if it should not."""
+        return self._sources.restart_reason()
+
     def _own_members(self) -> list[Any]:
         return [member for member in self._node.view.members if member.instance == self._node.instance]
 
@@ -339,6 +344,7 @@ class SidecarCommands:
             gossip=str(settings.advertised_address),
             readiness=READINESS_WORDS[self.readiness],
             draining=self._draining,
+            readiness_why=self._readiness_reason,
             unready=self.unready() or "",
             joined=node.joined,
             isolated=not node.is_connected,

@@ -18,6 +18,7 @@ import trio
 
 from rumormill.discovery.http.access import Access
 from rumormill.gossip import KeyRing
+from rumormill.sidecar.engines import ENGINES, ProbeKind
 from rumormill.sidecar.errors import AgentError, SettingsError
 from rumormill.sidecar.key_file import read_key_file
 from rumormill.sidecar.log import Log
@@ -34,6 +35,11 @@ CHANGEABLE: Final = frozenset(
         "advertise_worker",
         "worker_check",
         "worker_check_period",
+        "engine",
+        "worker_metrics",
+        "worker_capacity",
+        "stall_time",
+        "restart_after",
         "worker_check_timeout",
         "probe",
         "probe_file",
@@ -92,11 +98,12 @@ def read_runtime_config(settings: Settings) -> RuntimeConfig:
 
 def read_probe(settings: Settings) -> tuple[ProbeSpec | None, Probe | None]:
     """The probe that the settings ask for, its files read. Raises :class:`SettingsError`."""
-    if not settings.probe and settings.probe_file is None:
+    default = ENGINES[settings.engine].probe.value
+    if not settings.probe and settings.probe_file is None and default == ProbeKind.NONE.value:
         return None, None
     from rumormill.sidecar.probes.build import build_probe, probe_spec  # an agent without a probe does not load it
 
-    spec = probe_spec(settings.probe, settings.probe_file)
+    spec = probe_spec(settings.probe, settings.probe_file, default)
     return spec, None if spec is None else build_probe(spec, settings.worker)
 
 

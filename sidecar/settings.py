@@ -81,13 +81,40 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     worker_pid_file: Annotated[
         Path | None, _about("A file with the worker's process id, read again after a restart of the worker.", "FILE")
     ] = None
-    worker_check: Annotated[str, _about("Path that answers 2xx while the worker can serve.", "PATH")] = "/health"
+    engine: Annotated[
+        str,
+        _about(
+            "What the worker runs: vllm, sglang, triton, tgi, llama.cpp, ollama, openai, kserve-v2 or http. It says "
+            "how the worker is checked and where its counters are.",
+            "NAME",
+        ),
+    ] = "http"
+    worker_check: Annotated[
+        str | None, _about("Path that answers 2xx while the worker can serve. Default: the engine's.", "PATH")
+    ] = None
     worker_check_period: Annotated[
         Seconds, _about("Time between checks; three misses in a row make the worker critical.", "TIME")
     ] = Seconds(1)
     worker_check_timeout: Annotated[
-        Seconds, _about("Time a check may take; with a larger value a hanging worker is found later.", "TIME")
-    ] = Seconds(3)
+        Seconds | None,
+        _about(
+            "Time a check may take; with a larger value a hanging worker is found later. Default: the engine's.", "TIME"
+        ),
+    ] = None
+    worker_metrics: Annotated[
+        WorkerUrl | None, _about("URL of the page with the engine's counters. Default: the engine's.", "URL")
+    ] = None
+    worker_capacity: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        _about("Requests that the worker works on at once at most. Default: the engine's, if it has one.", "NUMBER"),
+    ] = None
+    stall_time: Annotated[
+        Seconds,
+        _about("Time for which requests may wait or run while no counter of the engine moves.", "TIME"),
+    ] = Seconds(5)
+    restart_after: Annotated[
+        Seconds, _about("Time of a stall after which /worker/livez asks for a restart of the worker.", "TIME")
+    ] = Seconds(180)
     probe: Annotated[
         str,
         _about(

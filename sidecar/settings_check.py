@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
 import socket
@@ -17,9 +18,10 @@ from rumormill.membership.record import (
     Record,
     validate_record,
 )
+from rumormill.sidecar.engines import ENGINES
 from rumormill.sidecar.errors import SettingsError
 from rumormill.sidecar.settings import Settings
-from rumormill.sidecar.settings_values import BadValue, HostPort, WorkerUrl
+from rumormill.sidecar.settings_values import BadValue, HostPort, Seconds, WorkerUrl
 
 _DNS_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
@@ -29,7 +31,7 @@ def validated(settings: Settings) -> Settings:
 
     With a gossip port of 0 the advertised port stays 0 until the socket is bound.
     """
-    settings = _resolved(settings)
+    settings = _with_engine_defaults(_resolved(settings))
     _check_times(settings)
     _check_advertised(settings)
     _check_worker(settings)
@@ -62,11 +64,30 @@ def _resolve(key: str, endpoint: HostPort) -> HostPort:
         raise SettingsError(f"--{key}: {error}", error.hint) from None
 
 
+def _with_engine_defaults(settings: Settings) -> Settings:
+    """The same settings, with what the engine's profile says where nothing else was given."""
+    profile = ENGINES.get(settings.engine)
+    if profile is None:
+        close = difflib.get_close_matches(settings.engine.lower(), ENGINES, n=1, cutoff=0.4)
+        known = f"the known ones are {', '.join(ENGINES)}"
+        raise SettingsError(
+            f"--engine {settings.engine!r} is not known", f"did you mean {close[0]!r}? {known}" if close else known
+        )
+    timeout = settings.worker_check_timeout
+    return msgspec.structs.replace(
+        settings,
+        worker_check=profile.readiness_path if settings.worker_check is None else settings.worker_check,
+        worker_check_timeout=Seconds(profile.readiness_timeout) if timeout is None else timeout,
+    )
+
+
 def _check_times(settings: Settings) -> None:
     for key, value, least, most in (
         ("period", settings.period, 0.02, 10.0),
         ("worker-check-period", settings.worker_check_period, 0.02, 3600.0),
-        ("worker-check-timeout", settings.worker_check_timeout, 0.02, 3600.0),
+        ("worker-check-timeout", settings.worker_check_timeout or 0.0, 0.02, 3600.0),
+        ("stall-time", settings.stall_time, 0.1, 3600.0),
+        ("restart-after", settings.restart_after, 1.0, 86400.0),
         ("drain-time", settings.drain_time, 0.0, 3600.0),
         ("probation", settings.probation, 0.0, 300.0),
         ("command-timeout", settings.command_timeout, 0.1, 3600.0),
@@ -92,9 +113,8 @@ def _check_advertised(settings: Settings) -> None:
 
 
 def _check_worker(settings: Settings) -> None:
-    if not settings.worker_check.startswith("/") or any(
-        c.isspace() or not c.isprintable() for c in settings.worker_check
-    ):
+    path = settings.worker_check or ""
+    if not path.startswith("/") or any(c.isspace() or not c.isprintable() for c in path):
         raise SettingsError(f"--worker-check {settings.worker_check!r} is not a path", "write it like /health")
     if settings.worker_pid is not None and settings.worker_pid_file is not None:
         raise SettingsError("--worker-pid and --worker-pid-file exclude each other", "remove --worker-pid")

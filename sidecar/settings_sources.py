@@ -82,6 +82,8 @@ def _explain_invalid(field: msgspec.structs.FieldInfo, given: Any) -> BadValue:
     match kind:
         case inspect.FloatType():
             return BadValue(f"{given!r} is not a number from {kind.ge:g} to {kind.le:g}", "write it like 1 or 0.5")
+        case inspect.IntType():
+            return BadValue(f"{given!r} is not a whole number above 0", "give a number like 64")
         case inspect.BoolType():
             return BadValue(f"{given!r} is neither true nor false", "write true or false, without quotes in TOML")
         case inspect.StrType() if given == "":

@@ -17,6 +17,7 @@ from rumormill.gossip.udp.transport import boot_clock
 from rumormill.membership.load import MemberLoad
 from rumormill.membership.record import InstanceId, MemberId, Readiness, member_id_of
 from rumormill.sidecar.client_reports import REPORT_LIFE, ClientReports
+from rumormill.sidecar.counters.reading import CounterReading
 from rumormill.sidecar.drain import DrainWatch
 from rumormill.sidecar.utilization import UtilizationMeter
 from rumormill.sidecar.worker_load import WorkerLoad
@@ -62,6 +63,13 @@ class WorkerActivity:
     def finished_requests(self) -> int:
         """Requests that callers reported finished at this worker. Only growth means anything."""
         return self._reports.finished(member_id_of(self._node.instance))
+
+    def callers_reading(self) -> CounterReading | None:
+        """What callers report of this worker; None if nobody reports."""
+        under_way = self._clients(boot_clock())
+        if under_way is None:
+            return None
+        return CounterReading(running=under_way, progress=self.finished_requests())
 
     def measure(self) -> None:
         """Tell the pool how busy the worker is, by the last reading of its engine."""

@@ -134,6 +134,12 @@ async def readyz(api: ApiContext, _call: RequestContext[AnyQuery]) -> Response:
     return OK if why is None else prepare_json(HealthAnswer(ok=False, why=why), status=503)
 
 
+async def worker_livez(api: ApiContext, _call: RequestContext[AnyQuery]) -> Response:
+    """Silence about new work is no reason for a restart: this fails much later than readyz, and for stalls only."""
+    why = api.commands.worker_restart_reason()
+    return OK if why is None else prepare_json(HealthAnswer(ok=False, why=why), status=503)
+
+
 async def openapi(api: ApiContext, _call: RequestContext[NoQuery]) -> Response:
     return api.documents.openapi
 

@@ -309,6 +309,16 @@ NATIVE_ROUTES: Final[tuple[Route[Any], ...]] = (
     ),
     Route(
         method="GET",
+        path="/worker/livez",
+        summary="Fails only if the worker has stalled for so long that its process should be restarted",
+        query=AnyQuery,
+        answer=answers.HealthAnswer,
+        handler=handlers.worker_livez,
+        unhealthy=True,
+        public=True,
+    ),
+    Route(
+        method="GET",
         path="/healthz",
         summary="The same as /livez",
         query=AnyQuery,

@@ -174,6 +174,11 @@ class WorkerHealth:
         """Whether the counters should be read often."""
         return self._engine.working or self._probe.pending or bool(self._stall)
 
+    @property
+    def misses(self) -> int:
+        """Missed checks in a row that count."""
+        return self._check.misses
+
     def restart_reason(self, now: float) -> str | None:
         """Why the worker's process should be restarted; None if it should not."""
         if self._hung_since is None or now - self._hung_since < self._settings.restart_after:
@@ -224,12 +229,19 @@ class WorkerHealth:
             if self._probe.waited_too_long(self._moved_at, now):
                 self._probe.too_late = True
             return
-        standing = tracker.standing_since(self._probe.waiting_since)
+        standing = self._standing_since(tracker)
         if self._stall or standing is None:
             return
         seconds = tracker.read_at - standing  # what has moved since the last figures is not known
         if seconds >= self._allowed(tracker, now) - CLOCK_ERROR:
             self._stall, self._stalled_since = tracker.describe_stall(seconds), standing
+
+    def _standing_since(self, tracker: ProgressTracker) -> float | None:
+        asked_since = self._probe.waiting_since
+        if tracker is self._engine:
+            return tracker.standing_since(asked_since)
+        # Callers report what has ended, and a long request does not end. So only an unanswered probe tells of a stall.
+        return None if asked_since is None else max(asked_since, tracker.moved_at)
 
     def _judge(self) -> tuple[Condition, str, bool]:
         """The condition, the reason, and whether the worker has failed: what is worst counts."""

@@ -107,6 +107,7 @@ class Sidecar:
     pool: PoolView = THREE
     told: list[str] = field(default_factory=list)
     reason: str | None = None
+    restart: str | None = None
     known: dict[bytes, MemberDetail] = field(default_factory=dict)
     broken: bool = False
     written: dict[tuple[str, str], PolicyRecord] = field(default_factory=dict)
@@ -190,6 +191,9 @@ class Sidecar:
             raise CommandRejected(str(error), "write it otherwise") from None
         self.written[service, record.kind] = record
         return record
+
+    def worker_restart_reason(self) -> str | None:
+        return self.restart
 
     def unready(self) -> str | None:
         return self.reason

@@ -242,6 +242,10 @@ async def test_health_routes():
         unready = await endpoint.get("/readyz")
         assert (unready.status, unready.json) == (503, {"ok": False, "why": "the worker is draining"})
         assert (await endpoint.get("/livez")).status == 200
+        assert (await endpoint.get("/worker/livez")).status == 200, "no new work, and no restart"
+        endpoint.sidecar.restart = "the worker has not got on for 181 s: stalled"
+        restart = await endpoint.get("/worker/livez")
+        assert (restart.status, restart.json["why"]) == (503, endpoint.sidecar.restart)
 
 
 async def test_the_root_lists_the_routes():
@@ -369,7 +373,7 @@ async def test_with_tokens_reading_and_changing_are_two_rights(local):
         assert (await endpoint.ask("PUT", "/v1/drain", **READ)).status == 403
         assert endpoint.sidecar.told == []
         assert (await endpoint.ask("PUT", "/v1/drain", Origin="https://console.example", **CHANGE)).status == 200
-        for path in ("/livez", "/readyz", "/healthz"):
+        for path in ("/livez", "/readyz", "/healthz", "/worker/livez"):
             assert (await endpoint.get(path)).status == 200
         assert endpoint.sidecar.told == ["drain"]
 

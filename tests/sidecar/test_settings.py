@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rumormill.sidecar import Settings, SettingsError, load
+from rumormill.sidecar.health.plan import plan_of
 from rumormill.sidecar.key_file import read_key_file
 from rumormill.sidecar.secrets import is_exposed, read_token_file
 from rumormill.sidecar.settings import description_of, fields
@@ -131,6 +132,13 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"worker": "http://x/?a=b"}, "has a query", "at most a path"),
     ({"worker": "http://" + "x" * 300}, "more than 256 bytes", "shorter"),
     ({"worker": "http://0.0.0.0:9001"}, "callers cannot be sent to", "http://127.0.0.1:9001"),
+    ({"engine": "vlm"}, "--engine 'vlm' is not known", "did you mean 'vllm'?"),
+    ({"engine": "llamacpp"}, "--engine 'llamacpp' is not known", "did you mean 'llama.cpp'?"),
+    ({"engine": "xyzzy"}, "--engine 'xyzzy' is not known", "the known ones are vllm, sglang, triton"),
+    ({"stall_time": "0s"}, "--stall-time 0ms is out of range", "100ms to 3600s"),
+    ({"restart_after": "10ms"}, "--restart-after 10ms is out of range", "1000ms to 86400s"),
+    ({"worker_capacity": "0"}, "--worker-capacity: '0' is not a whole number above 0", "a number like 64"),
+    ({"worker_metrics": "127.0.0.1:8002"}, "is not an http(s) URL", "http://127.0.0.1:9001"),
     ({"worker_check": "health"}, "is not a path", "/health"),
     ({"worker_check": "/a b"}, "is not a path", "/health"),
     ({"worker_check_period": "1"}, "'1' is not a duration", "200ms, 1s"),
@@ -259,6 +267,23 @@ def test_loopback_may_join_what_is_on_this_machine() -> None:
     own = HostPort("127.0.0.1", 1)
     assert own.of_this_machine
     assert not HostPort("198.51.100.7", 1).of_this_machine
+
+
+def test_an_engine_sets_how_the_worker_is_checked_and_a_setting_wins_over_it() -> None:
+    sglang = settings(engine="sglang")
+    assert (sglang.worker_check, sglang.worker_check_timeout) == ("/health", 5.0)
+    triton = settings(engine="triton", worker_check="/v2/health/live", worker_check_timeout="500ms")
+    assert (triton.worker_check, triton.worker_check_timeout) == ("/v2/health/live", 0.5)
+    made = plan_of(triton, None, None)
+    assert made.counters is not None
+    assert f"{made.counters.url}{made.counters.path}" == "http://127.0.0.1:8002/metrics"
+    elsewhere = plan_of(settings(engine="triton", worker_metrics="http://127.0.0.1:9/m", worker_capacity=4), None, None)
+    assert elsewhere.counters is not None
+    assert (f"{elsewhere.counters.url}{elsewhere.counters.path}", elsewhere.counters.capacity) == (
+        "http://127.0.0.1:9/m",
+        4,
+    )
+    assert plan_of(settings(), None, None).counters is None
 
 
 def test_values_print_as_they_are_written() -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import trio
 from certificates import Authority
-from hypothesis import given
-from hypothesis import strategies as st
 from limits import LIVENESS_LIMIT
 
 from rumormill.membership.record import Readiness
+from rumormill.sidecar.health import HealthSettings
+from rumormill.sidecar.health.plan import WorkerPlan
+from rumormill.sidecar.health.worker_check import WorkerCheck
 from rumormill.sidecar.settings_values import WorkerUrl
-from rumormill.sidecar.worker_check import CheckState, WorkerCheck
 from rumormill.sidecar.worker_process import ProcessSource, WorkerProcess
 
 
@@ -50,16 +50,17 @@ async def server(answer: bytes | None, context: ssl.SSLContext | None = None) ->
         nursery.cancel_scope.cancel()
 
 
+def plan(url: str, path: str = "/health", *, period: float = 0.02, timeout: float = 0.25) -> WorkerPlan:
+    return WorkerPlan(url=WorkerUrl.parse(url), path=path, timeout=timeout, judge=HealthSettings(period=period))
+
+
 class Watch:
     """A check that runs, and what it has said."""
 
     def __init__(self, url: str, path: str = "/health", *, period: float = 0.02, timeout: float = 0.25) -> None:
         self.missed: list[str] = []
         self.check = WorkerCheck(
-            WorkerUrl.parse(url),
-            path,
-            period=period,
-            timeout=timeout,
+            plan(url, path, period=period, timeout=timeout),
             on_change=self._on_change,
             on_failure=self._on_failure,
             on_miss=self.missed.append,
@@ -84,7 +85,7 @@ class Watch:
     async def misses(self, number: int) -> str:
         """Wait for so many misses, and say why the last one was one."""
         with trio.fail_after(LIVENESS_LIMIT):
-            while self.check.state.misses < number:
+            while self.check.misses < number:
                 await trio.lowlevel.checkpoint()
         return self.check.last_miss
 
@@ -136,7 +137,7 @@ async def test_a_pass(answer: bytes) -> None:
 async def test_a_miss_says_why(answer: bytes | None, why: str) -> None:
     async with server(answer) as port, running(Watch(f"http://127.0.0.1:{port}")) as watch:
         assert why in await watch.misses(1)
-        assert watch.check.state.readiness is Readiness.STARTING
+        assert watch.check.verdict.readiness is Readiness.STARTING
 
 
 async def test_a_refused_connection_is_a_miss_by_address_and_by_name() -> None:
@@ -202,7 +203,7 @@ async def test_a_busy_worker_gets_one_check_to_answer_later_and_has_not_failed()
 
 
 async def test_a_check_unanswered_for_long_is_asked_again_on_a_new_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rumormill.sidecar.worker_check.MAX_PENDING_SECONDS", 0.3)
+    monkeypatch.setattr("rumormill.sidecar.health.readiness_check.MAX_PENDING_SECONDS", 0.3)
     asked = 0
 
     async def serve(stream: trio.SocketStream) -> None:
@@ -247,7 +248,7 @@ async def test_a_busy_worker_that_then_ends_has_failed() -> None:
         with trio.fail_after(LIVENESS_LIMIT):
             while not watch.failures:
                 await trio.lowlevel.checkpoint()
-        assert watch.check.state.readiness is Readiness.CRITICAL
+        assert watch.check.verdict.readiness is Readiness.CRITICAL
         nursery.cancel_scope.cancel()
     assert watch.failures == 1
 
@@ -255,9 +256,9 @@ async def test_a_busy_worker_that_then_ends_has_failed() -> None:
 async def test_a_worker_whose_name_does_not_resolve_has_not_failed() -> None:
     async with server(OK) as port, running(Watch(f"http://127.0.0.1:{port}")) as watch:
         await watch.news()
-        watch.check.configure(WorkerUrl.parse("http://no.such.host.invalid"), "/health", period=0.02, timeout=5)
+        watch.check.configure(plan("http://no.such.host.invalid", timeout=5))
         assert (await watch.news())[0] is Readiness.CRITICAL
-        watch.check.configure(WorkerUrl.parse(f"http://127.0.0.1:{port}"), "/health", period=0.02, timeout=5)
+        watch.check.configure(plan(f"http://127.0.0.1:{port}", timeout=5))
         assert (await watch.news())[0] is Readiness.PASSING
         assert watch.failures == 0
 
@@ -309,22 +310,3 @@ async def test_the_end_of_the_process_is_critical_at_once_whatever_an_older_chec
         assert requests == 2, "what was asked of the former process does not count"
         nursery.cancel_scope.cancel()
     process.communicate()
-
-
-@given(st.lists(st.sampled_from(["pass", "miss", "silence", "exit"]), max_size=30))
-def test_the_rule_in_all_orders(steps: list[str]) -> None:
-    state = CheckState()
-    for count, step in enumerate(steps, 1):
-        steps_from = {"pass": state.passed, "miss": state.missed, "exit": state.exited}
-        state = state.missed(inconclusive=True) if step == "silence" else steps_from[step]()
-        past = steps[:count]
-        last_good = max((i for i, s in enumerate(past) if s == "pass"), default=-1)
-        since = past[last_good + 1 :]
-        if "exit" in since or (last_good >= 0 and len(since) >= 3):
-            assert state.readiness is Readiness.CRITICAL
-            assert state.failed or set(since[2:]) == {"silence"}
-        elif last_good >= 0:
-            assert state.readiness is Readiness.PASSING
-        else:
-            assert state.readiness in (Readiness.STARTING, Readiness.CRITICAL)
-            assert ("exit" in past) == (state.readiness is Readiness.CRITICAL)

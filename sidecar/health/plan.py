@@ -1,0 +1,66 @@
+"""How one worker is looked at: its engine's profile, with what the settings say instead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rumormill.sidecar.counters.counter_reader import CounterSource
+from rumormill.sidecar.engines import ENGINES, EngineProfile
+from rumormill.sidecar.health.worker_health import HealthSettings
+from rumormill.sidecar.probes import Probe
+from rumormill.sidecar.probes.specification import ProbeSpec
+from rumormill.sidecar.settings import Settings
+from rumormill.sidecar.settings_values import HostPort, WorkerUrl
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPlan:
+    """Times in seconds."""
+
+    url: WorkerUrl
+    path: str
+    """Of the readiness check."""
+    timeout: float
+    """Of the readiness check."""
+    judge: HealthSettings
+    busy_statuses: frozenset[int] = frozenset()
+    counters: CounterSource | None = None
+    probe: Probe | None = field(default=None, compare=False)
+
+    @property
+    def unit(self) -> str:
+        """What one step of progress is."""
+        return self.counters.counters.progress_unit if self.counters else "counter moved"
+
+
+def plan_of(settings: Settings, spec: ProbeSpec | None, probe: Probe | None) -> WorkerPlan:
+    """The plan that these settings make, and the probe that was read with them."""
+    profile = ENGINES[settings.engine]
+    return WorkerPlan(
+        url=settings.worker,
+        path=settings.worker_check or profile.readiness_path,
+        timeout=settings.worker_check_timeout or profile.readiness_timeout,
+        judge=HealthSettings(
+            period=settings.worker_check_period,
+            stall_time=settings.stall_time,
+            restart_after=settings.restart_after,
+            probe_budget=spec.budget if spec else None,
+        ),
+        busy_statuses=profile.busy_statuses,
+        counters=_counter_source(settings, profile),
+        probe=probe,
+    )
+
+
+def _counter_source(settings: Settings, profile: EngineProfile) -> CounterSource | None:
+    counters = profile.counters
+    if counters is None:
+        return None
+    capacity = settings.worker_capacity or profile.capacity
+    if settings.worker_metrics is not None:
+        return CounterSource(settings.worker_metrics, "", counters, capacity)
+    if counters.port is None:
+        return CounterSource(settings.worker, counters.path, counters, capacity)
+    scheme = "https" if settings.worker.secure else "http"
+    beside = HostPort(settings.worker.endpoint.host, counters.port)
+    return CounterSource(WorkerUrl(f"{scheme}://{beside}"), counters.path, counters, capacity)
