@@ -25,6 +25,9 @@ PROBE_SILENT = 11
 PROBE_TIMED_OUT = 12
 """The probed worker does not answer in time."""
 
+NOT_DRAINED = 9
+"""The deadline passed while the worker still had requests. It goes on draining."""
+
 INTERRUPTED = 130
 """Ctrl-C."""
 
@@ -34,6 +37,7 @@ Exit codes: 0 done; 1 the result is empty; 2 wrong flags or settings;
 5 cannot listen on an address; 6 another live member has the name.
 A rollout also exits with 7 a gate failed, the share is back at 0;
 8 somebody else ended it; 130 Ctrl-C, and the share stays as it is.
+A drain with --wait exits with 9 when its deadline has passed.
 A probe also exits with 9 right but late; 10 wrong; 11 refused; 12 silent.
 """
 

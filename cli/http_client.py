@@ -34,6 +34,7 @@ class SidecarClient:
     """One sidecar's discovery endpoint. Failures are raised as :class:`CliError` (exit_codes.py)."""
 
     def __init__(self, url: str, token_file: Path | None, ca: Path | None, cert: Path | None, key: Path | None) -> None:
+        self._credentials = (token_file, ca, cert, key)
         headers = {"Authorization": f"Bearer {_read_token(token_file)}"} if token_file else {}
         if url.startswith(UNIX):
             self.url, base, transport = url, "http://localhost", httpx2.HTTPTransport(uds=url.removeprefix(UNIX))
@@ -42,6 +43,10 @@ class SidecarClient:
             transport = httpx2.HTTPTransport(verify=_tls_context(ca, cert, key))
         # An explicit transport makes httpx2 ignore proxy variables: a sidecar is never behind a proxy.
         self._http = httpx2.Client(base_url=base, headers=headers, timeout=TIMEOUT, transport=transport)
+
+    def at(self, url: str) -> SidecarClient:
+        """Another sidecar, asked with the same credentials."""
+        return SidecarClient(url, *self._credentials)
 
     def get(self, path: str, params: Mapping[str, Any], answer: type[T]) -> tuple[T, bytes]:
         """The answer of a GET, decoded and as raw bytes. Parameters that are None are left out."""

@@ -31,6 +31,7 @@ VERBS = {
     "status": Verb("queries:status", "Show the state and the settings of one sidecar."),
     "watch": Verb("watch:watch", "Show each change of the workers as it happens."),
     "drain": Verb("commands:drain", "Stop new work for a worker; it finishes what it has begun."),
+    "plan": Verb("plan:plan", "Show how many workers a peak needs so that some may fail."),
     "undrain": Verb("commands:undrain", "Allow new work for a drained worker again."),
     "leave": Verb("commands:leave", "Make a sidecar drain, leave the pool and exit."),
     "reload": Verb("commands:reload", "Make a sidecar read its settings again."),

@@ -79,7 +79,8 @@ class Admission:
         self._loads = utilization
         self._apply_loads(now)
 
-    def _utilization(self, worker: Worker) -> float | None:
+    def utilization(self, worker: Worker) -> float | None:
+        """The worker's utilization as last heard; None if it is unknown."""
         return worker.utilization if self._loads is None else self._loads.get(worker.instance)
 
     def _apply_loads(self, now: float) -> None:
@@ -112,7 +113,7 @@ class Admission:
         """
         if not self._bounded:
             return False
-        if self._utilization(worker) is not None:
+        if self.utilization(worker) is not None:
             return fraction >= self._admit_fractions.get(worker.instance, 1.0)
         group = self._topology.routing.traffic_split.group(worker.release)
         load = self._release_loads.get(group)
@@ -141,14 +142,14 @@ class Admission:
     def _release_load(self, group: Group) -> _ReleaseLoad:
         routing = self._topology.routing
         members = [routing.worker(name) for name in routing.rings[group].weights]
-        known = [(worker.weight, busy) for worker in members if (busy := self._utilization(worker)) is not None]
+        known = [(worker.weight, busy) for worker in members if (busy := self.utilization(worker)) is not None]
         return _ReleaseLoad(capacity=sum(worker.weight for worker in members), bound=utilization_bound(known))
 
     def _adjusted_fractions(self) -> dict[str, float]:
         fractions = {}
         for worker in self._topology.routing.workers:
             bound = self._release_loads[self._topology.routing.traffic_split.group(worker.release)].bound
-            busy = self._utilization(worker)
+            busy = self.utilization(worker)
             if busy is not None and bound is not None:
                 before = self._admit_fractions.get(worker.instance, 1.0)
                 fraction = admit_fraction_by_utilization(before, busy, bound)

@@ -296,9 +296,9 @@ class WorkerSelector:
     def _load(self, worker: Worker, now: float) -> WorkerLoad:
         stats = self._by_url.get(worker.url)
         if stats is None:
-            return WorkerLoad(0, 0, worker.weight, None, worker.utilization)
+            return WorkerLoad(0, 0, worker.weight, None, self._admission.utilization(worker))
         failures, latency = stats.breaker.recent_failures(now), stats.latency.at(now)
-        return WorkerLoad(stats.in_flight, failures, worker.weight, latency, worker.utilization)
+        return WorkerLoad(stats.in_flight, failures, worker.weight, latency, self._admission.utilization(worker))
 
     def _pick_last_resort(self, tried: Collection[str], now: float) -> Worker | None:
         def preference(worker: Worker) -> tuple[int, int, float]:

@@ -1,0 +1,123 @@
+"""A drain ends with the worker's last request, as callers report it, wherever they ask."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import httpx2
+import trio
+from agents import Agent, all_routable, gone, has, rumormill
+from limits import LIVENESS_LIMIT
+
+from rumormill.client import Pool
+
+DRAIN_TIME = ("--drain-time", "3s")
+"""Long enough for callers to report in, on a busy machine too."""
+
+
+class Streams:
+    """A worker whose requests take until the test ends them."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.under_way = 0
+        self.began = trio.Event()
+        self.may_end = trio.Event()
+
+    async def serve(self, nursery: trio.Nursery) -> Streams:
+        listeners = await nursery.start(partial(trio.serve_tcp, self._serve, 0, host="127.0.0.1"))
+        self.url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        return self
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        request = b""
+        while b"\r\n\r\n" not in request and (data := await stream.receive_some(4096)):
+            request += data
+        if b"/stream" in request:
+            self.under_way += 1
+            self.began.set()
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nto")
+            await self.may_end.wait()
+            await stream.send_all(b"ld")
+            self.under_way -= 1
+        elif request:
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+
+@asynccontextmanager
+async def two_workers() -> AsyncIterator[tuple[list[Agent], list[Streams], trio.Nursery]]:
+    """Two sidecars, each with a worker of its own."""
+    async with trio.open_nursery() as nursery:
+        workers = [await Streams().serve(nursery) for _ in range(2)]
+        w1 = await Agent.start(nursery, "w1", workers[0].url, *DRAIN_TIME)
+        w2 = await Agent.start(nursery, "w2", workers[1].url, "--join", w1.gossip, *DRAIN_TIME)
+        for agent in (w1, w2):
+            await agent.until(all_routable("w1", "w2"))
+        yield [w1, w2], workers, nursery
+        nursery.cancel_scope.cancel()
+
+
+async def stream_at(pool: Pool, name: str, answers: list[bytes]) -> None:
+    key = next(f"k{n}" for n in range(1000) if pool.owners(f"k{n}", 1)[0].name == name)
+    async with httpx2.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http:
+        answers.append((await http.get("/stream", headers={"Rumormill-Key": key})).content)
+
+
+async def test_drain_waits_for_a_stream_that_only_a_caller_of_another_sidecar_reports():
+    async with two_workers() as ([w1, w2], [_, worker], _), Pool([w1.http], "embed") as pool:
+        answers: list[bytes] = []
+        waited: list[int] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream_at, pool, "w2", answers)
+            await worker.began.wait()
+
+            async def drain() -> None:
+                done = await rumormill("drain", "--wait", "--http", w2.http)
+                waited.append(worker.under_way)
+                assert done.returncode == 0, done.stderr
+                assert "Drained after" in done.stdout
+                assert "counted by its callers" in done.stdout
+
+            nursery.start_soon(drain)
+            with trio.fail_after(LIVENESS_LIMIT):
+                while (await w2.ask("/v1/drain"))["under_way"] != 1:
+                    await trio.sleep(0.05)
+            assert not waited
+            worker.may_end.set()
+        assert (answers, waited) == ([b"told"], [0])
+
+
+async def test_a_deadline_ends_the_wait_and_not_the_drain():
+    async with two_workers() as ([w1, w2], [_, worker], nursery), Pool([w1.http], "embed") as pool:
+        nursery.start_soon(stream_at, pool, "w2", [])
+        await worker.began.wait()
+        await w2.ask("/v1/drain", "PUT")
+        with trio.fail_after(LIVENESS_LIMIT):
+            while (await w2.ask("/v1/drain"))["under_way"] != 1:
+                await trio.sleep(0.05)
+        done = await rumormill("drain", "--wait", "--deadline", "300ms", "--http", w2.http)
+        assert done.returncode == 9
+        assert "1 request(s) under way" in done.stdout
+        assert has("w2", readiness="draining")(await w1.workers())
+
+
+async def test_sigterm_waits_for_what_callers_report_and_no_longer():
+    async with two_workers() as ([w1, w2], [_, worker], nursery), Pool([w1.http], "embed") as pool:
+        answers: list[bytes] = []
+        nursery.start_soon(stream_at, pool, "w2", answers)
+        await worker.began.wait()
+        with trio.fail_after(LIVENESS_LIMIT):  # a report is on its way by itself once a second
+            await trio.sleep(1.5)
+        w2.signal(signal.SIGTERM)
+        await w1.until(has("w2", readiness="draining"))
+        with trio.fail_after(LIVENESS_LIMIT):
+            while (await w2.ask("/v1/drain"))["under_way"] != 1:
+                await trio.sleep(0.05)
+        assert w2.process.returncode is None
+        worker.may_end.set()
+        assert await w2.ended() == 0
+        await w1.until(gone("w2"))
+        assert answers == [b"told"]
