@@ -57,7 +57,11 @@ def serve(http_port: int, grpc_port: int) -> None:
         def log_message(self, *_: object) -> None:
             """Nothing."""
 
-    ThreadingHTTPServer(("127.0.0.1", http_port), Handler).serve_forever()
+    Server(("127.0.0.1", http_port), Handler).serve_forever()
+
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128
 
 
 class SlowHandler(grpc.GenericRpcHandler):  # type: ignore[misc]

