@@ -24,6 +24,7 @@ class Verb(NamedTuple):
 VERBS = {
     "agent": Verb("agent:agent", "Run the sidecar of one worker."),
     "run": Verb("supervisor.command:run", "Start a worker and its sidecar, and supervise both."),
+    "config": Verb("config:config", "Write, check and explain a file of settings."),
     "members": Verb("queries:members", "Show every member, including dead members and those that left."),
     "workers": Verb("queries:workers", "Show the workers of the pool."),
     "lookup": Verb("queries:lookup", "Show which workers own a key, in order of preference."),

@@ -34,7 +34,7 @@ from rumormill.sidecar.health.worker_check import WorkerCheck
 from rumormill.sidecar.identity import PoolCredentials, read_credentials
 from rumormill.sidecar.key_file import KeyFile, key_file_writer, read_key_file
 from rumormill.sidecar.line_writer import LineWriter
-from rumormill.sidecar.log import Log, monotonic, open_log
+from rumormill.sidecar.log import Log, monotonic, open_log, set_log_level
 from rumormill.sidecar.reload import Reloader, RuntimeConfig, read_runtime_config
 from rumormill.sidecar.secrets import read_policy_key
 from rumormill.sidecar.seeds import SeedResolver
@@ -71,7 +71,7 @@ def run(read: Callable[[], Settings]) -> None:
         signal.signal(number, _exit_at_once)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # SIGHUP must never end an agent, even before it is handled
     settings = read()
-    log, log_writer = open_log(sys.stderr, member=settings.name)
+    log, log_writer = open_log(sys.stderr, settings)
     raise_file_limit()
     keys = read_key_file(settings.key_file) if settings.key_file else None
     credentials = read_credentials(settings)
@@ -244,6 +244,7 @@ class _Agent:
         self.server.set_access(new.access)
         if self.certificate is not None and new.certificate is not None:
             self.certificate.replace(new.certificate)
+        set_log_level(settings.log_level)
         self.state_commands.configure(settings)
         self.commands.reconfigure(settings)
 

@@ -6,9 +6,11 @@ import atexit
 import sys
 import time
 from collections.abc import Mapping, MutableMapping
-from typing import Any, NamedTuple, TextIO
+from typing import Any, Final, NamedTuple, TextIO, get_args
 
 from rumormill.sidecar.line_writer import LineStream, LineWriter
+from rumormill.sidecar.settings import Settings
+from rumormill.sidecar.settings_values import LogLevel
 
 # structlog imports rich if it is installed, to render tracebacks that this log does not render. That would cost 3 MB
 # and 30 ms at each start, so rich is hidden while structlog is imported.
@@ -24,6 +26,9 @@ finally:
             sys.modules[_name] = _module
 
 Log = structlog.typing.FilteringBoundLogger
+LEVELS: Final[tuple[LogLevel, ...]] = get_args(LogLevel)
+_lowest = [0]
+"""The place in :data:`LEVELS` of the lowest level that is written. It can change while loggers exist."""
 
 
 class LogFile(NamedTuple):
@@ -33,19 +38,28 @@ class LogFile(NamedTuple):
     writer: LineWriter
 
 
-def open_log(stream: TextIO | None, **fields: str) -> LogFile:
-    """The process's log, written to the stream (None: it is closed). Every line carries ``fields``.
+def set_log_level(level: LogLevel) -> None:
+    """Write only lines of at least this level from now on."""
+    _lowest[0] = LEVELS.index(level)
 
-    Other packages log through ``structlog.get_logger()`` to the same place. Whatever the process writes to
-    ``sys.stderr`` from now on goes there too. The end of the process waits for the last lines, for a bounded time.
+
+def open_log(stream: TextIO | None, settings: Settings) -> LogFile:
+    """The process's log, written to the stream (None: it is closed). Every line names the member.
+
+    The format "auto" is text on a terminal, and JSON otherwise. Other packages log through
+    ``structlog.get_logger()`` to the same place. Whatever the process writes to ``sys.stderr`` from now on goes there
+    too. The end of the process waits for the last lines, for a bounded time.
     """
+    set_log_level(settings.log_level)
     on_terminal = stream is not None and stream.isatty()
+    as_text = settings.log_format == "text" or (settings.log_format == "auto" and on_terminal)
     processors: list[structlog.typing.Processor] = [
-        _AddFields(fields),
+        _drop_low_levels,
+        _AddFields({"member": settings.name}),
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="%H:%M:%S" if on_terminal else "iso", utc=not on_terminal),
+        structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S" if as_text else "iso", utc=not as_text),
         structlog.processors.ExceptionRenderer(),
-        structlog.dev.ConsoleRenderer(colors=True) if on_terminal else structlog.processors.JSONRenderer(),
+        structlog.dev.ConsoleRenderer(colors=on_terminal) if as_text else structlog.processors.JSONRenderer(),
     ]
     filtering = structlog.make_filtering_bound_logger("info")
     loss_line = structlog.wrap_logger(structlog.ReturnLogger(), processors, filtering)
@@ -65,6 +79,12 @@ def open_log(stream: TextIO | None, **fields: str) -> LogFile:
     atexit.register(writer.close)
     log: Log = structlog.get_logger().bind()  # bind() once: the proxy would build a logger for every line
     return LogFile(log, writer)
+
+
+def _drop_low_levels(_logger: Any, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if method in LEVELS and LEVELS.index(method) < _lowest[0]:
+        raise structlog.DropEvent
+    return line
 
 
 class _AddFields:

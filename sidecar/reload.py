@@ -56,6 +56,7 @@ CHANGEABLE: Final = frozenset(
         "on_draining",
         "on_change",
         "command_timeout",
+        "log_level",
         "http_token_file",
         "http_change_token_file",
         "http_insecure",

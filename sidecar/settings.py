@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from rumormill.discovery.formats import FormatName
 from rumormill.membership.record import MAX_NAME_BYTES
-from rumormill.sidecar.settings_values import HostPort, HttpAddress, Seconds, WorkerPid, WorkerUrl
+from rumormill.sidecar.settings_values import HostPort, HttpAddress, LogFormat, LogLevel, Seconds, WorkerPid, WorkerUrl
 
 Label = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_BYTES)]
 
@@ -154,6 +154,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     snapshot: Annotated[
         Path | None, _about("File that keeps addresses, policies and the generation across restarts.", "FILE")
     ] = None
+    log_format: Annotated[LogFormat, _about("json, text, or auto: text on a terminal, else JSON.", "FORMAT")] = "auto"
+    log_level: Annotated[LogLevel, _about("Lowest level that is logged: info, warning or error.", "LEVEL")] = "info"
     http_token_file: Annotated[
         Path | None, _about("Bearer token that callers must send to read; mode 0600.", "FILE")
     ] = None

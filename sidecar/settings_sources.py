@@ -36,17 +36,25 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], config: Path | No
     Host names are resolved here, except those to join, which are resolved again and again. Raises
     :class:`SettingsError`.
     """
+    return load_with_origins(flags, environ, config)[0]
+
+
+def load_with_origins(
+    flags: Mapping[str, Any], environ: Mapping[str, str], config: Path | None = None
+) -> tuple[Settings, dict[str, str]]:
+    """As :func:`load`, and for each setting that was given, by kebab-case name, where."""
     _refuse_unknown_variables(environ)
     if config is None and environ.get("RUMORMILL_CONFIG"):
         config = Path(environ["RUMORMILL_CONFIG"])
     toml = read_config(config) if config else {}
     values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
     for field in fields():
         for origin, given in _sources(field.encode_name, flags, environ, toml, config):
-            values[field.name] = _convert(field, given, origin)
+            values[field.name], origins[field.encode_name] = _convert(field, given, origin), origin
             break
     _refuse_missing(values)
-    return validated(Settings(**values))
+    return validated(Settings(**values)), origins
 
 
 def variable_of(key: str) -> str:
@@ -84,6 +92,8 @@ def _explain_invalid(field: msgspec.structs.FieldInfo, given: Any) -> BadValue:
             return BadValue(f"{given!r} is not a number from {kind.ge:g} to {kind.le:g}", "write it like 1 or 0.5")
         case inspect.IntType():
             return BadValue(f"{given!r} is not a whole number above 0", "give a number like 64")
+        case inspect.LiteralType(known):
+            return BadValue(f"{given!r} is not known", f"choose one of {', '.join(map(str, known))}")
         case inspect.BoolType():
             return BadValue(f"{given!r} is neither true nor false", "write true or false, without quotes in TOML")
         case inspect.StrType() if given == "":
@@ -186,8 +196,11 @@ def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
 
 def _refuse_missing(values: Mapping[str, Any]) -> None:
     missing = [f"--{field.encode_name}" for field in fields() if field.required and field.name not in values]
+    if missing and "key_file" not in values and "insecure_plaintext" not in values:
+        missing.append("--key-file")
     if missing:
         raise SettingsError(
             f"the agent needs {' and '.join(missing)}",
-            "for example: rumormill agent --name w1 --cluster prod --service embed --worker http://127.0.0.1:9001",
+            "for example: rumormill agent --name w1 --cluster prod --service embed --worker http://127.0.0.1:9001 "
+            "--key-file pool.key; `rumormill config init` writes a file of all settings",
         )

@@ -9,11 +9,14 @@ import ipaddress
 import re
 import socket
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from rumormill.membership.record import MAX_URL_BYTES
 
+LogFormat = Literal["auto", "json", "text"]
+LogLevel = Literal["info", "warning", "error"]
+"""From the lowest to the highest."""
 MAX_SOCKET_PATH_BYTES = 107
 """The kernel's limit (unix(7))."""
 MAX_PID = (1 << 22) + 1

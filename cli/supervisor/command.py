@@ -109,7 +109,7 @@ def run(
         CliError(f"the command {command[0]!r} was not found", "give its full path, or install it").show()
         ctx.exit(NOT_FOUND)
     plan = RunPlan((sys.executable, *AGENT, *_arguments(typed, config)), command, restart, keep_sidecar, stop_time)
-    ctx.exit(_supervise(plan, settings.name))
+    ctx.exit(_supervise(plan, settings))
 
 
 def _check(settings: Settings) -> None:
@@ -131,8 +131,8 @@ def _arguments(typed: Mapping[str, Any], config: Path | None) -> list[str]:
     return arguments
 
 
-def _supervise(plan: RunPlan, member: str) -> int:
+def _supervise(plan: RunPlan, settings: Settings) -> int:
     become_subreaper()
     reaper = OrphanReaper()  # it forks: before the log starts its thread
-    log = open_log(sys.stderr, member=member).log
+    log = open_log(sys.stderr, settings).log
     return WorkerSupervisor(plan, reaper, log, random.Random(secrets.randbits(64))).run()

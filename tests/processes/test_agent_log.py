@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 import trio
-from agents import COMMAND, Agent, Worker, environment, rumormill
+from agents import COMMAND, Agent, Worker, environment, rumormill, run_agent
 from full_pipes import full_pipe, stopped_terminal
 from limits import LIVENESS_LIMIT
 
@@ -137,3 +138,30 @@ async def test_a_verb_with_stderr_closed_still_has_its_exit_code() -> None:
             ["sh", "-c", '"$@" 2>&-', "sh", *COMMAND, "agent", "--name", "w1"], check=False, env=environment()
         )
     assert done.returncode == 2
+
+
+async def test_format_and_level_are_settings_and_the_level_changes_on_reload(tmp_path: Path) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text('log-level = "warning"\n')
+    async with trio.open_nursery() as nursery:
+        worker = await Worker.start(nursery)
+        flags = ("--log-format", "text", "--config", str(config), "--http", f"unix:{tmp_path}/w1.sock")
+        process = await run_agent("w1", worker, *flags)
+        assert process.stderr is not None
+        said = b""
+        with trio.fail_after(LIVENESS_LIMIT):
+            while b"not sealed" not in said:
+                said += await process.stderr.receive_some()
+            assert b"bound" not in said
+            assert re.match(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[warning", said)
+            config.write_text('log-level = "info"\n')
+            while b"reload" not in said:
+                process.send_signal(signal.SIGHUP)
+                with trio.move_on_after(1):
+                    said += await process.stderr.receive_some()
+        process.terminate()
+        async for more in process.stderr:
+            said += more
+        assert b"ended" in said
+        assert await process.wait() == 0
+        nursery.cancel_scope.cancel()
