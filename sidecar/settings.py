@@ -90,7 +90,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         ),
     ] = "http"
     worker_check: Annotated[
-        str | None, _about("Path that answers 2xx while the worker can serve. Default: the engine's.", "PATH")
+        str | None,
+        _about(
+            "Path that answers 2xx while the worker can serve; none if it speaks no HTTP. Default: the engine's.",
+            "PATH",
+        ),
     ] = None
     worker_check_period: Annotated[
         Seconds, _about("Time between checks; three misses in a row make the worker critical.", "TIME")

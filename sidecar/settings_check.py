@@ -20,6 +20,8 @@ from rumormill.membership.record import (
 )
 from rumormill.sidecar.engines import ENGINES
 from rumormill.sidecar.errors import SettingsError
+from rumormill.sidecar.health.plan import NO_CHECK
+from rumormill.sidecar.probes.specification import NO_PROBE
 from rumormill.sidecar.settings import Settings
 from rumormill.sidecar.settings_values import BadValue, HostPort, Seconds, WorkerUrl
 
@@ -114,7 +116,9 @@ def _check_advertised(settings: Settings) -> None:
 
 def _check_worker(settings: Settings) -> None:
     path = settings.worker_check or ""
-    if not path.startswith("/") or any(c.isspace() or not c.isprintable() for c in path):
+    if path == NO_CHECK:
+        _refuse_unwatched(settings)
+    elif not path.startswith("/") or any(c.isspace() or not c.isprintable() for c in path):
         raise SettingsError(f"--worker-check {settings.worker_check!r} is not a path", "write it like /health")
     if settings.worker_pid is not None and settings.worker_pid_file is not None:
         raise SettingsError("--worker-pid and --worker-pid-file exclude each other", "remove --worker-pid")
@@ -139,6 +143,15 @@ def is_local(worker: WorkerUrl) -> bool:
     """Whether the URL names this machine. Host names other than localhost count: where they resolve to may change."""
     endpoint = worker.endpoint
     return endpoint.ip is None or endpoint.loopback or endpoint.of_this_machine
+
+
+def _refuse_unwatched(settings: Settings) -> None:
+    """Without a check, a probe must tell whether the worker is there."""
+    if settings.probe == NO_PROBE or (not settings.probe and settings.probe_file is None):
+        raise SettingsError(
+            "--worker-check none leaves nobody to look at the worker",
+            "add --probe or --probe-file: grpc, tcp and command need no HTTP",
+        )
 
 
 def _advertise_worker_hint(settings: Settings, advertised: WorkerUrl) -> str:

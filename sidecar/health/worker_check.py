@@ -15,7 +15,7 @@ from rumormill.membership.record import Readiness
 from rumormill.sidecar.counters.counter_reader import CounterReader
 from rumormill.sidecar.counters.reading import BadCounters, CounterReading
 from rumormill.sidecar.health.observations import CheckMiss, HealthVerdict
-from rumormill.sidecar.health.plan import WorkerPlan
+from rumormill.sidecar.health.plan import NO_CHECK, WorkerPlan
 from rumormill.sidecar.health.readiness_check import ReadinessCheck
 from rumormill.sidecar.health.worker_health import WorkerHealth
 from rumormill.sidecar.probes import Probe
@@ -128,17 +128,25 @@ class WorkerCheck:
         )
 
     async def _watch(self) -> None:
+        check = self._take_for_passed if self._plan.path == NO_CHECK else self._check_forever
         if self._plan.counters is None and self._plan.probe is None:
-            await self._check_forever()
+            await check()
             return
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._check_forever)
+            nursery.start_soon(check)
             if self._plan.counters is not None:
                 nursery.start_soon(self._read_forever)
             if self._plan.probe is not None:
                 nursery.start_soon(self._probe_forever, self._plan.probe)
 
     # --- the readiness check
+
+    async def _take_for_passed(self) -> None:
+        """Instead of checks, for a worker that speaks no HTTP: what the probe says then decides."""
+        while True:
+            self._check_now = trio.Event()
+            self._see(lambda now: self._health.check_passed(now))
+            await self._check_now.wait()
 
     async def _check_forever(self) -> None:
         """A worker that is not ready yet is checked more often at first, to see its start at once."""

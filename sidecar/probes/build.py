@@ -14,6 +14,7 @@ from rumormill.sidecar.probes.outcome import Probe
 from rumormill.sidecar.probes.probe_file import read_probe_file
 from rumormill.sidecar.probes.specification import (
     KINDS,
+    NO_PROBE,
     CommandSpec,
     GrpcSpec,
     HttpBased,
@@ -24,7 +25,6 @@ from rumormill.sidecar.probes.specification import (
 from rumormill.sidecar.probes.tcp_probe import TcpProbe
 from rumormill.sidecar.settings_values import WorkerUrl
 
-NO_PROBE = "none"
 PROBE_NAMES = (*KINDS, NO_PROBE)
 """What ``--probe`` takes."""
 

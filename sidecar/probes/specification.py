@@ -228,7 +228,9 @@ KINDS: dict[str, type[ProbeSpec]] = {
     "tcp": TcpSpec,
     "command": CommandSpec,
 }
-"""By the name of the kind. ``none`` stands for no probe."""
+"""By the name of the kind."""
+NO_PROBE = "none"
+"""The name that stands for no probe."""
 
 
 def target_of(spec: KserveSpec | GrpcSpec | TcpSpec, endpoint: HostPort) -> HostPort:

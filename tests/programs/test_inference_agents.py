@@ -66,5 +66,23 @@ async def test_an_agent_beside_a_real_server(name: str, tmp_path: Path) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_a_worker_that_speaks_only_grpc_needs_no_http(tmp_path: Path) -> None:
+    file = tmp_path / "probe.toml"
+    async with grpc_health_server() as server, trio.open_nursery() as nursery:
+        target = server.probe.partition('target = "')[2].partition('"')[0]
+        file.write_text(server.probe)
+        flags = ("--worker-check", "none", "--probe-file", str(file))
+        agent = await Agent.start(nursery, "w1", f"http://{target}", *flags)
+        await server.start()
+        await agent.until(has("w1", readiness="passing"))
+        assert criticals(agent) == []
+        await server.end()
+        await agent.until(has("w1", readiness="critical"))
+        assert criticals(agent)[0].startswith(
+            "3 probes failed, the last: gRPC /grpc.health.v1.Health/Check: UNAVAILABLE"
+        )
+        nursery.cancel_scope.cancel()
+
+
 async def _served(server: InferenceServer) -> None:
     assert await server.ask() == 200

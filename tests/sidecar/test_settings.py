@@ -140,6 +140,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"worker_capacity": "0"}, "--worker-capacity: '0' is not a whole number above 0", "a number like 64"),
     ({"worker_metrics": "127.0.0.1:8002"}, "is not an http(s) URL", "http://127.0.0.1:9001"),
     ({"worker_check": "health"}, "is not a path", "/health"),
+    ({"worker_check": "none"}, "leaves nobody to look at the worker", "add --probe or --probe-file"),
+    ({"worker_check": "none", "probe": "none"}, "leaves nobody to look at the worker", "add --probe or --probe-file"),
     ({"worker_check": "/a b"}, "is not a path", "/health"),
     ({"worker_check_period": "1"}, "'1' is not a duration", "200ms, 1s"),
     ({"worker_check_period": "0s"}, "out of range", "20ms to 3600s"),

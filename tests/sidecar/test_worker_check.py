@@ -17,9 +17,11 @@ from limits import LIVENESS_LIMIT
 
 from rumormill.membership.record import Readiness
 from rumormill.sidecar.health import HealthSettings
-from rumormill.sidecar.health.plan import WorkerPlan
+from rumormill.sidecar.health.plan import NO_CHECK, WorkerPlan
 from rumormill.sidecar.health.worker_check import WorkerCheck
-from rumormill.sidecar.settings_values import WorkerUrl
+from rumormill.sidecar.probes.build import build_probe
+from rumormill.sidecar.probes.specification import TcpSpec
+from rumormill.sidecar.settings_values import Seconds, WorkerUrl
 from rumormill.sidecar.worker_process import ProcessSource, WorkerProcess
 
 
@@ -310,3 +312,32 @@ async def test_the_end_of_the_process_is_critical_at_once_whatever_an_older_chec
         assert requests == 2, "what was asked of the former process does not count"
         nursery.cancel_scope.cancel()
     process.communicate()
+
+
+async def test_without_a_check_the_probe_alone_decides() -> None:
+    """A worker that speaks no HTTP: it is there, it is gone, and it is back on the same port."""
+    async with server(None) as port:
+        url = f"http://127.0.0.1:{port}"
+        probe = build_probe(TcpSpec(budget=Seconds(30), give_up=Seconds(60)), WorkerUrl.parse(url))
+        unchecked = WorkerPlan(
+            url=WorkerUrl.parse(url),
+            path=NO_CHECK,
+            timeout=0.25,
+            judge=HealthSettings(period=0.02, probe_budget=30),
+            probe=probe,
+        )
+        watch = Watch(url)
+        watch.check.configure(unchecked)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch.check.run)
+            assert await watch.news() == (Readiness.PASSING, "it answers")
+            nursery.cancel_scope.cancel()
+    async with running(watch):
+        readiness, why = await watch.news()
+        assert readiness is Readiness.CRITICAL
+        assert why == f"3 probes failed, the last: TCP 127.0.0.1:{port}: nothing listens on 127.0.0.1:{port}"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(trio.serve_tcp, lambda _: trio.sleep_forever(), port, host="127.0.0.1"))
+            assert await watch.news() == (Readiness.PASSING, "it answers")
+            nursery.cancel_scope.cancel()
+    assert watch.missed == []
