@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-ROOMS := cli client discovery gossip membership ring sidecar simulations worker
+ROOMS := cli client discovery gossip membership recording ring sidecar simulations worker
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16

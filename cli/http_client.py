@@ -52,6 +52,13 @@ class SidecarClient:
         """The answer of a GET, decoded and as raw bytes. Parameters that are None are left out."""
         return self._request("GET", path, {key: value for key, value in params.items() if value is not None}, answer)
 
+    def download(self, path: str) -> bytes:
+        """The bytes of an answer that is not JSON."""
+        with self._translate_errors():
+            response = self._http.get(path)
+            self._raise_for_problem(response)
+        return response.content
+
     def command(
         self,
         method: str,

@@ -158,6 +158,10 @@ class Commands(Protocol):
         """What the sidecar measures of itself, read now."""
         ...
 
+    def record(self) -> bytes:
+        """The flight recorder's record (recording/file_format.py). Raises :class:`CommandRejected` if there is none."""
+        ...
+
     def unready(self) -> str | None:
         """Why no new work should be sent here, in words ("the worker is draining"); None if it may be."""
         ...

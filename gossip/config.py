@@ -9,6 +9,7 @@ from rumormill.gossip.dissemination.policy_replication import PolicyKey
 from rumormill.gossip.identity import Identity, Profile
 from rumormill.gossip.security.credentials import Authority, Credential, MemberKeys
 from rumormill.gossip.security.keyring import KeyRing
+from rumormill.gossip.security.seal import MakeSeal, Seal
 from rumormill.gossip.settings import ProtocolSettings
 from rumormill.membership.policy import PolicySchema
 from rumormill.membership.record import Address
@@ -38,6 +39,8 @@ class NodeConfig:
     """If given, only policies signed by it are valid."""
     policies: Iterable[tuple[bytes, bytes]] = ()
     """Encoded policies with their signatures, as kept from an earlier start."""
+    make_seal: MakeSeal = Seal
+    """What seals and opens datagrams. A flight recorder puts one here that notes what passes."""
 
     def identity(self, keys: MemberKeys) -> Identity:
         return Identity(self.name, self.address, self.profile, self.generation, 1, False, keys, self.credential)

@@ -112,7 +112,7 @@ class DatagramDispatch:
             TokenBucket(100, 2000),
         )
         """Limits per member: direct and relayed pings; sync openings; requests for rows."""
-        self._handle = self._handlers()
+        self.build_handlers()
         self._misbehaving = state.signatures.misbehaving
         self.waiting: deque[tuple[AnyMessage, MemberId, Address]] = deque()
         """Messages whose signatures are checked once the timers were handled."""
@@ -317,10 +317,11 @@ class DatagramDispatch:
                 ) is not None and asked.member_id != sender:
                     self._failure_detector.on_address_reused(asked.member_id)
 
-    def _handlers(self) -> dict[type, Callable[[Any, MemberState, Address], object]]:
-        """The handler of a member's message, by type. Heartbeats are handled before, as signs of life."""
+    def build_handlers(self) -> None:
+        """Make the table of what handles a member's message, by type. Heartbeats are handled before, as signs of
+        life."""
         claims, sync = self._updates, self._anti_entropy
-        return {
+        self._handle: dict[type, Callable[[Any, MemberState, Address], object]] = {
             Ping: self._on_ping,
             Ack: self._on_ack,
             PingRequest: self._on_ping_request,

@@ -61,6 +61,11 @@ class NodeInspection:
         """Whether it has been isolated for so long that its own vote suffices."""
         return self._parts.partition_guard.may_evict_alone
 
+    @property
+    def removed_keys(self) -> tuple[bytes, ...]:
+        """Group keys that were just removed and still open what was sealed before."""
+        return self._parts.key_rotation.removed_keys
+
     def can_open(self, member_id: MemberId) -> bool:
         """Whether it can open what this member seals."""
         if member_id in self._state.seal.peers:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from rumormill.gossip.config import NodeConfig
 from rumormill.gossip.coordinator import Coordinator
@@ -54,7 +55,7 @@ class Node:
         self._state = state = NodeState(
             identity=config.identity(keys),
             cluster=config.cluster,
-            keyring=config.keyring,
+            seal=config.make_seal(config.keyring, config.cluster, keys),
             authority=config.authority,
             rng=rng,
             token_bytes=token_bytes,
@@ -219,6 +220,16 @@ class Node:
         audit = self._parts.key_rotation.audit()
         self._end_step()
         return audit
+
+    def change_settings(self, *, grace: float | None = None, misses: float | None = None) -> None:
+        """Judge others by another grace (seconds) or number of misses from now on: to see what that would change."""
+        state = self._state
+        state.settings = replace(
+            state.settings,
+            grace=state.settings.grace if grace is None else grace,
+            misses=state.settings.misses if misses is None else int(misses),
+        )
+        self._failure_detector.set_grace(state.settings.grace)
 
     # --- conclusions
 

@@ -17,7 +17,6 @@ from rumormill.gossip.effects import Effects
 from rumormill.gossip.identity import Identity, Profile
 from rumormill.gossip.reporting.operator_warnings import OperatorWarnings, address_text
 from rumormill.gossip.security.credentials import Authority, MemberKeys, leave_text, record_text, vote_text
-from rumormill.gossip.security.keyring import KeyRing
 from rumormill.gossip.security.seal import OVERHEAD, Seal
 from rumormill.gossip.security.sent_datagrams import SentDatagrams
 from rumormill.gossip.security.signature_verifier import SignatureVerifier
@@ -105,7 +104,7 @@ class NodeState:
         *,
         identity: Identity,
         cluster: str,
-        keyring: KeyRing | None,
+        seal: Seal,
         authority: Authority | None,
         rng: random.Random,
         token_bytes: Callable[[int], bytes],
@@ -155,7 +154,7 @@ class NodeState:
         """Requests under way at our worker, as the callers of each member report them there, and when we were told."""
         self._last_time: dict[tuple[bytes, str], float] = {}
         self.sent_datagrams = SentDatagrams()
-        self.seal = Seal(keyring, cluster, identity.keys)
+        self.seal = seal
         self.signatures = SignatureVerifier(self.seal.label, authority, self.counters, self._warn_of_identity)
         self.operator_warnings = OperatorWarnings()
         self.voter_eligibility = VoterEligibility(self, certified=authority is not None)
@@ -192,7 +191,7 @@ class NodeState:
         keys, encoded = self._identity.keys, encode_record(record)
         self.me = member_state_of_record_untrusted(encoded, keys.sign(record_text(self.seal.label, encoded)))
         if self.seal.member_id != keys.member_id:
-            self.seal = Seal(self.seal.keyring, self.cluster, keys)
+            self.seal = self.seal.renewed(self.cluster, keys)
             self.own_load.told.clear()  # nobody has been told anything by this instance
         self._prefix = payload_prefix(self.me.generation, self.me.incarnation)
         self.table.apply(self.me)

@@ -20,21 +20,22 @@ from typing import NoReturn
 
 import trio
 
-from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
 from rumormill.discovery.server import DiscoveryServer
-from rumormill.gossip import Node, NodeConfig, ProtocolSettings
 from rumormill.gossip.udp.transport import GossipTransport, boot_clock, missing_options
 from rumormill.membership.record import Readiness
 from rumormill.membership.view import Event
-from rumormill.sidecar.commands import SidecarCommands, StatusSources, profile_of
+from rumormill.recording.recorder import RecordedNode
+from rumormill.sidecar.commands import SidecarCommands, StatusSources
 from rumormill.sidecar.errors import NameTaken
 from rumormill.sidecar.format_listeners import FormatListeners
 from rumormill.sidecar.health.plan import WorkerPlan, plan_of
 from rumormill.sidecar.health.worker_check import WorkerCheck
 from rumormill.sidecar.identity import PoolCredentials, read_credentials
+from rumormill.sidecar.incident_records import IncidentRecords
 from rumormill.sidecar.key_file import KeyFile, key_file_writer, read_key_file
 from rumormill.sidecar.line_writer import LineWriter
 from rumormill.sidecar.log import Log, monotonic, open_log, set_log_level
+from rumormill.sidecar.new_node import new_node
 from rumormill.sidecar.reload import Reloader, RuntimeConfig, read_runtime_config
 from rumormill.sidecar.secrets import read_policy_key
 from rumormill.sidecar.seeds import SeedResolver
@@ -180,6 +181,7 @@ class _Agent:
             self.reloader.watch_signals,
             self.reloader.run,
             self._watch_wall_clock,
+            self.incidents.run,
             SharedWorkerWatcher(self.node, self.commands.shared_worker_changed).run,
         ]
         return tasks if self.certificate is None else [*tasks, self.certificate.run]
@@ -188,7 +190,13 @@ class _Agent:
         settings = self.settings
         rng = random.Random(secrets.randbits(128))
         process = secrets.token_hex(8)
-        self.node = self._new_node(rng, restored)
+        self.node = new_node(settings, self.keys, self.credentials, self.policy_key, restored, rng)
+        self.incidents = IncidentRecords(
+            settings.record_dir,
+            settings.name,
+            self._record,
+            warn=lambda trouble: self.log.warning("record", trouble=trouble),
+        )
         self.transport = GossipTransport(self.node, self.sock, on_change=self._on_change, on_events=self._on_events)
         self.commands = SidecarCommands(
             settings,
@@ -259,33 +267,6 @@ class _Agent:
         lines = {"log_lines_dropped": self.log_writer.dropped}
         return {**self.transport.counters, **http, **self.formats.counters, **lines}
 
-    def _new_node(self, rng: random.Random, restored: RestoredState) -> Node:
-        settings = self.settings
-        return Node(
-            NodeConfig(
-                policy_schema=POLICY_SCHEMA,
-                name=settings.name,
-                address=(settings.advertised_address.host, settings.advertised_address.port),
-                cluster=settings.cluster,
-                profile=profile_of(settings, Readiness.STARTING),
-                keyring=self.keys.ring if self.keys else None,
-                key_version=self.keys.version if self.keys else 0,
-                authority=self.credentials[0],
-                credential=self.credentials[1],
-                settings=ProtocolSettings(
-                    period=settings.period,
-                    icmp_evidence=not settings.no_icmp_evidence,
-                    probation=settings.probation,
-                ),
-                policy_key=self.policy_key,
-                policies=restored.policies,
-                generation=restored.generation + 1,
-            ),
-            rng=rng,
-            token_bytes=os.urandom,
-            now=boot_clock(),
-        )
-
     def _build_writers(self, rng: random.Random, restored: RestoredState) -> None:
         settings, node = self.settings, self.node
         self.seed_resolver = SeedResolver(
@@ -353,6 +334,7 @@ class _Agent:
     def _on_events(self, events: Sequence[Event]) -> None:
         self._check_wall_clock()
         self.server.publish_events(events)
+        self.incidents.note(events)
         if (keys := self._current_key_file()) != self.last_key_file:
             self.last_key_file = keys
             self.key_file_writer.notify_changed()
@@ -360,8 +342,15 @@ class _Agent:
             log = self.log.warning if event.kind == "period" else self.log.info
             log(event.kind, monotonic=monotonic(), who=event.member, text=event.text)
 
+    def _record(self) -> bytes | None:
+        return self.node.recorder.dump() if isinstance(self.node, RecordedNode) else None
+
     async def _gossip(self) -> None:
-        await self.transport.run()
+        try:
+            await self.transport.run()
+        except Exception:
+            self.incidents.write_now("crash")
+            raise
         self.gossip_stopped.set()
         self.stop_requested.set()
 

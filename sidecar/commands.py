@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import trio
 
-from rumormill.discovery.commands import CommandRejected, KeyRow, KeysAnswer, SettingValue, SidecarMeasurements, Status
+from rumormill.discovery.commands import CommandRejected, KeyRow, KeysAnswer, SidecarMeasurements, Status
 from rumormill.discovery.schema.answers import describe_shared_worker
 from rumormill.discovery.schema.policies import find, workers_in_maintenance
 from rumormill.discovery.schema.policy_bodies import PolicyBody, describe_policy, encode_body
@@ -26,9 +24,11 @@ from rumormill.gossip.udp.transport import GossipTransport, boot_clock
 from rumormill.membership.policy import InvalidPolicy, PolicyRecord
 from rumormill.membership.record import InstanceId, Liveness, Readiness
 from rumormill.membership.view import MemberDetail, PoolView
+from rumormill.recording.recorder import RecordedNode
 from rumormill.ring.worker import ReadinessWord
 from rumormill.sidecar.log import Log, monotonic
 from rumormill.sidecar.settings import Settings
+from rumormill.sidecar.settings_shown import settings_in_force
 from rumormill.sidecar.shared_worker import members_sharing_worker
 from rumormill.sidecar.state_commands import StateChange
 from rumormill.sidecar.tls import CertificateReloader
@@ -287,6 +287,15 @@ class SidecarCommands:
             return "the worker is draining"
         return "the pool's policy puts this worker in maintenance" if self._in_maintenance else ""
 
+    def record(self) -> bytes:
+        """What the flight recorder holds."""
+        if not isinstance(self._node, RecordedNode):
+            raise CommandRejected("this sidecar has no flight recorder", "start it with --record 8")
+        if not self._node.recorder.segments:
+            trouble = self._node.recorder.trouble
+            raise CommandRejected(f"the flight recorder holds nothing: {trouble}", "report this: it is a bug")
+        return self._node.recorder.dump()
+
     def unready(self) -> str | None:
         """Why this worker should get no new work; None when it may."""
         if self._node.stopped:
@@ -367,26 +376,3 @@ class SidecarCommands:
             certificate_not_after=certificate.certificate.not_after if certificate else None,
             certificate_trouble=certificate.trouble if certificate else "",
         )
-
-
-def settings_in_force(settings: Settings) -> dict[str, SettingValue]:
-    """The current settings by kebab-case name. Secrets are in files, so none is shown."""
-    return {
-        field.encode_name: _setting_value(getattr(settings, field.name))
-        for field in msgspec.structs.fields(type(settings))
-    }
-
-
-def _setting_value(value: Any) -> SettingValue:
-    match value:
-        case None | bool() | int():
-            return value
-        case dict():
-            return [f"{key}={text}" for key, text in value.items()]
-        case tuple():
-            return [str(one) for one in value]
-        case float() if type(value) is float:
-            return value
-        case str() | Path() | float():
-            return str(value)
-    raise TypeError(f"a setting of kind {type(value).__name__} has no way to be shown")

@@ -160,6 +160,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     ] = None
     log_format: Annotated[LogFormat, _about("json, text, or auto: text on a terminal, else JSON.", "FORMAT")] = "auto"
     log_level: Annotated[LogLevel, _about("Lowest level that is logged: info, warning or error.", "LEVEL")] = "info"
+    record: Annotated[
+        int,
+        Meta(ge=0, le=1024),
+        _about("Megabytes of memory for the flight recorder, which keeps the last minutes; 0 turns it off.", "MB"),
+    ] = 8
+    record_dir: Annotated[
+        Path | None,
+        _about("Folder for a record of each incident: this member was cut off or evicted, or crashed.", "DIR"),
+    ] = None
     http_token_file: Annotated[
         Path | None, _about("Bearer token that callers must send to read; mode 0600.", "FILE")
     ] = None

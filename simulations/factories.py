@@ -35,22 +35,21 @@ class RumormillFactory:
     """Signed policies that each Node remembers from an earlier process."""
 
     def __call__(self, start: NodeStart) -> Node:
-        return Node(
-            NodeConfig(
-                policy_schema=POLICY_SCHEMA,
-                name=start.name,
-                address=start.address,
-                cluster=self.cluster,
-                profile=worker_profile(start.name),
-                keyring=self.keyring,
-                authority=self.authority,
-                credential=self.credential,
-                settings=self.settings,
-                generation=start.generation,
-                policy_key=self.policy_key,
-                policies=self.policies,
-            ),
-            rng=start.rng,
-            token_bytes=start.token_bytes,
-            now=start.now,
+        return Node(self.config(start), rng=start.rng, token_bytes=start.token_bytes, now=start.now)
+
+    def config(self, start: NodeStart) -> NodeConfig:
+        """What a Node of this factory is started with."""
+        return NodeConfig(
+            policy_schema=POLICY_SCHEMA,
+            name=start.name,
+            address=start.address,
+            cluster=self.cluster,
+            profile=worker_profile(start.name),
+            keyring=self.keyring,
+            authority=self.authority,
+            credential=self.credential,
+            settings=self.settings,
+            generation=start.generation,
+            policy_key=self.policy_key,
+            policies=self.policies,
         )

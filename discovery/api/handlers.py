@@ -7,8 +7,9 @@ from msgspec import UNSET
 
 from rumormill.discovery.api.context import EVENTS_TOPIC, ApiContext, RequestContext
 from rumormill.discovery.api.ring_cache import resolve_service, routing_for
+from rumormill.discovery.commands import CommandRejected
 from rumormill.discovery.formats import plain_text
-from rumormill.discovery.http.response import EventStream, Response, Send, prepare_json, refuse
+from rumormill.discovery.http.response import EventStream, Response, Send, prepare, prepare_json, refuse
 from rumormill.discovery.schema.answers import DrainAnswer, HealthAnswer, LeaveAnswer, LookupAnswer, ReloadAnswer
 from rumormill.discovery.schema.query_params import (
     AnyQuery,
@@ -122,6 +123,13 @@ async def leave(api: ApiContext, _call: RequestContext[NoQuery]) -> Response:
 async def reload(api: ApiContext, _call: RequestContext[NoQuery]) -> Response:
     api.commands.reload()
     return prepare_json(ReloadAnswer(reloading=True), status=202)
+
+
+async def record(api: ApiContext, _call: RequestContext[NoQuery]) -> Response:
+    try:
+        return prepare(api.commands.record(), media="application/vnd.msgpack")
+    except CommandRejected as rejected:
+        raise refuse(409, str(rejected), rejected.hint) from None
 
 
 async def livez(_api: ApiContext, _call: RequestContext[AnyQuery]) -> Response:

@@ -103,6 +103,16 @@ NATIVE_ROUTES: Final[tuple[Route[Any], ...]] = (
     ),
     Route(
         method="GET",
+        path="/v1/record",
+        summary="What the flight recorder holds of the last minutes, for `rumormill replay`",
+        query=NoQuery,
+        answer=None,
+        handler=handlers.record,
+        problems=(400, 409),
+        media="application/vnd.msgpack",
+    ),
+    Route(
+        method="GET",
         path="/v1/status",
         summary="The state of this sidecar",
         query=NoQuery,

@@ -69,6 +69,15 @@ class FailureDetector(Part):
         """The members that receive our heartbeats."""
         return self._heartbeats.monitors
 
+    @property
+    def next_heartbeat(self) -> float:
+        """When our next heartbeats are due. Seconds."""
+        return self._heartbeats.next_due
+
+    def set_grace(self, grace: float) -> None:
+        """Let heartbeats be so many seconds late."""
+        self._suspicion.grace = grace
+
     # --- each step
 
     def tick(self) -> StepEffect:

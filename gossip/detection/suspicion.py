@@ -85,7 +85,6 @@ class Suspicion:
 
     __slots__ = (
         "_eviction",
-        "_grace",
         "_local_health",
         "_partition_guard",
         "_period",
@@ -94,6 +93,7 @@ class Suspicion:
         "_unaware",
         "_votes",
         "acted",
+        "grace",
         "monitored",
         "next_due",
     )
@@ -113,7 +113,7 @@ class Suspicion:
         self._partition_guard = partition_guard
         self._probes = probes
         self._local_health = local_health
-        self._period, self._grace = state.settings.period, state.settings.grace
+        self._period, self.grace = state.settings.period, state.settings.grace
         self._unaware: list[MemberId] = []
         """Subjects that send us no heartbeats, because they cannot know that we monitor them. We ping them instead."""
         self.monitored: dict[MemberId, MonitorState] = {}
@@ -152,7 +152,7 @@ class Suspicion:
 
     def _begin(self, member_id: MemberId, expires: float = math.inf) -> None:
         now = self._state.now
-        self.monitored[member_id] = MonitorState(member_id, now, now + self._period + self._grace, expires)
+        self.monitored[member_id] = MonitorState(member_id, now, now + self._period + self.grace, expires)
 
     def _drop_others(self, assigned: dict[MemberId, None]) -> None:
         """Stop monitoring members that are not assigned to us, but see a run of misses to its end."""
@@ -331,7 +331,7 @@ class Suspicion:
             self._partition_guard.clear_loss(monitor.member_id)
         was_next = monitor.miss_due <= self.next_due
         monitor.last_heard = at
-        due, soonest = self._next_miss_due(monitor), self._state.now + self._grace
+        due, soonest = self._next_miss_due(monitor), self._state.now + self.grace
         monitor.miss_due = due if due > soonest else soonest
         if was_next:
             self._rearm()
@@ -341,7 +341,7 @@ class Suspicion:
     def _next_miss_due(self, monitor: MonitorState) -> float:
         worst, queue_delay = monitor.jitter.worst, self._local_health.queue_delay
         lateness = worst if worst > queue_delay else queue_delay
-        return monitor.last_heard + self._period + adaptive_grace(self._grace, lateness, 2 * self._period)
+        return monitor.last_heard + self._period + adaptive_grace(self.grace, lateness, 2 * self._period)
 
     def _rearm(self) -> None:
         next_due = math.inf

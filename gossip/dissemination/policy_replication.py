@@ -63,6 +63,11 @@ class PolicyKey:
         return cls(Ed25519PublicKey.from_public_bytes(public))
 
     @property
+    def public(self) -> bytes:
+        """The public half, 32 bytes."""
+        return self._public.public_bytes_raw()
+
+    @property
     def can_sign(self) -> bool:
         return self._private is not None
 

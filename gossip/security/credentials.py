@@ -41,6 +41,10 @@ class InvalidCredential(ValueError):
     """A key file of an authority or member that cannot be used. The text says why, and never shows the content."""
 
 
+Sign = Callable[[bytes], bytes]
+"""Signs a text with a member's own key. 64 bytes."""
+
+
 class MemberKeys:
     """The private keys of one start of one member. Neither ``repr`` nor an error ever shows them."""
 
@@ -50,7 +54,7 @@ class MemberKeys:
         self.public = signing.public_key().public_bytes_raw() + agreement.public_key().public_bytes_raw()
         self.instance = instance_of(self.public)
         self.member_id = self.instance[:MEMBER_ID_BYTES]
-        self.sign = signing.sign
+        self.sign: Sign = signing.sign
 
     @classmethod
     def generate(cls, token_bytes: Callable[[int], bytes], credential: Credential | None = None) -> MemberKeys:

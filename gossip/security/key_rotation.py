@@ -28,7 +28,7 @@ from rumormill.gossip.dissemination.broadcast import Broadcast
 from rumormill.gossip.part import Part
 from rumormill.gossip.reporting.operator_warnings import WARN_EVERY, address_text
 from rumormill.gossip.security.key_audit import KeyAudit
-from rumormill.gossip.security.keyring import MAX_KEYS, KeyRing, key_id_of, key_name_of, ring_digest
+from rumormill.gossip.security.keyring import MAX_KEYS, KeyRing, ring_digest
 from rumormill.gossip.security.seal import HEADER
 from rumormill.gossip.state import NodeState
 from rumormill.gossip.wire import KIND_BY_TYPE, KeyRingReport, KeyRingUpdate, encode_message
@@ -102,6 +102,11 @@ class KeyRotation(Part):
         """Addresses that recently said that they cannot open our datagrams, and when."""
         self._rearm()
 
+    @property
+    def removed_keys(self) -> tuple[bytes, ...]:
+        """Keys that were just removed and still open datagrams in transit."""
+        return tuple(self._removed_keys)
+
     def _rearm(self) -> None:
         self.lazy_deadline = min(self._next_compare, self._next_ask, *self._removed_keys.values())
 
@@ -161,13 +166,13 @@ class KeyRotation(Part):
 
     def _adopt(self, version: int, ring: KeyRing, how: str) -> None:
         state, before = self._state, self.ring
-        for key in before.keys if before else ():
+        for key, key_id, name in zip(before.keys, before.ids, before.names, strict=True) if before else ():
             if key not in ring.keys:
                 self._removed_keys[key] = state.now + REMOVED_KEY_GRACE
-                self._removed_names[key_id_of(key)] = key_name_of(key)
-        for key in ring.keys:
+                self._removed_names[key_id] = name
+        for key, key_id in zip(ring.keys, ring.ids, strict=True):
             self._removed_keys.pop(key, None)
-            self._removed_names.pop(key_id_of(key), None)
+            self._removed_names.pop(key_id, None)
         self.version = version
         self.ring = ring
         self._next_compare = state.now + COMPARE_EVERY
@@ -194,7 +199,9 @@ class KeyRotation(Part):
     def replying_under(self, key_id: int, row: MemberState | None) -> Iterator[None]:
         """While handling a datagram with this key id: if that is an older key of our ring, reply under it."""
         ring = self.ring
-        older = next((key for key in ring.keys if key_id_of(key) == key_id), None) if ring else None
+        older = (
+            next((key for key, own in zip(ring.keys, ring.ids, strict=True) if own == key_id), None) if ring else None
+        )
         if ring is None or older is None or older == ring.primary:
             yield  # in plaintext, under the primary, or under a removed key, which nobody else may still accept
             return
@@ -243,7 +250,7 @@ class KeyRotation(Part):
             if (held.version, held.digest) != self._stamp:
                 behind.append(row.name)
         members = len(others) + 1
-        return KeyAudit(self.version, key_name_of(ring.primary), holders, members, tuple(unanswered), tuple(behind))
+        return KeyAudit(self.version, ring.names[0], holders, members, tuple(unanswered), tuple(behind))
 
     def _ask(self) -> None:
         state = self._state
@@ -288,7 +295,7 @@ class KeyRotation(Part):
             return
         ring = self.ring
         notice = NOTICE_SEALED if ring else NOTICE_PLAIN
-        ours = key_id_of(ring.primary) if ring else 0
+        ours = ring.ids[0] if ring else 0
         header = HEADER.pack(notice, ours, label, self._state.me.member_id, sender, self.version)
         self._state.post_raw(source, header, KIND_BY_TYPE[KeyRingReport])
         peer, home = self._peer(sender, source)
@@ -371,7 +378,7 @@ class KeyRotation(Part):
     @property
     def _stamp(self) -> tuple[int, bytes]:
         ring = self.ring
-        return (self.version, ring_digest(self.version, ring.keys) if ring else b"")
+        return (self.version, ring.digest(self.version) if ring else b"")
 
     def _ring_update(self) -> KeyRingUpdate:
         ring = self.ring

@@ -104,6 +104,15 @@ class KeyRing:
         """What people call the keys, in their order."""
         return tuple(key_name_of(key) for key in self.keys)
 
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The bytes that stand for the keys on the wire, in their order."""
+        return tuple(key_id_of(key) for key in self.keys)
+
+    def digest(self, version: int) -> bytes:
+        """The :func:`ring_digest` of this ring at a version."""
+        return ring_digest(version, self.keys)
+
     def key_named(self, name: str) -> bytes | None:
         """The key that people call so, or None."""
         return next((key for key in self.keys if key_name_of(key) == name), None)

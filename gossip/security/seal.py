@@ -24,6 +24,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import deque
+from collections.abc import Callable
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -132,6 +133,10 @@ class Seal:
         """The kinds of header that are accepted: sealed ones, or plain ones."""
         self._keys_by_id: dict[int, list[GroupKey]] = {}
         self.set_keyring(keyring)
+
+    def renewed(self, cluster: str, keys: MemberKeys) -> Seal:
+        """A seal for another life of this member, with the same group keys."""
+        return Seal(self.keyring, cluster, keys)
 
     def set_keyring(self, keyring: KeyRing | None) -> None:
         """From now on all these keys open, and the primary seals. Keys that are gone leave memory.
@@ -282,3 +287,7 @@ class Seal:
             oldest = self._cached.popleft()
             oldest.sealer = oldest.opener = None
         return ciphers
+
+
+MakeSeal = Callable[[KeyRing | None, str, MemberKeys], Seal]
+"""Makes a seal from the group keys, the cluster's label, and a member's own keys."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("membership", "ring", "gossip", "discovery", "client", "sidecar", "simulations", "worker", "cli")
+ROOMS = ("membership", "ring", "gossip", "recording", "discovery", "client", "sidecar", "simulations", "worker", "cli")
 
 MAY_IMPORT: dict[str, dict[str, set[str]]] = {
     "discovery": {

@@ -16,11 +16,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ring": set(),
     "worker": set(),
     "gossip": {"membership"},
+    "recording": {"gossip", "membership"},
     "discovery": {"membership", "ring"},
     "client": {"ring", "discovery"},
-    "sidecar": {"gossip", "membership", "ring", "discovery"},
+    "sidecar": {"recording", "gossip", "membership", "ring", "discovery"},
     "simulations": {"gossip", "membership", "ring", "discovery"},
-    "cli": {"membership", "ring", "gossip", "discovery", "client", "sidecar", "simulations", "worker"},
+    "cli": {"recording", "membership", "ring", "gossip", "discovery", "client", "sidecar", "simulations", "worker"},
 }
 SHELLS = {"gossip/udp/transport.py"}
 PURE = [

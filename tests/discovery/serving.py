@@ -157,6 +157,9 @@ class Sidecar:
     def measurements(self) -> SidecarMeasurements:
         return self.measured
 
+    def record(self) -> bytes:
+        return b"\x93"
+
     def keys(self) -> KeysAnswer:
         return self.ring
 

@@ -1,0 +1,78 @@
+"""Writes the flight recorder's record to a file at each incident, so that it is there when somebody asks why.
+
+An incident is an event of :data:`INCIDENTS`, or a crash of the agent. Records that follow one another within a minute
+would mostly hold the same, so one is written; and only the latest :data:`MAX_FILES` are kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from rumormill.membership.view import Event
+from rumormill.sidecar.file_writer import replace_file
+
+INCIDENTS: Final = frozenset({"isolated", "rejoined", "paused", "taken"})
+"""Events after which the record is kept: this member was cut off, and back; was paused; or lost its name."""
+AFTER_SECONDS: Final = 5.0
+"""Seconds from the event until the record is written, so that what followed is in it too."""
+MIN_INTERVAL: Final = 60.0
+MAX_FILES: Final = 20
+SUFFIX: Final = ".rumor"
+
+
+class IncidentRecords:
+    """The files of one agent in a folder. Without a folder it does nothing."""
+
+    def __init__(
+        self, folder: Path | None, name: str, record: Callable[[], bytes | None], warn: Callable[[str], None]
+    ) -> None:
+        self._folder = folder
+        self._name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+        self._record = record
+        self._warn = warn
+        self._incident = ""
+        self._seen = trio.Event()
+        self._next_at = -math.inf
+
+    def note(self, events: Sequence[Event]) -> None:
+        """Take in what the Node concluded."""
+        for event in events:
+            if event.kind in INCIDENTS:
+                self._incident = event.kind
+                self._seen.set()
+
+    async def run(self) -> None:
+        """Write a record some seconds after each incident. Never returns."""
+        while True:
+            await self._seen.wait()
+            await trio.sleep(max(AFTER_SECONDS, self._next_at - trio.current_time()))
+            self._seen = trio.Event()
+            self._next_at = trio.current_time() + MIN_INTERVAL
+            data = self._record()
+            if self._folder is not None and data is not None:
+                await trio.to_thread.run_sync(self._write, self._incident, data, abandon_on_cancel=True)
+
+    def write_now(self, incident: str) -> None:
+        """Write a record at once, because the process is about to end. Blocks for the disk."""
+        data = self._record()
+        if self._folder is not None and data is not None:
+            self._write(incident, data)
+
+    def _write(self, incident: str, data: bytes) -> None:
+        folder = self._folder
+        assert folder is not None  # noqa: S101  for the type checker
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        path = folder / f"{self._name}-{stamp}-{incident}{SUFFIX}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for old in sorted(folder.glob(f"{self._name}-*{SUFFIX}"))[: 1 - MAX_FILES]:
+                old.unlink(missing_ok=True)
+            replace_file(path, data)
+        except OSError as error:
+            self._warn(f"{path}: {error.strerror or error}")

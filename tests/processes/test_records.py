@@ -1,0 +1,70 @@
+"""The record of a real agent, saved by the verb, plays again by the verb."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from functools import partial
+from pathlib import Path
+
+import trio
+from agents import COMMAND, Agent, Worker
+from limits import LIVENESS_LIMIT
+
+from rumormill.gossip import KeyRing
+
+
+async def run(*words: str) -> subprocess.CompletedProcess[str]:
+    call = partial(
+        subprocess.run, [*COMMAND, *words], capture_output=True, text=True, timeout=LIVENESS_LIMIT, check=False
+    )
+    return await trio.to_thread.run_sync(call)
+
+
+async def test_the_records_of_two_survivors_tell_why_the_third_was_evicted(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text(KeyRing((b"the key of this test, 32 bytes..",)).to_text())
+    key.chmod(0o600)
+    async with trio.open_nursery() as nursery:
+        worker = await Worker.start(nursery)
+        flags = ("--key-file", str(key))
+        w1 = await Agent.start(nursery, "w1", worker, *flags)
+        w2 = await Agent.start(nursery, "w2", worker, "--join", w1.gossip, *flags)
+        w3 = await Agent.start(nursery, "w3", worker, "--join", w1.gossip, *flags)
+        for agent in (w1, w2):
+            await agent.until(lambda answer: {worker.name for worker in answer.workers} == {"w1", "w2", "w3"})
+        w3.process.kill()
+        files = []
+        for agent in (w1, w2):
+            await agent.logged("evicted", who="w3")
+            file = tmp_path / f"{agent.name}.rumor"
+            done = await run("record", "dump", "--http", agent.http, "--out", str(file))
+            assert done.returncode == 0, done.stderr
+            assert b"the key of this test" not in file.read_bytes()
+            files.append(str(file))
+        nursery.cancel_scope.cancel()
+    story = await run("replay", *files, "--explain", "w3")
+    assert story.returncode == 0, story.stdout + story.stderr
+    assert story.stdout.count("w3 evicted: 3 misses seen by") == 2
+    played = json.loads((await run("replay", *files, "-o", "json")).stdout)
+    assert {segment["member"] for segment in played} == {"w1", "w2"}
+    assert all(segment["same"] and segment["sent"] for segment in played)
+
+
+async def test_what_cannot_be_played_is_said_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("hello")
+    refused = await run("replay", str(tmp_path / "text"))
+    assert refused.returncode != 0
+    assert "rumormill record dump" in refused.stderr
+    unknown = await run("replay", str(tmp_path / "text"), "--what-if", "luck=1")
+    assert "NAME is one of grace, misses" in unknown.stderr
+
+
+async def test_a_sidecar_without_a_recorder_says_how_to_get_one(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        worker = await Worker.start(nursery)
+        w1 = await Agent.start(nursery, "w1", worker, "--insecure-plaintext", "--record", "0")
+        refused = await run("record", "dump", "--http", w1.http, "--out", str(tmp_path / "none"))
+        assert refused.returncode != 0
+        assert "start it with --record 8" in refused.stderr
+        nursery.cancel_scope.cancel()
