@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,10 @@ from rumormill.cli.exit_codes import (
 from rumormill.cli.http_client import output_option
 from rumormill.cli.tables import STYLES, show_line, show_pairs
 from rumormill.sidecar import SettingsError
+from rumormill.sidecar.counters import BadCounters, CounterReading
+from rumormill.sidecar.counters.counter_reader import CounterReader, CounterSource
 from rumormill.sidecar.engines import ENGINES
+from rumormill.sidecar.health.plan import counter_source
 from rumormill.sidecar.probes import Probe, ProbeOutcome, ProbeVerdict
 from rumormill.sidecar.probes.build import PROBE_NAMES, build_probe, needs_file, probe_spec
 from rumormill.sidecar.probes.specification import HttpSpec
@@ -77,11 +81,19 @@ class Report(msgspec.Struct):
 @click.option(
     "--probe-file", type=click.Path(path_type=Path), metavar="FILE", help="TOML file that says what is asked."
 )
+@click.option("--worker-metrics", metavar="URL", help="URL of the page with the engine's counters.")
 @click.option("--record", is_flag=True, help="Write the vector of this healthy worker into the probe file as golden.")
 @output_option
 @click.pass_context
 def probe(
-    ctx: click.Context, worker: str, engine: str | None, kind: str, probe_file: Path | None, record: bool, output: str
+    ctx: click.Context,
+    worker: str,
+    engine: str | None,
+    kind: str,
+    probe_file: Path | None,
+    worker_metrics: str | None,
+    record: bool,
+    output: str,
 ) -> None:
     """Ask a worker what its sidecar would ask, once, and show what a sidecar would conclude.
 
@@ -103,14 +115,20 @@ def probe(
 
             show_line(record_golden(url, kind, probe_file))
             return
-        probes = _probes(url, ENGINES[engine] if engine else None, kind, probe_file)
+        profile = ENGINES[engine] if engine else None
+        page = WorkerUrl.parse(worker_metrics) if worker_metrics else None
+        probes = _probes(url, profile, kind, probe_file)
     except BadValue as error:
-        raise BadRequest(f"--worker: {error}", error.hint) from None
+        raise BadRequest(str(error), error.hint) from None
     except SettingsError as error:
         raise BadRequest(error.message, error.hint) from None
     outcomes = [(what, one, trio.run(one.run)) for what, one in probes]
     worst = max((outcome for _, _, outcome in outcomes), key=lambda outcome: EXIT_CODES[outcome.verdict])
-    _show(_report(url, outcomes, worst), output)
+    report = _report(url, outcomes, worst)
+    source = counter_source(url, profile, page) if profile else None
+    if source is not None:
+        report.steps.insert(1, _counters_step(source))
+    _show(report, output)
     ctx.exit(EXIT_CODES[worst.verdict])
 
 
@@ -154,6 +172,39 @@ def _report(url: WorkerUrl, outcomes: Sequence[tuple[str, Probe, ProbeOutcome]],
     return Report(str(url), steps, worst.verdict.value, TOLD[worst.verdict])
 
 
+def _counters_step(source: CounterSource) -> Step:
+    """What the engine's counters say. That they cannot be read says nothing of the worker."""
+    reader = CounterReader()
+    reader.configure(source)
+    started = time.monotonic()
+    try:
+        came, verdict = _figures(trio.run(reader.read), source), "known"
+    except BadCounters as error:
+        came, verdict = str(error), "not known: a sidecar judges the worker by its check and probe alone"
+    return Step(
+        what="counters",
+        asked=f"GET {source.url}{source.path}",
+        came=came,
+        expected=f"how many requests run and wait, and what shows that a {source.counters.progress_unit}",
+        verdict=verdict,
+        reason=came,
+        seconds=round(time.monotonic() - started, 6),
+    )
+
+
+def _figures(reading: CounterReading, source: CounterSource) -> str:
+    figures = {
+        "running": reading.running,
+        "waiting": reading.waiting,
+        "cache use": None if reading.cache_use is None else f"{reading.cache_use:.0%}",
+        "progress": None if reading.progress is None else f"{reading.progress:g}",
+    }
+    known = [f"{name} {value}" for name, value in figures.items() if value is not None]
+    if reading.progress is None:
+        raise BadCounters(f"{source.url}{source.path} has no counter that shows progress")
+    return ", ".join(known)
+
+
 def _show(report: Report, output: str) -> None:
     if output == "json":
         click.echo(msgspec.json.encode(report))
@@ -161,7 +212,7 @@ def _show(report: Report, output: str) -> None:
     for step in report.steps:
         came = f"{step.came}, after {step.seconds:.3g} s"
         pairs = [("asked", step.asked), ("came", came), ("expected", step.expected), ("so it is", step.verdict)]
-        if step.reason != step.came and step.verdict != ProbeVerdict.RIGHT.value:
+        if step.verdict != ProbeVerdict.RIGHT.value and step.reason not in (step.came, ""):
             pairs.append(("because", step.reason))
         show_pairs(pairs, step.what)
     style = VERDICT_STYLES.get(report.verdict, "critical")

@@ -51,20 +51,23 @@ def plan_of(settings: Settings, spec: ProbeSpec | None, probe: Probe | None) -> 
             probe_budget=spec.budget if spec else None,
         ),
         busy_statuses=profile.busy_statuses,
-        counters=_counter_source(settings, profile),
+        counters=counter_source(settings.worker, profile, settings.worker_metrics, settings.worker_capacity),
         probe=probe,
     )
 
 
-def _counter_source(settings: Settings, profile: EngineProfile) -> CounterSource | None:
+def counter_source(
+    worker: WorkerUrl, profile: EngineProfile, page: WorkerUrl | None = None, capacity: int | None = None
+) -> CounterSource | None:
+    """Where an engine's counters are; None if it has none. ``page`` and ``capacity`` win over what the profile says."""
     counters = profile.counters
     if counters is None:
         return None
-    capacity = settings.worker_capacity or profile.capacity
-    if settings.worker_metrics is not None:
-        return CounterSource(settings.worker_metrics, "", counters, capacity)
+    capacity = capacity or profile.capacity
+    if page is not None:
+        return CounterSource(page, "", counters, capacity)
     if counters.port is None:
-        return CounterSource(settings.worker, counters.path, counters, capacity)
-    scheme = "https" if settings.worker.secure else "http"
-    beside = HostPort(settings.worker.endpoint.host, counters.port)
+        return CounterSource(worker, counters.path, counters, capacity)
+    scheme = "https" if worker.secure else "http"
+    beside = HostPort(worker.endpoint.host, counters.port)
     return CounterSource(WorkerUrl(f"{scheme}://{beside}"), counters.path, counters, capacity)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from urllib.parse import quote
 
 import msgspec
@@ -132,7 +133,10 @@ class HttpProbe:
         body = None if fields is None else msgspec.json.encode(fields)
         if isinstance(dialogue, TextDialogue) and dialogue.stream:
             return dialogue.judge_text(await self._streamed_text(body))
-        return dialogue.judge_untrusted(await self._body_of(spec.method, self._path, body))
+        answer = dialogue.judge_untrusted(await self._body_of(spec.method, self._path, body))
+        if isinstance(dialogue, HttpDialogue) and self._attempt is not None:
+            answer = replace(answer, text=f"status {self._attempt.response.status}, {answer.text}")
+        return answer
 
     async def _streamed_text(self, body: bytes | None) -> str:
         stream = TokenStream(chat=isinstance(self._spec, ChatSpec))

@@ -60,6 +60,30 @@ def test_it_says_what_was_asked_what_came_and_what_the_pool_would_be_told(url: s
 
 
 @pytest.mark.parametrize(
+    ("page", "came", "verdict"),
+    [
+        (
+            "vllm:num_requests_running 1\nvllm:num_requests_waiting 2\nvllm:generation_tokens_total 7\n",
+            "running 1, waiting 2, progress 7",
+            "known",
+        ),
+        ("other 1\n", "/metrics has no counter that shows progress", "not known: a sidecar judges the worker by"),
+    ],
+)
+def test_the_counters_of_an_engine_are_shown_and_decide_nothing(
+    url: str, file: Path, page: str, came: str, verdict: str
+) -> None:
+    urllib.request.urlopen(urllib.request.Request(f"{url}/metrics", page.encode(), method="PUT")).close()
+    done = probe(url, "--engine", "vllm", "--probe-file", str(file), "-o", "json")
+    assert done.exit_code == 0, done.output
+    steps = json.loads(done.output)["steps"]
+    assert [step["what"] for step in steps] == ["readiness", "counters", "probe"]
+    assert steps[0]["came"] == "status 200, 2 bytes"
+    assert came in steps[1]["came"]
+    assert steps[1]["verdict"].startswith(verdict)
+
+
+@pytest.mark.parametrize(
     ("fault", "code", "verdict", "reason", "told"),
     [
         (Fault.NAN, 10, "wrong", "number 1 of 4 is NaN", "critical, at once"),

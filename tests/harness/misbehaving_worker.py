@@ -5,7 +5,7 @@
         worker.fault = Fault.NAN
 
 Its health path answers 200 throughout, as that of a wedged engine does. `python tests/harness/misbehaving_worker.py`
-runs one as a process; `PUT /fault/NAN` changes what it does.
+runs one as a process; `PUT /fault/NAN` changes what it does, and `PUT /metrics` what its page of counters says.
 """
 
 from __future__ import annotations
@@ -88,6 +88,8 @@ class MisbehavingWorker:
         method, path, *_ = request.decode("latin-1").split(" ", 2)
         if method == "PUT" and path.startswith("/fault/"):
             self.fault = Fault[path.rpartition("/")[2]]
+        if method == "PUT" and path == "/metrics":
+            self.metrics = request.partition(b"\r\n\r\n")[2].decode()
         if method != "POST":
             body = {"/v1/models": b'{"data": [{"id": "tiny"}]}', "/metrics": self.metrics.encode()}.get(path, b"ok")
             await stream.send_all(_response(body))
