@@ -73,10 +73,21 @@ class MinimalServer:
                         conditional, complete = False, 0
 
 
+class NoLoads:
+    """A sidecar's knowledge of loads, where there is none."""
+
+    def loads(self) -> dict[bytes, Any]:
+        return {}
+
+    def now(self) -> float:
+        return 0.0
+
+
 class StaticSidecar:
     """A sidecar that only answers with its pool."""
 
     weight = 1000
+    activity = NoLoads()
 
     def view(self) -> Any:
         return _pool(self.weight)

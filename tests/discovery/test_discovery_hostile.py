@@ -347,6 +347,18 @@ def test_whatever_comes_the_reader_refuses_or_reads_and_cutting_it_up_changes_no
         assert read_all(pieces)[0] == whole
 
 
+@given(garbage)
+@example(GOOD)
+@example(b"\r\n" + GOOD)
+@example(GOOD[:-2])
+def test_the_same_bytes_once_more_are_the_same_request_once_more(data):
+    """A reader recognizes them without parsing; another parses them in one piece with those before."""
+    known, known_status = read_all([data, data, data])
+    parsed, parsed_status = read_all([data + data + data])
+    if b"lose" not in data and b"pgrade" not in data and b"CONNECT" not in data and b"1.0" not in data:
+        assert (known, known_status) == (parsed, parsed_status)
+
+
 def envoy_request(length: int, *, whole: bool) -> bytes:
     head = b"POST /v3/discovery:endpoints HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % length
     return head + b" " * (length if whole else 1)
