@@ -15,7 +15,7 @@ from rumormill.cli.queries import write_json
 from rumormill.cli.tables import seconds, show_line
 from rumormill.discovery.schema.load import DrainState
 
-LOOK_AGAIN: Final = 0.2
+LOOK_AGAIN: Final = 0.1
 """Seconds between two questions."""
 COUNTED_BY: Final = {"engine": "by its engine", "clients": "by its callers"}
 

@@ -1,8 +1,8 @@
 """Keeps the workers' loads fresh, and reports to the same sidecar what this client has under way.
 
 The list of workers (topology_watcher.py) does not move with load, so loads have a blocking query of their own. It goes
-to the sidecar whose list is believed, and is answered when any load has changed. While this client has requests under
-way, it asks once a second, because each question carries its report.
+to one sidecar for as long as that is of use, and is answered when any load has changed. While this client has requests
+under way, it asks once a second, because each question carries its report.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import httpx2
 import msgspec
 
 from rumormill.client.request_counts import REPORT_HEADER, RequestCounts
-from rumormill.client.topology import Topology
 from rumormill.discovery.schema.load import LoadAnswer
 
 IDLE_WAIT: Final = 10.0
@@ -57,15 +56,19 @@ class LoadWatcher:
         *,
         http: httpx2.AsyncClient,
         base_urls: Mapping[str, str],
-        topology: Callable[[], Topology],
+        choose_source: Callable[[str], str],
         counts: RequestCounts,
         on_loads: Callable[[Mapping[str, float]], None],
     ) -> None:
-        """`on_loads` gets the utilization of each worker whose load is known, by instance, with every answer."""
+        """`choose_source` gets the sidecar that was asked before ("" at first), and returns the one to ask.
+
+        `on_loads` gets the utilization of each worker whose load is known, by instance, with every answer.
+        """
         self._service = service
         self._http = http
         self._base_urls = base_urls
-        self._topology = topology
+        self._choose_source = choose_source
+        self._source = ""
         self._counts = counts
         self._on_loads = on_loads
         self._seen: tuple[str, LoadAnswer] | None = None
@@ -73,39 +76,37 @@ class LoadWatcher:
         self._heard = float("-inf")
         self._failures = 0
         """In a row; an answer that did not block ends none, since a sidecar without room gives it too."""
-        self._query = anyio.CancelScope()
+        self._step = anyio.CancelScope()
 
     async def run(self) -> None:
         """Ask for ever."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._interrupt_for_news)
             while True:
-                pause = await self._ask_once()
-                with anyio.move_on_after(pause):
-                    await self._counts.news.wait()
-                    await anyio.sleep(NEWS_INTERVAL)
+                with anyio.CancelScope() as self._step:
+                    await anyio.sleep(await self._ask_once())
 
     async def _ask_once(self) -> float:
-        """One query, unless no sidecar is believed. Returns the seconds until the next, which news may shorten."""
-        self._counts.news = anyio.Event()
-        topology, pause = self._topology(), MIN_INTERVAL
-        if topology.origin == "sidecar":
-            with anyio.CancelScope() as self._query:
-                try:
-                    await self._ask(topology.source)
-                except (httpx2.HTTPError, TimeoutError, NoLoads) as error:
-                    self._failures += 1
-                    pause = max(getattr(error, "retry", 0.0), min(RETRY * 2.0 ** min(self._failures, 8), LONGEST_RETRY))
+        """One query, unless there is no sidecar to ask. Returns the seconds until the next."""
+        pause = MIN_INTERVAL
+        self._source = self._choose_source(self._source)
+        if self._source:
+            try:
+                await self._ask(self._source)
+            except (httpx2.HTTPError, TimeoutError, NoLoads) as error:
+                self._failures += 1
+                pause = max(getattr(error, "retry", 0.0), min(RETRY * 2.0 ** min(self._failures, 8), LONGEST_RETRY))
         if self._seen is not None and anyio.current_time() - self._heard > STALE:
             self._seen = None
             self._on_loads({})
         return pause
 
     async def _interrupt_for_news(self) -> None:
-        """Cut the blocked query short when there is something to report: the next one does."""
+        """Cut the blocked query, or the pause, short when there is something to report: the next query does."""
         while True:
             await self._counts.news.wait()
-            self._query.cancel()
+            self._counts.news = anyio.Event()
+            self._step.cancel()
             await anyio.sleep(NEWS_INTERVAL)
 
     async def _ask(self, source: str) -> None:

@@ -196,7 +196,7 @@ class Pool(PoolOptions):
                 self.service,
                 http=http,
                 base_urls=base_urls,
-                topology=lambda: watcher.topology,
+                choose_source=watcher.steady_source,
                 counts=selector.counts,
                 on_loads=lambda known: selector.set_loads(known, anyio.current_time()),
             )

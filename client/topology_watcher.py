@@ -119,6 +119,16 @@ class TopologyWatcher:
         self.answer, self.topology = answer, topology
         self._on_change(topology)
 
+    def steady_source(self, current: str) -> str:
+        """The URL of this sidecar while it answers and is connected; else of the one that is believed. "" for none.
+
+        A caller that reports to one sidecar must not change it without need: each keeps its report for a while.
+        """
+        for source in self.sources:
+            if source.url == current and source.answering and source.answer and not source.answer.isolated:
+                return current
+        return self.topology.source if self.topology.origin == "sidecar" else ""
+
     async def _poll(self, source: SidecarSource) -> None:
         failures = 0
         while True:

@@ -102,7 +102,7 @@ class SidecarCommands:
         """Reasons logged since the readiness last changed."""
         self._draining = False
         self._in_maintenance = False
-        self.activity = WorkerActivity(node, sources.engine)
+        self.activity = WorkerActivity(node, sources.engine, transport.wake)
         self.activity.drain_time = settings.drain_time
         self._announced = Readiness.STARTING
         self.on_state_change: Callable[[StateChange], None] = lambda _: None

@@ -31,8 +31,10 @@ LOOK_AGAIN = 0.1
 class WorkerActivity:
     """Implements :class:`rumormill.discovery.activity.Activity`."""
 
-    def __init__(self, node: Node, engine: Callable[[], WorkerLoad | None]) -> None:
-        """``engine`` returns the last reading of the worker's own metrics; None where there is none."""
+    def __init__(self, node: Node, engine: Callable[[], WorkerLoad | None], wake: Callable[[], None]) -> None:
+        """``engine`` returns the last reading of the worker's own metrics; None where there is none. ``wake`` makes the
+        node's datagrams leave now."""
+        self._wake = wake
         self._node = node
         self._engine = engine
         self._meter = UtilizationMeter()
@@ -59,6 +61,8 @@ class WorkerActivity:
                 if count is not None and member.instance != self._node.instance:
                     counts[member_id] = count
         self._node.tell_under_way(counts, now)
+        if counts:
+            self._wake()
 
     def finished_requests(self) -> int:
         """Requests that callers reported finished at this worker. Only growth means anything."""

@@ -84,10 +84,16 @@ class LoadAnnouncer(Part):
             self._latest = (thousandths, min(max(queue, 0), MAX_QUEUE))
 
     def tell_under_way(self, counts: Mapping[MemberId, int]) -> None:
-        """Tell draining members, with our next heartbeat, what our callers have under way at their workers."""
-        if counts or self._state.own_load.under_way:
-            self._under_way.update(counts)
-            self._state.own_load.under_way = dict(counts)
+        """Tell draining members what our callers have under way at their workers: that it is nothing any more at once,
+        and all else with our next heartbeat."""
+        state = self._state
+        before, state.own_load.under_way = state.own_load.under_way, dict(counts)
+        for member_id, count in counts.items():
+            if count == 0 and before.get(member_id) != 0:  # somebody may wait for this one
+                self._under_way.discard(member_id)
+                self._send_under_way(member_id)
+            else:
+                self._under_way.add(member_id)
 
     @property
     def lazy_deadline(self) -> float:
@@ -105,8 +111,7 @@ class LoadAnnouncer(Part):
         """Announce what has moved far enough, to those who were not told yet."""
         state, own = self._state, self._state.own_load
         for member_id in sorted(self._under_way):
-            if (row := state.table.get(member_id)) is not None and row.present:
-                state.send_encoded(row, [])
+            self._send_under_way(member_id)
         self._under_way.clear()
         if own.figure is None and self._latest[0] is None:
             return
@@ -123,6 +128,10 @@ class LoadAnnouncer(Part):
             self._seen_table, self._pending = state.table.version, True
         if self._pending and not state.isolated:
             self._tell(others, cost)
+
+    def _send_under_way(self, member_id: MemberId) -> None:
+        if (row := self._state.table.get(member_id)) is not None and row.present:
+            self._state.send_encoded(row, [])
 
     def _moved(self, told: Load) -> float:
         """By how much the latest measurement differs from the figure that the others were told, in thousandths."""
