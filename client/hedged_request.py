@@ -231,11 +231,12 @@ class HedgedRequest:
 
     def _for_caller(self, response: httpx2.Response, attempt: Attempt, in_flight: InFlightRequest) -> httpx2.Response:
         """The response that the caller gets. A whole body ends the request; a streamed one keeps it in flight."""
-        stream = response.stream
+        stream, success = response.stream, response.status_code < 500
         if isinstance(stream, httpx2.ByteStream) or not isinstance(stream, httpx2.AsyncByteStream):
+            in_flight.finished = success
             in_flight.close()
         else:
-            stream = StreamedBody(stream, in_flight, self._selector)
+            stream = StreamedBody(stream, in_flight, self._selector, success=success)
         extensions = {**response.extensions, "rumormill_worker": attempt.worker}
         return httpx2.Response(response.status_code, headers=response.headers, stream=stream, extensions=extensions)
 

@@ -44,6 +44,8 @@ class InFlightRequest:
         self.upstream = upstream
         self.began_after_eviction = after_eviction
         """The worker was already evicted when the request began, and was asked as a last resort."""
+        self.finished = False
+        """Whether the worker has answered it to its end, and not with an error of its own."""
         self._registry = registry
         self._selector = selector
         self._scope: anyio.CancelScope | None = None
@@ -72,7 +74,7 @@ class InFlightRequest:
         if self._open:
             self._open = False
             self.upstream.in_use -= 1
-            self._selector.end_request(self.worker)
+            self._selector.end_request(self.worker, finished=self.finished)
             self._registry.remove(self)
 
 

@@ -52,10 +52,12 @@ class RequestCounts:
         self._counts.setdefault(worker.instance, _Count()).under_way += 1
         self._total += 1
 
-    def end(self, worker: Worker) -> None:
+    def end(self, worker: Worker, *, finished: bool = True) -> None:
+        """A request is over. It is finished if the worker answered it to its end, and not with an error of its own: a
+        sidecar takes finished requests for proof that the worker gets on."""
         count = self._counts.setdefault(worker.instance, _Count())
         count.under_way = max(count.under_way - 1, 0)
-        count.finished += 1
+        count.finished += finished
         self._total -= 1
         if worker.instance in self._draining and count.under_way == 0:
             self.news.set()

@@ -15,11 +15,15 @@ from rumormill.client.worker_selector import WorkerSelector
 class StreamedBody(httpx2.AsyncByteStream, AsyncIterator[bytes]):
     """Keeps its request in flight until it is closed, and raises an error as soon as its worker is lost."""
 
-    def __init__(self, stream: httpx2.AsyncByteStream, in_flight: InFlightRequest, selector: WorkerSelector) -> None:
+    def __init__(
+        self, stream: httpx2.AsyncByteStream, in_flight: InFlightRequest, selector: WorkerSelector, *, success: bool
+    ) -> None:
+        """``success``: the worker's status says that it has served the request, if the body comes to its end."""
         self._stream = stream
         self._chunks = aiter(stream)
         self._in_flight = in_flight
         self._selector = selector
+        self._success = success
 
     # An iterator and not a generator: callers may leave it half read, and trio warns about unfinished generators.
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -28,6 +32,7 @@ class StreamedBody(httpx2.AsyncByteStream, AsyncIterator[bytes]):
     async def __anext__(self) -> bytes:
         chunk = await self._next()
         if chunk is None:
+            self._in_flight.finished = self._success
             raise StopAsyncIteration
         return chunk
 

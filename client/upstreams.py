@@ -81,15 +81,17 @@ class Upstreams:
         if worker is None:
             raise no_workers(None, self.selector.topology, began)
         self.selector.begin_request(worker)
+        finished = False
         try:
             yield worker
+            finished = True
             self.selector.record_answer(worker, ResponseClass(success=True), began, anyio.current_time())
         except Exception as error:
             if _is_connection_error(error):
                 self.selector.record_unreachable(worker, began, anyio.current_time())
             raise
         finally:
-            self.selector.end_request(worker)
+            self.selector.end_request(worker, finished=finished)
 
 
 def _is_connection_error(error: Exception) -> bool:

@@ -155,10 +155,11 @@ class WorkerSelector:
         self._admission.begin_request(worker)
         self.counts.begin(worker)
 
-    def end_request(self, worker: Worker) -> None:
+    def end_request(self, worker: Worker, *, finished: bool = True) -> None:
+        """The request is over; ``finished`` says whether the worker answered it to its end."""
         self.stats(worker).in_flight -= 1
         self._admission.end_request(worker)
-        self.counts.end(worker)
+        self.counts.end(worker, finished=finished)
 
     def owners(self, key: bytes | str, n: int | None = None) -> list[Worker]:
         """A key's owners in order of preference, before any penalty."""

@@ -33,6 +33,8 @@ class ProbeEvidence:
         """When the first of the probes was sent that have not been answered."""
         self.answered = False
         """Whether any was answered right, in time or late."""
+        self.answered_at = float("-inf")
+        """When the latest such answer came."""
         self.wrong = ""
         """What is wrong with the latest answer; empty for nothing."""
         self.silent_probes = 0
@@ -61,7 +63,7 @@ class ProbeEvidence:
         if self.waiting_since is None:
             self.waiting_since = now
 
-    def ended(self, outcome: ProbeOutcome, *, judged: bool, excused: bool, crowded: bool) -> None:
+    def ended(self, outcome: ProbeOutcome, now: float, *, judged: bool, excused: bool, crowded: bool) -> None:
         """Take a result. A worker that is ``judged`` by counters is slow with a late answer, and no more. It is
         ``excused`` for refusing the probe while others' requests get on, and for being late if its own counters show
         that it was ``crowded`` with them."""
@@ -71,11 +73,11 @@ class ProbeEvidence:
             self.waiting_since = None
         match verdict:
             case ProbeVerdict.RIGHT:
-                self._take_answer()
+                self._take_answer(now)
                 self._count(late=False)
             case ProbeVerdict.SLOW:
                 if not self._is_refusal(outcome):
-                    self._take_answer()
+                    self._take_answer(now)
                     self.too_late = outcome.seconds >= self.patience and not judged
                 if not crowded:
                     self._count(late=True)
@@ -96,7 +98,8 @@ class ProbeEvidence:
         """Whether the worker was asked too much, and said so quickly."""
         return outcome.verdict is ProbeVerdict.SLOW and outcome.seconds < self._budget
 
-    def _take_answer(self) -> None:
+    def _take_answer(self, now: float) -> None:
+        self.answered_at = now
         self.answered, self.wrong, self.silent_probes, self.too_late = True, "", 0, False
 
     def _count(self, *, late: bool) -> None:

@@ -153,8 +153,7 @@ class WorkerCheck:
         begun = trio.current_time()
         while True:
             started = trio.current_time()
-            if (reports := self._callers()) is not None:
-                self._see(functools.partial(self._health.callers_reported, reports))
+            self._hear_callers()
             self._take_check(await self._check.run())
             if not self._check.pending:
                 soon = max(0.05, (started - begun) / 5)
@@ -162,6 +161,10 @@ class WorkerCheck:
                 self._check_now = trio.Event()
                 with trio.move_on_at(started + (period if self.verdict.readiness.routable else min(period, soon))):
                     await self._check_now.wait()
+
+    def _hear_callers(self) -> None:
+        if (reports := self._callers()) is not None:
+            self._see(functools.partial(self._health.callers_reported, reports))
 
     def _take_check(self, miss: CheckMiss | None) -> None:
         former, self._late_answer = self._late_answer, self._late_answer and self._check.pending
@@ -224,12 +227,11 @@ class WorkerCheck:
         self._see(lambda now: self._health.probe_ended(outcome, now))
 
     async def _watch_clock(self) -> None:
-        """While a probe waits: tell the time when it matters."""
+        """While a probe waits: look at what callers report, and tell the time when it matters."""
         while True:
             deadline = self._health.deadline(trio.current_time())
-            self._news = trio.Event()
-            with trio.move_on_at(deadline):
-                await self._news.wait()
+            await trio.sleep_until(min(deadline, trio.current_time() + BUSY_READ_SECONDS))
+            self._hear_callers()
             if trio.current_time() >= deadline:
                 self._see(lambda now: self._health.handle_timer(now))
 

@@ -115,7 +115,7 @@ class WorkerHealth:
         crowded = self._crowded and judge is self._engine
         finishing = judge is self._callers and judge.working
         excused = (crowded or finishing) and not self._stall
-        self._probe.ended(outcome, judged=judge is not None, excused=excused, crowded=crowded)
+        self._probe.ended(outcome, now, judged=judge is not None, excused=excused, crowded=crowded)
         if self._probe.answers(outcome):
             self._stall = ""
         self._conclude(now)
@@ -241,7 +241,8 @@ class WorkerHealth:
         if tracker is self._engine:
             return tracker.standing_since(asked_since)
         # Callers report what has ended, and a long request does not end. So only an unanswered probe tells of a stall.
-        return None if asked_since is None else max(asked_since, tracker.moved_at)
+        since = self._probe.answered_at if self._probe.answered else asked_since
+        return None if since is None or asked_since is None else max(since, tracker.moved_at)
 
     def _judge(self) -> tuple[Condition, str, bool]:
         """The condition, the reason, and whether the worker has failed: what is worst counts."""

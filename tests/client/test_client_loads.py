@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import httpx2
 import trio
-from stage import DRAINING, Exchange, Sidecar, stage, until_true
+from stage import DRAINING, Exchange, Sidecar, answer, answering, hang, stage, until_true
 
 from rumormill.client import Pool
 from rumormill.client.request_counts import MAX_REPORTED, RequestCounts
@@ -90,6 +91,32 @@ async def test_the_end_of_the_last_request_at_a_draining_worker_is_reported_at_o
         await until_true(lambda: (1, 0) in reported(scene.sidecars[0], "w1"))
         may_end.set()
         await until_true(lambda: reported(scene.sidecars[0], "w1")[-1] == (0, 1))
+
+
+async def test_what_a_worker_did_not_answer_to_its_end_is_not_reported_as_finished():
+    """A sidecar takes finished requests for proof that its worker gets on: one that hangs or breaks must give none."""
+    async with stage() as scene, Pool(scene.urls, "embed", replay="never") as pool:
+        counts = pool._require_open().upstreams.selector.counts
+
+        async def break_off(exchange: Exchange) -> None:
+            await exchange.begin("text/plain", 10)
+            await exchange.part(b"half")
+            await exchange.die()
+
+        def finished(name: str) -> int:
+            return sum(one.finished for instance, one in counts._counts.items() if instance == instances[name])
+
+        instances = {worker.name: worker.instance for worker in pool.topology.workers}
+        for behaviour in (hang, break_off, answering(500)):
+            scene.workers["w1"].behaviour = behaviour
+            with trio.move_on_after(0.2), suppress(httpx2.TransportError):
+                await ask(pool, "w1")
+        assert finished("w1") == 0
+        assert not counts.any_under_way
+        scene.workers["w1"].behaviour = answer
+        for _ in range(3):
+            await ask(pool, "w2")
+        assert finished("w2") == 3
 
 
 def worker(number: int, readiness: str = "passing") -> Worker:
