@@ -43,6 +43,8 @@ class ProbeEvidence:
         self.slow = False
         self.too_late = False
         """Whether the worker answers later than three budgets, or not at all, and nothing shows that it gets on."""
+        self.too_late_at = float("-inf")
+        """When that was found."""
 
     @property
     def patience(self) -> float:

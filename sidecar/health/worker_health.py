@@ -37,6 +37,9 @@ moves its counters too. Larger: nonsense is found later; smaller: more of the en
 QUIET_PROBE_FRACTION: Final = 0.8
 """The part of the stall time after which counters that stand still are probed. With the stall itself, a hang of an idle
 engine is found within twice the stall time."""
+REPORT_LAG: Final = 2.0
+"""Seconds by which callers may report late what they saw finished. A shorter time lets a worker back in that has hung
+since."""
 CLOCK_ERROR: Final = 1e-6
 """Seconds by which the difference of two times may be off."""
 NOT_ANSWERED_YET: Final = "the worker has not answered its check yet"
@@ -207,7 +210,8 @@ class WorkerHealth:
         if tracker.read(reading, now):
             self._stall = ""
             self._check.forgive_silence()
-            self._probe.forgive_silence()
+            if tracker is self._engine or now - self._probe.too_late_at > REPORT_LAG:
+                self._probe.forgive_silence()
         elif self._settings.probe_budget is None and not tracker.working:
             self._stall = ""  # nobody would ever find out that it works again
         self._conclude(now)
@@ -226,8 +230,8 @@ class WorkerHealth:
     def _look_for_stall(self, now: float) -> None:
         tracker = self._tracker(now)
         if tracker is None:
-            if self._probe.waited_too_long(self._moved_at, now):
-                self._probe.too_late = True
+            if not self._probe.too_late and self._probe.waited_too_long(self._moved_at, now):
+                self._probe.too_late, self._probe.too_late_at = True, now
             return
         standing = self._standing_since(tracker)
         if self._stall or standing is None:
