@@ -36,7 +36,7 @@ from rumormill.sidecar.key_file import KeyFile, key_file_writer, read_key_file
 from rumormill.sidecar.line_writer import LineWriter
 from rumormill.sidecar.log import Log, monotonic, open_log, set_log_level
 from rumormill.sidecar.new_node import new_node
-from rumormill.sidecar.reload import Reloader, RuntimeConfig, read_runtime_config
+from rumormill.sidecar.reload import Reloader, RuntimeConfig, left_out_probe, read_runtime_config
 from rumormill.sidecar.secrets import read_policy_key
 from rumormill.sidecar.seeds import SeedResolver
 from rumormill.sidecar.settings import Settings
@@ -140,6 +140,8 @@ class _Agent:
             self.log.warning("plaintext", text="gossip is not sealed: anyone on the network can read and forge it")
         if self.settings.http_insecure and not self.settings.http.local:
             self.log.warning("insecure", text="the endpoint is not protected: anyone on the network can read it")
+        if text := left_out_probe(self.config):
+            self.log.warning("probe", text=text)
         listeners = await open_http_listeners(self.settings.http, self.certificate)
         self.formats = await FormatListeners.open(self.settings)
         restored = self._read_snapshot()

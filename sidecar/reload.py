@@ -108,6 +108,14 @@ def read_probe(settings: Settings) -> tuple[ProbeSpec | None, Probe | None]:
     return spec, None if spec is None else build_probe(spec, settings.worker)
 
 
+def left_out_probe(config: RuntimeConfig) -> str:
+    """Why the probe of the worker's engine is not used, in words; empty if it is, or if none is wanted."""
+    profile = ENGINES[config.settings.engine]
+    if config.probe is not None or config.settings.probe or profile.probe is ProbeKind.NONE:
+        return ""
+    return f"the {profile.probe.value} probe of {profile.title} needs --probe-file: the engine is not probed"
+
+
 def read_access(settings: Settings) -> Access:
     """How callers of the endpoint must authenticate. Raises :class:`SettingsError` for an unusable token file."""
     reading, changing = (

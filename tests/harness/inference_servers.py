@@ -53,6 +53,8 @@ class InferenceServer:
     """Path and JSON body."""
     capacity: int
     """Requests that it works on at once."""
+    engine: str = "http"
+    """What ``--engine`` says of it."""
     variables: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
@@ -144,6 +146,7 @@ async def llama_server() -> AsyncIterator[InferenceServer]:
             readiness="/health",
             request=("/v1/completions", body),
             capacity=2,
+            engine="llama.cpp",
         )
 
     async with _with_ports(1, make) as server:
@@ -215,6 +218,7 @@ async def mlserver(folder: Path, *, grpc: bool = False) -> AsyncIterator[Inferen
             readiness="/v2/health/ready",
             request=("/v2/models/doubler/infer", {"inputs": [TENSOR], "parameters": {"seconds": 0.2}}),
             capacity=1,
+            engine="kserve-v2",
             variables={"PYTHONPATH": str(HERE)},
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import trio
@@ -33,6 +34,41 @@ async def test_a_mistake_is_refused_with_the_file_the_line_and_what_to_write(tmp
     done = await rumormill("agent", *NEEDED, "--probe", "embedings")
     assert done.returncode == 2
     assert "did you mean 'embeddings'?" in done.stderr
+
+
+async def test_a_reload_takes_another_probe_and_refuses_a_wrong_one(tmp_path: Path) -> None:
+    file = tmp_path / "probe.toml"
+    file.write_text('kind = "chat"\nmodel = "m"\nbudget = "30s"\ngive-up = "60s"\n')
+    async with trio.open_nursery() as nursery:
+        worker = await MisbehavingWorker.start(nursery)
+        agent = await Agent.start(nursery, "w1", worker.url, "--probe-file", str(file))
+        await agent.logged("worker", readiness="passing")
+        good = file.read_text()
+        file.write_text(good + "modle = 1\n")
+        assert f"{file}, line 5: unknown key 'modle'" in (await reloaded(agent))["trouble"]
+        file.write_text(good + '[expect]\npattern = "never"\n')
+        assert (await reloaded(agent))["changed"] == ["probe-file"]
+        line = await agent.logged("worker", readiness="critical")
+        assert "does not match the pattern 'never'" in line["why"]
+        file.write_text(good)
+        await reloaded(agent)
+        await agent.logged("worker", after=agent.lines.index(line), readiness="passing")
+        nursery.cancel_scope.cancel()
+
+
+async def reloaded(agent: Agent) -> dict[str, Any]:
+    after = len(agent.lines)
+    await agent.ask("/v1/reload", "POST")
+    return await agent.logged("reload", after=after)
+
+
+async def test_an_engine_whose_probe_is_left_out_says_so() -> None:
+    async with trio.open_nursery() as nursery:
+        worker = await MisbehavingWorker.start(nursery)
+        agent = await Agent.start(nursery, "w1", worker.url, "--engine", "triton")
+        line = await agent.logged("probe")
+        assert line["text"] == "the kserve probe of Triton needs --probe-file: the engine is not probed"
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_key_of_a_probe_is_in_no_log_metric_answer_or_process_list(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ async def test_an_agent_beside_a_real_server(name: str, tmp_path: Path) -> None:
     probe = tmp_path / "probe.toml"
     async with SERVERS[name](tmp_path) as server, trio.open_nursery() as nursery:
         probe.write_text(server.probe)
-        flags = ("--worker-check", server.readiness, "--probe-file", str(probe))
+        flags = ("--engine", server.engine, "--probe-file", str(probe))
         agent = await Agent.start(nursery, "w1", server.url, *flags)
 
         await agent.until(has("w1", readiness="starting"))
