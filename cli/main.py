@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from importlib.metadata import version
 from typing import NamedTuple
 
 import click
@@ -84,6 +83,8 @@ def _nearest(given: str) -> str:
 
 def _show_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
         click.echo(f"rumormill {version('rumormill')}")
         ctx.exit()
 

@@ -37,7 +37,7 @@ async def test_an_unknown_verb_is_answered_with_the_nearest() -> None:
     done = await rumormill("memebers")
     assert done.returncode == 2
     assert "there is no verb 'memebers'; did you mean 'members'?" in done.stderr
-    assert "the verbs are agent, members" in (await rumormill("xyzzy")).stderr
+    assert "the verbs are agent, run, config, members" in (await rumormill("xyzzy")).stderr
 
 
 async def test_readers_show_tables_in_a_pipe_without_colour_or_cutting() -> None:
