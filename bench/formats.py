@@ -27,8 +27,8 @@ import trio
 
 from bench.discovery import StaticSidecar
 
-ROUNDS: Final = 7
-SECONDS: Final = 2
+ROUNDS: Final = 5
+SECONDS: Final = 1
 CONNECTIONS: Final = 32
 SERVER_CORE: Final = "0"
 LOAD_CORE: Final = "1"

@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
     "discovery": {
         "schema": set(),
         "http": set(),
-        "commands": {"schema"},
+        "commands": {"schema", "activity"},
         "workers": set(),
         "activity": {"schema"},
         "headroom": {"schema"},
