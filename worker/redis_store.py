@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeVar
 
-import redis
-import redis.asyncio
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import ConstantBackoff
-from redis.exceptions import NoScriptError, RedisError
-from redis.retry import Retry
+try:
+    import redis
+    import redis.asyncio
+    from redis.asyncio.retry import Retry as AsyncRetry
+    from redis.backoff import ConstantBackoff
+    from redis.exceptions import NoScriptError, RedisError
+    from redis.retry import Retry
+except ImportError:
+    raise ImportError("a store in Redis needs the package redis: pip install 'rumormill[redis]'") from None
 
 from rumormill.worker.errors import StoreUnavailableError
 from rumormill.worker.redis_calls import SCRIPTS, Call, Calls
