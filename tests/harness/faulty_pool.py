@@ -66,6 +66,11 @@ class FaultyPool:
         self.workers[0].fault = fault
         return await self._until_noticed(lambda readiness: readiness != "passing")
 
+    async def break_nothing(self, fault: Fault, seconds: float) -> None:
+        """Let the first worker do this for so long, whatever the agents make of it."""
+        self.workers[0].fault = fault
+        await trio.sleep(seconds)
+
     async def mend(self) -> None:
         """Everything is well again; wait until all agents say so."""
         self.workers[0].fault, self.frozen = Fault.NONE, False

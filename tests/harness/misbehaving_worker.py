@@ -65,6 +65,8 @@ class MisbehavingWorker:
         self.requests: list[bytes] = []
         """Each request as it came, its body included."""
         self.connections = 0
+        self.health_hangs = False
+        """Whether its health path is not answered either."""
         self.metrics = ""
         """What ``/metrics`` answers."""
 
@@ -90,6 +92,8 @@ class MisbehavingWorker:
             self.fault = Fault[path.rpartition("/")[2]]
         if method == "PUT" and path == "/metrics":
             self.metrics = request.partition(b"\r\n\r\n")[2].decode()
+        if path == "/health" and self.health_hangs:
+            await trio.sleep_forever()
         if method != "POST":
             body = {"/v1/models": b'{"data": [{"id": "tiny"}]}', "/metrics": self.metrics.encode()}.get(path, b"ok")
             await stream.send_all(_response(body))

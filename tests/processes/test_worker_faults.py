@@ -67,6 +67,19 @@ async def test_counters_that_stand_still_while_requests_wait() -> None:
         await pool.mend()
 
 
+async def test_an_engine_whose_counters_move_is_never_ejected_though_nothing_answers() -> None:
+    """Its health, its probe and its requests wait behind a crowd: by silence alone it would be out within a second."""
+    hurried = ("--worker-check-period", "100ms", "--worker-check-timeout", "100ms", "--stall-time", "2s")
+    flags = (*COUNTED, *hurried)
+    async with faulty_pool(flags, counters=lambda count: llama_page(count, running=4, waiting=12), size=1) as pool:
+        pool.workers[0].health_hangs = True
+        await pool.break_nothing(Fault.HANGING, seconds=8)
+        assert [line["readiness"] for line in pool.agents[0].lines if line["event"] == "worker"][-1] == "passing"
+        assert "critical" not in [line.get("readiness") for line in pool.agents[0].lines]
+        pool.workers[0].health_hangs = False
+        await pool.mend()
+
+
 async def test_a_stall_that_lasts_asks_for_a_restart() -> None:
     flags = (*COUNTED, "--stall-time", "500ms", "--restart-after", "1s")
     async with faulty_pool(flags, counters=lambda count: llama_page(count, running=2, waiting=0), size=1) as pool:
