@@ -21,6 +21,7 @@ def read_ollama_untrusted(page: bytes) -> CounterReading:
     """Raises :class:`BadCounters`. What runs or waits is not said. A model's expiry moves whenever a request ends."""
     try:
         models = msgspec.json.decode(page, type=_Models).models or []
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        expiry = sum(model.expires_at.timestamp() for model in models if model.expires_at)
+    except (msgspec.DecodeError, ValueError, OverflowError) as error:  # a time of the year 1 has no stamp everywhere
         raise BadCounters(f"its list of models cannot be read: {str(error)[:100]}") from None
-    return CounterReading(progress=sum(model.expires_at.timestamp() for model in models if model.expires_at))
+    return CounterReading(progress=expiry)

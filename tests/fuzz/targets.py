@@ -2,7 +2,7 @@
 
 What a target documents as its refusal (an exception, a counter) it handles itself, so that whatever comes out of one is
 a finding. They are the doors at which bytes of strangers come in: a datagram, what stands inside a good seal, a message
-of a sync, an HTTP request, a TOML file, a key file, a worker's answer to a probe, a probe file.
+of a sync, an HTTP request, a TOML file, a key file, a worker's answer to a probe, a probe file, an engine's counters.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from rumormill.gossip import InvalidKey, Node
 from rumormill.gossip.wire import LOAD_KIND, UndecodablePayload, decode_untrusted
 from rumormill.membership.record import InvalidRecord, decode_record_untrusted
 from rumormill.sidecar import SettingsError
+from rumormill.sidecar.counters import BadCounters
+from rumormill.sidecar.counters.ollama_models import read_ollama_untrusted
+from rumormill.sidecar.counters.prometheus_page import read_prometheus_untrusted
+from rumormill.sidecar.engines import ENGINES, PrometheusCounters
 from rumormill.sidecar.key_file import parse_key_file
 from rumormill.sidecar.probes.answers import TokenStream, error_text_untrusted
 from rumormill.sidecar.probes.dialogues import dialogue_of
@@ -176,6 +180,19 @@ def probe_file(data: bytes) -> None:
         parse_probe(data.decode("latin-1"), _folder)
 
 
+def counters(data: bytes) -> None:
+    """An engine's page of counters; the first byte chooses the engine. What is read are numbers or nothing."""
+    engines = [profile.counters for profile in ENGINES.values() if profile.counters is not None]
+    chosen, page = engines[data[0] % len(engines)] if data else engines[0], data[1:]
+    with contextlib.suppress(BadCounters):
+        if isinstance(chosen, PrometheusCounters):
+            found = read_prometheus_untrusted(page, chosen)
+        else:
+            found = read_ollama_untrusted(page)
+        assert found.at_work is None or found.at_work >= 0
+        assert found.cache_use is None or 0 <= found.cache_use <= 1
+
+
 TARGETS: dict[str, Target] = {
     "datagram": Pool().datagram,
     "messages": Pool().messages,
@@ -185,4 +202,5 @@ TARGETS: dict[str, Target] = {
     "key_file": key_file,
     "answer": answer,
     "probe_file": probe_file,
+    "counters": counters,
 }

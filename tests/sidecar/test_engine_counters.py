@@ -139,8 +139,11 @@ def test_nonsense_is_refused_with_a_reason(page: str) -> None:
         read("vllm", page)
 
 
+EARLY = b'{"models":[{"expires_at":"0001-01-01T00:00:00"}]}'
+
+
 def test_nonsense_from_ollama_is_refused() -> None:
-    for page in (b"", b"[]", b"{}", b'{"models":7}', b'{"models":[{"expires_at":"soon"}]}', b"\xff"):
+    for page in (b"", b"[]", b"{}", b'{"models":7}', b'{"models":[{"expires_at":"soon"}]}', b"\xff", EARLY):
         with pytest.raises(BadCounters):
             read_ollama_untrusted(page)
 
