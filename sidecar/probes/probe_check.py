@@ -17,6 +17,7 @@ from rumormill.sidecar.probes.json_schema import BadSchema, compile_schema
 from rumormill.sidecar.probes.specification import (
     CommandSpec,
     Expect,
+    GenerationSpec,
     GrpcSpec,
     HttpBased,
     HttpExpect,
@@ -132,6 +133,22 @@ def _check_vector(spec: ProbeSpec) -> None:
         )
 
 
+def _check_unused(spec: ProbeSpec) -> None:
+    """A key that would be passed over is a mistake."""
+    if isinstance(spec, GenerationSpec) and spec.stream and spec.expect.schema is not None:
+        raise BadProbe(
+            "a stream has no one answer for a schema", ("expect", "schema"), "remove stream, or use pattern instead"
+        )
+    if isinstance(spec, KserveSpec) and spec.transport == "http" and spec.target:
+        raise BadProbe(
+            "target is for gRPC; HTTP goes to the worker", ("target",), 'add transport = "grpc", or remove it'
+        )
+    if isinstance(spec, KserveSpec) and spec.transport == "grpc":
+        for name, given in (("path", spec.path), ("headers", spec.headers), ("body", spec.body)):
+            if given:
+                raise BadProbe(f"{name} is not used with gRPC", (name,), "remove it")
+
+
 def _check_patterns(spec: ProbeSpec) -> None:
     pattern = getattr(getattr(spec, "expect", None), "pattern", "")
     try:
@@ -194,6 +211,7 @@ _CHECKS: tuple[Callable[[ProbeSpec], None], ...] = (
     _check_http,
     _check_key_file,
     _check_vector,
+    _check_unused,
     _check_patterns,
     _check_schema,
     _check_tensors,
