@@ -1,5 +1,5 @@
 # The front door. Every target prepares what it needs in .venv first; nothing is installed outside this folder.
-.PHONY: venv demo demo-llm test test-processes test-net test-programs test-package soak fuzz audit lab lab-full lint check bench bench-peers docs docs-reference format clean
+.PHONY: venv demo demo-llm test test-seeds test-processes test-net test-programs test-package soak fuzz audit lab lab-full lint check bench bench-peers docs docs-reference format clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -18,7 +18,11 @@ demo-llm: .venv/llm-ready  ## the same with three llama.cpp servers and a real s
 venv: .venv/ready  ## what the other targets prepare too; then: . .venv/bin/activate
 
 test: .venv/dev-ready  ## all that is deterministic and a few real sidecars, three minutes; where it passes once it always does
-	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not processes and not net and not programs"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not seeds and not processes and not net and not programs"
+
+# One seed shows that a scenario works. A change of the protocol needs many, which take as long as all else together.
+test-seeds: .venv/dev-ready  ## the further seeds of simulated scenarios, 1000 stories of faults: after a change of the protocol
+	$(BIN)/pytest -n 2 --dist worksteal -m "seeds and not slow"
 
 test-processes: .venv/dev-ready  ## real sidecars, the demo, and the commands of README and docs, on loopback
 	$(BIN)/pytest -n 2 --dist worksteal -m "processes and not slow"
@@ -35,7 +39,7 @@ test-package: .venv/dev-ready  ## build the wheel and the source distribution, i
 SOAK ?= 5000
 soak: .venv/fuzz-ready  ## thousands of fresh stories against the invariants, a million hostile datagrams, two hours of fuzzing
 	$(BIN)/pytest -q -m slow
-	RUMORMILL_SOAK=$(SOAK) $(BIN)/pytest -q tests/simulations/test_machine.py
+	RUMORMILL_SOAK=$(SOAK) $(BIN)/pytest -q -m "not seeds" tests/simulations/test_machine.py
 	RUMORMILL_FLOOD=1000000 $(BIN)/pytest -q -s tests/processes/test_flood.py
 	$(BIN)/python tests/fuzz/run.py 7200
 
@@ -81,7 +85,7 @@ lint: .venv/dev-ready  ## format, lint, types, known vulnerabilities
 	MYPYPATH=.venv/rooms $(BIN)/mypy tests/client/typed_examples.py
 	@$(MAKE) --no-print-directory audit
 
-check: lint test test-processes  ## lint and every test but test-net
+check: lint test test-seeds test-processes  ## lint and the tests that need nothing installed
 
 bench: .venv/dev-ready  ## the figures of docs/understand/results.md, from this machine
 	$(BIN)/python -m bench

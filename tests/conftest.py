@@ -18,8 +18,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONGEST = {"test_machine.py", "test_policy_machine.py"}
+"""Each test of these takes as long as a hundred others. They start first, so that no worker is left alone with one."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         if folder in SETS:
             item.add_marker(SETS[folder])
+    items.sort(key=lambda item: item.path.name not in LONGEST)

@@ -51,13 +51,13 @@ def test_no_test_chooses_its_set_by_hand() -> None:
 def test_every_set_has_a_target_and_ci_runs_each() -> None:
     makefile, ci = (ROOT / "Makefile").read_text(), (ROOT / ".ci" / "run").read_text()
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
-    assert {line.partition(":")[0] for line in listed} == {*REAL, "slow"}
+    assert {line.partition(":")[0] for line in listed} == {*REAL, "slow", "seeds"}
     for name in REAL:
         assert re.search(rf"^test-{name}:.*\n.*pytest.*-m \"?{name}\b", makefile, re.MULTILINE), name
-    assert re.search(
-        r"^test:.*\n.*-m \"not slow and not processes and not net and not programs\"", makefile, re.MULTILINE
-    )
-    for target in ("lint", "test", "fuzz", *(f"test-{name}" for name in REAL)):
+    others = "not slow and not seeds and not processes and not net and not programs"
+    assert re.search(rf'^test:.*\n.*-m "{others}"', makefile, re.MULTILINE)
+    assert re.search(r'^test-seeds:.*\n.*-m "seeds and not slow"', makefile, re.MULTILINE)
+    for target in ("lint", "test", "test-seeds", "fuzz", *(f"test-{name}" for name in REAL)):
         assert re.search(rf"^make {target}$", ci, re.MULTILINE), target
 
 

@@ -239,7 +239,8 @@ def test_a_slow_worker_keeps_half_of_its_keys_and_gets_the_others_back() -> None
     own = [name for name, owner in zip(now, first, strict=True) if owner == "w0"]
     assert own.count("w0") / len(own) == pytest.approx(WARNING_FRACTION, abs=0.06)
     assert all(name == owner for name, owner in zip(now, first, strict=True) if owner != "w0")
-    seconds = [Routing("embed", slow).owners(key, 2)[1].name for key in USERS]
+    routing = Routing("embed", slow)
+    seconds = [routing.owners(key, 2)[1].name for key in USERS]
     assert all(name in (a, b) for name, a, b in zip(now, first, seconds, strict=True))
     unkeyed: list[None] = [None] * 4000
     assert Counter(caller.names(10.0, unkeyed))["w0"] / 400 == pytest.approx(WARNING_FRACTION, abs=0.15)

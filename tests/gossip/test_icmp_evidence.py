@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pools import everyone_holds, held, node, pool
+from seeds import MORE_SEEDS, seeds
 
 from rumormill.gossip import ProtocolSettings
 from rumormill.membership import Liveness
@@ -26,7 +27,7 @@ def accused(world: World) -> set[str]:
     return {c.member for c in world.history if c.kind in ("suspected", "evicted")}
 
 
-@pytest.mark.parametrize("count", [2, 3, 16, 64])
+@pytest.mark.parametrize("count", [2, 3, 16, pytest.param(64, marks=MORE_SEEDS)])
 def test_a_crash_is_detected_everywhere_once_the_next_heartbeat_is_refused(count: int) -> None:
     took = []
     for seed in range(9):
@@ -83,7 +84,7 @@ def test_where_refusals_are_lost_missed_heartbeats_detect_the_crash() -> None:
     assert seconds > 0.4
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", seeds(5, quick=2))
 def test_forged_refusals_evict_nobody_and_cost_little(seed: int) -> None:
     world = checked_pool(8, seed)
     world.degrade(LinkFault(forged=True))
@@ -103,7 +104,7 @@ def test_forged_refusals_and_loss_evict_nobody() -> None:
 
 
 @pytest.mark.parametrize("away", [0.0, 0.02, 0.08, 0.15, 0.3, 0.5])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3))
 def test_a_restart_in_place_evicts_no_other_and_not_the_new_instance(away: float, seed: int) -> None:
     world = checked_pool(8, seed)
     former = node(world, "n3").instance
@@ -182,7 +183,7 @@ def test_the_kernel_of_a_frozen_process_does_not_refuse() -> None:
     assert held(world, "n3") == {Liveness.ALIVE}
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(4))
 def test_only_monitors_and_subjects_of_the_dead_suspect_it_before_its_death_is_broadcast(seed: int) -> None:
     """If all 64 processes heard of the suspicion, all would ping the kernel, which takes 0.05 s longer on two cores."""
     world = pool(64, seed)

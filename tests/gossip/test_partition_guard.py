@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from pools import everyone_holds, held, node
+from seeds import seeds
 
 from rumormill.gossip.detection.mute_detector import MuteDetector
 from rumormill.membership import Liveness, Readiness
@@ -53,7 +54,7 @@ def views(world: World, key: str) -> set[Liveness]:
     return {member.liveness for member in node(world, key).view.members if member.name != key}
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", seeds(2))
 @pytest.mark.parametrize("count", [2, 3, 6, 16])
 def test_a_member_that_nobody_hears_knows_it_until_the_cut_ends(count: int, seed: int) -> None:
     world = checked_pool(count, seed)
@@ -88,7 +89,7 @@ def test_a_mute_member_notices_the_death_of_another() -> None:
     assert world.run_until(lambda: everyone_holds(world, "n2", Liveness.DEAD), within=3.0), world.history.tail()
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", seeds(2))
 @pytest.mark.parametrize("count", [3, 6, 16])
 def test_a_member_that_hears_nobody_knows_it_until_the_cut_ends(count: int, seed: int) -> None:
     """After a minute it evicts the others, but it keeps sending heartbeats, so they do not evict it."""
@@ -131,7 +132,7 @@ def test_one_member_that_cannot_hear_us_does_not_isolate_us() -> None:
     assert world.history.of("evicted") == []
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3))
 def test_loss_isolates_nobody(seed: int) -> None:
     world = checked_pool(8, seed)
     world.degrade(LinkFault(loss=0.3))
@@ -154,7 +155,7 @@ def test_a_false_accuser_can_make_us_ping_but_not_isolate_us() -> None:
     assert world.history.of("isolated") == []
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", seeds(5))
 @pytest.mark.parametrize(("count", "killed"), [(3, 2), (4, 3), (6, 4), (8, 5), (16, 15)])
 def test_many_that_die_at_once_are_evicted_at_once_if_their_kernels_refuse(count: int, killed: int, seed: int) -> None:
     """Refusals show that this is no cut, so nobody waits for a minute, however few are left."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pools import everyone_holds, held, node, pool
+from seeds import seeds
 
 from rumormill.membership import Liveness
 from rumormill.simulations import World
@@ -18,7 +19,7 @@ def evicted_on_own_side(world: World, *groups: set[str]) -> list[str]:
     return [str(c) for c in world.history.of("evicted") if any({c.observer, c.member} <= side for side in groups)]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(4))
 @pytest.mark.parametrize(("count", "minority"), [(4, 2), (8, 4), (16, 8), (9, 3), (48, 24)])
 def test_a_split_heals_to_one_view(count: int, minority: int, seed: int) -> None:
     world = pool(count, seed)
@@ -32,7 +33,7 @@ def test_a_split_heals_to_one_view(count: int, minority: int, seed: int) -> None
     assert evicted_on_own_side(world, left, right) == []
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3))
 def test_a_three_way_split_heals_to_one_view(seed: int) -> None:
     world = pool(24, seed)
     keys = list(world.hosts)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from seeds import MORE_SEEDS, seeds
 
 from rumormill.gossip import ProtocolSettings
 from rumormill.gossip.state import NodeState
@@ -42,68 +43,70 @@ def known_dead_after(world: World, key: str, bound: float) -> float | None:
 
 
 @pytest.mark.parametrize(
-    ("nodes", "period"), [(2, 0.2), (3, 0.2), (5, 0.2), (16, 0.2), (48, 0.2), (16, 0.1), (16, 1.0)]
+    ("nodes", "period"),
+    [(2, 0.2), (3, 0.2), (5, 0.2), (16, 0.2), (48, 0.2), (16, 0.1), (16, 1.0)],
 )
-def test_a_crash_is_known_everywhere_within_the_bound(nodes: int, period: float) -> None:
-    for seed in range(4):
-        world, _ = settled(nodes, seed, period)
-        world.crash("n1")
-        bound = patience(nodes, period).detection
-        assert known_dead_after(world, "n1", bound) is not None, f"seed {seed}"
+@pytest.mark.parametrize("seed", seeds(4))
+def test_a_crash_is_known_everywhere_within_the_bound(nodes: int, period: float, seed: int) -> None:
+    world, _ = settled(nodes, seed, period)
+    world.crash("n1")
+    bound = patience(nodes, period).detection
+    assert known_dead_after(world, "n1", bound) is not None
 
 
-def test_a_member_that_was_frozen_before_is_missed_as_soon_as_the_first_time() -> None:
+@pytest.mark.parametrize("seed", seeds(4))
+def test_a_member_that_was_frozen_before_is_missed_as_soon_as_the_first_time(seed: int) -> None:
     """The pings it answers on waking tell how long it slept, and nothing about the way to it."""
-    for seed in range(4):
-        world, _ = settled(16, seed)
-        for _ in range(5):
-            world.freeze("n3")
-            assert known_dead_after(world, "n3", patience(16).detection) is not None, f"seed {seed}"
-            world.run(1.0)
-            world.resume("n3")
-            world.run(1.0)
+    world, _ = settled(16, seed)
+    for _ in range(5):
+        world.freeze("n3")
+        assert known_dead_after(world, "n3", patience(16).detection) is not None
+        world.run(1.0)
+        world.resume("n3")
+        world.run(1.0)
 
 
-def test_many_that_wake_together_are_back_everywhere_at_once() -> None:
+@MORE_SEEDS
+@pytest.mark.parametrize("seed", [0, 1])
+def test_many_that_wake_together_are_back_everywhere_at_once(seed: int) -> None:
     """Pushes that go to too few miss somebody; a sync that waits for a difference to persist finds it late."""
-    for seed in (0, 1):
-        blocks = play(GridCell(30, 1500, 1000).story(seed, nodes=128, seconds=5.0)).blocks
-        assert len(blocks) == 60, f"seed {seed}"
-        assert all(block.evicted_by >= 98 for block in blocks), f"seed {seed}: somebody who slept was never missed"
-        assert all(not b.missing and b.back_after is not None and b.back_after <= 0.3 for b in blocks), f"seed {seed}"
+    blocks = play(GridCell(30, 1500, 1000).story(seed, nodes=128, seconds=5.0)).blocks
+    assert len(blocks) == 60
+    assert all(block.evicted_by >= 98 for block in blocks), "somebody who slept was never missed"
+    assert all(not b.missing and b.back_after is not None and b.back_after <= 0.3 for b in blocks)
 
 
-def test_a_member_that_dies_with_all_its_monitors_is_found_too() -> None:
-    for seed in range(4):
-        world, _ = settled(24, seed)
-        details = world.node("n1").view
-        instance = next(m.instance for m in details.members if m.name == "n1")
-        node = world.node("n2")
-        monitors = node.details(0.0)[instance].monitors  # type: ignore[attr-defined]
-        world.crash("n1", *monitors)
-        bound = patience(24).unwatched_detection
-        assert known_dead_after(world, "n1", bound) is not None, f"seed {seed}"
+@pytest.mark.parametrize("seed", seeds(4))
+def test_a_member_that_dies_with_all_its_monitors_is_found_too(seed: int) -> None:
+    world, _ = settled(24, seed)
+    details = world.node("n1").view
+    instance = next(m.instance for m in details.members if m.name == "n1")
+    node = world.node("n2")
+    monitors = node.details(0.0)[instance].monitors  # type: ignore[attr-defined]
+    world.crash("n1", *monitors)
+    bound = patience(24).unwatched_detection
+    assert known_dead_after(world, "n1", bound) is not None
 
 
-def test_pauses_shorter_than_two_periods_are_never_an_eviction() -> None:
-    for seed in range(3):
-        world, _ = settled(8, seed)
-        for number, turn in itertools.product(range(1, 8), range(4)):
-            world.freeze(f"n{number}")
-            world.run(0.39)
-            world.resume(f"n{number}")
-            world.run(0.31 + 0.05 * turn)
-        assert world.history.of("evicted") == []
+@pytest.mark.parametrize("seed", seeds(3))
+def test_pauses_shorter_than_two_periods_are_never_an_eviction(seed: int) -> None:
+    world, _ = settled(8, seed)
+    for number, turn in itertools.product(range(1, 8), range(4)):
+        world.freeze(f"n{number}")
+        world.run(0.39)
+        world.resume(f"n{number}")
+        world.run(0.31 + 0.05 * turn)
+    assert world.history.of("evicted") == []
 
 
-def test_all_are_back_in_one_view_after_everyone_was_alone() -> None:
-    for seed in range(3):
-        world, checker = settled(9, seed)
-        for key in world.hosts:
-            world.cut({key})
-        world.run(20.0)
-        world.heal()
-        assert checker.check_convergence() <= 3.0
+@pytest.mark.parametrize("seed", seeds(3))
+def test_all_are_back_in_one_view_after_everyone_was_alone(seed: int) -> None:
+    world, checker = settled(9, seed)
+    for key in world.hosts:
+        world.cut({key})
+    world.run(20.0)
+    world.heal()
+    assert checker.check_convergence() <= 3.0
 
 
 def test_a_one_way_link_settles() -> None:
@@ -131,15 +134,15 @@ def test_everybody_is_probed_each_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pinged == set(itertools.permutations(world.hosts, 2))
 
 
-def test_leaving_never_looks_like_failure() -> None:
-    for seed in range(4):
-        world, checker = settled(12, seed)
-        for number in range(1, 12, 2):
-            world.leave(f"n{number}")
-            world.run(0.4)
-        checker.check_convergence()
-        assert world.history.of("evicted") == []
-        assert world.history.of("suspected") == []
+@pytest.mark.parametrize("seed", seeds(4))
+def test_leaving_never_looks_like_failure(seed: int) -> None:
+    world, checker = settled(12, seed)
+    for number in range(1, 12, 2):
+        world.leave(f"n{number}")
+        world.run(0.4)
+    checker.check_convergence()
+    assert world.history.of("evicted") == []
+    assert world.history.of("suspected") == []
 
 
 def test_a_goodbye_that_is_lost_once_is_heard_the_second_time() -> None:

@@ -1,4 +1,7 @@
-"""Stories of crashes, cuts and comebacks, judged by every law: a minute of them; ``make soak`` draws fresh ones."""
+"""Stories of crashes, cuts and comebacks, judged by every invariant.
+
+`make test` draws a hundred, `make test-seeds` a thousand, the same for everyone. `make soak` draws fresh ones.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,27 @@ import os
 
 from hypothesis import HealthCheck, settings
 from machine import PoolMachine
+from seeds import MORE_SEEDS
 
-EXAMPLES = int(os.environ.get("RUMORMILL_SOAK", "1000"))
-"""Stories to try; the soak sets it."""
+SOAK = int(os.environ.get("RUMORMILL_SOAK", "0"))
+"""How many fresh stories to try instead; the soak sets it."""
 
-TestPool = PoolMachine.TestCase
-TestPool.settings = settings(
-    max_examples=EXAMPLES,
-    derandomize="RUMORMILL_SOAK" not in os.environ,  # a fixed budget of stories for everyone; the soak draws fresh ones
-    stateful_step_count=20,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    print_blob=True,
-)
+
+def stories(examples: int) -> settings:
+    return settings(
+        max_examples=SOAK or examples,
+        derandomize=not SOAK,
+        stateful_step_count=20,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+
+
+class TestPool(PoolMachine.TestCase):  # type: ignore[name-defined,misc]  # a class that hypothesis makes
+    settings = stories(100)
+
+
+@MORE_SEEDS
+class TestPoolWithMoreStories(PoolMachine.TestCase):  # type: ignore[name-defined,misc]
+    settings = stories(1000)

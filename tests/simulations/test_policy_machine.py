@@ -1,4 +1,4 @@
-"""Stories of cuts, losses and freezes in which operators write policies everywhere, judged by every law."""
+"""Stories of cuts, losses and freezes in which operators write policies everywhere, judged by every invariant."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 from machine import PoolMachine, picks
+from seeds import MORE_SEEDS
 
 from rumormill.simulations.operations import Canary
 
@@ -21,12 +22,21 @@ class PolicyMachine(PoolMachine):
         self.do(Canary(key, release, share))
 
 
-TestPolicies = PolicyMachine.TestCase
-TestPolicies.settings = settings(
-    max_examples=150,
-    derandomize=True,
-    stateful_step_count=15,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    print_blob=True,
-)
+def stories(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        derandomize=True,
+        stateful_step_count=15,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+
+
+class TestPolicies(PolicyMachine.TestCase):  # type: ignore[name-defined,misc]  # a class that hypothesis makes
+    settings = stories(25)
+
+
+@MORE_SEEDS
+class TestPoliciesWithMoreStories(PolicyMachine.TestCase):  # type: ignore[name-defined,misc]
+    settings = stories(150)

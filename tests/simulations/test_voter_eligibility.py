@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from seeds import MORE_SEEDS
 
 from rumormill.gossip.detection.voter_eligibility import ESTABLISHED_AFTER
 from rumormill.membership import Liveness
@@ -34,7 +35,7 @@ def gone_everywhere(world: World, *keys: str) -> float | None:
     return world.run_until(gone, within=5.0)
 
 
-@pytest.mark.parametrize("members", [8, 16])
+@pytest.mark.parametrize("members", [8, pytest.param(16, marks=MORE_SEEDS)])
 def test_among_many_newcomers_a_death_is_detected_as_quickly(members: int) -> None:
     """Every few seconds a member dies and comes back, so most have soon been here for less than a minute."""
     world, rng = old_pool(members, seed=members), random.Random(members)
@@ -49,7 +50,7 @@ def test_among_many_newcomers_a_death_is_detected_as_quickly(members: int) -> No
     assert world.history.of("evicted", "n0") == []
 
 
-@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("seed", [0, pytest.param(3, marks=MORE_SEEDS)])
 def test_while_all_members_are_replaced_within_a_minute_a_death_is_detected_as_quickly(seed: int) -> None:
     """Newcomers come under new names. At any time few established members are left; of four monitors, three are not."""
     world, rng = World(seed=seed), random.Random(seed)
@@ -64,7 +65,7 @@ def test_while_all_members_are_replaced_within_a_minute_a_death_is_detected_as_q
     assert all(each is not None and each <= LATEST for each in took), took
 
 
-@pytest.mark.parametrize("machines", [1, 2, 3, 5])
+@pytest.mark.parametrize("machines", [1, 2, *(pytest.param(machines, marks=MORE_SEEDS) for machines in (3, 5))])
 def test_on_few_machines_a_death_is_detected_as_quickly(machines: int) -> None:
     """The votes must come from two hosts, but the three nearest members may all live on one."""
     world = old_pool(12, seed=machines, machines=machines)
@@ -112,6 +113,7 @@ def test_a_pool_started_together_becomes_established_without_more_datagrams() ->
         assert datagrams_a_second(world, 1.0) <= 1.1 * calm
 
 
+@MORE_SEEDS
 def test_a_pool_started_gradually_becomes_established_with_few_more_datagrams() -> None:
     """The first established members of 64 leave the others to their monitors, which are soon established too."""
     world = World(seed=6)
@@ -134,7 +136,15 @@ def test_established_members_ping_newcomers_that_cannot_know_their_monitors() ->
     assert datagrams_a_second(world, 20.0) <= 2 * calm
 
 
-@pytest.mark.parametrize(("seed", "over"), [(0, 4.0), (2, 4.0), (14, 4.0), (19, 4.0), (207, 45.0), (208, 30.0)])
+@pytest.mark.parametrize(
+    ("seed", "over"),
+    [
+        (0, 4.0),
+        *(pytest.param(seed, 4.0, marks=MORE_SEEDS) for seed in (2, 14, 19)),
+        pytest.param(207, 45.0, marks=MORE_SEEDS),
+        pytest.param(208, 30.0, marks=MORE_SEEDS),
+    ],
+)
 def test_while_a_pool_becomes_established_a_death_is_detected_as_quickly(seed: int, over: float) -> None:
     """The first established members are few, stand at random places, and monitor a few others at most. Nobody requires
     their votes before two of them monitor each member."""
@@ -151,6 +161,7 @@ def test_while_a_pool_becomes_established_a_death_is_detected_as_quickly(seed: i
     assert all(each is not None and each <= LATEST for each in took), took
 
 
+@MORE_SEEDS
 def test_a_member_that_believes_votes_of_newcomers_still_votes_for_those_that_do_not() -> None:
     """Some members require established votes a moment before others do. Meanwhile newcomers take the places of the
     dead."""
