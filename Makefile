@@ -81,7 +81,7 @@ lab-full: lab  ## the same with every seed the claims speak of, then the baselin
 lint: .venv/dev-ready  ## format, lint, types, known vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	MYPYPATH=.venv/rooms $(BIN)/mypy $(ROOMS:%=-p rumormill.%)
+	MYPYPATH=.venv/rooms $(BIN)/mypy $(ROOMS:%=-p rumormill.%) -p bench
 	MYPYPATH=.venv/rooms $(BIN)/mypy tests/client/typed_examples.py
 	@$(MAKE) --no-print-directory audit
 

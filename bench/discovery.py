@@ -131,13 +131,14 @@ async def serve(kind: str) -> None:
 
 
 def _pool(weight: int) -> Any:
-    from rumormill.membership.record import Liveness, Readiness
+    from rumormill.membership.record import InstanceId, Liveness, Readiness
     from rumormill.membership.view import Connectivity, Member, PoolView
 
     def member(number: int) -> Member:
         return Member(
-            name=f"w{number}", generation=1, instance=bytes([number]) * 16, incarnation=1, address=("127.0.0.1", 7946),
-            service="embed", url=f"http://10.0.0.{number}:9001", zone="a", release="v1", weight=weight,
+            name=f"w{number}", generation=1, instance=InstanceId(bytes([number]) * 16), incarnation=1,
+            address=("127.0.0.1", 7946), service="embed", url=f"http://10.0.0.{number}:9001",
+            zone="a", release="v1", weight=weight,
             readiness=Readiness.PASSING, tags={}, liveness=Liveness.ALIVE, pending=False, since=0.0, why="joined",
         )  # fmt: skip
 

@@ -36,7 +36,7 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-class WorkerProcess:
+class BenchWorker:
     """One worker of the bench. It is started again on the same port."""
 
     def __init__(self, options: list[str]) -> None:
@@ -76,9 +76,9 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def worker_processes(count: int, options: list[str]) -> Iterator[list[WorkerProcess]]:
+def worker_processes(count: int, options: list[str]) -> Iterator[list[BenchWorker]]:
     """Workers that accept connections."""
-    workers = [WorkerProcess(options) for _ in range(count)]
+    workers = [BenchWorker(options) for _ in range(count)]
     try:
         for worker in workers:
             worker.wait_until_ready()
@@ -155,7 +155,7 @@ class Callers:
 
 
 @contextmanager
-def faults(workers: list[WorkerProcess], rng: random.Random, *, freeze: float = 0.0) -> Iterator[Counter[str]]:
+def faults(workers: list[BenchWorker], rng: random.Random, *, freeze: float = 0.0) -> Iterator[Counter[str]]:
     """Kill one worker after another while the block runs, or freeze every second one for `freeze` seconds."""
     ended, done = threading.Event(), Counter[str]()
 

@@ -25,7 +25,7 @@ charge's name, which takes one byte only."""
 THINK_SECONDS = 0.010
 
 
-class Worker:
+class ChargingWorker:
     """The app itself."""
 
     def __init__(self, folder: Path, effect: Effect, sessions: Sessions) -> None:
@@ -82,11 +82,12 @@ def run(
     unguarded: bool,
 ) -> None:
     store = RedisStore.from_url(redis_url, restart_window=window + lease)
-    app: App = Worker(folder, effect, Sessions(store))
+    app: App = ChargingWorker(folder, effect, Sessions(store))
     if not unguarded:
         rules = ClaimRules(lease=lease, window=window, at_most_once=at_most_once)
         app = Idempotency(app, store, rules=rules, required=True)
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", lifespan="off", access_log=False)  # type: ignore[arg-type]
+    served: Any = app  # the worker's own protocol of ASGI and uvicorn's differ in their types only
+    uvicorn.run(served, host="127.0.0.1", port=port, log_level="error", lifespan="off", access_log=False)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from rumormill.gossip.security.seal import HEADER, STRANGER
 from rumormill.gossip.udp.transport import GossipTransport, bind_udp, boot_clock
 from rumormill.gossip.wire import Dead, SignedVote, SyncDigest, VoteMessage, encode_message
 from rumormill.membership.member_state import MemberState, member_state_of_record_untrusted
-from rumormill.membership.record import Readiness, Record, encode_record
+from rumormill.membership.record import Readiness, Record, Signature, encode_record
 
 MEMBERS = 64
 BATCH = 200
@@ -125,7 +125,6 @@ def _sealed_flood(mallory: BenchMember, messages: list[bytes]) -> Flood:
 
 
 def _forged_messages(mallory: BenchMember) -> Iterator[tuple[str, list[bytes]]]:
-    state = mallory.node._state
     yield "an empty payload", []
     yield "a sync digest", [encode_message(SyncDigest(bytes(1024)))]
     row = mallory.row_of("m1")
@@ -137,9 +136,9 @@ def _forged_messages(mallory: BenchMember) -> Iterator[tuple[str, list[bytes]]]:
     yield "5 records with bad signatures", records
     yield "one such record", records[:1]
     ids = [mallory.row_of(f"m{number}").member_id for number in range(22)]
-    votes = [SignedVote(ids[number], 1, 0, bytes(64)) for number in (2, 3, 4)]
+    votes = [SignedVote(ids[number], 1, 0, Signature(bytes(64))) for number in (2, 3, 4)]
     yield "5 deaths, 3 bad votes each", [encode_message(Dead(subject, 1, votes)) for subject in ids[10:15]]
-    own = SignedVote(state.me.member_id, 1, 0, bytes(64))
+    own = SignedVote(mallory.node.inspect().me.member_id, 1, 0, Signature(bytes(64)))
     yield "12 bad votes of its own", [encode_message(VoteMessage(subject, 1, own)) for subject in ids[10:]]
 
 

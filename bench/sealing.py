@@ -7,12 +7,14 @@ import random
 import time
 import timeit
 from collections.abc import Callable
+from functools import partial
 
 from rumormill.gossip import KeyRing, Node
 from rumormill.gossip.security.credentials import MemberKeys, record_text, signed_by, verify_record
 from rumormill.gossip.security.group_key import _group_keys
 from rumormill.gossip.security.seal import Seal, label_hash
 from rumormill.membership import MemberState
+from rumormill.membership.record import MemberId, Signature
 from rumormill.simulations import World
 from rumormill.simulations.factories import CLUSTER
 
@@ -28,18 +30,16 @@ def main() -> None:
     into.add_peer(alice.public)
     for size in (HEARTBEAT, 1300):
         payload = os.urandom(size)
-        _measure(f"seal, {size} B", lambda payload=payload: out.seal(bob.member_id, payload))
-        _measure(
-            f"seal, read the header, check the window, open, {size} B",
-            lambda payload=payload: _seal_and_open(out, into, payload),
-        )
+        _measure(f"seal, {size} B", partial(out.seal, MemberId(bob.member_id), payload))
+        both = partial(_seal_and_open, out, into, payload)
+        _measure(f"seal, read the header, check the window, open, {size} B", both)
     _measure("the first datagram to a new peer", lambda: _first_datagram(keyring, alice, bob), 300)
     row, label = _some_row(), label_hash(CLUSTER)
     text = record_text(label, row.encoded)
     _measure("sign a record", lambda: alice.sign(text), 1000)
     _measure(
         "verify a new record",
-        lambda: signed_by(row, alice.sign(os.urandom(32)), text),
+        lambda: signed_by(row, Signature(alice.sign(os.urandom(32))), text),
         1000,
         less="sign a record",
     )
@@ -58,7 +58,7 @@ def _measure(what: str, act: Callable[[], object], count: int = 20_000, *, less:
 
 
 def _seal_and_open(out: Seal, into: Seal, payload: bytes) -> bytes:
-    datagram = out.seal(into.member_id, payload)
+    datagram = out.seal(MemberId(into.member_id), payload)
     sender, _ = into.claimed_ids(datagram)
     return into.open(datagram, sender)
 
@@ -67,7 +67,7 @@ def _first_datagram(keyring: KeyRing, alice: MemberKeys, bob: MemberKeys) -> byt
     _group_keys.clear()  # so that the next seal has no derived keys
     seal = Seal(keyring, "bench", alice)
     seal.add_peer(bob.public)
-    return seal.seal(bob.member_id, b"")
+    return seal.seal(MemberId(bob.member_id), b"")
 
 
 def _some_row() -> MemberState:

@@ -68,17 +68,20 @@ def run(
     running = answer.rollout if answer.rollout and answer.rollout.state == "running" else None
     wanted = _parse_rollout(release, steps, hold, gates, prometheus, figures) if steps else None
     rollout = _select_rollout(release, running, wanted, given=bool(steps or hold or gates or prometheus or figures))
+    parsed = [parse_gate(gate) for gate in rollout.gates]
     controller = RolloutController(
-        sidecar,
-        answer.service,
-        [parse_gate(gate) for gate in rollout.gates],
-        _source(rollout),
+        *(sidecar, answer.service, parsed, _source(rollout)),
         every=_seconds("--every", every) if every else None,
         report=_print_progress if output == "table" else lambda _: None,
     )
     ended = _run_rollout(controller, release, rollout, answer, running=running is not None)
     if output == "json":
         write_json(sidecar.get("/v1/canary", {"service": answer.service}, CanaryAnswer)[1])
+    _report_end(release, ended)
+
+
+def _report_end(release: str, ended: RolloutRow) -> None:
+    """Say how a rollout ended. Exits the process if a gate failed."""
     if ended.state == "failed":
         _print_error(f"rumormill: the rollout of {release} has failed, and its share is back at 0: {ended.why}")
         sys.exit(GATE_FAILED)

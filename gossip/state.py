@@ -117,7 +117,6 @@ class NodeState:
         self.token_bytes = token_bytes
         self.now = now
         self.arrived = now
-        """When the current datagram arrived at our socket: before ``now`` if we read it late."""
         self.table = MemberTable(settings.max_members)
         self.counters: Counter[str] = Counter()
         self.received = self.sent = 0
@@ -125,18 +124,12 @@ class NodeState:
         self.measurements = GossipMeasurements()
         self.events: list[Event] = []
         self.leaving = False
-        """Whether we are leaving the pool (leave.py)."""
-        self.stopped: str | None = None
-        """Why this node stopped (own_name.py), in words; None while it runs."""
+        self.stopped = None
         self.connectivity = Connectivity.CONNECTED
-        """Our connectivity to the other members (partition_guard.py)."""
-        self.last_heard: dict[MemberId, float] = {}
-        """When each member last showed a sign of life."""
+        self.last_heard = {}
         self.last_heard_anyone = now
-        self.refused_at: dict[MemberId, float] = {}
-        """When we sent the last ping whose ICMP refusals convinced us. Signs of life before it are void."""
-        self.known_since: dict[MemberId, float] = {}
-        """When each instance became known here."""
+        self.refused_at = {}
+        self.known_since = {}
         self.alive_since: dict[MemberId, float] = {}
         """When members that had been suspect or dead were last cleared. Their earlier votes do not count."""
         self.suspect_since: dict[MemberId, float] = {}
@@ -144,14 +137,10 @@ class NodeState:
         """The reason for each member's present liveness, in words."""
         self.dead_since: dict[MemberId, float] = {}
         self._identity = identity
-        self.outbox: list[tuple[Address, bytes]] = []
-        """Datagrams to send, oldest first."""
+        self.outbox = []
         self.own_load = OwnLoad()
-        """How busy our worker is, as we tell others."""
         self.loads = LoadRegister()
-        """How busy the others' workers are, as each of them says."""
-        self.under_way_here: dict[MemberId, tuple[int, float]] = {}
-        """Requests under way at our worker, as the callers of each member report them there, and when we were told."""
+        self.under_way_here = {}
         self._last_time: dict[tuple[bytes, str], float] = {}
         self.sent_datagrams = SentDatagrams()
         self.seal = seal
@@ -160,6 +149,28 @@ class NodeState:
         self.voter_eligibility = VoterEligibility(self, certified=authority is not None)
         self.rewrite_record()
 
+    arrived: float
+    """When the current datagram arrived at our socket: before ``now`` if we read it late."""
+    connectivity: Connectivity
+    """Our connectivity to the other members (partition_guard.py)."""
+    known_since: dict[MemberId, float]
+    """When each instance became known here."""
+    last_heard: dict[MemberId, float]
+    """When each member last showed a sign of life."""
+    leaving: bool
+    """Whether we are leaving the pool (leave.py)."""
+    loads: LoadRegister
+    """How busy the others' workers are, as each of them says."""
+    outbox: list[tuple[Address, bytes]]
+    """Datagrams to send, oldest first."""
+    own_load: OwnLoad
+    """How busy our worker is, as we tell others."""
+    refused_at: dict[MemberId, float]
+    """When we sent the last ping whose ICMP refusals convinced us. Signs of life before it are void."""
+    stopped: str | None
+    """Why this node stopped (own_name.py), in words; None while it runs."""
+    under_way_here: dict[MemberId, tuple[int, float]]
+    """Requests under way at our worker, as the callers of each member report them there, and when we were told."""
     effects: Effects
     """Set once all parts exist."""
 

@@ -121,8 +121,7 @@ class SimulatedHost:
         """Called after each step, when its datagrams have been sent."""
         self.arrive: Action = self._deliver
         self.arrive_refusal: Action = self._receive_refusal
-        self.arrive_forged_refusal: Action = self._deliver_refusal
-        """Handles a forged refusal, which the ground truth does not see."""
+        self.arrive_forged_refusal: Action = self._deliver_refusal  # not seen by the ground truth
         self._tick: Action = self._on_tick
         self._delayed: Action = self._delayed_step
         self._network = network

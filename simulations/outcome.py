@@ -55,7 +55,7 @@ class FalseEviction(msgspec.Struct, frozen=True, rename={"observer_healthy": "ob
     observer_healthy: bool
 
 
-class Traffic(msgspec.Struct, frozen=True):
+class TrafficSecond(msgspec.Struct, frozen=True):
     """One virtual second of the whole pool. Bytes are UDP payload."""
 
     at: float
@@ -87,7 +87,7 @@ class RunOutcome(msgspec.Struct, frozen=True, rename={"false_evictions": "wrong"
     """For each heal of the network: seconds to one view. None if another operation came first."""
     one_view_after: float | None
     """Seconds from the end of the story to one view; None if there was none in time."""
-    traffic: tuple[Traffic, ...]
+    traffic: tuple[TrafficSecond, ...]
     steady: tuple[float, float]
     """Datagrams and bytes per second and node: the median over undisturbed seconds."""
     trace: str

@@ -25,7 +25,7 @@ from rumormill.simulations.operations import (
     Start,
     Story,
 )
-from rumormill.simulations.outcome import Block, Detection, FalseEviction, RunOutcome, Traffic, median
+from rumormill.simulations.outcome import Block, Detection, FalseEviction, RunOutcome, TrafficSecond, median
 from rumormill.simulations.protocol import NodeFactory
 from rumormill.simulations.scheduler import SECOND
 from rumormill.simulations.timeline import TimelineRecorder
@@ -67,7 +67,7 @@ class Recorder:
     def __init__(self, world: World) -> None:
         self.world = world
         self.false_evictions: list[FalseEviction] = []
-        self.traffic: list[Traffic] = []
+        self.traffic: list[TrafficSecond] = []
         self.joined_after: float | None = None
         self.one_view_after: float | None = None
         self.heals: list[float | None] = []
@@ -233,7 +233,7 @@ class Recorder:
             total += host.sent_bytes - before[1]
             most = max(most, host.sent - before[0])
             members += host.runs
-        self.traffic.append(Traffic(self.world.now, members, datagrams, total, most))
+        self.traffic.append(TrafficSecond(self.world.now, members, datagrams, total, most))
         if self._on_progress is not None:
             self._on_progress(self.world.now)
         everywhere = all(f.sources is None and f.targets is None for f in self.world.network.faults)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from bench.netns_testbed import NetnsHost
-from bench.peers.pool import ObservedEvent, PeerMember, PeerPool, PoolError
+from bench.peers.pool import PeerEvent, PeerMember, PeerPool, PeerPoolError
 from bench.peers.testbed import OURS, PeerTestbed, pin
 from rumormill.gossip import ProtocolSettings
 
@@ -108,7 +106,7 @@ def _has_one_view(testbed: PeerTestbed, pool: PeerPool) -> bool:
     """Whether the pool has one view again. A peer without one misses its turn, which is recorded."""
     try:
         pool.settle()
-    except PoolError as error:
+    except PeerPoolError as error:
         if pool.name == OURS:
             raise
         testbed.log(f"misses its turn: {error}")
@@ -154,7 +152,7 @@ def _await_end(
     measured.add(FALSE_EVICTIONS, sum(s.who in names for s in ends))
 
 
-def _firsts(observed: Iterable[ObservedEvent]) -> dict[str, float]:
+def _firsts(observed: Iterable[PeerEvent]) -> dict[str, float]:
     """The time of each observer's first event."""
     found: dict[str, float] = {}
     for sighting in observed:
@@ -222,22 +220,24 @@ def one_way(testbed: PeerTestbed, seconds: float) -> None:
 
 
 def _watch(testbed: PeerTestbed, seconds: float, begin: Callable[[], None]) -> None:
-    marks = _marks(testbed)
+    marks = marks_now(testbed)
     begin()
-    _sleep(testbed, seconds)
+    sleep_and_log(testbed, seconds)
     _count_false_evictions(testbed, marks)
     testbed.bed.mend()
     _await_one_view(testbed, time.monotonic(), "one view after mending")
 
 
-def _marks(testbed: PeerTestbed) -> dict[str, int]:
+def marks_now(testbed: PeerTestbed) -> dict[str, int]:
+    """Wait until each pool has one view and is at rest. Returns by system where its events continue from here."""
     for pool in testbed.pools:
         _has_one_view(testbed, pool)
     time.sleep(PAUSE)
     return {pool.name: pool.mark() for pool in testbed.pools}
 
 
-def _sleep(testbed: PeerTestbed, seconds: float) -> None:
+def sleep_and_log(testbed: PeerTestbed, seconds: float) -> None:
+    """Wait, and log every ten seconds how late this machine was."""
     testbed.stalls.take()
     begun = time.monotonic()
     while (left := begun + seconds - time.monotonic()) > 0:
@@ -276,10 +276,10 @@ def _await_one_view(testbed: PeerTestbed, begun: float, what: str) -> None:
 
 def partition(testbed: PeerTestbed, seconds: float) -> None:
     """Split the hosts into two halves for ``seconds``."""
-    _marks(testbed)
+    marks_now(testbed)
     half = len(testbed.bed) // 2
     testbed.bed.split(testbed.bed.hosts[:half], testbed.bed.hosts[half:])
-    _sleep(testbed, seconds)
+    sleep_and_log(testbed, seconds)
     begun = time.monotonic()
     testbed.bed.mend()
     _await_one_view(testbed, begun, "healed to one view")
@@ -289,7 +289,7 @@ def stops(testbed: PeerTestbed, seconds: float) -> None:
     """Stop one member (SIGSTOP) for 0.3 to 1.5 s again and again, in each system at the same times."""
     host = testbed.rng.choice(testbed.bed.hosts)
     victims = {pool.name: next(m for m in pool.members if m.host is host) for pool in testbed.pools}
-    marks = _marks(testbed)
+    marks = marks_now(testbed)
     episodes: dict[str, list[tuple[float, float]]] = {pool.name: [] for pool in testbed.pools}
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -340,70 +340,13 @@ def starved(testbed: PeerTestbed, seconds: float, count: int) -> None:
             pin([member.process.pid], 0 if member.host in hosts else 1)
             if member.host in hosts:
                 subprocess.run(["renice", "-n", "19", "-p", str(member.process.pid)], check=True, capture_output=True)
-    marks = _marks(testbed)
+    marks = marks_now(testbed)
     argv = ["stress-ng", "--cpu", "16", "--taskset", "0", "--timeout", f"{seconds:.0f}s", "--quiet"]
     with subprocess.Popen(argv) as stress:
-        _sleep(testbed, seconds)
+        sleep_and_log(testbed, seconds)
         stress.wait()
     _count_false_evictions(testbed, marks, hosts)
     for pool in testbed.pools:
         paused = sum(s.kind == "paused" for s in pool.since(marks[pool.name]))
         testbed.measurements[pool.name].add("own pauses detected", paused)
     _await_one_view(testbed, time.monotonic(), "one view after it")
-
-
-# --- Cost, and joins
-
-
-def idle(testbed: PeerTestbed, seconds: float) -> None:
-    """Measure the cost of an idle pool."""
-    _marks(testbed)
-    time.sleep(5.0)
-    before = {pool.name: _cost(testbed, pool) for pool in testbed.pools}
-    begun = time.monotonic()
-    _sleep(testbed, seconds)
-    took = time.monotonic() - begun
-    for pool in testbed.pools:
-        measured = testbed.measurements[pool.name]
-        packets, octets, cpu = (
-            after - start for after, start in zip(_cost(testbed, pool), before[pool.name], strict=True)
-        )
-        each = took * testbed.size
-        measured.numbers["packets sent /s/node"] = packets / each
-        measured.numbers["bytes sent /s/node"] = octets / each
-        measured.numbers["CPU s /node-minute"] = cpu * 60 / each
-        measured.numbers["RSS MB, median"] = statistics.median(member.rss() for member in pool.members) / 1e6
-    if peer := testbed.measurements.get("memberlist"):
-        for measured in testbed.measurements.values():
-            measured.numbers["CPU beside memberlist's"] = (
-                measured.numbers["CPU s /node-minute"] / peer.numbers["CPU s /node-minute"]
-            )
-
-
-def _cost(testbed: PeerTestbed, pool: PeerPool) -> tuple[float, float, float]:
-    """Packets and bytes sent, and CPU seconds, of the whole pool so far."""
-    sent = testbed.bed.sent(pool.system.port).values()
-    return sum(n for n, _ in sent), sum(b for _, b in sent), sum(member.cpu() for member in pool.members)
-
-
-def crowds(testbed: PeerTestbed, times: int, count: int, limit: float) -> None:
-    """Many nodes in one process join one of them at once, at each system in turn; peers take part in every fourth turn.
-
-    Uses no network hosts.
-    """
-    for turn in range(times):
-        for system in testbed.systems:
-            if turn % 4 and system.name != OURS:
-                continue
-            measured = testbed.measurements[system.name]
-            done = subprocess.run(
-                system.crowd(count, limit), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True
-            )
-            found = json.loads(done.stdout.splitlines()[-1])
-            measured.samples["joined to one view"].append(found["seconds"])
-            measured.add(f"no view a second after it, or none in {limit:g} s", not found["one_view"])
-            measured.add(FALSE_EVICTIONS, found["gone"])
-        latest = (
-            f"{s.name} {testbed.measurements[s.name].samples['joined to one view'][-1]:.2f}" for s in testbed.systems
-        )
-        testbed.log(f"{turn + 1} of {times}: {', '.join(latest)}")

@@ -28,12 +28,12 @@ START_SECONDS = 1.0
 """Extra seconds per member that starts."""
 
 
-class PoolError(Exception):
+class PeerPoolError(Exception):
     """A pool is not in the state that a measurement needs. The text says which pool, and how."""
 
 
 @dataclass(frozen=True, slots=True)
-class ObservedEvent:
+class PeerEvent:
     """An event of a node about a member, or about itself."""
 
     at: float
@@ -80,7 +80,7 @@ class PeerPool:
         self.conditions = conditions
         self.members: list[PeerMember] = []
         """The running members, in order of their start."""
-        self.observed: list[ObservedEvent] = []
+        self.observed: list[PeerEvent] = []
         self._rng = rng
         self._starts: dict[int, int] = {}
         self._ending: dict[NetnsHost, subprocess.Popen[bytes]] = {}
@@ -167,11 +167,11 @@ class PeerPool:
     # --- Events
 
     def until(self, test: Callable[[], bool], within: float, what: str = "") -> bool:
-        """Wait until the test holds. With ``what``, raises :class:`PoolError` if it does not in time."""
+        """Wait until the test holds. With ``what``, raises :class:`PeerPoolError` if it does not in time."""
         with self._changed:
             held = self._changed.wait_for(test, within)
         if not held and what:
-            raise PoolError(f"{self.name}: not seen within {within:g} s: {what}; {self._differences()}")
+            raise PeerPoolError(f"{self.name}: not seen within {within:g} s: {what}; {self._differences()}")
         return held
 
     def one_view(self) -> bool:
@@ -180,10 +180,10 @@ class PeerPool:
         return all(member.up and member.view | {member.name} == names for member in self.members)
 
     def settle(self, within: float = TIMEOUT) -> None:
-        """Wait for one view. Raises :class:`PoolError` if there is none in time."""
+        """Wait for one view. Raises :class:`PeerPoolError` if there is none in time."""
         self.until(self.one_view, within, "one view")
 
-    def since(self, mark: int) -> list[ObservedEvent]:
+    def since(self, mark: int) -> list[PeerEvent]:
         """The events since a :meth:`mark`."""
         with self._changed:
             return self.observed[mark:]
@@ -224,7 +224,7 @@ class PeerPool:
             self._changed.notify_all()
 
     def _record(self, member: PeerMember, event: NodeEvent) -> None:
-        self.observed.append(ObservedEvent(event.at, member.name, event.kind, event.who))
+        self.observed.append(PeerEvent(event.at, member.name, event.kind, event.who))
         if event.who == member.name:
             member.up = member.up or event.kind == "up"
         elif event.kind in ("gone", "left"):

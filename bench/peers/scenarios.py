@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bench.peers import callers, measures
+from bench.peers import callers, costs, measures
 from bench.peers.systems import Conditions
 from bench.peers.testbed import Measurements
 
@@ -91,7 +91,7 @@ def _idle(size: int, minutes: float) -> PeerScenario:
         name=f"idle-{size}",
         about=f"the cost of an idle pool, N={size}",
         minutes=minutes,
-        measure=measures.idle,
+        measure=costs.idle,
         size=size,
         parameters={"seconds": 60},
         brief={"seconds": 10},
@@ -104,7 +104,7 @@ def _crowd(count: int, within: float, minutes: float) -> PeerScenario:
         name=f"crowd-{count}",
         about=f"{count} nodes in one process join one at once",
         minutes=minutes,
-        measure=measures.crowds,
+        measure=costs.crowds,
         size=0,
         bed=False,
         parameters={"times": 20, "count": count, "limit": 8.0},

@@ -53,6 +53,10 @@ class Conditions:
     """Disables pings over TCP, which would hide the loss of datagrams."""
     flags: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Extra flags, by system."""
+    delay: float = 0.0
+    """Seconds for which the switch holds each packet back."""
+    jitter: float = 0.0
+    """The most by which that differs from packet to packet, in seconds."""
 
 
 class System(Protocol):

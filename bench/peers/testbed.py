@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.netns_testbed import Bed, NetnsHost
-from bench.peers.pool import PeerPool, PoolError
+from bench.peers.pool import PeerPool, PeerPoolError
 from bench.peers.rumormill import WORKER_PORT
 from bench.peers.systems import ROOT, Conditions, System
 
@@ -47,8 +47,6 @@ class PeerTestbed:
         measurements: dict[str, Measurements],
         *,
         nth: tuple[int, int] = (0, 1),
-        delay: float = 0.0,
-        jitter: float = 0.0,
     ) -> None:
         self.systems = systems
         self.size = size
@@ -61,14 +59,15 @@ class PeerTestbed:
         self.refused: dict[NetnsHost, float] = {}
         """When each host's kernel last refused datagrams (monotonic time)."""
         self._conditions = conditions
-        self._delay, self._jitter = delay, jitter
         self._stack = ExitStack()
 
     def __enter__(self) -> PeerTestbed:
         with ExitStack() as stack:
             self.stalls = stack.enter_context(StallMonitor())
             ports = [system.port for system in self.systems]
-            self.bed = stack.enter_context(Bed(self.size, ports=ports, delay=self._delay, jitter=self._jitter))
+            self.bed = stack.enter_context(
+                Bed(self.size, ports=ports, delay=self._conditions.delay, jitter=self._conditions.jitter)
+            )
             self._start_workers(stack)
             for system in self.systems:
                 self._start_pool(stack.enter_context(PeerPool(system, self.bed, self._conditions, self.rng)))
@@ -83,7 +82,7 @@ class PeerTestbed:
         begun = time.monotonic()
         try:
             pool.start_all(self.bed.hosts)
-        except PoolError as error:
+        except PeerPoolError as error:
             if pool.name == OURS:
                 raise
             self.log(f"left out: {error}")

@@ -14,7 +14,7 @@ import pytest
 from limits import LIVENESS_LIMIT
 
 from bench.netns_testbed import Bed
-from bench.peers.pool import ObservedEvent, PeerPool
+from bench.peers.pool import PeerEvent, PeerPool
 from bench.peers.rumormill import Rumormill
 from bench.peers.systems import Conditions
 from bench.peers.testbed import Measurements, PeerTestbed
@@ -23,16 +23,16 @@ A_WHILE = 6.0
 
 
 @contextmanager
-def pool(size: int, **bed: float) -> Iterator[tuple[PeerPool, Bed]]:
+def pool(size: int, **link: float) -> Iterator[tuple[PeerPool, Bed]]:
     """Sidecars with one view."""
     system = Rumormill()
     system.prepare()
     measurements = {system.name: Measurements()}
-    with PeerTestbed([system], size, Conditions(), random.Random(1), lambda _: None, measurements, **bed) as testbed:
+    with PeerTestbed([system], size, Conditions(**link), random.Random(1), lambda _: None, measurements) as testbed:
         yield testbed.pools[0], testbed.bed
 
 
-def evictions(pool: PeerPool) -> list[ObservedEvent]:
+def evictions(pool: PeerPool) -> list[PeerEvent]:
     return [event for event in pool.observed if event.kind == "gone"]
 
 
