@@ -16,7 +16,7 @@ import msgspec
 from rumormill.cli.exit_codes import INTERRUPTED, BadRequest, CliError
 from rumormill.cli.parallel_runs import OutcomeFile, play_all
 from rumormill.cli.simulation_run import (
-    InvariantBroken,
+    InvariantViolated,
     conclude,
     format_count,
     format_number,
@@ -43,7 +43,7 @@ USUAL_PERIOD = 0.2
 PROGRESS_LINE_SECONDS = 60.0
 """Seconds between two progress lines of a sweep without a terminal."""
 EPILOG = """\b
-Exit codes: 0 done; 1 an invariant was broken; 2 wrong flags or files;
+Exit codes: 0 done; 1 an invariant was violated; 2 wrong flags or files;
 130 Ctrl-C.
 """
 
@@ -58,7 +58,7 @@ class SimulateGroup(click.Group):
     """The group of simulation verbs. They may take hours and are often interrupted."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As click does, but Ctrl-C has its own exit code, because 1 means a broken invariant."""
+        """As click does, but Ctrl-C has its own exit code, because 1 means a violated invariant."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -158,7 +158,7 @@ def run(
     output: str,
     **conditions: Any,
 ) -> None:
-    """Run one SCENARIO and show the result. Exits with code 1 if --judge finds a broken invariant.
+    """Run one SCENARIO and show the result. Exits with code 1 if --judge finds a violated invariant.
 
     \b
       rumormill simulate run rack --nodes 200
@@ -326,7 +326,7 @@ def report(files: Sequence[Path], out: Path, real: Path | None) -> None:
     "--events", type=click.IntRange(0, 100_000), default=30, show_default=True, help="Number of last events to show."
 )
 def replay(file: Path, judge: bool, events: int) -> None:
-    """Run the story in FILE again, byte for byte. Exits with code 1 if an invariant is broken."""
+    """Run the story in FILE again, byte for byte. Exits with code 1 if an invariant is violated."""
     try:
         story = Story.from_json(file.read_bytes())
     except OSError as error:
@@ -342,7 +342,7 @@ def replay(file: Path, judge: bool, events: int) -> None:
     except InvalidStory as error:
         raise BadRequest(f"{file}: {error}", "start a host before using it, and use each name once") from None
     except InvariantViolation as violation:  # its text includes the events before
-        raise InvariantBroken(str(violation)) from None
+        raise InvariantViolated(str(violation)) from None
     if events:
         show_line(f"\n{world.history.tail(events)}")
     trace = world.trace.digest()  # must come first: it counts the datagrams that are not hashed yet

@@ -23,21 +23,21 @@ INVARIANT_BROKEN = 1
 """Exit code."""
 
 
-class InvariantBroken(click.ClickException):
+class InvariantViolated(click.ClickException):
     """The protocol broke one of its invariants."""
 
     exit_code = INVARIANT_BROKEN
 
     def show(self, file: object = None) -> None:  # noqa: ARG002  click's signature
         """The invariant, what broke it, and what happened before."""
-        click.echo(f"rumormill: an invariant was broken: {self.message}", err=True)
+        click.echo(f"rumormill: an invariant was violated: {self.message}", err=True)
 
 
 def conclude(checker: InvariantChecker) -> str:
     """The verdict at the end of a run, in one sentence. Raises :class:`InvariantViolation`."""
     if remaining := checker.remaining_faults():
-        return f"No invariant was broken. Convergence could not be checked: at the end {remaining}."
-    return f"No invariant was broken. All members agreed after {checker.check_convergence():.1f} s without failures."
+        return f"No invariant was violated. Convergence could not be checked: at the end {remaining}."
+    return f"No invariant was violated. All members agreed after {checker.check_convergence():.1f} s without failures."
 
 
 def job_of(scenario: str, nodes: int | None, seed: int, protocol: ProtocolName, **conditions: Any) -> Job:
@@ -63,7 +63,7 @@ class PlayedRun(NamedTuple):
 
 
 def play(job: Job, *, judge: bool) -> PlayedRun:
-    """Run the job with a progress bar. Raises :class:`InvariantBroken`."""
+    """Run the job with a progress bar. Raises :class:`InvariantViolated`."""
     story = job.story()
     checkers: list[InvariantChecker] = []
 
@@ -78,7 +78,7 @@ def play(job: Job, *, judge: bool) -> PlayedRun:
             outcome = job.run(on_world=watch, on_progress=lambda now: progress.update(task, completed=now))
             verdict = " ".join(map(conclude, checkers))
         except InvariantViolation as violation:
-            raise InvariantBroken(str(violation)) from None
+            raise InvariantViolated(str(violation)) from None
     return PlayedRun(outcome, time.perf_counter() - began, verdict)
 
 

@@ -1,9 +1,9 @@
-"""How callers leave the ring's order: slow start, slow workers and bounded load. Pure; times in seconds.
+"""When a caller passes over a key's owner: slow start, slow workers and bounded load. Pure; times in seconds.
 
 A worker *admits* a fraction of its keys. Each key has a fixed fraction between 0 and 1, by a hash of its own, and is
 admitted if it is below the worker's. Otherwise it goes to the next worker in the order. So the same keys stay each
-time, and a worker that admits more takes back keys without moving others. The ring, the traffic split and the digest do
-not depend on it.
+time, and a worker that admits more takes back keys without moving others. Admission changes neither the ring, nor the
+traffic split, nor the digest.
 """
 
 from __future__ import annotations
@@ -17,22 +17,21 @@ import mmh3
 from rumormill.ring.worker import ReadinessWord
 
 SLOW_START_SECONDS: Final = 30.0
-"""Seconds until a worker that has just come admits all of its keys. More spares cold caches, and leaves the others
-with its load for longer."""
+"""Seconds until a new worker admits all of its keys. More spares its cold caches; the others carry its load longer."""
 SLOW_START_MIN_FRACTION: Final = 0.1
-"""The fraction admitted from the start: without load no cache would warm."""
+"""The fraction admitted from the start. Without any load, no cache would warm."""
 WARNING_FRACTION: Final = 0.5
-"""The fraction that a worker admits while its sidecar warns of it: its answers are right and come late. More gives it
-little relief; less moves so many keys at once that the others may become slow too."""
+"""The fraction that a worker admits while its readiness is *warning*: its answers are right, but late. More gives it
+little relief. Less moves so many keys at once that the others may become slow too."""
 LOAD_BOUND: Final = 1.25
-"""A worker's load over the mean beyond which keys go on (consistent hashing with bounded loads, Mirrokni et al. 2016).
-Less evens out the load more, and sends more keys past their first owner."""
+"""The largest load of a worker, as a multiple of the mean. Further keys go to the next worker (consistent hashing with
+bounded loads, Mirrokni et al. 2016). Less evens out the load more, and sends more keys past their first owner."""
 OVERFLOW_LOAD_BOUND: Final = 1.1
 """The same for keys that are not at their first owner. Less than the bound, so that a hot key's overflow leaves room
 for the neighbours' own keys (with 50 workers and Zipf 1.1, 77 % at their first owner instead of 68 %); less still gains
 nothing and sends the overflow further. More than 1, so that somebody always has a place."""
 UTILIZATION_SLACK: Final = 0.1
-"""Utilization above the mean that is always allowed: an idle pool needs no balancing."""
+"""Utilization above the mean that is always allowed, because an idle pool needs no balancing."""
 MIN_FRACTION: Final = 0.05
 """An overloaded worker still admits this fraction; otherwise its recovery would go unnoticed."""
 FREE_SLOTS: Final = 8
@@ -42,24 +41,24 @@ _SEED: Final = 0x73746570
 
 
 def key_fraction(key: str | bytes) -> float:
-    """Where a key stands between 0 and 1."""
+    """The key's fixed fraction between 0 and 1, by a hash of its own."""
     return mmh3.hash(key, _SEED, False) / 2**32
 
 
 def admit_fraction_by_age(age: float) -> float:
-    """Slow start: the part of its keys that a worker admits so long after it became routable."""
+    """Slow start: the fraction of its keys that a worker admits ``age`` seconds after it became routable."""
     return min(max(age / SLOW_START_SECONDS, SLOW_START_MIN_FRACTION), 1.0)
 
 
 def admit_fraction_by_readiness(readiness: ReadinessWord) -> float:
-    """The part of its keys that a routable worker admits by what its sidecar says of it."""
+    """The fraction of its keys that a routable worker of this readiness admits."""
     return WARNING_FRACTION if readiness == "warning" else 1.0
 
 
 def utilization_bound(known: Collection[tuple[float, float]]) -> float | None:
-    """The utilization one of these workers may have, from the (weight, utilization) of each; None where none is known.
+    """The largest utilization that a worker may have, from the (weight, utilization) of each; None if none is known.
 
-    The workers are those of one release: a canary must keep its share however busy its few workers are.
+    Pass the workers of one release only. A canary must keep its share, however busy its few workers are.
     """
     if not known:
         return None
@@ -68,10 +67,10 @@ def utilization_bound(known: Collection[tuple[float, float]]) -> float | None:
 
 
 def admit_fraction_by_utilization(part: float, utilization: float, bound: float) -> float:
-    """The part that a worker should admit after its gossiped utilization has been read again; `part` is that before.
+    """The fraction to admit after a new reading of a worker's gossiped utilization. `part` is the fraction before it.
 
-    An integrating step: the part shrinks or grows as the utilization is above or below its bound, and stands still at
-    the bound. Everything or nothing would swing to and fro, because all callers read the same figure, and late.
+    An integrating step: the fraction shrinks while the utilization is above its bound, grows while it is below, and
+    stays at the bound. Admitting all or nothing would oscillate, because all callers read the same figure, and late.
     """
     return min(max(part * bound / max(utilization, 1e-3), MIN_FRACTION), 1.0)
 
@@ -79,8 +78,8 @@ def admit_fraction_by_utilization(part: float, utilization: float, bound: float)
 def request_limit(total: int, weight: float, capacity: float, *, first: bool) -> int:
     """Bounded load by a caller's own counts: the requests that a worker of this weight may have under way.
 
-    `total` counts those under way at all workers, and `capacity` is the sum of their weights. One more is about to
-    begin, and there is always a worker with a place for it. `first` says whether this is the key's first owner.
+    `total` is the number under way at all workers, `capacity` the sum of their weights. One more is about to begin, and
+    at least one worker has room for it. `first` says whether this worker is the key's first owner.
     """
     bound = LOAD_BOUND if first else OVERFLOW_LOAD_BOUND
     return max(math.ceil(bound * (total + 1) * weight / capacity), math.ceil(FREE_SLOTS * weight))

@@ -124,13 +124,13 @@ class GroundTruth:
         last_heard = self._heard[observer].get(member_id)
         return last_heard.sent if last_heard is not None else None
 
-    def was_silent(self, observer: str, member_id: MemberId, now: int, lately: int) -> bool:
-        """Whether the observer has three misses of the subject, or had them within the last ``lately`` µs.
+    def was_silent(self, observer: str, member_id: MemberId, now: int, window: int) -> bool:
+        """Whether the observer has three misses of the subject, or had them within the last ``window`` µs.
 
         Both silence and refusals count as misses.
         """
         last_heard = self._heard[observer].get(member_id)
-        if last_heard is not None and last_heard.gap_ended >= now - lately:
+        if last_heard is not None and last_heard.gap_ended >= now - window:
             return True
         last = last_heard.sent if last_heard is not None else self._started_at[observer]
         missed = (now - last) * _MISSES_NEEDED // self._silence

@@ -102,7 +102,7 @@ class KnownActivity:
 
 @dataclass
 class Sidecar:
-    """The commands of a sidecar that remembers what it was told."""
+    """The commands of a sidecar. It records each call."""
 
     pool: PoolView = THREE
     told: list[str] = field(default_factory=list)
@@ -227,7 +227,7 @@ class Answer:
 
 
 class Caller:
-    """One connection. What comes back is read by h11, which forgives a server nothing."""
+    """One connection. h11 reads the answers, and rejects any error of the server."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
@@ -252,7 +252,7 @@ class Caller:
         return answer
 
     async def read_answer(self) -> Answer:
-        """The next answer, to requests written by hand too. Raises h11.RemoteProtocolError on anything else."""
+        """The next answer. Raises h11.RemoteProtocolError if the bytes are not one."""
         if self._h11.our_state is h11.IDLE:
             self._h11.send(h11.Request(method="GET", target="/", headers=[("Host", "written-by-hand")]))
             self._h11.send(h11.EndOfMessage())
@@ -324,13 +324,13 @@ class Serving:
     callers: list[Caller] = field(default_factory=list)
 
     async def caller(self) -> Caller:
-        """A new connection; the end of the block closes it, if nobody has before."""
+        """A new connection. The end of the block closes it, unless that was done before."""
         caller = Caller(await trio.open_tcp_stream("127.0.0.1", self.port))
         self.callers.append(caller)
         return caller
 
     def publish(self, view: PoolView) -> None:
-        """The sidecar now holds this of the pool."""
+        """Give the sidecar this view of the pool."""
         self.sidecar.pool = view
         self.server.pool_changed()
 
@@ -385,6 +385,6 @@ async def serving(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Return when something another task brings about has come about."""
+    """Return when another task has made the condition true."""
     while not condition():
         await trio.testing.wait_all_tasks_blocked(0.001)

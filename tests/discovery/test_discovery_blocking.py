@@ -1,4 +1,4 @@
-"""Callers that wait: blocked queries and event streams, woken by a change, by time, by hanging up, and by the end."""
+"""Callers that wait: a change, a time limit, a disconnect or the endpoint's end wakes queries and streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Callers that mean harm, or are broken: each costs a bounded amount, is told why, and disturbs nobody else."""
+"""Hostile and faulty callers: each costs a bounded amount, gets a reason, and disturbs no other caller."""
 
 from __future__ import annotations
 
@@ -291,7 +291,7 @@ def test_overload_is_counted_each_time_and_logged_once_a_minute():
 
 
 async def test_a_saturated_endpoint_gives_the_loop_back():
-    """With 200 callers asking without pause, another task runs after a few batches, and not after them all."""
+    """200 callers ask without pause. Another task still runs after a few batches."""
     async with serving(limits=Limits(batch=8)) as endpoint:
         callers = [await endpoint.caller() for _ in range(200)]
         for caller in callers:

@@ -1,4 +1,4 @@
-"""The key ring over HTTP: the order of steps is kept, a key goes in and never out, and plaintext is said everywhere."""
+"""The key ring over HTTP: steps run in order, no answer contains a key, and a pool in plaintext says so everywhere."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def ask(endpoint: Serving, method: str, target: str, body: bytes = b"", **
 
 
 async def test_who_changes_keys_must_hold_one_whatever_else_it_may_do():
-    """Or any program on the machine could install a key of its own, and be a member from then on."""
+    """Otherwise any program on the machine could install its own key and become a member."""
     async with serving(access=Access(change_token="open-wide")) as endpoint:
         right = {"Authorization": "Bearer open-wide"}
         target = "/v1/keys?id=fa4b85b6"
@@ -80,7 +80,7 @@ async def test_an_id_is_eight_digits():
 
 @pytest.mark.parametrize("ring", [LAGGING, BEHIND])
 async def test_while_somebody_could_be_cut_off_nothing_changes_unless_forced(ring, autojump_clock):
-    """In virtual time, over a stream in memory: the wait for those who lag is over at once."""
+    """In virtual time, over a stream in memory, so the wait for members that lag takes no real time."""
     sidecar = Sidecar(ring=ring)
     server = DiscoveryServer(commands=sidecar, process=PROCESS, wall_offset=0.0)
     there, here = trio.testing.memory_stream_pair()

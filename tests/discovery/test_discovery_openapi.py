@@ -91,7 +91,7 @@ async def test_an_answer_is_of_the_type_that_the_document_was_made_from(route):
 
 
 async def test_a_stranger_who_has_only_the_document_finds_nothing_wrong(tmp_path: Path):
-    """Schemathesis makes up requests, allowed and forbidden ones, and holds each answer against the document."""
+    """Schemathesis generates valid and invalid requests, and checks each answer against the document."""
     # It learns indexes from answers, and then blocks on them for as long as it may.
     async with serving(limits=Limits(longest_wait=0.02), within=600) as endpoint:
         endpoint.server.publish_events([Event(1.0, "joined", "w1", "w1 joined")])

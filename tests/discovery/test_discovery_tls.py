@@ -1,4 +1,4 @@
-"""The same endpoint over TLS: the listeners are the sidecar's to make, the endpoint must not mind which."""
+"""The same endpoint over TLS. The sidecar makes the listeners, and the endpoint works with either kind."""
 
 from __future__ import annotations
 

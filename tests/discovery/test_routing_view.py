@@ -1,4 +1,4 @@
-"""The pure part: what moves an index, what moves a digest, and what neither."""
+"""The routing view without a server: what changes the index, what changes the digest, and what changes neither."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_how_a_sidecar_is_cut_off_is_in_a_header_and_moves_the_index():
 
 @pytest.mark.parametrize(("heard", "spare"), [(0, 0), (1, 0), (2, 1), (4, 3)])
 def test_a_suspect_is_no_spare(heard: int, spare: int):
-    """It may be gone already: of four, three of which fell silent, none may be lost."""
+    """The suspect may be dead already. If three of four members fall silent, none may be dropped."""
     members = [member(f"w{n}", liveness=Liveness.ALIVE if n < heard else Liveness.SUSPECT) for n in range(4)]
     counted = view_of(pool(*members)).service("embed").pool_answer()
     assert (counted.routable, counted.suspect, counted.failures_to_spare) == (4, 4 - heard, spare)

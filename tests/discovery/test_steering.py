@@ -118,7 +118,7 @@ async def test_a_share_set_by_hand_ends_the_rollout_of_that_release_only():
 
 
 async def test_a_rollout_ends_even_where_the_reason_has_no_room():
-    """A policy must fit a datagram; what is left out is the reason, never the share of 0."""
+    """A policy must fit one datagram. If it is too long, the reason is left out, and never a share of 0."""
     async with serving(MIXED) as endpoint:
         gates = ["exec: " + "x" * 390, "exec: " + "y" * 390, "exec: " + "z" * 60]
         rollout = {"release": "v2", "steps": [0.05, 1.0], "hold": 60.0, "gates": gates}
@@ -168,7 +168,7 @@ def test_a_policy_moves_index_and_digest_of_its_own_service_and_of_no_other():
 
 
 def test_equal_policies_in_any_history_give_equal_owners():
-    """Digest equality is owner equality: what a view has seen before does not matter."""
+    """Equal digests mean equal owners, whatever a view has seen before."""
     digests = set()
     for order in itertools.permutations([Share("v2", 500), Share("v1", 100), Share("v3", 0)], 2):
         view = RoutingView(process="p", wall_offset=0.0)

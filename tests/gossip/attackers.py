@@ -1,4 +1,4 @@
-"""Those who attack a pool, and what they have to do it with."""
+"""Attackers of a pool, and their means."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Account = tuple[bytes, int, int, Liveness, bytes]
 
 
 def aged(count: int, seed: int = 1) -> World:
-    """A pool in which everybody has known everybody for more than a minute."""
+    """A pool in which all members have known each other for more than a minute."""
     world = pool(count, seed)
     world.run(61.0)
     return world
 
 
 def with_mallory(count: int = 4) -> World:
-    """An aged pool into which somebody has come who holds the group key, and so is a member: mallory."""
+    """An old pool with one new member, mallory, who holds the group key."""
     world = aged(count)
     world.start_one("mallory")
     assert world.run_until(world.one_view, within=3.0) is not None
@@ -33,7 +33,7 @@ def with_mallory(count: int = 4) -> World:
 
 
 def say(world: World, speaker: str, *messages: Message | bytes, to: tuple[str, ...] = ()) -> None:
-    """A member says whatever it likes, sealed as its own seal is, to some or all of the others."""
+    """A member sends any messages it likes, under its own seal, to some or all of the others."""
     state = node(world, speaker)._state
     encoded = [message if isinstance(message, bytes) else encode_message(message) for message in messages]
     for member_id in list(state.table.present_ids):
@@ -57,7 +57,7 @@ def record_of(world: World, observer: str, name: str) -> Record:
 
 
 def forged(signer: Node | MemberKeys, record: Record, label: bytes) -> bytes:
-    """A record as a row message, signed with the keys of somebody who may not be its subject."""
+    """A record as a message, signed with keys that may not be its subject's."""
     keys = signer._state.identity.keys if isinstance(signer, Node) else signer
     encoded = encode_record(record)
     row = member_state_of_record_untrusted(encoded, keys.sign(record_text(label, encoded)))
@@ -65,7 +65,7 @@ def forged(signer: Node | MemberKeys, record: Record, label: bytes) -> bytes:
 
 
 def accounts(world: World, name: str, but: tuple[str, ...] = ("mallory",)) -> dict[str, list[Account]]:
-    """What everyone but the attacker holds of a name, to the byte."""
+    """The rows that all but the attacker hold of a name, as bytes."""
     return {
         key: sorted(
             (row.instance, row.generation, row.incarnation, row.liveness, row.encoded)
@@ -77,7 +77,7 @@ def accounts(world: World, name: str, but: tuple[str, ...] = ("mallory",)) -> di
 
 
 class Recorder:
-    """Has every datagram that was ever sent, and where from; holds no key."""
+    """Records every datagram that was ever sent, and its sender's address. Holds no key."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -91,7 +91,7 @@ class Recorder:
         self._world.network.on_send = None
 
     def replay(self, to: str, seed: int, sample: int = 10**9) -> None:
-        """Everything to one member, in an order that nobody sent it in, faster than anybody sent it."""
+        """Replay everything to one member, in another order and faster than it was sent."""
         rng = random.Random(seed)
         chosen = rng.sample(self.datagrams, min(sample, len(self.datagrams)))
         for start in range(0, len(chosen), 200):

@@ -23,7 +23,7 @@ def node(world: World, key: str) -> Node:
 
 
 def held(world: World, subject: str) -> set[Liveness | None]:
-    """Everything that other members hold one member for."""
+    """The states in which the other members hold one member."""
     return set(world.observers_of(subject).values())
 
 

@@ -1,4 +1,4 @@
-"""Whom news is passed on to: everybody hears, in few steps, and nobody more often than others."""
+"""To whom updates are pushed: all members hear, in few steps, and none more often than others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_from_anywhere_all_are_reached_in_logarithmically_many_steps(
 
 
 def test_where_all_hold_the_same_everybody_is_told_by_as_many_as_it_tells() -> None:
-    """But for those who would tell themselves, and tell somebody by lot instead."""
+    """Except members that would push to themselves. They push to a random member instead."""
     world = pool(40, seed=1)
     told = Counter(row.name for key in world.hosts for row in node(world, key)._parts.broadcast.push_targets(5))
     assert sum(told.values()) == 40 * 5

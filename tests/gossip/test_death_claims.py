@@ -11,7 +11,7 @@ from rumormill.membership import Liveness
 
 @pytest.mark.parametrize(("limit", "taken"), [(-2, 0), (0, 0), (1, 1), (2, 2), (9, 3)])
 def test_no_more_claims_are_verified_than_there_is_room_for(limit: int, taken: int) -> None:
-    """The room is what other temporary monitoring leaves, and that may be more than there is room for."""
+    """Other temporary monitoring may leave no room at all."""
     state = node(pool(4), "n0")._state
     claims = DeathClaims(state)
     for row in [row for row in state.table if row.member_id != state.me.member_id]:

@@ -155,7 +155,7 @@ def say(world: World, key: str, state: Readiness) -> None:
 
 @pytest.mark.parametrize("downtime", [0.0, 0.3, 3.0])
 def test_who_drains_before_its_end_has_not_flapped_either(downtime: float) -> None:
-    """Whether its end is missed before the next life is there, or not."""
+    """Whether its death is detected before its next instance starts, or not."""
     world = pool(4)
     for _ in range(5):
         say(world, "n3", Readiness.DRAINING)
@@ -192,7 +192,7 @@ def test_a_goodbye_that_is_heard_after_the_eviction_is_no_flap() -> None:
 
 
 def left_of(world: World, observer: str, subject: str) -> float | None:
-    """Seconds of a probation, as an observer tells them."""
+    """Seconds of a probation, as an observer reports them."""
     watching = node(world, observer)
     [member] = [m for m in watching.view.members if m.name == subject]
     return watching.details(world.hosts[observer].local_time())[member.instance].probation

@@ -1,4 +1,4 @@
-"""The queue of errors: one kind of entry is evidence, and no bytes make reading it raise."""
+"""The error queue: one kind of entry is evidence, and no bytes make reading it raise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rings of group keys: what a file may hold, what a change makes of a ring, and that a key is shown nowhere."""
+"""Key rings: what a file may contain, how a change alters a ring, and that no key is shown anywhere."""
 
 from __future__ import annotations
 

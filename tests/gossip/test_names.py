@@ -1,4 +1,4 @@
-"""Joining, leaving, coming back, and holding on to a name."""
+"""Joining, leaving, coming back, and keeping a name."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_everyone_moves_to_new_addresses_one_by_one() -> None:
 
 
 def test_two_pools_never_mix() -> None:
-    """Same key, same addresses known to each other, another label: nothing crosses."""
+    """Two pools with the same key that know each other's addresses, under different labels, exchange nothing."""
 
     def other_label(start):  # type: ignore[no-untyped-def]
         label = "blue" if start.name in ("n0", "n1", "n2") else "green"

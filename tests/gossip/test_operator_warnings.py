@@ -1,4 +1,4 @@
-"""Who cannot come in is told of where it is refused, and to itself: in words, and not more often than is of use."""
+"""A process that cannot join is reported in words by the member that refuses it and by itself, but not too often."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_member_without_an_identity_is_named_and_told() -> None:
 
 
 def test_a_member_of_another_authority_is_named_and_told_both_ways() -> None:
-    """It is let in nowhere, and lets nobody in."""
+    """No member admits it, and it admits none."""
     world = pool_with_an_authority()
     world.start_one("odd", factory=issued(THEIRS, THEIRS))
     world.run(6.0)
@@ -67,7 +67,7 @@ def test_a_member_with_an_authority_says_that_its_pool_has_none() -> None:
 
 
 def test_a_name_is_told_at_once_after_it_was_put_right() -> None:
-    """Whoever comes without an identity, and then with one from the same address, need not wait for forgiveness."""
+    """A process that comes without an identity, then with one from the same address, is admitted at once."""
     world = pool_with_an_authority()
     world.start_one("late", factory=RumormillFactory())
     world.run(2.0)
@@ -77,7 +77,7 @@ def test_a_name_is_told_at_once_after_it_was_put_right() -> None:
 
 
 def test_one_trouble_is_told_once_on_each_side() -> None:
-    """A notice about a seal and what gave rise to it are one trouble."""
+    """A notice about a seal and its cause are reported once."""
     world = World(seed=1)
     world.start(2)
     world.start_one("open", factory=RumormillFactory(keyring=None))

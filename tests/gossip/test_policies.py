@@ -1,4 +1,4 @@
-"""Policies among real nodes in virtual time: how fast, after a split, for a newcomer, signed, and against liars."""
+"""Policies among real nodes in virtual time: speed, after a split, for a newcomer, with signatures, against forgers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def share_of(record: PolicyRecord) -> int:
 
 
 def shares(world: World) -> dict[str, list[int]]:
-    """By member: the shares it holds."""
+    """The shares that each member holds."""
     return {key: [share_of(policy) for policy in node(world, key).view.policies] for key in world.running()}
 
 
@@ -129,7 +129,7 @@ def test_a_leap_is_refused_and_counted_but_a_newcomer_believes_the_pool() -> Non
 
 
 GARBAGE = msgspec.msgpack.encode(["embed", 1, "n0", 0, ["canary", [["v2", 10_001]], None]])
-"""A record that merges, with a body that nobody could read."""
+"""A record that merges, with a body that no member can decode."""
 
 
 @pytest.mark.parametrize("record", [b"\xc0", GARBAGE], ids=["no record", "no body"])

@@ -1,4 +1,4 @@
-"""Keys change while the pool runs, in virtual time: nobody is lost, who slept is back, who cannot be is told."""
+"""Keys change while the pool runs, in virtual time: no member is lost, sleepers come back or learn why not."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def audit(world: World, at: str) -> KeyAudit:
 
 
 def rotate(world: World, at: str, new: bytes, keep: int = 2) -> None:
-    """What an operator does: install, use, remove the oldest; each step once everyone present holds the former."""
+    """The operator's steps: install, use, remove the oldest. Each waits until all present members took the last."""
     change(world, at, ring_of(world, at).with_key(new))
     assert audit(world, at).settled
     change(world, at, ring_of(world, at).with_primary(new))
@@ -96,7 +96,7 @@ def test_rounds_over_a_network_that_loses_delays_and_reorders_refuse_no_datagram
 
 
 def test_without_the_audits_datagrams_are_refused() -> None:
-    """So the two tests above would have noticed."""
+    """The two tests above would have noticed this."""
     world = pool(8, seed=20)
     world.degrade(LinkFault(loss=0.3, jitter=0.1))
     for turn in range(1, 9):
@@ -125,7 +125,7 @@ def test_two_changes_at_once_end_with_one_ring() -> None:
 
 
 def test_a_removed_key_is_not_brought_back_by_who_missed_its_removal() -> None:
-    """The sleeper's primary was never the removed key: no header betrays that it is behind."""
+    """The sleeper's primary was never the removed key, so no header shows that it is behind."""
     world = pool(5, seed=6)
     rotate(world, "n0", key(1))
     world.freeze("n4")

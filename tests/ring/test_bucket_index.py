@@ -1,4 +1,4 @@
-"""The index is exact: it gives what the points say, filled or not, and the ring builds it when it is asked often."""
+"""The index names the same owners as the points, filled or not. The ring builds it once it is asked often."""
 
 from __future__ import annotations
 

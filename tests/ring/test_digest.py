@@ -20,7 +20,7 @@ stories = (any_pool, any_policy, any_pool, any_policy, st.integers(0, 2**32))
 
 
 def told_otherwise(workers: list[Worker], rng: random.Random) -> list[Worker]:
-    """The same workers as another sidecar lists them: in another order, and different in all that does not decide."""
+    """The same workers as another sidecar may list them: in another order, with other values that routing ignores."""
     told = [
         msgspec.structs.replace(
             worker,
@@ -41,7 +41,7 @@ def keys(rng: random.Random) -> Iterator[str]:
 
 
 def check(workers: list[Worker], policy: RoutingPolicy, former: list[Worker], before: RoutingPolicy, seed: int) -> None:
-    """A hundred triples of members, policy and key: computed anew here, and made from something else elsewhere."""
+    """A hundred triples of members, policy and key. One side computes from scratch, the other from an earlier ring."""
     rng = random.Random(seed)
     here = Routing("embed", workers, policy)
     renumbered = msgspec.structs.replace(policy, index=policy.index + 1)

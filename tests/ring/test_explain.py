@@ -1,4 +1,4 @@
-"""An explanation says what routing does, and what a caller makes of it."""
+"""An explanation says how routing decides, and which worker a caller then takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ring's promises: a pure function of its weights, moving no more keys than it must, sharing them evenly."""
+"""The ring is a pure function of its weights, moves no more keys than it must, and shares them evenly."""
 
 from __future__ import annotations
 

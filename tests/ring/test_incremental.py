@@ -1,4 +1,4 @@
-"""A ring made in pieces is the ring, and no piece is long."""
+"""A ring built in steps equals one built at once, and no step is long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same owners in another language: the golden vectors, and whatever else Hypothesis thinks of.
+"""Another language finds the same owners, for the golden vectors and for what Hypothesis generates.
 
 `vectors.json` is fixed: an answer that differs from it needs another first word in the canonical bytes.
 """
@@ -30,7 +30,7 @@ def routing_of(answer: dict[str, Any]) -> Routing:
 
 
 def javascript(answers: list[dict[str, Any]], asked: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the reference makes of these. Node runs it; CI installs it where it is missing."""
+    """The answers of the reference in JavaScript. Node runs it. CI installs Node where it is missing."""
     node = shutil.which("node") or pytest.fail("the reference needs node: apt-get install -y nodejs")
     work = json.dumps({"answers": answers, "asked": asked})
     ran = subprocess.run([node, HERE / "reference_runner.mjs"], input=work, capture_output=True, text=True)
@@ -55,7 +55,7 @@ def test_javascript_gives_the_golden_vectors() -> None:
 @settings(max_examples=25)
 @given(st.data())
 def test_both_languages_agree(data: st.DataObject) -> None:
-    """Many pools in one run of node: starting it is what takes the time."""
+    """Checks many pools in one run of node, because starting node takes most of the time."""
     rng = random.Random(data.draw(st.integers(0, 2**32)))
     pools = data.draw(st.lists(st.tuples(any_pool, any_policy), min_size=6, max_size=6))
     answers = [

@@ -1,4 +1,4 @@
-"""Routing and its digest: equal digests mean equal owners, and only what decides moves the digest."""
+"""Routing and its digest: equal digests mean equal owners, and only what affects routing changes the digest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Canaries: 5 % is 5 %, a share that rises takes keys and gives none, and a release without workers loses its share."""
+"""Canaries: 5 % means 5 % of the keys, a growing share only adds keys, a release without workers loses its share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TARGETS = [(0.01, 0.10), (0.05, 0.02), (0.10, 0.02), (0.25, 0.02), (0.5, 0.02)]
 
 
 def mean_share(share: float, keys_each: int) -> float:
-    """What a canary gets: the mean of 20 sets of names and as many keys for each."""
+    """The canary's mean share over 20 sets of names, with equally many keys each."""
     got = []
     for names in range(20):
         routing = Routing("embed", pool(f"set-{names}-", v2=1 + names % 5), canary(v2=share))

@@ -1,4 +1,4 @@
-"""Zones: the caller's own first, and no more of its keys elsewhere than its capacity calls for."""
+"""Zones: a caller's own zone comes first, and other zones get only the keys for which it lacks capacity."""
 
 from __future__ import annotations
 

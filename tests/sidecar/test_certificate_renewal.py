@@ -1,4 +1,4 @@
-"""A renewed certificate is loaded without a signal, a broken one never is, and its end is announced in time."""
+"""A renewed certificate is loaded without a signal, an invalid one never is, and a warning precedes its end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Recorded:
 
 
 class Renewal:
-    """A certificate that is kept, and looked at whenever the test says so."""
+    """A loaded certificate, which checks its files when the test says so."""
 
     def __init__(self, folder: Path) -> None:
         self.authority = Authority(folder)
@@ -39,7 +39,7 @@ class Renewal:
         self.keeper = CertificateReloader(read_certificate(self.files), log, wall=lambda: self.log.now)
 
     async def check_files(self) -> None:
-        """Two looks: a change is taken when it stands still."""
+        """Check twice. A change is loaded once it has stayed the same."""
         await self.keeper.check_files()
         await self.keeper.check_files()
 

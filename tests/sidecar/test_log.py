@@ -1,4 +1,4 @@
-"""A log that nobody takes: the agent goes on whatever its stderr is, and says how many lines are missing."""
+"""A log that nobody reads: the agent goes on whatever its stderr is, and says how many lines are missing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_lines_that_nobody_reads_are_dropped_and_counted() -> None:
 
 
 def _lines_until(descriptor: int, count: int) -> list[str]:
-    """What is read until so many lines have come, or were told to be lost."""
+    """Read until this many lines have arrived or are reported as lost."""
     read = b""
     while not read.endswith(b"\n") or sum(map(_stands_for, _lines(read))) < count:
         read += os.read(descriptor, 4096)
@@ -55,7 +55,7 @@ def _stands_for(line: str) -> int:
 
 
 def _missing(lines: list[str]) -> int:
-    """How many numbered lines are missing in all; each gap must be told where it is, and the rest be in order."""
+    """The number of missing lines. Each gap must be reported in its place, and all other lines must be in order."""
     count = missing = 0
     for line in lines:
         if line.endswith("lost"):

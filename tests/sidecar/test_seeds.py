@@ -1,4 +1,4 @@
-"""Seeds are names that are asked for again for ever, and a name server that fails takes nobody out."""
+"""Seeds are names that are resolved again and again. A name server that fails removes no seed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def names() -> AsyncIterator[NameServer]:
 
 
 class Told:
-    """What the node was told, and what the operator was."""
+    """What the node and the operator were told."""
 
     def __init__(self) -> None:
         self.contacts: list[Address] = []

@@ -1,4 +1,4 @@
-"""Settings: who wins, what is filled in, and what is refused with which hint."""
+"""Settings: which source wins, which defaults apply, and what is refused with which hint."""
 
 from __future__ import annotations
 

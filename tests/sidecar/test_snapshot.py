@@ -1,4 +1,4 @@
-"""The address book on disk: written whole or not at all, and believed only where it makes sense."""
+"""The address book on disk: it is written whole or not at all, and read only if it is valid."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def test_the_writer_writes_changes_and_warns_once(tmp_path: Path, autojump
     keeper = snapshot_writer(path, "w1", "prod", lambda: held, [THERE], warnings.append)
 
     async def until(holds: Callable[[], bool]) -> None:
-        """On a clock that jumps: the writing is done in a thread."""
+        """Under a virtual clock that jumps, because a thread does the writing."""
         with trio.fail_after(1e6):
             while not holds():
                 await trio.sleep(1)

@@ -1,4 +1,4 @@
-"""The shell around a Node: bytes in, bytes out, one timer, and nothing that goes wrong while sending matters."""
+"""The shell around a Node: bytes in, bytes out, one timer, and no error in sending stops it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from rumormill.membership.record import Readiness
 from rumormill.membership.view import Event, PoolView
 
 LONG = 10.0
-"""A period, in seconds, in which nothing that waits for the next heartbeat comes about while anybody here waits."""
+"""A period in seconds, so long that no test here sees what waits for the next heartbeat."""
 
 
 class Peer:
-    """A node on a socket of its own, and what its shell has reported."""
+    """A node on its own socket, and what its shell has reported."""
 
     def __init__(self, name: str, sock: socket.socket, period: float = 0.2) -> None:
         self.sock = sock
@@ -62,7 +62,7 @@ class Peer:
         self.news = trio.Event()
 
     async def until(self, words: dict[str, Readiness]) -> None:
-        """These members, in these states, are what is held."""
+        """Wait until it holds exactly these members, in these states."""
         with trio.fail_after(LIVENESS_LIMIT):
             while {m.name: m.readiness for m in self.node.view.members if m.liveness.present} != words:
                 await self.news.wait()
@@ -139,7 +139,7 @@ async def test_run_returns_when_the_node_has_left() -> None:
 
 
 class Noticed(Counter[str]):
-    """Counters that say when they first count."""
+    """Counters that set an event at their first count."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ async def test_a_flood_leaves_room_for_other_tasks() -> None:
 
 @pytest.mark.parametrize("leap", [0.0, 3600.0, -3600.0])
 async def test_a_datagram_counts_from_when_it_came_in(leap: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However late we read it; and a wall clock that leaps meanwhile puts it no further back than our last look."""
+    """However late we read a datagram. A jump of the wall clock sets no arrival before our last read."""
     taken: list[tuple[float, float]] = []
     clock, late = time.clock_gettime, 1000.0
     with bound() as sock, bound() as sender:
@@ -218,7 +218,7 @@ def test_a_socket_has_room_for_a_burst_and_ipv6_is_its_own_family() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 async def test_a_process_that_ends_is_found_by_its_kernels_refusal(host: str) -> None:
-    """Sockets of the real kernel: the queue of errors, its control messages, and the send that raises for another."""
+    """Sockets of the real kernel: its error queue, control messages, and a send that raises for an earlier datagram."""
     with bound(host) as one, bound(host) as other, bound(host) as third:
         a, b, c = Peer("a", one, LONG), Peer("b", other, LONG), Peer("c", third, LONG)
         life = trio.CancelScope()
@@ -259,7 +259,7 @@ async def test_without_refusals_nothing_is_heard_of_them() -> None:
 
 
 class IgnorantSocket(socket.socket):
-    """A socket of a kernel that knows neither time stamps nor a queue of errors."""
+    """A socket of a kernel without timestamps and without an error queue."""
 
     def setsockopt(self, level: int, option: int, *value: Any) -> None:
         if (level, option) in ((socket.SOL_SOCKET, 35), (socket.IPPROTO_IP, 11), (socket.IPPROTO_IPV6, 25)):

@@ -179,13 +179,13 @@ def forget_oneself(self: Reaper) -> None:
 post_raw = NodeState.post_raw
 
 
-def post_often(self: NodeState, address: Address, datagram: bytes) -> None:
+def post_often(self: NodeState, address: Address, datagram: bytes, kind: int) -> None:
     """n3 says everything five thousand times."""
     for _ in range(5000 if self.me.name == "n3" else 1):
-        post_raw(self, address, datagram)
+        post_raw(self, address, datagram, kind)
 
 
-def fall_silent(self: NodeState, address: Address, datagram: bytes) -> None:
+def fall_silent(self: NodeState, address: Address, datagram: bytes, kind: int) -> None:
     """n3 says nothing any more after a while, and does not notice."""
     if self.me.name != "n3" or self.counters["fell_silent"] < 60:
         self.outbox.append((address, datagram))

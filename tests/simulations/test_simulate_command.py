@@ -78,7 +78,7 @@ def test_replay_plays_a_saved_story(tmp_path: Path) -> None:
     assert call("run", "flapping", "--nodes", 5, "--save", file).exit_code == 0
     result = call("replay", file, "--events", 3)
     assert result.exit_code == 0, result.output
-    assert "No invariant was broken" in result.output
+    assert "No invariant was violated" in result.output
     assert "trace " in result.output
 
 
@@ -125,7 +125,7 @@ def test_a_saved_story_is_replayed_to_the_byte_under_the_settings_it_was_played_
 
 
 def test_a_judged_run_says_so_and_of_one_view_only_what_can_be_said() -> None:
-    assert "No invariant was broken. All members agreed after" in call("run", "quiet", "--nodes", 3, "--judge").output
+    assert "No invariant was violated. All members agreed after" in call("run", "quiet", "--nodes", 3, "--judge").output
     troubled = call("run", "quiet", "--nodes", 3, "--loss", 0.05, "--judge")
     assert "faults are active (loss 5%)" in troubled.output
 
@@ -138,7 +138,7 @@ def test_a_replay_that_violates_an_invariant_says_which_and_what_came_before_onc
     monkeypatch.setattr(view, "routing_digest", lambda *_: "0" * 16)
     result = call("replay", file)
     assert result.exit_code == 1
-    assert "an invariant was broken: owners: " in result.output
+    assert "an invariant was violated: owners: " in result.output
     conclusions = [line for line in result.output.splitlines() if line.lstrip()[:1].isdigit()]
     assert len(conclusions) == len(set(conclusions)) > 0
 
