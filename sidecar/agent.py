@@ -208,15 +208,7 @@ class _Agent:
             log=self.log,
             stop_requested=self.stop_requested,
             reload=self.reloader.request,
-            sources=StatusSources(
-                counters=self._counters,
-                key_file_trouble=lambda: self.key_file_writer.trouble,
-                settings_trouble=lambda: self.reloader.trouble,
-                worker_process=lambda: self.worker_process.state_text,
-                engine=lambda: self.check.counters.latest,
-                restart_reason=lambda: self.check.restart_reason(),
-                certificate=self.certificate,
-            ),
+            sources=self._status_sources(),
         )
         self.state_commands = StateCommands(settings, self.log)
         self.commands.on_state_change = self.state_commands.changed
@@ -245,6 +237,18 @@ class _Agent:
             on_event=lambda text: self._on_events([Event(boot_clock(), "process", settings.name, text)]),
         )
         self._build_writers(rng, restored)
+
+    def _status_sources(self) -> StatusSources:
+        """Where the status asks for what changes while the agent runs. The parts may not exist yet."""
+        return StatusSources(
+            counters=self._counters,
+            key_file_trouble=lambda: self.key_file_writer.trouble,
+            settings_trouble=lambda: self.reloader.trouble,
+            worker_process=lambda: self.worker_process.state_text,
+            engine=lambda: self.check.counters.latest,
+            restart_reason=lambda: self.check.restart_reason(),
+            certificate=self.certificate,
+        )
 
     def _apply(self, new: RuntimeConfig) -> None:
         """Hand changed settings to the parts that can change while the agent runs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rumormill.simulations import LinkFault, RumormillFactory, World
-from rumormill.simulations.operations import Canary
+from rumormill.simulations.operations import Canary, Measure
 
 
 def settle(world: World, count: int = 8) -> None:
@@ -18,6 +18,12 @@ def two_writers(world: World) -> None:
     Canary("n2", "v3", 500).apply(world)
     world.run(3.0)
     Canary("n3", "v2", 1000).apply(world)
+    world.run(3.0)
+
+
+def busy_worker(world: World) -> None:
+    settle(world)
+    Measure("n1", 0.5, 2).apply(world)
     world.run(3.0)
 
 

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 from sample_stories import (
     asleep_at_a_return,
+    busy_worker,
     crash,
     cut_off_at_a_death,
     departure,
@@ -59,9 +60,10 @@ from rumormill.gossip.security import signature_verifier
 from rumormill.gossip.security.seal import Seal
 from rumormill.gossip.state import NodeState
 from rumormill.membership import Address, Liveness, MemberChange, MemberTable, merge, policy, table
+from rumormill.membership.load import Load, LoadRegister
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.policy import PolicyRecord, SignedPolicy
-from rumormill.membership.record import NO_SIGNATURE
+from rumormill.membership.record import NO_SIGNATURE, MemberId
 from rumormill.simulations import RumormillFactory, World, invariants, routing_invariants
 from rumormill.simulations.invariant_checker import InvariantChecker
 from rumormill.simulations.invariants import InvariantViolation
@@ -242,6 +244,10 @@ def sign_as_another(self: PolicyReplication, service: str, body: bytes, at: int)
     return record
 
 
+def number_as_the_next(self: LoadRegister, member_id: MemberId, load: Load, now: float) -> None:
+    self.figures[member_id] = msgspec.structs.replace(load, number=load.number + 1)
+
+
 def nothing_heard(self: PolicyReplication, *_: object, **__: object) -> None:
     return None
 
@@ -370,6 +376,7 @@ SABOTAGES = [
     Sabotage(
         "policy-writer", "write in another's name", patch(PolicyReplication, "write", sign_as_another), two_writers
     ),
+    Sabotage("load-origin", "number a load as the next", patch(LoadRegister, "hear", number_as_the_next), busy_worker),
     Sabotage("policies", "let the first word hold", stand_by_the_first, two_writers),
     Sabotage(
         "one-view", "keep policies to oneself", patch(PolicyReplication, "handle_untrusted", nothing_heard), two_writers
