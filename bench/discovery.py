@@ -73,7 +73,7 @@ class MinimalServer:
                         conditional, complete = False, 0
 
 
-class NoLoads:
+class UnknownLoads:
     """A sidecar's knowledge of loads, where there is none."""
 
     def loads(self) -> dict[bytes, Any]:
@@ -87,7 +87,7 @@ class StaticSidecar:
     """A sidecar that only answers with its pool."""
 
     weight = 1000
-    activity = NoLoads()
+    activity = UnknownLoads()
 
     def view(self) -> Any:
         return _pool(self.weight)

@@ -35,7 +35,7 @@ LOAD_CORE: Final = "1"
 ENVOY_BODY: Final = {"node": {"id": "front", "cluster": "front"}, "resource_names": ["embed"]}
 
 
-class Server(NamedTuple):
+class MeasuredServer(NamedTuple):
     """One running server."""
 
     port: int
@@ -76,18 +76,18 @@ async def serve() -> None:
 
 
 @contextmanager
-def endpoint() -> Iterator[Server]:
+def endpoint() -> Iterator[MeasuredServer]:
     command = ["taskset", "-c", SERVER_CORE, sys.executable, "-m", "bench.formats", "serve"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield Server(int(process.stdout.readline()), process.pid)
+            yield MeasuredServer(int(process.stdout.readline()), process.pid)
         finally:
             process.kill()
 
 
 @contextmanager
-def nginx(folder: Path) -> Iterator[Server]:
+def nginx(folder: Path) -> Iterator[MeasuredServer]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -99,11 +99,12 @@ def nginx(folder: Path) -> Iterator[Server]:
     )
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     assert program, "install nginx"
-    command = ["taskset", "-c", SERVER_CORE, program, "-e", "stderr", "-p", folder, "-c", folder / "nginx.conf"]
+    files = ["-p", str(folder), "-c", str(folder / "nginx.conf")]
+    command = ["taskset", "-c", SERVER_CORE, program, "-e", "stderr", *files]
     with subprocess.Popen(command) as process:
         try:
             time.sleep(0.5)
-            yield Server(port, process.pid)
+            yield MeasuredServer(port, process.pid)
         finally:
             process.terminate()
 
@@ -115,7 +116,7 @@ def fetch(port: int, case: Case) -> tuple[bytes, str]:
         return answer.read(), answer.headers.get("ETag", "")
 
 
-def wrk(server: Server, case: Case, etag: str, folder: Path) -> float:
+def wrk(server: MeasuredServer, case: Case, etag: str, folder: Path) -> float:
     """Requests in a second of the server's processor time."""
     script = folder / "request.lua"
     method, body = ("POST", json.dumps(case.body)) if case.body else ("GET", "nil")
@@ -131,7 +132,7 @@ def wrk(server: Server, case: Case, etag: str, folder: Path) -> float:
     return int(requests) / (server.cpu_seconds() - before)
 
 
-def compare(ours: Server, theirs: Server, case: Case, folder: Path) -> str:
+def compare(ours: MeasuredServer, theirs: MeasuredServer, case: Case, folder: Path) -> str:
     body, etag = fetch(ours.port, case)
     file = folder / case.path.partition("?")[0].strip("/")
     file.parent.mkdir(parents=True, exist_ok=True)

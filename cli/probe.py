@@ -53,7 +53,7 @@ TOLD = {
 VERDICT_STYLES = {"right": "passing", "slow": "warning"}
 
 
-class Step(msgspec.Struct):
+class ProbeStep(msgspec.Struct):
     """One thing that was asked. ``-o json`` gives these."""
 
     what: str
@@ -69,7 +69,7 @@ class Report(msgspec.Struct):
     """All that was tried, and what the pool would be told of it."""
 
     worker: str
-    steps: list[Step]
+    steps: list[ProbeStep]
     verdict: str
     pool_would_be_told: str
 
@@ -158,7 +158,7 @@ def _readiness_probe(url: WorkerUrl, engine: EngineProfile) -> Probe:
 
 def _report(url: WorkerUrl, outcomes: Sequence[tuple[str, Probe, ProbeOutcome]], worst: ProbeOutcome) -> Report:
     steps = [
-        Step(
+        ProbeStep(
             what=what,
             asked=one.description,
             came=outcome.answer or outcome.reason,
@@ -172,7 +172,7 @@ def _report(url: WorkerUrl, outcomes: Sequence[tuple[str, Probe, ProbeOutcome]],
     return Report(str(url), steps, worst.verdict.value, TOLD[worst.verdict])
 
 
-def _counters_step(source: CounterSource) -> Step:
+def _counters_step(source: CounterSource) -> ProbeStep:
     """What the engine's counters say. That they cannot be read says nothing of the worker."""
     reader = CounterReader()
     reader.configure(source)
@@ -181,7 +181,7 @@ def _counters_step(source: CounterSource) -> Step:
         came, verdict = _figures(trio.run(reader.read), source), "known"
     except BadCounters as error:
         came, verdict = str(error), "not known: a sidecar judges the worker by its check and probe alone"
-    return Step(
+    return ProbeStep(
         what="counters",
         asked=f"GET {source.url}{source.path}",
         came=came,

@@ -59,7 +59,7 @@ class LatencyEstimate:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerLoad:
+class ObservedLoad:
     """What is known of one worker."""
 
     in_flight: int
@@ -70,17 +70,17 @@ class WorkerLoad:
     utilization: float | None
 
 
-def costs_more(one: WorkerLoad, other: WorkerLoad) -> bool:
+def costs_more(one: ObservedLoad, other: ObservedLoad) -> bool:
     """Whether the other worker is clearly the better choice. If both cost the same, `one` stays."""
     return _cost(one, other) > _cost(other, one)
 
 
-def is_worse(one: WorkerLoad, other: WorkerLoad) -> bool:
+def is_worse(one: ObservedLoad, other: ObservedLoad) -> bool:
     """Whether one worker is slow beside the other, or fails more."""
     return one.failures > other.failures or _slowness(one, other) > 1.0
 
 
-def _cost(one: WorkerLoad, other: WorkerLoad) -> float:
+def _cost(one: ObservedLoad, other: ObservedLoad) -> float:
     mean_weight = (one.weight + other.weight) / 2
     waiting = 1.0
     if one.utilization is not None and other.utilization is not None:
@@ -88,7 +88,7 @@ def _cost(one: WorkerLoad, other: WorkerLoad) -> float:
     return _slowness(one, other) * waiting * (1.0 + (one.in_flight + one.failures) * mean_weight / one.weight)
 
 
-def _slowness(one: WorkerLoad, other: WorkerLoad) -> float:
+def _slowness(one: ObservedLoad, other: ObservedLoad) -> float:
     if one.latency is None or not other.latency:
         return 1.0
     ratio = one.latency / other.latency

@@ -29,7 +29,7 @@ from rumormill.client.breaker import Breaker, OpenReason
 from rumormill.client.request_counts import RequestCounts
 from rumormill.client.response_class import ResponseClass
 from rumormill.client.topology import Topology, nothing_known
-from rumormill.client.worker_cost import LatencyEstimate, WorkerLoad, costs_more, is_worse
+from rumormill.client.worker_cost import LatencyEstimate, ObservedLoad, costs_more, is_worse
 from rumormill.ring.admission import key_fraction
 from rumormill.ring.traffic_split import Group
 from rumormill.ring.worker import Worker
@@ -294,12 +294,12 @@ class WorkerSelector:
             self._candidates[group, stays] = candidates
         return candidates
 
-    def _load(self, worker: Worker, now: float) -> WorkerLoad:
+    def _load(self, worker: Worker, now: float) -> ObservedLoad:
         stats = self._by_url.get(worker.url)
         if stats is None:
-            return WorkerLoad(0, 0, worker.weight, None, self._admission.utilization(worker))
+            return ObservedLoad(0, 0, worker.weight, None, self._admission.utilization(worker))
         failures, latency = stats.breaker.recent_failures(now), stats.latency.at(now)
-        return WorkerLoad(stats.in_flight, failures, worker.weight, latency, self._admission.utilization(worker))
+        return ObservedLoad(stats.in_flight, failures, worker.weight, latency, self._admission.utilization(worker))
 
     def _pick_last_resort(self, tried: Collection[str], now: float) -> Worker | None:
         def preference(worker: Worker) -> tuple[int, int, float]:

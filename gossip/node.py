@@ -6,11 +6,9 @@ drive the same object with the same sealed bytes:
 * :meth:`Node.receive_datagram` for each datagram, as soon as it is read;
 * :meth:`Node.receive_refusal` for each of our datagrams that a kernel refused, before reading the socket;
 * :meth:`Node.handle_timer` at :attr:`Node.deadline`, after everything that can be read was read;
-* :meth:`Node.datagrams_to_send` after each of these, to empty the outbox;
-* :attr:`Node.view` and :meth:`Node.take_events` for what it concluded.
+* :meth:`Node.datagrams_to_send` after each of these; :attr:`Node.view` and :meth:`Node.take_events` for what it found.
 
-A datagram goes one way: seal, wire, the part it concerns, the table, the changes. parts.py lists the parts and the
-order in which they run.
+A datagram goes one way: seal, wire, the part it concerns, the table, the changes. parts.py lists the parts in order.
 """
 
 from __future__ import annotations

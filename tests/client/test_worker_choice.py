@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from test_client_decisions import topology_of, worker
 
 from rumormill.client.response_class import classify_response
-from rumormill.client.worker_cost import SLOWER, TAU, LatencyEstimate, WorkerLoad, costs_more, is_worse
+from rumormill.client.worker_cost import SLOWER, TAU, LatencyEstimate, ObservedLoad, costs_more, is_worse
 from rumormill.client.worker_selector import WorkerSelector
 from rumormill.ring import Worker
 
@@ -212,7 +212,7 @@ def test_without_answers_it_comes_down_until_somebody_asks() -> None:
 
 
 loads = st.builds(
-    WorkerLoad,
+    ObservedLoad,
     in_flight=st.integers(0, 50),
     failures=st.integers(0, 10),
     weight=st.floats(0.1, 10),
@@ -222,15 +222,15 @@ loads = st.builds(
 
 
 @given(loads, loads)
-def test_no_two_workers_are_each_better_than_the_other(one: WorkerLoad, other: WorkerLoad) -> None:
+def test_no_two_workers_are_each_better_than_the_other(one: ObservedLoad, other: ObservedLoad) -> None:
     assert not (costs_more(one, other) and costs_more(other, one))
     assert not (is_worse(one, other) and is_worse(other, one)) or one.failures != other.failures
     assert not costs_more(one, one)
 
 
 def test_small_differences_of_latency_do_not_count_and_large_ones_do() -> None:
-    quick, alike, slow = (WorkerLoad(0, 0, 1.0, latency, None) for latency in (0.1, 0.1 * SLOWER, 0.4 * SLOWER))
+    quick, alike, slow = (ObservedLoad(0, 0, 1.0, latency, None) for latency in (0.1, 0.1 * SLOWER, 0.4 * SLOWER))
     assert not costs_more(alike, quick)
     assert costs_more(slow, quick)
-    busy = WorkerLoad(9, 0, 1.0, 0.1, None)
+    busy = ObservedLoad(9, 0, 1.0, 0.1, None)
     assert costs_more(busy, slow), "eight times slower is still better than nine in flight"
