@@ -30,6 +30,8 @@ MAX_WEIGHT: Final = 400_000
 """Ten thousand endpoints of this weight are within Envoy's limit of 2^32 in all."""
 OVERPROVISIONING: Final = 100_000
 """Percent. A thousandth of healthy workers is enough to keep DEGRADED ones out."""
+MAX_RETRIES: Final = 1024
+"""Concurrent retries of one cluster."""
 DEFAULT_LISTEN: Final = "127.0.0.1:10000"
 
 RETRY_UNSENT: Final = "connect-failure,refused-stream,reset-before-request"
@@ -139,6 +141,8 @@ def cluster(service: str) -> Resource:
             "connect_timeout": "1s",
             "lb_policy": "RING_HASH",
             "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+            # Of itself Envoy gives up a fourth concurrent retry: a death in a busy pool needs more at once.
+            "circuit_breakers": {"thresholds": [{"max_retries": MAX_RETRIES}]},
             "eds_cluster_config": {
                 "service_name": service,
                 "eds_config": {

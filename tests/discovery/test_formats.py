@@ -10,6 +10,8 @@ from serving import PROCESS, member, pool, serving
 
 from rumormill.discovery.formats import FORMAT_NAMES, consul, envoy
 from rumormill.discovery.formats.traffic import integer_weights, offers, ready_offers, traffic_weights
+from rumormill.discovery.http.access import Access
+from rumormill.discovery.http.limits import Limits
 from rumormill.discovery.schema.policy_bodies import CanaryPolicy, Share, encode_body
 from rumormill.discovery.service_view import ServiceView
 from rumormill.discovery.view import RoutingView
@@ -296,6 +298,30 @@ class TestSettings:
             assert (await endpoint.get("/v1/workers?format=text")).status == 404
             assert (await endpoint.get("/v1/workers")).status == 200
             assert "/v1/agent/self" not in (await endpoint.get("/openapi.json")).json["paths"]
+
+    async def test_a_token_opens_the_formats_however_a_client_of_consul_sends_it(self):
+        async with serving(access=Access(read_token="s3cret", local=False)) as endpoint:
+            path = "/v1/health/service/embed"
+            assert (await endpoint.get(path)).status == 401
+            assert (await ask_envoy(endpoint, "endpoints")).status == 401
+            assert (await endpoint.get(path, X_Consul_Token="wrong")).status == 401
+            assert (await endpoint.get(path, X_Consul_Token="s3cret")).status == 200
+            assert (await endpoint.get(path, Authorization="Bearer s3cret")).status == 200
+            drain = await endpoint.ask("PUT", "/v1/drain", X_Consul_Token="s3cret")
+            assert drain.status == 403
+
+    async def test_until_a_sidecar_knows_its_pool_the_formats_say_so(self):
+        async with serving(limits=Limits(settle=3600.0, settle_alone=3600.0)) as endpoint:
+            for path in (
+                "/v1/health/service/embed",
+                "/v1/prometheus/targets",
+                "/v1/workers?format=text",
+                "/v1/traefik",
+            ):
+                answer = await endpoint.get(path)
+                assert (answer.status, answer.headers["retry-after"]) == (503, "1"), path
+            assert endpoint.server.settled_view() is None
+            assert (await endpoint.get("/v1/workers")).status == 200
 
     async def test_a_path_with_an_empty_or_a_longer_parameter_leads_nowhere(self):
         async with serving() as endpoint:

@@ -103,6 +103,8 @@ class PoolStory:
     agents: dict[str, Agent] = field(default_factory=dict)
     workers: dict[str, NamedWorker] = field(default_factory=dict)
     killed_at: float = 0.0
+    moved_on_at: float = 0.0
+    """When the program had followed the step after the kill."""
 
     @property
     def observer(self) -> Agent:
@@ -158,6 +160,7 @@ async def tell(pool: PoolStory, see: See, tolerance: float = 0.02) -> None:
     print(f"the kill was known after {trio.current_time() - pool.killed_at:.2f} s")
     await pool.ask("w2", "PUT", "/v1/drain")
     await until_seen({"w1": 1})
+    pool.moved_on_at = trio.current_time()
     await pool.ask("w2", "DELETE", "/v1/drain")
     await until_seen({"w1": 1, "w2": 1})
     await pool.ask("w1", "PUT", "/v1/canary", service="embed", release="v2", share=0.2)
@@ -214,26 +217,25 @@ def program(name: str, *folders: str | Path) -> str:
 
 
 @asynccontextmanager
-async def running(*command: str | Path, cwd: Path | None = None, **variables: str) -> AsyncIterator[trio.Process]:
-    """A program for as long as the block runs. What it says is shown if the test fails."""
-    process = await trio.lowlevel.open_process(
-        [*map(str, command)],
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, **variables},
-    )
+async def running(*command: str | Path, cwd: Path | None = None) -> AsyncIterator[None]:
+    """A program for as long as the block runs. What it says is shown if the test fails.
+
+    It is started by this thread, and not by one of trio's: Envoy's wheel has the kernel end it with the thread that
+    started it.
+    """
+    process = subprocess.Popen([*map(str, command)], cwd=cwd, stdin=subprocess.DEVNULL)
     try:
-        yield process
+        yield
+        assert process.poll() is None, f"{command[0]} has ended with {process.returncode}"
     finally:
-        if process.returncode is None:
-            process.terminate()
-        with trio.move_on_after(5) as patience:
-            patience.shield = True
-            await process.wait()
-        if process.returncode is None:
+        process.terminate()
+        with trio.CancelScope(shield=True):
+            for _ in range(500):
+                if process.poll() is not None:
+                    break
+                await trio.sleep(0.01)
             process.kill()
-            with trio.CancelScope(shield=True):
-                await process.wait()
+            process.wait()
 
 
 async def get(url: str, **headers: str) -> httpx2.Response | None:

@@ -52,6 +52,8 @@ class TrafficRun:
         assert self.sent > 50
         allowed = 0 if self.resends else self.pool.workers["w3"].cut_off
         assert len(self.failed) <= allowed, self.failed
+        moved_on = self.pool.moved_on_at - self.pool.killed_at
+        assert [seconds for seconds in self.tried if seconds > moved_on] == [], "the killed worker still gets requests"
 
     def _caller(self) -> httpx2.AsyncClient:
         return httpx2.AsyncClient(timeout=LIVENESS_LIMIT, trust_env=False)
@@ -76,9 +78,13 @@ class TrafficRun:
             answer = await http.get(self.url, headers={"Rumormill-Key": f"key-{number}"})
             self.answers.append(answer.text)
             if answer.status_code != 200:
-                self.failed.append(f"{answer.status_code} {answer.text[:80]}")
+                self._failed(f"{answer.status_code} {answer.text[:80]}")
         except httpx2.TransportError as error:
-            self.failed.append(repr(error))
+            self._failed(repr(error))
+
+    def _failed(self, how: str) -> None:
+        since = trio.current_time() - self.pool.killed_at if self.pool.killed_at else None
+        self.failed.append(f"{how}, {f'{since:.2f} s after' if since is not None else 'before'} the kill")
 
     def _bound(self, sock: socket.socket, port: int) -> bool:
         try:
