@@ -23,6 +23,7 @@ from typing import Final
 
 from rumormill.client.topology import Topology, WorkerEndpoint, endpoint_of, nothing_known
 from rumormill.ring.admission import (
+    FREE_SLOTS,
     SLOW_START_SECONDS,
     admit_fraction_by_age,
     admit_fraction_by_readiness,
@@ -99,6 +100,8 @@ class Admission:
 
     def in_slow_start(self, worker: Worker, fraction: float, now: float) -> bool:
         """Whether a key with this fraction moves on because the worker is in slow start."""
+        if not self._routable_since:
+            return False
         since = self._routable_since.get(endpoint_of(worker))
         return since is not None and fraction >= admit_fraction_by_age(now - since)
 
@@ -115,6 +118,8 @@ class Admission:
             return False
         if self.utilization(worker) is not None:
             return fraction >= self._admit_fractions.get(worker.instance, 1.0)
+        if in_flight < FREE_SLOTS * worker.weight:
+            return False
         group = self._topology.routing.traffic_split.group(worker.release)
         load = self._release_loads.get(group)
         if load is None:

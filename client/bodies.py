@@ -12,20 +12,24 @@ another worker. The head of a JSON answer is useless alone, so it is passed on t
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
-import anyio
 import httpx2
 
 BUFFER_LIMIT = 8 * 2**20
 """Bytes. More keeps longer bodies replayable, and costs that much memory for each request in flight."""
 
 
-class BufferedBody(httpx2.AsyncByteStream):
+class BufferedBody:
     """A body in memory. It can be sent any number of times."""
+
+    __slots__ = ("_data",)
 
     def __init__(self, data: bytes) -> None:
         self._data = data
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter((self._data,)) if self._data else iter(())
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return _OneChunk(self._data)
@@ -33,6 +37,8 @@ class BufferedBody(httpx2.AsyncByteStream):
 
 class _OneChunk(AsyncIterator[bytes]):
     # An iterator and not a generator: a broken connection leaves it half read, and trio warns about such generators.
+    __slots__ = ("_data",)
+
     def __init__(self, data: bytes) -> None:
         self._data = data
 
@@ -43,7 +49,7 @@ class _OneChunk(AsyncIterator[bytes]):
         return data
 
 
-class OneShotBody(httpx2.AsyncByteStream, AsyncIterator[bytes]):
+class OneShotBody(AsyncIterator[bytes]):
     """A body too long to buffer. It can be read once: first the part already read, then the rest."""
 
     def __init__(self, beginning: bytes, rest: AsyncIterator[bytes]) -> None:
@@ -64,69 +70,75 @@ class OneShotBody(httpx2.AsyncByteStream, AsyncIterator[bytes]):
         return await anext(self._rest)
 
 
-Body = BufferedBody | OneShotBody
+class OneShotSyncBody(Iterator[bytes]):
+    """The same for a synchronous caller."""
+
+    def __init__(self, beginning: bytes, rest: Iterator[bytes]) -> None:
+        self._beginning = beginning
+        self._rest = rest
+        self._used = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._used:
+            raise httpx2.StreamConsumed
+        self._used = True
+        return self
+
+    def __next__(self) -> bytes:
+        if self._beginning:
+            beginning, self._beginning = self._beginning, b""
+            return beginning
+        return next(self._rest)
 
 
-async def prepare_request_body(stream: AsyncIterable[bytes]) -> Body:
-    """The body as one of two classes, which say whether it can be sent twice."""
-    if isinstance(stream, (BufferedBody, OneShotBody)):
-        return stream
-    beginning, rest = await _read(aiter(stream), BUFFER_LIMIT)
-    return BufferedBody(beginning) if rest is None else OneShotBody(beginning, rest)
+Body = BufferedBody | OneShotBody | OneShotSyncBody
 
 
-async def read_response(response: httpx2.Response) -> httpx2.Response:
-    """The answer with as much of its body buffered as the rules above say. Raises what reading raises.
-
-    The given response is closed once it is read to its end, and on any error.
-    """
-    limit = buffer_limit(response)
-    if limit is None or not isinstance(response.stream, httpx2.AsyncByteStream):
-        return response
-    try:
-        beginning, rest = await _read(aiter(response.stream), limit)
-    except BaseException:
-        with anyio.CancelScope(shield=True):
-            await response.stream.aclose()
-        raise
-    body: httpx2.AsyncByteStream
-    if rest is None:
-        await response.stream.aclose()
-        body = httpx2.ByteStream(beginning)
-    else:
-        body = _PartlyReadBody(beginning, rest, response.stream)
-    return httpx2.Response(response.status_code, headers=response.headers, stream=body, extensions=response.extensions)
-
-
-def buffer_limit(response: httpx2.Response) -> int | None:
-    """Bytes up to which an answer is buffered. A longer one is passed on. None means that nothing is buffered."""
-    content_type: str = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type == "text/event-stream":
-        return None
-    length: str = response.headers.get("content-length", "")
-    if length.isdecimal():
-        return BUFFER_LIMIT if int(length) <= BUFFER_LIMIT else None
-    return 0 if content_type == "application/json" or content_type.endswith("+json") else None
-
-
-class _PartlyReadBody(OneShotBody):
-    """An answer that is passed on: first the part already read, then the rest as it arrives."""
-
-    def __init__(self, beginning: bytes, rest: AsyncIterator[bytes], stream: httpx2.AsyncByteStream) -> None:
-        super().__init__(beginning, rest)
-        self._stream = stream
-
-    async def aclose(self) -> None:
-        if isinstance(self._rest, AsyncGenerator):
-            await self._rest.aclose()
-        await self._stream.aclose()
-
-
-async def _read(stream: AsyncIterator[bytes], limit: int) -> tuple[bytes, AsyncIterator[bytes] | None]:
-    """The whole body and None; or, if it exceeds the limit, what was read and the iterator over the rest."""
-    beginning = bytearray()
-    async for chunk in stream:
+async def request_body(request: httpx2.Request) -> Body:
+    """The body of an asynchronous caller's request. Raises TypeError for the body of a synchronous one."""
+    stream = request.stream
+    if (content := _content(request)) is not None:
+        return BufferedBody(content)
+    if not isinstance(stream, httpx2.AsyncByteStream):
+        raise TypeError("this transport is for httpx2.AsyncClient; httpx2.Client needs the transport of a SyncPool")
+    beginning, chunks = bytearray(), aiter(stream)
+    async for chunk in chunks:
         beginning += chunk
-        if len(beginning) > limit:
-            return bytes(beginning), stream
-    return bytes(beginning), None
+        if len(beginning) > BUFFER_LIMIT:
+            return OneShotBody(bytes(beginning), chunks)
+    return BufferedBody(bytes(beginning))
+
+
+def sync_request_body(request: httpx2.Request) -> Body:
+    """The body of a synchronous caller's request. Raises TypeError for the body of an asynchronous one."""
+    stream = request.stream
+    if (content := _content(request)) is not None:
+        return BufferedBody(content)
+    if not isinstance(stream, httpx2.SyncByteStream):
+        raise TypeError("this transport is for httpx2.Client; httpx2.AsyncClient needs the transport of a Pool")
+    beginning, chunks = bytearray(), iter(stream)
+    for chunk in chunks:
+        beginning += chunk
+        if len(beginning) > BUFFER_LIMIT:
+            return OneShotSyncBody(bytes(beginning), chunks)
+    return BufferedBody(bytes(beginning))
+
+
+def _content(request: httpx2.Request) -> bytes | None:
+    """The body if the client has it in memory, which is the usual case."""
+    if not isinstance(request.stream, httpx2.ByteStream):
+        return None
+    try:
+        return request.content
+    except httpx2.RequestNotRead:
+        return None
+
+
+def buffer_limit(content_type: bytes, content_length: bytes) -> int | None:
+    """Bytes up to which an answer is buffered. A longer one is passed on. None means that nothing is buffered."""
+    media_type = content_type.partition(b";")[0].strip().lower()
+    if media_type == b"text/event-stream":
+        return None
+    if content_length.isdigit():
+        return BUFFER_LIMIT if int(content_length) <= BUFFER_LIMIT else None
+    return 0 if media_type == b"application/json" or media_type.endswith(b"+json") else None

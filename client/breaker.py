@@ -54,6 +54,8 @@ class Breaker:
         self._rng = rng
         self._answers: deque[tuple[float, bool]] = deque(maxlen=MAX_ANSWERS)
         """The time of each answer, and whether it was a failure."""
+        self._failed_at = float("-inf")
+        """The time of the last failure."""
         self._open_until: float | None = None
         """The breaker is open until then, and half-open afterwards. None means closed."""
         self._open_for = 0.0
@@ -97,12 +99,15 @@ class Breaker:
 
     def record_failure(self, now: float) -> bool:
         """The worker answered with a failure. Returns whether there are now too many of them."""
+        self._failed_at = now
         self._answers.append((now, True))
         failures = sum(failed for _, failed in self._answers)
         return failures > FAILURE_THRESHOLD or self.recent_failures(now) >= FAILURE_THRESHOLD
 
     def recent_failures(self, now: float) -> int:
         """How many of the last answers were failures within the window."""
+        if self._failed_at <= now - FAILURE_WINDOW:
+            return 0
         return sum(failed and at > now - FAILURE_WINDOW for at, failed in self._answers)
 
     def open(self, reason: OpenReason, now: float) -> None:

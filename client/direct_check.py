@@ -51,12 +51,11 @@ async def check_evicted(registry: InFlightRegistry, tls: Callable[[], ssl.SSLCon
     async with anyio.create_task_group() as tasks:
         while True:
             for at_worker in await registry.wait_for_unchecked():
-                at_worker.check = anyio.CancelScope()
-                tasks.start_soon(_check, at_worker, at_worker.check, tls)
+                tasks.start_soon(_check, at_worker, tls)
 
 
-async def _check(at_worker: WorkerInFlight, scope: anyio.CancelScope, tls: Callable[[], ssl.SSLContext]) -> None:
-    with scope:
+async def _check(at_worker: WorkerInFlight, tls: Callable[[], ssl.SSLContext]) -> None:
+    with at_worker.check or anyio.CancelScope():
         await DirectCheck(at_worker, tls).run()
 
 

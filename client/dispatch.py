@@ -1,31 +1,42 @@
-"""Entry point of every request: prepares the body, then sends it as a hedged request (hedged_request.py)."""
+"""Where every request begins, and what the requests of a pool share: workers, budgets, latencies, the timer."""
 
 from __future__ import annotations
 
-import anyio
-import httpx2
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from rumormill.client.bodies import OneShotBody, prepare_request_body
-from rumormill.client.hedged_request import HedgedRequest
 from rumormill.client.hedging import LatencyWindows, request_kind
+from rumormill.client.messages import PoolRequest
+from rumormill.client.pool_state import PoolState
 from rumormill.client.replay import Replay, why_not_replayable
+from rumormill.client.request_machine import RequestMachine, StartHedge
 from rumormill.client.retries import RequestState
-from rumormill.client.retry_budget import RetryBudgets
+from rumormill.client.shared_lock import SharedLock
+from rumormill.client.timers import Timers
 from rumormill.client.topology import Topology
 from rumormill.client.upstream import Upstream
 from rumormill.client.upstreams import Upstreams
 
+if TYPE_CHECKING:
+    from rumormill.client.telemetry import Telemetry
 
-class Dispatcher:
-    """Sends requests to the workers of the current topology, which may be replaced at any time."""
 
-    def __init__(self, upstreams: Upstreams, *, hedge: bool, now: float) -> None:
-        self.upstreams = upstreams
+class Dispatcher(PoolState):
+    """The requests of one pool, to the workers of the current topology, which may be replaced at any time."""
+
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        timers: Timers,
+        *,
+        clock: Callable[[], float],
+        lock: SharedLock,
+        hedge: bool,
+        telemetry: Telemetry | None,
+    ) -> None:
+        super().__init__(upstreams, timers, clock=clock, lock=lock, telemetry=telemetry)
         self._hedge = hedge
         self._latencies = LatencyWindows()
-        self._budgets = RetryBudgets(now)
-        self._waiting: set[HedgedRequest] = set()
-        """Requests without an answer yet."""
 
     @property
     def topology(self) -> Topology:
@@ -33,31 +44,35 @@ class Dispatcher:
 
     def update(self, topology: Topology) -> list[Upstream]:
         """Use the workers of this topology from now on. Returns the upstreams that the caller should close."""
-        before = self._doubtful()
-        idle = self.upstreams.update(topology)
-        # A hedge is due at once for requests at workers that have just become suspect or critical.
-        if self._doubtful() - before:
-            for request in self._waiting:
-                request.wake()
-        return idle
+        with self.lock:
+            before = self._doubtful()
+            idle = self.upstreams.update(topology)
+            # A hedge is due at once for requests at workers that have just become suspect or critical.
+            if self._doubtful() - before:
+                for request in self.waiting:
+                    request.rearm()
+            return idle
 
     def _doubtful(self) -> frozenset[str]:
         return self.upstreams.selector.suspects | self.upstreams.selector.critical
 
-    async def send(self, request: httpx2.Request, replay: Replay) -> httpx2.Response:
-        """The first answer that a worker gives. Raises PoolError, and the caller's own errors as they are."""
-        if not isinstance(request.stream, httpx2.AsyncByteStream):
-            raise TypeError("this transport is for httpx2.AsyncClient; httpx2.Client needs the transport of a SyncPool")
-        body = await prepare_request_body(request.stream)
-        one_shot = isinstance(body, OneShotBody)
-        reason = why_not_replayable(replay, request.method, request.headers, one_shot=one_shot)
-        state = RequestState(f"{request.method} {request.url.path}", reason, one_shot=one_shot)
-        self._budgets.record_request(anyio.current_time())
-        kind = request_kind(request.method, request.url.path, request.headers.get("content-length"))
-        latency = self._latencies.window(kind)
-        hedged = HedgedRequest(self.upstreams, self._budgets, request, body, state, latency, hedge=self._hedge)
-        self._waiting.add(hedged)
-        try:
-            return await hedged.run()
-        finally:
-            self._waiting.discard(hedged)
+    def begin(self, request: PoolRequest, replay: Replay, start_hedge: StartHedge) -> RequestMachine:
+        """A new request. `start_hedge` makes an attempt beside the caller's own."""
+        one_shot, path = request.one_shot, request.path
+        reason = why_not_replayable(replay, request.method, request.read, one_shot=one_shot)
+        state = RequestState(f"{request.method} {path}", reason, one_shot=one_shot)
+        hedged = self._hedge and reason is None
+        with self.lock:
+            self.budgets.record_request(self.clock())
+            latency = self._latencies.window(request_kind(request.method, path, request.content_length))
+            machine = RequestMachine(self, request, state, latency, start_hedge if hedged else None)
+            if hedged:
+                self.waiting.add(machine)
+        return machine
+
+    def close(self) -> list[Upstream]:
+        """The pool closes: end every request. Returns the upstreams to close."""
+        with self.lock:
+            self.closed = True
+            self.upstreams.in_flight.close("this pool was closed")
+            return self.upstreams.remove_all()

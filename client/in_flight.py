@@ -3,24 +3,40 @@
 Requests are kept by the worker's URL: several sidecars may name one worker, and a sidecar may come back beside the same
 worker under another name. A draining worker finishes its requests, even after its sidecar has left. A worker that is
 evicted without draining is asked directly (direct_check.py), while it stays evicted and has requests in flight.
+
+The threads of a pool share all this under its lock. Only the direct checks belong to the pool's event loop, so they are
+woken and cancelled there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import anyio
+import httpx2
 
+from rumormill.client.errors import PoolError, response_interrupted
+from rumormill.client.messages import RawHeaders
+from rumormill.client.retries import Attempt
+from rumormill.client.shared_lock import SharedLock
 from rumormill.client.topology import Topology
 from rumormill.client.upstream import Upstream
 from rumormill.client.worker_selector import WorkerSelector
 from rumormill.ring.worker import Worker
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from rumormill.client.telemetry import AttemptSpan
+
+RunInLoop = Callable[[Callable[[], object]], object]
+"""Runs a function in the pool's event loop, soon. Any thread of the pool may call it."""
 
 
-class WorkerLost(Exception):
+class StepInterrupted(Exception):
+    """A step of a request was ended from outside."""
+
+
+class WorkerLost(StepInterrupted):
     """The worker is gone while a request was in flight there. `reason` is for people."""
 
     def __init__(self, reason: str) -> None:
@@ -28,54 +44,91 @@ class WorkerLost(Exception):
         self.reason = reason
 
 
-class InFlightRequest:
-    """One request at one worker, from its first byte until its answer is closed."""
+class Overtaken(StepInterrupted):
+    """Another attempt was quicker, or the request was given up."""
 
-    def __init__(
-        self,
-        registry: InFlightRegistry,
-        worker: Worker,
-        upstream: Upstream,
-        selector: WorkerSelector,
-        *,
-        after_eviction: bool,
-    ) -> None:
-        self.worker = worker
-        self.upstream = upstream
-        self.began_after_eviction = after_eviction
+
+class InFlightRequest:
+    """One attempt at one worker, from its first byte until its answer is closed."""
+
+    span: AttemptSpan | None = None
+    """The attempt as OpenTelemetry sees it, if that is installed."""
+
+    def __init__(self, registry: InFlightRegistry, at_worker: WorkerInFlight, attempt: Attempt, up: Upstream) -> None:
+        self.attempt = attempt
+        self.worker = attempt.worker
+        self.upstream = up
+        self.began_after_eviction = at_worker.evicted
         """The worker was already evicted when the request began, and was asked as a last resort."""
+        self.sent = False
+        """Whether the worker may have received the whole head of the request. Without it, it cannot have acted."""
+        self.success = False
+        """Whether the worker's status says that it has served the request, if the answer comes to its end."""
         self.finished = False
         """Whether the worker has answered it to its end, and not with an error of its own."""
         self._registry = registry
-        self._selector = selector
-        self._scope: anyio.CancelScope | None = None
+        self._lock = registry.lock
+        self._interrupt: Callable[[], object] | None = None
         self._lost: str | None = None
+        self._overtaken = False
         self._open = True
-        upstream.in_use += 1
-        selector.begin_request(worker)
 
-    async def run(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Run one step of the request. Raises :class:`WorkerLost` as soon as the worker is gone, and the step's own
-        errors."""
+    @property
+    def more_headers(self) -> RawHeaders:
+        """Headers that only this attempt has."""
+        return [] if self.span is None else self.span.headers
+
+    def begin_step(self, interrupt: Callable[[], object]) -> None:
+        """A step begins that `interrupt` ends at once. Raises :class:`StepInterrupted` if no step may begin."""
+        with self._lock:
+            self.check()
+            self._interrupt = interrupt
+
+    def end_step(self) -> None:
+        """The step has ended, and nothing may interrupt what comes after it."""
+        with self._lock:
+            self._interrupt = None
+
+    def check(self) -> None:
+        """Raises :class:`StepInterrupted` if the request was interrupted."""
         if self._lost is not None:
             raise WorkerLost(self._lost)
-        with anyio.CancelScope() as self._scope:
-            return await step()
-        raise WorkerLost(self._lost or "lost")
+        if self._overtaken:
+            raise Overtaken
 
     def abort(self, reason: str) -> None:
-        """The worker is gone: cancel the current step, and refuse any other."""
-        self._lost = reason
-        if self._scope is not None:
-            self._scope.cancel()
+        """The worker is gone: interrupt the current step, and refuse any other."""
+        with self._lock:
+            self._lost = reason
+            if self._interrupt is not None:
+                self._interrupt()
+
+    def cancel(self) -> None:
+        """Nobody waits for this attempt any more: interrupt its current step, and refuse any other."""
+        with self._lock:
+            self._overtaken = True
+            if self._interrupt is not None:
+                self._interrupt()
+
+    def stream_error(self, error: Exception) -> Exception:
+        """The error for a caller whose streamed answer ends early like this. A broken connection counts."""
+        match error:
+            case WorkerLost():
+                what = error.reason
+            case httpx2.TransportError() if not isinstance(error, httpx2.TimeoutException):
+                what = str(error) or type(error).__name__
+                self._registry.record_broken(self)
+            case _:
+                return error
+        return self._registry.interrupted(self, what)
 
     def close(self) -> None:
-        """The request is over, however it ended. Safe to repeat."""
-        if self._open:
-            self._open = False
-            self.upstream.in_use -= 1
-            self._selector.end_request(self.worker, finished=self.finished)
-            self._registry.remove(self)
+        """The attempt is over, however it ended. Safe to repeat."""
+        with self._lock:
+            if self._open:
+                self._open = False
+                self._interrupt = None
+                self._registry.remove(self)
 
 
 class WorkerInFlight:
@@ -112,9 +165,15 @@ class WorkerInFlight:
 
     def abort_before_eviction(self, reason: str) -> None:
         """The worker has fallen silent: abort the requests that began while it was a member."""
-        self._abort([request for request in self._requests if not request.began_after_eviction], reason)
+        self._abort([request for request in list(self._requests) if not request.began_after_eviction], reason)
+
+    def abort(self, reason: str) -> None:
+        """Abort every request for a reason of this process."""
+        for request in list(self._requests):
+            request.abort(reason)
 
     def cancel_check(self) -> None:
+        """Call it in the pool's event loop."""
         if self.check is not None:
             self.check.cancel()
             self.check = None
@@ -127,30 +186,58 @@ class WorkerInFlight:
 class InFlightRegistry:
     """All requests in flight, by the URL of their worker."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, selector: WorkerSelector, lock: SharedLock, clock: Callable[[], float], run_in_loop: RunInLoop
+    ) -> None:
+        self.lock = lock
+        self._clock = clock
+        self._selector = selector
+        self._run_in_loop = run_in_loop
         self._by_url: dict[str, WorkerInFlight] = {}
         self._check_needed = anyio.Event()
 
-    def begin(self, worker: Worker, upstream: Upstream, selector: WorkerSelector) -> InFlightRequest:
+    def begin(self, attempt: Attempt, upstream: Upstream) -> InFlightRequest:
+        """Register an attempt. The next pick, for any request, already counts it."""
+        worker = attempt.worker
         at_worker = self._by_url.get(worker.url)
         if at_worker is None:
-            evicted = any(worker.url == gone.url for _, gone in selector.topology.departed)
+            evicted = any(worker.url == gone.url for _, gone in self._selector.topology.departed)
             at_worker = self._by_url[worker.url] = WorkerInFlight(worker, evicted=evicted)
             self._wake_checker(at_worker)
-        request = InFlightRequest(self, worker, upstream, selector, after_eviction=at_worker.evicted)
+        request = InFlightRequest(self, at_worker, attempt, upstream)
         at_worker.add(request)
+        upstream.in_use += 1
+        self._selector.begin_request(worker)
         return request
 
     def remove(self, request: InFlightRequest) -> None:
+        request.upstream.in_use -= 1
+        self._selector.end_request(request.worker, finished=request.finished)
         at_worker = self._by_url.get(request.worker.url)
         if at_worker is not None:
             at_worker.discard(request)
             if not at_worker:
-                at_worker.cancel_check()
                 del self._by_url[request.worker.url]
+                if at_worker.check is not None:
+                    self._run_in_loop(at_worker.cancel_check)
+
+    def record_broken(self, request: InFlightRequest) -> None:
+        """The worker has broken off its answer."""
+        now = self._clock()
+        with self.lock:
+            self._selector.record_unreachable(request.worker, now, now)
+
+    def interrupted(self, request: InFlightRequest, what: str) -> PoolError:
+        return response_interrupted(request.worker, what, self._selector.topology, self._clock())
+
+    def close(self, reason: str) -> None:
+        """The pool closes: abort every request."""
+        with self.lock:
+            for at_worker in self._by_url.values():
+                at_worker.abort(reason)
 
     def update(self, topology: Topology) -> None:
-        """Learn which workers the topology names now."""
+        """Learn which workers the topology names now. Call it in the pool's event loop."""
         if not self._by_url:
             return
         named: dict[str, Worker] = {}
@@ -162,15 +249,22 @@ class InFlightRegistry:
             self._wake_checker(at_worker)
 
     async def wait_for_unchecked(self) -> list[WorkerInFlight]:
-        """Wait until there are evicted workers with requests in flight and no direct check."""
-        while not (found := list(self._unchecked())):
+        """Wait until there are evicted workers with requests in flight and no direct check. Gives each its scope."""
+        while not (found := self._unchecked()):
             self._check_needed = anyio.Event()
             await self._check_needed.wait()
         return found
 
-    def _unchecked(self) -> Iterator[WorkerInFlight]:
-        return (at_worker for at_worker in self._by_url.values() if at_worker.evicted and at_worker.check is None)
+    def _unchecked(self) -> list[WorkerInFlight]:
+        with self.lock:
+            found = [worker for worker in self._by_url.values() if worker.evicted and worker.check is None]
+            for at_worker in found:
+                at_worker.check = anyio.CancelScope()
+            return found
 
     def _wake_checker(self, at_worker: WorkerInFlight) -> None:
         if at_worker.evicted and at_worker.check is None:
-            self._check_needed.set()
+            self._run_in_loop(self._set_check_needed)
+
+    def _set_check_needed(self) -> None:
+        self._check_needed.set()

@@ -15,6 +15,7 @@ import httpx2
 import msgspec
 
 from rumormill.client.request_counts import REPORT_HEADER, RequestCounts
+from rumormill.client.shared_lock import SharedLock
 from rumormill.discovery.schema.load import LoadAnswer
 
 IDLE_WAIT: Final = 10.0
@@ -58,9 +59,12 @@ class LoadWatcher:
         base_urls: Mapping[str, str],
         choose_source: Callable[[str], str],
         counts: RequestCounts,
+        lock: SharedLock,
         on_loads: Callable[[Mapping[str, float]], None],
     ) -> None:
         """`choose_source` gets the sidecar that was asked before ("" at first), and returns the one to ask.
+
+        Threads change `counts` under `lock`.
 
         `on_loads` gets the utilization of each worker whose load is known, by instance, with every answer.
         """
@@ -70,6 +74,7 @@ class LoadWatcher:
         self._choose_source = choose_source
         self._source = ""
         self._counts = counts
+        self._lock = lock
         self._on_loads = on_loads
         self._seen: tuple[str, LoadAnswer] | None = None
         """The sidecar that answered last, and its answer."""
@@ -116,7 +121,8 @@ class LoadWatcher:
         if self._seen is not None and self._seen[0] == source:
             answer = self._seen[1]
             query |= {"index": str(answer.index), "process": answer.process, "wait": f"{wait:.0f}s"}
-        report = self._counts.report()
+        with self._lock:
+            report = self._counts.report()
         headers = {} if report is None else {REPORT_HEADER: report}
         url = f"{self._base_urls.get(source, source)}/v1/load"
         with anyio.fail_after(wait * 17 / 16 + ANSWER_MARGIN):

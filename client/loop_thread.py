@@ -38,10 +38,10 @@ class LoopThread:
         self.users = 0
         self._process = os.getpid()
         self._closed = False
-        started: Future[BlockingPortal] = Future()
+        started: Future[tuple[BlockingPortal, asyncio.AbstractEventLoop]] = Future()
         self._thread = threading.Thread(target=_run_loop, args=(started,), daemon=True, name="rumormill pools")
         self._thread.start()
-        self._portal = started.result()
+        self._portal, self._loop = started.result()
 
     @property
     def inherited(self) -> bool:
@@ -66,6 +66,12 @@ class LoopThread:
             # An interrupt may strike before the future exists, so the call is cancelled and not the future.
             call.cancel(self._portal)
             raise
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Run this in the loop, soon. Any thread may call it. Does nothing if the loop has ended."""
+        if self.running:
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(function)
 
     def close(self) -> None:
         """End the thread."""
@@ -115,12 +121,12 @@ def _monkey_patched(module: str) -> bool:
     return monkey is not None and monkey.is_module_patched(module)
 
 
-def _run_loop(started: Future[BlockingPortal]) -> None:
+def _run_loop(started: Future[tuple[BlockingPortal, asyncio.AbstractEventLoop]]) -> None:
     """The thread's main function."""
 
     async def serve() -> None:
         async with BlockingPortal() as portal:
-            started.set_result(portal)
+            started.set_result((portal, asyncio.get_running_loop()))
             await portal.sleep_until_stopped()
 
     try:

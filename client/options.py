@@ -46,6 +46,8 @@ class PoolOptions:
     """The TLS settings for sidecars and workers that speak https."""
     patience: float = 2.0
     """Seconds that opening the pool waits for the first list of workers."""
+    telemetry: bool = True
+    """Whether to give OpenTelemetry a span for each attempt, and metrics, if its package is installed."""
     rng: random.Random | None = None
     """Makes the random choices reproducible. With None, every opening draws its own seed, in forked processes too."""
 

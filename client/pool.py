@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import random
-import ssl
-import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 
-import anyio
-import anyio.abc
-import anyio.to_thread
 import httpx2
 
-from rumormill.client.background_context import BackgroundContext
+from rumormill.client.async_requests import AsyncRequests
+from rumormill.client.async_upstream import AsyncUpstream
+from rumormill.client.bodies import request_body
 from rumormill.client.dispatch import Dispatcher
 from rumormill.client.fallbacks import AsyncFallback
 from rumormill.client.keys import KeyFunction
-from rumormill.client.load_watcher import LoadWatcher
-from rumormill.client.options import UNIX, PoolOptions
+from rumormill.client.messages import httpx2_response, pool_request
+from rumormill.client.options import PoolOptions
+from rumormill.client.pool_background import PoolBackground
 from rumormill.client.replay import Replay, checked_replay
-from rumormill.client.snapshot import UnusableSnapshot, load_snapshot, save_snapshot
-from rumormill.client.topology import Topology, with_answer, with_status
-from rumormill.client.topology_watcher import TopologyWatcher
+from rumormill.client.topology import Topology
 from rumormill.client.transports import PoolTransport
-from rumormill.client.upstream import Upstream
-from rumormill.client.upstreams import Upstreams
-from rumormill.client.worker_selector import WorkerSelector
 from rumormill.ring.worker import Worker
-
-SNAPSHOT_PAUSE = 1.0
-"""Minimum seconds between two writes of the snapshot."""
-
-log = logging.getLogger("rumormill.client")
 
 
 class Pool(PoolOptions):
@@ -55,12 +40,9 @@ class Pool(PoolOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._default_tls: ssl.SSLContext | None = None
         self._process = 0
-        self._background: BackgroundContext | None = None
-        self._dispatcher: Dispatcher | None = None
-        self._tasks: anyio.abc.TaskGroup | None = None
-        self._changed: anyio.Event
+        self._background: PoolBackground | None = None
+        self._requests: AsyncRequests | None = None
 
     async def __aenter__(self) -> Pool:
         return await self.open()
@@ -81,12 +63,13 @@ class Pool(PoolOptions):
         if self._background is not None and self._process == os.getpid():
             raise RuntimeError("this pool is open already; close it first, or make another")
         self._process = os.getpid()
-        background = self._background = BackgroundContext(self._run())
+        background = self._background = PoolBackground(self, AsyncUpstream, _call)
         try:
             await background.start()
         except BaseException:
             self._background = None
             raise
+        self._requests = AsyncRequests(background.dispatcher, background.tasks)
         return self
 
     async def aclose(self) -> None:
@@ -103,9 +86,9 @@ class Pool(PoolOptions):
         # A pool that was opened before this process was forked is the parent's to close.
         if background is None or self._process != os.getpid():
             return None
-        await background.stop()
-        self._background = None
-        return background.failure
+        crash = await background.stop()
+        self._background = self._requests = None
+        return crash
 
     @property
     def topology(self) -> Topology:
@@ -137,21 +120,19 @@ class Pool(PoolOptions):
         mode = self.replay if replay is None else checked_replay(replay)
         return PoolTransport(self, mode, key=key, fallbacks=fallbacks)
 
-    @contextmanager
-    def acquire(self, key: str | bytes | None = None) -> Iterator[Worker]:
+    def acquire(self, key: str | bytes | None = None) -> AbstractContextManager[Worker]:
         """A worker for a client of your own. It counts as busy until the block ends.
 
         A connection error (OSError, or the TransportError of httpx2 or httpx) that leaves the block ranks the worker
-        behind the others for a moment. Raises :class:`NoWorkersError`.
+        behind the others for a moment. Entering the block raises :class:`NoWorkersError`.
         """
-        with self._require_open().upstreams.lease(key) as worker:
-            yield worker
+        return self._require_open().upstreams.lease(key)
 
     async def changed(self, known: Topology) -> Topology:
         """Wait until the topology differs from `known`, and return it."""
-        while self.topology == known:
-            await self._changed.wait()
-        return self.topology
+        self._require_open()
+        assert self._background is not None  # noqa: S101 - it is open
+        return await self._background.changed(known)
 
     async def send(self, request: httpx2.Request, *, replay: Replay | None = None) -> httpx2.Response:
         """Send one request, as the transports do. The scheme and host of its URL do not matter. Raises PoolError.
@@ -159,7 +140,10 @@ class Pool(PoolOptions):
         The header `Rumormill-Key` chooses the worker. The response's extensions hold `rumormill_worker`, the
         :class:`Worker` that answered, and `rumormill_attempts`.
         """
-        return await self._require_open().send(request, self.replay if replay is None else replay)
+        self._require_open()
+        assert self._requests is not None  # noqa: S101 - it is open
+        prepared = pool_request(request, await request_body(request))
+        return httpx2_response(await self._requests.send(prepared, self.replay if replay is None else replay))
 
     def _require_open(self) -> Dispatcher:
         if self._background is None:
@@ -169,122 +153,10 @@ class Pool(PoolOptions):
                 "this pool was opened before the process forked, and its event loop stayed in the parent; "
                 "open it in this process too, with `await pool.open()`"
             )
-        if self._dispatcher is None:
-            raise RuntimeError(
-                "this pool is being closed, or it has crashed (see the log); close it, and open it again"
-            ) from self._background.failure
-        return self._dispatcher
-
-    @asynccontextmanager
-    async def _run(self) -> AsyncIterator[None]:
-        rng = self.rng or random.Random()
-        base_urls = {url: f"http://{n}.localhost" for n, url in enumerate(self.sources) if url.startswith(UNIX)}
-        async with self._sidecar_client(base_urls) as http:
-            selector = WorkerSelector(self.service, rng, zone=self.zone, bounded=self.bounded_load)
-            upstreams = Upstreams(selector, self._tls)
-            self._dispatcher = Dispatcher(upstreams, hedge=self.hedge, now=anyio.current_time())
-            watcher = TopologyWatcher(
-                list(self.sources),
-                self.service,
-                http=http,
-                base_urls=base_urls,
-                cluster=self.cluster,
-                rng=rng,
-                on_change=self._set_topology,
-            )
-            loads = LoadWatcher(
-                self.service,
-                http=http,
-                base_urls=base_urls,
-                choose_source=watcher.steady_source,
-                counts=selector.counts,
-                on_loads=lambda known: selector.set_loads(known, anyio.current_time()),
-            )
-            self._changed = anyio.Event()
-            try:
-                async with anyio.create_task_group() as self._tasks:
-                    await self._start(self._tasks, watcher, loads, upstreams)
-                    yield
-                    self._tasks.cancel_scope.cancel()
-            finally:
-                self._dispatcher = self._tasks = None
-                self._changed.set()
-                with anyio.CancelScope(shield=True):
-                    for upstream in upstreams.remove_all():
-                        await upstream.aclose()
-
-    def _sidecar_client(self, base_urls: Mapping[str, str]) -> httpx2.AsyncClient:
-        """The HTTP client for the sidecars. `base_urls` has one for each Unix domain socket."""
-        https = any(url.startswith("https:") for url in self.sources)
-        return httpx2.AsyncClient(
-            headers={} if self.token is None else {"Authorization": f"Bearer {self.token}"},
-            timeout=None,  # each query has its own timeout
-            trust_env=False,
-            verify=self._tls() if https else False,
-            limits=httpx2.Limits(max_connections=None),
-            mounts={
-                f"all://{base.removeprefix('http://')}": httpx2.AsyncHTTPTransport(uds=url.removeprefix(UNIX))
-                for url, base in base_urls.items()
-            },
-        )
-
-    async def _start(
-        self, tasks: anyio.abc.TaskGroup, watcher: TopologyWatcher, loads: LoadWatcher, upstreams: Upstreams
-    ) -> None:
-        tasks.start_soon(watcher.run)
-        tasks.start_soon(loads.run)
-        tasks.start_soon(upstreams.check_evicted)
-        with anyio.move_on_after(self.patience):
-            await watcher.ready.wait()
-        if self.snapshot is not None:
-            if self.topology.origin == "nobody":
-                self._load_snapshot(watcher, Path(self.snapshot))
-            tasks.start_soon(self._keep_snapshot, watcher, Path(self.snapshot))
-        if self.topology.origin == "nobody":
-            log.warning("the pool of %r starts without a list: %s", self.service, self.topology.describe(0))
-
-    def _set_topology(self, topology: Topology) -> None:
-        if self._dispatcher is None or self._tasks is None:
-            return
-        before = self._dispatcher.topology
-        for upstream in self._dispatcher.update(topology):
-            self._tasks.start_soon(_close, upstream)
-        if topology != before:
-            self._changed.set()
-            self._changed = anyio.Event()
-
-    def _load_snapshot(self, watcher: TopologyWatcher, path: Path) -> None:
-        try:
-            answer, age = load_snapshot(path, self.service, self.cluster, time.time())
-        except UnusableSnapshot as error:
-            log.warning("no list from the snapshot: %s", error)
-            return
-        now = anyio.current_time()
-        topology = with_answer(watcher.topology, answer, source=str(path), origin="snapshot", now=now)
-        watcher.set_topology(answer, with_status(topology, heard=now - age, troubles=watcher.topology.troubles))
-        log.warning("no sidecar answers; using the list of %.0f s ago from %s", age, path)
-
-    async def _keep_snapshot(self, watcher: TopologyWatcher, path: Path) -> None:
-        """Write the sidecars' answer to the snapshot whenever it has changed."""
-        written = None
-        while True:
-            answer, changed = watcher.answer, self._changed
-            if answer is not written and self.topology.origin == "sidecar" and answer is not None:
-                try:
-                    await anyio.to_thread.run_sync(save_snapshot, path, answer, time.time())
-                except OSError as error:
-                    log.warning("the list cannot be written to %s (%s); it is kept in memory only", path, error)
-                written = answer
-            await changed.wait()
-            await anyio.sleep(SNAPSHOT_PAUSE)
-
-    def _tls(self) -> ssl.SSLContext:
-        if self.verify is not None:
-            return self.verify
-        if self._default_tls is None:
-            self._default_tls = httpx2.create_ssl_context(trust_env=False)
-        return self._default_tls
+        return self._background.dispatcher
 
 
-async def _close(upstream: Upstream) -> None:
-    await upstream.aclose()
+def _call(function: object) -> None:
+    """Run it at once: this pool's callers are in its event loop."""
+    assert callable(function)  # noqa: S101
+    function()

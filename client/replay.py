@@ -6,7 +6,7 @@ have been sent, a worker may have acted on it. Only the caller can say whether a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container
 from typing import Literal, get_args
 
 Replay = Literal["idempotent", "always", "never"]
@@ -24,8 +24,9 @@ def checked_replay(mode: str) -> Replay:
     raise ValueError(f"replay={mode!r} is unknown; choose one of {', '.join(map(repr, get_args(Replay)))}")
 
 
-def why_not_replayable(mode: Replay, method: str, headers: Mapping[str, str], *, one_shot: bool) -> str | None:
-    """Why the request must not be sent twice, for people. None if it may. A `one_shot` body can be read only once."""
+def why_not_replayable(mode: Replay, method: str, headers: Container[str], *, one_shot: bool) -> str | None:
+    """Why the request must not be sent twice, for people. None if it may. `headers` holds names in
+    lower case. A `one_shot` body can be read only once."""
     if mode == "never":
         return 'replay="never" forbids it'
     if one_shot:

@@ -8,6 +8,7 @@ caller this is, and for each worker the first half of its instance with two numb
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,6 +42,8 @@ class RequestCounts:
         self._total = 0
         self.news = anyio.Event()
         """Set when a report should not wait: something has ended at a worker that drains, or a drain has begun."""
+        self.run_in_loop: Callable[[Callable[[], object]], object] = _call
+        """Runs a function in the event loop in which `news` is awaited; requests may end in other threads."""
 
     @property
     def any_under_way(self) -> bool:
@@ -60,14 +63,14 @@ class RequestCounts:
         count.finished += finished
         self._total -= 1
         if worker.instance in self._draining and count.under_way == 0:
-            self.news.set()
+            self.run_in_loop(self._set_news)
 
     def update(self, topology: Topology) -> None:
         """Learn which workers drain."""
         draining = frozenset(worker.instance for worker in topology.workers if worker.readiness == "draining")
         begun, self._draining = draining - self._draining, draining
         if any(instance in self._counts and self._counts[instance].under_way for instance in begun):
-            self.news.set()
+            self.run_in_loop(self._set_news)
 
     def report(self) -> str | None:
         """The header's value, with what is under way or has changed since the last report; None for nothing."""
@@ -84,3 +87,10 @@ class RequestCounts:
             count.reported = (count.under_way, count.finished)
             entries.append(f"{instance[:16]}={count.under_way}/{count.finished}")
         return f"{self._caller};{','.join(entries)}"
+
+    def _set_news(self) -> None:
+        self.news.set()
+
+
+def _call(function: Callable[[], object]) -> None:
+    function()

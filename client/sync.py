@@ -1,7 +1,7 @@
-"""The same pool for threads: the asynchronous pool runs in another thread, and callers wait for it.
+"""The pool for threads. Each request runs in its caller's thread, over blocking sockets.
 
-One loop serves every thread and every pool. So all threads share the balance, the hedging and what is known about the
-workers, and each of these has one implementation. Handing a request over and back costs about half a millisecond.
+Only the watching needs a loop: of the sidecars, of evicted workers, and of the time when a hedge is due. One thread has
+that loop for every pool of the process. All threads that use a pool share what is known about its workers.
 
 A fork leaves the thread behind. A pool that is used in a child of the process that opened it opens itself again there.
 """
@@ -10,21 +10,24 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 
 import anyio
-import anyio.to_thread
 import httpx2
 
-from rumormill.client.bodies import BUFFER_LIMIT, Body, BufferedBody, OneShotBody
+from rumormill.client.bodies import sync_request_body
+from rumormill.client.dispatch import Dispatcher
 from rumormill.client.fallbacks import SyncFallback
 from rumormill.client.keys import KeyFunction
-from rumormill.client.loop_thread import LoopThread, acquire_loop, check_threads, release_loop
+from rumormill.client.loop_thread import acquire_loop, check_threads, release_loop
+from rumormill.client.messages import httpx2_response, pool_request
 from rumormill.client.options import PoolOptions
-from rumormill.client.pool import Pool
+from rumormill.client.pool_background import PoolBackground
 from rumormill.client.replay import Replay, checked_replay
+from rumormill.client.sync_requests import SyncRequests
+from rumormill.client.sync_upstream import SyncUpstream
 from rumormill.client.topology import Topology
 from rumormill.client.transports import SyncPoolTransport
 from rumormill.ring.worker import Worker
@@ -42,6 +45,50 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+class OpenSyncPool:
+    """A synchronous pool from its opening to its closing."""
+
+    def __init__(self, options: PoolOptions) -> None:
+        self.loop = acquire_loop()
+        try:
+            self._background = self.loop.call(self._start, options)
+        except BaseException:
+            release_loop(self.loop)
+            raise
+        self.requests = SyncRequests(self.dispatcher)
+
+    async def _start(self, options: PoolOptions) -> PoolBackground:
+        background = PoolBackground(options, SyncUpstream, self.loop.call_soon)
+        await background.start()
+        return background
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        return self._background.dispatcher
+
+    def changed(self, known: Topology, timeout: float | None) -> Topology:
+        async def wait() -> Topology:
+            with anyio.fail_after(timeout):
+                return await self._background.changed(known)
+
+        return self.loop.call(wait)
+
+    def close(self) -> BaseException | None:
+        """Returns the error that crashed the background, if any. Does nothing in a forked child."""
+        if not self.loop.running:
+            return None
+        try:
+            return self.loop.call(self._background.stop)
+        finally:
+            release_loop(self.loop)
+
+    def forget(self) -> None:
+        """This process was forked from the one that opened the pool: drop the copies of its connections."""
+        for upstream in self.dispatcher.upstreams.remove_all():
+            if isinstance(upstream, SyncUpstream):
+                upstream.close()
+
+
 class SyncPool(PoolOptions):
     """The synchronous version of :class:`rumormill.client.Pool`. Threads may share it.
 
@@ -56,8 +103,7 @@ class SyncPool(PoolOptions):
         """Raises RuntimeError if gevent has patched too late or only in part."""
         check_threads()
         super().__post_init__()
-        self._pool = Pool(**self.as_arguments())
-        self._loop: LoopThread | None = None
+        self._open: OpenSyncPool | None = None
 
     def __enter__(self) -> SyncPool:
         return self.open()
@@ -77,38 +123,30 @@ class SyncPool(PoolOptions):
 
         Raises RuntimeError if the pool is open already.
         """
-        if self._loop is not None and not self._loop.inherited:
+        if self._open is not None and not self._open.loop.inherited:
             raise RuntimeError("this pool is open already; close it first, or make another")
-        self._start()
+        self._reopen()
         return self
 
-    def _start(self) -> None:
-        loop = acquire_loop()
-        try:
-            loop.call(self._pool.open)
-        except BaseException:
-            release_loop(loop)
-            raise
-        self._loop = loop
+    def _reopen(self) -> None:
+        inherited, self._open = self._open, OpenSyncPool(self)
+        if inherited is not None:
+            inherited.forget()
 
     def close(self) -> None:
         """Stop watching and close every connection. Safe to repeat, and in a forked child too.
 
         Raises the error that crashed the background task, if any.
         """
-        loop, self._loop = self._loop, None
-        if loop is None or not loop.running:
-            return
-        try:
-            loop.call(self._pool.aclose)
-        finally:
-            release_loop(loop)
+        closing, self._open = self._open, None
+        crash = closing.close() if closing is not None else None
+        if crash is not None:
+            raise crash
 
     @property
     def topology(self) -> Topology:
         """What the pool believes now."""
-        self._require_open()
-        return self._pool.topology
+        return self._require_open().topology
 
     @property
     def workers(self) -> tuple[Worker, ...]:
@@ -117,8 +155,7 @@ class SyncPool(PoolOptions):
 
     def owners(self, key: str | bytes, n: int | None = None) -> list[Worker]:
         """The owners of a key in order of preference. Without a zone, sidecars with the same digest give the same."""
-        self._require_open()
-        return self._pool.owners(key, n)
+        return self._require_open().upstreams.selector.owners(key, n)
 
     def transport(
         self,
@@ -136,111 +173,31 @@ class SyncPool(PoolOptions):
         mode = self.replay if replay is None else checked_replay(replay)
         return SyncPoolTransport(self, mode, key=key, fallbacks=fallbacks)
 
-    @contextmanager
-    def acquire(self, key: str | bytes | None = None) -> Iterator[Worker]:
+    def acquire(self, key: str | bytes | None = None) -> AbstractContextManager[Worker]:
         """A worker for a client of your own, as with :meth:`Pool.acquire`."""
-        loop, lease = self._require_open(), self._pool.acquire(key)
-        worker = loop.call(_enter, lease)
-        try:
-            yield worker
-        except BaseException as error:
-            if loop.running:
-                loop.call(_exit, lease, error)
-            raise
-        if loop.running:
-            loop.call(_exit, lease, None)
+        return self._require_open().upstreams.lease(key)
 
     def changed(self, known: Topology, timeout: float | None = None) -> Topology:
         """Wait until the topology differs from `known`, and return it. Raises TimeoutError after `timeout` seconds."""
-        return self._require_open().call(self._changed, known, timeout)
-
-    async def _send(self, request: httpx2.Request, replay: Replay | None) -> httpx2.Response:
-        return await self._pool.send(request, replay=replay)
-
-    async def _changed(self, known: Topology, timeout: float | None) -> Topology:
-        with anyio.fail_after(timeout):
-            return await self._pool.changed(known)
+        return self._opened().changed(known, timeout)
 
     def send(self, request: httpx2.Request, *, replay: Replay | None = None) -> httpx2.Response:
         """Send one request, as with :meth:`Pool.send`."""
-        inner = httpx2.Request(
-            request.method,
-            request.url,
-            headers=request.headers,
-            stream=_read_body(request),
-            extensions=request.extensions,
-        )
-        loop = self._require_open()
-        response = loop.call(self._send, inner, replay)
-        stream = response.stream
-        if isinstance(stream, httpx2.AsyncByteStream) and not isinstance(stream, httpx2.ByteStream):
-            return httpx2.Response(
-                response.status_code,
-                headers=response.headers,
-                stream=_BlockingStream(loop, stream),
-                extensions=response.extensions,
-            )
-        return response
+        requests = self._opened().requests
+        prepared = pool_request(request, sync_request_body(request))
+        return httpx2_response(requests.send(prepared, self.replay if replay is None else replay))
 
-    def _require_open(self) -> LoopThread:
-        """The loop in which the pool is open. A pool opened before a fork is first opened again in this process."""
-        loop = self._loop
-        if loop is None:
+    def _require_open(self) -> Dispatcher:
+        return self._opened().dispatcher
+
+    def _opened(self) -> OpenSyncPool:
+        """The open pool. One that was opened before a fork is first opened again in this process."""
+        opened = self._open
+        if opened is None:
             raise RuntimeError("this pool is not open; use it inside `with SyncPool(...) as pool`")
-        if loop.inherited:
+        if opened.loop.inherited:
             with _reopening:
-                if self._loop is loop:
-                    self._start()
-            return self._require_open()
-        return loop
-
-
-async def _enter(lease: AbstractContextManager[Worker]) -> Worker:
-    return lease.__enter__()
-
-
-async def _exit(lease: AbstractContextManager[Worker], error: BaseException | None) -> None:
-    lease.__exit__(
-        type(error) if error is not None else None, error, error.__traceback__ if error is not None else None
-    )
-
-
-class _BlockingStream(httpx2.SyncByteStream):
-    """A streamed answer that is read in the caller's thread."""
-
-    def __init__(self, loop: LoopThread, stream: httpx2.AsyncByteStream) -> None:
-        self._loop = loop
-        self._stream = stream
-
-    def __iter__(self) -> Iterator[bytes]:
-        chunks = aiter(self._stream)
-
-        async def following() -> bytes | None:
-            return await anext(chunks, None)
-
-        while (chunk := self._loop.call(following)) is not None:
-            yield chunk
-
-    def close(self) -> None:
-        if self._loop.running:
-            self._loop.call(self._stream.aclose)
-
-
-def _read_body(request: httpx2.Request) -> Body:
-    """The request's body. The part that is buffered is read here, in the caller's thread."""
-    stream = request.stream
-    if not isinstance(stream, httpx2.SyncByteStream):
-        raise TypeError("this transport is for httpx2.Client; httpx2.AsyncClient needs the transport of a Pool")
-    rest = iter(stream)
-    beginning = bytearray()
-    for chunk in rest:
-        beginning += chunk
-        if len(beginning) > BUFFER_LIMIT:
-            return OneShotBody(bytes(beginning), _from_thread(rest))
-    return BufferedBody(bytes(beginning))
-
-
-async def _from_thread(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """A blocking iterator as an asynchronous one: a worker thread takes each step."""
-    while (chunk := await anyio.to_thread.run_sync(next, chunks, None)) is not None:
-        yield chunk
+                if self._open is opened:
+                    self._reopen()
+            return self._opened()
+        return opened

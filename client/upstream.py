@@ -1,17 +1,23 @@
-"""The connections to one worker: one request to it over HTTP, and whether any of that request was sent."""
+"""The connections to one worker: what both kinds of pool share, without any input or output.
+
+A connection is httpcore2's. It is used by one request at a time, and kept for the next one.
+"""
 
 from __future__ import annotations
 
-import inspect
+import select
+import socket
 import ssl
-from collections.abc import Callable
-from typing import Any
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Generic, Protocol, TypeVar
 
 import httpcore2
 import httpx2
 
-from rumormill.client.bodies import Body, read_response
-from rumormill.client.descriptors import TooManyOpenFilesError, descriptor_shortage
+from rumormill.client.messages import PoolRequest, RawHeaders
 
 CONNECT_LIMIT = 1.0
 """Seconds for a connection. Until there is one, moving on to another worker is safe. So the limit is shorter than most
@@ -26,78 +32,119 @@ IDLE_CONNECTIONS = 64
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-_NOT_WRITTEN = (httpcore2.WriteError, httpcore2.LocalProtocolError)
-
-
-class SendProgress:
-    """How far one attempt got, from httpcore2's trace events. They are passed on to the caller's own trace, if any."""
-
-    def __init__(self, request: httpx2.Request) -> None:
-        self.sent = False
-        """Whether the worker may have received the whole head of the request. Without it, it cannot have acted."""
-        self._callers_trace = request.extensions.get("trace")
-
-    async def trace(self, event: str, info: dict[str, Any]) -> None:
-        """An httpcore2 trace callback."""
-        if event == "http11.send_request_headers.started":
-            self.sent = True
-        elif event == "http11.send_request_headers.failed" and isinstance(info["exception"], _NOT_WRITTEN):
-            # The head is sent in one write, which did not complete: the worker has not seen the end of the head.
-            self.sent = False
-        if self._callers_trace is not None:
-            result = self._callers_trace(event, info)
-            if inspect.isawaitable(result):
-                await result
-
-
 class Upstream:
-    """The connections to one worker's URL."""
+    """One worker's URL. Each kind of pool has a subclass that sends requests there."""
 
     def __init__(self, url: str, tls: Callable[[], ssl.SSLContext]) -> None:
         """Raises httpx2.UnsupportedProtocol for a URL that cannot be used. `tls` is called only for https."""
         try:
-            self._base = httpx2.URL(url)
+            base = httpx2.URL(url)
         except httpx2.InvalidURL as error:
             raise httpx2.UnsupportedProtocol(f"the worker's URL {url!r} is invalid: {error}") from None
-        if self._base.scheme not in ("http", "https") or not self._base.host:
+        if base.scheme not in ("http", "https") or not base.host:
             raise httpx2.UnsupportedProtocol(f"the worker's URL {url!r} is neither http nor https")
-        self._path = self._base.raw_path.rstrip(b"/")
-        self._transport = httpx2.AsyncHTTPTransport(
-            verify=tls() if self._base.scheme == "https" else _NO_TLS,
-            trust_env=False,
-            limits=httpx2.Limits(
-                max_connections=None, max_keepalive_connections=IDLE_CONNECTIONS, keepalive_expiry=KEEPALIVE
-            ),
-        )
         self.in_use = 0
         """Requests in flight, including streams that are not closed yet."""
+        self.tls = tls() if base.scheme == "https" else _NO_TLS
+        self._host_header = (b"Host", base.netloc)
+        self._scheme, self._host, self._port = base.raw_scheme, base.raw_host, base.port
+        self.host, self.port = base.host, base.port or (443 if base.scheme == "https" else 80)
+        self._prefix = base.raw_path.rstrip(b"/")
 
-    async def send(self, request: httpx2.Request, body: Body, progress: SendProgress) -> httpx2.Response:
-        """The answer, buffered as bodies.py says. Raises what httpx2 raises. `progress` then tells what was sent."""
-        try:
-            response = await self._transport.handle_async_request(self._build_request(request, body, progress))
-        except httpx2.ConnectError as error:
-            shortage = descriptor_shortage(error)
-            if shortage is not None:
-                raise TooManyOpenFilesError(shortage) from error
-            raise
-        return await read_response(response)
+    @property
+    def origin(self) -> httpcore2.Origin:
+        return httpcore2.URL(scheme=self._scheme, host=self._host, port=self._port).origin
 
-    def _build_request(self, request: httpx2.Request, body: Body, progress: SendProgress) -> httpx2.Request:
-        """The request with this worker's scheme, host and port, and with its path as a prefix."""
-        headers = request.headers.copy()
-        headers["Host"] = self._base.netloc.decode("ascii")
+    def core_request(self, request: PoolRequest, more: RawHeaders) -> httpcore2.Request:
+        """The request with this worker's scheme, host and port, and with its path as a prefix.
+
+        The headers in `more` replace the caller's.
+        """
+        headers = request.headers
+        if more:
+            replaced = {name.lower() for name, _ in more}
+            headers = [*more, *(pair for pair in headers if pair[0].lower() not in replaced)]
         timeout = dict(request.extensions.get("timeout") or {})
         connect = timeout.get("connect")
         timeout["connect"] = CONNECT_LIMIT if connect is None else min(connect, CONNECT_LIMIT)
-        return httpx2.Request(
+        return httpcore2.Request(
             request.method,
-            self._base.copy_with(raw_path=self._path + request.url.raw_path),
-            headers=headers,
-            stream=body,
-            extensions={**request.extensions, "timeout": timeout, "trace": progress.trace},
+            httpcore2.URL(scheme=self._scheme, host=self._host, port=self._port, target=self._prefix + request.target),
+            headers=[self._host_header, *headers],
+            content=request.body,
+            extensions={**request.extensions, "timeout": timeout},
         )
 
     async def aclose(self) -> None:
-        """Close every connection."""
-        await self._transport.aclose()
+        """Close the idle connections, and each other one when its request ends."""
+        raise NotImplementedError
+
+
+def is_readable(sock: socket.socket) -> bool:
+    """Whether data or the end of the connection has arrived, which a connection at rest does not expect."""
+    if sock.fileno() < 0:
+        return True
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class Line(Protocol):
+    """One connection, as the idle ones are kept."""
+
+    idle_since: float
+
+    def is_at_rest(self) -> bool:
+        """Whether the last request has ended and left the connection open."""
+
+    def is_reusable(self) -> bool:
+        """Whether the worker has kept it open too, as far as can be seen from here."""
+
+
+L = TypeVar("L", bound=Line)
+
+
+class IdleLines(Generic[L]):
+    """The idle connections to one worker. The one used last is taken first, so that the others can grow old.
+
+    Threads may share it: every change is one step of a deque.
+    """
+
+    def __init__(self) -> None:
+        self._lines: deque[L] = deque()
+        self._surplus: deque[L] = deque()
+        self._closed = False
+
+    def take(self) -> L | None:
+        """A connection for a request, or None if a new one is needed."""
+        while self._lines:
+            with suppress(IndexError):
+                line = self._lines.pop()
+                if line.is_reusable():
+                    return line
+                self._surplus.append(line)
+        return None
+
+    def put(self, line: L) -> None:
+        """The request has ended."""
+        line.idle_since = now = time.monotonic()
+        if self._closed or not line.is_at_rest():
+            self._surplus.append(line)
+        else:
+            self._lines.append(line)
+        with suppress(IndexError):
+            while len(self._lines) > IDLE_CONNECTIONS or self._lines[0].idle_since < now - KEEPALIVE:
+                self._surplus.append(self._lines.popleft())
+
+    def close(self) -> None:
+        """Keep no connection any more."""
+        self._closed = True
+        with suppress(IndexError):
+            while True:
+                self._surplus.append(self._lines.popleft())
+
+    def surplus(self) -> Iterator[L]:
+        """The connections to close now, each once."""
+        with suppress(IndexError):
+            while self._surplus:
+                yield self._surplus.popleft()

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import logging
-import ssl
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from math import inf
 
-import anyio
 import httpx2
 
-from rumormill.client.direct_check import check_evicted
 from rumormill.client.errors import no_workers
-from rumormill.client.in_flight import InFlightRegistry, InFlightRequest
+from rumormill.client.in_flight import InFlightRegistry, InFlightRequest, RunInLoop
 from rumormill.client.response_class import ResponseClass
 from rumormill.client.retries import Attempt
+from rumormill.client.shared_lock import SharedLock
 from rumormill.client.topology import Topology
 from rumormill.client.upstream import Upstream
 from rumormill.client.worker_selector import WorkerSelector
 from rumormill.ring.worker import Worker
 
+_SUCCESS = ResponseClass(success=True)
 WARN_EVERY = 60.0
 """Minimum seconds between two warnings that too many workers fail."""
 
@@ -29,18 +28,32 @@ log = logging.getLogger("rumormill.client")
 
 
 class Upstreams:
-    """One connection pool for each worker URL, kept while the topology names the worker or a request uses it."""
+    """One upstream for each worker URL, kept while the topology names the worker or a request uses it.
 
-    def __init__(self, selector: WorkerSelector, tls: Callable[[], ssl.SSLContext]) -> None:
+    Call all of it under the pool's lock, but for `lease`, which takes it.
+    """
+
+    def __init__(
+        self,
+        selector: WorkerSelector,
+        make: Callable[[str], Upstream],
+        *,
+        clock: Callable[[], float],
+        lock: SharedLock,
+        run_in_loop: RunInLoop,
+    ) -> None:
+        """`make` turns a worker's URL into an upstream."""
         self.selector = selector
-        self.in_flight = InFlightRegistry()
-        self._tls = tls
+        self.in_flight = InFlightRegistry(selector, lock, clock, run_in_loop)
+        self._make = make
+        self._clock = clock
+        self._lock = lock
         self._by_url: dict[str, Upstream] = {}
         self._warned_at = -inf
 
     def update(self, topology: Topology) -> list[Upstream]:
         """Use the workers of this topology from now on. Returns the upstreams that the caller should close."""
-        self.selector.update(topology, anyio.current_time())
+        self.selector.update(topology, self._clock())
         self.in_flight.update(topology)
         wanted = {worker.url for worker in topology.workers} | {worker.url for _, worker in topology.departed}
         idle = [url for url, upstream in self._by_url.items() if url not in wanted and not upstream.in_use]
@@ -51,16 +64,13 @@ class Upstreams:
         upstreams, self._by_url = list(self._by_url.values()), {}
         return upstreams
 
-    async def check_evicted(self) -> None:
-        """Forever check evicted workers that have requests in flight; fail these requests if the worker is gone."""
-        await check_evicted(self.in_flight, self._tls)
-
-    def begin(self, worker: Worker) -> InFlightRequest:
-        """Register a request to this worker. Raises httpx2.UnsupportedProtocol if its URL cannot be used."""
-        upstream = self._by_url.get(worker.url)
+    def begin(self, attempt: Attempt) -> InFlightRequest:
+        """Register an attempt. Raises httpx2.UnsupportedProtocol if its worker's URL cannot be used."""
+        url = attempt.worker.url
+        upstream = self._by_url.get(url)
         if upstream is None:
-            upstream = self._by_url[worker.url] = Upstream(worker.url, self._tls)
-        return self.in_flight.begin(worker, upstream, self.selector)
+            upstream = self._by_url[url] = self._make(url)
+        return self.in_flight.begin(attempt, upstream)
 
     def record_answer(self, attempt: Attempt, response_class: ResponseClass, now: float) -> None:
         """Record a worker's answer, and warn when so many workers fail that this one stays in use."""
@@ -73,28 +83,50 @@ class Upstreams:
                 attempt.worker.name,
             )
 
-    @contextmanager
-    def lease(self, key: str | bytes | None) -> Iterator[Worker]:
+    def lease(self, key: str | bytes | None) -> Lease:
         """A worker for a client of the caller's own. It counts as busy until the block ends."""
-        began = anyio.current_time()
-        worker = self.selector.pick(key, (), began)
-        if worker is None:
-            raise no_workers(None, self.selector.topology, began)
-        self.selector.begin_request(worker)
-        finished = False
-        try:
-            yield worker
-            finished = True
-            self.selector.record_answer(worker, ResponseClass(success=True), began, anyio.current_time())
-        except Exception as error:
-            if _is_connection_error(error):
-                self.selector.record_unreachable(worker, began, anyio.current_time())
-            raise
-        finally:
-            self.selector.end_request(worker, finished=finished)
+        return Lease(self, key)
+
+    def _begin_lease(self, key: str | bytes | None) -> tuple[Worker, float]:
+        began = self._clock()
+        with self._lock:
+            worker = self.selector.pick(key, (), began)
+            if worker is None:
+                raise no_workers(None, self.selector.topology, began)
+            self.selector.begin_request(worker)
+        return worker, began
+
+    def _end_lease(self, worker: Worker, began: float, error: BaseException | None) -> None:
+        now = self._clock()
+        with self._lock:
+            self.selector.end_request(worker, finished=error is None)
+            if error is None:
+                self.selector.record_answer(worker, _SUCCESS, began, now)
+            elif _is_connection_error(error):
+                self.selector.record_unreachable(worker, began, now)
 
 
-def _is_connection_error(error: Exception) -> bool:
+class Lease(AbstractContextManager[Worker]):
+    """A block in which a worker counts as busy. A class, because a generator costs as much as the choice itself."""
+
+    __slots__ = ("_key", "_leased", "_upstreams")
+
+    def __init__(self, upstreams: Upstreams, key: str | bytes | None) -> None:
+        self._upstreams = upstreams
+        self._key = key
+        self._leased: tuple[Worker, float] | None = None
+
+    def __enter__(self) -> Worker:
+        self._leased = self._upstreams._begin_lease(self._key)
+        return self._leased[0]
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        leased, self._leased = self._leased, None
+        if leased is not None:
+            self._upstreams._end_lease(*leased, error)
+
+
+def _is_connection_error(error: BaseException) -> bool:
     """Whether a client of the caller's own could not reach its worker. httpx is asked only if the caller uses it."""
     httpx = sys.modules.get("httpx")
     return isinstance(error, (httpx2.TransportError, OSError)) or (

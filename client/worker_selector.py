@@ -19,6 +19,7 @@ failures count as requests in flight, so that quick failures do not make it look
 from __future__ import annotations
 
 import random
+from bisect import bisect
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
@@ -79,6 +80,12 @@ class _Candidates:
 
     workers: list[Worker]
     cumulative_weights: list[float]
+
+    def draw(self, rng: random.Random) -> Worker:
+        # As random.choices draws, at a third of its cost.
+        return self.workers[
+            bisect(self.cumulative_weights, rng.random() * self.cumulative_weights[-1], 0, len(self.workers) - 1)
+        ]
 
 
 class WorkerSelector:
@@ -249,6 +256,10 @@ class WorkerSelector:
 
     def _pick_keyed(self, key: bytes | str, tried: Collection[str], now: float) -> Worker | None:
         fraction = key_fraction(key)
+        first = self.topology.routing.first_owner(key, zone=self._zone)
+        # The usual case, without the cost of a walk.
+        if first is not None and first.url not in tried and self._rank(first, fraction, now, first=True) == 0:
+            return first
         best, best_rank = None, 2 * _SUSPECT
         order = enumerate(self.topology.routing.walk(key, zone=self._zone))
         untried = ((position, worker) for position, worker in order if worker.url not in tried)
@@ -266,7 +277,7 @@ class WorkerSelector:
         key = self._rng.randbytes(8)
         fraction = key_fraction(key)
         candidates = self._candidates_for(key)
-        one, other = self._rng.choices(candidates.workers, cum_weights=candidates.cumulative_weights, k=2)
+        one, other = candidates.draw(self._rng), candidates.draw(self._rng)
         drawn_twice = other is one
         if drawn_twice:
             # Mostly it stays: a worker of twice the weight is drawn twice more often. But a bad one has an alternative.

@@ -111,6 +111,14 @@ class Routing:
         walk = self.walk(key, zone=zone)
         return list(walk) if n is None else [worker for worker, _ in zip(walk, range(n), strict=False)]
 
+    def first_owner(self, key: Key, *, zone: str | None = None) -> Worker | None:
+        """The first of :meth:`walk`, at a fraction of its cost if no zone is preferred. None if nobody is routable."""
+        if self.policy.zone if zone is None else zone:
+            return next(self.walk(key, zone=zone), None)
+        for group in self.groups(key):
+            return self._by_name[self._rings[group].owner(key)]
+        return None
+
     def walk(self, key: Key, *, zone: str | None = None) -> Iterator[Worker]:
         """Every routable worker once, in order of preference for `key`, found as it is asked for."""
         by_name = self._by_name

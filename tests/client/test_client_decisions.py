@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rumormill.client.bodies import BUFFER_LIMIT, buffer_limit
+from rumormill.client.bodies import BUFFER_LIMIT
 from rumormill.client.breaker import JITTER, UNREACHABLE_FOR, UNRESPONSIVE_FOR
 from rumormill.client.descriptors import TooManyOpenFilesError
 from rumormill.client.errors import no_workers, not_replayable
@@ -24,6 +24,7 @@ from rumormill.client.hedging import (
     LatencyWindows,
     request_kind,
 )
+from rumormill.client.messages import AnswerHead
 from rumormill.client.replay import checked_replay, why_not_replayable
 from rumormill.client.response_class import classify_response
 from rumormill.client.retries import MAX_RUNNING, Failure, RequestState, RetryDecision, failure_of
@@ -341,7 +342,7 @@ def test_the_rules_of_replay(mode, method, headers, one_shot, reason):
     ],
 )
 def test_answers_are_buffered_if_their_length_is_known_and_json_until_its_first_byte(headers, kept):
-    assert buffer_limit(httpx2.Response(200, headers=headers)) == kept
+    assert AnswerHead(httpx2.Headers(headers).raw).buffer_limit == kept
 
 
 # Hedging.

@@ -19,6 +19,9 @@ from stage import ALIVE, CRITICAL, SUSPECT, Exchange, Stage, Worker, stage, unti
 from rumormill.client import Pool, RequestNotReplayableError, ResponseInterruptedError, direct_check
 from rumormill.client.direct_check import DirectCheck
 from rumormill.client.in_flight import InFlightRegistry, WorkerInFlight, WorkerLost
+from rumormill.client.retries import Attempt
+from rumormill.client.shared_lock import shared_lock
+from rumormill.client.streamed_body import AsyncStep
 from rumormill.client.upstream import Upstream
 from rumormill.client.worker_selector import WorkerSelector
 from rumormill.ring import Worker as PoolWorker
@@ -292,16 +295,15 @@ async def test_a_worker_that_accepts_connections_but_never_answers_counts_as_gon
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
         worker = msgspec.structs.replace(WORKER, url=url, address=address)
-        register = InFlightRegistry()
-        work = register.begin(
-            worker, Upstream(url, ssl.create_default_context), WorkerSelector("embed", random.Random(0))
-        )
+        selector = WorkerSelector("embed", random.Random(0))
+        register = InFlightRegistry(selector, shared_lock(), trio.current_time, lambda function: function())
+        work = register.begin(Attempt(worker, 0.0), Upstream(url, ssl.create_default_context))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(DirectCheck(register._by_url[url], ssl.create_default_context).run)
-            with pytest.raises(WorkerLost, match=f"was evicted or left, and does not answer within {LIMIT:g} s"):
-                await work.run(trio.sleep_forever)
+            reason = f"was evicted or left, and does not answer within {LIMIT:g} s"
+            with pytest.raises(WorkerLost, match=reason), AsyncStep(work):
+                await trio.sleep_forever()
             nursery.cancel_scope.cancel()
-        await work.upstream.aclose()
 
 
 def _connects(one: socket.socket, address: tuple[str, int]) -> bool:
