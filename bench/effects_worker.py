@@ -56,7 +56,7 @@ class ChargingWorker:
         return {"charged": asked["id"]}
 
     async def _turn(self, asked: dict[str, Any]) -> dict[str, Any]:
-        before = await self._sessions.turns(asked["session"])
+        before = await self._sessions.turns(asked["session"], before=asked["id"])
         await anyio.sleep(self._rng.uniform(0, THINK_SECONDS))
         await self._sessions.append(asked["session"], asked["text"], turn_id=asked["id"])
         return {"before": before}

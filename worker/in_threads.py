@@ -41,7 +41,7 @@ class InThreads:
     async def append(self, key: bytes, turn_id: bytes, turn: bytes, keep: int, ttl: float) -> None:
         await _run(lambda: self._store.append(key, turn_id, turn, keep, ttl))
 
-    async def turns(self, key: bytes) -> list[bytes]:
+    async def turns(self, key: bytes) -> list[tuple[bytes, bytes]]:
         return await _run(lambda: self._store.turns(key))
 
     async def get(self, key: bytes) -> tuple[bytes, float] | None:

@@ -161,10 +161,10 @@ class SyncMemoryStore:
             turns = {**(before.turns if before is not None else {}), turn_id: turn}
             self._set_entry(b"session:" + key, _Entry(now + ttl, dict(list(turns.items())[-keep:])))
 
-    def turns(self, key: bytes) -> list[bytes]:
+    def turns(self, key: bytes) -> list[tuple[bytes, bytes]]:
         with self._lock:
             entry = self._live_entry(b"session:" + key, self._clock())
-            return [] if entry is None else list(entry.turns.values())
+            return [] if entry is None else list(entry.turns.items())
 
     def _live_entry(self, key: bytes, now: float) -> _Entry | None:
         entry = self._entries.get(key)
@@ -218,5 +218,5 @@ class MemoryStore:
     async def append(self, key: bytes, turn_id: bytes, turn: bytes, keep: int, ttl: float) -> None:
         self._store.append(key, turn_id, turn, keep, ttl)
 
-    async def turns(self, key: bytes) -> list[bytes]:
+    async def turns(self, key: bytes) -> list[tuple[bytes, bytes]]:
         return self._store.turns(key)

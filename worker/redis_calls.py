@@ -121,8 +121,8 @@ class Calls:
     def append(self, key: bytes, turn_id: bytes, turn: bytes, keep: int, ttl: float) -> Call[bool]:
         return Call(APPEND, (self._name(b"session", key),), (turn_id, turn, keep, _ms(ttl)), bool)
 
-    def turns(self, key: bytes) -> Call[list[bytes]]:
-        return Call(TURNS, (self._name(b"session", key),), (), lambda reply: [turn[16:] for turn in reply])
+    def turns(self, key: bytes) -> Call[list[tuple[bytes, bytes]]]:
+        return Call(TURNS, (self._name(b"session", key),), (), lambda reply: [(turn[:16], turn[16:]) for turn in reply])
 
     def get(self, key: bytes) -> Call[tuple[bytes, float] | None]:
         return Call(GET, (self._name(b"value", key),), (), _value)

@@ -76,7 +76,7 @@ class SyncRedisStore:
     def append(self, key: bytes, turn_id: bytes, turn: bytes, keep: int, ttl: float) -> None:
         self._run(self._calls.append(key, turn_id, turn, keep, ttl))
 
-    def turns(self, key: bytes) -> list[bytes]:
+    def turns(self, key: bytes) -> list[tuple[bytes, bytes]]:
         return self._run(self._calls.turns(key))
 
     def get(self, key: bytes) -> tuple[bytes, float] | None:
@@ -154,7 +154,7 @@ class RedisStore:
     async def append(self, key: bytes, turn_id: bytes, turn: bytes, keep: int, ttl: float) -> None:
         await self._run(self._calls.append(key, turn_id, turn, keep, ttl))
 
-    async def turns(self, key: bytes) -> list[bytes]:
+    async def turns(self, key: bytes) -> list[tuple[bytes, bytes]]:
         return await self._run(self._calls.turns(key))
 
     async def get(self, key: bytes) -> tuple[bytes, float] | None:

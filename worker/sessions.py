@@ -1,11 +1,12 @@
 """The last turns of a conversation, kept where every worker finds them. Any worker goes on when one has died.
 
     sessions = Sessions(RedisStore.from_url("redis://10.0.0.5:6379"))
-    history = await sessions.turns(session_id)
+    history = await sessions.turns(session_id, before=request_id)
     await sessions.append(session_id, {"user": prompt, "assistant": answer}, turn_id=request_id)
 
 A turn is made of None, bool, int, float, str, bytes, list and dict. Give each turn a `turn_id` that a repeated request
-has too, such as its `Idempotency-Key`: the repeat then replaces the turn and does not add a second one.
+has too, such as its `Idempotency-Key`: the repeat then replaces the turn and does not add a second one. With `before`,
+it also finds the same history as the first, which may have added its turn before its worker died.
 """
 
 from __future__ import annotations
@@ -41,6 +42,16 @@ class _SessionOptions(Generic[StoreT]):
         if self.keep < 1 or self.ttl <= 0:
             raise ValueError(f"keep={self.keep} and ttl={self.ttl} keep nothing; give both more than 0")
 
+    @property
+    def _stored(self) -> int:
+        """One more than is given, so that a turn that is repeated has as many before it."""
+        return self.keep + 1
+
+    def _history(self, pairs: list[tuple[bytes, bytes]], before: str | bytes | None) -> list[Any]:
+        name = None if before is None else _turn_name(before)
+        place = next((index for index, (turn_name, _) in enumerate(pairs) if turn_name == name), len(pairs))
+        return [msgspec.msgpack.decode(turn) for _, turn in pairs[:place][-self.keep :]]
+
     def _encoded(self, turn: object) -> bytes:
         encoded = msgspec.msgpack.encode(turn)
         if len(encoded) > self.max_turn:
@@ -59,11 +70,11 @@ class Sessions(_SessionOptions[TurnStore]):
         Raises :class:`TurnTooLongError` and StoreUnavailableError.
         """
         encoded = self._encoded(turn)
-        await self.store.append(_bytes(session_id), _turn_name(turn_id), encoded, self.keep, self.ttl)
+        await self.store.append(_bytes(session_id), _turn_name(turn_id), encoded, self._stored, self.ttl)
 
-    async def turns(self, session_id: str | bytes) -> list[Any]:
-        """The last turns, the oldest first. Raises StoreUnavailableError."""
-        return [msgspec.msgpack.decode(turn) for turn in await self.store.turns(_bytes(session_id))]
+    async def turns(self, session_id: str | bytes, *, before: str | bytes | None = None) -> list[Any]:
+        """The last turns, the oldest first: with `before`, those before this turn. Raises StoreUnavailableError."""
+        return self._history(await self.store.turns(_bytes(session_id)), before)
 
 
 class SyncSessions(_SessionOptions[SyncTurnStore]):
@@ -74,11 +85,11 @@ class SyncSessions(_SessionOptions[SyncTurnStore]):
 
         Raises :class:`TurnTooLongError` and StoreUnavailableError.
         """
-        self.store.append(_bytes(session_id), _turn_name(turn_id), self._encoded(turn), self.keep, self.ttl)
+        self.store.append(_bytes(session_id), _turn_name(turn_id), self._encoded(turn), self._stored, self.ttl)
 
-    def turns(self, session_id: str | bytes) -> list[Any]:
-        """The last turns, the oldest first. Raises StoreUnavailableError."""
-        return [msgspec.msgpack.decode(turn) for turn in self.store.turns(_bytes(session_id))]
+    def turns(self, session_id: str | bytes, *, before: str | bytes | None = None) -> list[Any]:
+        """The last turns, the oldest first: with `before`, those before this turn. Raises StoreUnavailableError."""
+        return self._history(self.store.turns(_bytes(session_id)), before)
 
 
 def _bytes(text: str | bytes) -> bytes:

@@ -100,8 +100,8 @@ class SyncTurnStore(Protocol):
         `turn_id` has 16 bytes. The session is forgotten after `ttl` seconds without another turn.
         """
 
-    def turns(self, key: bytes) -> list[bytes]:
-        """The turns, the oldest first."""
+    def turns(self, key: bytes) -> list[tuple[bytes, bytes]]:
+        """The turns, the oldest first, each after its `turn_id`."""
 
 
 class TurnStore(Protocol):
@@ -110,7 +110,7 @@ class TurnStore(Protocol):
     async def append(self, key: bytes, turn_id: bytes, turn: bytes, keep: int, ttl: float) -> None:
         """See :class:`SyncTurnStore`."""
 
-    async def turns(self, key: bytes) -> list[bytes]:
+    async def turns(self, key: bytes) -> list[tuple[bytes, bytes]]:
         """See :class:`SyncTurnStore`."""
 
 

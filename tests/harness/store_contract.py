@@ -94,11 +94,12 @@ def last_turns_are_kept_in_order(store: SyncTurnStore, wait: Wait) -> None:
     assert store.turns(b"s") == []
     for n, name in enumerate(names):
         store.append(b"s", name, b"turn %d" % n, 3, LEASE)
-    assert store.turns(b"s") == [b"turn 2", b"turn 3", b"turn 4"]
+    assert store.turns(b"s") == [(names[2], b"turn 2"), (names[3], b"turn 3"), (names[4], b"turn 4")]
     store.append(b"s", names[3], b"said again", 3, LEASE)
-    assert store.turns(b"s") == [b"turn 2", b"said again", b"turn 4"], "a repeated turn is replaced in its place"
+    said = [turn for _, turn in store.turns(b"s")]
+    assert said == [b"turn 2", b"said again", b"turn 4"], "a repeated turn is replaced in its place"
     store.append(b"t", names[0], b"another session", 3, 9 * LEASE)
-    assert store.turns(b"t") == [b"another session"]
+    assert store.turns(b"t") == [(names[0], b"another session")]
     wait(LEASE + 1)
     assert store.turns(b"s") == []
 

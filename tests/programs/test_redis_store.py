@@ -84,7 +84,7 @@ def test_on_trio_it_runs_in_threads(server) -> None:
         assert await store.claim(b"k", request("second")) == Finished(b"same", b"done")
         assert not await store.release(b"k", request("second"))
         await store.append(b"s", bytes(16), b"turn", 3, 9.0)
-        assert await store.turns(b"s") == [b"turn"]
+        assert await store.turns(b"s") == [(bytes(16), b"turn")]
         await store.put(b"v", b"value", 9.0)
         assert (await store.get(b"v") or b"")[0] == b"value"
 

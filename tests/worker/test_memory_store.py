@@ -56,7 +56,7 @@ def test_values_and_sessions_make_room_for_newer_ones_the_least_used_first() -> 
     store.append(b"s", bytes(16), bytes(100), 10, 60.0)
     assert store.get(b"b") is None
     assert store.get(b"a") is not None
-    assert store.turns(b"s") == [bytes(100)]
+    assert store.turns(b"s") == [(bytes(16), bytes(100))]
     store.put(b"huge", bytes(10_000), 60.0)
     assert store.get(b"huge") is None
     assert store.get(b"a") is not None, "what can never fit pushes nothing out"

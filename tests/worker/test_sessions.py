@@ -24,6 +24,15 @@ async def test_a_repeated_turn_is_one_turn(autojump_clock) -> None:
     assert await sessions.turns("ada") == ["one, after a death", "two"]
 
 
+async def test_a_turn_that_is_taken_over_finds_the_ten_before_it_and_not_itself(autojump_clock) -> None:
+    """Its first worker added the turn, and died before it answered."""
+    sessions = Sessions(MemoryStore())
+    for n in range(15):
+        await sessions.append("ada", n, turn_id=f"request-{n}")
+    assert await sessions.turns("ada", before="request-14") == list(range(4, 14))
+    assert await sessions.turns("ada", before="request-15") == list(range(5, 15))
+
+
 async def test_a_silent_session_is_forgotten_and_each_turn_keeps_it(autojump_clock) -> None:
     sessions = Sessions(MemoryStore(), ttl=60.0)
     await sessions.append("ada", "one")
