@@ -26,6 +26,12 @@ def criticals(agent: Agent) -> list[str]:
     return [line["why"] for line in agent.lines if line.get("readiness") == "critical"]
 
 
+async def logged_critical(agent: Agent, after: int = 0) -> str:
+    """Why it is critical, as its log says after so many lines."""
+    why: str = (await agent.logged("worker", after=after, readiness="critical"))["why"]
+    return why
+
+
 @pytest.mark.parametrize("name", SERVERS)
 async def test_an_agent_beside_a_real_server(name: str, tmp_path: Path) -> None:
     probe = tmp_path / "probe.toml"
@@ -44,8 +50,10 @@ async def test_an_agent_beside_a_real_server(name: str, tmp_path: Path) -> None:
         await agent.until(has("w1", routable=True))
         assert criticals(agent) == [], "a busy server is not a dead one"
 
+        mark = len(agent.lines)
         server.send(signal.SIGSTOP)
         await agent.until(has("w1", readiness="critical"))
+        stopped = await logged_critical(agent, mark)
         server.send(signal.SIGCONT)
         await agent.until(has("w1", readiness="passing"))
 
@@ -56,9 +64,10 @@ async def test_an_agent_beside_a_real_server(name: str, tmp_path: Path) -> None:
         await agent.ask("/v1/drain", "DELETE")
         await agent.until(has("w1", readiness="passing"))
 
+        mark = len(agent.lines)
         await server.end()
         await agent.until(has("w1", readiness="critical"))
-        stopped, killed = criticals(agent)
+        killed = await logged_critical(agent, mark)
         assert any(words in stopped for words in ("no answer", "answered", "connection")), stopped
         assert "nothing listens" in killed or "connection" in killed or "unavailable" in killed.lower(), killed
         await server.start()
