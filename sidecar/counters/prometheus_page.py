@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from collections.abc import Iterable
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,7 +17,7 @@ from rumormill.sidecar.counters.reading import BadCounters, CounterReading
 from rumormill.sidecar.engines import Alternatives, MetricSeries, PrometheusCounters
 
 MAX_LINES = 4096
-"""Lines of the wanted series. An engine has one for each model and each rank."""
+"""Mentions of the wanted series. An engine has a line for each model and each rank, and two of comment."""
 MAX_FIGURE = 1e15
 """Larger figures are nonsense. Below it, a float counts by ones."""
 
@@ -36,20 +35,31 @@ def read_prometheus_untrusted(page: bytes, counters: PrometheusCounters) -> Coun
 
 
 @functools.cache
-def _line_pattern(counters: PrometheusCounters) -> re.Pattern[bytes]:
+def _wanted_names(counters: PrometheusCounters) -> tuple[bytes, ...]:
     names = {
         one.name
         for alternatives in (counters.running, counters.waiting, counters.cache_use, counters.progress)
         for way in alternatives
         for one in way
     }
-    return re.compile(rb"^(?:" + b"|".join(re.escape(name.encode()) for name in sorted(names)) + rb")[ \t{].*$", re.M)
+    return tuple(name.encode() for name in sorted(names))
 
 
 def _wanted_lines(page: bytes, counters: PrometheusCounters) -> list[bytes]:
-    lines = _line_pattern(counters).findall(page)
-    if len(lines) > MAX_LINES:
-        raise BadCounters(f"its counters have more than {MAX_LINES} lines")
+    """The lines of these series. Searching for a name is ten times faster than matching each line."""
+    lines: list[bytes] = []
+    found = 0
+    for name in _wanted_names(counters):
+        begin = page.find(name)
+        while begin >= 0:
+            found += 1
+            if found > MAX_LINES:
+                raise BadCounters(f"its counters are named more than {MAX_LINES} times")
+            after = begin + len(name)
+            if page[begin - 1 : begin] in (b"", b"\n") and page[after : after + 1] in (b" ", b"\t", b"{"):
+                end = page.find(b"\n", after)
+                lines.append(page[begin:] if end < 0 else page[begin:end])
+            begin = page.find(name, after)
     return lines
 
 
