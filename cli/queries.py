@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import click
+import msgspec
 
 from rumormill.cli.exit_codes import EPILOG, NONE_FOUND, BadRequest
 from rumormill.cli.explain import nobody_owns, show_explanation
@@ -26,6 +28,8 @@ from rumormill.membership.record import USUAL_PERIOD
 from rumormill.membership.view import ConnectivityWord
 from rumormill.ring.worker import Worker
 
+FOLLOW_WAIT = "5s"
+"""How long the sidecar may hold a request for newer events. Less than the time-out of a request."""
 STALE_VIEW_NOTE = "It shows the other members as it last knew them. Ask another sidecar with --http."
 
 WORKER_COLUMNS: tuple[Column[Worker], ...] = (
@@ -61,8 +65,9 @@ MEMBER_COLUMNS: tuple[Column[MemberRow], ...] = (
 
 EVENT_COLUMNS: tuple[Column[EventRow], ...] = (
     Column("#", lambda e: str(e.index), right=True),
-    Column("AT", lambda e: clock(e.at)),
+    Column("AT", lambda e: e.at),
     Column("KIND", lambda e: e.kind),
+    Column("STATE", lambda e: event_states(e)),
     Column("WHAT HAPPENED", lambda e: e.text),
 )
 
@@ -183,20 +188,51 @@ def lookup(
 
 @click.command(epilog=EPILOG)
 @click.option("--since", type=click.IntRange(min=0), default=0, metavar="N", help="Only events after number N.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with each event as it happens, until Ctrl-C.")
 @sidecar_options
 @output_option
-def events(sidecar: SidecarClient, since: int, output: str) -> None:
+def events(sidecar: SidecarClient, since: int, follow: bool, output: str) -> None:
     """Show what happened in the pool, and why, as this sidecar saw it; newest last.
+
+    With --follow and -o json it prints one line of JSON for each event. It exits with code 3 if the sidecar goes away.
 
     \b
       rumormill events
       rumormill events -o json | jq -r '.events[] | select(.kind=="evicted") | .text'
+      rumormill events --follow -o json | jq --unbuffered -r 'select(.new) | [.member, .old, .new, .reason]'
     """
+    if follow:
+        with suppress(KeyboardInterrupt):
+            _follow_events(sidecar, since, output)
+        return
     answer, body = sidecar.get("/v1/events", {"since": since}, EventsAnswer)
     if output == "json":
         write_json(body)
         return
     show_table(EVENT_COLUMNS, answer.events, "There are no newer events." if since else "There are no events yet.")
+
+
+def _follow_events(sidecar: SidecarClient, since: int, output: str) -> None:
+    """Ask again and again. After a restart of the sidecar, its new events are shown from the first."""
+    process: str | None = None
+    while True:
+        params = {"since": since, "process": process, "wait": FOLLOW_WAIT}
+        answer, _ = sidecar.get("/v1/events", params, EventsAnswer)
+        for event in answer.events:
+            if output == "json":
+                write_json(msgspec.json.encode(event))
+            else:
+                show_line(f"{event.at}  {event.kind:9}  {event.text}{_in_brackets(event)}")
+        since, process = answer.index, answer.process
+
+
+def _in_brackets(event: EventRow) -> str:
+    return f" ({event_states(event)})" if event.new else ""
+
+
+def event_states(event: EventRow) -> str:
+    """The member's state before and after; empty if it has not changed."""
+    return f"{event.old or 'unknown'} → {event.new}" if event.new else ""
 
 
 @click.command(epilog=EPILOG)

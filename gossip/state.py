@@ -15,6 +15,7 @@ from rumormill.gossip.detection.voter_eligibility import VoterEligibility
 from rumormill.gossip.dissemination.own_load import OwnLoad
 from rumormill.gossip.effects import Effects
 from rumormill.gossip.identity import Identity, Profile
+from rumormill.gossip.reporting.event_kinds import NO_CHANGE, StateWords
 from rumormill.gossip.reporting.operator_warnings import OperatorWarnings, address_text
 from rumormill.gossip.security.credentials import Authority, MemberKeys, leave_text, record_text, vote_text
 from rumormill.gossip.security.seal import OVERHEAD, Seal
@@ -274,12 +275,12 @@ class NodeState:
         row = self.table.get(member_id)
         return row.name if row else member_id.hex()
 
-    def record_event(self, kind: str, member: str, text: str) -> None:
+    def record_event(self, kind: str, member: str, text: str, *, change: StateWords = NO_CHANGE) -> None:
         """Record an event. If nobody collects them, the oldest are dropped."""
         if len(self.events) >= MAX_EVENTS:
             del self.events[: MAX_EVENTS // 10]
         self.counters[f"event_{kind}"] += 1
-        self.events.append(Event(self.now, kind, member, text))
+        self.events.append(Event(self.now, kind, member, text, *change))
 
     def warn_operator(self, kind: str, source: Address, text: str, *, ours: bool = False) -> None:
         """Warn our operator, rate-limited, of a host that cannot join us, or (``ours``) does not let us join."""

@@ -125,3 +125,14 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     member: str
     text: str
     """A whole sentence: "w3 evicted: 3 misses seen by w1, w5"."""
+    old: str = ""
+    """The member's state before: "alive, passing". Empty if its state has not changed, or nothing was known of it."""
+    new: str = ""
+    """Its state now."""
+    reason: str = ""
+    """Why the state has changed, where that is known."""
+
+    @property
+    def change(self) -> dict[str, str]:
+        """What the log shows of a change of state."""
+        return {"old": self.old, "new": self.new, "reason": self.reason} if self.new else {}

@@ -10,7 +10,7 @@ object                                                                meaning
 ["timer", now]                                                        the timer was handled
 ["crossed", tags, signatures, tokens]                                 what else the next entry took in
 ["sent", count, digest]                                               what left, as a checksum
-["event", at, kind, member, text]                                     a conclusion
+["event", at, kind, member, text, old, new, reason]                   a conclusion
 ["seeds", [[host, port], ...]]  ["update", ...]  ["leave", now]  …    the other verbs
 ["cut", why]                                                          the segment cannot go on; another one follows
 ====================================================================  =================================================

@@ -16,6 +16,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
+import msgspec
+
 from rumormill.gossip import Node, NodeConfig
 from rumormill.gossip.identity import Profile
 from rumormill.gossip.security.key_audit import KeyAudit
@@ -169,7 +171,7 @@ class RecordedNode(Node):
     def take_events(self) -> list[Event]:
         events = super().take_events()
         for event in events:
-            self._note("event", event.at, event.kind, event.member, event.text)
+            self._note("event", *msgspec.structs.astuple(event))
         segment = self._segment
         now = self._state.now
         if now >= (self._next_attempt if segment is None else segment.renew_at):

@@ -264,9 +264,10 @@ class _Agent:
 
     def _on_readiness(self, readiness: Readiness, why: str) -> None:
         """Announce the worker's new readiness, and show its reason among this sidecar's events."""
+        old = self.commands.readiness.word
         self.commands.readiness_changed(readiness, why)
-        text = f"the worker is {readiness.word}: {why}"
-        self.server.publish_events([Event(boot_clock(), "readiness", self.settings.name, text)])
+        text, new = f"the worker is {readiness.word}: {why}", self.commands.readiness.word
+        self.server.publish_events([Event(boot_clock(), "readiness", self.settings.name, text, old, new, why)])
 
     def _counters(self) -> dict[str, int]:
         http = {f"http_{name}": value for name, value in self.server.counters.items()}
@@ -346,7 +347,7 @@ class _Agent:
             self.key_file_writer.notify_changed()
         for event in events:
             log = self.log.warning if event.kind == "period" else self.log.info
-            log(event.kind, monotonic=monotonic(), who=event.member, text=event.text)
+            log(event.kind, monotonic=monotonic(), who=event.member, text=event.text, **event.change)
 
     def _record(self) -> bytes | None:
         return self.node.recorder.dump() if isinstance(self.node, RecordedNode) else None

@@ -30,7 +30,8 @@ class EventLog:
         for event in events:
             self.index += 1
             at = timestamp(event.at + self.wall_offset)
-            self._rows.append(EventRow(self.index, at, event.kind, event.member, event.text))
+            states = (event.old, event.new, event.reason)
+            self._rows.append(EventRow(self.index, at, event.kind, event.member, event.text, *states))
             self._all = None
 
     def after(self, since: int) -> PreparedResponse:

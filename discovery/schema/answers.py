@@ -122,6 +122,12 @@ class EventRow(msgspec.Struct, frozen=True):
     kind: str
     member: str
     text: str
+    old: str = ""
+    """The member's state before, like "alive, passing". Empty if its state has not changed, or was not known."""
+    new: str = ""
+    """Its state now."""
+    reason: str = ""
+    """Why the state has changed, where this sidecar knows."""
 
 
 class EventsAnswer(msgspec.Struct, frozen=True):

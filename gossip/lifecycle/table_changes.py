@@ -11,7 +11,13 @@ from rumormill.gossip.detection.votes import VoteBook
 from rumormill.gossip.dissemination.broadcast import Broadcast
 from rumormill.gossip.lifecycle.death_claims import DeathClaims
 from rumormill.gossip.lifecycle.name_conflicts import NameConflicts
-from rumormill.gossip.reporting.event_kinds import SENTENCES, changes_routing, event_kind, self_reported_changes
+from rumormill.gossip.reporting.event_kinds import (
+    SENTENCES,
+    changes_routing,
+    event_kind,
+    self_reported_changes,
+    state_words,
+)
 from rumormill.gossip.state import NodeState
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.record import Liveness, MemberId
@@ -156,6 +162,7 @@ class TableChanges:
                 text = f"a newcomer that waits for the name {after.name} {SENTENCES[kind]}{suffix}"
                 state.record_event("newcomer", after.name, text)
             else:
-                state.record_event(kind, after.name, f"{after.name} {SENTENCES[kind]}{suffix}")
+                text = f"{after.name} {SENTENCES[kind]}{suffix}"
+                state.record_event(kind, after.name, text, change=state_words(change, why))
         for kind, words in more.items():
             state.record_event(kind, after.name, f"{after.name} {words}")

@@ -17,6 +17,9 @@ SENTENCES = {
     "updated": "changed what it says of its worker",
 }
 
+StateWords = tuple[str, str, str]
+"""A member's state before and after a change, and why it has changed."""
+NO_CHANGE: StateWords = ("", "", "")
 PROBATION_OVER = "is no longer on probation"
 
 
@@ -80,3 +83,19 @@ def changes_routing(change: MemberChange) -> bool:
     if before.present != after.present or before.pending != after.pending:
         return True
     return before.record is not None and after.record is not None and before.record.readiness != after.record.readiness
+
+
+def state_words(change: MemberChange, why: str) -> StateWords:
+    """The states before and after a change, for people and programs. Those of another run of the member do not count as
+    before."""
+    before = change.before if change.same_instance else None
+    old, new = _describe_state(before), _describe_state(change.after)
+    return (old, new, why) if old != new else NO_CHANGE
+
+
+def _describe_state(member: MemberState | None) -> str:
+    if member is None:
+        return ""
+    if member.record is None or not member.present:
+        return member.liveness.word
+    return f"{member.liveness.word}, {member.record.readiness.word}"

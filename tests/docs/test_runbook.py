@@ -42,7 +42,7 @@ def event_kinds() -> set[str]:
     for call in calls(*AGENT):
         if name_of(call.func) == "record_event" and len(call.args) == 3:
             kinds |= words(call, 0)
-        elif name_of(call.func) == "Event" and len(call.args) == 4:
+        elif name_of(call.func) == "Event" and len(call.args) >= 4:
             kinds |= words(call, 1)
     return kinds
 

@@ -110,8 +110,8 @@ def test_a_planted_difference_is_found_where_it_happened() -> None:
     record = record_of(world, "n1")
     segment = record.segments[0]
     at = next(i for i, entry in enumerate(segment.entries) if entry[0] == "event" and entry[2] == "evicted")
-    kind, moment, what, member, text = segment.entries[at]
-    segment.entries[at] = (kind, moment, what, member, text.replace("n2", "n3"))
+    kind, moment, what, member, text, *states = segment.entries[at]
+    segment.entries[at] = (kind, moment, what, member, text.replace("n2", "n3"), *states)
     outcome = Player(segment, POLICY_SCHEMA).run()
     assert outcome.entries == at
     assert "it concluded 'n3 evicted" in outcome.difference
