@@ -40,6 +40,8 @@ WORKER_COLUMNS: tuple[Column[Worker], ...] = (
     Column("RELEASE", lambda w: w.release),
     Column("ZONE", lambda w: w.zone),
     Column("WEIGHT", lambda w: f"{w.weight:g}", right=True),
+    Column("LOAD", lambda w: "" if w.utilization is None else f"{w.utilization:.0%}", right=True),
+    Column("QUEUE", lambda w: str(w.queue) if w.queue else "", right=True),
     Column("URL", lambda w: w.url),
     Column("TAGS", lambda w: tags(w.tags)),
     Column("PROBATION UNTIL", lambda w: clock(w.probation_until)),
@@ -265,6 +267,7 @@ def _status_pairs(status: Status) -> list[tuple[str, str]]:
         ("service", status.service),
         ("readiness", status.readiness),
         *([("no new work", status.unready)] if status.unready else []),
+        *([("load", _load(status))] if status.utilization is not None else []),
         ("gossip", status.gossip),
         ("pool", _pool_summary(status)),
         ("seal", sealed),
@@ -280,6 +283,10 @@ def _status_pairs(status: Status) -> list[tuple[str, str]]:
         ("process", status.process),
         ("loop lag", seconds(status.loop_lag)),
     ]
+
+
+def _load(status: Status) -> str:
+    return f"{status.utilization:.0%} busy, {status.queue} waiting, read {seconds(status.load_age)} ago"
 
 
 def _certificate_pairs(status: Status) -> list[tuple[str, str]]:

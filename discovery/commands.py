@@ -78,6 +78,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Why some of the settings last read are not in force; empty if all are."""
     worker_process: str = ""
     """Which process of the worker is watched, in words; empty if none was configured."""
+    utilization: float | None = None
+    """How busy this sidecar's worker is, by its engine's counters; 1.0 is full, null if unknown."""
+    queue: int | None = None
+    """Requests that wait inside the worker; null if unknown."""
+    load_age: float | None = None
+    """Seconds since that was read; null if unknown."""
     certificate_not_after: float | None = None
     """When the endpoint's certificate ends, in seconds since the epoch; null without TLS."""
     certificate_trouble: str = ""

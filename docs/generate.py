@@ -219,6 +219,7 @@ def metrics_page() -> str:
 def _example_status() -> Status:
     """One in which every metric has a value."""
     values: dict[str, Any] = {"certificate_not_after": 0.0, "counters": {"sent": 1}}
+    values |= {"utilization": 0.0, "queue": 0, "load_age": 0.0}
     empty: dict[str, Any] = {"str": "", "int": 0, "bool": False, "float": 0.0}
     for field in msgspec.structs.fields(Status):
         kind = getattr(field.type, "__name__", "str")

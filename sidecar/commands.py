@@ -343,6 +343,7 @@ class SidecarCommands:
         """This sidecar's current state."""
         node, settings, sources = self._node, self._settings, self._sources
         certificate = sources.certificate
+        utilization, queue, load_age = self.activity.own_load() or (None, None, None)
         return Status(
             name=settings.name,
             cluster=settings.cluster,
@@ -373,6 +374,9 @@ class SidecarCommands:
             settings=settings_in_force(settings),
             settings_trouble=sources.settings_trouble(),
             worker_process=sources.worker_process(),
+            utilization=utilization,
+            queue=queue,
+            load_age=load_age and round(load_age, 3),
             certificate_not_after=certificate.certificate.not_after if certificate else None,
             certificate_trouble=certificate.trouble if certificate else "",
         )

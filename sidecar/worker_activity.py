@@ -75,6 +75,11 @@ class WorkerActivity:
             return None
         return CounterReading(running=under_way, progress=self.finished_requests())
 
+    def own_load(self) -> tuple[float, int, float] | None:
+        """Utilization and queue of this worker, and how many seconds ago they were read; None if they are unknown."""
+        load, own = self._reading(), self.loads().get(self._node.instance)
+        return None if load is None or own is None else (own.utilization, own.queue, boot_clock() - load.read_at)
+
     def measure(self) -> None:
         """Tell the pool how busy the worker is, by the last reading of its engine."""
         load = self._reading()

@@ -90,6 +90,15 @@ class _SidecarCollector(Collector):
              not status.unready),
         ):  # fmt: skip
             yield GaugeMetricFamily(f"rumormill_{name}", text, value=float(value))
+        if status.utilization is not None:
+            for name, text, known in (
+                ("worker_utilization", "How busy the worker is by its engine; 1 is full. Absent if unknown.",
+                 status.utilization),
+                ("worker_queue", "Requests that wait inside the worker. Absent if unknown.", status.queue),
+                ("worker_load_age_seconds", "Seconds since the worker's load was read. Absent if unknown.",
+                 status.load_age),
+            ):  # fmt: skip
+                yield GaugeMetricFamily(f"rumormill_{name}", text, value=float(known or 0))
         if status.certificate_not_after is not None:
             yield GaugeMetricFamily(
                 "rumormill_certificate_not_after_timestamp_seconds",

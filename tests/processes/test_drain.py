@@ -14,6 +14,11 @@ from limits import LIVENESS_LIMIT
 
 from rumormill.client import Pool
 
+VLLM_PAGE = b"""vllm:num_requests_running{engine="0"} %d
+vllm:num_requests_waiting{engine="0"} 0
+vllm:kv_cache_usage_perc{engine="0"} 0.125
+vllm:generation_tokens_total{engine="0"} %d
+"""
 DRAIN_TIME = ("--drain-time", "3s")
 """Long enough for callers to report in, on a busy machine too."""
 
@@ -23,7 +28,7 @@ class Streams:
 
     def __init__(self) -> None:
         self.url = ""
-        self.under_way = 0
+        self.under_way = self.asked = 0
         self.began = trio.Event()
         self.may_end = trio.Event()
 
@@ -44,7 +49,9 @@ class Streams:
             await stream.send_all(b"ld")
             self.under_way -= 1
         elif request:
-            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            self.asked += 1
+            body = VLLM_PAGE % (self.under_way, self.asked) if b"/metrics" in request else b"ok"
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
 
 @asynccontextmanager
@@ -121,3 +128,34 @@ async def test_sigterm_waits_for_what_callers_report_and_no_longer():
         assert await w2.ended() == 0
         await w1.until(gone("w2"))
         assert answers == [b"told"]
+
+
+async def test_an_engines_own_count_is_the_pools_load_and_ends_the_drain():
+    """Nobody reports here: the request comes from a caller that is no client of ours. The time set is no matter."""
+    async with trio.open_nursery() as nursery:
+        worker, other = [await Streams().serve(nursery) for _ in range(2)]
+        w1 = await Agent.start(nursery, "w1", other.url)
+        flags = ("--engine", "vllm", "--probe", "none", "--worker-capacity", "2", "--drain-time", "1000s")
+        w2 = await Agent.start(nursery, "w2", worker.url, "--join", w1.gossip, *flags)
+        await w1.until(all_routable("w1", "w2"))
+        async with httpx2.AsyncClient(timeout=LIVENESS_LIMIT) as http, trio.open_nursery() as callers:
+            callers.start_soon(http.get, f"{worker.url}/stream")
+            await worker.began.wait()
+            with trio.fail_after(LIVENESS_LIMIT):
+                while not (loads := (await w1.ask("/v1/load"))["loads"]) or loads[0]["utilization"] < 0.45:
+                    await trio.sleep(0.05)
+            assert [load["name"] for load in loads] == ["w2"]
+            known = {w["name"]: w["utilization"] for w in (await w1.ask("/v1/workers"))["workers"]}
+            assert known["w1"] is None
+            assert 0.45 <= known["w2"] <= 0.5
+            assert (await w1.ask("/v1/pool"))["known_utilizations"] == 1
+            await w2.ask("/v1/drain", "PUT")
+            with trio.fail_after(LIVENESS_LIMIT):
+                while (state := await w2.ask("/v1/drain"))["source"] != "engine":
+                    await trio.sleep(0.05)
+            assert (state["under_way"], state["drained"]) == (1, False)
+            worker.may_end.set()
+            done = await rumormill("drain", "--wait", "--http", w2.http)
+            assert done.returncode == 0
+            assert "counted by its engine" in done.stdout
+        nursery.cancel_scope.cancel()
