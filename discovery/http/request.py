@@ -17,6 +17,7 @@ from rumormill.discovery.http.response import PreparedResponse, RequestRejected,
 USED_HEADERS: Final = frozenset(
     {
         b"host",
+        b"accept",
         b"authorization",
         b"if-none-match",
         b"origin",
