@@ -168,12 +168,14 @@ async def test_large_pools_fit_a_desk_and_a_phone_in_light_and_dark(tmp_path: Pa
     )
     async with serving(view, within=WALKTHROUGH_LIMIT) as endpoint, browser(tmp_path) as page:
         url = f"http://127.0.0.1:{endpoint.port}/"
-        for name, size in (("desk", {"width": 1280}), ("phone", {"width": 390, "height": 800})):
-            for dark in (False, True):
-                await page("open", url=url, dark=dark, **size)
-                await page("see", selector="#members tr", text=f"worker-{count - 1:03}")
-                assert await page("count", selector="#members tr") == count
-                assert await page("wide") == []
-                assert await page("axe") == []
-                await page.picture(f"{count}-{name}-{'dark' if dark else 'light'}")
+        for name, size, dark in (
+            ("desk", {"width": 1280}, count == 50),
+            ("phone", {"width": 390, "height": 800}, count == 500),
+        ):
+            await page("open", url=url, dark=dark, **size)
+            await page("see", selector="#members tr", text=f"worker-{count - 1:03}")
+            assert await page("count", selector="#members tr") == count
+            assert await page("wide") == []
+            assert await page("axe") == []
+            await page.picture(f"{count}-{name}-{'dark' if dark else 'light'}")
         assert await page.complaints() == []
