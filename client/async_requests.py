@@ -42,8 +42,14 @@ class AsyncRequests:
 
     async def _drive(self, machine: RequestMachine, flight: InFlightRequest | None) -> None:
         """Make this attempt, and those that follow from it."""
-        while flight is not None:
-            flight = await self._attempt(machine, flight)
+        while True:
+            while flight is not None:
+                flight = await self._attempt(machine, flight)
+            pause = machine.take_pause()
+            if pause is None:
+                return
+            await anyio.sleep(pause)
+            flight = machine.resume()
 
     async def _attempt(self, machine: RequestMachine, flight: InFlightRequest) -> InFlightRequest | None:
         upstream = flight.upstream

@@ -42,8 +42,11 @@ class AsyncUpstream(Upstream):
         line.flight = flight
         with httpx2_errors():
             try:
-                response = await line.connection.handle_async_request(self.core_request(request, flight.more_headers))
+                core = self.core_request(request, flight.attempt.began, flight.more_headers)
+                response = await line.connection.handle_async_request(core)
                 head = AnswerHead(response.headers)
+                if not head.buffer_limit:
+                    self.restore_read_timeout(core, request)
                 body = await self._read(response, head.buffer_limit, line, flight)
             except BaseException:
                 with anyio.CancelScope(shield=True):

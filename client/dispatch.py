@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from rumormill.client.deadline import deadline_of
 from rumormill.client.hedging import LatencyWindows, request_kind
 from rumormill.client.messages import PoolRequest
 from rumormill.client.pool_state import PoolState
@@ -62,8 +63,10 @@ class Dispatcher(PoolState):
         reason = why_not_replayable(replay, request.method, request.read, one_shot=one_shot)
         state = RequestState(f"{request.method} {path}", reason, one_shot=one_shot)
         hedged = self._hedge and reason is None
+        now = self.clock()
+        request.deadline = deadline_of(request.read.get("rumormill-deadline"), request.extensions.get("timeout"), now)
         with self.lock:
-            self.budgets.record_request(self.clock())
+            self.budgets.record_request(now)
             latency = self._latencies.window(request_kind(request.method, path, request.content_length))
             machine = RequestMachine(self, request, state, latency, start_hedge if hedged else None)
             if hedged:

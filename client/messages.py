@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import httpx2
@@ -19,7 +20,9 @@ _REQUEST_HEADERS = {
     b"rumormill-key": "rumormill-key",
     b"idempotency-key": "idempotency-key",
     b"content-length": "content-length",
+    b"rumormill-deadline": "rumormill-deadline",
 }
+_NOT_SENT_ON = frozenset({b"host", b"rumormill-deadline"})
 
 
 @dataclass(slots=True, eq=False)
@@ -30,11 +33,13 @@ class PoolRequest:
     target: bytes
     """Path and query, as they are sent."""
     headers: RawHeaders
-    """All but `Host`: each worker has its own."""
+    """All but `Host`, of which each worker has its own, and `Rumormill-Deadline`, of which each attempt has its own."""
     read: dict[str, bytes]
     """The headers that decide something, by their names in lower case."""
     body: Body
     extensions: MutableMapping[str, Any]
+    deadline: float = inf
+    """When it must be answered, on the pool's clock."""
 
     @property
     def key(self) -> bytes | None:
@@ -105,7 +110,7 @@ def pool_request(request: httpx2.Request, body: Body) -> PoolRequest:
         name = pair[0].lower()
         if name in _REQUEST_HEADERS:
             read[_REQUEST_HEADERS[name]] = pair[1]
-        if name != b"host":
+        if name not in _NOT_SENT_ON:
             headers.append(pair)
     return PoolRequest(request.method, request.url.raw_path, headers, read, body, request.extensions)
 

@@ -17,6 +17,7 @@ from math import inf
 
 import httpx2
 
+from rumormill.client.deadline import RefusalBackoff, deadline_passed
 from rumormill.client.errors import no_workers, not_replayable
 from rumormill.client.hedge_schedule import HedgeSchedule
 from rumormill.client.hedging import LatencyWindow
@@ -69,6 +70,8 @@ class RequestMachine:
         self._error: Exception | None = None
         self._unwanted: list[PoolAnswer] = []
         self._on_done: Callable[[], object] | None = None
+        self._backoff: RefusalBackoff | None = None
+        self._pause: float | None = None
 
     def start(self) -> InFlightRequest | None:
         """Begin. Returns the first attempt, or None if there is no worker."""
@@ -76,6 +79,22 @@ class RequestMachine:
             first = self._try_next(self._pool.clock())
             self.rearm()
             return first
+
+    def take_pause(self) -> float | None:
+        """Seconds that the caller of this sleeps before it calls :meth:`resume`. None if there is nothing to wait for.
+
+        Whoever made the last attempt asks this.
+        """
+        pause, self._pause = self._pause, None
+        return pause
+
+    def resume(self) -> InFlightRequest | None:
+        """Ask the workers again that have all refused. Returns the attempt to make next."""
+        with self._lock:
+            if self.done:
+                return None
+            self._state.tried.clear()
+            return self._try_next(self._pool.clock())
 
     def result(self) -> PoolAnswer:
         """The answer. Raises the error that the caller gets instead."""
@@ -154,7 +173,7 @@ class RequestMachine:
 
     def _try_next(self, now: float) -> InFlightRequest | None:
         """Ask the next worker. Without one, the request ends as soon as no attempt is running."""
-        worker = self._selector.pick(self.request.key, self._state.tried, now)
+        worker = self._next_worker(now)
         if worker is not None:
             return self._begin(worker, now)
         if not self._state.running:
@@ -165,7 +184,7 @@ class RequestMachine:
         """Ask the next worker after a retryable answer, if there is one and the budget allows it."""
         budget = self._pool.budgets.retries
         if budget.try_withdraw(now):
-            worker = self._selector.pick(self.request.key, self._state.tried, now)
+            worker = self._next_worker(now)
             if worker is not None:
                 self._paid_retries += 1
                 return self._begin(worker, now)
@@ -173,6 +192,10 @@ class RequestMachine:
         if not self._state.running:
             self._finish_without_worker(now)
         return None
+
+    def _next_worker(self, now: float) -> Worker | None:
+        """The next worker to ask, unless the deadline has passed."""
+        return None if now >= self.request.deadline else self._selector.pick(self.request.key, self._state.tried, now)
 
     def _begin(self, worker: Worker, now: float) -> InFlightRequest | None:
         attempt = self._state.begin_attempt(worker, now)
@@ -264,10 +287,7 @@ class RequestMachine:
             case RetryDecision.NOT_REPLAYABLE:
                 self._finish_with_error(not_replayable(self._state, attempt, failure, self._selector.topology, now))
             case RetryDecision.RAISE:
-                error = failure.cause or RuntimeError(failure.what)
-                # For Figures, which counts every attempt.
-                error.attempts = tuple(self._state.attempts)  # type: ignore[attr-defined]
-                self._finish_with_error(error)
+                self._finish_with_error(self._with_attempts(failure.cause or RuntimeError(failure.what)))
             case RetryDecision.AWAIT_RUNNING:
                 pass
         return None
@@ -283,13 +303,38 @@ class RequestMachine:
         self._finish()
 
     def _finish_without_worker(self, now: float) -> None:
-        """No worker is left, or the budget allows none: the caller gets the last real answer, or an error."""
+        """No worker is left, or budget or deadline allow none: the caller gets the last real answer, or an error.
+
+        If all have refused and named a time that can be waited for, the request waits instead.
+        """
+        if self._may_wait(now):
+            return
         self._answer, self._fallback = self._fallback, None
         if self._answer is not None:
             self._finish()
+        elif now >= self.request.deadline:
+            self._finish_with_error(self._with_attempts(deadline_passed()))
         else:
             error = self._state.request_error or no_workers(self._state, self._selector.topology, now)
             self._finish_with_error(error)
+
+    def _may_wait(self, now: float) -> bool:
+        """Whether the last refusal is worth waiting for."""
+        answer, left = self._fallback, self.request.deadline - now
+        if answer is None or self._state.one_shot:
+            return False
+        self._backoff = self._backoff or RefusalBackoff(self._selector.rng)
+        pause = self._backoff.pause(answer.status, answer.retry_after, left)
+        if pause is None or not self._pool.budgets.retries.try_withdraw(now):
+            return False
+        self._pause = pause
+        self._paid_retries += 1
+        return True
+
+    def _with_attempts(self, error: Exception) -> Exception:
+        # For Figures, which counts every attempt.
+        error.attempts = tuple(self._state.attempts)  # type: ignore[attr-defined]
+        return error
 
     def _finish_with_error(self, error: Exception) -> None:
         self._error = error

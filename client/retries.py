@@ -98,7 +98,7 @@ class RequestState:
         """
         self.title = title
         self.not_replayable_reason = not_replayable_reason
-        self._one_shot = one_shot
+        self.one_shot = one_shot
         self.attempts: list[Attempt] = []
         self.tried: set[str] = set()
         """URLs and not names: several sidecars may name one worker, which is tried once all the same."""
@@ -123,7 +123,7 @@ class RequestState:
 
     def is_retryable(self, response_class: ResponseClass) -> bool:
         """Whether to ask another worker after an answer of this class."""
-        if self._one_shot or not response_class.retryable:
+        if self.one_shot or not response_class.retryable:
             return False
         return self.not_replayable_reason is None or not response_class.may_have_acted
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import time
 from functools import partial
 
 import httpx2
@@ -43,8 +44,14 @@ class SyncRequests:
 
     def _drive(self, machine: RequestMachine, flight: InFlightRequest | None) -> None:
         """Make this attempt, and those that follow from it."""
-        while flight is not None:
-            flight = self._attempt(machine, flight)
+        while True:
+            while flight is not None:
+                flight = self._attempt(machine, flight)
+            pause = machine.take_pause()
+            if pause is None:
+                return
+            time.sleep(pause)
+            flight = machine.resume()
 
     def _attempt(self, machine: RequestMachine, flight: InFlightRequest) -> InFlightRequest | None:
         upstream = flight.upstream

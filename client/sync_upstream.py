@@ -36,8 +36,11 @@ class SyncUpstream(Upstream):
         line.flight = flight
         try:
             with SyncStep(flight, line.interrupt), httpx2_errors():
-                response = line.connection.handle_request(self.core_request(request, flight.more_headers))
+                core = self.core_request(request, flight.attempt.began, flight.more_headers)
+                response = line.connection.handle_request(core)
                 head = AnswerHead(response.headers)
+                if not head.buffer_limit:
+                    self.restore_read_timeout(core, request)
                 body = self._read(response, head.buffer_limit, line, flight)
         except BaseException:
             line.close()

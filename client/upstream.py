@@ -12,11 +12,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from math import inf
 from typing import Generic, Protocol, TypeVar
 
 import httpcore2
 import httpx2
 
+from rumormill.client.deadline import deadline_header, limit_timeouts
 from rumormill.client.messages import PoolRequest, RawHeaders
 
 CONNECT_LIMIT = 1.0
@@ -55,8 +57,8 @@ class Upstream:
     def origin(self) -> httpcore2.Origin:
         return httpcore2.URL(scheme=self._scheme, host=self._host, port=self._port).origin
 
-    def core_request(self, request: PoolRequest, more: RawHeaders) -> httpcore2.Request:
-        """The request with this worker's scheme, host and port, and with its path as a prefix.
+    def core_request(self, request: PoolRequest, began: float, more: RawHeaders) -> httpcore2.Request:
+        """The request of an attempt that began then, with this worker's scheme, host and port, and path as a prefix.
 
         The headers in `more` replace the caller's.
         """
@@ -67,13 +69,22 @@ class Upstream:
         timeout = dict(request.extensions.get("timeout") or {})
         connect = timeout.get("connect")
         timeout["connect"] = CONNECT_LIMIT if connect is None else min(connect, CONNECT_LIMIT)
+        headers = [self._host_header, *headers]
+        if request.deadline != inf:
+            left = request.deadline - began
+            limit_timeouts(timeout, left)
+            headers.append(deadline_header(left))
         return httpcore2.Request(
             request.method,
             httpcore2.URL(scheme=self._scheme, host=self._host, port=self._port, target=self._prefix + request.target),
-            headers=[self._host_header, *headers],
+            headers=headers,
             content=request.body,
             extensions={**request.extensions, "timeout": timeout},
         )
+
+    def restore_read_timeout(self, core: httpcore2.Request, request: PoolRequest) -> None:
+        """The head has come: from now on the caller's own timeout holds between two pieces of the body."""
+        core.extensions["timeout"]["read"] = (request.extensions.get("timeout") or {}).get("read")
 
     async def aclose(self) -> None:
         """Close the idle connections, and each other one when its request ends."""

@@ -93,7 +93,7 @@ class WorkerSelector:
 
     def __init__(self, service: str, rng: random.Random, *, zone: str | None = None, bounded: bool = True) -> None:
         """`zone` is the caller's own; None takes the policy's. Without `bounded`, load moves no key."""
-        self._rng = rng
+        self.rng = rng
         self._zone = zone
         self._by_url: dict[str, WorkerStats] = {}
         self._admission = Admission(service, bounded=bounded)
@@ -136,7 +136,7 @@ class WorkerSelector:
     def stats(self, worker: Worker) -> WorkerStats:
         stats = self._by_url.get(worker.url)
         if stats is None:
-            stats = self._by_url[worker.url] = WorkerStats(Breaker(self._rng))
+            stats = self._by_url[worker.url] = WorkerStats(Breaker(self.rng))
         return stats
 
     def became_suspect(self, worker: Worker) -> bool:
@@ -274,14 +274,14 @@ class WorkerSelector:
     def _pick_unkeyed(self, tried: Collection[str], now: float) -> Worker | None:
         if not self.topology.routing.rings:
             return None
-        key = self._rng.randbytes(8)
+        key = self.rng.randbytes(8)
         fraction = key_fraction(key)
         candidates = self._candidates_for(key)
-        one, other = candidates.draw(self._rng), candidates.draw(self._rng)
+        one, other = candidates.draw(self.rng), candidates.draw(self.rng)
         drawn_twice = other is one
         if drawn_twice:
             # Mostly it stays: a worker of twice the weight is drawn twice more often. But a bad one has an alternative.
-            other = self._rng.choice(candidates.workers)
+            other = self.rng.choice(candidates.workers)
         good = self._is_good(one, tried, fraction, now)
         if other is not one and self._is_good(other, tried, fraction, now):
             better = is_worse if drawn_twice else costs_more
