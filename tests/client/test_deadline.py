@@ -157,15 +157,15 @@ async def test_while_nobody_serves_the_budget_bounds_the_waiting() -> None:
         async with trio.open_nursery() as nursery:
 
             async def ask() -> None:
-                for _ in range(15):
-                    with suppress(NoWorkersError):  # on a busy machine a connection may take too long
-                        statuses.append((await http.get("/")).status_code)
+                for _ in range(5):
+                    with suppress(NoWorkersError, httpx2.ReadTimeout):  # a busy machine may take too long
+                        statuses.append((await http.get("/", headers={DEADLINE_HEADER: "3000"})).status_code)
 
             for _ in range(20):
                 nursery.start_soon(ask)
     assert set(statuses) == {503}
     saved, refilled = 100, 3 * (time.monotonic() - began)
-    assert len(told(scene)) <= 300 + saved + refilled + 1
+    assert len(told(scene)) <= 100 + saved + refilled + 1
 
 
 async def test_a_caller_that_gives_up_while_it_waits_is_let_go() -> None:
