@@ -21,10 +21,23 @@ class Answer(msgspec.Struct):
     owners: list[dict[str, object]]
 
 
-async def lookups(http: str, keys: list[str]) -> dict[str, tuple[str, list[object]]]:
-    """Digest and owners of each key, in pipelined requests over one connection."""
+Answers = dict[str, tuple[str, list[object]]]
+
+
+async def settled_lookups(http: str, keys: list[str]) -> Answers:
+    """Digest and owners of each key, as answered while nobody was suspect: suspects are put last, out of the ring's
+    order, and on a busy machine anybody may be suspect for a moment."""
+    found: Answers = {}
+    with trio.fail_after(LIVENESS_LIMIT):
+        while missing := [key for key in keys if key not in found]:
+            found.update(await lookups(http, missing))
+    return found
+
+
+async def lookups(http: str, keys: list[str]) -> Answers:
+    """The same for the keys whose owners are all alive, in pipelined requests over one connection."""
     host, port = http.removeprefix("http://").split(":")
-    found: dict[str, tuple[str, list[object]]] = {}
+    found: Answers = {}
     async with await trio.open_tcp_stream(host, int(port)) as stream:
         data = b""
         for start in range(0, len(keys), BATCH):
@@ -43,7 +56,8 @@ async def lookups(http: str, keys: list[str]) -> dict[str, tuple[str, list[objec
                     data += await stream.receive_some()
                 answer = msgspec.json.decode(data[:length], type=Answer)
                 data = data[length:]
-                found[answer.key] = (answer.routing_digest, [owner["name"] for owner in answer.owners])
+                if all(owner["liveness"] == "alive" for owner in answer.owners):
+                    found[answer.key] = (answer.routing_digest, [owner["name"] for owner in answer.owners])
     return found
 
 
@@ -56,7 +70,7 @@ async def test_ten_thousand_keys_have_one_owner_everywhere() -> None:
         for agent in survivors:
             await agent.until(gone("w4"))
             await agent.until(all_routable("w1", "w2", "w3"))
-        answers = [await lookups(agent.http, keys) for agent in survivors]
+        answers = [await settled_lookups(agent.http, keys) for agent in survivors]
         assert answers[0] == answers[1] == answers[2]
         async with Pool([agent.http for agent in survivors], service="embed") as client:
             with trio.fail_after(LIVENESS_LIMIT):
