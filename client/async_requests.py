@@ -12,7 +12,7 @@ import httpx2
 from rumormill.client.async_upstream import AsyncUpstream
 from rumormill.client.dispatch import Dispatcher
 from rumormill.client.in_flight import InFlightRequest
-from rumormill.client.messages import PoolAnswer, PoolRequest
+from rumormill.client.messages import PoolRequest, WorkerAnswer
 from rumormill.client.replay import Replay
 from rumormill.client.request_machine import RequestMachine
 from rumormill.client.streamed_body import AsyncStep
@@ -25,7 +25,7 @@ class AsyncRequests:
         self._dispatcher = dispatcher
         self._tasks = tasks
 
-    async def send(self, request: PoolRequest, replay: Replay) -> PoolAnswer:
+    async def send(self, request: PoolRequest, replay: Replay) -> WorkerAnswer:
         """The first good answer. Raises PoolError, and the caller's own errors as they are."""
         context = contextvars.copy_context()
         machine = self._dispatcher.begin(request, replay, partial(self._start_hedge, context))

@@ -15,7 +15,7 @@ import trio
 
 from rumormill.client.descriptors import descriptor_shortage
 from rumormill.client.in_flight import InFlightRequest
-from rumormill.client.messages import AnswerHead, PoolAnswer, PoolRequest
+from rumormill.client.messages import AnswerHead, PoolRequest, WorkerAnswer
 from rumormill.client.streamed_body import StreamedBody
 from rumormill.client.transport_errors import httpx2_errors
 from rumormill.client.upstream import KEEPALIVE, IdleLines, Upstream, is_readable
@@ -36,7 +36,7 @@ class AsyncUpstream(Upstream):
         self._idle: IdleLines[AsyncLine] = IdleLines()
         self._connector = Connector()
 
-    async def send(self, request: PoolRequest, flight: InFlightRequest) -> PoolAnswer:
+    async def send(self, request: PoolRequest, flight: InFlightRequest) -> WorkerAnswer:
         """The answer, buffered as bodies.py says. Raises what httpx2 raises. `flight` then tells what was sent."""
         line = self._idle.take() or AsyncLine(self.origin, self.tls, self._connector)
         line.flight = flight
@@ -52,7 +52,7 @@ class AsyncUpstream(Upstream):
                 with anyio.CancelScope(shield=True):
                     await line.aclose()
                 raise
-        return PoolAnswer(response.status, response.headers, body, dict(response.extensions), head.retry_after)
+        return WorkerAnswer(response.status, response.headers, body, dict(response.extensions), head.retry_after)
 
     async def _read(
         self, response: httpcore2.Response, limit: int | None, line: AsyncLine, flight: InFlightRequest

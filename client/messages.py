@@ -88,7 +88,7 @@ class AnswerHead:
 
 
 @dataclass(slots=True, eq=False)
-class PoolAnswer:
+class WorkerAnswer:
     """One worker's answer."""
 
     status: int
@@ -115,6 +115,6 @@ def pool_request(request: httpx2.Request, body: Body) -> PoolRequest:
     return PoolRequest(request.method, request.url.raw_path, headers, read, body, request.extensions)
 
 
-def httpx2_response(answer: PoolAnswer) -> httpx2.Response:
+def httpx2_response(answer: WorkerAnswer) -> httpx2.Response:
     """The answer for an httpx2 client."""
     return httpx2.Response(answer.status, headers=answer.headers, stream=answer.body, extensions=answer.extensions)

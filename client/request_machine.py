@@ -22,7 +22,7 @@ from rumormill.client.errors import no_workers, not_replayable
 from rumormill.client.hedge_schedule import HedgeSchedule
 from rumormill.client.hedging import LatencyWindow
 from rumormill.client.in_flight import InFlightRequest, Overtaken, WorkerLost
-from rumormill.client.messages import PoolAnswer, PoolRequest
+from rumormill.client.messages import PoolRequest, WorkerAnswer
 from rumormill.client.pool_state import PoolState
 from rumormill.client.response_class import ResponseClass, classify_response
 from rumormill.client.retries import ATTEMPTS, Attempt, Failure, RequestState, RetryDecision, failure_of
@@ -64,11 +64,11 @@ class RequestMachine:
         self._running: list[InFlightRequest] = []
         self._paid_retries = 0
         """Retries that were withdrawn from the budget."""
-        self._fallback: PoolAnswer | None = None
+        self._fallback: WorkerAnswer | None = None
         """The last retryable answer. The caller gets it if no other worker does better."""
-        self._answer: PoolAnswer | None = None
+        self._answer: WorkerAnswer | None = None
         self._error: Exception | None = None
-        self._unwanted: list[PoolAnswer] = []
+        self._unwanted: list[WorkerAnswer] = []
         self._on_done: Callable[[], object] | None = None
         self._backoff: RefusalBackoff | None = None
         self._pause: float | None = None
@@ -96,14 +96,14 @@ class RequestMachine:
             self._state.tried.clear()
             return self._try_next(self._pool.clock())
 
-    def result(self) -> PoolAnswer:
+    def result(self) -> WorkerAnswer:
         """The answer. Raises the error that the caller gets instead."""
         if self._answer is None:
             raise self._error or RuntimeError("a request ended without an outcome")
         self._answer.extensions[ATTEMPTS] = tuple(self._state.attempts)
         return self._answer
 
-    def unwanted_answers(self) -> list[PoolAnswer]:
+    def unwanted_answers(self) -> list[WorkerAnswer]:
         """Answers that nobody will read. Whoever gets them here closes them."""
         if not self._unwanted:
             return []
@@ -215,7 +215,7 @@ class RequestMachine:
 
     # Outcomes.
 
-    def on_answer(self, flight: InFlightRequest, answer: PoolAnswer) -> InFlightRequest | None:
+    def on_answer(self, flight: InFlightRequest, answer: WorkerAnswer) -> InFlightRequest | None:
         """A worker has answered. Returns the attempt to make next, if the answer is not good enough."""
         with self._lock:
             self._running.remove(flight)
@@ -292,7 +292,7 @@ class RequestMachine:
                 pass
         return None
 
-    def _win(self, attempt: Attempt, response_class: ResponseClass, answer: PoolAnswer, now: float) -> None:
+    def _win(self, attempt: Attempt, response_class: ResponseClass, answer: WorkerAnswer, now: float) -> None:
         if response_class.success:
             self._latency.record(now - attempt.began)
         if not response_class.worker_failed:

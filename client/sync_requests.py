@@ -15,7 +15,7 @@ import httpx2
 
 from rumormill.client.dispatch import Dispatcher
 from rumormill.client.in_flight import InFlightRequest
-from rumormill.client.messages import PoolAnswer, PoolRequest
+from rumormill.client.messages import PoolRequest, WorkerAnswer
 from rumormill.client.replay import Replay
 from rumormill.client.request_machine import RequestMachine
 from rumormill.client.sync_upstream import SyncUpstream
@@ -27,7 +27,7 @@ class SyncRequests:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
 
-    def send(self, request: PoolRequest, replay: Replay) -> PoolAnswer:
+    def send(self, request: PoolRequest, replay: Replay) -> WorkerAnswer:
         """The first good answer. Raises PoolError, and the caller's own errors as they are."""
         context = contextvars.copy_context()
         machine = self._dispatcher.begin(request, replay, partial(self._start_hedge, context))

@@ -17,7 +17,7 @@ import httpcore2
 import httpx2
 
 from rumormill.client.in_flight import InFlightRequest
-from rumormill.client.messages import AnswerHead, PoolAnswer, PoolRequest
+from rumormill.client.messages import AnswerHead, PoolRequest, WorkerAnswer
 from rumormill.client.streamed_body import SyncStep, SyncStreamedBody
 from rumormill.client.transport_errors import httpx2_errors
 from rumormill.client.upstream import KEEPALIVE, IdleLines, Upstream, is_readable
@@ -30,7 +30,7 @@ class SyncUpstream(Upstream):
         super().__init__(url, tls)
         self._idle: IdleLines[SyncLine] = IdleLines()
 
-    def send(self, request: PoolRequest, flight: InFlightRequest) -> PoolAnswer:
+    def send(self, request: PoolRequest, flight: InFlightRequest) -> WorkerAnswer:
         """The answer, buffered as bodies.py says. Raises what httpx2 raises. `flight` then tells what was sent."""
         line = self._idle.take() or SyncLine(self.origin, self.tls)
         line.flight = flight
@@ -45,7 +45,7 @@ class SyncUpstream(Upstream):
         except BaseException:
             line.close()
             raise
-        return PoolAnswer(response.status, response.headers, body, dict(response.extensions), head.retry_after)
+        return WorkerAnswer(response.status, response.headers, body, dict(response.extensions), head.retry_after)
 
     def _read(
         self, response: httpcore2.Response, limit: int | None, line: SyncLine, flight: InFlightRequest

@@ -1,5 +1,6 @@
 """What holds for every test. The folder of a test decides which make target runs it; see SETS."""
 
+import re
 import signal
 from pathlib import Path
 
@@ -20,6 +21,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 LONGEST = {"test_machine.py", "test_policy_machine.py"}
 """Each test of these takes as long as a hundred others. They start first, so that no worker is left alone with one."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The tests beside other programs import what only `make test-programs` installs: skip them in the other sets."""
+    chosen = config.option.markexpr
+    others = bool(chosen) and not re.search(r"(?<!not )\bprograms\b", chosen)
+    return True if others and collection_path == Path(__file__).parent / "programs" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -43,6 +43,12 @@ def test_smoke_tests_are_few() -> None:
     assert 1 <= len(tests) <= MOST_SMOKE_TESTS
 
 
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest imports them by their bare names."""
+    names = [path.name for path in FILES if path.name.startswith("test_")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 def test_no_test_chooses_its_set_by_hand() -> None:
     for path in FILES:
         assert not re.search(rf"mark\.({'|'.join(REAL)})\b", path.read_text()), path

@@ -40,7 +40,7 @@ from sample_stories import (
 )
 from seeds import MORE_SEEDS
 
-from rumormill.discovery import view
+from rumormill.discovery import service_view
 from rumormill.discovery.service_view import ServiceView
 from rumormill.discovery.view import RoutingView
 from rumormill.gossip import Node, ProtocolSettings
@@ -383,7 +383,7 @@ SABOTAGES = [
     ),
     Sabotage("bounds", "pack without looking", patch(anti_entropy, "batches", lambda rows, _: [rows]), latecomer),
     Sabotage("index", "count downwards", patch(RoutingView, "_view", falling_index), crash),
-    Sabotage("owners", "one digest for all", patch(view, "routing_digest", lambda *_: "0" * 16), split),
+    Sabotage("owners", "one digest for all", patch(service_view, "routing_digest", lambda *_: "0" * 16), split),
     Sabotage("one-view", "stop retrying the dead", patch(Reaper, "_retry_dead", nothing), even_split_without_seed),
     Sabotage("one-view", "never refute", patch(Refutation, "refute", lambda *_, **__: None), long_absence),
     Sabotage(

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rumormill.cli.simulate import simulate
-from rumormill.discovery import view
+from rumormill.discovery import service_view
 from rumormill.simulations.operations import Crash, Cut, Freeze, Rival, Run, Start, Story
 from rumormill.simulations.plans import Job, JobOutcome
 from rumormill.simulations.world import World
@@ -135,7 +135,7 @@ def test_a_replay_that_violates_an_invariant_says_which_and_what_came_before_onc
 ) -> None:
     file = tmp_path / "story.json"
     file.write_bytes(Story(1, (Start(4), Run(2.0), Cut(("n3",)), Run(3.0))).to_json())
-    monkeypatch.setattr(view, "routing_digest", lambda *_: "0" * 16)
+    monkeypatch.setattr(service_view, "routing_digest", lambda *_: "0" * 16)
     result = call("replay", file)
     assert result.exit_code == 1
     assert "an invariant was violated: owners: " in result.output
