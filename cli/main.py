@@ -30,6 +30,7 @@ VERBS = {
     "events": Verb("queries:events", "Show what happened in the pool, and why."),
     "status": Verb("queries:status", "Show the state and the settings of one sidecar."),
     "watch": Verb("watch:watch", "Show each change of the workers as it happens."),
+    "top": Verb("top.command:top", "Show the pool in this terminal, live."),
     "drain": Verb("commands:drain", "Stop new work for a worker; it finishes what it has begun."),
     "plan": Verb("plan:plan", "Show how many workers a peak needs so that some may fail."),
     "undrain": Verb("commands:undrain", "Allow new work for a drained worker again."),
