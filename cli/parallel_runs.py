@@ -135,20 +135,20 @@ def play_all(jobs: Iterable[Job], workers: int, on_done: Callable[[JobOutcome], 
 def _refill(
     executor: ProcessPoolExecutor, running: dict[Future[RunOutcome], Job], waiting: Iterator[Job], workers: int
 ) -> None:
-    with _ignoring_interrupts():
+    with _holding_interrupts():
         while len(running) < workers and (job := next(waiting, None)) is not None:
             running[executor.submit(_play, job)] = job
 
 
 @contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """Worker processes started in here ignore Ctrl-C, which a terminal sends to all processes. The parent ends them,
-    without a traceback."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _holding_interrupts() -> Iterator[None]:
+    """Worker processes started in here are deaf to Ctrl-C, which a terminal sends to all processes: they inherit the
+    mask. The parent ends them, without a traceback. A Ctrl-C that comes meanwhile reaches the parent afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _play(job: Job) -> RunOutcome:

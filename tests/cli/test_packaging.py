@@ -32,7 +32,8 @@ for name in names:
         importlib.import_module(name)
     except ImportError as error:
         missing = (error.name or "").partition(".")[0]
-        assert missing in {"dns", "google", "grpc", "opentelemetry", "textual"} or "pip install 'rumormill[" in str(error), (name, error)
+        extras = {"dns", "google", "grpc", "opentelemetry", "textual"}
+        assert missing in extras or "pip install 'rumormill[" in str(error), (name, error)
 print(*names)
 """
 """A program that imports every module of the distribution. One that needs an extra says which."""

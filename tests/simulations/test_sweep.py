@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from limits import WALKTHROUGH_LIMIT
 
 from rumormill.cli import simulate as command
 from rumormill.cli.exit_codes import BadRequest
-from rumormill.cli.parallel_runs import OutcomeFile
+from rumormill.cli.parallel_runs import OutcomeFile, _holding_interrupts
 from rumormill.cli.simulate import simulate
 from rumormill.simulations.plans import Job, JobOutcome
 
@@ -166,3 +167,12 @@ def test_who_stops_a_sweep_is_told_what_is_kept(out: Path, monkeypatch: pytest.M
 
 def sweep(out: Path) -> Result:
     return CliRunner().invoke(simulate, ["sweep", "pictures", "--jobs", "1", "--out", str(out)], prog_name="simulate")
+
+
+def test_a_ctrl_c_while_workers_start_is_not_lost() -> None:
+    def interrupted_meanwhile() -> None:
+        with _holding_interrupts():
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_meanwhile()
