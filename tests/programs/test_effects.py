@@ -65,7 +65,7 @@ def test_a_conversation_goes_on_at_any_worker_over_kills() -> None:
 
 ON_TRIO = """
 import sys, hypercorn.config, hypercorn.trio, trio
-from bench.effects_worker import Worker
+from bench.effects_worker import ChargingWorker
 from rumormill.worker import Idempotency, InThreads, Sessions
 from rumormill.worker.redis_store import SyncRedisStore
 from pathlib import Path
@@ -73,7 +73,7 @@ from pathlib import Path
 store = InThreads(SyncRedisStore.from_url(sys.argv[1]))
 config = hypercorn.config.Config()
 config.bind = [f"127.0.0.1:{sys.argv[2]}"]
-app = Idempotency(Worker(Path(sys.argv[3]), "plain", Sessions(store)), store)
+app = Idempotency(ChargingWorker(Path(sys.argv[3]), "plain", Sessions(store)), store)
 trio.run(hypercorn.trio.serve, app, config)
 """
 
