@@ -98,8 +98,12 @@ async def test_drain_waits_for_a_stream_that_only_a_caller_of_another_sidecar_re
 
 
 async def test_a_deadline_ends_the_wait_and_not_the_drain():
-    async with two_workers() as ([w1, w2], [_, worker], nursery), Pool([w1.http], "embed") as pool:
-        nursery.start_soon(stream_at, pool, "w2", [])
+    async with (
+        two_workers() as ([w1, w2], [_, worker], _),
+        Pool([w1.http], "embed") as pool,
+        trio.open_nursery() as callers,
+    ):
+        callers.start_soon(stream_at, pool, "w2", [])
         await worker.began.wait()
         await w2.ask("/v1/drain", "PUT")
         with trio.fail_after(LIVENESS_LIMIT):
@@ -109,6 +113,7 @@ async def test_a_deadline_ends_the_wait_and_not_the_drain():
         assert done.returncode == 9
         assert "1 request(s) under way" in done.stdout
         assert has("w2", readiness="draining")(await w1.workers())
+        worker.may_end.set()
 
 
 async def test_sigterm_waits_for_what_callers_report_and_no_longer():

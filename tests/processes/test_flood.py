@@ -36,6 +36,7 @@ from rumormill.gossip.wire import (
     SyncRequest,
     encode_message,
 )
+from rumormill.membership.measurements import DATAGRAM_KINDS
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.record import Address, Readiness
 
@@ -127,7 +128,8 @@ class Fourth:
             for member_id in self.node.table.present_ids
             if (row := self.node.table.get(member_id)) and row.address == self.victim
         )
-        self.node._state.send_encoded(row, [message])
+        state = self.node._state
+        state.post_raw(self.victim, state._sealed(row, [message]), DATAGRAM_KINDS.index("other"))
         self.transport.wake()
 
 
