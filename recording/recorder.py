@@ -80,10 +80,6 @@ class FlightRecorder:
         self.trouble = ""
         """Why the state could not be written down at some time; empty if it always could."""
 
-    @property
-    def latest(self) -> Segment | None:
-        return self.segments[-1] if self.segments else None
-
     def begin(self, segment: Segment) -> None:
         """Add a segment, and drop the oldest while all together are too long. The last two always stay."""
         if self.segments:

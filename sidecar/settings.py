@@ -167,7 +167,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     ] = 8
     record_dir: Annotated[
         Path | None,
-        _about("Folder for a record of each incident: this member was cut off or evicted, or crashed.", "DIR"),
+        _about(
+            "Folder for a record of each incident: this member was cut off, paused, or lost its name, or crashed.",
+            "DIR",
+        ),
     ] = None
     http_token_file: Annotated[
         Path | None, _about("Bearer token that callers must send to read; mode 0600.", "FILE")
