@@ -9,8 +9,8 @@
                        environment has RUMORMILL_SERVICE, RUMORMILL_RELEASE and RUMORMILL_SHARE
 =====================  ===========================================================================================
 
-Values come from Prometheus (its HTTP API), or from the figures that clients write (client/figures.py), in a file or at
-a URL. A missing value neither passes nor fails: the rollout waits for it, for a limited time.
+Values come from Prometheus (its HTTP API), or from the figures that clients write (client/observability/figures.py), in
+a file or at a URL. A missing value neither passes nor fails: the rollout waits for it, for a limited time.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ QUERIES = {
     "p": "histogram_quantile({quantile}, sum by (le) "
     "(rate(rumormill_client_request_seconds_bucket{{{labels}}}[{window}])))",
 }
-"""The PromQL of the named metrics. client/figures.py exports the series that they read."""
+"""The PromQL of the named metrics. client/observability/figures.py exports the series that they read."""
 
 
 class MetricUnavailable(Exception):
@@ -194,7 +194,7 @@ class ReleaseEntry(msgspec.Struct):
 
 
 class FiguresDocument(msgspec.Struct):
-    """A figures file, as client/figures.py writes it. Other writers may leave fields out."""
+    """A figures file, as client/observability/figures.py writes it. Other writers may leave fields out."""
 
     service: str = ""
     at: float | None = None

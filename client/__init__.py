@@ -1,27 +1,36 @@
 """How callers use a pool: a worker for every request, and failovers that they never see.
 
-This package holds what a caller needs: which sidecar to trust, which worker to try, when to try another, and the httpx2
-transports that do it. Decisions are pure modules (topology, worker_selector, admission, breaker, retries, replay,
-hedging, retry_budget, response_class). Each opens with its rules. Thin shells on anyio surround them, so that
-everything runs on trio, on asyncio and, through a thread, without either. The package imports the ring and its JSON,
-and nothing of gossip.
+pool.py and sync.py are what callers open, with the options of options.py and the errors of errors.py. Behind them stand
+these rooms, from the caller inwards:
+
+- transports: what an HTTP client takes, and what a caller gets when no worker can serve
+- requests: one request from its beginning to its one answer
+- rules: what decides about one request: replay, retries, deadline, hedging. Pure
+- selection: which worker is asked next. Pure
+- connections: the connections to each worker, and the requests in flight on them
+- discovery: which sidecar is believed, and what it says
+- observability: figures by release, and OpenTelemetry
+- runtime: event loop, locks, timer, file descriptors
+
+Each module opens with its rules. The shells run on trio, on asyncio and, over blocking sockets, without either. The
+package imports the ring and the JSON of discovery, and nothing of gossip.
 
 Every type that a public method returns can be imported from here.
 """
 
-from rumormill.client.descriptors import TooManyOpenFilesError
+from rumormill.client.discovery.topology import Topology
 from rumormill.client.errors import NoWorkersError, PoolError, RequestNotReplayableError, ResponseInterruptedError
-from rumormill.client.fallbacks import DefaultAnswer, FallbackUsed, OtherService, StaleAnswer
-from rumormill.client.figures import Figures
-from rumormill.client.figures_parts import ReleaseFigures
 from rumormill.client.keys import RequestView
+from rumormill.client.observability.figures import Figures
+from rumormill.client.observability.figures_parts import ReleaseFigures
 from rumormill.client.options import PoolOptions
 from rumormill.client.pool import Pool
-from rumormill.client.replay import Replay
-from rumormill.client.retries import Attempt, Failure
+from rumormill.client.rules.replay import Replay
+from rumormill.client.rules.retries import Attempt, Failure
+from rumormill.client.runtime.descriptors import TooManyOpenFilesError
 from rumormill.client.sync import SyncPool
-from rumormill.client.topology import Topology
-from rumormill.client.transports import PoolTransport, SyncPoolTransport
+from rumormill.client.transports.fallbacks import DefaultAnswer, FallbackUsed, OtherService, StaleAnswer
+from rumormill.client.transports.pool_transports import PoolTransport, SyncPoolTransport
 from rumormill.ring.routing import Routing
 from rumormill.ring.worker import CanaryShare, RoutingPolicy, Worker
 

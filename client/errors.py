@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import httpx2
 
-from rumormill.client.retries import Attempt, Failure, RequestState
-from rumormill.client.topology import Topology
+from rumormill.client.discovery.topology import Topology
+from rumormill.client.rules.retries import Attempt, Failure, RequestState
 from rumormill.ring.worker import Worker
 
 _SHOWN = 8

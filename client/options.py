@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from rumormill.client.replay import Replay, checked_replay
+from rumormill.client.rules.replay import Replay, checked_replay
 
 UNIX = "unix:"
 """Prefix of the address of a sidecar that listens on a Unix domain socket."""

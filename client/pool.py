@@ -9,18 +9,18 @@ from types import TracebackType
 
 import httpx2
 
-from rumormill.client.async_requests import AsyncRequests
-from rumormill.client.async_upstream import AsyncUpstream
-from rumormill.client.bodies import request_body
-from rumormill.client.dispatch import Dispatcher
-from rumormill.client.fallbacks import AsyncFallback
+from rumormill.client.connections.async_upstream import AsyncUpstream
+from rumormill.client.discovery.topology import Topology
 from rumormill.client.keys import KeyFunction
-from rumormill.client.messages import httpx2_response, pool_request
 from rumormill.client.options import PoolOptions
 from rumormill.client.pool_background import PoolBackground
-from rumormill.client.replay import Replay, checked_replay
-from rumormill.client.topology import Topology
-from rumormill.client.transports import PoolTransport
+from rumormill.client.requests.async_requests import AsyncRequests
+from rumormill.client.requests.dispatch import Dispatcher
+from rumormill.client.rules.bodies import request_body
+from rumormill.client.rules.messages import httpx2_response, pool_request
+from rumormill.client.rules.replay import Replay, checked_replay
+from rumormill.client.transports.fallbacks import AsyncFallback
+from rumormill.client.transports.pool_transports import PoolTransport
 from rumormill.ring.worker import Worker
 
 

@@ -22,23 +22,22 @@ import anyio.to_thread
 import httpx2
 import trio
 
-from rumormill.client.background_context import BackgroundContext
-from rumormill.client.direct_check import check_evicted
-from rumormill.client.dispatch import Dispatcher
-from rumormill.client.in_flight import RunInLoop
-from rumormill.client.load_watcher import LoadWatcher
+from rumormill.client.connections.direct_check import check_evicted
+from rumormill.client.connections.upstream import Upstream
+from rumormill.client.connections.upstreams import Upstreams
+from rumormill.client.discovery.load_watcher import LoadWatcher
+from rumormill.client.discovery.snapshot import UnusableSnapshot, load_snapshot, save_snapshot
+from rumormill.client.discovery.topology import Topology, with_answer, with_status
+from rumormill.client.discovery.topology_watcher import TopologyWatcher
 from rumormill.client.options import UNIX, PoolOptions
-from rumormill.client.shared_lock import shared_lock
-from rumormill.client.snapshot import UnusableSnapshot, load_snapshot, save_snapshot
-from rumormill.client.timers import Timers
-from rumormill.client.topology import Topology, with_answer, with_status
-from rumormill.client.topology_watcher import TopologyWatcher
-from rumormill.client.upstream import Upstream
-from rumormill.client.upstreams import Upstreams
-from rumormill.client.worker_selector import WorkerSelector
+from rumormill.client.requests.dispatch import Dispatcher
+from rumormill.client.runtime.background_context import BackgroundContext
+from rumormill.client.runtime.shared_lock import shared_lock
+from rumormill.client.runtime.timers import RunInLoop, Timers
+from rumormill.client.selection.worker_selector import WorkerSelector
 
 if TYPE_CHECKING:
-    from rumormill.client.telemetry import Telemetry
+    from rumormill.client.observability.telemetry import Telemetry
 
 SNAPSHOT_PAUSE = 1.0
 """Minimum seconds between two writes of the snapshot."""
@@ -234,7 +233,7 @@ def _load_snapshot(watcher: TopologyWatcher, path: Path, options: PoolOptions) -
 def _telemetry(service: str) -> Telemetry | None:
     """None if OpenTelemetry is not installed."""
     try:
-        from rumormill.client.telemetry import Telemetry
+        from rumormill.client.observability.telemetry import Telemetry
     except ImportError:
         return None
     except OSError as error:  # no descriptor is left to read it with

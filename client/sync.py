@@ -17,19 +17,19 @@ from types import TracebackType
 import anyio
 import httpx2
 
-from rumormill.client.bodies import sync_request_body
-from rumormill.client.dispatch import Dispatcher
-from rumormill.client.fallbacks import SyncFallback
+from rumormill.client.connections.sync_upstream import SyncUpstream
+from rumormill.client.discovery.topology import Topology
 from rumormill.client.keys import KeyFunction
-from rumormill.client.loop_thread import acquire_loop, check_threads, release_loop
-from rumormill.client.messages import httpx2_response, pool_request
 from rumormill.client.options import PoolOptions
 from rumormill.client.pool_background import PoolBackground
-from rumormill.client.replay import Replay, checked_replay
-from rumormill.client.sync_requests import SyncRequests
-from rumormill.client.sync_upstream import SyncUpstream
-from rumormill.client.topology import Topology
-from rumormill.client.transports import SyncPoolTransport
+from rumormill.client.requests.dispatch import Dispatcher
+from rumormill.client.requests.sync_requests import SyncRequests
+from rumormill.client.rules.bodies import sync_request_body
+from rumormill.client.rules.messages import httpx2_response, pool_request
+from rumormill.client.rules.replay import Replay, checked_replay
+from rumormill.client.runtime.loop_thread import acquire_loop, check_threads, release_loop
+from rumormill.client.transports.fallbacks import SyncFallback
+from rumormill.client.transports.pool_transports import SyncPoolTransport
 from rumormill.ring.worker import Worker
 
 _reopening = threading.Lock()

@@ -33,8 +33,7 @@ from verbs_page import verbs_page
 
 import rumormill.client
 from rumormill.cli.exit_codes import CliError
-from rumormill.client import PoolOptions
-from rumormill.client.figures import Figures
+from rumormill.client import Figures, PoolOptions
 from rumormill.discovery.api import openapi
 from rumormill.discovery.api.metrics import EndpointMeasurements, prepare_metrics
 from rumormill.discovery.api.routes import ROUTES
@@ -210,7 +209,7 @@ def metrics_page() -> str:
         "and `cause` counts. [Monitoring](../run/monitoring.md) has the alerts and a dashboard.",
         table(("metric", "type", "labels", "meaning"), sidecar),
         "## Of a client",
-        "`rumormill.client.figures` counts these; `Figures.prometheus()` writes them. "
+        "`rumormill.client.Figures` counts these; its method `prometheus()` writes them. "
         "[Canary releases](../run/canary.md) says how a caller keeps them.",
         table(("metric", "type", "labels", "meaning"), client),
     )

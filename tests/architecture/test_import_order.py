@@ -30,6 +30,29 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "listeners": {"http", "view", "service_view", "formats"},
         "server": {"schema", "http", "commands", "activity", "view", "service_view", "formats", "api"},
     },
+    "client": {
+        "runtime": set(),
+        "rules": {"runtime"},
+        "discovery": {"runtime"},
+        "keys": set(),
+        "options": {"rules"},
+        "errors": {"rules", "discovery"},
+        "selection": {"rules", "discovery"},
+        "observability": {"rules"},
+        "connections": {"runtime", "rules", "discovery", "selection", "observability", "errors"},
+        "requests": {"runtime", "rules", "discovery", "selection", "observability", "connections", "errors"},
+        "transports": {"rules", "keys", "errors"},
+        "legacy_httpx": {"rules", "transports", "errors"},
+        "pool_background": {
+            *("runtime", "rules", "discovery", "selection", "observability"),
+            *("connections", "requests", "options"),
+        },
+        "pool": {"rules", "discovery", "connections", "requests", "transports", "pool_background", "options", "keys"},
+        "sync": {
+            *("runtime", "rules", "discovery", "connections", "requests", "transports"),
+            *("pool_background", "options", "keys"),
+        },
+    },
 }
 """By room: the sub-rooms and top modules that each of its sub-rooms and top modules may import."""
 COMPOSED = {"gossip": ("node", "dispatch", "coordinator", "inspection", "parts"), "discovery": ("server",)}

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from rumormill.client.admission import ADJUST_EVERY
-from rumormill.client.topology import Topology, nothing_known, with_answer
-from rumormill.client.worker_selector import WorkerSelector
+from rumormill.client.discovery.topology import Topology, nothing_known, with_answer
+from rumormill.client.selection.admission import ADJUST_EVERY
+from rumormill.client.selection.worker_selector import WorkerSelector
 from rumormill.discovery.schema.workers import WorkersAnswer
 from rumormill.ring import CanaryShare, Routing, RoutingPolicy, Worker
 from rumormill.ring.admission import (

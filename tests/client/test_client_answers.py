@@ -14,8 +14,8 @@ from stage import DRAINING, SUSPECT, Behaviour, Exchange, Stage, answering, die,
 from test_client_requests import KEYED, calling, names
 
 from rumormill.client import NoWorkersError, Pool, RequestNotReplayableError
-from rumormill.client.breaker import ERRORS_FOR, FAILURE_THRESHOLD, JITTER
-from rumormill.client.hedging import MIN_ANSWERS
+from rumormill.client.rules.hedging import MIN_ANSWERS
+from rumormill.client.selection.breaker import ERRORS_FOR, FAILURE_THRESHOLD, JITTER
 
 
 def taking(seconds: float) -> Behaviour:

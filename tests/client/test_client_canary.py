@@ -12,7 +12,8 @@ import trio
 from limits import LIVENESS_LIMIT
 from stage import Stage, stage, stage_in_thread
 
-from rumormill.client import Pool, SyncPool, upstream
+from rumormill.client import Pool, SyncPool
+from rumormill.client.connections import upstream
 from rumormill.discovery.schema.policy_bodies import ALL_BASIS_POINTS, CanaryPolicy, Share, encode_body
 from rumormill.membership.policy import PolicyRecord
 from rumormill.ring import CanaryShare

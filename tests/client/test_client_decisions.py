@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rumormill.client.bodies import BUFFER_LIMIT
-from rumormill.client.breaker import JITTER, UNREACHABLE_FOR, UNRESPONSIVE_FOR
-from rumormill.client.descriptors import TooManyOpenFilesError
+from rumormill.client.discovery.topology import nothing_known, with_answer
 from rumormill.client.errors import no_workers, not_replayable
-from rumormill.client.hedging import (
+from rumormill.client.rules.bodies import BUFFER_LIMIT
+from rumormill.client.rules.hedging import (
     MAX_KINDS,
     MIN_ANSWERS,
     MIN_HEDGE_DELAY,
@@ -24,12 +23,13 @@ from rumormill.client.hedging import (
     LatencyWindows,
     request_kind,
 )
-from rumormill.client.messages import AnswerHead
-from rumormill.client.replay import checked_replay, why_not_replayable
-from rumormill.client.response_class import classify_response
-from rumormill.client.retries import MAX_RUNNING, Failure, RequestState, RetryDecision, failure_of
-from rumormill.client.topology import nothing_known, with_answer
-from rumormill.client.worker_selector import WorkerSelector
+from rumormill.client.rules.messages import AnswerHead
+from rumormill.client.rules.replay import checked_replay, why_not_replayable
+from rumormill.client.rules.response_class import classify_response
+from rumormill.client.rules.retries import MAX_RUNNING, Failure, RequestState, RetryDecision, failure_of
+from rumormill.client.runtime.descriptors import TooManyOpenFilesError
+from rumormill.client.selection.breaker import JITTER, UNREACHABLE_FOR, UNRESPONSIVE_FOR
+from rumormill.client.selection.worker_selector import WorkerSelector
 from rumormill.discovery.schema.workers import WorkersAnswer
 from rumormill.ring import Routing, RoutingPolicy, Worker
 

@@ -16,14 +16,15 @@ import pytest
 import trio
 from stage import ALIVE, CRITICAL, SUSPECT, Exchange, Stage, Worker, stage, until_true
 
-from rumormill.client import Pool, RequestNotReplayableError, ResponseInterruptedError, direct_check
-from rumormill.client.direct_check import DirectCheck
-from rumormill.client.in_flight import InFlightRegistry, WorkerInFlight, WorkerLost
-from rumormill.client.retries import Attempt
-from rumormill.client.shared_lock import shared_lock
-from rumormill.client.streamed_body import AsyncStep
-from rumormill.client.upstream import Upstream
-from rumormill.client.worker_selector import WorkerSelector
+from rumormill.client import Pool, RequestNotReplayableError, ResponseInterruptedError
+from rumormill.client.connections import direct_check
+from rumormill.client.connections.direct_check import DirectCheck
+from rumormill.client.connections.in_flight import InFlightRegistry, WorkerInFlight, WorkerLost
+from rumormill.client.connections.streamed_body import AsyncStep
+from rumormill.client.connections.upstream import Upstream
+from rumormill.client.rules.retries import Attempt
+from rumormill.client.runtime.shared_lock import shared_lock
+from rumormill.client.selection.worker_selector import WorkerSelector
 from rumormill.ring import Worker as PoolWorker
 
 KEYED = {"Rumormill-Key": "user-1"}

@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_client_decisions import selector_of, topology_of, worker
 
-from rumormill.client.breaker import (
+from rumormill.client.rules.response_class import MAX_OVERLOADED_FOR, OVERLOADED_FOR, classify_response
+from rumormill.client.rules.retries import RequestState
+from rumormill.client.rules.retry_budget import RetryBudget, RetryBudgets
+from rumormill.client.selection.breaker import (
     ERRORS_FOR,
     FAILURE_THRESHOLD,
     JITTER,
@@ -19,10 +22,7 @@ from rumormill.client.breaker import (
     Breaker,
     OpenReason,
 )
-from rumormill.client.response_class import MAX_OVERLOADED_FOR, OVERLOADED_FOR, classify_response
-from rumormill.client.retries import RequestState
-from rumormill.client.retry_budget import RetryBudget, RetryBudgets
-from rumormill.client.worker_selector import WorkerSelector
+from rumormill.client.selection.worker_selector import WorkerSelector
 
 GOOD, FAILED = classify_response(200), classify_response(500)
 

@@ -10,8 +10,8 @@ import trio
 from stage import DRAINING, Exchange, Sidecar, answer, answering, hang, stage, until_true
 
 from rumormill.client import Pool
-from rumormill.client.request_counts import MAX_REPORTED, RequestCounts
-from rumormill.client.topology import nothing_known
+from rumormill.client.discovery.request_counts import MAX_REPORTED, RequestCounts
+from rumormill.client.discovery.topology import nothing_known
 from rumormill.discovery.activity import parse_report_untrusted
 from rumormill.ring.worker import Worker
 

@@ -19,7 +19,7 @@ from rumormill.client import (
     RequestNotReplayableError,
     ResponseInterruptedError,
 )
-from rumormill.client.hedging import MIN_ANSWERS
+from rumormill.client.rules.hedging import MIN_ANSWERS
 
 KEYED = {"Rumormill-Key": "user-1"}
 

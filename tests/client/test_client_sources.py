@@ -17,7 +17,7 @@ from limits import LIVENESS_LIMIT
 from stage import DRAINING, SUSPECT, Stage, member, stage, until_true
 
 from rumormill.client import NoWorkersError, Pool, Topology
-from rumormill.client.snapshot import SavedTopology, save_snapshot
+from rumormill.client.discovery.snapshot import SavedTopology, save_snapshot
 from rumormill.discovery.http.connection_slots import SlotLimits
 from rumormill.discovery.schema.workers import WorkersAnswer
 from rumormill.membership.view import Connectivity, PoolView

@@ -25,7 +25,7 @@ from rumormill.client import (
     ResponseInterruptedError,
     SyncPool,
 )
-from rumormill.client.hedging import MIN_ANSWERS
+from rumormill.client.rules.hedging import MIN_ANSWERS
 
 KEYED = {"Rumormill-Key": "user-1"}
 

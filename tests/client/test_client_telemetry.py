@@ -20,7 +20,7 @@ from opentelemetry.trace import StatusCode
 from stage import answering, die, hang, stage, stage_in_thread
 
 from rumormill.client import Pool, SyncPool
-from rumormill.client.hedging import MIN_ANSWERS
+from rumormill.client.rules.hedging import MIN_ANSWERS
 
 KEYED = {"Rumormill-Key": "user-1"}
 EXPORTER = InMemorySpanExporter()
@@ -134,7 +134,7 @@ from rumormill.client import Pool
 async def main():
     async with Pool("http://127.0.0.1:1", "embed", patience=0, telemetry=sys.argv[1] == "missing") as pool:
         assert pool._require_open().telemetry is None
-        assert "rumormill.client.telemetry" not in sys.modules
+        assert "rumormill.client.observability.telemetry" not in sys.modules
 
 asyncio.run(main())
 """

@@ -23,7 +23,7 @@ from limits import LIVENESS_LIMIT
 from stage import Exchange, StageInThread, hang, stage_in_thread
 
 from rumormill.client import Pool, ResponseInterruptedError, SyncPool
-from rumormill.client.hedging import MIN_ANSWERS
+from rumormill.client.rules.hedging import MIN_ANSWERS
 
 KEYED = {"Rumormill-Key": "user-1"}
 
@@ -218,7 +218,7 @@ def test_a_connection_that_the_worker_has_closed_is_not_used(scene):
 def test_a_fork_waits_for_threads_that_hold_the_pools_lock():
     program = """
 import os, threading, time
-from rumormill.client.shared_lock import shared_lock
+from rumormill.client.runtime.shared_lock import shared_lock
 
 lock = shared_lock()
 held, stop = threading.Event(), threading.Event()

@@ -6,8 +6,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rumormill.client.clusters import ClusterChoice
-from rumormill.client.topology import (
+from rumormill.client.discovery.clusters import ClusterChoice
+from rumormill.client.discovery.topology import (
     DEPARTED_KEPT,
     MAX_DEPARTED,
     RESTART_GRACE,

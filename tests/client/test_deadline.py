@@ -16,7 +16,7 @@ from limits import LIVENESS_LIMIT
 from stage import Behaviour, Exchange, Stage, answering, hang, stage, stage_in_thread
 
 from rumormill.client import NoWorkersError, Pool, SyncPool
-from rumormill.client.deadline import (
+from rumormill.client.rules.deadline import (
     DEADLINE_HEADER,
     JITTER_BASE,
     JITTER_CAP,

@@ -23,9 +23,9 @@ from rumormill.client import (
     StaleAnswer,
     SyncPool,
 )
-from rumormill.client.fallbacks import FALLBACK, AsyncFallback
 from rumormill.client.keys import json_field
 from rumormill.client.legacy_httpx import httpx_transport
+from rumormill.client.transports.fallbacks import FALLBACK, AsyncFallback
 
 
 class Light(httpx2.AsyncBaseTransport, httpx2.BaseTransport):

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from rumormill.client.figures import MAX_RELEASES, OTHERS, WINDOW, Figures
-from rumormill.client.retries import Attempt, Failure
+from rumormill.client.observability.figures import MAX_RELEASES, OTHERS, WINDOW, Figures
+from rumormill.client.rules.retries import Attempt, Failure
 from rumormill.ring.worker import Worker
 
 

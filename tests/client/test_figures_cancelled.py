@@ -14,7 +14,7 @@ from test_figures import Clock
 
 from rumormill.cli.gates import ClientFiguresSource, parse_gate
 from rumormill.client import Pool
-from rumormill.client.figures import WRITE_EVERY, Figures
+from rumormill.client.observability.figures import WRITE_EVERY, Figures
 
 KEYED = {"Rumormill-Key": "user-1"}
 

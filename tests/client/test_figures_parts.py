@@ -16,12 +16,12 @@ from limits import LIVENESS_LIMIT
 from test_figures import Clock
 
 from rumormill.cli.gates import ClientFiguresSource, parse_gate
-from rumormill.client.figures import Figures
-from rumormill.client.figures_parts import WINDOW, Counts, FiguresPart, bucket_of, quantile_index, summed
+from rumormill.client.observability.figures import Figures
+from rumormill.client.observability.figures_parts import WINDOW, Counts, FiguresPart, bucket_of, quantile_index, summed
 
 NOTING = """
 import sys
-from rumormill.client.figures import Figures
+from rumormill.client.observability.figures import Figures
 figures = Figures("embed", path=sys.argv[1])
 for number in range(int(sys.argv[2])):
     figures.note("v2", float(sys.argv[3]), failed=number == 0)
@@ -29,7 +29,7 @@ figures.write()
 """
 FORKING = """
 import os, sys
-from rumormill.client.figures import Figures
+from rumormill.client.observability.figures import Figures
 figures = Figures("embed", path=sys.argv[1])
 for _ in range(5):
     figures.note("v2", 0.1, failed=False)

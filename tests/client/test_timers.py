@@ -7,8 +7,8 @@ import random
 import trio
 from limits import LIVENESS_LIMIT
 
-from rumormill.client.shared_lock import shared_lock
-from rumormill.client.timers import MAX_EMPTY, Timers
+from rumormill.client.runtime.shared_lock import shared_lock
+from rumormill.client.runtime.timers import MAX_EMPTY, Timers
 
 
 class Waiting:

@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_client_decisions import topology_of, worker
 
-from rumormill.client.response_class import classify_response
-from rumormill.client.worker_cost import SLOWER, TAU, LatencyEstimate, ObservedLoad, costs_more, is_worse
-from rumormill.client.worker_selector import WorkerSelector
+from rumormill.client.rules.response_class import classify_response
+from rumormill.client.selection.worker_cost import SLOWER, TAU, LatencyEstimate, ObservedLoad, costs_more, is_worse
+from rumormill.client.selection.worker_selector import WorkerSelector
 from rumormill.ring import Worker
 
 SERVICE_SECONDS = 0.050

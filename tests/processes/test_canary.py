@@ -13,7 +13,7 @@ import trio
 from agents import COMMAND, Agent, Worker, all_routable, environment, has, pool, rumormill
 from limits import LIVENESS_LIMIT
 
-from rumormill.client.figures import Figures
+from rumormill.client.observability.figures import Figures
 
 
 async def canary(agent: Agent, *arguments: str) -> subprocess.CompletedProcess[str]:

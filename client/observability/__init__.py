@@ -1,0 +1,1 @@
+"""What the pool tells about its work: figures by release, and OpenTelemetry."""
