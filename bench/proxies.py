@@ -76,7 +76,7 @@ async def _caller(target: str, pool: LocalPool) -> AsyncIterator[httpx2.AsyncCli
     ports = [int(member.worker_url.rpartition(":")[2]) for member in pool]
     with hold_port(random.Random()) as hold:
         port = hold.port
-    process = PROXIES[target].start(pool.directory, port, ports)
+    process = PROXIES[target].start(pool.directory, port, ports, pool.env)
     try:
         await until_served([f"http://127.0.0.1:{port}/health"])
         async with through_proxy(port) as http:

@@ -11,7 +11,7 @@ import json
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,16 @@ class Proxy:
     write: Callable[[Path, int, Sequence[int], str], Path]
     arguments: Callable[[Path], list[str]]
 
-    def start(self, folder: Path, port: int, workers: Sequence[int]) -> subprocess.Popen[bytes]:
+    def start(self, folder: Path, port: int, workers: Sequence[int], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """It listens on ``port`` and asks the workers at these ports. Raises :class:`ProgramMissing`."""
         found = shutil.which(self.program, path=f"{sysconfig.get_path('scripts')}:{SBIN}:/usr/bin")
         if found is None:
             raise ProgramMissing(f"{self.program} is not installed: {self.package}")
         file = self.write(folder, port, workers, self.tuned)
         with (folder / f"{self.name}.log").open("ab") as log:
-            return subprocess.Popen([found, *self.arguments(file)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            return subprocess.Popen(
+                [found, *self.arguments(file)], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
 
 
 def _haproxy(folder: Path, port: int, workers: Sequence[int], tuned: str) -> Path:
@@ -54,6 +56,7 @@ def _haproxy(folder: Path, port: int, workers: Sequence[int], tuned: str) -> Pat
         f"timeout connect {TRY * 1000:.0f}ms",
         "timeout client 50s",
         f"timeout server {TRY * 1000:.0f}ms",
+        "option http-buffer-request",
         "option redispatch 1",
         "retries 3",
         "retry-on all-retryable-errors",
