@@ -28,12 +28,12 @@ def fault_settings(size: int = 3, think: float = 0.005, *worker_flags: str) -> L
     return LocalPoolSettings(size=size, cluster="bench", worker_command=command, agent_flags=("--probation", "0s"))
 
 
-async def until_all_pass(pool: LocalPool) -> None:
-    """Wait until each sidecar lists each worker as routable."""
-    watch = PoolWatch({member.name: member.url for member in pool}, pool.settings.service)
+async def until_all_pass(members: Iterable[LocalMember], service: str) -> None:
+    """Wait until each of these sidecars lists exactly these workers as routable."""
+    watch = PoolWatch({member.name: member.url for member in members}, service)
     async with trio.open_nursery() as nursery:
         await nursery.start(watch.run)
-        await watch.until(pool.members, everyone_routable(pool.members), "one view", READY_LIMIT)
+        await watch.until(watch.observers, everyone_routable(watch.observers), "one view", READY_LIMIT)
         nursery.cancel_scope.cancel()
 
 
@@ -67,12 +67,14 @@ async def received(member: LocalMember) -> list[float]:
 
 
 @asynccontextmanager
-async def through_pool(pool: LocalPool, replay: Replay = "always") -> AsyncIterator[tuple[Pool, httpx2.AsyncClient]]:
+async def through_pool(
+    pool: LocalPool, replay: Replay = "always", patience: float | None = PATIENCE
+) -> AsyncIterator[tuple[Pool, httpx2.AsyncClient]]:
     """Our client, with all sidecars as its sources."""
     service = pool.settings.service
     async with (
         Pool(pool.urls, service=service, replay=replay) as ours,
-        httpx2.AsyncClient(transport=ours.transport(), base_url=f"http://{service}", timeout=PATIENCE) as http,
+        httpx2.AsyncClient(transport=ours.transport(), base_url=f"http://{service}", timeout=patience) as http,
     ):
         yield ours, http
 

@@ -60,7 +60,7 @@ async def measure(way: str, keyed: bool, lasts: float) -> GreyFigures:
     """One grey worker, with processes of its own."""
     with LocalPool(fault_settings(3, THINK)) as pool:
         pool.start()
-        await until_all_pass(pool)
+        await until_all_pass(pool, pool.settings.service)
         victims = list(pool) if way == "refuse" else [pool["w1"]]
         async with through_pool(pool) as (_, http):
             load = OpenLoop(http, RATE, keyed)

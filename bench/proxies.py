@@ -66,7 +66,7 @@ async def measure(target: str, failure: str, rate: float) -> LoadFigures:
 async def _caller(target: str, pool: LocalPool) -> AsyncIterator[httpx2.AsyncClient]:
     if target in OURS:
         pool.start()
-        await until_all_pass(pool)
+        await until_all_pass(pool, pool.settings.service)
         async with through_pool(pool, OURS[target]) as (_, http):
             yield http
         return
