@@ -73,7 +73,7 @@ async def _caller(target: str, pool: LocalPool) -> AsyncIterator[httpx2.AsyncCli
     for member in pool:
         member.start_worker()
     await until_served(f"{member.worker_url}/health" for member in pool)
-    ports = [int(member.worker_url.rpartition(":")[2]) for member in pool]
+    ports = [member.worker_port for member in pool]
     with hold_port(random.Random()) as hold:
         port = hold.port
     process = PROXIES[target].start(pool.directory, port, ports, pool.env)
@@ -130,7 +130,7 @@ def _said(target: str, failure: str, found: LoadFigures) -> str:
     return "\n".join([line, *(f"    {count} x {text[:140]}" for text, count in found.troubles)])
 
 
-def _chosen(asked: str | None) -> list[tuple[str, str]]:
+def chosen_cells(asked: str | None) -> list[tuple[str, str]]:
     """The cells whose names hold one of these words. Raises click.UsageError."""
     cells = [(target, failure) for failure in FAILURES for target in TARGETS]
     words = asked.split(",") if asked else [""]
@@ -146,7 +146,7 @@ def _chosen(asked: str | None) -> list[tuple[str, str]]:
 @click.option("--rate", type=click.FloatRange(1, 1000), default=100.0, show_default=True, help="POSTs a second.")
 def bench(cells: str | None, rate: float) -> None:
     """One of three workers fails, behind proxies and in our client."""
-    chosen, found = _chosen(cells), cast("Cells", {})
+    chosen, found = chosen_cells(cells), cast("Cells", {})
     click.echo(f"{len(chosen)} cells, {len(chosen) * (SECONDS + 3) / 60:.0f} to {len(chosen) * 0.6:.0f} minutes")
     try:
         for target, failure in chosen:

@@ -162,14 +162,14 @@ class LocalMember:
     def __init__(self, name: str, pool: LocalPool, worker_port: int, sidecar_port: int) -> None:
         self.name = name
         self._pool = pool
-        self._worker_port = worker_port
+        self.worker_port = worker_port
         self._sidecar_port = sidecar_port
         self.worker = Program(f"the worker of {name}", pool.directory / f"{name}.worker.log", pool.env)
         self.sidecar = Program(f"the sidecar of {name}", pool.directory / f"{name}.sidecar.log", pool.env)
 
     @property
     def worker_url(self) -> str:
-        return f"http://{HOST}:{self._worker_port}"
+        return f"http://{HOST}:{self.worker_port}"
 
     @property
     def url(self) -> str:
@@ -189,7 +189,7 @@ class LocalMember:
         return begun
 
     def start_worker(self) -> None:
-        self.worker.start(self._pool.settings.worker_argv(self.name, self._worker_port))
+        self.worker.start(self._pool.settings.worker_argv(self.name, self.worker_port))
 
     def start_sidecar(self) -> None:
         """Start the sidecar. It gets the process id of the worker, if that runs."""
