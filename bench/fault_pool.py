@@ -13,7 +13,7 @@ from bench.open_loop import UNLIMITED
 from rumormill.cli.demo.pool_watch import PoolWatch, everyone_routable
 from rumormill.cli.demo.processes import LocalMember, LocalPool, LocalPoolSettings
 from rumormill.client import Pool
-from rumormill.client.replay import Replay
+from rumormill.client.rules.replay import Replay
 
 PATIENCE = 15.0
 """Seconds that the callers of the benches wait for an answer."""

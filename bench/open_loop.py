@@ -18,7 +18,7 @@ import httpx2
 import trio
 
 from rumormill.cli.demo.request_log import percentile
-from rumormill.client.retries import ATTEMPTS
+from rumormill.client.rules.retries import ATTEMPTS
 
 USERS = 1000
 UNLIMITED = httpx2.Limits(max_connections=None, max_keepalive_connections=200)

@@ -26,7 +26,7 @@ from bench.fault_pool import PATIENCE, fault_settings, received, tell, through_p
 from bench.open_loop import OpenLoop, Sent, figures
 from rumormill.cli.demo.processes import LocalPool
 from rumormill.client import Pool
-from rumormill.client.replay import Replay
+from rumormill.client.rules.replay import Replay
 
 RATE = 100.0
 WELL, OUTAGE, MINUTE = 5.0, 20.0, 60.0

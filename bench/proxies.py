@@ -32,7 +32,7 @@ from bench.open_loop import LoadFigures, OpenLoop, figures
 from bench.proxy_programs import PROXIES, ProgramMissing
 from rumormill.cli.demo.ports import hold_port
 from rumormill.cli.demo.processes import LocalMember, LocalPool
-from rumormill.client.replay import Replay
+from rumormill.client.rules.replay import Replay
 
 TOLD = {"503": "unavailable", "500": "error", "hang": "hang", "slow": "slow100"}
 """What the worker is told to do (fault_worker.py)."""
