@@ -1,5 +1,5 @@
 # The front door. Every target prepares what it needs in .venv first; nothing is installed outside this folder.
-.PHONY: venv demo demo-llm test test-seeds test-processes test-net test-programs test-package soak fuzz audit lab lab-full lint check bench bench-peers docs docs-reference format clean
+.PHONY: venv demo demo-llm test test-seeds test-processes test-net test-programs test-package soak fuzz audit chaos chaos-short lab lab-full lint check bench bench-peers docs docs-reference format clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -50,6 +50,15 @@ fuzz: .venv/fuzz-ready  ## a minute (FUZZ=3600: an hour) of atheris at every doo
 audit: .venv/dev-ready  ## known vulnerabilities of what we depend on; says so where no advisory service can be reached
 	@$(BIN)/pip freeze --quiet --disable-pip-version-check --exclude-editable > .venv/frozen.txt
 	@$(BIN)/python .ci/audit.py .venv/frozen.txt --stamp .venv/audited
+
+CHAOS = $(BIN)/rumormill chaos run --pool 5 --every 5m --for 1h --out $(CHAOS_PAGE)
+CHAOS_PAGE ?= chaos.html
+chaos: .venv/ready  ## a worker killed every 5 minutes for an hour, under load; the verdict, and a page with plots
+	$(CHAOS)
+
+# A busy machine is slow by itself, so the latency that is promised there is that of a machine that others use too.
+chaos-short: .venv/ready  ## the same hour in a minute
+	$(CHAOS) --compress 60 --latency 2s
 
 # What matters most comes first; docs/understand/simulation.md says what each takes. REAL=FILE sets real detection beside the lab's.
 SWEEP = $(BIN)/rumormill simulate sweep

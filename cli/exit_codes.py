@@ -28,6 +28,9 @@ PROBE_TIMED_OUT = 12
 NOT_DRAINED = 9
 """The deadline passed while the worker still had requests. It goes on draining."""
 
+GUARD_STOPPED = 13
+"""Too many requests failed, so `chaos run` stopped and undid everything."""
+
 INTERRUPTED = 130
 """Ctrl-C."""
 

@@ -44,6 +44,9 @@ VERBS = {
     "record": Verb("record:record", "Save what a sidecar's flight recorder holds of the last minutes."),
     "replay": Verb("replay:replay", "Play a record again, and show what the member concluded and why."),
     "simulate": Verb("simulate:simulate", "Test a pool with failures in virtual time: scenarios, sweeps, reports."),
+    "chaos": Verb(
+        "chaos.command:chaos", "Break a pool of real processes by a schedule, and judge what callers notice."
+    ),
     "demo": Verb("demo.command:demo", "Watch a pool survive a kill, a restart, a freeze and a drain."),
 }
 

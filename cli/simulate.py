@@ -14,6 +14,7 @@ import click
 import msgspec
 
 from rumormill.cli.exit_codes import INTERRUPTED, BadRequest, CliError
+from rumormill.cli.output_file import write_output
 from rumormill.cli.parallel_runs import OutcomeFile, play_all
 from rumormill.cli.simulation_run import (
     InvariantViolated,
@@ -28,7 +29,6 @@ from rumormill.cli.simulation_run import (
     summarize,
 )
 from rumormill.cli.tables import Column, show_line, show_pairs, show_table
-from rumormill.sidecar.file_writer import replace_file
 from rumormill.simulations.invariant_checker import InvariantChecker
 from rumormill.simulations.invariants import InvariantViolation
 from rumormill.simulations.operations import LATENCIES, InvalidStory, Story
@@ -172,7 +172,7 @@ def run(
     if show_story:
         show_line(str(job.story()))
     if save is not None:
-        _write(save, job.story().to_json())
+        write_output(save, job.story().to_json())
     played = play(job, judge=judge)
     if output == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(played.outcome)))
@@ -312,7 +312,7 @@ def report(files: Sequence[Path], out: Path, real: Path | None) -> None:
             raise BadRequest(f"cannot read {real}: {error.strerror}", "give another file") from None
         except msgspec.DecodeError as error:
             raise BadRequest(f"{real}: {error}", 'write it as {"3": [0.55, 0.61], "16": [0.57]}') from None
-    _write(out, render_report(done, measured).encode())
+    write_output(out, render_report(done, measured).encode())
     columns = [Column(title, itemgetter(n)) for n, title in enumerate(("OBJECTIVE", "BOUND", "FOUND", "", "EVIDENCE"))]
     rows = [(p.claim, p.bound, p.found, "met" if p.met else "MISSED", p.evidence) for p in objectives(done, measured)]
     show_table(columns, rows, "")
@@ -349,14 +349,3 @@ def replay(file: Path, judge: bool, events: int) -> None:
     show_line(f"\n{world.now:.3f} s, {world.trace.datagrams} datagrams, trace {trace}")
     if conclusion:
         show_line(conclusion)
-
-
-def _write(path: Path, text: bytes) -> None:
-    """Replace a file, or write to a pipe or a device. Raises :class:`BadRequest`; an old file is then unchanged."""
-    try:
-        if path.is_file() or not path.exists():
-            replace_file(path, text, mode=0o666)
-        else:
-            path.write_bytes(text)
-    except OSError as error:
-        raise BadRequest(f"cannot write {path}: {error.strerror}", "choose another file") from None

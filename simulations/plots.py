@@ -11,6 +11,8 @@ from types import MappingProxyType
 from rumormill.simulations.timeline import Timeline
 
 Point = tuple[float, float]
+Band = tuple[float, float, str]
+"""Begin, end, and a name that shows under the pointer."""
 WIDTH, HEIGHT = 640, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 44
 COLORS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#65a30d", "#475569", "#b45309")
@@ -64,14 +66,18 @@ def line_chart(
     log_x: bool = False,
     log_y: bool = False,
     dots: bool = True,
+    bands: Sequence[Band] = (),
 ) -> str:
-    """One line per series, with a legend. Points are in order of x. ``log_x`` and ``log_y`` need values above zero."""
+    """One line per series, with a legend. Points are in order of x. ``log_x`` and ``log_y`` need values above zero.
+
+    ``bands`` are shaded stretches of x.
+    """
     points = [point for line in series.values() for point in line]
     if not points:
         return "<p>No data.</p>"
     x = Axis([p[0] for p in points], _LEFT, WIDTH - _RIGHT, log=log_x, zero=not log_x)
     y = Axis([p[1] for p in points], HEIGHT - _BOTTOM, _TOP, log=log_y)
-    parts = [_frame(x, y, x_label, y_label)]
+    parts = [*(_band(x, band) for band in bands), _frame(x, y, x_label, y_label)]
     for (name, line), color in zip(series.items(), COLORS * 9, strict=False):
         positions = [(x.position(a), y.position(b)) for a, b in line]
         path = " ".join(f"{a},{b}" for a, b in positions)
@@ -91,6 +97,7 @@ def distribution(
     *,
     missing: Mapping[str, int] = MappingProxyType({}),
     log_x: bool = False,
+    y_label: str = "share of survivors, %",
 ) -> str:
     """Cumulative distributions. ``log_x`` needs values above zero.
 
@@ -107,7 +114,7 @@ def distribution(
             if n % keep == 0 or n == last:
                 points += [(value, below), (value, below := 100 * (n + 1) / total)]
         lines[name] = points
-    return line_chart(lines, x_label, "share of survivors, %", log_x=log_x, dots=False)
+    return line_chart(lines, x_label, y_label, log_x=log_x, dots=False)
 
 
 def timeline_chart(timeline: Timeline) -> str:
@@ -137,6 +144,13 @@ def timeline_chart(timeline: Timeline) -> str:
         if state in seen
     )
     return f'<p class="legend">{legend}</p>{_svg(parts, "the state of each member over time", bottom + 22)}'
+
+
+def _band(x: Axis, band: Band) -> str:
+    begin, end, name = band
+    left, right = x.position(begin), x.position(end)
+    box = f'x="{left}" y="{_TOP}" width="{max(1.0, right - left):.1f}" height="{HEIGHT - _BOTTOM - _TOP}"'
+    return f'<rect {box} fill="#f59e0b" fill-opacity=".3"><title>{escape(name)}</title></rect>'
 
 
 def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> str:

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 
+from rumormill.simulations.html_page import html_page, html_table
 from rumormill.simulations.lifeguard import GridCell
 from rumormill.simulations.outcome import Detection, RunOutcome, median, quantile
 from rumormill.simulations.plans import LIFEGUARD, JobOutcome
@@ -29,26 +30,6 @@ OTHERS = {
 }
 """Seconds from a crash until every survivor has evicted: min / median / max. Real sockets, one process per node."""
 
-_STYLE = """
-:root{color-scheme:light dark;--fg:#1e293b;--bg:#fff;--line:#cbd5e1;--soft:#64748b;--band:#f1f5f9}
-@media(prefers-color-scheme:dark){:root{--fg:#e2e8f0;--bg:#0f172a;--line:#334155;--soft:#94a3b8;--band:#1e293b}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);max-width:60rem;margin:2rem auto;
-padding:0 1rem}h1{font-size:1.6rem}h2{margin-top:2.5rem;font-size:1.2rem}
-.p{overflow-x:auto}svg{width:100%;min-width:30rem;height:auto;display:block}
-.t{font-size:11px;fill:var(--soft)}.m{text-anchor:middle}.r{text-anchor:end}.a{stroke:var(--soft)}
-.g{stroke:var(--line);stroke-width:.5}.legend{font-size:.85rem;margin:.3rem 0}.k{margin-right:1rem;white-space:nowrap}
-.k i{display:inline-block;width:.8em;height:.8em;margin-right:.35em;border-radius:2px}table{border-collapse:collapse;
-font-size:.9rem;margin:.6rem 0;display:block;overflow-x:auto}td,th{padding:.25rem .7rem;border-bottom:1px solid
-var(--line);text-align:right}td+td{white-space:nowrap}td:first-child,th:first-child{text-align:left}
-table.objectives td:first-child{min-width:15rem}th{font-weight:600}
-tr.hi td{background:var(--band);font-weight:600}td.bad{background:#fecaca;color:#7f1d1d}p.n{color:var(--soft);
-font-size:.88rem}
-@media print{:root{color-scheme:light;--fg:#000;--bg:#fff;--line:#cbd5e1;--soft:#475569;--band:#f1f5f9}
-body{font-size:11px;margin:0;padding:0;max-width:none;print-color-adjust:exact;-webkit-print-color-adjust:exact}
-table{display:table}td,th{padding:.15rem .35rem}table.objectives td:first-child{min-width:0}.p{overflow:visible}
-svg{min-width:0;max-width:34rem}h2,h3,.legend,p.n{break-after:avoid}.p,tr{break-inside:avoid}}
-"""
-
 
 def render_report(done: Sequence[JobOutcome], measured: Mapping[int, Sequence[float]]) -> str:
     """The whole page. ``measured`` maps numbers of nodes to detection delays on real sockets, in seconds."""
@@ -63,24 +44,17 @@ def render_report(done: Sequence[JobOutcome], measured: Mapping[int, Sequence[fl
         ("Timelines", lambda: _timelines(done)),
         ("Traffic", lambda: _traffic(done)),
     ]
-    parts = []
-    for title, make in sections:
-        if body := make():
-            parts.append(f"<section><h2>{escape(title)}</h2>{body}</section>")
     hours = sum(d.outcome.seconds * d.job.nodes for d in done) / 3600
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>rumormill: the lab</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
-        "<h1>rumormill: the lab</h1>"
-        f"<p>{len(done)} runs, {hours:,.1f} node-hours of virtual time, real encoded and sealed datagrams. "
-        "Each run is reproduced by its seed.</p>"
-        f"{''.join(parts)}</body></html>\n"
+    intro = (
+        f"{len(done)} runs, {hours:,.1f} node-hours of virtual time, real encoded and sealed datagrams. "
+        "Each run is reproduced by its seed."
     )
+    return html_page("rumormill: the lab", intro, ((title, make()) for title, make in sections))
 
 
 def _objectives(done: Sequence[JobOutcome], measured: Mapping[int, Sequence[float]]) -> str | None:
     rows = [(o.claim, [o.bound, o.found, "met" if o.met else "MISSED", o.evidence]) for o in objectives(done, measured)]
-    return _table(["", "objective", "measured", "", "based on"], rows, kind="objectives") if rows else None
+    return html_table(["", "objective", "measured", "", "based on"], rows, kind="objectives") if rows else None
 
 
 def _detection(done: Sequence[JobOutcome]) -> str | None:
@@ -130,7 +104,9 @@ def _other_systems(done: Sequence[JobOutcome], measured: Mapping[int, Sequence[f
         "<p class='n'>Seconds from a crash until every survivor has evicted: min / median / max. Other systems were "
         "measured on real sockets with one process per node.</p>"
     )
-    return note + _table(["", *(f"N={n}" for n in sizes)], rows, highlight=lambda name: name.startswith("rumormill"))
+    return note + html_table(
+        ["", *(f"N={n}" for n in sizes)], rows, highlight=lambda name: name.startswith("rumormill")
+    )
 
 
 def _real_network(done: Sequence[JobOutcome], measured: Mapping[int, Sequence[float]]) -> str | None:
@@ -139,7 +115,9 @@ def _real_network(done: Sequence[JobOutcome], measured: Mapping[int, Sequence[fl
         lab, real = median(_everywhere(done, "rumormill", nodes)), median(delays)
         if lab is not None and real is not None:
             rows.append((f"N={nodes}", [f"{lab:.3f}", f"{real:.3f}", f"{100 * (lab - real) / real:+.0f} %"]))
-    return _table(["median, crash to evicted everywhere", "lab, s", "real, s", "difference"], rows) if rows else None
+    return (
+        html_table(["median, crash to evicted everywhere", "lab, s", "real, s", "difference"], rows) if rows else None
+    )
 
 
 def _scale(done: Sequence[JobOutcome]) -> str | None:
@@ -180,7 +158,7 @@ def _scale_table(crashes: Mapping[int, list[RunOutcome]], starts: Mapping[int, l
         rows.append((str(nodes), [_figure(figure) for figure in figures]))
     heads = ["N", "first, s", "median, s", "p99, s", "max, s", "first to last, s", "datagrams/s per node"]
     heads += ["bytes/s per node", "false evictions", "one view at start, s"]
-    return _table(heads, rows)
+    return html_table(heads, rows)
 
 
 def _accuracy(done: Sequence[JobOutcome]) -> str | None:
@@ -206,7 +184,7 @@ def _accuracy(done: Sequence[JobOutcome]) -> str | None:
         "not cut off from it. The plain SWIM here has no anti-entropy sync (memberlist's push/pull), so a member that "
         "misses an update may never learn it.</p>"
     )
-    return note + _table(heads, rows, highlight=lambda _: False) if rows else None
+    return note + html_table(heads, rows, highlight=lambda _: False) if rows else None
 
 
 def _lifeguard(done: Sequence[JobOutcome]) -> str | None:
@@ -241,7 +219,7 @@ def _lifeguard_table(by_cell: Mapping[GridCell, Sequence[RunOutcome]]) -> str:
             ]
             cells.append(f"{sum(len(o.false_evictions) for o in runs)} ({len(runs)})" if runs else "")
         rows.append((f"C={concurrent}", cells))
-    return _table(["", *(f"D={duration}" for duration in durations)], rows, highlight=lambda _: False)
+    return html_table(["", *(f"D={duration}" for duration in durations)], rows, highlight=lambda _: False)
 
 
 def _blocks_table(by_cell: Mapping[GridCell, Sequence[RunOutcome]]) -> str:
@@ -267,7 +245,7 @@ def _blocks_table(by_cell: Mapping[GridCell, Sequence[RunOutcome]]) -> str:
         "<p class='n'>Three misses take 0.43 to 0.63 s from the last heartbeat. So pauses of 512 ms seldom end in an "
         "eviction, and longer ones always do.</p>"
     )
-    return "<h3>The blocked members</h3>" + note + _table(heads, rows, highlight=lambda _: False)
+    return "<h3>The blocked members</h3>" + note + html_table(heads, rows, highlight=lambda _: False)
 
 
 def _timelines(done: Sequence[JobOutcome]) -> str | None:
@@ -350,20 +328,3 @@ def _figure(value: float | None) -> str:
     if value == int(value) or abs(value) >= 100:
         return f"{value:.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
-
-
-def _table(
-    heads: Sequence[str],
-    rows: Iterable[tuple[str, Sequence[str]]],
-    highlight: Callable[[str], bool] = lambda _: False,
-    kind: str = "",
-) -> str:
-    head = "".join(f"<th>{escape(title)}</th>" for title in heads)
-    body = "".join(
-        f"<tr{' class=hi' if highlight(name) else ''}><td>{escape(name)}</td>"
-        + "".join(f"<td{' class=bad' if cell == 'MISSED' else ''}>{escape(cell)}</td>" for cell in cells)
-        + "</tr>"
-        for name, cells in rows
-    )
-    opening = f'<table class="{kind}">' if kind else "<table>"
-    return f"{opening}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

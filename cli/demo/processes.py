@@ -59,7 +59,7 @@ class LocalPoolSettings:
     service_time: float = 0.003
     """Seconds that our own worker takes for an answer, so that requests are in flight when it is killed."""
     agent_flags: tuple[str, ...] = ()
-    """More flags for every ``rumormill agent``."""
+    """More flags for every ``rumormill agent``. {name} and {directory} are replaced."""
 
     def worker_argv(self, name: str, port: int) -> list[str]:
         """The command line of one worker. Raises :class:`BadWorkerCommand`."""
@@ -73,10 +73,10 @@ class LocalPoolSettings:
         except ValueError as error:
             raise BadWorkerCommand(f"the worker command cannot be split into words: {error}") from None
         filled = {"{port}": str(port), "{host}": HOST, "{name}": name}
-        return [_replace(word, filled) for word in words]
+        return [fill_in(word, filled) for word in words]
 
 
-def _replace(word: str, filled: Mapping[str, str]) -> str:
+def fill_in(word: str, filled: Mapping[str, str]) -> str:
     """Replaces only these placeholders, so that the braces of JSON in a command line stay as they are."""
     for placeholder, text in filled.items():
         word = word.replace(placeholder, text)
@@ -91,7 +91,8 @@ class Program:
         self.log = log
         self.should_run = False
         """It was started, and has not been killed or asked to end since."""
-        self._env = env
+        self.env = dict(env)
+        """Its environment from the next start on."""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -106,7 +107,7 @@ class Program:
             try:
                 self._process = subprocess.Popen(  # noqa: S603 - the user's own command, without a shell
                     argv,
-                    env=self._env,
+                    env=self.env,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -163,7 +164,7 @@ class LocalMember:
         self.name = name
         self._pool = pool
         self.worker_port = worker_port
-        self._sidecar_port = sidecar_port
+        self.sidecar_port = sidecar_port
         self.worker = Program(f"the worker of {name}", pool.directory / f"{name}.worker.log", pool.env)
         self.sidecar = Program(f"the sidecar of {name}", pool.directory / f"{name}.sidecar.log", pool.env)
 
@@ -174,12 +175,12 @@ class LocalMember:
     @property
     def url(self) -> str:
         """The sidecar's discovery endpoint."""
-        return f"http://{HOST}:{self._sidecar_port}"
+        return f"http://{HOST}:{self.sidecar_port}"
 
     @property
     def gossip(self) -> str:
         """The sidecar's UDP address. Its port is that of the endpoint, so one :class:`PortHold` is enough."""
-        return f"{HOST}:{self._sidecar_port}"
+        return f"{HOST}:{self.sidecar_port}"
 
     def start(self) -> float:
         """Start both, perhaps again. Returns the monotonic time just before."""
@@ -203,7 +204,8 @@ class LocalMember:
                 argv += ["--join", other.gossip]
         if self.worker.pid is not None:
             argv += ["--worker-pid", str(self.worker.pid)]
-        self.sidecar.start([*argv, *settings.agent_flags])
+        filled = {"{name}": self.name, "{directory}": str(self._pool.directory)}
+        self.sidecar.start([*argv, *(fill_in(flag, filled) for flag in settings.agent_flags)])
 
     def kill(self) -> float:
         """Kill both with SIGKILL. Returns the monotonic time just before."""
