@@ -159,7 +159,7 @@ CASES: dict[str, Callable[[LocalPool, float], Awaitable[str]]] = {
 
 async def _measure(case: str, long: float) -> str:
     single = case in ("busy", "stopped")
-    settings = fault_settings(5, long, "--single") if single else fault_settings(5)
+    settings = fault_settings(3, long, "--single") if single else fault_settings(5 if case == "cut" else 3)
     with LocalPool(settings) as pool:
         first = list(pool)[:3]
         for member in first:
