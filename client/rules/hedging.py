@@ -13,7 +13,7 @@ request. If the worker looks unresponsive, all its requests may have to be sent 
 
 - it has become suspect since the attempt began; then a hedge is due at once, whatever is known about the kind; or
 - it has answered nobody since the attempt began, while other workers have answered; or
-- it has just hung or failed, and this request is the probe of a half-open breaker (breaker.py).
+- it has just been unresponsive or failed, and this request is the probe of a half-open breaker (breaker.py).
 """
 
 from __future__ import annotations
