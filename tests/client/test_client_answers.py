@@ -10,8 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 import trio
+from callers import KEYED, calling, names
 from stage import DRAINING, SUSPECT, Behaviour, Exchange, Stage, answering, die, hang, stage, until_true
-from test_client_requests import KEYED, calling, names
 
 from rumormill.client import NoWorkersError, Pool, RequestNotReplayableError
 from rumormill.client.rules.hedging import MIN_ANSWERS
