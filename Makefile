@@ -4,6 +4,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Hundreds of tests start programs of ours. Each would compile all it imports where nothing may be kept.
+export PYTHONDONTWRITEBYTECODE :=
 ROOMS := cli client discovery gossip membership recording ring sidecar simulations worker
 
 help:  ## list the targets

@@ -1,6 +1,6 @@
 """Stories of crashes, cuts and comebacks, judged by every invariant.
 
-`make test` draws a hundred, `make test-seeds` a thousand, the same for everyone. `make soak` draws fresh ones.
+`make test` draws 25, `make test-seeds` a thousand, the same for everyone. `make soak` draws fresh ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def stories(examples: int) -> settings:
 
 
 class TestPool(PoolMachine.TestCase):  # type: ignore[name-defined,misc]  # a class that hypothesis makes
-    settings = stories(100)
+    settings = stories(25)
 
 
 @MORE_SEEDS

@@ -34,7 +34,7 @@ def stories(examples: int) -> settings:
 
 
 class TestPolicies(PolicyMachine.TestCase):  # type: ignore[name-defined,misc]  # a class that hypothesis makes
-    settings = stories(25)
+    settings = stories(10)
 
 
 @MORE_SEEDS
