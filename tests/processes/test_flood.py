@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 import trio
 from agents import Agent, Worker, all_routable
+from key_files import key_file
 from limits import LIVENESS_LIMIT
 
 from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
@@ -207,9 +208,7 @@ async def ask_rubbish(http: str, rng: random.Random, count: int) -> None:
 
 
 async def three(nursery: trio.Nursery, folder: Path) -> list[Agent]:
-    key = folder / "k"
-    key.write_text(KeyRing((KEY,)).to_text())
-    key.chmod(0o600)
+    key = key_file(folder / "k", KEY)
     worker = await Worker.start(nursery)
     agents = [await Agent.start(nursery, "w1", worker, "--key-file", str(key))]
     for name in ("w2", "w3"):
