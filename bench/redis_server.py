@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 from pathlib import Path
 
 import redis
-
-from bench.ports import reserved_port
 
 SETTINGS = {"save": "", "bind": "127.0.0.1", "daemonize": "no", "maxmemory-policy": "noeviction"}
 DURABLE = {"appendonly": "yes", "appendfsync": "always"}
@@ -25,7 +24,9 @@ class RedisServer:
     def __init__(self, folder: Path, **settings: str) -> None:
         self._folder = folder
         self._settings = {**SETTINGS, **settings}
-        self.port = reserved_port()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = int(free.getsockname()[1])
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

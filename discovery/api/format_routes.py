@@ -27,7 +27,6 @@ FORMAT_ROUTES: Final[tuple[Route[Any], ...]] = (
         handler=format_handlers.prometheus_targets,
         problems=(400, 503),
         conditional=True,
-        from_view=True,
         format="prometheus",
     ),
     Route(
@@ -39,7 +38,6 @@ FORMAT_ROUTES: Final[tuple[Route[Any], ...]] = (
         handler=consul_handlers.health_service,
         problems=(400, 404, 503),
         conditional=True,
-        from_view=True,
         format="consul",
     ),
     Route(
@@ -51,7 +49,6 @@ FORMAT_ROUTES: Final[tuple[Route[Any], ...]] = (
         handler=consul_handlers.health_state,
         problems=(400, 404, 503),
         conditional=True,
-        from_view=True,
         format="consul",
     ),
     Route(
@@ -63,7 +60,6 @@ FORMAT_ROUTES: Final[tuple[Route[Any], ...]] = (
         handler=consul_handlers.catalog_services,
         problems=(400, 404, 503),
         conditional=True,
-        from_view=True,
         format="consul",
     ),
     Route(
@@ -75,7 +71,6 @@ FORMAT_ROUTES: Final[tuple[Route[Any], ...]] = (
         handler=consul_handlers.catalog_service,
         problems=(400, 404, 503),
         conditional=True,
-        from_view=True,
         format="consul",
     ),
     Route(
@@ -87,7 +82,6 @@ FORMAT_ROUTES: Final[tuple[Route[Any], ...]] = (
         handler=consul_handlers.agent_self,
         problems=(400, 404, 503),
         conditional=True,
-        from_view=True,
         format="consul",
     ),
     Route(
@@ -99,7 +93,6 @@ FORMAT_ROUTES: Final[tuple[Route[Any], ...]] = (
         handler=consul_handlers.agent_services,
         problems=(400, 404, 503),
         conditional=True,
-        from_view=True,
         format="consul",
     ),
     Route(
@@ -111,7 +104,6 @@ FORMAT_ROUTES: Final[tuple[Route[Any], ...]] = (
         handler=consul_handlers.status_leader,
         problems=(400, 404, 503),
         conditional=True,
-        from_view=True,
         format="consul",
     ),
     Route(
@@ -122,7 +114,6 @@ FORMAT_ROUTES: Final[tuple[Route[Any], ...]] = (
         answer=traefik.TraefikAnswer,
         handler=format_handlers.traefik_configuration,
         problems=(400, 503),
-        from_view=True,
         format="traefik",
     ),
     *(
@@ -136,7 +127,6 @@ FORMAT_ROUTES: Final[tuple[Route[Any], ...]] = (
             handler=handler,
             problems=(400, 503),
             versioned=True,
-            from_view=True,
             format="envoy",
         )
         for kind, summary, handler in (

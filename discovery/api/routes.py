@@ -43,7 +43,6 @@ NATIVE_ROUTES: Final[tuple[Route[Any], ...]] = (
         handler=handlers.workers,
         problems=(400, 404, 503),
         conditional=True,
-        from_view=True,
         other_media=plain_text.MEDIA,
     ),
     Route(
@@ -83,7 +82,6 @@ NATIVE_ROUTES: Final[tuple[Route[Any], ...]] = (
         handler=handlers.pool,
         problems=(400, 503),
         conditional=True,
-        from_view=True,
     ),
     Route(
         method="GET",

@@ -10,7 +10,6 @@ import httpx
 import httpx2
 import pytest
 import trio
-from callers import KEYED
 from limits import LIVENESS_LIMIT
 from stage import Exchange, answering, die, hang, stage, stage_in_thread
 
@@ -22,6 +21,8 @@ from rumormill.client import (
     SyncPool,
 )
 from rumormill.client.legacy_httpx import httpx_transport
+
+KEYED = {"Rumormill-Key": "user-1"}
 
 
 async def part_and_death(exchange: Exchange) -> None:

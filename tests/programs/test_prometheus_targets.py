@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from story import Seen, documented, get, program, running, story, tell
-
-from bench.ports import reserved_port
+from story import Seen, documented, free_port, get, program, running, story, tell
 
 
 async def test_prometheus_follows_the_pool(tmp_path: Path) -> None:
     prometheus = program("prometheus")
-    port = reserved_port()
+    port = free_port()
     async with story() as pool:
         text = documented("prometheus.md", "yaml", _7380=pool.http_port).replace(
             "refresh_interval: 5s", "refresh_interval: 1s"
