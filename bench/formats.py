@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from urllib.request import Request, urlopen
 import trio
 
 from bench.discovery import StaticSidecar
+from bench.ports import reserved_port
 
 ROUNDS: Final = 5
 SECONDS: Final = 1
@@ -88,9 +88,7 @@ def endpoint() -> Iterator[MeasuredServer]:
 
 @contextmanager
 def nginx(folder: Path) -> Iterator[MeasuredServer]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = reserved_port()
     (folder / "nginx.conf").write_text(
         f"daemon off; worker_processes 1; pid {folder}/pid; error_log stderr crit; events {{}}\n"
         f"http {{ access_log off; keepalive_requests 100000000; open_file_cache max=100;\n"

@@ -38,6 +38,24 @@ TIMEOUT = 300.0
 PROFILE = Profile("embed", "http://127.0.0.1:9001", readiness=Readiness.PASSING)
 
 
+class CrowdMember(Node):
+    """A member that only answers: it has no timer, shares the feeder's table, and monitors no one.
+
+    So thousands fit into one process. It says what the bench tells it to say.
+    """
+
+    def know(self, row: MemberState) -> None:
+        """Take a member into the table without telling anybody."""
+        self._parts.table_changes.apply(row, quietly=True)
+
+    def share_table(self, feeder: Node) -> None:
+        self._state.table = feeder.table
+        self._failure_detector.reassign_monitors = _never  # type: ignore[method-assign]
+
+    def say(self, target: MemberState, beat: Heartbeat) -> None:
+        self._state.send(target, beat)
+
+
 class LargeCrowd:
     """The members in this process, by member id. ``feeder`` has a timer and knows all of them."""
 
@@ -45,20 +63,19 @@ class LargeCrowd:
         self.sock = bind_udp(("127.0.0.1", 0), refusals=False)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
         self.feeder = self._node("feeder")
-        self.members: dict[bytes, Node] = {}
+        self.members: dict[bytes, CrowdMember] = {}
         for number in range(size - 2):
             node = self._node(f"m{number:04}")
             self.members[node.inspect().me.member_id] = node
-            self.feeder._parts.table_changes.apply(node.inspect().me, quietly=True)
-            node._state.table = self.feeder._state.table  # all members here share one table
-            node._failure_detector.reassign_monitors = _never  # type: ignore[method-assign]  # and monitor no one
+            self.feeder.know(node.inspect().me)
+            node.share_table(self.feeder)
         self.agent: MemberState | None = None
         self.gaps: list[float] = []
         """Seconds between the agent's heartbeats to one member."""
         self._last: dict[bytes, float] = {}
 
-    def _node(self, name: str) -> Node:
-        return Node(
+    def _node(self, name: str) -> CrowdMember:
+        return CrowdMember(
             NodeConfig(
                 policy_schema=POLICY_SCHEMA,
                 name=name,
@@ -130,7 +147,7 @@ class LargeCrowd:
             for target in (self.agent, self.feeder.inspect().me):
                 for member_id in subjects_of(target.member_id, self.feeder.table, 3):
                     if node := self.members.get(member_id):
-                        node._state.send(target, beat)
+                        node.say(target, beat)
                         self._send(node)
             await trio.sleep(PERIOD)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from pathlib import Path
 
 import redis
+
+from bench.ports import reserved_port
 
 SETTINGS = {"save": "", "bind": "127.0.0.1", "daemonize": "no", "maxmemory-policy": "noeviction"}
 DURABLE = {"appendonly": "yes", "appendfsync": "always"}
@@ -24,9 +25,7 @@ class RedisServer:
     def __init__(self, folder: Path, **settings: str) -> None:
         self._folder = folder
         self._settings = {**SETTINGS, **settings}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = reserved_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

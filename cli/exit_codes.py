@@ -31,6 +31,12 @@ NOT_DRAINED = 9
 GUARD_STOPPED = 13
 """Too many requests failed, so `chaos run` stopped and undid everything."""
 
+DOCTOR_PROBLEM = 14
+"""`rumormill doctor` has found a problem."""
+
+DOCTOR_WARNING = 15
+"""`rumormill doctor` has found nothing worse than a warning."""
+
 INTERRUPTED = 130
 """Ctrl-C."""
 
@@ -42,6 +48,7 @@ A rollout also exits with 7 a gate failed, the share is back at 0;
 8 somebody else ended it; 130 Ctrl-C, and the share stays as it is.
 A drain with --wait exits with 9 when its deadline has passed.
 A probe also exits with 9 right but late; 10 wrong; 11 refused; 12 silent.
+A doctor also exits with 14 a problem was found; 15 only warnings.
 """
 
 

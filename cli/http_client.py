@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -64,7 +65,8 @@ class SidecarClient:
 
     def __init__(self, url: str, token_file: Path | None, ca: Path | None, cert: Path | None, key: Path | None) -> None:
         self._credentials = (token_file, ca, cert, key)
-        self._headers = {"Authorization": f"Bearer {_read_token(token_file)}"} if token_file else {}
+        self.token = _read_token(token_file) if token_file else ""
+        self._headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         self.url = url if url.startswith(UNIX) else _checked_url(url)
         self._tls = _tls_context(ca, cert, key) if self.url.startswith("https:") else None
 
@@ -100,6 +102,15 @@ class SidecarClient:
     def download(self, path: str) -> bytes:
         """The bytes of an answer that is not JSON."""
         return self._exchange("GET", path).content
+
+    def wall_clock(self) -> float:
+        """The sidecar's wall clock, in seconds since the epoch, exact to about a second."""
+        with self._translate_errors(), closing(self._connection(TIMEOUT)) as connection:
+            date = self._send(connection, "GET", "/livez").getheader("Date", "")
+        try:
+            return parsedate_to_datetime(date).timestamp()
+        except ValueError:
+            raise Refused(f"{self.url} does not say what time it is", "give the address of a sidecar") from None
 
     def command(
         self,

@@ -41,6 +41,8 @@ VERBS = {
     "zone": Verb("maintenance:zone", "Set the zone preferred by callers that have none of their own."),
     "keys": Verb("keys:keys", "Make the keys that seal gossip, and change them while the pool runs."),
     "probe": Verb("probe:probe", "Ask a worker what its sidecar would ask, and show what follows."),
+    "doctor": Verb("doctor.command:doctor", "Say what is wrong with a sidecar, and what to do about it."),
+    "debug": Verb("debug:debug", "Save what somebody else needs to find a fault."),
     "record": Verb("record:record", "Save what a sidecar's flight recorder holds of the last minutes."),
     "replay": Verb("replay:replay", "Play a record again, and show what the member concluded and why."),
     "simulate": Verb("simulate:simulate", "Test a pool with failures in virtual time: scenarios, sweeps, reports."),

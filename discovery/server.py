@@ -94,7 +94,9 @@ class DiscoveryServer:
         scheduler = FairScheduler(limits.batch)
         mux = EpollMux(scheduler, limits.batch)
         self._router = Router(AccessControl(access), routes)
-        self._state = ServerState(self._respond, limits, self._slots, scheduler, mux, counters, requests)
+        self._state = ServerState(
+            self._respond, limits, self._slots, scheduler, mux, counters, requests, lambda: self._api.view.revision
+        )
         self._limits = limits
         self._rejecting = 0
         self._view_outdated = False
@@ -144,6 +146,7 @@ class DiscoveryServer:
     def set_access(self, access: Access) -> None:
         """Apply these access rules from the next request on."""
         self._router.access_control = AccessControl(access)
+        self._state.known_answers.clear()
 
     def set_wall_offset(self, wall_offset: float) -> None:
         """Use a new offset of the wall clock, which has been set."""
@@ -178,7 +181,7 @@ class DiscoveryServer:
 
     async def _respond(self, request: Request, stream: ClientStream) -> Response:
         route, query = self._router.find(request)
-        request.route = route.path
+        request.route, request.from_view = route.path, route.from_view
         return await route.handler(self._api, RequestContext(request, query, stream))
 
     async def _serve_connections(self, listeners: Sequence[Listener], task_status: trio.TaskStatus[None]) -> None:
@@ -245,7 +248,7 @@ class DiscoveryServer:
         if self._rejecting < self._slots.limits.rejections:
             self._rejecting += 1
             try:
-                answer = OVERLOADED.encode(self._state.date, CONNECTION_CLOSE, head_only=False)
+                answer = OVERLOADED.full(CONNECTION_CLOSE).encode(self._state.date)
                 await linger(stream, answer, self._limits.linger)
             except DISCONNECT_ERRORS:
                 self._state.counters["connections_broken"] += 1

@@ -47,6 +47,8 @@ class RoutingView:
         """What was last fed; None before the first time."""
         self.routing_changes = 0
         """How often the routing digest of a service has moved."""
+        self.revision = 0
+        """Moves with whatever an answer is made of, loads and times included. An answer holds while it stands."""
         self._services: dict[str, ServiceView] = {}
         self._unknown_index = 1
         """The index of every service not held."""
@@ -70,6 +72,7 @@ class RoutingView:
             signal = self._scale_out[name] = signals.get(name) or ScaleOutSignal()
             if signal.update(headroom(view.workers).mean, now):
                 view.set_scale_out(signal.wanted)
+                self.revision += 1
                 changed = True
         return changed
 
@@ -83,6 +86,7 @@ class RoutingView:
 
     def update(self, pool: PoolView) -> None:
         """Take in what the node now holds. Replaces the views of services that changed, and no others."""
+        self.revision += 1
         # Nobody can have seen a service empty before the first view; afterwards somebody may be waiting for its first
         # worker, so that its appearing is a change, as isolation is of every answer.
         newcomer = self._unknown_index + (self.pool is not None)

@@ -12,7 +12,7 @@ USUAL: dict[str, str] = {
     "weight": "1.0 is a normal worker.",
     "share": "A part of 1.",
     "tags": "What `--tag` says.",
-    "generation": "Which life of the name it is.",
+    "generation": "Which instance of the name it is.",
     "instance": "32 hexadecimal digits.",
     "incarnation": "How often the member has rewritten its record.",
     "liveness": "What the others conclude about the member.",

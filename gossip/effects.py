@@ -24,7 +24,7 @@ class Effects(Protocol):
         """Another process uses our keys: this machine was copied, or put back to an earlier state."""
 
     def name_contested(self, rival: MemberState, witness: MemberState | None) -> bool:
-        """A member holds another life of our name. True if we give way."""
+        """A member holds another instance of our name. True if we give way."""
 
     def connectivity_changed(self) -> None:
         """We became isolated, or isolated in another way, or connected."""

@@ -144,7 +144,7 @@ class Node:
         return events
 
     def update(self, profile: Profile, now: float) -> None:
-        """Announce a new profile of our worker. A change of readiness is pushed wide, any other to three members."""
+        """Announce a new profile of our worker. A change of readiness is broadcast wide, any other to three members."""
         state = self._state
         if state.gone or profile == state.identity.profile:
             return

@@ -18,7 +18,7 @@ key_rotation           changing the group keys                  security/key_rot
 flap_damping           probation of flapping members            lifecycle/flap_damping.py
 reaper                 retries of the dead, old tombstones      lifecycle/reaper.py
 votes                  votes that are valid now                 detection/votes.py
-broadcast              pushes and piggyback                     dissemination/broadcast.py
+broadcast              broadcasts and piggyback                     dissemination/broadcast.py
 =====================  =======================================  ================================
 
 Not in the order, because they have no deadline: table_changes (lifecycle/table_changes.py), name_conflicts

@@ -25,7 +25,7 @@ class ProtocolSettings:
     tombstone_life: float = 3600.0
     """How long dead and left members are remembered. Larger: more memory, longer protection against stale claims."""
     burst: float = 0.02
-    """Minimum time between two bursts of pushes. Larger: fewer datagrams, slower spread."""
+    """Minimum time between two bursts of broadcasts. Larger: fewer datagrams, slower spread."""
     slow_probe: float = 1.0
     """Time between round-robin probes, which complete the monitoring and measure round trips. Larger: rare failures are
     found later."""

@@ -120,7 +120,7 @@ class Dead(Message, tag=21):
 
 
 class Tombstone(Message, tag=22):
-    """A dead or departed life of a name, for a receiver that may not hold its record. Age in seconds.
+    """A dead or departed instance of a name, for a receiver that may not hold its record. Age in seconds.
 
     Members that hold the record require the subject's signature before they believe a departure, as for :class:`Leave`.
     """
@@ -156,10 +156,10 @@ class KnownInstance(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Challenge(Message, tag=33):
     nonce: Nonce
     cookie: Cookie
-    lives: Annotated[list[KnownInstance], msgspec.Meta(max_length=2)]
+    instances: Annotated[list[KnownInstance], msgspec.Meta(max_length=2)]
     """The rows that the answerer holds for the name, so that the newcomer can choose its generation."""
     ends: Annotated[list[Annotated[int, msgspec.Meta(ge=0, lt=2**16)]], msgspec.Meta(max_length=MAX_ENDS)] = []
-    """How many seconds ago lives of the name ended, so that the newcomer knows whether it is flapping."""
+    """How many seconds ago instances of the name ended, so that the newcomer knows whether it is flapping."""
 
 
 class Hello(Message, tag=34):

@@ -4,8 +4,8 @@ The rule (:func:`merge`) takes the maximum of a total order. So it is commutativ
 members that have received the same claims hold the same row, whatever the order and however often they received them.
 
 =================  ==================================================================================================
-generation         a later life of a name replaces an earlier one
-instance           two lives may share a generation: all members must then prefer the same one
+generation         a later instance of a name replaces an earlier one
+instance           two instances may share a generation: all members must then prefer the same one
 incarnation        a later record by the same subject replaces an earlier one, whatever was claimed about the earlier
 liveness           left > dead > suspect > alive: within one incarnation, liveness only gets worse
 checksum           two records of one incarnation: an honest subject never writes them, but the order must be total
@@ -40,7 +40,7 @@ SUSPECT = Liveness.SUSPECT
 
 
 class MemberState(msgspec.Struct, frozen=True, gc=False):
-    """What an observer knows of one life of a name: one row of its table. Rows are immutable and shared freely."""
+    """What an observer knows of one instance of a name: one row of its table. Rows are immutable and shared freely."""
 
     name: str
     generation: int
@@ -72,8 +72,8 @@ class MemberState(msgspec.Struct, frozen=True, gc=False):
         return self.record is not None and self.record.readiness is Readiness.DRAINING
 
     @property
-    def life(self) -> tuple[int, InstanceId]:
-        """Which life of the name this is. A greater value is later."""
+    def succession(self) -> tuple[int, InstanceId]:
+        """Which instance of the name this is. A greater value is later."""
         return (self.generation, self.instance)
 
     def with_liveness(self, liveness: Liveness) -> MemberState:
@@ -115,7 +115,7 @@ def member_state_of_record_untrusted(encoded: bytes, signature: Signature = NO_S
 
 
 def tombstone(name: str, generation: int, instance: InstanceId, incarnation: int, liveness: Liveness) -> MemberState:
-    """A row for a dead or departed life whose record is not known."""
+    """A row for a dead or departed instance whose record is not known."""
     return MemberState(
         name=name,
         generation=generation,

@@ -100,7 +100,7 @@ class SignedPolicy(msgspec.Struct, frozen=True):
     checksum: int
     """64 bits over record and signature."""
     member_id: MemberId
-    """8 bytes that name (kind, service). Pushes and the delta sync use them as they use a member's id."""
+    """8 bytes that name (kind, service). Broadcasts and the delta sync use them as they use a member's id."""
 
     @property
     def stamp(self) -> int:

@@ -20,7 +20,7 @@ import msgspec
 MemberId = NewType("MemberId", bytes)
 """The first 8 bytes of an instance. Messages and tables name members by it."""
 InstanceId = NewType("InstanceId", bytes)
-"""16 bytes, a hash of a member's public keys. It names one life of one member."""
+"""16 bytes, a hash of a member's public keys. It names one instance of one member."""
 Signature = NewType("Signature", bytes)
 """An Ed25519 signature of 64 bytes, or empty (:data:`NO_SIGNATURE`) where nothing is signed."""
 NO_SIGNATURE = Signature(b"")
@@ -97,7 +97,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_BYTES)]
     generation: MonotonicCounter
-    """Which life of this name it is: a logical number that rises by one at each start."""
+    """Which instance of this name it is: a logical number that rises by one at each start."""
     incarnation: MonotonicCounter
     """Only the subject raises it, at each change and each refutation."""
     pending: bool

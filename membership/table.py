@@ -61,7 +61,7 @@ class MemberTable:
         """Rows refused: the table was full, or the instance has another name."""
         self._max_members = max_members
         self._unverified = 0
-        """Tombstones without a record: these lives had ended before we heard of them, so nothing verifies them."""
+        """Tombstones without a record: these instances had ended before we heard of them, so nothing verifies them."""
         self._by_id: dict[MemberId, MemberState] = {}
         self.get: Callable[[MemberId], MemberState | None] = self._by_id.get
         """The row of this instance, while the row is in one of its name's slots."""
@@ -109,14 +109,18 @@ class MemberTable:
         elsewhere = self._by_id.get(row.member_id)
         if elsewhere is not None and elsewhere.pending != row.pending and not _supersedes(row, elsewhere):
             return None  # the other slot holds a later record of the same instance
-        if row.pending and (settled := self.settled.get(row.name)) is not None and settled.life >= row.life:
-            return None  # the settled row is of the same life or a later one
+        if row.pending and (settled := self.settled.get(row.name)) is not None and settled.succession >= row.succession:
+            return None  # the settled row is of the same instance or a later one
         if not self._admits(row, before):
             self.refused += 1
             return None
         if elsewhere is not None and elsewhere.pending != row.pending:
             self._drop(elsewhere)
-        if not row.pending and (rival := self.pending.get(row.name)) is not None and rival.life <= after.life:
+        if (
+            not row.pending
+            and (rival := self.pending.get(row.name)) is not None
+            and rival.succession <= after.succession
+        ):
             self._drop(rival)
         self._replace(slots, before, after)
         return MemberChange(before, after)

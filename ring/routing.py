@@ -196,6 +196,7 @@ def _prefer_zone(workers: Iterator[Worker], zone: str, *, stays: bool) -> Iterat
 
 
 def _routable(workers: Iterable[Worker]) -> dict[str, Worker]:
-    """By name, in name order. Of two lives of one name, which no sidecar should ever offer, the later one counts."""
+    """By name, in name order. Of two instances of one name, which no sidecar should ever offer, the later one
+    counts."""
     routable = sorted((w for w in workers if w.routable), key=lambda w: (w.name, w.generation, w.instance))
     return {worker.name: worker for worker in routable}

@@ -7,7 +7,6 @@ code 128 plus the signal number. SIGHUP and ``POST /v1/reload`` make the agent r
 
 from __future__ import annotations
 
-import gc
 import os
 import random
 import secrets
@@ -16,6 +15,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NoReturn
 
 import trio
@@ -28,6 +28,7 @@ from rumormill.recording.recorder import RecordedNode
 from rumormill.sidecar.commands import SidecarCommands, StatusSources
 from rumormill.sidecar.errors import NameTaken
 from rumormill.sidecar.format_listeners import FormatListeners
+from rumormill.sidecar.garbage import collect_with_few_callers, hold_full_collections
 from rumormill.sidecar.health.plan import WorkerPlan, plan_of
 from rumormill.sidecar.health.worker_check import WorkerCheck
 from rumormill.sidecar.identity import PoolCredentials, read_credentials
@@ -146,9 +147,7 @@ class _Agent:
         self.formats = await FormatListeners.open(self.settings)
         restored = self._read_snapshot()
         self._build_parts(restored)
-        # Imported modules live as long as the process. Unless they are frozen, each full garbage collection scans them
-        # and pauses the process for tens of milliseconds, in which no heartbeat leaves.
-        gc.freeze()
+        hold_full_collections()
         async with trio.open_nursery() as nursery:
             for task in self._background_tasks():
                 nursery.start_soon(task)
@@ -184,6 +183,7 @@ class _Agent:
             self.reloader.run,
             self._watch_wall_clock,
             self.incidents.run,
+            partial(collect_with_few_callers, lambda: self.server.connections),
             SharedWorkerWatcher(self.node, self.commands.shared_worker_changed).run,
         ]
         return tasks if self.certificate is None else [*tasks, self.certificate.run]

@@ -181,7 +181,7 @@ class MemberInvariants:
             row for row, _ in process.tombstones.values() if row.name == after.name and row.instance != after.instance
         ]
         for row in others:
-            if row.life < after.life and (row.pending or not after.pending):
+            if row.succession < after.succession and (row.pending or not after.pending):
                 del process.tombstones[row.instance]
         if not after.present:
             expiry = inspection.dead_since(after.member_id) + self._tombstone_life
@@ -261,8 +261,10 @@ class MemberInvariants:
             if other is process or not other.runs or row is None or row.instance == after.instance:
                 continue
             holder = self._registry.by_instance(row.instance)
-            earlier_and_runs = row.present and row.life < after.life and holder is not None and holder.runs
-            later_and_over = not row.present and row.life > after.life and holder is not None and not holder.runs
+            earlier_and_runs = row.present and row.succession < after.succession and holder is not None and holder.runs
+            later_and_over = (
+                not row.present and row.succession > after.succession and holder is not None and not holder.runs
+            )
             if earlier_and_runs or later_and_over:
                 return True
         return False

@@ -24,10 +24,15 @@ LONGEST = {"test_machine.py", "test_policy_machine.py"}
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The tests beside other programs import what only `make test-programs` installs: skip them in the other sets."""
-    chosen = config.option.markexpr
-    others = bool(chosen) and not re.search(r"(?<!not )\bprograms\b", chosen)
-    return True if others and collection_path == Path(__file__).parent / "programs" else None
+    """Do not even import the tests of a set that is not asked for.
+
+    Those beside other programs import what only `make test-programs` installs, so they must be asked for by name.
+    """
+    chosen, name = config.option.markexpr, collection_path.name
+    if not chosen or name not in SETS or collection_path.parent != Path(__file__).parent:
+        return None
+    by_name = re.search(rf"(?<!not )\b{SETS[name]}\b", chosen)
+    return True if f"not {SETS[name]}" in chosen or (name == "programs" and not by_name) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

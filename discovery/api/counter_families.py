@@ -108,7 +108,7 @@ COUNTER_FAMILIES: Final = (
     _one("heartbeats_stale", "Heartbeats older than one already seen.", "stale_heartbeats"),
     _one("indirect_acks_ignored", "Reports of helpers about a subject that no longer counted.", "hearsay_ignored"),
     _one("syncs", "Syncs begun with another member because tables differed.", "syncs"),
-    _one("updates_left_to_sync", "Updates not pushed because too many waited; a sync brings them.", "left_to_sync"),
+    _one("updates_left_to_sync", "Updates not broadcast because too many waited; a sync brings them.", "left_to_sync"),
     _one(
         "process_pauses",
         "Times this process did not run for a period or more. Any: the host is overloaded or was suspended.",

@@ -27,6 +27,7 @@ FORMAT_ROUTES: Final[tuple[Route[Any], ...]] = (
         handler=format_handlers.prometheus_targets,
         problems=(400, 503),
         conditional=True,
+        from_view=True,
         format="prometheus",
     ),
     Route(
@@ -38,6 +39,7 @@ FORMAT_ROUTES: Final[tuple[Route[Any], ...]] = (
         handler=consul_handlers.health_service,
         problems=(400, 404, 503),
         conditional=True,
+        from_view=True,
         format="consul",
     ),
     Route(
@@ -49,6 +51,7 @@ FORMAT_ROUTES: Final[tuple[Route[Any], ...]] = (
         handler=consul_handlers.health_state,
         problems=(400, 404, 503),
         conditional=True,
+        from_view=True,
         format="consul",
     ),
     Route(
@@ -60,6 +63,7 @@ FORMAT_ROUTES: Final[tuple[Route[Any], ...]] = (
         handler=consul_handlers.catalog_services,
         problems=(400, 404, 503),
         conditional=True,
+        from_view=True,
         format="consul",
     ),
     Route(
@@ -71,6 +75,7 @@ FORMAT_ROUTES: Final[tuple[Route[Any], ...]] = (
         handler=consul_handlers.catalog_service,
         problems=(400, 404, 503),
         conditional=True,
+        from_view=True,
         format="consul",
     ),
     Route(
@@ -82,6 +87,7 @@ FORMAT_ROUTES: Final[tuple[Route[Any], ...]] = (
         handler=consul_handlers.agent_self,
         problems=(400, 404, 503),
         conditional=True,
+        from_view=True,
         format="consul",
     ),
     Route(
@@ -93,6 +99,7 @@ FORMAT_ROUTES: Final[tuple[Route[Any], ...]] = (
         handler=consul_handlers.agent_services,
         problems=(400, 404, 503),
         conditional=True,
+        from_view=True,
         format="consul",
     ),
     Route(
@@ -104,6 +111,7 @@ FORMAT_ROUTES: Final[tuple[Route[Any], ...]] = (
         handler=consul_handlers.status_leader,
         problems=(400, 404, 503),
         conditional=True,
+        from_view=True,
         format="consul",
     ),
     Route(
@@ -114,6 +122,7 @@ FORMAT_ROUTES: Final[tuple[Route[Any], ...]] = (
         answer=traefik.TraefikAnswer,
         handler=format_handlers.traefik_configuration,
         problems=(400, 503),
+        from_view=True,
         format="traefik",
     ),
     *(
@@ -127,6 +136,7 @@ FORMAT_ROUTES: Final[tuple[Route[Any], ...]] = (
             handler=handler,
             problems=(400, 503),
             versioned=True,
+            from_view=True,
             format="envoy",
         )
         for kind, summary, handler in (

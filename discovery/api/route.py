@@ -39,6 +39,9 @@ class Route(Generic[Q]):
     """Whether it has an ETag, and so a 304."""
     versioned: bool = False
     """Whether the body it takes names a version, and so a 304."""
+    from_view: bool = False
+    """Whether the answer is made of the request and the view of the pool alone, so that the same request gets the same
+    answer until the view changes. A request that blocked is answered anew each time."""
     unhealthy: bool = False
     """Whether the same JSON may come with a 503."""
     public: bool = False

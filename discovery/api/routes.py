@@ -43,6 +43,7 @@ NATIVE_ROUTES: Final[tuple[Route[Any], ...]] = (
         handler=handlers.workers,
         problems=(400, 404, 503),
         conditional=True,
+        from_view=True,
         other_media=plain_text.MEDIA,
     ),
     Route(
@@ -82,6 +83,7 @@ NATIVE_ROUTES: Final[tuple[Route[Any], ...]] = (
         handler=handlers.pool,
         problems=(400, 503),
         conditional=True,
+        from_view=True,
     ),
     Route(
         method="GET",

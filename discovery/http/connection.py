@@ -15,6 +15,7 @@ import trio
 
 from rumormill.discovery.http.connection_slots import ConnectionSlots
 from rumormill.discovery.http.fair_scheduler import FairScheduler
+from rumormill.discovery.http.known_answers import KnownAnswer, KnownAnswers
 from rumormill.discovery.http.limits import Limits
 from rumormill.discovery.http.request import LargeBodies, Request, RequestReader
 from rumormill.discovery.http.request_metrics import RequestMetrics
@@ -25,6 +26,7 @@ from rumormill.discovery.http.response import (
     PreparedResponse,
     RequestRejected,
     Response,
+    UndatedAnswer,
     etag_matches,
     prepare_problem,
 )
@@ -53,6 +55,9 @@ class ServerState:
     mux: EpollMux
     counters: Counter[str]
     metrics: RequestMetrics
+    revision: Callable[[], int]
+    """Counts the changes of what answers are made of."""
+    known_answers: KnownAnswers = field(default_factory=KnownAnswers)
     large_bodies: LargeBodies = field(init=False)
     closing: bool = False
     """Whether each connection is to end after its present answer."""
@@ -72,14 +77,15 @@ class Connection:
     """One stream of a caller, counted as open from the start, so :meth:`serve` must be called. It runs until either
     side closes the stream, and raises nothing that a caller can cause."""
 
-    __slots__ = ("_cancel_scope", "_overdue", "_reader", "_server", "_stream", "deadline", "opened_at")
+    __slots__ = ("_cancel_scope", "_overdue", "_reader", "_server", "_stream", "_unsent", "deadline", "opened_at")
 
     def __init__(self, server: ServerState, stream: trio.abc.Stream) -> None:
         self._server = server
-        self._stream = server.mux.register(stream)
+        self._stream = server.mux.register(stream, self._answer_known)
         self._reader = RequestReader(server.limits, server.large_bodies)
         self._cancel_scope = trio.CancelScope()
         self._overdue = False
+        self._unsent = b""
         self.opened_at = trio.current_time()
         self.deadline = server.now + server.limits.head_timeout
         """When the sweep ends this connection, whatever it is doing."""
@@ -115,6 +121,9 @@ class Connection:
             data = await self._stream.receive()
             if not data:
                 return
+            if self._unsent:
+                await self._send_rest()
+                continue
             fresh = not reader.partial
             requests = reader.feed_untrusted(data)
             if requests and not await self._answer_all(requests):
@@ -129,6 +138,33 @@ class Connection:
                 self.deadline = server.now + limits.head_timeout
             if reader.expects_continue:
                 await self._stream.send(CONTINUE)
+
+    def _answer_known(self, data: bytes) -> bool:
+        """Answer a request that was answered before, byte for byte, without waking this connection's task. False if
+        that task has to go on: with these bytes, or with what the caller's buffer did not take of the answer."""
+        server = self._server
+        revision = server.revision()
+        known = server.known_answers.get(data, revision)
+        if known is None or self._reader.partial or server.closing:
+            return False
+        began = perf_counter()
+        server.counters["requests"] += 1
+        server.idle.pop(self, None)
+        server.idle[self] = None
+        self.deadline = server.now + server.limits.idle_timeout
+        encoded = known.answer.encode(server.date)
+        server.metrics.record(known.route, known.answer.status, perf_counter() - began)
+        self._unsent = encoded[self._stream.send_now(encoded) :]
+        return not self._unsent
+
+    async def _send_rest(self) -> None:
+        """Send what the caller's buffer did not take of a known answer."""
+        server = self._server
+        server.idle.pop(self, None)
+        await self._send(self._unsent)
+        self._unsent = b""
+        server.idle[self] = None
+        self.deadline = server.now + server.limits.idle_timeout
 
     async def _answer_all(self, requests: list[Request]) -> bool:
         """Answer pipelined requests in order, each within its turn; True if the connection may go on."""
@@ -147,7 +183,7 @@ class Connection:
         server = self._server
         server.counters["requests"] += 1
         self.deadline = math.inf
-        began = perf_counter()
+        began, revision = perf_counter(), server.revision()
         response = await self._respond(request)
         if isinstance(response, EventStream):
             try:
@@ -158,9 +194,11 @@ class Connection:
             except RequestRejected as refused:
                 response = refused.answer
         keep = request.keep_alive and not server.closing
-        status, encoded = self._encode(request, response, keep=keep)
-        server.metrics.record(request.route, status, None if request.waited else perf_counter() - began)
-        await self._send(encoded)
+        answer = _complete(request, response, keep=keep)
+        server.metrics.record(request.route, answer.status, None if request.waited else perf_counter() - began)
+        if request.from_view and keep and not request.waited and answer.status in (200, 304):
+            server.known_answers.add(request.raw, KnownAnswer(request.route, answer), revision)
+        await self._send(answer.encode(server.date))
         return keep
 
     async def _respond(self, request: Request) -> Response:
@@ -176,15 +214,6 @@ class Connection:
             server.counters["requests_failed"] += 1
             return INTERNAL_ERROR
 
-    def _encode(self, request: Request, answer: PreparedResponse, *, keep: bool) -> tuple[int, bytes]:
-        """The status and the bytes of an answer: a 304 where the caller has it already."""
-        date = self._server.date
-        connection = (CONNECTION_KEEP if request.http10 else b"") if keep else CONNECTION_CLOSE
-        asked = request.headers.get(b"if-none-match")
-        if asked is not None and answer.etag and etag_matches(asked, answer.etag):
-            return 304, answer.encode_not_modified(date, connection)
-        return answer.status, answer.encode(date, connection, head_only=request.method == b"HEAD")
-
     async def _stream_events(self, stream: EventStream, *, head_only: bool) -> None:
         # No length and no chunks: the stream ends when the connection does, which every HTTP/1.x caller understands,
         # and one encoding of an event serves all.
@@ -199,7 +228,7 @@ class Connection:
 
     async def _refuse(self, answer: PreparedResponse) -> None:
         """Give the last answer of this connection."""
-        wire = answer.encode(self._server.date, CONNECTION_CLOSE, head_only=False)
+        wire = answer.full(CONNECTION_CLOSE).encode(self._server.date)
         await linger(self._stream.stream, wire, self._server.limits.linger)
 
     async def _send(self, data: bytes) -> None:
@@ -207,6 +236,15 @@ class Connection:
         self.deadline = self._server.now + self._server.limits.write_timeout
         await self._stream.send(data)
         self.deadline = math.inf
+
+
+def _complete(request: Request, answer: PreparedResponse, *, keep: bool) -> UndatedAnswer:
+    """The answer to this request: a 304 where the caller has it already."""
+    connection = (CONNECTION_KEEP if request.http10 else b"") if keep else CONNECTION_CLOSE
+    asked = request.headers.get(b"if-none-match")
+    if asked is not None and answer.etag and etag_matches(asked, answer.etag):
+        return answer.not_modified(connection)
+    return answer.full(connection, head_only=request.method == b"HEAD")
 
 
 async def linger(stream: trio.abc.Stream, answer: bytes, linger: float) -> None:

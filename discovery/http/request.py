@@ -29,8 +29,6 @@ USED_HEADERS: Final = frozenset(
         b"x-consul-token",
     }
 )
-MAX_REPEATED: Final = 1024
-"""Bytes of a request that are kept to recognize the same one."""
 LARGE_BODY_TARGETS: Final = b"/v3/discovery:"
 METHODS: Final = frozenset({b"GET", b"HEAD", b"PUT", b"POST", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"})
 
@@ -38,7 +36,7 @@ METHODS: Final = frozenset({b"GET", b"HEAD", b"PUT", b"POST", b"DELETE", b"OPTIO
 class Request:
     """One complete request. Header values are raw bytes under lower-case names; only those we use are kept."""
 
-    __slots__ = ("body", "headers", "http10", "keep_alive", "method", "route", "target", "waited")
+    __slots__ = ("body", "from_view", "headers", "http10", "keep_alive", "method", "raw", "route", "target", "waited")
 
     def __init__(
         self, method: bytes, target: bytes, headers: dict[bytes, bytes], body: bytes, *, keep_alive: bool, http10: bool
@@ -54,12 +52,10 @@ class Request:
         """The path of the route that answers it, once that is known."""
         self.waited = False
         """Whether its answer waited for a change, as the caller asked."""
-
-    def again(self) -> Request:
-        """The same request, come once more after it was answered."""
-        self.route = NO_ROUTE
-        self.waited = False
-        return self
+        self.from_view = False
+        """Whether the same bytes get the same answer until the view of the pool changes. Known with the route."""
+        self.raw = b""
+        """The bytes it came in, if they came in one read that held nothing else; else empty."""
 
 
 class LargeBodies:
@@ -99,8 +95,6 @@ class RequestReader:
         "_limits",
         "_looks_like_tls",
         "_parser",
-        "_repeated",
-        "_repeated_bytes",
         "_target",
         "_unfinished_bytes",
         "expects_continue",
@@ -114,10 +108,6 @@ class RequestReader:
         self._large_bodies = large_bodies
         self._is_large = False
         self._complete: list[Request] = []
-        self._repeated_bytes: bytes | bytearray = b""
-        self._repeated: Request | None = None
-        """The last request, where it came whole and alone. Who polls sends the same bytes again and again. They need no
-        second parsing: the parser stands between two requests, and what it would find is known."""
         self._unfinished_bytes = 0
         self._in_head = True
         self._looks_like_tls = False
@@ -132,10 +122,7 @@ class RequestReader:
 
     def feed_untrusted(self, data: bytes | bytearray) -> list[Request]:
         """Take in bytes. Returns the requests they completed, in order; :attr:`refusal` tells of a bad rest."""
-        if self._repeated is not None and data == self._repeated_bytes and not self.partial:
-            return [self._repeated.again()]
         fresh = not self.partial
-        self._repeated = None
         self.expects_continue = False
         self._complete = []
         self._looks_like_tls = data.startswith(b"\x16\x03")
@@ -154,12 +141,8 @@ class RequestReader:
         except RequestRejected as refused:
             self.refusal = refused.answer
         if fresh and len(self._complete) == 1 and not self.partial and self.refusal is None:
-            self._remember(data, self._complete[0])
+            self._complete[0].raw = bytes(data)
         return self._complete
-
-    def _remember(self, data: bytes | bytearray, request: Request) -> None:
-        if len(data) <= MAX_REPEATED and request.keep_alive:
-            self._repeated_bytes, self._repeated = data, request
 
     def close(self) -> None:
         """Drop the parser: it and the reader refer to each other."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -43,15 +43,25 @@ class PreparedResponse:
     not_modified_headers: bytes = b""
     """The headers of a 304 for this answer."""
 
-    def encode(self, date: bytes, connection: bytes, *, head_only: bool) -> bytes:
-        """The bytes of the answer; without its body for HEAD."""
-        return b"".join(
-            (STATUS_LINES[self.status], date, connection, self.headers if head_only else self.headers_and_body)
-        )
+    def full(self, connection: bytes = b"", *, head_only: bool = False) -> UndatedAnswer:
+        """The answer; without its body for HEAD. `connection` is a header line or nothing."""
+        return UndatedAnswer(self.status, connection + (self.headers if head_only else self.headers_and_body))
 
-    def encode_not_modified(self, date: bytes, connection: bytes) -> bytes:
+    def not_modified(self, connection: bytes = b"") -> UndatedAnswer:
         """The 304 in place of the answer."""
-        return b"".join((STATUS_LINES[304], date, connection, self.not_modified_headers))
+        return UndatedAnswer(304, connection + self.not_modified_headers)
+
+
+class UndatedAnswer(NamedTuple):
+    """The bytes of an answer, but for the headers that change with time."""
+
+    status: int
+    rest: bytes
+    """All that follows the date."""
+
+    def encode(self, date: bytes) -> bytes:
+        """The answer as it goes out."""
+        return b"".join((STATUS_LINES[self.status], date, self.rest))
 
 
 def prepare(

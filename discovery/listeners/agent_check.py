@@ -15,6 +15,7 @@ import trio
 
 from rumormill.discovery.formats import haproxy
 from rumormill.discovery.http.fair_scheduler import FairScheduler
+from rumormill.discovery.listeners.bounded_accept import BoundedAccept
 from rumormill.discovery.service_view import ALL_SERVICES
 from rumormill.discovery.view import RoutingView
 
@@ -23,9 +24,8 @@ SILENCE: Final = 0.5
 DEADLINE: Final = 2.0
 """Seconds for everything that one caller does."""
 MAX_CALLERS: Final = 256
-"""At one time; further ones wait in the kernel's queue, which is bounded too."""
+"""At one time."""
 MAX_LINE: Final = 256
-_DISCONNECTED: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
 class AgentCheckServer:
@@ -35,44 +35,23 @@ class AgentCheckServer:
         self._view = view
         self._counters = counters
         self._scheduler = FairScheduler(batch)
-        self._slots = trio.CapacityLimiter(MAX_CALLERS)
+        self._connections = BoundedAccept(MAX_CALLERS, self._scheduler, self._answer)
 
     async def serve(self, listeners: Sequence[trio.abc.Listener[Any]]) -> None:
         """Answer until cancelled. Closes the listeners."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._scheduler.run)
             for listener in listeners:
-                nursery.start_soon(self._accept, listener, nursery)
+                nursery.start_soon(self._connections.run, listener)
 
-    async def _accept(self, listener: trio.abc.Listener[Any], nursery: trio.Nursery) -> None:
-        async with listener:
-            while True:
-                slot = object()
-                await self._slots.acquire_on_behalf_of(slot)
-                await self._scheduler.acquire()
-                try:
-                    stream = await listener.accept()
-                except OSError:  # the caller has gone already, or there are no descriptors left
-                    self._slots.release_on_behalf_of(slot)
-                    await trio.sleep(0.05)
-                    continue
-                nursery.start_soon(self._answer, stream, slot)
-
-    async def _answer(self, stream: trio.SocketStream, slot: object) -> None:
-        try:
-            with trio.move_on_after(DEADLINE):
-                name = await self._asked_untrusted(stream)
-                line = self._line(name)
-                if line is None:
-                    self._counters["haproxy_checks_unanswered"] += 1
-                    return
-                self._counters["haproxy_checks_answered"] += 1
-                await stream.send_all(line)
-        except _DISCONNECTED:
-            pass
-        finally:
-            self._slots.release_on_behalf_of(slot)
-            await trio.aclose_forcefully(stream)
+    async def _answer(self, stream: trio.SocketStream) -> None:
+        with trio.move_on_after(DEADLINE):
+            line = self._line(await self._asked_untrusted(stream))
+            if line is None:
+                self._counters["haproxy_checks_unanswered"] += 1
+                return
+            self._counters["haproxy_checks_answered"] += 1
+            await stream.send_all(line)
 
     async def _asked_untrusted(self, stream: trio.SocketStream) -> str:
         """The name that the caller sends; empty if it sends none."""

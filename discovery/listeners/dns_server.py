@@ -18,16 +18,16 @@ import trio
 
 from rumormill.discovery.formats.dns_zone import MAX_LOCAL_UDP, MAX_TCP, MAX_UDP, DnsZone
 from rumormill.discovery.http.fair_scheduler import FairScheduler
+from rumormill.discovery.listeners.bounded_accept import BoundedAccept
 
 SHARE: Final = 0.2
 """The largest part of the loop's time for DNS over UDP."""
 BATCH: Final = 16
 MAX_QUERY: Final = 4096
 MAX_CONNECTIONS: Final = 64
-"""TCP connections at one time; further ones wait in the kernel's queue, which is bounded too."""
+"""TCP connections at one time."""
 IDLE: Final = 10.0
 """Seconds for the next query on a TCP connection, and for an answer to be taken."""
-_DISCONNECTED: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
 class DnsServer:
@@ -37,7 +37,7 @@ class DnsServer:
         self._zone = zone
         self._counters = counters
         self._scheduler = FairScheduler(batch)
-        self._slots = trio.CapacityLimiter(MAX_CONNECTIONS)
+        self._connections = BoundedAccept(MAX_CONNECTIONS, self._scheduler, self._serve_connection)
 
     async def serve(self, sock: socket.socket, listeners: Sequence[trio.abc.Listener[Any]]) -> None:
         """Answer until cancelled. Closes the listeners, and not the (non-blocking) UDP socket."""
@@ -45,7 +45,7 @@ class DnsServer:
             nursery.start_soon(self._scheduler.run)
             nursery.start_soon(self._serve_udp, sock)
             for listener in listeners:
-                nursery.start_soon(self._accept, listener, nursery)
+                nursery.start_soon(self._connections.run, listener)
 
     async def _serve_udp(self, sock: socket.socket) -> None:
         while True:
@@ -85,36 +85,16 @@ class DnsServer:
         except OSError:  # the socket is full, or there is no way to the caller: it asks again
             self._counters["dns_answers_lost"] += 1
 
-    async def _accept(self, listener: trio.abc.Listener[Any], nursery: trio.Nursery) -> None:
-        async with listener:
-            while True:
-                slot = object()
-                await self._slots.acquire_on_behalf_of(slot)
+    async def _serve_connection(self, stream: trio.SocketStream) -> None:
+        received = bytearray()
+        while True:
+            with trio.fail_after(IDLE):
+                query = await _next_query_untrusted(stream, received)
                 await self._scheduler.acquire()
-                try:
-                    stream = await listener.accept()
-                except OSError:  # the caller has gone already, or there are no descriptors left
-                    self._slots.release_on_behalf_of(slot)
-                    await trio.sleep(0.05)
-                    continue
-                nursery.start_soon(self._serve_connection, stream, slot)
-
-    async def _serve_connection(self, stream: trio.SocketStream, slot: object) -> None:
-        try:
-            received = bytearray()
-            while True:
-                with trio.fail_after(IDLE):
-                    query = await _next_query_untrusted(stream, received)
-                    await self._scheduler.acquire()
-                    answer = None if query is None else self._answer_untrusted(query, MAX_TCP)
-                    if answer is None:
-                        return
-                    await stream.send_all(len(answer).to_bytes(2, "big") + answer)
-        except (*_DISCONNECTED, trio.TooSlowError):
-            pass
-        finally:
-            self._slots.release_on_behalf_of(slot)
-            await trio.aclose_forcefully(stream)
+                answer = None if query is None else self._answer_untrusted(query, MAX_TCP)
+                if answer is None:
+                    return
+                await stream.send_all(len(answer).to_bytes(2, "big") + answer)
 
 
 async def _next_query_untrusted(stream: trio.SocketStream, received: bytearray) -> bytes | None:

@@ -14,11 +14,11 @@ Every step is idempotent, and any datagram may be lost. A message is repeated tw
 was *processed*. What one sync misses, the next one finds.
 
 A sync starts when the digest on a peer's heartbeats has differed from ours for two periods. It starts earlier, after
-the time that two pushes take, if the digest is unknown, we learn nothing meanwhile, and the peer still differs: pushes
-have probably missed us. A digest that was ours within the last period is not unknown, because our news may still be on
-the way to the peer. A sync that does not change our table doubles the wait before the next of its kind, up to 30 s. (A
-three-way split of 128 nodes cost 23 468 syncs without that rule and 548 with it.) A newcomer syncs at once with random
-members, one after the other, for as long as it learns anything.
+the time that two broadcasts take, if the digest is unknown, we learn nothing meanwhile, and the peer still differs:
+broadcasts have probably missed us. A digest that was ours within the last period is not unknown, because our news may
+still be on the way to the peer. A sync that does not change our table doubles the wait before the next of its kind, up
+to 30 s. (A three-way split of 128 nodes cost 23 468 syncs without that rule and 548 with it.) A newcomer syncs at once
+with random members, one after the other, for as long as it learns anything.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ class AntiEntropy(Part):
         return row is None or row.incarnation < version
 
     def expects_rows_from(self, sender: MemberState) -> bool:
-        """Whether rows from this member answer a sync of ours: then they are old news, and we do not push them."""
+        """Whether rows from this member answer a sync of ours: then they are old news, and we do not broadcast them."""
         session = self._session
         return session is not None and session.peer.member_id == sender.member_id and bool(session.wanted)
 

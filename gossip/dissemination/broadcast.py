@@ -1,15 +1,15 @@
-"""Pushing updates: at once, to a few members, each of which pushes on what it hears for the first time.
+"""Broadcasting updates: at once, to a few members, each of which broadcasts on what it hears for the first time.
 
-A push leaves at once. What comes within the next 20 ms waits and leaves together, to the same peers. A wide update
+A broadcast leaves at once. What comes within the next 20 ms waits and leaves together, to the same peers. A wide update
 waits only for an earlier wide one: where a host refuses, a death follows its suspicion at once.
 
 Deaths, departures, changes of readiness and policies are wide: they go to ceil(ln n) + 1 members, everything else to 3.
-The peers are not random. With all present members in one order, number p pushes to (-p*k - r) mod n for r = 1 ... k
-(Imase and Itoh, "Design to minimize diameter on building-block network", 1981). Where tables agree, k members push to
-each member, and nobody is more than ceil(log_k n) steps away. With random peers, as many copies miss a member in one
+The peers are not random. With all present members in one order, number p broadcasts to (-p*k - r) mod n for r = 1 ... k
+(Imase and Itoh, "Design to minimize diameter on building-block network", 1981). Where tables agree, k members broadcast
+to each member, and nobody is more than ceil(log_k n) steps away. With random peers, as many copies miss a member in one
 death of six at n = 64, and ceil(ln n) + 3 copies still do in one of fifty.
 
-After its push an update goes to the piggyback queue (piggyback.py).
+After its broadcast an update goes to the piggyback queue (piggyback.py).
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from rumormill.membership.record import Liveness, MemberId
 FANOUT = 3
 MIN_WIDE_FANOUT = 5
 MAX_QUEUED_RECORDS = 8
-"""Records pushed in one burst. A larger backlog is left to sync, which is cheaper in bulk."""
+"""Records broadcast in one burst. A larger backlog is left to sync, which is cheaper in bulk."""
 MAX_ESTABLISHED_TOLD = 8
 """Established members that hear of a death directly while newcomers are among us: all of them, if they are so few."""
 MAX_BATCH = 64
-"""Messages in one datagram of a push."""
+"""Messages in one datagram of a broadcast."""
 
 
 class Broadcast(Part):
-    """Queues updates and pushes them."""
+    """Queues updates and broadcasts them."""
 
     __slots__ = ("_next_burst", "_next_wide", "_queued_records", "_state", "encoder", "piggyback", "queued")
 
@@ -45,13 +45,13 @@ class Broadcast(Part):
         self.encoder = UpdateEncoder(state, votes)
         self.piggyback = PiggybackQueue(self.encoder)
         self.queued: dict[MemberId, bool] = {}
-        """Members whose updates wait to be pushed, and whether each goes wide."""
+        """Members whose updates wait to be broadcast, and whether each goes wide."""
         self._queued_records = 0
         self._next_burst = self._next_wide = state.now
 
     @property
     def deadline(self) -> float:
-        """When the queue may be pushed; infinite while it is empty."""
+        """When the queue may be broadcast; infinite while it is empty."""
         if not self.queued:
             return math.inf
         return min(self._next_wide, self._next_burst) if any(self.queued.values()) else self._next_burst
@@ -74,7 +74,7 @@ class Broadcast(Part):
         self.queued[member_id] = wide or self.queued.get(member_id, False)
 
     def flush(self) -> None:
-        """Push the queue, if a burst may leave now. Called once at the end of every step."""
+        """Broadcast the queue, if a burst may leave now. Called once at the end of every step."""
         state = self._state
         if state.now < self.deadline:
             return
@@ -91,26 +91,26 @@ class Broadcast(Part):
 
     def _address(self, wide: list[bytes], near: list[bytes]) -> list[tuple[MemberState, list[bytes]]]:
         """Which messages go to which peers."""
-        pushes: dict[MemberId, tuple[MemberState, list[bytes]]] = {}
+        broadcasts: dict[MemberId, tuple[MemberState, list[bytes]]] = {}
         if wide:
-            peers = self.push_targets(self.wide_fanout(len(wide)))
-            pushes.update((peer.member_id, (peer, list(wide))) for peer in peers)
-            established = self._state.voter_eligibility.extra_broadcast_targets(MAX_ESTABLISHED_TOLD, pushes)
-            pushes.update((peer.member_id, (peer, list(wide))) for peer in established)
-        for peer in self.push_targets(FANOUT) if near else ():
-            pushes.setdefault(peer.member_id, (peer, []))[1].extend(near)
-        return list(pushes.values())
+            peers = self.broadcast_targets(self.wide_fanout(len(wide)))
+            broadcasts.update((peer.member_id, (peer, list(wide))) for peer in peers)
+            established = self._state.voter_eligibility.extra_broadcast_targets(MAX_ESTABLISHED_TOLD, broadcasts)
+            broadcasts.update((peer.member_id, (peer, list(wide))) for peer in established)
+        for peer in self.broadcast_targets(FANOUT) if near else ():
+            broadcasts.setdefault(peer.member_id, (peer, []))[1].extend(near)
+        return list(broadcasts.values())
 
     def wide_fanout(self, updates: int = 1) -> int:
         """ceil(ln n) + 1, more for many updates at once, and everybody in the smallest pools."""
         return max(math.ceil(math.log(len(self._state.table.present_ids) * updates)) + 1, MIN_WIDE_FANOUT)
 
-    def push_targets(self, count: int) -> list[MemberState]:
-        """The ``count`` members we push to. Random members replace ourselves and suspects among them."""
+    def broadcast_targets(self, count: int) -> list[MemberState]:
+        """The ``count`` members we broadcast to. Random members replace ourselves and suspects among them."""
         state, table, me = self._state, self._state.table, self._state.me.member_id
         order = table.present_ids
         chosen: dict[MemberId, MemberState] = {}
-        for position in push_positions(bisect_left(order, me), len(order), count):
+        for position in broadcast_positions(bisect_left(order, me), len(order), count):
             member_id = order[position]
             if member_id == me or (member_id in table.suspects and not state.cut_off):
                 continue
@@ -126,10 +126,10 @@ class Broadcast(Part):
         self._next_burst = self._next_wide = self._state.now
 
 
-def push_positions(position: int, size: int, count: int) -> list[int]:
-    """To whom number ``position`` of ``size`` pushes: ``count`` positions. Some may be equal, or its own.
+def broadcast_positions(position: int, size: int, count: int) -> list[int]:
+    """To whom number ``position`` of ``size`` broadcasts: ``count`` positions. Some may be equal, or its own.
 
-    ``count`` members push to each member. From any member all are reached in ceil(log(size) / log(count)) steps.
+    ``count`` members broadcast to each member. From any member all are reached in ceil(log(size) / log(count)) steps.
     """
     return [(-position * count - step) % size for step in range(1, count + 1)]
 

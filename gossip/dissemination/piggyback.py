@@ -1,6 +1,6 @@
 """The piggyback queue: updates that travel on heartbeats, pings and acks, which leave anyway.
 
-The least-sent update goes first, and of those the newest. What both pushes and the queue miss is found by the table
+The least-sent update goes first, and of those the newest. What both broadcasts and the queue miss is found by the table
 digest that every heartbeat carries (anti_entropy.py).
 """
 

@@ -114,7 +114,7 @@ class PolicyReplication:
         """Policies in the order we learned them, each with its writer and the writer's wall-clock time."""
 
     def restore(self, kept: Iterable[tuple[bytes, bytes]]) -> None:
-        """Take over the policies that an earlier life of ours saved. Anything newer in the pool replaces them."""
+        """Take over the policies that an earlier instance of ours saved. Anything newer in the pool replaces them."""
         for encoded, signature in kept:
             self._accept(self._read_untrusted(encoded, Signature(signature)), quietly=True)
 

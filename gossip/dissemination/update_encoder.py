@@ -1,7 +1,7 @@
 """What to say about a member, as an encoded message.
 
 An update is always *about a member* (or a policy, which has an id of the same form). It is made from the row at the
-moment of sending. So a push never carries an older account than its sender knows.
+moment of sending. So a broadcast never carries an older account than its sender knows.
 """
 
 from __future__ import annotations

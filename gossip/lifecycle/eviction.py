@@ -178,7 +178,7 @@ class Eviction(Part):
         return self._death_claims.take_due(limit)
 
     def count_claim_as_vote(self, row: MemberState) -> None:
-        """Peers prefer another life of the name: that counts as the second vote against this one."""
+        """Peers prefer another instance of the name: that counts as the second vote against this one."""
         self._death_claims.count_as_vote(row)
         self.try_evict(row.member_id)
 

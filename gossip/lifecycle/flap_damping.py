@@ -1,9 +1,9 @@
 """Flap damping: a member that keeps dying puts itself on probation before it takes work again (RFC 2439).
 
-Each member remembers when lives of a name ended, and tells a newcomer with the answer to its join. From its third start
-within a minute on, the newcomer reports *starting* for 5, 15, 45 … s, whatever its worker's check finds. Only ages are
-exchanged, so no clocks are compared. The member judges itself. One or two starts never lead to probation. An announced
-end is no flap: a leave message, or a worker that was draining.
+Each member remembers when instances of a name ended, and tells a newcomer with the answer to its join. From its third
+start within a minute on, the newcomer reports *starting* for 5, 15, 45 … s, whatever its worker's check finds. Only
+ages are exchanged, so no clocks are compared. The member judges itself. One or two starts never lead to probation. An
+announced end is no flap: a leave message, or a worker that was draining.
 
 A member's record says how long its probation still lasts, so that every sidecar can show it. Receivers count from the
 moment they hear the record. The member repeats it from time to time, so that members that hear it late do not count too
@@ -26,7 +26,7 @@ from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.table import MemberChange
 
 FLAP_WINDOW = 60.0
-"""Two lives of a name that end within so many seconds are a flap. Larger: slower crash loops are damped as well."""
+"""Two instances of a name that end within so many seconds are a flap. Larger: slower crash loops are damped as well."""
 FACTOR = 3
 LONGEST_PROBATION = 300.0
 REANNOUNCE_EVERY = 15.0
@@ -36,7 +36,7 @@ JOIN_WINDOW = 5.0
 
 
 def probation(ages: list[float], first: float) -> float:
-    """Seconds on probation for a name whose lives ended so many seconds ago, in any order.
+    """Seconds on probation for a name whose instances ended so many seconds ago, in any order.
 
     An end within a minute (plus the probation served meanwhile) of the one before it raises the level by one. Any other
     end resets it to zero. The first level lasts ``first`` seconds, and each further one three times as long.
@@ -54,7 +54,7 @@ def _wait(level: int, first: float) -> float:
 
 
 class FlapDamping(Part):
-    """Remembers when lives of others ended, and runs our own probation."""
+    """Remembers when instances of others ended, and runs our own probation."""
 
     __slots__ = ("_broadcast", "_deaths", "_ends_at", "_failures", "_started_at", "_state", "deadline")
 
@@ -92,24 +92,24 @@ class FlapDamping(Part):
         self._announce(wide=over)
 
     def handle_challenge(self, challenge: Challenge) -> None:
-        """A member tells us when earlier lives of our name ended; the longest probation counts."""
+        """A member tells us when earlier instances of our name ended; the longest probation counts."""
         state = self._state
         first = state.settings.probation
         if not first or state.now - self._started_at > JOIN_WINDOW:
             return
         ages = [float(age) for age in challenge.ends]
-        others = [life for life in challenge.lives if life.instance != state.me.instance]
-        if any(life.liveness.present and not life.pending and not life.draining for life in others):
+        others = [known for known in challenge.instances if known.instance != state.me.instance]
+        if any(known.liveness.present and not known.pending and not known.draining for known in others):
             ages.append(0.0)  # nobody has missed it yet, but we have its name
         seconds = probation(ages, first)
         if seconds:
             self._impose(
                 self._started_at + seconds,
-                f"for {seconds:g} s: {len(ages)} earlier lives of it ended within a short time",
+                f"for {seconds:g} s: {len(ages)} earlier instances of it ended within a short time",
             )
 
     def worker_failed(self) -> None:
-        """Our worker failed: from the second time within a minute on, a flap like the end of a life.
+        """Our worker failed: from the second time within a minute on, a flap like the end of an instance.
 
         A draining worker may fail, because it takes no work.
         """
@@ -144,11 +144,11 @@ class FlapDamping(Part):
     # --- about others
 
     def death_ages(self, name: str) -> list[int]:
-        """How many seconds ago lives of a name ended unannounced, as far as we know."""
+        """How many seconds ago instances of a name ended unannounced, as far as we know."""
         return [max(0, min(int(self._state.now - at), 2**16 - 1)) for at in self._deaths.get(name, ())]
 
     def note_change(self, change: MemberChange) -> None:
-        """A row changed: a life may have died, or one believed dead may be back, or turn out to have left."""
+        """A row changed: an instance may have died, or one believed dead may be back, or turn out to have left."""
         before, after = change.before, change.after
         if after is None or after.pending:
             return

@@ -11,7 +11,7 @@ and kept for ten more. An UnknownSender message quotes the end of the datagram t
 goes to an address where the stranger receives, or is no longer than what the stranger sent, or both.
 
 Seeds are tried for as long as no member that we hold lives there. So a pool may start with one node or with all at
-once, and a seed may come back much later in another life.
+once, and a seed may come back much later in another instance.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ class JoinProtocol(Part):
         if seed.unanswered_hellos > MAX_UNANSWERED_HELLOS and not self.joined:
             self._warn_not_welcome(source)
         self._flap_damping.handle_challenge(challenge)
-        self._own_name.choose_generation(challenge.lives)
+        self._own_name.choose_generation(challenge.instances)
         me = self._state.me
         hello = Hello(challenge.nonce, challenge.cookie, msgspec.Raw(me.encoded), me.signature)
         self._state.send_to_stranger(source, sender, hello)
@@ -264,7 +264,7 @@ class JoinProtocol(Part):
             if seed is not None and seed.join_nonce == join.nonce:
                 seed.is_self = True
             return
-        lives = [
+        instances = [
             KnownInstance(row.generation, row.instance, row.incarnation, row.liveness, row.pending, row.draining)
             for row in state.table.states_of(join.name)
         ]
@@ -273,7 +273,7 @@ class JoinProtocol(Part):
             return
         cookie = self._cookie(self._current_secrets()[0], source, sender, join.nonce)
         state.send_to_stranger(
-            source, sender, Challenge(join.nonce, cookie, lives, self._flap_damping.death_ages(join.name))
+            source, sender, Challenge(join.nonce, cookie, instances, self._flap_damping.death_ages(join.name))
         )
 
     def handle_hello_untrusted(self, hello: Hello, sender: MemberId, source: Address) -> None:
@@ -310,7 +310,7 @@ class JoinProtocol(Part):
                 signed.append(SignedRecord(msgspec.Raw(other.encoded), other.signature))
         digest, members = state.table.digest & 0xFFFFFFFF, len(state.table.present_ids)
         state.send_to_stranger(source, row.member_id, Welcome(nonce, digest, members, signed))
-        self._updates.send_other_lives(row, held)
+        self._updates.send_other_instances(row, held)
 
     def handle_unknown_sender(self, who: UnknownSender, source: Address) -> MemberState | None:
         """The node at an address does not know us, or is another than we thought: join there.

@@ -1,6 +1,6 @@
 """Leaving: we send a leave message at once, repeat it a moment later to other random members, and are gone.
 
-A life leaves under one incarnation only, however often it says so. So a repeated message is no news.
+An instance leaves under one incarnation only, however often it says so. So a repeated message is no news.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LEAVE_REPEATS = 5
 
 
 class LeaveProtocol(Part):
-    """Sends our leave messages: when we leave the pool, and when a life of ours ends."""
+    """Sends our leave messages: when we leave the pool, and when an instance of ours ends."""
 
     __slots__ = ("_broadcast", "_finish_at", "_leave_messages", "_left_as", "_repeat_at", "_state")
 
@@ -60,7 +60,8 @@ class LeaveProtocol(Part):
             self._repeat_at, self._finish_at = self._state.now, self._state.now + LEAVE_SECONDS
 
     def announce_leave(self, *, also: MemberState | None = None) -> None:
-        """Tell many members, and ``also``, that this life ends. Sends the record that the leave message refers to."""
+        """Tell many members, and ``also``, that this instance ends. Sends the record that the leave message refers
+        to."""
         state = self._state
         if self._left_as != state.me.member_id:
             self._left_as = state.me.member_id

@@ -100,7 +100,7 @@ class MembershipUpdates(Part):
         return self._state.table.would_change(row)
 
     def _must_wait_for_name(self, row: MemberState) -> bool:
-        """Hold a settled life back while another holds its name here, and show it that holder."""
+        """Hold a settled instance back while another holds its name here, and show it that holder."""
         holder = self._name_conflicts.blocking_holder(row)
         if holder is None:
             return False
@@ -109,7 +109,7 @@ class MembershipUpdates(Part):
         return True
 
     def _weigh_other_life(self, row: MemberState) -> None:
-        """A member holds another life of a name than we do: that may be the second vote against ours."""
+        """A member holds another instance of a name than we do: that may be the second vote against ours."""
         held = self._name_conflicts.holder_opposed_by(row)
         if held is not None:
             self._eviction.count_claim_as_vote(held)
@@ -137,10 +137,10 @@ class MembershipUpdates(Part):
         elif row.liveness is not Liveness.ALIVE:
             self._refutation.send_update(row, row)
 
-    def send_other_lives(self, newcomer: MemberState, lives: Iterable[MemberState]) -> None:
-        """Show a newcomer what we hold of other lives of its name, sealed for it, so that it knows who says so."""
-        for other in lives:
-            if not other.present:  # a bare record would bring the dead life back in the newcomer's eyes
+    def send_other_instances(self, newcomer: MemberState, instances: Iterable[MemberState]) -> None:
+        """Show a newcomer what we hold of other instances of its name, sealed for it, so that it knows who says so."""
+        for other in instances:
+            if not other.present:  # a bare record would bring the dead instance back in the newcomer's eyes
                 self._refutation.send_update(other, newcomer, by_name=True)
             elif other.member_id != newcomer.member_id:
                 self._refutation.send_update(other, newcomer)
@@ -187,7 +187,7 @@ class MembershipUpdates(Part):
             self._refutation.send_update(row, sender)
 
     def handle_tombstone(self, stone: Tombstone, sender: MemberState) -> None:
-        """A dead life, by name. It is news if we do not know the life; else a claimed death, or a departure."""
+        """A dead instance, by name. It is news if we do not know the instance; else a claimed death, or a departure."""
         state = self._state
         dead = tombstone(stone.name, stone.generation, stone.instance, stone.incarnation, Liveness(stone.liveness))
         if dead.member_id == state.me.member_id:

@@ -1,8 +1,8 @@
-"""Conflicts over the names of other members: which of two lives holds a name, and which waits.
+"""Conflicts over the names of other members: which of two instances holds a name, and which waits.
 
-We keep the settled life we hold while it is present, and has not been suspect for so long that it would have refuted.
-Another life of the name waits beside the table, and is shown the holder (docs/understand/protocol.md). Conflicts over
-our own name are in own_name.py.
+We keep the settled instance we hold while it is present, and has not been suspect for so long that it would have
+refuted. Another instance of the name waits beside the table, and is shown the holder (docs/understand/protocol.md).
+Conflicts over our own name are in own_name.py.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ from rumormill.membership.record import MemberId
 HOLDER_GRACE_PERIODS = 3
 """Periods for which a suspect holder keeps its name: it would have refuted by then."""
 YIELD_PERIODS = HOLDER_GRACE_PERIODS + 2
-"""Periods after which a member that is shown a later life of a name holds it, unless its own holder is responsive."""
+"""Periods after which a member that is shown a later instance of a name holds it, unless its own holder is
+responsive."""
 MAX_CLAIMANTS = 256
 MAX_GENERATION_LEAP = 1 << 20
-"""How far above the present life a tombstone may be: nobody may exhaust the generations of a name."""
+"""How far above the present instance a tombstone may be: nobody may exhaust the generations of a name."""
 
 
 class NameConflicts:
-    """Lives beside those the table holds. Changes nothing itself: membership_updates.py acts on it."""
+    """Instances beside those the table holds. Changes nothing itself: membership_updates.py acts on it."""
 
     __slots__ = ("_opposed_since", "_state", "claimants")
 
     def __init__(self, state: NodeState) -> None:
         self._state = state
         self.claimants: dict[str, MemberState] = {}
-        """By name: settled lives that wait because the name's holder is present here."""
+        """By name: settled instances that wait because the name's holder is present here."""
         self._opposed_since: dict[MemberId, float] = {}
-        """Silent holders, and since when members have shown us another life of the name."""
+        """Silent holders, and since when members have shown us another instance of the name."""
 
     def keeps_name(self, holder: MemberState) -> bool:
         """Whether a holder is present, and has not been suspect for so long that it would have refuted."""
@@ -40,17 +41,17 @@ class NameConflicts:
         return since is None or self._state.now - since < HOLDER_GRACE_PERIODS * self._state.settings.period
 
     def blocking_holder(self, row: MemberState) -> MemberState | None:
-        """The holder that a settled life has to wait for; None where it is merged like any other row.
+        """The holder that a settled instance has to wait for; None where it is merged like any other row.
 
         Nobody takes a name by claiming it. The holder must be found dead, or leave, or give way (own_name.py).
         """
         held = self._state.table.settled.get(row.name)
         if row.pending or held is None or held.member_id == row.member_id:
             return None
-        return held if held.life < row.life and self.keeps_name(held) else None
+        return held if held.succession < row.succession and self.keeps_name(held) else None
 
     def add_claimant(self, row: MemberState) -> bool:
-        """Let a life wait for its name; False if too many wait already."""
+        """Let an instance wait for its name; False if too many wait already."""
         known = self.claimants.get(row.name)
         if known is None and len(self.claimants) >= MAX_CLAIMANTS:
             return False
@@ -70,17 +71,17 @@ class NameConflicts:
         return claimant if claimant is not None and claimant.member_id != row.member_id else None
 
     def holder_opposed_by(self, row: MemberState) -> MemberState | None:
-        """A member holds this life of a name: an earlier one than ours, a later one that is dead, or itself.
+        """A member holds this instance of a name: an earlier one than ours, a later one that is dead, or itself.
 
-        Returns the holder we have, if the other life counts as a second vote against it. That is so where our holder
-        has long been silent, and members go on showing us another life although we have shown them ours. They have no
-        row of our holder, so they cannot vote on it.
+        Returns the holder we have, if the other instance counts as a second vote against it. That is so where our
+        holder has long been silent, and members go on showing us another instance although we have shown them ours.
+        They have no row of our holder, so they cannot vote on it.
         """
         state = self._state
         held = state.table.settled.get(row.name)
         if row.pending or held is None or held.member_id == row.member_id or not held.present or self.keeps_name(held):
             return None
-        if not row.present and row.life < held.life:
+        if not row.present and row.succession < held.succession:
             return None  # a predecessor's death is not evidence against its successor
         opposed_for = state.now - self._opposed_since.setdefault(held.member_id, state.now)
         return held if opposed_for >= YIELD_PERIODS * state.settings.period else None
@@ -95,5 +96,5 @@ class NameConflicts:
         return dead.generation > holder.generation + MAX_GENERATION_LEAP
 
     def clear(self, member_id: MemberId) -> None:
-        """A life was heard, or is gone: nobody opposes it any more."""
+        """An instance was heard, or is gone: nobody opposes it any more."""
         self._opposed_since.pop(member_id, None)

@@ -5,12 +5,12 @@ joins as *pending*: known and monitored, but not routed to. It settles when its 
 The incumbent's monitors probe it at once, so a restart does not wait for three missed heartbeats. A live incumbent
 tells the newcomer that the name is in use, and the newcomer stops.
 
-Two settled lives of one name meet after a healed split, when a frozen incumbent wakes, or when a member lies. Members
-keep the life they hold while it is present, whatever the other says of itself, and show it to the other. So each of the
-two learns which life the members hold. It asks the members it knows, and yields if most of them hold the other life (or
-half of them, if the other is the later life). To yield, it takes the next generation and becomes pending. Then it is
-told that the name is in use, or settles when the other turns out to be dead. So neither one liar nor a few newcomers
-can take a name from anybody.
+Two settled instances of one name meet after a healed split, when a frozen incumbent wakes, or when a member lies.
+Members keep the instance they hold while it is present, whatever the other says of itself, and show it to the other. So
+each of the two learns which instance the members hold. It asks the members it knows, and yields if most of them hold
+the other instance (or half of them, if the other is the later instance). To yield, it takes the next generation and
+becomes pending. Then it is told that the name is in use, or settles when the other turns out to be dead. So neither one
+liar nor a few newcomers can take a name from anybody.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_QUORUM = 33
 
 
 class OwnName(Part):
-    """Decides which life of our name we are, and whether we hold the name."""
+    """Decides which instance of our name we are, and whether we hold the name."""
 
     __slots__ = (
         "_broadcast",
@@ -57,42 +57,42 @@ class OwnName(Part):
         self._leave_protocol = leave_protocol
         self._probes = probes
         self._quorum: dict[MemberId, float] = {}
-        """Members we asked which life of our name they hold, and when."""
+        """Members we asked which instance of our name they hold, and when."""
         self._opposed: dict[MemberId, float] = {}
-        """Members that hold another life of our name, and when they said so."""
+        """Members that hold another instance of our name, and when they said so."""
         self._predecessors: dict[MemberId, tuple[int, float]] = {}
-        """Lives that had ended when we took their name: at which incarnation, and until when peers may not know."""
+        """Instances that had ended when we took their name: at which incarnation, and until when peers may not know."""
         self._review_at = math.inf
         """When we look again whether the name is free, while pending."""
         self._record_shown = False
         """Whether we have shown our record to anybody. Until then we may choose our generation."""
 
-    def choose_generation(self, lives: list[KnownInstance]) -> None:
-        """Before we show our record: become the latest life of the name, pending if the name is in use.
+    def choose_generation(self, instances: list[KnownInstance]) -> None:
+        """Before we show our record: become the latest instance of the name, pending if the name is in use.
 
         This is decided the first time, and again where a member that we ask would not accept our record.
         """
         state = self._state
-        if self._record_shown and not self._is_superseded(lives):
+        if self._record_shown and not self._is_superseded(instances):
             return
         self._record_shown = True
-        others = [life for life in lives if life.instance != state.me.instance]
-        highest = max((life.generation for life in others), default=0)
+        others = [known for known in instances if known.instance != state.me.instance]
+        highest = max((known.generation for known in others), default=0)
         if highest >= state.identity.generation and highest + 1 < COUNTER_LIMIT:
-            incumbent = any(life.liveness.present and not life.pending for life in others)
+            incumbent = any(known.liveness.present and not known.pending for known in others)
             self._change_generation(highest + 1, pending=incumbent)
 
-    def _is_superseded(self, lives: list[KnownInstance]) -> bool:
-        """Whether a later life than ours has ended, or holds the name while we are pending.
+    def _is_superseded(self, instances: list[KnownInstance]) -> bool:
+        """Whether a later instance than ours has ended, or holds the name while we are pending.
 
-        Two settled lives that are both alive contest the name instead.
+        Two settled instances that are both alive contest the name instead.
         """
         me = self._state.me
         return any(
-            life.instance != me.instance
-            and (life.generation, life.instance) > me.life
-            and (not life.liveness.present or (me.pending and not life.pending))
-            for life in lives
+            known.instance != me.instance
+            and (known.generation, known.instance) > me.succession
+            and (not known.liveness.present or (me.pending and not known.pending))
+            for known in instances
         )
 
     def reconcile(self) -> None:
@@ -128,7 +128,7 @@ class OwnName(Part):
             self._probes.ping(holder)  # if it is alive, it tells us that the name is in use
 
     def should_yield(self, rival: MemberState, witness: MemberState | None) -> bool:
-        """A member holds another settled life of our name: whether we yield, and believe it."""
+        """A member holds another settled instance of our name: whether we yield, and believe it."""
         state = self._state
         if state.stopped or state.identity.pending or not self._record_shown:
             return True
@@ -136,7 +136,7 @@ class OwnName(Part):
         if rival.incarnation <= incarnation and state.now < until:
             return False
         self._update_quorum(witness)
-        later = rival.life > state.me.life
+        later = rival.succession > state.me.succession
         against = sum(1 for member_id in self._quorum if member_id in self._opposed)
         if 2 * against < len(self._quorum) or (2 * against == len(self._quorum) and not later):
             return False
@@ -144,7 +144,7 @@ class OwnName(Part):
         return True
 
     def _update_quorum(self, witness: MemberState | None) -> None:
-        """Note a member that holds another life, ask the others, and forget what was said too long ago."""
+        """Note a member that holds another instance, ask the others, and forget what was said too long ago."""
         state = self._state
         for memory in (self._quorum, self._opposed):
             for member_id in [
@@ -193,12 +193,12 @@ class OwnName(Part):
             self._stop(sender)
 
     def renew_keys(self) -> None:
-        """Our keys have sealed enough datagrams: end this life with a leave message, and begin another."""
+        """Our keys have sealed enough datagrams: end this instance with a leave message, and begin another."""
         self._leave_protocol.announce_leave()
         self.rekey()
 
     def rekey(self) -> None:
-        """Another process has our instance (a cloned machine): take new keys, in a new life."""
+        """Another process has our instance (a cloned machine): take new keys, in a new instance."""
         state = self._state
         state.take_new_keys()
         self._change_generation(state.identity.generation + 1, pending=False)
@@ -210,7 +210,7 @@ class OwnName(Part):
             self._predecessors[predecessor.member_id] = predecessor.incarnation, state.now + QUORUM_SECONDS
             generation = max(generation, predecessor.generation + 1)
         self._change_generation(generation, pending=False)
-        text = f"{state.me.name} took over its name from an earlier life that has ended"
+        text = f"{state.me.name} took over its name from an earlier instance that has ended"
         state.record_event("settled", state.me.name, text)
 
     def _send_name_in_use(self, rival: MemberState) -> None:
@@ -219,15 +219,15 @@ class OwnName(Part):
             state.send(rival, NameInUse(state.me.name, state.me.instance))
 
     def _change_generation(self, generation: int, *, pending: bool) -> None:
-        """Rewrite our record at this generation, or above all ended lives of the name, and broadcast it.
+        """Rewrite our record at this generation, or above all ended instances of the name, and broadcast it.
 
-        What members said of our earlier life no longer counts.
+        What members said of our earlier instance no longer counts.
         """
         state = self._state
         self._quorum.clear()
         self._opposed.clear()
-        lives = (row for row in state.table.states_of(state.me.name) if row.instance != state.me.instance)
-        generation = max([generation, *(row.generation + 1 for row in lives if not row.present)])
+        instances = (row for row in state.table.states_of(state.me.name) if row.instance != state.me.instance)
+        generation = max([generation, *(row.generation + 1 for row in instances if not row.present)])
         if generation >= COUNTER_LIMIT:
             self._stop(None)
             return

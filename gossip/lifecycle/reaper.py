@@ -68,8 +68,8 @@ class Reaper(Part):
             self._probes.ping(state.rng.choice(dead))
 
     def _sweep(self) -> None:
-        """Forget tombstones and what is remembered of them, and when superseded lives were heard; take new keys before
-        the old ones have sealed too much."""
+        """Forget tombstones and what is remembered of them, and when superseded instances were heard; take new keys
+        before the old ones have sealed too much."""
         state = self._state
         if state.seal.counter >= RENEW_COUNTER:
             self._own_name.renew_keys()

@@ -47,10 +47,11 @@ class Refutation:
     def correct_stale(self, heard: MemberState, sender: MemberState) -> None:
         """Send the peer what we hold of this name, where that is newer than the record it sent, or a verdict on it."""
         for held in self._state.table.states_of(heard.name):
-            later = held.life > heard.life or (held.life == heard.life and held.incarnation > heard.incarnation)
-            worse = held.life == heard.life and not held.present and held.incarnation >= heard.incarnation
+            same = held.succession == heard.succession
+            later = held.succession > heard.succession or (same and held.incarnation > heard.incarnation)
+            worse = same and not held.present and held.incarnation >= heard.incarnation
             if worse or (later and held.pending == heard.pending):
-                never_held = held.member_id != heard.member_id  # the peer need not have the row of another life
+                never_held = held.member_id != heard.member_id  # the peer need not have the row of another instance
                 self.send_update(held, sender, by_name=not held.present and never_held)
 
     def send_update(self, row: MemberState, peer: MemberState, *, by_name: bool = False) -> None:

@@ -121,7 +121,7 @@ class TableChanges:
             state.alive_since[member_id] = state.now
 
     def _forget_superseded(self, member_id: MemberId) -> None:
-        """Forget all about a life that another has replaced, except that it was heard just now.
+        """Forget all about an instance that another has replaced, except that it was heard just now.
 
         Peers may still tell of it once more, and call it dead.
         """

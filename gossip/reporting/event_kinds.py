@@ -76,7 +76,7 @@ def event_kind(change: MemberChange) -> str | None:
 
 
 def changes_routing(change: MemberChange) -> bool:
-    """Whether callers must learn of a change at once: a new life, a return, or another readiness."""
+    """Whether callers must learn of a change at once: a new instance, a return, or another readiness."""
     before, after = change.before, change.after
     if before is None or after is None or before.instance != after.instance:
         return before is not None

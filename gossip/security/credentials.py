@@ -58,7 +58,7 @@ class MemberKeys:
 
     @classmethod
     def generate(cls, token_bytes: Callable[[int], bytes], credential: Credential | None = None) -> MemberKeys:
-        """New keys for a new life. A signing key that an authority has certified is kept."""
+        """New keys for a new instance. A signing key that an authority has certified is kept."""
         seed = token_bytes(KEY_BYTES)
         signing = Ed25519PrivateKey.from_private_bytes(credential.seed if credential else seed)
         agreement = X25519PrivateKey.from_private_bytes(token_bytes(KEY_BYTES))

@@ -65,7 +65,7 @@ _group_keys: WeakValueDictionary[bytes, GroupKey] = WeakValueDictionary()
 
 
 def shared_group_key(key: bytes) -> GroupKey:
-    """The one :class:`GroupKey` of this process for these 32 bytes. Lives for as long as somebody holds it."""
+    """The one :class:`GroupKey` of this process for these 32 bytes. It is kept for as long as somebody holds it."""
     found = _group_keys.get(key)
     if found is None:
         found = _group_keys[key] = GroupKey(key)

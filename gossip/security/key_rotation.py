@@ -181,7 +181,7 @@ class KeyRotation(Part):
             "keys", state.me.name, f"{state.me.name} holds key ring {version} ({', '.join(ring.names)}), {how}"
         )
         news = encode_message(self._ring_update())
-        for peer in self._broadcast.push_targets(self._broadcast.wide_fanout()):
+        for peer in self._broadcast.broadcast_targets(self._broadcast.wide_fanout()):
             state.send_encoded(peer, [news])  # still under the old primary, which they all hold
         self._apply_to_seal()
 

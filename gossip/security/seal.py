@@ -16,7 +16,7 @@ So nobody can seal as another member, not even a holder of the group key. The no
 process sends. Instances are fresh at each start, so no nonce meets the same key twice, whatever clocks do. (A forked
 process sends nothing: the transport sees to that.) Each counter is accepted once. A sender's window
 (:class:`ReplayWindow`) moves only after the tag has been checked, so nobody can poison it. A header that names another
-receiver was recorded for an earlier life of this address, or is in transit to somebody else.
+receiver was recorded for an earlier instance of this address, or is in transit to somebody else.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Seal:
         self.set_keyring(keyring)
 
     def renewed(self, cluster: str, keys: MemberKeys) -> Seal:
-        """A seal for another life of this member, with the same group keys."""
+        """A seal for another instance of this member, with the same group keys."""
         return Seal(self.keyring, cluster, keys)
 
     def set_keyring(self, keyring: KeyRing | None) -> None:

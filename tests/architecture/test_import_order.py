@@ -38,23 +38,19 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "options": {"rules"},
         "errors": {"rules", "discovery"},
         "selection": {"rules", "discovery"},
-        "observability": {"rules", "discovery", "selection"},
+        "observability": {"rules"},
         "connections": {"runtime", "rules", "discovery", "selection", "observability", "errors"},
         "requests": {"runtime", "rules", "discovery", "selection", "observability", "connections", "errors"},
         "transports": {"rules", "keys", "errors"},
-        "base_pool": {"discovery", "observability", "options", "requests", "selection", "transports"},
         "legacy_httpx": {"rules", "transports", "errors"},
         "pool_background": {
             *("runtime", "rules", "discovery", "selection", "observability"),
             *("connections", "requests", "options"),
         },
-        "pool": {
-            *("rules", "discovery", "connections", "requests", "transports", "observability", "keys"),
-            *("pool_background", "base_pool"),
-        },
+        "pool": {"rules", "discovery", "connections", "requests", "transports", "pool_background", "options", "keys"},
         "sync": {
             *("runtime", "rules", "discovery", "connections", "requests", "transports"),
-            *("pool_background", "base_pool", "observability", "options", "keys"),
+            *("pool_background", "options", "keys"),
         },
     },
 }

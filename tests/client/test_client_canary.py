@@ -10,6 +10,7 @@ import httpx2
 import pytest
 import trio
 from limits import LIVENESS_LIMIT
+from seeds import MORE_SEEDS
 from stage import Stage, stage, stage_in_thread
 
 from rumormill.client import Pool, SyncPool
@@ -55,7 +56,9 @@ async def ask_many(pool: Pool, requests: int, *, keyed: bool) -> dict[str, int]:
     return served
 
 
-@pytest.mark.parametrize(("share", "keyed"), [(0.05, True), (0.25, True), (0.25, False)])
+@pytest.mark.parametrize(
+    ("share", "keyed"), [(0.25, True), *(pytest.param(*one, marks=MORE_SEEDS) for one in ((0.05, True), (0.25, False)))]
+)
 async def test_a_canary_gets_its_share_of_real_requests(
     share: float, keyed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

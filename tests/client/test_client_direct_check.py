@@ -14,6 +14,7 @@ import httpx2
 import msgspec
 import pytest
 import trio
+from callers import KEYED
 from stage import ALIVE, CRITICAL, SUSPECT, Exchange, Stage, Worker, stage, until_true
 
 from rumormill.client import Pool, RequestNotReplayableError, ResponseInterruptedError
@@ -27,7 +28,6 @@ from rumormill.client.runtime.shared_lock import shared_lock
 from rumormill.client.selection.worker_selector import WorkerSelector
 from rumormill.ring import Worker as PoolWorker
 
-KEYED = {"Rumormill-Key": "user-1"}
 LIMIT = 0.2
 WORKER = PoolWorker("w", 1, "i", "embed", "http://w", "", "", 1.0, "alive", "passing", None, {}, "")
 

@@ -10,6 +10,7 @@ import httpx
 import httpx2
 import pytest
 import trio
+from callers import KEYED
 from limits import LIVENESS_LIMIT
 from stage import Exchange, answering, die, hang, stage, stage_in_thread
 
@@ -21,8 +22,6 @@ from rumormill.client import (
     SyncPool,
 )
 from rumormill.client.legacy_httpx import httpx_transport
-
-KEYED = {"Rumormill-Key": "user-1"}
 
 
 async def part_and_death(exchange: Exchange) -> None:

@@ -6,17 +6,15 @@ import asyncio
 import gc
 import signal
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import httpx2
 import pytest
 import trio
+from callers import KEYED, calling_in_thread
 from limits import LIVENESS_LIMIT
-from stage import Exchange, StageInThread, answer, die, hang, stage_in_thread
+from stage import Exchange, answer, die, hang
 
 from rumormill.client import (
     NoWorkersError,
@@ -26,24 +24,6 @@ from rumormill.client import (
     SyncPool,
 )
 from rumormill.client.rules.hedging import MIN_ANSWERS
-
-KEYED = {"Rumormill-Key": "user-1"}
-
-
-@pytest.fixture
-def scene() -> Iterator[StageInThread]:
-    with stage_in_thread() as scene:
-        yield scene
-
-
-@contextmanager
-def calling(scene: StageInThread, **settings: Any) -> Iterator[tuple[SyncPool, httpx2.Client]]:
-    """A pool of the stage's workers, and an httpx2 client on it without a timeout."""
-    with (
-        SyncPool(scene.scene.urls, "embed", **settings) as pool,
-        httpx2.Client(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
-    ):
-        yield pool, http
 
 
 async def three_events(exchange: Exchange, content_type: str = "text/event-stream") -> None:
@@ -76,7 +56,7 @@ def test_a_cluster_can_be_required_in_threads_too(scene):
 
 def test_failures_are_met_as_in_the_asynchronous_pool(scene):
     first, second, _ = scene.scene.owners("user-1")
-    with calling(scene) as (pool, http):
+    with calling_in_thread(scene) as (pool, http):
         first.behaviour = die
         assert http.get("/", headers=KEYED).text == second.name
         for worker in scene.scene.workers.values():
@@ -94,7 +74,7 @@ def test_failures_are_met_as_in_the_asynchronous_pool(scene):
 
 def test_a_late_answer_is_hedged_for_threads_too(scene):
     first, second, _ = scene.scene.owners("user-1")
-    with calling(scene) as (_, http):
+    with calling_in_thread(scene) as (_, http):
         for _ in range(MIN_ANSWERS):
             http.get("/", headers=KEYED)
         first.behaviour = hang
@@ -105,7 +85,7 @@ def test_a_late_answer_is_hedged_for_threads_too(scene):
 def test_streams_pass_as_they_come_in_both_directions(scene):
     first = scene.scene.owners("user-1")[0]
     first.behaviour = three_events
-    with calling(scene) as (_, http):
+    with calling_in_thread(scene) as (_, http):
         with http.stream("GET", "/", headers=KEYED) as response:
             assert b"".join(response.iter_bytes()) == b"data: 0\n\ndata: 1\n\ndata: 2\n\n"
         with http.stream("GET", "/", headers=KEYED) as response:
@@ -129,7 +109,7 @@ def test_chunked_json_passes_as_it_comes_in_a_thread_too(scene):
 
     first = scene.scene.owners("user-1")[0]
     first.behaviour = in_parts
-    with calling(scene, hedge=False) as (_, http):
+    with calling_in_thread(scene, hedge=False) as (_, http):
         with http.stream("GET", "/", headers=KEYED) as response:
             chunks = response.iter_bytes()
             assert next(chunks) == b"[1,"
@@ -146,7 +126,7 @@ def test_a_stream_in_a_thread_ends_with_an_error_when_its_worker_is_evicted(scen
 
     first = scene.scene.owners("user-1")[0]
     first.behaviour = begin_and_hang
-    with calling(scene) as (_, http), http.stream("GET", "/", headers=KEYED) as response:
+    with calling_in_thread(scene) as (_, http), http.stream("GET", "/", headers=KEYED) as response:
         chunks = response.iter_bytes()
         assert next(chunks) == b"data: 1\n\n"
         first.behaviour = hang
@@ -201,7 +181,7 @@ def test_an_interrupted_thread_stops_waiting_and_its_request_ends(scene):
         scene.do(first.arrived.wait)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    with calling(scene, hedge=False) as (_, http):
+    with calling_in_thread(scene, hedge=False) as (_, http):
         thread = threading.Thread(target=interrupt)
         thread.start()
         with pytest.raises(KeyboardInterrupt):

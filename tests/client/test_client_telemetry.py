@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from callers import KEYED
 from limits import LIVENESS_LIMIT
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
@@ -22,7 +23,6 @@ from stage import answering, die, hang, stage, stage_in_thread
 from rumormill.client import Pool, SyncPool
 from rumormill.client.rules.hedging import MIN_ANSWERS
 
-KEYED = {"Rumormill-Key": "user-1"}
 EXPORTER = InMemorySpanExporter()
 READER = InMemoryMetricReader()
 

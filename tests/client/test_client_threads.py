@@ -7,48 +7,21 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
-from typing import Any
 
 import anyio
-import httpcore2
 import httpx2
 import pytest
 import trio
 import trustme
+from callers import KEYED, calling_in_thread
 from limits import LIVENESS_LIMIT
-from stage import Exchange, StageInThread, hang, stage_in_thread
+from stage import Exchange, hang
 
 from rumormill.client import Pool, ResponseInterruptedError, SyncPool
-from rumormill.client.connections.sync_upstream import InterruptibleStream, SyncLine, SyncUpstream
 from rumormill.client.rules.hedging import MIN_ANSWERS
-
-KEYED = {"Rumormill-Key": "user-1"}
-
-
-class Flight:
-    """What a connection reads and writes of the request that it carries."""
-
-    sent = False
-
-
-@pytest.fixture
-def scene() -> Iterator[StageInThread]:
-    with stage_in_thread() as scene:
-        yield scene
-
-
-@contextmanager
-def calling(scene: StageInThread, **settings: Any) -> Iterator[tuple[SyncPool, httpx2.Client]]:
-    with (
-        SyncPool(scene.scene.urls, "embed", **settings) as pool,
-        httpx2.Client(transport=pool.transport(), base_url="http://embed", timeout=None) as http,
-    ):
-        yield pool, http
 
 
 def in_flight(pool: SyncPool) -> list[int]:
@@ -58,7 +31,7 @@ def in_flight(pool: SyncPool) -> list[int]:
 def test_a_thread_blocked_at_a_worker_that_froze_with_its_sidecar_is_woken(scene):
     first, second, _ = scene.scene.owners("user-1")
     first.behaviour = hang
-    with calling(scene, replay="always", hedge=False) as (pool, http), ThreadPoolExecutor(8) as threads:
+    with calling_in_thread(scene, replay="always", hedge=False) as (pool, http), ThreadPoolExecutor(8) as threads:
         asking = [threads.submit(http.post, "/", content=b"x", headers=KEYED) for _ in range(8)]
         scene.do(first.arrived.wait)
         scene.do(scene.scene.evict, first.name)
@@ -87,7 +60,7 @@ def test_a_thread_blocked_in_a_tls_connection_is_woken_too(scene):
         thread.start()
         first, second, _ = scene.scene.owners("user-1")
         scene.do(partial(scene.scene.change, first.name, url=f"https://127.0.0.1:{listener.getsockname()[1]}"))
-        with calling(scene, verify=client_tls) as (_, http), ThreadPoolExecutor(1) as threads:
+        with calling_in_thread(scene, verify=client_tls) as (_, http), ThreadPoolExecutor(1) as threads:
             asking = threads.submit(http.get, "/", headers=KEYED)
             assert silent.wait(LIVENESS_LIMIT)
             scene.do(scene.scene.evict, first.name)
@@ -99,7 +72,7 @@ def test_a_thread_blocked_in_a_tls_connection_is_woken_too(scene):
 def test_a_thread_that_still_connects_is_woken_when_a_hedge_wins(scene):
     """Nothing answers at the first owner's address: its accept queue is full."""
     first, second, _ = scene.scene.owners("user-1")
-    with calling(scene) as (pool, http), ExitStack() as stack:
+    with calling_in_thread(scene) as (pool, http), ExitStack() as stack:
         for _ in range(MIN_ANSWERS):
             http.get("/", headers=KEYED)
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
@@ -127,7 +100,7 @@ def test_the_stream_of_a_hedge_is_read_in_the_callers_thread(scene):
         await exchange.end()
 
     first, second, _ = scene.scene.owners("user-1")
-    with calling(scene) as (pool, http):
+    with calling_in_thread(scene) as (pool, http):
         for _ in range(MIN_ANSWERS):
             http.get("/", headers=KEYED)
         first.behaviour, second.behaviour = hang, stream
@@ -141,7 +114,7 @@ def test_the_stream_of_a_hedge_is_read_in_the_callers_thread(scene):
 def test_closing_the_pool_ends_what_is_under_way(scene):
     first = scene.scene.owners("user-1")[0]
     first.behaviour = hang
-    with ThreadPoolExecutor(1) as threads, calling(scene, hedge=False) as (pool, http):
+    with ThreadPoolExecutor(1) as threads, calling_in_thread(scene, hedge=False) as (pool, http):
         asking = threads.submit(http.get, "/", headers=KEYED)
         scene.do(first.arrived.wait)
         pool.close()
@@ -159,7 +132,7 @@ async def part_and_hang(exchange: Exchange) -> None:
 def test_closing_the_pool_ends_its_streams(scene):
     first = scene.scene.owners("user-1")[0]
     first.behaviour = part_and_hang
-    with calling(scene) as (pool, http), http.stream("GET", "/", headers=KEYED) as response:
+    with calling_in_thread(scene) as (pool, http), http.stream("GET", "/", headers=KEYED) as response:
         chunks = response.iter_bytes()
         assert next(chunks) == b"data: 1\n\n"
         pool.close()
@@ -197,7 +170,7 @@ def test_a_connection_is_used_again_unless_its_stream_was_left_early(scene, kind
     if kind != "threads":
         anyio.run(main, backend=kind)
     else:
-        with calling(scene, hedge=False) as (_, http):
+        with calling_in_thread(scene, hedge=False) as (_, http):
             for _ in range(20):
                 http.get("/", headers=KEYED)
             assert len(peers) == 1
@@ -211,16 +184,21 @@ def test_a_connection_is_used_again_unless_its_stream_was_left_early(scene, kind
 def test_a_connection_that_the_worker_has_closed_is_not_used(scene):
     """The worker closes after each answer, without saying so."""
 
+    closed = threading.Event()
+
     async def answer_and_close(exchange: Exchange) -> None:
         await exchange.answer()
-        raise trio.BrokenResourceError
+        await exchange.close()
+        closed.set()
+        raise trio.ClosedResourceError
 
     first = scene.scene.owners("user-1")[0]
     first.behaviour = answer_and_close
-    with calling(scene, replay="never", hedge=False) as (_, http):
+    with calling_in_thread(scene, replay="never", hedge=False) as (_, http):
         for _ in range(5):
             assert http.get("/", headers=KEYED).text == first.name
-            time.sleep(0.05)  # the end of the connection arrives
+            assert closed.wait(LIVENESS_LIMIT)
+            closed.clear()
 
 
 def test_a_fork_waits_for_threads_that_hold_the_pools_lock():
@@ -249,37 +227,3 @@ stop.set()
 """
     done = subprocess.run([sys.executable, "-c", program], timeout=LIVENESS_LIMIT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_a_short_body_leaves_together_with_the_head_of_its_request() -> None:
-    """One call of the system instead of two, and one packet that the worker has to wake up for."""
-    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as threads:
-        upstream = SyncUpstream(f"http://127.0.0.1:{server.getsockname()[1]}", ssl.create_default_context)
-        line = SyncLine(upstream.origin, upstream.tls)
-        line.body_follows = True
-        accepted = threads.submit(server.accept)
-        stream = line.connect_tcp("127.0.0.1", server.getsockname()[1], LIVENESS_LIMIT)
-        line.flight = flight = Flight()  # type: ignore[assignment]
-        stream.write(b"head ", LIVENESS_LIMIT)
-        assert not flight.sent
-        stream.write(b"body", LIVENESS_LIMIT)
-        assert flight.sent
-        with accepted.result()[0] as connection:
-            assert connection.recv(100) == b"head body"
-        stream.close()
-
-
-@pytest.mark.parametrize("body_follows", [True, False])
-def test_a_request_of_which_nothing_could_be_sent_counts_as_not_sent(body_follows: bool) -> None:
-    ours, theirs = socket.socketpair()
-    theirs.close()
-    line = SyncLine(httpcore2.URL("http://w").origin, ssl.create_default_context())
-    line.body_follows = body_follows
-    line.flight = flight = Flight()  # type: ignore[assignment]
-    stream = InterruptibleStream(ours, line)
-    if body_follows:
-        stream.write(b"head ", LIVENESS_LIMIT)
-    with pytest.raises(httpcore2.WriteError):
-        stream.write(b"rest", LIVENESS_LIMIT)
-    assert not flight.sent
-    stream.close()

@@ -9,14 +9,13 @@ from pathlib import Path
 import httpx2
 import pytest
 import trio
+from callers import KEYED
 from stage import StageInThread, answering, hang, stage, stage_in_thread, until_true
 from test_figures import Clock
 
 from rumormill.cli.gates import ClientFiguresSource, parse_gate
 from rumormill.client import Pool
 from rumormill.client.observability.figures import WRITE_EVERY, Figures
-
-KEYED = {"Rumormill-Key": "user-1"}
 
 
 def test_a_cancelled_request_hung_if_it_waited_longer_than_nine_answers_in_ten() -> None:

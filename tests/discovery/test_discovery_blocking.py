@@ -256,7 +256,7 @@ async def test_a_slow_watcher_gets_the_newest_and_holds_nothing_up():
             stream = Stream(slow)
             await stream.open()
             for weight in range(1, 41):
-                endpoint.publish(pool(*crowd[1:], member("w0000", weight=weight)))
+                endpoint.publish(pool(*crowd[1:], member("w0000", weight=weight)), at_once=False)
                 assert (await endpoint.get("/livez")).status == 200
             await until(lambda: endpoint.server._api.view.index("embed") >= 2 and not endpoint.server._view_outdated)
             final = endpoint.server._api.view.index("embed")

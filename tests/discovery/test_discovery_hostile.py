@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import pairwise
 
 import pytest
 import trio
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 from limits import LIVENESS_LIMIT
 from serving import PROCESS, Serving, member, pool, serving, until
 from structlog.testing import capture_logs
@@ -307,58 +304,6 @@ async def test_a_saturated_endpoint_gives_the_loop_back():
             await caller.stream.aclose()
 
 
-garbage = st.one_of(
-    st.binary(max_size=300),
-    st.lists(
-        st.sampled_from(
-            [
-                b"GET ", b"PUT ", b"/v1/workers", b"/v1/lookup?key=", b"?", b"%", b"%zz", b"&index=", b" HTTP/1.1",
-                b"\r\n", b"\r\n\r\n", b"\n", b"Host: a", b"Content-Length: 5", b"Transfer-Encoding: chunked",
-                b"Connection: close", b"Upgrade: h2c", b"0", b"5\r\nhello\r\n", b": ", b"\x00", b"\xff",
-                b"If-None-Match: ", b"Expect: 100-continue", b" HTTP/1.0", b"HEAD ", b"CONNECT ", b"*",
-                b"http://a/livez", GOOD,
-            ]
-        ),
-        max_size=25,
-    ).map(b"".join),
-)  # fmt: skip
-
-
-def read_all(chunks: list[bytes]) -> tuple[list[tuple[bytes, bytes, bytes]], int]:
-    """The requests that a reader finds, and the status it refuses the rest with."""
-    reader = RequestReader(Limits())
-    found = []
-    for chunk in chunks:
-        found += [(one.method, one.target, one.body) for one in reader.feed_untrusted(chunk)]
-        if reader.refusal is not None:
-            return found, reader.refusal.status
-    return found, 0
-
-
-@given(garbage, st.lists(st.integers(0, 300), max_size=5))
-@example(GOOD + b"\r\n", [3])
-def test_whatever_comes_the_reader_refuses_or_reads_and_cutting_it_up_changes_nothing(data, cuts):
-    whole, status = read_all([data])
-    assert status in (0, 400, 413, 414, 431, 501)
-    places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-    pieces = [data[a:b] for a, b in pairwise(places)]
-    # Where a request asks for the connection to end or to change its protocol, what follows is not read at all.
-    if b"lose" not in data and b"pgrade" not in data and b"CONNECT" not in data and b"1.0" not in data:
-        assert read_all(pieces)[0] == whole
-
-
-@given(garbage)
-@example(GOOD)
-@example(b"\r\n" + GOOD)
-@example(GOOD[:-2])
-def test_the_same_bytes_once_more_are_the_same_request_once_more(data):
-    """A reader recognizes them without parsing; another parses them in one piece with those before."""
-    known, known_status = read_all([data, data, data])
-    parsed, parsed_status = read_all([data + data + data])
-    if b"lose" not in data and b"pgrade" not in data and b"CONNECT" not in data and b"1.0" not in data:
-        assert (known, known_status) == (parsed, parsed_status)
-
-
 def envoy_request(length: int, *, whole: bool) -> bytes:
     head = b"POST /v3/discovery:endpoints HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % length
     return head + b" " * (length if whole else 1)
@@ -380,27 +325,6 @@ def test_only_so_many_large_bodies_of_envoy_are_under_way_at_once():
     after.feed_untrusted(envoy_request(limits.large_body + 1, whole=False))
     assert after.refusal is not None
     assert after.refusal.status == 413
-
-
-async def test_garbage_over_a_socket_is_answered_in_http_or_by_closing():
-    async with serving() as endpoint:
-
-        @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
-        @given(garbage)
-        def send(data: bytes) -> None:
-            trio.from_thread.run(converse, data)
-
-        async def converse(data: bytes) -> None:
-            caller = await endpoint.caller()
-            async with caller.stream:
-                await caller.send(data)
-                await caller.stream.send_eof()
-                answers = await caller.read_to_end()
-            assert answers == b"" or answers.startswith(b"HTTP/1.1 ")
-
-        await trio.to_thread.run_sync(send)
-        assert await is_well(endpoint)
-        assert endpoint.server.counters["requests_failed"] == 0
 
 
 async def test_a_refusal_is_strict_http_even_for_an_old_caller():

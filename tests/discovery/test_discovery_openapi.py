@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from seeds import MORE_SEEDS
 from serving import proven, serving
 
 from rumormill.discovery.api.routes import ROUTES
@@ -90,7 +91,8 @@ async def test_an_answer_is_of_the_type_that_the_document_was_made_from(route):
             assert msgspec.json.encode(read) == got.body
 
 
-async def test_a_stranger_who_has_only_the_document_finds_nothing_wrong(tmp_path: Path):
+@pytest.mark.parametrize("examples", [2, pytest.param(25, marks=MORE_SEEDS)])
+async def test_a_stranger_who_has_only_the_document_finds_nothing_wrong(tmp_path: Path, examples: int):
     """Schemathesis generates valid and invalid requests, and checks each answer against the document."""
     # It learns indexes from answers, and then blocks on them for as long as it may.
     async with serving(limits=Limits(longest_wait=0.02), within=600) as endpoint:
@@ -98,7 +100,16 @@ async def test_a_stranger_who_has_only_the_document_finds_nothing_wrong(tmp_path
         ran = await trio.run_process(
             [
                 *(sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{endpoint.port}/openapi.json"),
-                *("--exclude-path", "/v1/watch", "--checks", "all", "--max-examples", "25", "--request-timeout", "5"),
+                *(
+                    "--exclude-path",
+                    "/v1/watch",
+                    "--checks",
+                    "all",
+                    "--max-examples",
+                    str(examples),
+                    "--request-timeout",
+                    "5",
+                ),
                 *("--phases", "coverage,fuzzing", "--continue-on-failure", "--no-color", "--seed", "1"),
             ],
             cwd=tmp_path,

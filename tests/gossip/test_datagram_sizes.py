@@ -41,7 +41,7 @@ def test_the_longest_datagram_fits_the_smallest_path() -> None:
 
 @pytest.mark.parametrize("tags", range(0, 510, 30))
 def test_a_pool_forms_where_longer_datagrams_are_lost(tags: int) -> None:
-    """Welcomes, pushes and syncs hold whole records, so each record length gives other datagram lengths."""
+    """Welcomes, broadcasts and syncs hold whole records, so each record length gives other datagram lengths."""
     world = World(seed=tags, factory=Wordy(tags=tags))
     world.degrade(LinkFault(mtu=SMALLEST_PATH - (IPV6_UDP_BYTES - 28)))
     longest = 0

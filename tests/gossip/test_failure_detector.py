@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 from pools import everyone_holds, held, node, pool, sent
-from seeds import seeds
+from seeds import MORE_SEEDS, seeds
 
 from rumormill.membership import Liveness
 from rumormill.simulations import LinkFault, World
 
 
-@pytest.mark.parametrize("count", [2, 3, 5, 16, 64])
+@pytest.mark.parametrize("count", [2, 3, 5, 16, pytest.param(64, marks=MORE_SEEDS)])
 @pytest.mark.parametrize("seed", seeds(3))
 def test_a_crash_is_detected_everywhere_within_the_bound(count: int, seed: int) -> None:
     world = pool(count, seed)
@@ -23,7 +23,8 @@ def test_a_crash_is_detected_everywhere_within_the_bound(count: int, seed: int) 
     assert everyone_holds(world, "n1", Liveness.DEAD)
 
 
-@pytest.mark.parametrize("seed", seeds(3))
+@MORE_SEEDS
+@pytest.mark.parametrize("seed", range(3))
 def test_long_round_trips_during_startup_do_not_delay_later_detection(seed: int) -> None:
     """While the pool starts, it measures round trips longer than a period. Until they are measured again, misses are
     further apart."""
@@ -63,7 +64,7 @@ def test_a_member_that_dies_with_all_its_monitors_is_found_by_the_round_robin_pr
     assert world.run_until(lambda: all(everyone_holds(world, n, Liveness.DEAD) for n in lost), within=4.0) is not None
 
 
-@pytest.mark.parametrize(("loss", "count"), [(0.1, 3), (0.1, 16), (0.3, 16)])
+@pytest.mark.parametrize(("loss", "count"), [(0.1, 3), (0.1, 16), pytest.param(0.3, 16, marks=MORE_SEEDS)])
 def test_loss_evicts_nobody(loss: float, count: int) -> None:
     world = pool(count)
     world.degrade(LinkFault(loss=loss))
@@ -162,7 +163,7 @@ def test_a_member_that_reads_its_socket_late_extends_the_grace() -> None:
     assert (sent(world) - before) / 3 / 10.0 <= 18.5, "no miss is counted, so nobody is pinged"
 
 
-@pytest.mark.parametrize("count", [16, 64])
+@pytest.mark.parametrize("count", [16, pytest.param(64, marks=MORE_SEEDS)])
 def test_an_idle_member_sends_as_much_in_a_pool_of_any_size(count: int) -> None:
     world = pool(count)
     world.run(5.0)
@@ -190,7 +191,7 @@ def test_a_clock_that_falls_back_does_not_delay_a_departure() -> None:
 
 
 @pytest.mark.parametrize("count", [3, 5])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", seeds(8, quick=2))
 def test_a_pool_falls_into_two_phase_groups(count: int, seed: int) -> None:
     """Each group sends at the same time, half a period from the other. So refusals come soon, and wakeups are few."""
     world = pool(count, seed)

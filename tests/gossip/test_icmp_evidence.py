@@ -27,7 +27,7 @@ def accused(world: World) -> set[str]:
     return {c.member for c in world.history if c.kind in ("suspected", "evicted")}
 
 
-@pytest.mark.parametrize("count", [2, 3, 16, pytest.param(64, marks=MORE_SEEDS)])
+@pytest.mark.parametrize("count", [2, 3, *(pytest.param(count, marks=MORE_SEEDS) for count in (16, 64))])
 def test_a_crash_is_detected_everywhere_once_the_next_heartbeat_is_refused(count: int) -> None:
     took = []
     for seed in range(9):
@@ -84,7 +84,7 @@ def test_where_refusals_are_lost_missed_heartbeats_detect_the_crash() -> None:
     assert seconds > 0.4
 
 
-@pytest.mark.parametrize("seed", seeds(5, quick=2))
+@pytest.mark.parametrize("seed", seeds(5))
 def test_forged_refusals_evict_nobody_and_cost_little(seed: int) -> None:
     world = checked_pool(8, seed)
     world.degrade(LinkFault(forged=True))
@@ -96,6 +96,7 @@ def test_forged_refusals_evict_nobody_and_cost_little(seed: int) -> None:
         assert (node(world, key).counters["sent"] - count) / 20.0 < 60.0
 
 
+@MORE_SEEDS
 def test_forged_refusals_and_loss_evict_nobody() -> None:
     world = checked_pool(12)
     world.degrade(LinkFault(forged=True, loss=0.2))

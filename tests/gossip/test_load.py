@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from attackers import say, with_mallory
 from pools import node, pool
+from seeds import MORE_SEEDS
 
 from rumormill.gossip.dissemination.load_announcer import MAX_STEP, STEP, required_step
 from rumormill.gossip.wire import AnyMessage, Ping, assemble, decode_untrusted, encode_field, encode_message
@@ -64,6 +65,7 @@ def nobody_knows(world: World, subject: str) -> bool:
     return set(known(world, subject).values()) == {None}
 
 
+@MORE_SEEDS
 def test_a_changed_load_is_known_to_all_of_64_within_a_second_for_a_twentieth_of_the_bytes() -> None:
     world = pool(64)
     world.run(5.0)

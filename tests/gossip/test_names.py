@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pools import everyone_holds, node, pool
+from seeds import MORE_SEEDS, seeds
 
 from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
 from rumormill.gossip import Node, NodeConfig, Profile
@@ -11,8 +12,8 @@ from rumormill.membership import Liveness, Readiness
 from rumormill.simulations import World
 
 
-@pytest.mark.parametrize("count", [2, 8, 64])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("count", [2, 8, pytest.param(64, marks=MORE_SEEDS)])
+@pytest.mark.parametrize("seed", seeds(3))
 def test_all_started_at_once_with_one_seed(count: int, seed: int) -> None:
     world = World(seed=seed)
     world.start(count)

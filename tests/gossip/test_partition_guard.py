@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from pools import everyone_holds, held, node
-from seeds import seeds
+from seeds import MORE_SEEDS, seeds
 
 from rumormill.gossip.detection.mute_detector import MuteDetector
 from rumormill.membership import Liveness, Readiness
@@ -55,7 +55,7 @@ def views(world: World, key: str) -> set[Liveness]:
 
 
 @pytest.mark.parametrize("seed", seeds(2))
-@pytest.mark.parametrize("count", [2, 3, 6, 16])
+@pytest.mark.parametrize("count", [2, 3, 6, pytest.param(16, marks=MORE_SEEDS)])
 def test_a_member_that_nobody_hears_knows_it_until_the_cut_ends(count: int, seed: int) -> None:
     world = checked_pool(count, seed)
     idle = sends(world, "n1", 20.0)
@@ -90,7 +90,7 @@ def test_a_mute_member_notices_the_death_of_another() -> None:
 
 
 @pytest.mark.parametrize("seed", seeds(2))
-@pytest.mark.parametrize("count", [3, 6, 16])
+@pytest.mark.parametrize("count", [3, 6, pytest.param(16, marks=MORE_SEEDS)])
 def test_a_member_that_hears_nobody_knows_it_until_the_cut_ends(count: int, seed: int) -> None:
     """After a minute it evicts the others, but it keeps sending heartbeats, so they do not evict it."""
     world = checked_pool(count, seed)
@@ -132,7 +132,8 @@ def test_one_member_that_cannot_hear_us_does_not_isolate_us() -> None:
     assert world.history.of("evicted") == []
 
 
-@pytest.mark.parametrize("seed", seeds(3))
+@MORE_SEEDS
+@pytest.mark.parametrize("seed", range(3))
 def test_loss_isolates_nobody(seed: int) -> None:
     world = checked_pool(8, seed)
     world.degrade(LinkFault(loss=0.3))

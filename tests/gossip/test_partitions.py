@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pools import everyone_holds, held, node, pool
-from seeds import seeds
+from seeds import MORE_SEEDS, seeds
 
 from rumormill.membership import Liveness
 from rumormill.simulations import World
@@ -20,7 +20,9 @@ def evicted_on_own_side(world: World, *groups: set[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", seeds(4))
-@pytest.mark.parametrize(("count", "minority"), [(4, 2), (8, 4), (16, 8), (9, 3), (48, 24)])
+@pytest.mark.parametrize(
+    ("count", "minority"), [(4, 2), (8, 4), (16, 8), (9, 3), pytest.param(48, 24, marks=MORE_SEEDS)]
+)
 def test_a_split_heals_to_one_view(count: int, minority: int, seed: int) -> None:
     world = pool(count, seed)
     left, right = sides(world, minority)
@@ -68,7 +70,7 @@ def test_a_last_survivor_evicts_the_others_after_a_minute() -> None:
     assert {m.liveness for m in node(world, "n0").view.members if m.name != "n0"} == {Liveness.DEAD}
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", seeds(5))
 def test_a_pool_of_three_that_replaced_a_dead_member_detects_the_next_death_as_quickly(seed: int) -> None:
     """Two of three lost within six periods are a large loss, which is deferred. But a newcomer has made up for the
     first."""
@@ -81,6 +83,7 @@ def test_a_pool_of_three_that_replaced_a_dead_member_detects_the_next_death_as_q
     assert world.run_until(lambda: everyone_holds(world, "n2", Liveness.DEAD), within=0.65), world.history.tail()
 
 
+@MORE_SEEDS
 def test_a_split_longer_than_the_tombstones_heals_too() -> None:
     """Dead members are forgotten after an hour, but seeds are asked for ever."""
     world = pool(6)

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 from pools import everyone_holds, node, pool
+from seeds import MORE_SEEDS
 
 from rumormill.gossip import KeyRing
 from rumormill.gossip.security.key_audit import KeyAudit
@@ -343,6 +344,7 @@ def gossip_modules() -> list[ModuleType]:
     return [module for name, module in sys.modules.items() if name.startswith("rumormill.gossip")]
 
 
+@MORE_SEEDS
 def test_a_removed_key_leaves_memory() -> None:
     """Neither a node nor a cache of this process holds it, or anything derived from it, once its grace is over."""
     gc.collect()  # worlds of earlier tests hold the same keys until then

@@ -8,6 +8,7 @@ import random
 import pytest
 from attackers import Recorder
 from pools import node, pool
+from seeds import MORE_SEEDS
 
 from rumormill.gossip.security.credentials import MemberKeys
 from rumormill.gossip.security.replay_window import REPLAY_WINDOW, ReplayWindow
@@ -66,14 +67,16 @@ def everyone_hears_it_again(world: World, recorder: Recorder, sample: int = 10**
     assert [str(event) for event in world.history][events:] == []
 
 
-@pytest.mark.parametrize("loss", [0.0, 0.1])
+@pytest.mark.parametrize("loss", [0.0, pytest.param(0.1, marks=MORE_SEEDS)])
 def test_ten_minutes_played_again_change_nothing(loss: float) -> None:
     """Also where one datagram in ten had never arrived."""
     world, recorder = eventful(600.0, loss)
     everyone_hears_it_again(world, recorder, 8000)
 
 
-@pytest.mark.parametrize("seconds", [60.0, pytest.param(3600.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "seconds", [pytest.param(60.0, marks=MORE_SEEDS), pytest.param(3600.0, marks=pytest.mark.slow)]
+)
 def test_a_recording_played_again_and_again_changes_nothing(seconds: float) -> None:
     """All of it, to every member, each time in another order: one member has died, one left, one was started again.
     Then with all clocks a day back, with all a day on, and after every member was started again."""
@@ -90,6 +93,7 @@ def test_a_recording_played_again_and_again_changes_nothing(seconds: float) -> N
     everyone_hears_it_again(world, recorder)
 
 
+@MORE_SEEDS
 def test_nor_to_a_member_that_has_forgotten_its_dead() -> None:
     """The tombstones have served their time; what was recorded of the dead and of those who left is still void."""
     world, recorder = eventful(60.0)
@@ -203,7 +207,7 @@ def test_a_forked_process_sends_nothing() -> None:
     sock.close()
 
 
-@pytest.mark.parametrize("all_of_them", [False, True])
+@pytest.mark.parametrize("all_of_them", [False, pytest.param(True, marks=MORE_SEEDS)])
 def test_our_own_joins_sent_back_hide_no_seed(all_of_them: bool) -> None:
     """As if from the seed that they were sent to, and from everywhere: a join of ours says nothing of where it is."""
     world = World(seed=3)

@@ -1,4 +1,4 @@
-"""What a newcomer, or somebody whom a push has missed, learns by comparing."""
+"""What a newcomer, or somebody whom a broadcast has missed, learns by comparing."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class FaultyPool:
                 nursery.start_soon(agent.until, knows)
         seconds = trio.current_time() - began
         events = (await self.agents[0].ask("/v1/events"))["events"]
-        own = [event["text"] for event in events if event["kind"] == "readiness"]
+        own = [event["text"] for event in events if event["kind"] == "readiness" and event["member"] == "w1"]
         readiness = next(w.readiness for w in (await self.agents[0].workers()).workers if w.name == "w1")
         return Detection(seconds, readiness, own[-1])
 

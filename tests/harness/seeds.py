@@ -1,4 +1,4 @@
-"""Seeds of a simulated scenario: the first in `make test`, and with the others in `make test-seeds`."""
+"""The quick half of the tests: first seeds and short forms in `make test`, all others in `make test-seeds`."""
 
 from typing import Any
 

@@ -329,9 +329,11 @@ class Serving:
         self.callers.append(caller)
         return caller
 
-    def publish(self, view: PoolView) -> None:
-        """Give the sidecar this view of the pool."""
+    def publish(self, view: PoolView, *, at_once: bool = True) -> None:
+        """Give the sidecar this view of the pool. At once: even if the update before took long on a busy machine."""
         self.sidecar.pool = view
+        if at_once:
+            self.server._next_view_update = 0.0
         self.server.pool_changed()
 
     async def get(self, target: str, **headers: str) -> Answer:

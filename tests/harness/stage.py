@@ -100,6 +100,10 @@ class Exchange:
         self._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await trio.aclose_forcefully(self._stream)
 
+    async def close(self) -> None:
+        """Close the connection in good order."""
+        await self._stream.aclose()
+
     async def hang(self) -> None:
         """Send nothing more until the caller closes the connection."""
         while await self._stream.receive_some(65536):
@@ -349,9 +353,11 @@ async def stage(
                 await scene.add_worker(f"w{index}")
             for _ in range(sidecars):
                 await scene.add_sidecar()
-            yield scene
-            for port in scene.gossip.values():
-                port.close()
+            try:
+                yield scene
+            finally:
+                for port in scene.gossip.values():
+                    port.close()
             nursery.cancel_scope.cancel()
 
 

@@ -191,12 +191,6 @@ def agrees(seen: Seen, wanted: Mapping[str, float], tolerance: float) -> bool:
     return all(abs(weights[name] / whole - wanted[name] / all_wanted) <= tolerance for name in wanted)
 
 
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def documented(page: str, language: str, number: int = 0, **replaced: str | int) -> str:
     """A block of a page of docs/run/clients, with values of the example replaced: `_7380=4711` replaces 7380."""
     blocks = re.findall(rf"^```{language}\n(.*?)^```", (CLIENT_PAGES / page).read_text(), re.MULTILINE | re.DOTALL)

@@ -15,6 +15,8 @@ import trio
 from agents import Agent, Worker, all_routable, gone, has, pool, run_agent
 from limits import LIVENESS_LIMIT
 
+from bench.ports import reserved_port
+
 
 async def test_three_find_each_other_and_agree_on_every_owner() -> None:
     async with pool(3) as (agents, _):
@@ -44,8 +46,7 @@ async def test_sigterm_drains_then_leaves_and_looks_like_no_failure() -> None:
         assert await w2.ended() == 0
         await w1.until(gone("w2"))
         kinds = [event["kind"] for event in (await w1.ask("/v1/events"))["events"] if event["member"] == "w2"]
-        assert "left" in kinds
-        assert "evicted" not in kinds  # nor suspected, in virtual time: a busy machine may hold up anybody for a moment
+        assert kinds[-1] == "left"  # in virtual time nothing else; a busy machine may hold up anybody for a moment
         assert not w2.other
 
 
@@ -122,8 +123,7 @@ async def test_the_first_check_passes_before_callers_come_and_three_misses_end_t
 
 async def test_a_worker_that_is_not_there_yet_is_starting_and_says_why() -> None:
     async with trio.open_nursery() as nursery:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
+        port = reserved_port()
         w1 = await Agent.start(nursery, "w1", f"http://127.0.0.1:{port}")
         await w1.until(has("w1", readiness="starting"))
         why = f"nothing listens on 127.0.0.1:{port}"
@@ -170,9 +170,7 @@ async def test_the_death_of_the_workers_process_is_told_at_once() -> None:
 async def test_a_seed_that_is_not_there_yet_is_joined_when_it_comes() -> None:
     async with trio.open_nursery() as nursery:
         worker = await Worker.start(nursery)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-            free.bind(("127.0.0.1", 0))
-            seed = f"127.0.0.1:{free.getsockname()[1]}"
+        seed = f"127.0.0.1:{reserved_port()}"
         w1 = await Agent.start(nursery, "w1", worker, "--join", seed, "--join", "no.such.host.invalid:7946")
         await w1.until(all_routable("w1"))
         assert (await w1.logged("join", seed="no.such.host.invalid:7946"))["level"] == "warning"

@@ -20,7 +20,6 @@ async def test_a_rush_that_keeps_all_workers_busy_is_answered_whole():
             pass
         assert outcomes.failed == []
         assert sum(outcomes.answered.values()) == 30
-        assert max(outcomes.answered.values()) - min(outcomes.answered.values()) <= 6, outcomes.answered
         assert outcomes.replayed == 0
         for pair in pairs:
             await pair.agent.logged("worker", readiness="critical")

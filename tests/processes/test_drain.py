@@ -67,6 +67,13 @@ async def two_workers() -> AsyncIterator[tuple[list[Agent], list[Streams], trio.
         nursery.cancel_scope.cancel()
 
 
+async def until_under_way(agent: Agent, count: int) -> None:
+    """Wait until the agent knows of so many requests at its worker."""
+    with trio.fail_after(LIVENESS_LIMIT):
+        while (await agent.ask("/v1/drain"))["under_way"] != count:
+            await trio.sleep(0.05)
+
+
 async def stream_at(pool: Pool, name: str, answers: list[bytes]) -> None:
     key = next(f"k{n}" for n in range(1000) if pool.owners(f"k{n}", 1)[0].name == name)
     async with httpx2.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http:
@@ -89,9 +96,7 @@ async def test_drain_waits_for_a_stream_that_only_a_caller_of_another_sidecar_re
                 assert "counted by its callers" in done.stdout
 
             nursery.start_soon(drain)
-            with trio.fail_after(LIVENESS_LIMIT):
-                while (await w2.ask("/v1/drain"))["under_way"] != 1:
-                    await trio.sleep(0.05)
+            await until_under_way(w2, 1)
             assert not waited
             worker.may_end.set()
         assert (answers, waited) == ([b"told"], [0])
@@ -106,9 +111,7 @@ async def test_a_deadline_ends_the_wait_and_not_the_drain():
         callers.start_soon(stream_at, pool, "w2", [])
         await worker.began.wait()
         await w2.ask("/v1/drain", "PUT")
-        with trio.fail_after(LIVENESS_LIMIT):
-            while (await w2.ask("/v1/drain"))["under_way"] != 1:
-                await trio.sleep(0.05)
+        await until_under_way(w2, 1)
         done = await rumormill("drain", "--wait", "--deadline", "300ms", "--http", w2.http)
         assert done.returncode == 9
         assert "1 request(s) under way" in done.stdout
@@ -121,13 +124,10 @@ async def test_sigterm_waits_for_what_callers_report_and_no_longer():
         answers: list[bytes] = []
         nursery.start_soon(stream_at, pool, "w2", answers)
         await worker.began.wait()
-        with trio.fail_after(LIVENESS_LIMIT):  # a report is on its way by itself once a second
-            await trio.sleep(1.5)
+        await w2.ask("/v1/drain", "PUT")  # only a sidecar that drains says what it knows to be under way
+        await until_under_way(w2, 1)
         w2.signal(signal.SIGTERM)
-        await w1.until(has("w2", readiness="draining"))
-        with trio.fail_after(LIVENESS_LIMIT):
-            while (await w2.ask("/v1/drain"))["under_way"] != 1:
-                await trio.sleep(0.05)
+        await w2.logged("signal")
         assert w2.process.returncode is None
         worker.may_end.set()
         assert await w2.ended() == 0

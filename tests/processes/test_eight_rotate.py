@@ -12,10 +12,10 @@ import httpx2
 import pytest
 import trio
 from agents import Agent, Worker, all_routable, has
+from key_files import key_file
 from limits import LIVENESS_LIMIT
 
 from rumormill.discovery.api.key_handlers import proof_text
-from rumormill.gossip import KeyRing
 from rumormill.gossip.security.keyring import key_name_of, proof_of
 
 NAMES = [f"w{number}" for number in range(1, 9)]
@@ -59,9 +59,7 @@ async def test_eight_agents_three_rounds_one_asleep_during_each(tmp_path: Path) 
         worker = await Worker.start(nursery)
         agents: list[Agent] = []
         for name in NAMES:
-            path = tmp_path / f"{name}.key"
-            path.write_text(KeyRing((keys[0],)).to_text())
-            path.chmod(0o600)
+            path = key_file(tmp_path / f"{name}.key", keys[0])
             join = ("--join", agents[0].gossip) if agents else ()
             agents.append(await Agent.start(nursery, name, worker, "--key-file", str(path), *join))
         for agent in agents:

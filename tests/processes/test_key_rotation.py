@@ -9,18 +9,13 @@ from pathlib import Path
 import httpx2
 import trio
 from agents import Agent, Worker, all_routable, pool, rumormill
+from key_files import key_file
 
-from rumormill.gossip.security.keyring import KeyRing, key_name_of
+from rumormill.gossip.security.keyring import key_name_of
 from rumormill.sidecar.key_file import read_key_file
 
 A, B, C = (letter * 32 for letter in (b"a", b"b", b"c"))
 KA, KB, KC = map(key_name_of, (A, B, C))
-
-
-def key_file(path: Path, *keys: bytes) -> Path:
-    path.write_text(KeyRing(keys).to_text())
-    path.chmod(0o600)
-    return path
 
 
 def encoded(key: bytes) -> str:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import trio
 from agents import COMMAND, Agent, Worker
+from key_files import key_file
 from limits import LIVENESS_LIMIT
-
-from rumormill.gossip import KeyRing
 
 
 async def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -22,9 +21,7 @@ async def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 async def test_the_records_of_two_survivors_tell_why_the_third_was_evicted(tmp_path: Path) -> None:
-    key = tmp_path / "key"
-    key.write_text(KeyRing((b"the key of this test, 32 bytes..",)).to_text())
-    key.chmod(0o600)
+    key = key_file(tmp_path / "key", b"the key of this test, 32 bytes..")
     async with trio.open_nursery() as nursery:
         worker = await Worker.start(nursery)
         flags = ("--key-file", str(key))

@@ -16,6 +16,7 @@ from agents import Agent, has
 from limits import LIVENESS_LIMIT
 from test_worker_process import watching
 
+from bench.ports import reserved_port
 from rumormill.sidecar.settings_values import HostPort
 from rumormill.sidecar.socket_owner import OwnerNotFound, find_owner, listening_at, resolve
 
@@ -40,7 +41,8 @@ while True:
 class Server:
     """A worker in a process of its own, which may have a child that inherited its socket."""
 
-    def __init__(self, port: int = 0, host: str = "127.0.0.1", *more: str) -> None:
+    def __init__(self, port: int | None = None, host: str = "127.0.0.1", *more: str) -> None:
+        port = reserved_port() if port is None else port
         self.process = subprocess.Popen(
             [sys.executable, "-c", SERVER, host, str(port), *more], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
         )
@@ -72,8 +74,7 @@ def servers() -> Iterator[list[Server]]:
 
 
 async def test_a_worker_is_found_again_under_each_new_process_id(servers: list[Server]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = reserved_port()
     async with watching(listens_on=HostPort("127.0.0.1", port)) as watched:
         await watched.until("no process of this machine listens on")
         for life in range(1, 4):
@@ -95,7 +96,7 @@ async def test_a_process_given_by_its_id_is_found_again_by_its_socket(servers: l
 
 
 async def test_the_parent_is_the_worker_and_its_end_alone_is_no_proof(servers: list[Server]) -> None:
-    servers.append(server := Server(0, "127.0.0.1", "fork"))
+    servers.append(server := Server(None, "127.0.0.1", "fork"))
     async with watching(listens_on=server.endpoint) as watched:
         await watched.until(f"process {server.pid} is watched")
         server.kill()

@@ -65,7 +65,6 @@ async def test_commands_that_hang_delay_neither_gossip_nor_the_end(tmp_path: Pat
             while not pids.exists() or len(pids.read_text().split()) < MAX_RUNNING:
                 await trio.sleep(0.02)
         await second.until(all_routable("w1", "w2"))
-        assert not [line for line in second.lines if line["event"] in ("suspected", "evicted")]
         first.signal(signal.SIGTERM)
         assert await first.ended() == 0
         second.signal(signal.SIGTERM)

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +18,8 @@ import trio
 from agents import COMMAND, Agent, all_routable, environment, gone, has, rumormill
 from full_pipes import full_pipe
 from limits import LIVENESS_LIMIT
+
+from bench.ports import reserved_port
 
 WORKER = """
 import http.server, os, signal, subprocess, sys, threading, time
@@ -33,7 +34,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *words):
         pass
 def say(*words):
-    print(*words, flush=True)
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())  # one write: print may make several, mixed with others'
 if "stubborn" in traits:
     signal.signal(signal.SIGTERM, lambda *_: say("heard SIGTERM"))
 if "polite" in traits:
@@ -87,11 +88,6 @@ class Supervised(Agent):
         return int(starts[life - 1])
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 async def supervised(
     nursery: trio.Nursery,
     traits: str = "",
@@ -101,7 +97,7 @@ async def supervised(
     stdin: int = subprocess.DEVNULL,
 ) -> Supervised:
     """Start a worker with these traits and its sidecar, and wait until the sidecar serves."""
-    port = free_port()
+    port = reserved_port()
     ours = ["--name", name, "--cluster", "tests", "--service", "embed", "--worker", f"http://127.0.0.1:{port}"]
     ours += ["--gossip", "127.0.0.1:0", "--http", "127.0.0.1:0", "--drain-time", "100ms", "--insecure-plaintext"]
     command = [*before, *COMMAND, "run", *ours, *flags, "--", sys.executable, "-c", WORKER, str(port), *traits.split()]
@@ -341,7 +337,7 @@ async def test_as_process_1_it_reaps_and_obeys() -> None:
 async def test_output_that_nobody_reads_harms_neither_the_sidecar_nor_the_stop(tmp_path: Path) -> None:
     """The log's pipe is full before anything is written to it."""
     with full_pipe() as (_, writing):
-        port, http = free_port(), tmp_path / "w1.sock"
+        port, http = reserved_port(), tmp_path / "w1.sock"
         flags = ["--name", "w1", "--cluster", "tests", "--service", "embed", "--worker", f"http://127.0.0.1:{port}"]
         flags += ["--gossip", "127.0.0.1:0", "--http", f"unix:{http}", "--drain-time", "0s", "--insecure-plaintext"]
         process = await trio.lowlevel.open_process(

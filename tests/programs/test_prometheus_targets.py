@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from story import Seen, documented, free_port, get, program, running, story, tell
+from story import Seen, documented, get, program, running, story, tell
+
+from bench.ports import reserved_port
 
 
 async def test_prometheus_follows_the_pool(tmp_path: Path) -> None:
     prometheus = program("prometheus")
-    port = free_port()
+    port = reserved_port()
     async with story() as pool:
         text = documented("prometheus.md", "yaml", _7380=pool.http_port).replace(
             "refresh_interval: 5s", "refresh_interval: 1s"

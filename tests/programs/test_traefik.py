@@ -7,14 +7,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from story import PoolStory, See, Seen, documented, free_port, get, program, running, story, tell
+from story import PoolStory, See, Seen, documented, get, program, running, story, tell
 from traffic_run import TrafficRun
+
+from bench.ports import reserved_port
 
 
 @asynccontextmanager
 async def traefik(pool: PoolStory, folder: Path, text: str, service: str) -> AsyncIterator[See]:
     """Traefik with this configuration, and what it has of a service."""
-    path, api = program("traefik", sysconfig.get_path("scripts")), free_port()
+    path, api = program("traefik", sysconfig.get_path("scripts")), reserved_port()
     text = text.replace("entryPoints:\n", f'entryPoints:\n  traefik: {{ address: "127.0.0.1:{api}" }}\n')
     (folder / "traefik.yaml").write_text(text + "api: { insecure: true }\n")
 
@@ -31,7 +33,7 @@ async def traefik(pool: PoolStory, folder: Path, text: str, service: str) -> Asy
 
 
 async def test_by_its_http_provider_it_follows_weights_too_and_fails_only_what_was_under_way(tmp_path: Path) -> None:
-    port = free_port()
+    port = reserved_port()
     async with story() as pool:
         text = documented("traefik.md", "yaml", 0, _7380=pool.http_port, _8000=port)
         async with traefik(pool, tmp_path, text, "embed@http") as see:
@@ -42,7 +44,7 @@ async def test_by_its_http_provider_it_follows_weights_too_and_fails_only_what_w
 
 
 async def test_by_consuls_catalog_it_follows_who_is_there(tmp_path: Path) -> None:
-    port = free_port()
+    port = reserved_port()
     async with story() as pool:
         text = documented("traefik.md", "yaml", 1, _7380=pool.http_port, _8000=port)
         async with traefik(pool, tmp_path, text, "embed@consulcatalog") as see:

@@ -9,6 +9,7 @@ import statistics
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from seeds import MORE_SEEDS
 
 from rumormill.ring import EmptyRing, HashRing
 
@@ -180,7 +181,7 @@ def test_many_members_come_and_go_at_once(replaced):
     assert ring.with_weights(dict(ring.weights)) is ring
 
 
-@pytest.mark.parametrize("size", [10, 100, 1000])
+@pytest.mark.parametrize("size", [10, *(pytest.param(size, marks=MORE_SEEDS) for size in (100, 1000))])
 def test_one_of_n_leaves_and_only_its_keys_move(size):
     ring = HashRing({f"w{i}": 1.0 for i in range(size)})
     users = [f"user-{i}" for i in range(100_000)]

@@ -8,18 +8,13 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from key_files import key_file
 
 from rumormill.gossip.security.keyring import KeyRing
 from rumormill.sidecar import SettingsError
 from rumormill.sidecar.key_file import KeyFile, key_file_writer, parse_key_file, read_key_file, write_key_file
 
 A, B, C = (letter * 32 for letter in (b"a", b"b", b"c"))
-
-
-def key_file(path: Path, *keys: bytes) -> Path:
-    path.write_text(KeyRing(keys).to_text())
-    path.chmod(0o600)
-    return path
 
 
 def encoded(key: bytes) -> str:

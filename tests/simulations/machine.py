@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hypothesis import note
+from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -55,6 +55,18 @@ faults = st.sampled_from(
         LinkFault(forged=True),
     ]
 )
+
+
+def stories(examples: int, *, steps: int, fresh: bool = False) -> settings:
+    """So many examples of so many steps, the same for everyone unless they are to be fresh."""
+    return settings(
+        max_examples=examples,
+        derandomize=not fresh,
+        stateful_step_count=steps,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
 
 
 class PoolMachine(RuleBasedStateMachine):

@@ -162,7 +162,7 @@ def departure(world: World) -> None:
 
 
 def restarts_at_once(world: World) -> None:
-    """Most of a pool begins another life, some of them several: for a while who holds which is anybody's guess."""
+    """Most of a pool begins another instance, some of them several: for a while who holds which is anybody's guess."""
     world.start(6)
     world.run(1.1)
     world.restart("n0", "n1", "n3", "n4", new_address=True)

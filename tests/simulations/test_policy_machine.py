@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
-from machine import PoolMachine, picks
+from machine import PoolMachine, picks, stories
 from seeds import MORE_SEEDS
 
 from rumormill.simulations.operations import Canary
@@ -22,21 +21,10 @@ class PolicyMachine(PoolMachine):
         self.do(Canary(key, release, share))
 
 
-def stories(examples: int) -> settings:
-    return settings(
-        max_examples=examples,
-        derandomize=True,
-        stateful_step_count=15,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        print_blob=True,
-    )
-
-
 class TestPolicies(PolicyMachine.TestCase):  # type: ignore[name-defined,misc]  # a class that hypothesis makes
-    settings = stories(25)
+    settings = stories(10, steps=15)
 
 
 @MORE_SEEDS
 class TestPoliciesWithMoreStories(PolicyMachine.TestCase):  # type: ignore[name-defined,misc]
-    settings = stories(150)
+    settings = stories(150, steps=15)

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from seeds import MORE_SEEDS
 
 from rumormill.cli.simulate import simulate
 from rumormill.discovery import service_view
@@ -53,6 +54,7 @@ def test_a_summary_says_what_became_of_the_paused() -> None:
     assert quiet["rumormill, 0.2 s"]["pauses"] is None
 
 
+@MORE_SEEDS
 def test_sweep_takes_up_where_it_was_and_report_makes_one_page(tmp_path: Path) -> None:
     out, page, real = tmp_path / "lab.jsonl", tmp_path / "lab.html", tmp_path / "real.json"
     sweep = ("sweep", "detection", "--seeds", 1, "--max-nodes", 16, "--jobs", 2, "--out", out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from msgspec.structs import replace
+from seeds import MORE_SEEDS
 
 from rumormill.simulations.outcome import Block, Detection, FalseEviction, RunOutcome
 from rumormill.simulations.plans import Job, JobOutcome
@@ -47,6 +48,7 @@ def verdict(claim: str, *done: JobOutcome) -> bool:
     return objective.met
 
 
+@MORE_SEEDS
 def test_real_runs_keep_what_they_speak_of() -> None:
     done = [JobOutcome(job, job.run()) for job in (Job("crash", 8, 1), Job("crash", 16, 1), Job("crash", 24, 1))]
     kept: list[Objective] = objectives(done)
