@@ -20,8 +20,9 @@ class ProtocolSettings:
     """Consecutive misses before a vote. Larger: one period slower each, fewer false votes on lossy networks."""
     monitors: int = 3
     """Monitors of each member (K). Larger: proportionally more datagrams. Below 3, the loss of a rack is found late."""
-    isolation_patience: float = 60.0
-    """How long an isolated member evicts nobody. Larger: a last survivor takes longer to evict the others."""
+    isolation_hold: float = 60.0
+    """How long an isolated member keeps its view and evicts nobody. Larger: a last survivor takes longer to evict the
+    others. Smaller: a cut that lasts longer ends with everyone evicted on both sides."""
     tombstone_life: float = 3600.0
     """How long dead and left members are remembered. Larger: more memory, longer protection against stale claims."""
     burst: float = 0.02

@@ -42,6 +42,7 @@ def new_node(
             period=settings.period,
             icmp_evidence=not settings.no_icmp_evidence,
             probation=settings.probation,
+            isolation_hold=settings.isolation_hold,
         ),
         policy_key=policy_key,
         policies=restored.policies,

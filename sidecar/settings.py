@@ -152,6 +152,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         Seconds,
         _about("Time without new work after a third start in a minute; triples each time; 0s for none.", "TIME"),
     ] = Seconds(5)
+    isolation_hold: Annotated[
+        Seconds,
+        _about(
+            "Time for which a member that is cut off, or lost most of the others at once, keeps its view before it "
+            "evicts them.",
+            "TIME",
+        ),
+    ] = Seconds(60)
     policy_key: Annotated[
         Path | None, _about("Accept only policies signed by this key; `rumormill keys policy` makes one.", "FILE")
     ] = None

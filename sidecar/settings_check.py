@@ -92,6 +92,7 @@ def _check_times(settings: Settings) -> None:
         ("restart-after", settings.restart_after, 1.0, 86400.0),
         ("drain-time", settings.drain_time, 0.0, 3600.0),
         ("probation", settings.probation, 0.0, 300.0),
+        ("isolation-hold", settings.isolation_hold, 1.0, 86400.0),
         ("command-timeout", settings.command_timeout, 0.1, 3600.0),
     ):
         if not least <= value <= most:

@@ -49,5 +49,5 @@ class LivenessBounds:
         settings = self.settings
         retries = settings.dead_retry * 1.25 * (1 + math.log(max(self.known, 1)))
         syncs = 4 * settings.slow_probe
-        isolation = settings.isolation_patience
+        isolation = settings.isolation_hold
         return isolation + retries + syncs + 2 * self.unwatched_detection

@@ -45,7 +45,7 @@ def partition(testbed: PeerTestbed, seconds: float) -> None:
     measured = testbed.measurements[pool.name]
     with ExitStack() as stack:
         for member in pool.members:
-            stack.callback(_end, _start_worker(testbed.bed, member.host, member.name))
+            stack.callback(end_process, start_worker(testbed.bed, member.host, member.name))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         sides = [testbed.bed[0], testbed.bed[len(testbed.bed) // 2]]
         callers = [CallerOn(testbed.bed, host, folder) for host in sides]
@@ -64,12 +64,12 @@ def partition(testbed: PeerTestbed, seconds: float) -> None:
         testbed.log(f"failed, for example: {failed[0]}")
 
 
-def _start_worker(bed: Bed, host: NetnsHost, name: str) -> subprocess.Popen[bytes]:
+def start_worker(bed: Bed, host: NetnsHost, name: str) -> subprocess.Popen[bytes]:
     own = ["-m", "rumormill.cli.demo.worker", "--name", name, "--host", host.ip, "--port", str(WORKER_PORT)]
     argv = bed.command(host, [sys.executable, *own, "--think", "3"])
     return subprocess.Popen(argv, stdout=subprocess.DEVNULL)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end_process(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()

@@ -7,8 +7,8 @@ periods, further evictions are deferred for three periods. A member that is hear
 periods while at least two others were present. Then it is more likely that *we* are cut off. An isolated member evicts
 nobody, votes against nobody, takes over no subjects, and believes no death. It shows the missing members as suspect, so
 callers try them last; the routing digest stays. This is right for a network cut and for a mass failure alike. Once all
-of them have been missing for a minute, the member evicts them alone. In the smallest pools a newcomer makes up for an
-earlier loss: a pool of three that has replaced one member can lose another.
+of them have been missing for ``isolation_hold`` seconds, the member evicts them alone. In the smallest pools a newcomer
+makes up for an earlier loss: a pool of three that has replaced one member can lose another.
 
 **The kinds of isolation** (membership.view.Connectivity):
 
@@ -112,7 +112,7 @@ class PartitionGuard(Part):
 
     def unheard_too_long(self, member_id: MemberId) -> bool:
         """Whether a member counts as missing while nobody hears us. We then hear each member only now and then."""
-        state, patience = self._state, self._state.settings.isolation_patience
+        state, patience = self._state, self._state.settings.isolation_hold
         return (
             self.outbound_cut
             and state.now - self._isolated_since >= patience
@@ -219,7 +219,7 @@ class PartitionGuard(Part):
             case Connectivity.DEAF:
                 self._tick_deaf()
             case Connectivity.MUTE:
-                if self._hears_nobody(self._state.settings.isolation_patience):
+                if self._hears_nobody(self._state.settings.isolation_hold):
                     self._enter_isolation(Connectivity.DEAF)
             case _ as other:
                 assert_never(other)
@@ -335,7 +335,7 @@ class PartitionGuard(Part):
             self._evict_alone_at = math.inf
         elif not self.may_evict_alone:
             last_missing = max(map(self.missing_since, lost), default=self._state.now)
-            self._evict_alone_at = last_missing + self._state.settings.isolation_patience
+            self._evict_alone_at = last_missing + self._state.settings.isolation_hold
 
     def _end_isolation(self, reason: str) -> None:
         state = self._state

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import json
-import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from limits import LIVENESS_LIMIT
+from sidecar_pools import pool
 
-from bench.netns_testbed import Bed
 from bench.peers.pool import PeerEvent, PeerPool
-from bench.peers.rumormill import Rumormill
-from bench.peers.systems import Conditions
-from bench.peers.testbed import Measurements, PeerTestbed
 
 A_WHILE = 6.0
-
-
-@contextmanager
-def pool(size: int, **link: float) -> Iterator[tuple[PeerPool, Bed]]:
-    """Sidecars with one view."""
-    system = Rumormill()
-    system.prepare()
-    measurements = {system.name: Measurements()}
-    with PeerTestbed([system], size, Conditions(**link), random.Random(1), lambda _: None, measurements) as testbed:
-        yield testbed.pools[0], testbed.bed
 
 
 def evictions(pool: PeerPool) -> list[PeerEvent]:
