@@ -37,6 +37,7 @@ from rumormill.gossip.wire import (
     KeyRingReport,
     KeyRingUpdate,
     Leave,
+    LeaveAck,
     NameInUse,
     Payload,
     Ping,
@@ -78,6 +79,7 @@ class DatagramDispatch:
         "_join",
         "_join_limit",
         "_key_rotation",
+        "_leave_protocol",
         "_misbehaving",
         "_noise_at",
         "_own_name",
@@ -101,6 +103,7 @@ class DatagramDispatch:
         self._failure_detector = parts.failure_detector
         self._icmp_evidence = parts.icmp_evidence
         self._own_name = parts.own_name
+        self._leave_protocol = parts.leave_protocol
         self._join = parts.join
         self._anti_entropy = parts.anti_entropy
         self._policy_replication = parts.policy_replication
@@ -332,6 +335,7 @@ class DatagramDispatch:
             VoteMessage: self._on_vote,
             Dead: self._on_dead,
             Leave: lambda claim, sender, _: claims.handle_leave(claim, sender),
+            LeaveAck: lambda ack, sender, _: self._leave_protocol.on_ack(ack, sender),
             Tombstone: lambda stone, sender, _: claims.handle_tombstone(stone, sender),
             NameInUse: lambda taken, sender, _: self._own_name.handle_name_in_use(taken, sender),
             SyncDigest: self._on_sync_digest,

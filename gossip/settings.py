@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rumormill.membership.record import WIRE_VERSION
+
 
 @dataclass(frozen=True, slots=True)
 class ProtocolSettings:
@@ -37,5 +39,7 @@ class ProtocolSettings:
     process is found no sooner than the silence of a host."""
     probation: float = 5.0
     """Flap probation of a member that starts a third time within a minute; triples at each further start. 0: none."""
+    wire_version: int = WIRE_VERSION
+    """The highest wire version that this member speaks. Lower: to see how a pool of two versions behaves."""
     max_members: int = 10_000
     """Rows held at most. Further newcomers are refused and counted."""

@@ -198,7 +198,7 @@ class NodeState:
 
     def rewrite_record(self) -> None:
         """Write our record from the identity, sign it, and apply it to the table."""
-        record = self._identity.record(self.now, self.settings.period)
+        record = self._identity.record(self.now, self.settings.period, self.settings.wire_version)
         validate_record(record, MAX_OWN_RECORD_BYTES)
         keys, encoded = self._identity.keys, encode_record(record)
         self.me = member_state_of_record_untrusted(encoded, keys.sign(record_text(self.seal.label, encoded)))
@@ -230,6 +230,10 @@ class NodeState:
     def set_profile(self, profile: Profile) -> None:
         self._identity.profile = profile
         self.raise_incarnation()
+
+    def speaks(self, row: MemberState, version: int) -> bool:
+        """Whether both we and a member speak this wire version, so that its messages may pass between us."""
+        return min(row.wire, self.settings.wire_version) >= version
 
     # --- time and memory
 

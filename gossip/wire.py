@@ -105,6 +105,14 @@ class SignedVote(msgspec.Struct, frozen=True, array_like=True, gc=False):
     signature: WireSignature
 
 
+class LeaveAck(Message, tag=19):
+    """Tells a member that its leave was heard. Wire version 2."""
+
+    subject: WireMemberId
+    incarnation: MonotonicCounter
+    """Of the leave."""
+
+
 class VoteMessage(Message, tag=20):
     subject: WireMemberId
     incarnation: MonotonicCounter
@@ -264,6 +272,7 @@ AnyMessage = (
     | Alive
     | Suspect
     | Leave
+    | LeaveAck
     | VoteMessage
     | Dead
     | Tombstone

@@ -72,6 +72,11 @@ class MemberState(msgspec.Struct, frozen=True, gc=False):
         return self.record is not None and self.record.readiness is Readiness.DRAINING
 
     @property
+    def wire(self) -> int:
+        """The highest wire version that the subject speaks, as far as is known."""
+        return self.record.wire if self.record is not None else 1
+
+    @property
     def succession(self) -> tuple[int, InstanceId]:
         """Which instance of the name this is. A greater value is later."""
         return (self.generation, self.instance)

@@ -43,6 +43,9 @@ MAX_PROBATION, MAX_PERIOD = 300_000, 60_000
 """In milliseconds."""
 USUAL_PERIOD = 200
 """Milliseconds between the heartbeats of a member whose record does not state its period."""
+WIRE_VERSION = 2
+"""What this code speaks (docs/reference/wire.md). Members whose record states no version speak 1."""
+MAX_UNREADY_BYTES = 120
 MAX_WEIGHT = 1_000_000
 """In thousandths: a worker weighs at most 1000 times the normal one."""
 
@@ -121,6 +124,12 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Milliseconds, from when the record was written, for which it takes no new work because it flapped."""
     period: Annotated[int, msgspec.Meta(ge=1, le=MAX_PERIOD)] = USUAL_PERIOD
     """Milliseconds between its heartbeats."""
+    wire: Annotated[int, msgspec.Meta(ge=1, lt=128)] = 1
+    """The highest wire version that it speaks. Messages of a later version are not sent to it."""
+    unready: Annotated[str, msgspec.Meta(max_length=MAX_UNREADY_BYTES)] = ""
+    """Why its worker takes no new work, in its sidecar's words; empty if it does."""
+    endpoint: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    """The port of its discovery endpoint at ``host``; 0 if others cannot reach it there."""
 
     @property
     def instance(self) -> InstanceId:
@@ -146,14 +155,14 @@ def member_id_of(instance: InstanceId) -> MemberId:
     return MemberId(instance[:MEMBER_ID_BYTES])
 
 
-_LAST_FIELDS = (0, USUAL_PERIOD)
-"""The defaults of ``probation`` and ``period``, which records of the first version do not have."""
+_LAST_FIELDS = (0, USUAL_PERIOD, 1, "", 0)
+"""The defaults of the fields from ``probation`` on, which records of earlier versions do not have."""
 
 
 def encode_record(record: Record) -> bytes:
     """The canonical bytes of a record; equal records give equal bytes.
 
-    Trailing fields that have their defaults are left out, so that members of the first version can read the record.
+    Trailing fields that have their defaults are left out: they would say nothing.
     """
     fields = msgspec.structs.astuple(record)
     left_out = len(_LAST_FIELDS)
@@ -173,6 +182,7 @@ def validate_record(record: Record, longest: int = MAX_RECORD_BYTES) -> None:
         ("url", record.url, MAX_URL_BYTES),
         ("zone", record.zone, 64),
         ("release", record.release, 64),
+        ("unready", record.unready, MAX_UNREADY_BYTES),
     ):
         if len(text.encode()) > limit:
             raise InvalidRecord(f"{field} is longer than {limit} bytes")

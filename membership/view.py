@@ -73,6 +73,12 @@ class Member:
     """When its flap probation ends, in seconds on the observer's clock; None for none."""
     period: float = USUAL_PERIOD / 1000
     """Seconds between its heartbeats."""
+    wire: int = 1
+    """The highest wire version that it speaks."""
+    unready: str = ""
+    """Why its worker takes no new work, in its sidecar's words; empty if it does, or if it speaks wire version 1."""
+    endpoint: int = 0
+    """The port of its discovery endpoint; 0 if others cannot reach it."""
 
     @property
     def routable(self) -> bool:

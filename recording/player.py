@@ -133,8 +133,8 @@ class Player:
         self.node.receive_datagram(data, (host, port), now, arrived)
 
     def _update(self, *fields: Any) -> None:
-        service, url, zone, release, weight, readiness, tags, now = fields
-        self.node.update(Profile(service, url, zone, release, weight, Readiness(readiness), tags), now)
+        service, url, zone, release, weight, readiness, tags, *later, now = fields
+        self.node.update(Profile(service, url, zone, release, weight, Readiness(readiness), tags, *later), now)
 
     def _compare_sent(self, count: int, digest: bytes) -> None:
         outbox = self.node.datagrams_to_send()

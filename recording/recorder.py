@@ -177,7 +177,8 @@ class RecordedNode(Node):
     def update(self, profile: Profile, now: float) -> None:
         super().update(profile, now)
         p = profile
-        self._note("update", p.service, p.url, p.zone, p.release, p.weight, int(p.readiness), dict(p.tags), now)
+        described = (p.service, p.url, p.zone, p.release, p.weight, int(p.readiness), dict(p.tags))
+        self._note("update", *described, p.unready, p.endpoint, now)
 
     def write_policy(self, service: str, body: bytes, at: int, now: float) -> PolicyRecord:
         self._tape.cut = "a policy was written here"

@@ -140,10 +140,13 @@ class World:
         for key in keys:
             self.hosts[key].kill()
 
-    def restart(self, *keys: str, new_address: bool = False) -> None:
-        """Kill running processes, and start new ones with new keys that know only the seeds."""
+    def restart(self, *keys: str, new_address: bool = False, factory: NodeFactory | None = None) -> None:
+        """Kill running processes, and start new ones with new keys that know only the seeds. A ``factory`` makes the
+        new ones another kind of member."""
         for key in keys:
             self.hosts[key].kill()
+            if factory is not None:
+                self._factories[key] = factory
             if new_address:
                 self._new_host(key)
                 self._seeds_moved(key)

@@ -16,7 +16,7 @@ from rumormill.gossip.lifecycle.refutation import Refutation
 from rumormill.gossip.lifecycle.table_changes import TableChanges
 from rumormill.gossip.part import Part
 from rumormill.gossip.state import NodeState
-from rumormill.gossip.wire import Dead, Leave, Suspect, Tombstone, VoteMessage
+from rumormill.gossip.wire import Dead, Leave, LeaveAck, Suspect, Tombstone, VoteMessage
 from rumormill.membership.member_state import MemberState, member_state_of_record_untrusted, tombstone
 from rumormill.membership.record import InvalidRecord, Liveness, MemberId, Signature
 
@@ -173,6 +173,14 @@ class MembershipUpdates(Part):
                 self._eviction.note_unconfirmed_death(row, sender)
 
     def handle_leave(self, claim: Leave, sender: MemberState) -> None:
+        """A member leaves. Acknowledged to the member itself each time, if it speaks wire version 2."""
+        self._take_leave(claim, sender)
+        row = self._state.table.get(claim.subject)
+        left = row is not None and row.liveness is Liveness.LEFT
+        if left and claim.subject == sender.member_id and self._state.speaks(sender, 2):
+            self._state.send(sender, LeaveAck(claim.subject, claim.incarnation))
+
+    def _take_leave(self, claim: Leave, sender: MemberState) -> None:
         state = self._state
         if claim.subject == state.me.member_id:
             self._refutation.refute(claim.incarnation, sender, wide=True)
@@ -208,7 +216,7 @@ class MembershipUpdates(Part):
         self, stone: Tombstone, dead: MemberState, held: MemberState, sender: MemberState
     ) -> None:
         if dead.liveness is Liveness.LEFT and stone.leave_signature:
-            self.handle_leave(Leave(dead.member_id, dead.incarnation, stone.leave_signature), sender)
+            self._take_leave(Leave(dead.member_id, dead.incarnation, stone.leave_signature), sender)
         elif held.present and held.incarnation <= dead.incarnation:
             self._eviction.note_unconfirmed_death(held, sender)
         elif held.present:

@@ -115,6 +115,9 @@ def _member(row: MemberState, since: float, why: str, probation_ends: float | No
         why=why,
         probation_ends=probation_ends,
         period=(record.period if record else USUAL_PERIOD) / 1000,
+        wire=row.wire,
+        unready=record.unready if record else "",
+        endpoint=record.endpoint if record else 0,
     )
 
 

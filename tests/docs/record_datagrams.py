@@ -36,10 +36,10 @@ from rumormill.discovery.schema.policy_bodies import (
 )
 from rumormill.gossip import KeyRing, Node, NodeConfig, Profile, wire
 from rumormill.gossip.udp.transport import GossipTransport, bind_udp, boot_clock
-from rumormill.membership.record import Readiness
+from rumormill.membership.record import WIRE_VERSION, Readiness
 
 CLUSTER = "golden"
-FILE = Path(__file__).parent / "datagrams.json"
+FILE = Path(__file__).parent / f"datagrams-{WIRE_VERSION}.json"
 KEPT = 2
 """Datagrams of each message."""
 PROFILE = Profile(
