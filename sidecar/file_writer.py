@@ -8,9 +8,11 @@ retry.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -19,6 +21,8 @@ import trio
 
 RETRY_SECONDS = 10.0
 """Seconds between attempts while writing fails."""
+LEFT_BEHIND_SECONDS = 60.0
+"""Age at which no write can still be under way."""
 FINAL_WRITE_TIMEOUT = 2.0
 """Seconds that the end of the process waits for a disk that hangs."""
 Content = TypeVar("Content")
@@ -41,6 +45,16 @@ def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
             temporary.unlink()
         raise
     _sync_folder(path.parent)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of writes that a kill has cut short. Not young ones: agents may share a file. Blocks
+    for the disk."""
+    path = path.resolve()
+    with contextlib.suppress(OSError):
+        for left in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 8}.new"):
+            if time.time() - left.stat().st_mtime > LEFT_BEHIND_SECONDS:
+                left.unlink(missing_ok=True)
 
 
 class FileWriter(Generic[Content]):
@@ -83,6 +97,8 @@ class FileWriter(Generic[Content]):
 
     async def run(self) -> None:
         """Write each change, forever. Returns at once if there is no path."""
+        if self._path is not None:
+            await trio.to_thread.run_sync(remove_leftovers, self._path, abandon_on_cancel=True)
         while self._path is not None:
             await self._change_pending.wait()
             self._change_pending = trio.Event()
