@@ -31,7 +31,7 @@ from rumormill.cli.demo.pool_watch import PoolWatch, everyone_routable
 from rumormill.cli.demo.processes import LocalMember, LocalPool, LocalPoolSettings
 from rumormill.cli.demo.request_log import RequestLog, RequestSummary, summarize
 
-FORMER = "b27609b0"
+FORMER = "b27609bf9b39"
 """The last commit of the wire version before the present one."""
 ROOMS = ("cli", "client", "discovery", "gossip", "membership", "recording", "ring", "sidecar", "worker")
 CHECKOUT = Path(__file__).parents[1]
@@ -55,9 +55,13 @@ class Rolling:
 
 
 def former_missing() -> str | None:
-    """Why the former version cannot be had here; None if it can."""
-    done = subprocess.run(["git", "-C", CHECKOUT, "cat-file", "-e", FORMER], capture_output=True, check=False)
-    return f"this checkout lacks commit {FORMER}: fetch its history" if done.returncode else None
+    """Why the former version cannot be had here; None in a checkout with its history."""
+    command = ["git", "-C", str(CHECKOUT), "rev-parse", "--is-shallow-repository"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "there is no git"
+    return None if done.stdout.strip() == "false" else f"the history of this checkout lacks {FORMER}: fetch it"
 
 
 @contextmanager

@@ -237,7 +237,17 @@ def _checked_url(given: str) -> str:
         raise BadRequest(f"--http {given!r} is not a URL: {error}", f"write it as {DEFAULT_URL}") from None
     if parsed.scheme not in ("http", "https") or not parsed.hostname or not url.isascii() or not url.isprintable():
         raise BadRequest(f"--http {given!r} is not an http(s) URL", f"write it as {DEFAULT_URL}")
-    return url.rstrip("/")
+    return _of_this_machine(url.rstrip("/"), parsed.hostname)
+
+
+def _of_this_machine(url: str, host: str) -> str:
+    """Ask a wildcard, at which an agent listens, on the loopback address."""
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host)  # noqa: S104  nothing is bound here
+    return url if loopback is None else url.replace(f"[{host}]" if ":" in host else host, _bracketed(loopback), 1)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _read_token(path: Path) -> str:
@@ -308,7 +318,7 @@ def sidecar_options(command: Command) -> Command:
             envvar="RUMORMILL_HTTP",
             default=DEFAULT_URL,
             show_default=True,
-            help="Address of the sidecar; unix:PATH for a Unix socket. Also RUMORMILL_HTTP.",
+            help="Address of the sidecar; unix:PATH for a Unix socket. Also RUMORMILL_HTTP, as the agent has it.",
         ),
     ):
         with_sidecar = option(with_sidecar)

@@ -34,6 +34,7 @@ VERBS = {
     "drain": Verb("commands:drain", "Stop new work for a worker; it finishes what it has begun."),
     "plan": Verb("plan:plan", "Show how many workers a peak needs so that some may fail."),
     "undrain": Verb("commands:undrain", "Allow new work for a drained worker again."),
+    "weight": Verb("commands:weight", "Give a worker more or fewer of the keys."),
     "leave": Verb("commands:leave", "Make a sidecar drain, leave the pool and exit."),
     "reload": Verb("commands:reload", "Make a sidecar read its settings again."),
     "canary": Verb("canary:canary", "Give a release a share of the keys: set, show, run, abort, history."),

@@ -13,6 +13,7 @@ import msgspec
 from rumormill.cli.exit_codes import EPILOG, NONE_FOUND, BadRequest
 from rumormill.cli.explain import nobody_owns, show_explanation
 from rumormill.cli.http_client import SidecarClient, output_option, sidecar_options
+from rumormill.cli.member_argument import member_argument
 from rumormill.cli.tables import Column, seconds, show_line, show_pairs, show_table
 from rumormill.discovery.commands import Status
 from rumormill.discovery.schema.answers import (
@@ -24,7 +25,7 @@ from rumormill.discovery.schema.answers import (
     describe_shared_worker,
 )
 from rumormill.discovery.schema.workers import WorkersAnswer
-from rumormill.membership.record import USUAL_PERIOD
+from rumormill.membership.record import USUAL_PERIOD, WIRE_VERSION
 from rumormill.membership.view import ConnectivityWord
 from rumormill.ring.worker import Worker
 
@@ -53,6 +54,7 @@ MEMBER_COLUMNS: tuple[Column[MemberRow], ...] = (
     Column("LIVENESS", lambda m: m.liveness),
     Column("READINESS", lambda m: m.readiness),
     Column("PROBATION", lambda m: "" if m.probation is None else f"{m.probation:.0f} s more", right=True),
+    Column("NO NEW WORK", lambda m: m.unready),
     Column("SERVICE", lambda m: m.service),
     Column("RELEASE", lambda m: m.release),
     Column("ZONE", lambda m: m.zone),
@@ -60,6 +62,7 @@ MEMBER_COLUMNS: tuple[Column[MemberRow], ...] = (
     Column("HEARD", lambda m: seconds(m.last_heard), right=True),
     Column("RTT", lambda m: "" if m.rtt is None else f"{m.rtt * 1000:.1f} ms", right=True),
     Column("MISSES", lambda m: str(m.misses) if m.misses else "", right=True),
+    Column("WIRE", lambda m: "" if m.wire == WIRE_VERSION else str(m.wire), right=True),
     Column("PERIOD", lambda m: "" if m.period == USUAL_PERIOD / 1000 else f"{m.period:g} s", right=True),
     Column("ADDRESS", lambda m: m.address),
     Column("WHY", lambda m: m.why),
@@ -239,12 +242,14 @@ def event_states(event: EventRow) -> str:
 
 @click.command(epilog=EPILOG)
 @sidecar_options
+@member_argument
 @output_option
 def status(sidecar: SidecarClient, output: str) -> None:
-    """Show the state, the counters and the current settings of one sidecar.
+    """Show the state, the counters and the current settings of this sidecar, or of MEMBER's.
 
     \b
       rumormill status
+      rumormill status w3
       rumormill status -o json | jq .table_digest      # equal if two members know the same
     """
     answer, body = sidecar.get("/v1/status", {}, Status)

@@ -176,8 +176,8 @@ class Commands(Protocol):
         """Why the worker's process should be restarted, in words; None if it should not."""
         ...
 
-    def drain(self) -> None:
-        """Give this worker no new work; it completes what it has begun."""
+    def drain(self, *, restart: bool = False) -> None:
+        """Give this worker no new work; it completes what it has begun. With ``restart``, until it has restarted."""
         ...
 
     def undrain(self) -> None:
@@ -214,6 +214,10 @@ class Commands(Protocol):
 
     def write_policy(self, service: str, body: PolicyBody) -> PolicyRecord:
         """Make this the pool's policy. Raises :class:`CommandRejected`."""
+        ...
+
+    def set_weight(self, weight: float) -> None:
+        """Give this worker another weight until the settings are read again. Raises :class:`CommandRejected`."""
         ...
 
     def reload(self) -> None:

@@ -66,6 +66,19 @@ def format_address(address: Address) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def unready_reason(member: Member, probation: float | None) -> str:
+    """Why a present member's worker takes no new work, in words; empty if it does. ``probation`` is in seconds."""
+    if not member.liveness.present or (member.routable and not probation):
+        return ""
+    if member.pending:
+        return "its name is still held by another member"
+    if probation:
+        return f"it has flapped, and is on probation for {probation:.0f} s more"
+    if member.readiness.routable:
+        return "its weight is 0"
+    return member.unready or f"its worker is {readiness_word(member.readiness)}"
+
+
 def unroutable_reason(worker: Worker) -> str:
     """Why a worker that is present takes no new work, in words."""
     if worker.probation_until and worker.readiness == "starting":

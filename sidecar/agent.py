@@ -37,6 +37,7 @@ from rumormill.sidecar.key_file import KeyFile, key_file_writer, read_key_file
 from rumormill.sidecar.line_writer import LineWriter
 from rumormill.sidecar.log import Log, monotonic, open_log, set_log_level
 from rumormill.sidecar.new_node import new_node
+from rumormill.sidecar.profile import reachable_endpoint
 from rumormill.sidecar.reload import Reloader, RuntimeConfig, left_out_probe, read_runtime_config
 from rumormill.sidecar.secrets import read_policy_key
 from rumormill.sidecar.seeds import SeedResolver
@@ -147,6 +148,7 @@ class _Agent:
         self.formats = await FormatListeners.open(self.settings)
         restored = self._read_snapshot()
         self._build_parts(restored)
+        self.commands.endpoint = reachable_endpoint(self.settings, bound_endpoint(listeners[0]))
         hold_full_collections()
         async with trio.open_nursery() as nursery:
             for task in self._background_tasks():
@@ -184,6 +186,7 @@ class _Agent:
             self._watch_wall_clock,
             self.incidents.run,
             partial(collect_with_few_callers, lambda: self.server.connections),
+            self.commands.restart.run,
             SharedWorkerWatcher(self.node, self.commands.shared_worker_changed).run,
         ]
         return tasks if self.certificate is None else [*tasks, self.certificate.run]
@@ -247,6 +250,7 @@ class _Agent:
             worker_process=lambda: self.worker_process.state_text,
             engine=lambda: self.check.counters.latest,
             restart_reason=lambda: self.check.restart_reason(),
+            worker_up=lambda: self.check.up,
             certificate=self.certificate,
         )
 

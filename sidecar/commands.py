@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import trio
 
 from rumormill.discovery.commands import CommandRejected, KeyRow, KeysAnswer, SidecarMeasurements, Status
 from rumormill.discovery.schema.answers import describe_shared_worker
 from rumormill.discovery.schema.policies import find, workers_in_maintenance
 from rumormill.discovery.schema.policy_bodies import PolicyBody, describe_policy, encode_body
-from rumormill.gossip import InvalidKey, KeyRing, Node, Profile
+from rumormill.gossip import InvalidKey, KeyRing, Node
 from rumormill.gossip.dissemination.policy_replication import PolicyRefused
 from rumormill.gossip.security.keyring import key_id_of, parse_key
 from rumormill.gossip.udp.transport import GossipTransport, boot_clock
@@ -27,6 +28,8 @@ from rumormill.membership.view import MemberDetail, PoolView
 from rumormill.recording.recorder import RecordedNode
 from rumormill.ring.worker import ReadinessWord
 from rumormill.sidecar.log import Log, monotonic
+from rumormill.sidecar.planned_restart import PlannedRestart
+from rumormill.sidecar.profile import profile_of
 from rumormill.sidecar.settings import Settings
 from rumormill.sidecar.settings_shown import settings_in_force
 from rumormill.sidecar.shared_worker import members_sharing_worker
@@ -48,19 +51,6 @@ MAX_LOGGED_MISSES = 16
 """Distinct reasons for missed checks that are logged between two changes of the worker's readiness."""
 
 
-def profile_of(settings: Settings, readiness: Readiness) -> Profile:
-    """The profile that a sidecar with these settings announces for a worker in this state."""
-    return Profile(
-        service=settings.service,
-        url=settings.worker_url,
-        zone=settings.zone,
-        release=settings.release,
-        weight=round(settings.weight * 1000),
-        readiness=readiness,
-        tags=settings.tag,
-    )
-
-
 class StatusSources(NamedTuple):
     """The parts of the agent that are only read, for the status and the probes of an orchestrator."""
 
@@ -70,6 +60,7 @@ class StatusSources(NamedTuple):
     worker_process: Callable[[], str]
     engine: Callable[[], WorkerLoad | None]
     restart_reason: Callable[[], str | None]
+    worker_up: Callable[[], bool]
     certificate: CertificateReloader | None
 
 
@@ -107,6 +98,9 @@ class SidecarCommands:
         self._announced = Readiness.STARTING
         self.on_state_change: Callable[[StateChange], None] = lambda _: None
         """Called when the announced readiness has changed."""
+        self.endpoint = 0
+        """The port at which others reach the discovery endpoint; 0 for none."""
+        self.restart = PlannedRestart(sources.worker_up, self.undrain)
 
     @property
     def readiness(self) -> Readiness:
@@ -171,17 +165,23 @@ class SidecarCommands:
         if why not in self._logged_misses and len(self._logged_misses) < MAX_LOGGED_MISSES:
             self._logged_misses.add(why)
             self._log.warning("check", monotonic=monotonic(), why=why)
+            self._announce()
 
-    def drain(self) -> None:
-        """Stop new work for this worker."""
+    def drain(self, *, restart: bool = False) -> None:
+        """Stop new work for this worker; with ``restart`` until it has restarted. A plain drain stays."""
+        if not restart:
+            self.restart.cancel()
+        elif not self._draining:
+            self.restart.announce()
         if not self._draining:
             self._draining = True
             self.activity.set_draining(True)
-            self._log.info("draining")
-            self._announce()
+            self._log.info("draining", restart=restart)
+        self._announce()
 
     def undrain(self) -> None:
         """Allow new work again as soon as the check passes. Does nothing once the sidecar is leaving."""
+        self.restart.cancel()
         if self._draining and not self._stop_requested.is_set():
             self._draining = False
             self.activity.set_draining(False)
@@ -197,6 +197,13 @@ class SidecarCommands:
         self._settings = settings
         self.activity.drain_time = settings.drain_time
         self._announce()
+
+    def set_weight(self, weight: float) -> None:
+        """Give the worker this weight until the settings are read again. Raises :class:`CommandRejected`."""
+        if weight and not round(weight * 1000):
+            raise CommandRejected(f"the weight {weight} is less than 0.001", "give at least 0.001, or 0 for no traffic")
+        self._log.info("weight", weight=weight, before=self._settings.weight)
+        self.reconfigure(msgspec.structs.replace(self._settings, weight=weight))
 
     def leave(self) -> None:
         """Drain, leave the pool and end, as SIGTERM does."""
@@ -273,7 +280,8 @@ class SidecarCommands:
             self._transport.wake()
 
     def _announce(self) -> None:
-        self._node.update(profile_of(self._settings, self.readiness), boot_clock())
+        why = "" if self.readiness.routable else self._not_serving() or self._readiness_reason
+        self._node.update(profile_of(self._settings, self.readiness, why, self.endpoint), boot_clock())
         self._transport.wake()
         before, self._announced = self._announced, self.readiness
         if before is not self._announced:
@@ -284,7 +292,7 @@ class SidecarCommands:
         """Why the worker gets no new work whatever its check finds; empty if neither the operator nor the pool says
         so."""
         if self._draining:
-            return "the worker is draining"
+            return "the worker is about to be restarted" if self.restart.pending else "the worker is draining"
         return "the pool's policy puts this worker in maintenance" if self._in_maintenance else ""
 
     def record(self) -> bytes:

@@ -12,9 +12,9 @@ from rumormill.gossip.dissemination.policy_replication import PolicyKey
 from rumormill.gossip.udp.transport import boot_clock
 from rumormill.membership.record import Readiness
 from rumormill.recording.recorder import RecordedNode
-from rumormill.sidecar.commands import profile_of
 from rumormill.sidecar.identity import PoolCredentials
 from rumormill.sidecar.key_file import KeyFile
+from rumormill.sidecar.profile import profile_of
 from rumormill.sidecar.settings import Settings
 from rumormill.sidecar.snapshot import RestoredState
 

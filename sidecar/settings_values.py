@@ -54,7 +54,8 @@ class HostPort(str):
 
     @classmethod
     def parse(cls, text: object) -> Self:
-        """``HOST:PORT``, IPv6 in brackets. A leading ``http://`` is ignored: the client's RUMORMILL_HTTP has one."""
+        """``HOST:PORT``, IPv6 in brackets. A leading ``http://`` is ignored: the verbs take
+        RUMORMILL_HTTP with one or without."""
         if not isinstance(text, str):
             raise BadValue("an address must be a quoted text", 'write it as "HOST:PORT"')
         bare = re.sub(r"^https?://|/$", "", text.strip())

@@ -12,9 +12,9 @@ from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
 from rumormill.gossip import Node, NodeConfig
 from rumormill.gossip.udp.transport import LONGEST_DATAGRAM, boot_clock
 from rumormill.membership.record import Address, Readiness
-from rumormill.sidecar.commands import profile_of
 from rumormill.sidecar.identity import read_credentials
 from rumormill.sidecar.key_file import read_key_file
+from rumormill.sidecar.profile import profile_of
 from rumormill.sidecar.settings import Settings
 
 PATIENCE: Final = 1.5

@@ -26,7 +26,13 @@ from rumormill.discovery.http.streams import ClientStream
 from rumormill.discovery.schema.answers import MemberRow, MembersAnswer
 from rumormill.discovery.service_view import connectivity_headers
 from rumormill.discovery.view import RoutingView
-from rumormill.discovery.workers import format_address, liveness_word, readiness_word, timestamp
+from rumormill.discovery.workers import (
+    format_address,
+    liveness_word,
+    readiness_word,
+    timestamp,
+    unready_reason,
+)
 from rumormill.membership.view import Member, MemberDetail, PoolView
 
 EVENTS_TOPIC: Final = "\n"
@@ -260,4 +266,7 @@ class ApiContext:
             tags=dict(member.tags),
             probation=detail.probation if detail else None,
             period=member.period,
+            unready=unready_reason(member, detail.probation if detail else None),
+            endpoint=format_address((member.address[0], member.endpoint)) if member.endpoint else "",
+            wire=member.wire,
         )

@@ -10,14 +10,23 @@ from rumormill.discovery.api.ring_cache import resolve_service, routing_for
 from rumormill.discovery.commands import CommandRejected
 from rumormill.discovery.formats import plain_text
 from rumormill.discovery.http.response import EventStream, Response, Send, prepare, prepare_json, refuse
-from rumormill.discovery.schema.answers import DrainAnswer, HealthAnswer, LeaveAnswer, LookupAnswer, ReloadAnswer
+from rumormill.discovery.schema.answers import (
+    DrainAnswer,
+    HealthAnswer,
+    LeaveAnswer,
+    LookupAnswer,
+    ReloadAnswer,
+    WeightAnswer,
+)
 from rumormill.discovery.schema.query_params import (
     AnyQuery,
+    DrainQuery,
     EventsQuery,
     LookupQuery,
     NoQuery,
     PoolQuery,
     ServiceQuery,
+    WeightQuery,
     WorkersQuery,
 )
 from rumormill.discovery.service_view import Representation
@@ -98,8 +107,8 @@ async def events(api: ApiContext, call: RequestContext[EventsQuery]) -> Response
     return api.events.after(query.since if api.is_own_index(query.process) else 0)
 
 
-async def drain(api: ApiContext, _call: RequestContext[NoQuery]) -> Response:
-    api.commands.drain()
+async def drain(api: ApiContext, call: RequestContext[DrainQuery]) -> Response:
+    api.commands.drain(restart=call.query.restart)
     api.status.invalidate()
     return prepare_json(DrainAnswer(draining=True))
 
@@ -112,6 +121,15 @@ async def undrain(api: ApiContext, _call: RequestContext[NoQuery]) -> Response:
             409, "this sidecar is leaving the pool and cannot return to work", "start it again after it has left"
         )
     return prepare_json(DrainAnswer(draining=False))
+
+
+async def weight(api: ApiContext, call: RequestContext[WeightQuery]) -> Response:
+    try:
+        api.commands.set_weight(call.query.weight)
+    except CommandRejected as rejected:
+        raise refuse(409, str(rejected), rejected.hint) from None
+    api.status.invalidate()
+    return prepare_json(WeightAnswer(weight=call.query.weight))
 
 
 async def leave(api: ApiContext, _call: RequestContext[NoQuery]) -> Response:

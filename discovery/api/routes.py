@@ -19,6 +19,7 @@ from rumormill.discovery.schema.load import DrainState, LoadAnswer
 from rumormill.discovery.schema.query_params import (
     AnyQuery,
     CanaryQuery,
+    DrainQuery,
     EventsQuery,
     ExplainQuery,
     ForceQuery,
@@ -28,6 +29,7 @@ from rumormill.discovery.schema.query_params import (
     PoolQuery,
     RingQuery,
     ServiceQuery,
+    WeightQuery,
     WorkersQuery,
 )
 from rumormill.discovery.schema.workers import WorkersAnswer
@@ -136,7 +138,7 @@ NATIVE_ROUTES: Final[tuple[Route[Any], ...]] = (
         method="PUT",
         path="/v1/drain",
         summary="Give this sidecar's worker no new work; it completes what it has begun",
-        query=NoQuery,
+        query=DrainQuery,
         answer=answers.DrainAnswer,
         handler=handlers.drain,
         problems=(400, 403),
@@ -148,6 +150,15 @@ NATIVE_ROUTES: Final[tuple[Route[Any], ...]] = (
         query=NoQuery,
         answer=answers.DrainAnswer,
         handler=handlers.undrain,
+        problems=(400, 403, 409),
+    ),
+    Route(
+        method="PUT",
+        path="/v1/weight",
+        summary="Give this sidecar's worker another weight until the settings are read again",
+        query=WeightQuery,
+        answer=answers.WeightAnswer,
+        handler=handlers.weight,
         problems=(400, 403, 409),
     ),
     Route(

@@ -90,6 +90,12 @@ class MemberRow(msgspec.Struct, frozen=True):
     """Seconds for which it still takes no new work because it has flapped; null where it has not."""
     period: float = 0.2
     """Seconds between two of its heartbeats."""
+    unready: str = ""
+    """Why its worker takes no new work, the same at every sidecar; empty if it does."""
+    endpoint: str = ""
+    """HOST:PORT of its discovery endpoint; empty if others cannot reach it, or if it speaks wire version 1."""
+    wire: int = 1
+    """The highest wire version that it speaks."""
 
 
 def describe_shared_worker(names: Sequence[str], url: str) -> str:
@@ -141,6 +147,11 @@ class EventsAnswer(msgspec.Struct, frozen=True):
 
 class DrainAnswer(msgspec.Struct, frozen=True):
     draining: bool
+
+
+class WeightAnswer(msgspec.Struct, frozen=True):
+    weight: float
+    """In force until the sidecar reads its settings again."""
 
 
 class LeaveAnswer(msgspec.Struct, frozen=True):

@@ -48,6 +48,16 @@ class KeyQuery(ForceQuery, frozen=True, kw_only=True):
     id: KeyId
 
 
+class DrainQuery(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    restart: Annotated[
+        bool, msgspec.Meta(description="The worker is about to be restarted: end the drain once it is ready again.")
+    ] = False
+
+
+class WeightQuery(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    weight: Annotated[float, msgspec.Meta(ge=0, le=1000, description="The share of the keys; 0 for no traffic.")]
+
+
 class ServiceQuery(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     service: Service = ""
 

@@ -79,6 +79,11 @@ class WorkerCheck:
         """Missed checks in a row."""
         return self._health.misses
 
+    @property
+    def up(self) -> bool:
+        """Whether the worker is ready and its last check passed."""
+        return self.verdict.readiness.routable and not self.misses
+
     def restart_reason(self) -> str | None:
         """Why the worker's process should be restarted; None if it should not."""
         return self._health.restart_reason(trio.current_time())

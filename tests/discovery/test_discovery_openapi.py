@@ -24,6 +24,7 @@ ASKED = {
     "GET /v1/health/service/{service}": "/v1/health/service/embed",
     "GET /v1/health/state/{state}": "/v1/health/state/any",
     "GET /v1/catalog/service/{service}": "/v1/catalog/service/embed",
+    "PUT /v1/weight": "/v1/weight?weight=0.5",
     "PUT /v1/keys": "/v1/keys?id=3c45ae74",
     "DELETE /v1/keys": "/v1/keys?id=3c45ae74",
 }

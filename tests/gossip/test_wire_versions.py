@@ -3,16 +3,27 @@ datagram of the one is unreadable for the other."""
 
 from __future__ import annotations
 
+import dataclasses
+import random
 from collections.abc import Iterable
 
+import msgspec
 import pytest
 from pools import everyone_holds, node
 from seeds import seeds
 
-from rumormill.gossip import ProtocolSettings
+from rumormill.gossip import Profile, ProtocolSettings
+from rumormill.gossip.identity import Identity
 from rumormill.gossip.lifecycle.leave import LEAVE_SECONDS, LONGEST_LEAVE
-from rumormill.membership import Liveness
-from rumormill.membership.record import WIRE_VERSION
+from rumormill.gossip.security.credentials import MemberKeys
+from rumormill.membership import Liveness, Readiness
+from rumormill.membership.record import (
+    MAX_OWN_RECORD_BYTES,
+    MAX_UNREADY_BYTES,
+    WIRE_VERSION,
+    encode_record,
+    validate_record,
+)
 from rumormill.simulations import LinkFault, World
 from rumormill.simulations.factories import RumormillFactory
 from rumormill.simulations.invariant_checker import InvariantChecker
@@ -105,3 +116,26 @@ def test_where_nobody_answers_a_leave_ends_all_the_same() -> None:
     world = mixed_pool(3, (), seed=1)
     world.cut({"n2"})
     assert leaving_takes(world, "n2") == pytest.approx(LONGEST_LEAVE, abs=0.2)
+
+
+def identity(tags: dict[str, str], unready: str) -> Identity:
+    keys = MemberKeys.generate(random.Random(1).randbytes, None)
+    profile = Profile("embed", "http://10.0.0.1:9001", readiness=Readiness.CRITICAL, tags=tags, unready=unready)
+    return Identity("n1", ("10.0.0.1", 7946), profile, 1, 1, False, keys)
+
+
+def test_a_reason_is_cut_to_its_limit_and_left_out_where_a_record_has_no_room_for_it() -> None:
+    record = identity({}, "it answers 503:\n" + "ü" * 200).record(0.0, 0.2, WIRE_VERSION)
+    assert record.unready.startswith("it answers 503: üü")
+    assert MAX_UNREADY_BYTES - 1 <= len(record.unready.encode()) <= MAX_UNREADY_BYTES
+    validate_record(record, MAX_OWN_RECORD_BYTES)
+    crowded = identity({"k": "v" * 500, "z": ""}, "x" * 120)
+    crowded.name, crowded.profile = "n" * 120, dataclasses.replace(crowded.profile, zone="z" * 64, release="r" * 64)
+    full = crowded.record(0.0, 0.2, WIRE_VERSION)
+    assert (full.unready, full.wire) == ("", WIRE_VERSION)
+
+
+def test_a_record_of_version_1_is_what_it_was() -> None:
+    record = identity({}, "it answers 503").record(0.0, 0.2, 1)
+    assert (record.wire, record.unready, record.endpoint) == (1, "", 0)
+    assert len(msgspec.msgpack.decode(encode_record(record))) == 15, "up to the certificate"

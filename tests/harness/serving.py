@@ -201,8 +201,11 @@ class Sidecar:
     def unready(self) -> str | None:
         return self.reason
 
-    def drain(self) -> None:
-        self.told.append("drain")
+    def drain(self, *, restart: bool = False) -> None:
+        self.told.append("drain for a restart" if restart else "drain")
+
+    def set_weight(self, weight: float) -> None:
+        self.told.append(f"weight {weight:g}")
 
     def undrain(self) -> None:
         if "leave" not in self.told:

@@ -46,6 +46,10 @@ def test_a_record_is_equal_after_encoding_and_decoding() -> None:
         {"generation": COUNTER_LIMIT},
         {"incarnation": COUNTER_LIMIT},
         {"incarnation": -1},
+        {"unready": "it answers\n503"},
+        {"unready": "ü" * 61},
+        {"wire": 0},
+        {"endpoint": 65536},
     ],
 )
 def test_a_record_that_no_member_writes_is_refused(fields: dict[str, object]) -> None:
