@@ -1,9 +1,10 @@
-"""Ten workers drained one by one under 10 s streams, 20 rounds: ``python -m bench.drains`` (35 minutes).
+"""Ten workers drained one by one under 10 s streams: ``python -m bench.drains --rounds 20`` (35 minutes).
 
 Each worker has its sidecar. A caller begins streams at a fixed rate, whatever the pool does, through the client
 library, which asks three of the sidecars. ``rumormill drain --wait`` drains one worker after another. For each drain
 the bench takes the time from the worker's last byte to the return of the command. At the end each sidecar gets a
-SIGTERM, and the bench takes the time until another sidecar's callers know that its worker drains.
+SIGTERM, and the bench takes the time until another sidecar's callers know that its worker drains. Each round is told as
+it ends. With ``--minutes`` no round begins that might end later.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ RUMORMILL = (sys.executable, "-c", "from rumormill.cli.main import main; main()"
 CHUNKS = 20
 """Parts of a stream, at equal distances."""
 START_TIMEOUT = 60.0
+LAG_BOUND = 1.0
+"""Seconds from a worker's last byte to the end of its drain."""
 
 
 class StreamWorker:
@@ -75,6 +78,10 @@ class Drains:
 
     lags: list[float] = field(default_factory=list)
     """Seconds from a worker's last byte to the end of its drain."""
+    rounds: int = 0
+    under_way: int = 0
+    closing: bool = False
+    """Whether no more streams begin."""
     early: int = 0
     """Drains that ended while the worker still had requests."""
     streams: int = 0
@@ -109,7 +116,7 @@ class Sidecars:
             process.wait()
 
 
-async def measure(count: int, rounds: int, seconds: float, rate: float) -> Drains:
+async def measure(count: int, rounds: int, seconds: float, rate: float, minutes: float) -> Drains:
     found, workers = Drains(), [StreamWorker(seconds) for _ in range(count)]
     async with trio.open_nursery() as nursery:
         for worker in workers:
@@ -122,9 +129,8 @@ async def measure(count: int, rounds: int, seconds: float, rate: float) -> Drain
             async with Pool(sources, "embed") as pool, trio.open_nursery() as callers:
                 callers.start_soon(_call, pool, rate, callers, found)
                 await trio.sleep(seconds)
-                for _ in range(rounds):
-                    for number, worker in enumerate(workers):
-                        await _drain(sidecars, number, worker, found)
+                await _drain_rounds(sidecars, workers, found, rounds, trio.current_time() + minutes * 60)
+                await _until_answered(found, 3 * seconds)
                 callers.cancel_scope.cancel()
             for number in range(1, count):
                 await _terminate(sidecars, number, found)
@@ -132,6 +138,34 @@ async def measure(count: int, rounds: int, seconds: float, rate: float) -> Drain
             sidecars.stop()
         nursery.cancel_scope.cancel()
     return found
+
+
+async def _drain_rounds(
+    sidecars: Sidecars, workers: list[StreamWorker], found: Drains, rounds: int, end: float
+) -> None:
+    longest = 0.0
+    for number in range(1, rounds + 1):
+        began = trio.current_time()
+        if began + longest > end:
+            return
+        for position, worker in enumerate(workers):
+            await _drain(sidecars, position, worker, found)
+        found.rounds, longest = number, max(longest, trio.current_time() - began)
+        worst = max(found.lags, default=0.0)
+        click.echo(
+            f"round {number}: {len(found.lags)} drains, the last byte to the end {worst * 1000:.0f} ms at most; "
+            f"{found.streams} streams, {len(found.failures)} failed; {trio.current_time() - began:.0f} s"
+        )
+
+
+async def _until_answered(found: Drains, seconds: float) -> None:
+    """No more streams begin; those under way are part of the result."""
+    found.closing = True
+    with trio.move_on_after(seconds):
+        while found.under_way:
+            await trio.sleep(0.1)
+    if found.under_way:
+        found.failures.append(f"{found.under_way} streams had not ended {seconds:g} s after the last drain")
 
 
 async def _drain(sidecars: Sidecars, number: int, worker: StreamWorker, found: Drains) -> None:
@@ -148,23 +182,27 @@ async def _drain(sidecars: Sidecars, number: int, worker: StreamWorker, found: D
 
 
 async def _call(pool: Pool, rate: float, nursery: trio.Nursery, found: Drains) -> None:
-    """Begin streams at this rate for ever."""
+    """Begin streams at this rate until the bench closes, and let them end."""
     rng, due = random.Random(1), trio.current_time()
     async with httpx2.AsyncClient(transport=pool.transport(), base_url="http://embed", timeout=None) as http:
-        while True:
+        while not found.closing:
             due += rng.expovariate(rate)
             await trio.sleep_until(due)
             nursery.start_soon(_one, http, f"k{rng.randrange(10_000)}", found)
+        while found.under_way:
+            await trio.sleep(0.1)
 
 
 async def _one(http: httpx2.AsyncClient, key: str, found: Drains) -> None:
-    found.streams += 1
+    found.streams, found.under_way = found.streams + 1, found.under_way + 1
     try:
         answer = await http.get("/stream", headers={"Rumormill-Key": key})
         if answer.status_code != 200 or len(answer.content) != CHUNKS:
             found.failures.append(f"{answer.status_code}, {len(answer.content)} bytes")
     except Exception as error:  # whatever reaches the caller is a failure of the pool
         found.failures.append(repr(error))
+    finally:
+        found.under_way -= 1
 
 
 async def _terminate(sidecars: Sidecars, number: int, found: Drains) -> None:
@@ -210,15 +248,17 @@ async def _until(sidecars: Sidecars, number: int, holds: object) -> None:
 
 def report(found: Drains) -> str:
     lags, terms = sorted(found.lags), sorted(found.sigterm)
+    kept = not found.failures and not found.early and lags and lags[-1] <= LAG_BOUND
     marks = " / ".join(f"{percentile(lags, share) * 1000:.0f}" for share in (0.0, 0.5, 0.9, 0.99, 1.0))
     known = " / ".join(f"{percentile(terms, share) * 1000:.0f}" for share in (0.5, 1.0))
     return "\n".join(
         [
-            f"{len(lags)} drains under load, {found.early} ended early; bound: 0 early",
+            f"{found.rounds} rounds, {len(lags)} drains under load, {found.early} ended early; bound: 0 early",
             f"  {found.streams} streams, {len(found.failures)} failed; bound: 0 failed",
             f"  last byte to the end of the drain, min / median / p90 / p99 / max: {marks} ms; bound: 1000 ms",
             f"  SIGTERM to callers' knowledge, median / max: {known} ms; bound: 50 ms",
             *[f"  failed: {text}" for text in found.failures[:5]],
+            "KEPT" if kept else "BROKEN",
         ]
     )
 
@@ -227,10 +267,14 @@ def report(found: Drains) -> str:
 @click.option("--workers", default=10, show_default=True)
 @click.option("--rounds", default=20, show_default=True, help="How often each worker is drained.")
 @click.option("--stream", default=10.0, show_default=True, help="Seconds that each stream takes.")
+@click.option("--minutes", default=60.0, show_default=True, help="No round begins that might end later.")
 @click.option("--rate", default=4.0, show_default=True, help="Streams begun in a second.")
-def bench(workers: int, rounds: int, stream: float, rate: float) -> None:
-    """Drain workers one by one under streams."""
-    click.echo(report(trio.run(measure, workers, rounds, stream, rate)))
+def bench(workers: int, rounds: int, stream: float, rate: float, minutes: float) -> None:
+    """Drain workers one by one under streams. Exit code 1 if a bound is broken."""
+    verdict = report(trio.run(measure, workers, rounds, stream, rate, minutes))
+    click.echo(verdict)
+    if verdict.endswith("BROKEN"):
+        raise SystemExit(1)
 
 
 def main() -> None:

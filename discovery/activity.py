@@ -6,7 +6,7 @@ The sidecar implements :class:`Activity`. What callers report is a hint from out
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from rumormill.discovery.schema.load import DrainState
@@ -19,6 +19,11 @@ MAX_REPORTED_WORKERS: Final = 64
 MAX_REPORTED: Final = 1_000_000
 """Requests that one caller can report for one worker. More is cut to this."""
 _REPORT: Final = re.compile(rb"([0-9a-f]{16});((?:[0-9a-f]{16}=\d{1,9}/\d{1,15},?)*)")
+
+DOUBTS_HEADER: Final = b"rumormill-doubts"
+MAX_DOUBTS: Final = 16
+"""Workers that one query can doubt."""
+_DOUBTS: Final = re.compile(rb"[0-9a-f]{16}(?:,[0-9a-f]{16}){0,%d}" % (MAX_DOUBTS - 1))
 
 
 class WorkerRequests(NamedTuple):
@@ -54,6 +59,14 @@ def parse_report_untrusted(value: bytes) -> CallerReport | None:
     return CallerReport(match[1].decode(), workers)
 
 
+def parse_doubts_untrusted(value: bytes) -> list[bytes]:
+    """The value of a ``Rumormill-Doubts`` header, ``ID,...``: workers that failed this caller, each by the first eight
+    bytes of its instance. Empty if it is none."""
+    if _DOUBTS.fullmatch(value) is None:
+        return []
+    return [bytes.fromhex(member_id.decode()) for member_id in value.split(b",")]
+
+
 class Activity(Protocol):
     """What the endpoint may use of the sidecar's knowledge of requests and loads. Times in seconds."""
 
@@ -67,6 +80,10 @@ class Activity(Protocol):
 
     def take_report(self, report: CallerReport) -> None:
         """A caller says what it has under way."""
+        ...
+
+    def take_doubts(self, member_ids: Sequence[bytes]) -> None:
+        """A caller says that these workers failed it. That makes their sidecars look, and decides nothing."""
         ...
 
     def drain_state(self) -> DrainState:

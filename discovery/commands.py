@@ -22,6 +22,20 @@ from rumormill.ring.worker import ReadinessWord
 SettingValue = str | int | float | bool | list[str] | None
 
 
+class GpuRow(msgspec.Struct, frozen=True):
+    """One NVIDIA GPU of the sidecar's machine, as NVML says."""
+
+    index: int
+    """NVML's; ``CUDA_VISIBLE_DEVICES`` may number them otherwise."""
+    name: str
+    utilization: float | None
+    """Part of the last moments in which it computed, 0 to 1; null if it does not say."""
+    memory_used: int | None
+    """Bytes; null if it does not say."""
+    memory_total: int | None
+    """Bytes."""
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of ``GET /v1/status``: the state of this sidecar. It never contains secrets."""
 
@@ -84,6 +98,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that wait inside the worker; null if unknown."""
     load_age: float | None = None
     """Seconds since that was read; null if unknown."""
+    gpus: Sequence[GpuRow] = ()
+    """The machine's GPUs; empty without ``rumormill[gpu]`` or without any."""
     certificate_not_after: float | None = None
     """When the endpoint's certificate ends, in seconds since the epoch; null without TLS."""
     certificate_trouble: str = ""

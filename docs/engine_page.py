@@ -19,7 +19,7 @@ def engines_page() -> str:
             f"{profile.readiness_timeout:g} s",
             _where(profile),
             f"`{profile.probe.value}`",
-            str(profile.capacity or ""),
+            _capacity(profile),
         )
         for profile in ENGINES.values()
     ]
@@ -32,6 +32,12 @@ def engines_page() -> str:
         table(head, rows),
         *[part for profile in ENGINES.values() for part in _section(profile)],
     )
+
+
+def _capacity(profile: EngineProfile) -> str:
+    if (page := profile.capacity_page) is not None:
+        return f"`{page.key}` of `{page.path}`"
+    return str(profile.capacity or "")
 
 
 def _where(profile: EngineProfile) -> str:
@@ -50,6 +56,8 @@ def _section(profile: EngineProfile) -> Iterator[str]:
             ("running", counters.running),
             ("waiting", counters.waiting),
             ("cache use", counters.cache_use),
+            ("capacity", counters.capacity),
+            ("awake", counters.awake),
             ("progress", counters.progress),
         )
         yield table(("figure", "series"), [(name, _ways(ways)) for name, ways in figures])

@@ -37,7 +37,7 @@ from rumormill.client import Figures, PoolOptions
 from rumormill.discovery.api import openapi
 from rumormill.discovery.api.metrics import EndpointMeasurements, prepare_metrics
 from rumormill.discovery.api.routes import ROUTES
-from rumormill.discovery.commands import SidecarMeasurements, Status
+from rumormill.discovery.commands import GpuRow, SidecarMeasurements, Status
 from rumormill.discovery.http.request_metrics import RequestMetrics
 from rumormill.membership.measurements import NETWORK_SECONDS, GossipMeasurements, Histogram
 from rumormill.sidecar import AgentError
@@ -218,7 +218,7 @@ def metrics_page() -> str:
 def _example_status() -> Status:
     """One in which every metric has a value."""
     values: dict[str, Any] = {"certificate_not_after": 0.0, "counters": {"sent": 1}}
-    values |= {"utilization": 0.0, "queue": 0, "load_age": 0.0}
+    values |= {"utilization": 0.0, "queue": 0, "load_age": 0.0, "gpus": [GpuRow(0, "", 0.0, 0, 0)]}
     empty: dict[str, Any] = {"str": "", "int": 0, "bool": False, "float": 0.0}
     for field in msgspec.structs.fields(Status):
         kind = getattr(field.type, "__name__", "str")

@@ -55,6 +55,7 @@ from rumormill.gossip.wire import (
     Welcome,
     decode_untrusted,
 )
+from rumormill.membership.load import CallerCounts
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.record import Address, Liveness, MemberId
 
@@ -239,7 +240,8 @@ class DatagramDispatch:
         if payload.load is not None:
             state.loads.hear(sender, payload.load, state.now)
         if payload.under_way is not None:
-            state.under_way_here[sender] = (payload.under_way, state.now)
+            counts = CallerCounts(payload.under_way, payload.finished or 0, payload.doubts or 0)
+            state.callers.hear(sender, counts, state.now)
         for message in messages:
             kind = type(message)
             if kind is Heartbeat:

@@ -31,6 +31,7 @@ from rumormill.gossip.security.key_audit import KeyAudit
 from rumormill.gossip.security.keyring import KeyRing
 from rumormill.gossip.security.signature_verifier import MAX_CHECKS_PER_TURN
 from rumormill.gossip.state import NodeState
+from rumormill.membership.load import CallerCounts
 from rumormill.membership.measurements import GossipMeasurements
 from rumormill.membership.policy import PolicyRecord
 from rumormill.membership.record import Address, InstanceId, MemberId
@@ -102,17 +103,14 @@ class Node:
 
     def receive_refusal(self, datagram: bytes, address: Address, now: float) -> None:
         """The kernel at ``address`` refused a datagram: no process has that port. Quotes our datagram. Never raises."""
-        if self._state.stopped is not None:
-            return
-        self._step_to(now)
-        self._parts.icmp_evidence.on_refusal_untrusted(datagram, address)
-        self._end_step()
+        if self._state.stopped is None:
+            self._step_to(now)
+            self._parts.icmp_evidence.on_refusal_untrusted(datagram, address)
+            self._end_step()
 
     def handle_timer(self, now: float) -> None:
-        """Do what is due. Call it each time the socket is drained, and when :attr:`deadline` has come.
-
-        Costs nothing before the deadline.
-        """
+        """Do what is due. Call it each time the socket is drained, and when :attr:`deadline` has come. Costs nothing
+        before the deadline."""
         state, dispatch = self._state, self._dispatch
         state.signatures.checks_left = MAX_CHECKS_PER_TURN
         due = state.now > now + self._ahead or now >= self.deadline or dispatch.resuming
@@ -178,27 +176,24 @@ class Node:
 
     def measure_load(self, utilization: float | None, queue: int, now: float) -> None:
         """Our worker's load was measured; None if it cannot be. 1.0 is full. Announced with a heartbeat if it moved."""
-        if self._state.gone:
-            return
-        self._step_to(now)
-        self._parts.load_announcer.measure(utilization, queue)
-        self._end_step()
+        if not self._state.gone:
+            self._step_to(now)
+            self._parts.load_announcer.measure(utilization, queue)
+            self._end_step()
 
-    def tell_under_way(self, counts: Mapping[MemberId, int], now: float) -> None:
-        """Tell these draining members, with the next heartbeat, how many requests our callers have under way there."""
-        if self._state.gone:
-            return
-        self._step_to(now)
-        self._parts.load_announcer.tell_under_way(counts)
-        self._end_step()
+    def tell_callers(self, counts: Mapping[MemberId, CallerCounts], now: float) -> None:
+        """Tell these members what our callers report of their workers: a doubt at once, the rest with a heartbeat."""
+        if not self._state.gone:
+            self._step_to(now)
+            self._parts.load_announcer.tell_callers(counts)
+            self._end_step()
 
     def leave(self, now: float) -> None:
         """Leave the pool. Keep driving the node until :attr:`has_left`."""
-        if self._state.gone:
-            return
-        self._step_to(now)
-        self._parts.leave_protocol.begin()
-        self._end_step()
+        if not self._state.gone:
+            self._step_to(now)
+            self._parts.leave_protocol.begin()
+            self._end_step()
 
     def change_keys(self, ring: KeyRing, now: float) -> None:
         """Make this the key ring of the whole pool. Does nothing in plaintext.
@@ -318,6 +313,11 @@ class Node:
     def view(self) -> PoolView:
         """What we know, frozen. The same object until something visible changes; built on demand."""
         return self._view_builder.view()
+
+    @property
+    def doubts(self) -> int:
+        """How often other members' callers said that our worker failed them. Grows by what is news."""
+        return self._state.callers.doubts
 
     @property
     def view_version(self) -> object:

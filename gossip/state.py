@@ -32,7 +32,7 @@ from rumormill.gossip.wire import (
     encode_message,
     payload_prefix,
 )
-from rumormill.membership.load import LoadRegister
+from rumormill.membership.load import CallerRegister, LoadRegister
 from rumormill.membership.measurements import GossipMeasurements
 from rumormill.membership.member_state import MemberState, member_state_of_record_untrusted
 from rumormill.membership.record import (
@@ -66,6 +66,7 @@ class NodeState:
         "_prefix",
         "alive_since",
         "arrived",
+        "callers",
         "cluster",
         "connectivity",
         "counters",
@@ -95,7 +96,6 @@ class NodeState:
         "suspect_since",
         "table",
         "token_bytes",
-        "under_way_here",
         "voter_eligibility",
         "why",
     )
@@ -141,7 +141,7 @@ class NodeState:
         self.outbox = []
         self.own_load = OwnLoad()
         self.loads = LoadRegister()
-        self.under_way_here = {}
+        self.callers = CallerRegister()
         self._last_time: dict[tuple[bytes, str], float] = {}
         self.sent_datagrams = SentDatagrams()
         self.seal = seal
@@ -170,8 +170,8 @@ class NodeState:
     """When we sent the last ping whose ICMP refusals convinced us. Signs of life before it are void."""
     stopped: str | None
     """Why this node stopped (own_name.py), in words; None while it runs."""
-    under_way_here: dict[MemberId, tuple[int, float]]
-    """Requests under way at our worker, as the callers of each member report them there, and when we were told."""
+    callers: CallerRegister
+    """What the callers of other members report of our worker."""
     effects: Effects
     """Set once all parts exist."""
 
@@ -272,7 +272,8 @@ class NodeState:
             self.loads.figures,
             self.loads.heard,
             self.own_load.told,
-            self.under_way_here,
+            self.own_load.callers,
+            self.callers.latest,
         )
 
     def name_of(self, member_id: MemberId) -> str:

@@ -329,7 +329,11 @@ class Payload(msgspec.Struct, frozen=True, array_like=True, gc=False):
     load: Load | None = None
     """The sender's own."""
     under_way: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] | None = None
-    """Requests that callers report to the sender as under way at the receiver's worker, while that worker drains."""
+    """Requests that callers report to the sender as under way at the receiver's worker."""
+    finished: MonotonicCounter | None = None
+    """Requests that callers reported to the sender as answered by the receiver's worker. Only growth counts."""
+    doubts: MonotonicCounter | None = None
+    """How often callers told the sender that the receiver's worker failed them. Only growth counts."""
 
 
 class UndecodablePayload(ValueError):

@@ -17,8 +17,9 @@ import msgspec
 
 from rumormill.gossip import Node
 from rumormill.gossip.identity import Profile
+from rumormill.membership.load import CallerCounts
 from rumormill.membership.policy import PolicySchema
-from rumormill.membership.record import Readiness
+from rumormill.membership.record import MemberId, Readiness
 from rumormill.membership.view import Event
 from rumormill.recording.boundary import outside_for_reading
 from rumormill.recording.file_format import DIGEST_BYTES, Entry, digest_of
@@ -77,6 +78,7 @@ class Player:
             "update": self._update,
             "worker_failed": self.node.worker_failed,
             "measure_load": self.node.measure_load,
+            "callers": self._tell_callers,
             "leave": self.node.leave,
             "audit_keys": self.node.audit_keys,
         }
@@ -135,6 +137,9 @@ class Player:
     def _update(self, *fields: Any) -> None:
         service, url, zone, release, weight, readiness, tags, *later, now = fields
         self.node.update(Profile(service, url, zone, release, weight, Readiness(readiness), tags, *later), now)
+
+    def _tell_callers(self, counts: list[Any], now: float) -> None:
+        self.node.tell_callers({MemberId(member_id): CallerCounts(*told) for member_id, *told in counts}, now)
 
     def _compare_sent(self, count: int, digest: bytes) -> None:
         outbox = self.node.datagrams_to_send()

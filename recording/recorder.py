@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -24,8 +24,9 @@ from rumormill.gossip.security.key_audit import KeyAudit
 from rumormill.gossip.security.keyring import KeyRing
 from rumormill.gossip.security.seal import HEADER_BYTES, TAG_BYTES
 from rumormill.gossip.security.signature_verifier import MAX_CHECKS_PER_TURN
+from rumormill.membership.load import CallerCounts
 from rumormill.membership.policy import PolicyRecord
-from rumormill.membership.record import Address
+from rumormill.membership.record import Address, MemberId
 from rumormill.membership.view import Event
 from rumormill.recording.boundary import outside_for_writing
 from rumormill.recording.file_format import Entry, Header, digest_of, encode_entries, encode_segment_start
@@ -191,6 +192,10 @@ class RecordedNode(Node):
     def measure_load(self, utilization: float | None, queue: int, now: float) -> None:
         super().measure_load(utilization, queue, now)
         self._note("measure_load", utilization, queue, now)
+
+    def tell_callers(self, counts: Mapping[MemberId, CallerCounts], now: float) -> None:
+        super().tell_callers(counts, now)
+        self._note("callers", [(member_id, *told) for member_id, told in counts.items()], now)
 
     def leave(self, now: float) -> None:
         super().leave(now)

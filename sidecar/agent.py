@@ -29,7 +29,8 @@ from rumormill.sidecar.commands import SidecarCommands, StatusSources
 from rumormill.sidecar.errors import NameTaken
 from rumormill.sidecar.format_listeners import FormatListeners
 from rumormill.sidecar.garbage import collect_with_few_callers, hold_full_collections
-from rumormill.sidecar.health.plan import WorkerPlan, plan_of
+from rumormill.sidecar.gpus import GpuWatch
+from rumormill.sidecar.health.plan import plan_of
 from rumormill.sidecar.health.worker_check import WorkerCheck
 from rumormill.sidecar.identity import PoolCredentials, read_credentials
 from rumormill.sidecar.incident_records import IncidentRecords
@@ -101,10 +102,6 @@ def _exit_at_once(number: int, _frame: object) -> NoReturn:
     os._exit(128 + number)
 
 
-def _plan_of(config: RuntimeConfig) -> WorkerPlan:
-    return plan_of(config.settings, config.probe_spec, config.probe)
-
-
 class _Agent:
     """The parts of one agent, and the order in which they start and stop."""
 
@@ -126,6 +123,7 @@ class _Agent:
         self.credentials = credentials
         self.log = log
         self.log_writer = log_writer
+        self.gpus = GpuWatch(lambda text: log.info("gpus", text=text))
         self.wall_clock = WallClock()
         self.certificate = CertificateReloader(config.certificate, log) if config.certificate else None
         self.reloader = Reloader(config, read=read, apply=self._apply, keys=lambda: self.node.keyring, log=log)
@@ -187,6 +185,7 @@ class _Agent:
             self.incidents.run,
             partial(collect_with_few_callers, lambda: self.server.connections),
             self.commands.restart.run,
+            self.gpus.run,
             SharedWorkerWatcher(self.node, self.commands.shared_worker_changed).run,
         ]
         return tasks if self.certificate is None else [*tasks, self.certificate.run]
@@ -225,7 +224,7 @@ class _Agent:
             disabled_formats=settings.disable_format,
         )
         self.check = WorkerCheck(
-            _plan_of(self.config),
+            plan_of(settings, self.config.probe_spec, self.config.probe),
             on_change=self._on_readiness,
             on_failure=self.commands.worker_failed,
             on_miss=self.commands.check_missed,
@@ -233,6 +232,7 @@ class _Agent:
             on_reading=self.commands.activity.measure,
             callers=self.commands.activity.callers_reading,
         )
+        self.commands.activity.on_doubt = self.transport.on_doubt = self.check.doubt
         self.worker_process = WorkerProcess(
             ProcessSource.of(settings),
             on_start=self.check.process_started,
@@ -251,13 +251,14 @@ class _Agent:
             engine=lambda: self.check.counters.latest,
             restart_reason=lambda: self.check.restart_reason(),
             worker_up=lambda: self.check.up,
+            gpus=lambda: self.gpus.latest,
             certificate=self.certificate,
         )
 
     def _apply(self, new: RuntimeConfig) -> None:
         """Hand changed settings to the parts that can change while the agent runs."""
         self.settings = settings = new.settings
-        self.check.configure(_plan_of(new))
+        self.check.configure(plan_of(settings, new.probe_spec, new.probe))
         self.worker_process.set_source(ProcessSource.of(settings))
         self.server.set_access(new.access)
         if self.certificate is not None and new.certificate is not None:
@@ -300,7 +301,10 @@ class _Agent:
         )
         self.last_key_file = self._current_key_file()  # compared at each event, to see whether the keys changed
         self.key_file_writer = key_file_writer(
-            settings.key_file, self._current_key_file, self._log_key_file_trouble, self._key_file_written
+            settings.key_file,
+            self._current_key_file,
+            lambda trouble: self.log.error("key file", trouble=trouble),
+            lambda file: self.log.info("key file", version=file.version, keys=list(file.ring.names)),
         )
 
     def _read_snapshot(self) -> RestoredState:
@@ -316,12 +320,6 @@ class _Agent:
     def _current_key_file(self) -> KeyFile | None:
         ring = self.node.keyring
         return KeyFile(ring, self.node.key_version) if ring else None
-
-    def _log_key_file_trouble(self, trouble: str) -> None:
-        self.log.error("key file", trouble=trouble)
-
-    def _key_file_written(self, file: KeyFile) -> None:
-        self.log.info("key file", version=file.version, keys=list(file.ring.names))
 
     def _log_snapshot_trouble(self, trouble: str) -> None:
         self.log.warning("snapshot", trouble=trouble)

@@ -2,7 +2,7 @@
 
 Each caller reports its whole state again at least once a second while it has anything under way, so a report that is
 not renewed is void. Reports are hints from outside: bounded here, and used only for the end of a drain, and for
-progress where an engine has no counters.
+progress where an engine has no counters. Growth by more than a million in one report is cut to that.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from rumormill.discovery.activity import CallerReport
+from rumormill.discovery.activity import MAX_REPORTED, CallerReport
 
 REPORT_LIFE: Final = 3.0
 """Seconds that a report stands. Larger: a caller that died holds up a drain for longer."""
@@ -54,7 +54,7 @@ class ClientReports:
         for member_id, now in after.workers.items():
             then = before.workers.get(member_id)
             if then is not None and now.finished > then.finished and self._may_count(member_id):
-                self._finished[member_id] += now.finished - then.finished
+                self._finished[member_id] += min(now.finished - then.finished, MAX_REPORTED)
 
     def _may_count(self, member_id: bytes) -> bool:
         return member_id in self._finished or len(self._finished) < MAX_COUNTED_WORKERS

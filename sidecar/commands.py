@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 import trio
 
-from rumormill.discovery.commands import CommandRejected, KeyRow, KeysAnswer, SidecarMeasurements, Status
+from rumormill.discovery.commands import CommandRejected, GpuRow, KeyRow, KeysAnswer, SidecarMeasurements, Status
 from rumormill.discovery.schema.answers import describe_shared_worker
 from rumormill.discovery.schema.policies import find, workers_in_maintenance
 from rumormill.discovery.schema.policy_bodies import PolicyBody, describe_policy, encode_body
@@ -61,6 +61,7 @@ class StatusSources(NamedTuple):
     engine: Callable[[], WorkerLoad | None]
     restart_reason: Callable[[], str | None]
     worker_up: Callable[[], bool]
+    gpus: Callable[[], Sequence[GpuRow]]
     certificate: CertificateReloader | None
 
 
@@ -385,6 +386,7 @@ class SidecarCommands:
             utilization=utilization,
             queue=queue,
             load_age=load_age and round(load_age, 3),
+            gpus=sources.gpus(),
             certificate_not_after=certificate.certificate.not_after if certificate else None,
             certificate_trouble=certificate.trouble if certificate else "",
         )

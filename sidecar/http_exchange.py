@@ -86,8 +86,10 @@ def encode_request(
     method: str = "GET",
     headers: Sequence[tuple[str, str]] = (),
     body: bytes | None = None,
+    keep: bool = False,
 ) -> bytes:
-    """The bytes of one request. ``path`` is appended to that of the URL. The worker closes the connection after it."""
+    """The bytes of one request. ``path`` is appended to that of the URL. The worker closes the connection after it,
+    unless it is to ``keep`` it."""
     lines = [f"{method} {url.path}{path} HTTP/1.1", f"Host: {url.endpoint}", "User-Agent: rumormill"]
     given = {name.lower() for name, _ in headers}
     if "accept" not in given:
@@ -95,7 +97,8 @@ def encode_request(
     lines += [f"{name}: {value}" for name, value in headers]
     if body is not None or method != "GET":
         lines.append(f"Content-Length: {len(body or b'')}")
-    return "\r\n".join((*lines, "Connection: close", "", "")).encode() + (body or b"")
+    lines.append(f"Connection: {'keep-alive' if keep else 'close'}")
+    return "\r\n".join((*lines, "", "")).encode() + (body or b"")
 
 
 class ResponseReader:
@@ -111,6 +114,8 @@ class ResponseReader:
         self.bytes_read = 0
         """Bytes of the whole response so far."""
         self.complete = False
+        self.reusable = False
+        """Whether another request may be sent on the same connection."""
 
     def feed_untrusted(self, data: bytes | bytearray) -> None:
         """Take the next bytes; none means that the connection was closed. Raises :class:`NotHttp`; a status that has
@@ -142,6 +147,7 @@ class ResponseReader:
 
     def on_message_complete(self) -> None:
         self.complete = self.status is not None
+        self.reusable = self.complete and self._parser.should_keep_alive()
 
 
 def describe_error(error: BaseException | None, endpoint: HostPort) -> str:

@@ -1,12 +1,12 @@
 """What the sidecar knows of requests and load: the engine's readings, callers' reports and gossip, put together.
 
-While a worker drains, the other sidecars tell its own what their callers have under way there. Each tells with its next
-heartbeat whenever the count has changed, so a drain ends a moment after its last request.
+The other sidecars tell what their callers report of this worker (report_relay.py), so a drain ends a moment after its
+last request, and a worker without counters is seen to get on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import trio
 
@@ -15,10 +15,11 @@ from rumormill.discovery.schema.load import DrainState
 from rumormill.gossip import Node
 from rumormill.gossip.udp.transport import boot_clock
 from rumormill.membership.load import MemberLoad
-from rumormill.membership.record import InstanceId, MemberId, Readiness, member_id_of
+from rumormill.membership.record import InstanceId, member_id_of
 from rumormill.sidecar.client_reports import REPORT_LIFE, ClientReports
 from rumormill.sidecar.counters.reading import CounterReading
 from rumormill.sidecar.drain import DrainWatch
+from rumormill.sidecar.report_relay import ReportRelay
 from rumormill.sidecar.utilization import UtilizationMeter
 from rumormill.sidecar.worker_load import WorkerLoad
 
@@ -34,12 +35,14 @@ class WorkerActivity:
     def __init__(self, node: Node, engine: Callable[[], WorkerLoad | None], wake: Callable[[], None]) -> None:
         """``engine`` returns the last reading of the worker's own metrics; None where there is none. ``wake`` makes the
         node's datagrams leave now."""
-        self._wake = wake
         self._node = node
         self._engine = engine
         self._meter = UtilizationMeter()
         self._measured_at: float | None = None
         self._reports = ClientReports()
+        self._relay = ReportRelay(node, self._reports, wake)
+        self.on_doubt: Callable[[], None] = lambda: None
+        """Called when a caller of this sidecar doubts this worker."""
         self._drain = DrainWatch()
         self.drain_time = 0.0
 
@@ -50,23 +53,20 @@ class WorkerActivity:
         return boot_clock()
 
     def take_report(self, report: CallerReport) -> None:
-        """A caller says what it has under way. What concerns a draining worker is passed on to its sidecar."""
+        """A caller says what it has under way and has seen finished."""
         now = boot_clock()
         self._reports.take(report, now)
-        counts: dict[MemberId, int] = {}
-        for member in self._node.view.members:
-            if member.readiness is Readiness.DRAINING and member.liveness.present:
-                member_id = member_id_of(member.instance)
-                count = self._reports.under_way(member_id, now)
-                if count is not None and member.instance != self._node.instance:
-                    counts[member_id] = count
-        self._node.tell_under_way(counts, now)
-        if counts:
-            self._wake()
+        self._relay.pass_on(report, now)
+
+    def take_doubts(self, member_ids: Sequence[bytes]) -> None:
+        """A caller says that these workers failed it. Each worker's own sidecar looks at it, and judges for itself."""
+        if member_id_of(self._node.instance) in member_ids:
+            self.on_doubt()
+        self._relay.doubt(member_ids, boot_clock())
 
     def finished_requests(self) -> int:
-        """Requests that callers reported finished at this worker. Only growth means anything."""
-        return self._reports.finished(member_id_of(self._node.instance))
+        """Requests that callers reported finished at this worker, here or elsewhere. Only growth means anything."""
+        return self._reports.finished(member_id_of(self._node.instance)) + self._node.load_view.finished_here
 
     def callers_reading(self) -> CounterReading | None:
         """What callers report of this worker; None if nobody reports."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
-from rumormill.discovery.activity import REPORT_HEADER, parse_report_untrusted
+from rumormill.discovery.activity import DOUBTS_HEADER, REPORT_HEADER, parse_doubts_untrusted, parse_report_untrusted
 from rumormill.discovery.api.context import LOADS_TOPIC, ApiContext, RequestContext
 from rumormill.discovery.http.request import Request
 from rumormill.discovery.http.response import Response, prepare_json
@@ -13,7 +13,7 @@ from rumormill.discovery.schema.query_params import NoQuery, PoolQuery
 
 
 async def load(api: ApiContext, call: RequestContext[PoolQuery]) -> Response:
-    """Blocks until any load changes. A caller says with it what it has under way itself."""
+    """Blocks until any load changes. A caller says with it what it has under way itself, and whom it doubts."""
     query = call.query
     api.require_pool()
     take_report(api, call.request)
@@ -28,10 +28,13 @@ async def load(api: ApiContext, call: RequestContext[PoolQuery]) -> Response:
 
 
 def take_report(api: ApiContext, request: Request) -> None:
-    """Take in what the caller reports, if it reports anything. A report that cannot be read is ignored."""
+    """Take in what the caller reports and doubts, if anything. What cannot be read is ignored."""
     value = request.headers.get(REPORT_HEADER)
     if value is not None and (report := parse_report_untrusted(value)) is not None:
         api.commands.activity.take_report(report)
+    value = request.headers.get(DOUBTS_HEADER)
+    if value is not None and (doubts := parse_doubts_untrusted(value)):
+        api.commands.activity.take_doubts(doubts)
 
 
 async def drain_state(api: ApiContext, _call: RequestContext[NoQuery]) -> Response:

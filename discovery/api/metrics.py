@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import accumulate, product
+from operator import attrgetter
 from typing import NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -20,7 +21,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from rumormill.discovery.api.counter_families import counter_metrics
-from rumormill.discovery.commands import SidecarMeasurements, Status
+from rumormill.discovery.commands import GpuRow, SidecarMeasurements, Status
 from rumormill.discovery.http.request_metrics import RequestMetrics
 from rumormill.discovery.http.response import PreparedResponse, prepare
 from rumormill.discovery.workers import liveness_word, readiness_word
@@ -53,6 +54,7 @@ class _SidecarCollector(Collector):
         yield from self._identity()
         yield from self._state()
         yield self._members()
+        yield from _gpus(self._status.gpus)
         yield from _gossip(self._measurements.gossip)
         yield _histogram(
             "loop_lag_seconds",
@@ -125,6 +127,21 @@ class _SidecarCollector(Collector):
         for liveness, readiness in product(Liveness, Readiness):
             members.add_metric((liveness_word(liveness), readiness_word(readiness)), known[liveness, readiness])
         return members
+
+
+def _gpus(rows: Iterable[GpuRow]) -> Iterable[Metric]:
+    """Figures that are not known are left out, and so are families without figures."""
+    for name, text, figure in (
+        ("utilization_ratio", "Part of the last moments in which the GPU computed, 0 to 1.", attrgetter("utilization")),
+        ("memory_used_bytes", "Memory of the GPU in use.", attrgetter("memory_used")),
+        ("memory_bytes", "Memory of the GPU.", attrgetter("memory_total")),
+    ):
+        family = GaugeMetricFamily(f"rumormill_gpu_{name}", text, labels=("gpu", "model"))
+        for row in rows:
+            if (value := figure(row)) is not None:
+                family.add_metric((str(row.index), row.name), value)
+        if family.samples:
+            yield family
 
 
 def _gossip(gossip: GossipMeasurements) -> Iterable[Metric]:

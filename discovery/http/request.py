@@ -24,6 +24,7 @@ USED_HEADERS: Final = frozenset(
         b"sec-fetch-site",
         b"sec-fetch-mode",
         b"expect",
+        b"rumormill-doubts",
         b"rumormill-key-proof",
         b"rumormill-requests",
         b"x-consul-token",

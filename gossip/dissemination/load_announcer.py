@@ -23,7 +23,7 @@ from collections.abc import Container, Mapping
 from rumormill.gossip.detection.failure_detector import FailureDetector
 from rumormill.gossip.part import Part
 from rumormill.gossip.state import NodeState
-from rumormill.membership.load import MAX_QUEUE, MAX_UTILIZATION, Load
+from rumormill.membership.load import MAX_QUEUE, MAX_UTILIZATION, CallerCounts, Load
 from rumormill.membership.member_state import MemberState
 from rumormill.membership.record import MemberId
 
@@ -51,13 +51,13 @@ class LoadAnnouncer(Part):
 
     __slots__ = (
         "_budget",
+        "_callers",
         "_counted",
         "_failure_detector",
         "_latest",
         "_pending",
         "_seen_table",
         "_state",
-        "_under_way",
     )
 
     def __init__(self, state: NodeState, failure_detector: FailureDetector) -> None:
@@ -72,8 +72,8 @@ class LoadAnnouncer(Part):
         self._pending = False
         """Whether somebody may not have been told our figure."""
         self._seen_table = -1
-        self._under_way: set[MemberId] = set()
-        """Draining members that wait to hear how many requests our callers have under way there."""
+        self._callers: set[MemberId] = set()
+        """Members that wait to hear what our callers report of their workers."""
 
     def measure(self, utilization: float | None, queue: int) -> None:
         """Take in a measurement; None if the load is not known. 1.0 is a worker that is full."""
@@ -83,22 +83,23 @@ class LoadAnnouncer(Part):
             thousandths = min(max(round(utilization * 1000), 0), MAX_UTILIZATION)
             self._latest = (thousandths, min(max(queue, 0), MAX_QUEUE))
 
-    def tell_under_way(self, counts: Mapping[MemberId, int]) -> None:
-        """Tell draining members what our callers have under way at their workers: that it is nothing any more at once,
-        and all else with our next heartbeat."""
+    def tell_callers(self, counts: Mapping[MemberId, CallerCounts]) -> None:
+        """Tell members what our callers report of their workers: a doubt, and that nothing is under way any more, at
+        once, and all else with our next heartbeat."""
         state = self._state
-        before, state.own_load.under_way = state.own_load.under_way, dict(counts)
-        for member_id, count in counts.items():
-            if count == 0 and before.get(member_id) != 0:  # somebody may wait for this one
-                self._under_way.discard(member_id)
-                self._send_under_way(member_id)
+        for member_id, now in counts.items():
+            before, _ = state.own_load.callers.get(member_id, (None, 0.0))
+            state.own_load.callers[member_id] = now, state.now
+            if before is None or now.doubts > before.doubts or (now.under_way == 0 != before.under_way):
+                self._callers.discard(member_id)
+                self._send_callers(member_id)
             else:
-                self._under_way.add(member_id)
+                self._callers.add(member_id)
 
     @property
     def lazy_deadline(self) -> float:
         """Now, with our next heartbeat, while there may be something to tell."""
-        if self._under_way:
+        if self._callers:
             return self._state.now
         told = self._state.own_load.figure
         if told is None:
@@ -110,9 +111,9 @@ class LoadAnnouncer(Part):
     def tick(self) -> None:
         """Announce what has moved far enough, to those who were not told yet."""
         state, own = self._state, self._state.own_load
-        for member_id in sorted(self._under_way):
-            self._send_under_way(member_id)
-        self._under_way.clear()
+        for member_id in sorted(self._callers):
+            self._send_callers(member_id)
+        self._callers.clear()
         if own.figure is None and self._latest[0] is None:
             return
         others = self._others()
@@ -129,7 +130,7 @@ class LoadAnnouncer(Part):
         if self._pending and not state.isolated:
             self._tell(others, cost)
 
-    def _send_under_way(self, member_id: MemberId) -> None:
+    def _send_callers(self, member_id: MemberId) -> None:
         if (row := self._state.table.get(member_id)) is not None and row.present:
             self._state.send_encoded(row, [])
 

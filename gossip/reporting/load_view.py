@@ -53,8 +53,17 @@ class LoadView:
         """Requests under way at our worker, as other members' callers told them in the last ``life`` seconds; None if
         nobody said anything."""
         now += self._ahead()
-        told = [count for count, at in self._state.under_way_here.values() if now - at < life]
-        return sum(told) if told else None
+        return self._state.callers.under_way(now - life)
+
+    @property
+    def finished_here(self) -> int:
+        """Requests that other members' callers saw answered by our worker. Only growth means anything."""
+        return self._state.callers.finished
+
+    def is_stated(self, member_id: MemberId) -> bool:
+        """Whether a member states its worker's load."""
+        figure = self._state.loads.figures.get(member_id)
+        return figure is not None and figure.utilization is not None
 
     def _load(self, row: MemberState, now: float) -> MemberLoad | None:
         state, member_id = self._state, row.member_id

@@ -62,6 +62,8 @@ class ProtocolCore(Protocol):
     @property
     def view_version(self) -> object: ...
     @property
+    def doubts(self) -> int: ...
+    @property
     def stopped(self) -> str | None: ...
     @property
     def has_left(self) -> bool: ...
@@ -147,6 +149,8 @@ class GossipTransport:
         self._sock = sock
         self._on_change = on_change
         self._on_events = on_events
+        self.on_doubt: Callable[[], None] = lambda: None
+        """Called when another member's caller doubts our worker."""
         self._clock = clock
         self._drained_at = clock()
         """When we last found the socket empty."""
@@ -154,6 +158,7 @@ class GossipTransport:
         """Whether the error queue may hold entries: the kernel then makes the next read or send raise."""
         self._sleep: trio.CancelScope | None = None
         self._seen_version: object = None
+        self._seen_doubts = node.doubts
         self.counters: Counter[str] = Counter()
         """Socket errors by name (``send_ENETUNREACH``): a datagram that could not be sent is lost like any other."""
         self._process = os.getpid()
@@ -265,6 +270,9 @@ class GossipTransport:
             self._on_change()
         if events := self._node.take_events():
             self._on_events(events)
+        if (doubts := self._node.doubts) != self._seen_doubts:
+            self._seen_doubts = doubts
+            self.on_doubt()
 
 
 def _timestamp_of(ancillary: Iterable[tuple[int, int, bytes]]) -> float | None:

@@ -19,6 +19,10 @@ class CounterReading:
     waiting: int | None = None
     cache_use: float | None = None
     """0 to 1."""
+    capacity: int | None = None
+    """Requests that it can work on at once."""
+    asleep: bool = False
+    """Whether it was put to sleep, and takes no requests."""
     progress: float | None = None
     """Only changes mean anything: it starts anew when the engine does."""
 
@@ -30,7 +34,10 @@ class CounterReading:
         return (self.running or 0) + (self.waiting or 0)
 
     def worker_load(self, capacity: int | None, read_at: float) -> WorkerLoad | None:
-        """The same for those who ask how busy the worker is; None if the engine does not say what it works on."""
+        """The same for those who ask how busy the worker is; None if the engine does not say what it works on.
+        ``capacity`` is what others say of it."""
         if self.running is None:
             return None
-        return WorkerLoad(self.running, self.waiting or 0, self.cache_use, self.progress, capacity, read_at)
+        return WorkerLoad(
+            self.running, self.waiting or 0, self.cache_use, self.progress, capacity or self.capacity, read_at
+        )

@@ -17,6 +17,7 @@ from rumormill.sidecar.engines.ollama import OLLAMA
 from rumormill.sidecar.engines.openai import OPENAI
 from rumormill.sidecar.engines.profile import (
     Alternatives,
+    CapacityPage,
     Counters,
     EngineProfile,
     MetricSeries,
@@ -37,6 +38,7 @@ ENGINES: Final[Mapping[str, EngineProfile]] = MappingProxyType(
 __all__ = [
     "ENGINES",
     "Alternatives",
+    "CapacityPage",
     "Counters",
     "EngineProfile",
     "MetricSeries",

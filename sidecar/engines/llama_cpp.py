@@ -1,6 +1,6 @@
 """llama.cpp's server."""
 
-from rumormill.sidecar.engines.profile import EngineProfile, ProbeKind, PrometheusCounters, series
+from rumormill.sidecar.engines.profile import CapacityPage, EngineProfile, ProbeKind, PrometheusCounters, series
 
 LLAMA_CPP = EngineProfile(
     name="llama.cpp",
@@ -15,6 +15,7 @@ LLAMA_CPP = EngineProfile(
         progress=series("llamacpp:n_decode_total"),
         progress_unit="token was produced",
     ),
+    capacity_page=CapacityPage("/props", "total_slots"),
     drained="`llamacpp:requests_processing` and `llamacpp:requests_deferred` are 0. A client that disconnects may not "
     "end its request.",
     lies=(

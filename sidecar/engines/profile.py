@@ -65,9 +65,21 @@ class PrometheusCounters:
     """What grows while the engine gets on. Within a long request too, if the engine has such a figure."""
     progress_unit: str
     """What one step of progress is, for the sentence "no token was produced for 5.0 s"."""
+    awake: Alternatives = ()
+    """1 while the engine takes requests, and 0 while it was put to sleep, if it can be."""
+    capacity: Alternatives = ()
+    """Requests that it can work on at once, if it says so there."""
     path: str = "/metrics"
     port: int | None = None
     """Another port of the worker's host; None for the worker's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityPage:
+    """A page of JSON, in which a key at the top says how many requests the engine can work on at once."""
+
+    path: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +115,8 @@ class EngineProfile:
     """The deep probe, if no other is set."""
     capacity: int | None = None
     """Requests that it works on at once by its own default; None if that depends on the model or the machine."""
+    capacity_page: CapacityPage | None = None
+    """Where it says what its capacity is. Asked once, when its counters are first read."""
     drained: str
     """When nothing is under way any more, and what its own SIGTERM does to requests. For people."""
     lies: tuple[str, ...]

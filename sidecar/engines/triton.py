@@ -28,6 +28,7 @@ TRITON = EngineProfile(
             ),
         ),
         progress_unit="iteration ended",
+        capacity=labelled("nv_trt_llm_request_metrics", request_type="max"),
     ),
     drained="`nv_inference_pending_request_count` is 0 and, with TensorRT-LLM, so are the scheduled requests. On "
     "SIGTERM it waits 30 s, but unloads its models early: requests get 400 unknown model (triton#6939). Drain first.",

@@ -1,6 +1,6 @@
 """vLLM's OpenAI-compatible server (V1 engine)."""
 
-from rumormill.sidecar.engines.profile import EngineProfile, ProbeKind, PrometheusCounters, series
+from rumormill.sidecar.engines.profile import EngineProfile, ProbeKind, PrometheusCounters, labelled, series
 
 VLLM = EngineProfile(
     name="vllm",
@@ -15,7 +15,9 @@ VLLM = EngineProfile(
         # Engine steps: they grow in a long prefill too, where no token comes out.
         progress=series("vllm:iteration_tokens_total_count", "vllm:generation_tokens_total"),
         progress_unit="token was produced",
+        awake=labelled("vllm:engine_sleep_state", sleep_state="awake"),
     ),
+    # The default of --max-num-seqs, which stands on no page.
     capacity=256,
     drained="`vllm:num_requests_running` and `vllm:num_requests_waiting` are 0. SIGTERM aborts what is under way, "
     "unless the server was started with `--shutdown-timeout` (from 0.18): drain first.",

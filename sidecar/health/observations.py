@@ -41,6 +41,8 @@ class Condition(enum.Enum):
     """What the worker is held to be. The order of precedence is in :mod:`rumormill.sidecar.health.worker_health`."""
 
     STARTING = "starting"
+    ASLEEP = "asleep"
+    """Its engine was put to sleep, and says so."""
     WELL = "well"
     SLOW = "slow"
     """Its answers are right, and late."""
@@ -57,7 +59,7 @@ class Condition(enum.Enum):
     def readiness(self) -> Readiness:
         """What the pool is told."""
         match self:
-            case Condition.STARTING:
+            case Condition.STARTING | Condition.ASLEEP:
                 return Readiness.STARTING
             case Condition.WELL:
                 return Readiness.PASSING

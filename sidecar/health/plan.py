@@ -67,7 +67,7 @@ def counter_source(
     if page is not None:
         return CounterSource(page, "", counters, capacity)
     if counters.port is None:
-        return CounterSource(worker, counters.path, counters, capacity)
+        return CounterSource(worker, counters.path, counters, capacity, profile.capacity_page)
     scheme = "https" if worker.secure else "http"
     beside = HostPort(worker.endpoint.host, counters.port)
     return CounterSource(WorkerUrl(f"{scheme}://{beside}"), counters.path, counters, capacity)

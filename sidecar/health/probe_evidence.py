@@ -2,8 +2,9 @@
 
 - *wrong*: one is enough. A right answer ends it.
 - *silent* (refused, closed, reset): three in a row.
-- *late*: an answer that takes longer than the budget. Two in a row make the worker slow, and two in time end that. An
-  answer that takes longer than three budgets is as good as none, unless the worker is seen to get on.
+- *late*: an answer that takes longer than the budget. It is late once more with each further budget. Two in a row make
+  the worker slow, and two in time end that. An answer that takes longer than three budgets is as good as none, unless
+  the worker is seen to get on.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ LATE_UNTIL_SLOW: Final = 2
 """Late answers in a row until the pool is warned, and answers in time until it is not any more. With more, callers meet
 a slow worker for longer; with one, a single long request ahead of the probe takes keys away."""
 
+CLOCK_ERROR: Final = 1e-6
+"""Seconds by which the difference of two times may be off."""
+
 
 class ProbeEvidence:
     """The probes of one worker."""
@@ -26,6 +30,8 @@ class ProbeEvidence:
         self._budget = budget
         self._late = 0
         self._in_time = 0
+        self._late_of_pending = 0
+        """Budgets that the pending probe has outlived."""
         self.began_at = float("-inf")
         """When the latest probe was sent."""
         self.pending = False
@@ -56,12 +62,19 @@ class ProbeEvidence:
         return self.silent_probes >= MISSES
 
     @property
+    def unsettled(self) -> bool:
+        """Whether more probes must agree with the latest before it counts: they come one right after another."""
+        if self.slow:
+            return self._in_time > 0
+        return 0 < self.silent_probes < MISSES or self._late > 0
+
+    @property
     def suspicious(self) -> bool:
         """Whether the next probe should come soon."""
         return bool(self.wrong or self.silent_probes or self._late or self.slow or self.too_late)
 
     def began(self, now: float) -> None:
-        self.pending, self.began_at = True, now
+        self.pending, self.began_at, self._late_of_pending = True, now, 0
         if self.waiting_since is None:
             self.waiting_since = now
 
@@ -81,7 +94,7 @@ class ProbeEvidence:
                 if not self._is_refusal(outcome):
                     self._take_answer(now)
                     self.too_late = outcome.seconds >= self.patience and not judged
-                if not crowded:
+                if not crowded and not self._late_of_pending:
                     self._count(late=True)
             case ProbeVerdict.WRONG:
                 self.wrong, self.silent_probes = outcome.reason, 0
@@ -89,7 +102,7 @@ class ProbeEvidence:
                 self.silent_probes += not excused
             case ProbeVerdict.TIMED_OUT if outcome.seconds < self._budget:
                 self.waiting_since = None  # it could not be sent, for want of a descriptor or a route
-            case ProbeVerdict.TIMED_OUT if not crowded:
+            case ProbeVerdict.TIMED_OUT if not crowded and not self._late_of_pending:
                 self._count(late=True)
 
     def answers(self, outcome: ProbeOutcome) -> bool:
@@ -110,6 +123,18 @@ class ProbeEvidence:
             self.slow = True
         elif self._in_time >= LATE_UNTIL_SLOW:
             self.slow = False
+
+    def wait(self, now: float) -> None:
+        """The pending probe still waits, with nobody ahead of it."""
+        while self.pending and now >= self.late_at - CLOCK_ERROR:
+            self._late_of_pending += 1
+            self.reason = f"no answer to the probe within {self._late_of_pending * self._budget:g} s"
+            self._count(late=True)
+
+    @property
+    def late_at(self) -> float:
+        """When the pending probe is late the next time; infinity if none is pending."""
+        return self.began_at + (self._late_of_pending + 1) * self._budget if self.pending else float("inf")
 
     def waited_too_long(self, moved_at: float, now: float) -> bool:
         """Whether an answer is missing for three budgets, in which nothing moved."""

@@ -2,7 +2,8 @@
 
 A counter that stands still says nothing while there is no work. So what counts is the time for which requests were
 known to run or wait, and no counter moved. A prefill of a long prompt also stands still. The longest such pause that
-ended by itself is remembered, and twice as long is granted from then on.
+ended by itself is remembered, and twice as long is granted from then on. A pause that was taken for a stall is granted
+as long as it was: otherwise each fault that heals would double the time until the next one is found.
 """
 
 from __future__ import annotations
@@ -55,14 +56,20 @@ class ProgressTracker:
         self._pause = LongestPause()
         self.moved_at = float("-inf")
         """When a counter last moved."""
+        self.moves = 0
+        """How often one has moved."""
 
-    def read(self, reading: CounterReading, now: float) -> bool:
-        """Take the next figures. Returns whether the worker has got on since the last ones."""
+    def read(self, reading: CounterReading, now: float, *, stalled: bool = False) -> bool:
+        """Take the next figures. Returns whether the worker has got on since the last ones.
+
+        ``stalled`` says what it was held to be until now.
+        """
         before, self._reading, self.read_at = self._reading, reading, now
         moved = None not in (before.progress, reading.progress) and before.progress != reading.progress
         if moved:
-            self._learn(now)
+            self._learn(now, stalled)
             self.moved_at = now
+            self.moves += 1
         if not reading.at_work:
             self._working_since = None
         elif self._working_since is None:
@@ -72,15 +79,20 @@ class ProgressTracker:
     def forget(self) -> None:
         """Another process is the worker now: its counters begin anew, and its pauses are its own."""
         self._reading, self.read_at, self._working_since = CounterReading(), float("-inf"), None
-        self._pause = LongestPause()
+        self._pause, self.moves = LongestPause(), 0
 
-    def _learn(self, now: float) -> None:
+    def _learn(self, now: float, stalled: bool) -> None:
         if self._working_since is not None:
-            self._pause.record(now - max(self._working_since, self.moved_at), now)
+            pause = now - max(self._working_since, self.moved_at)
+            self._pause.record(pause / PAUSE_GRACE if stalled else pause, now)
 
     def usable(self, now: float) -> bool:
         """Whether its counters are known now, so that they can be seen to stand still."""
         return self._reading.progress is not None and now - self.read_at <= STALE_SECONDS
+
+    def asleep(self, now: float) -> bool:
+        """Whether the engine says that it sleeps."""
+        return self._reading.asleep and now - self.read_at <= STALE_SECONDS
 
     @property
     def at_work(self) -> int:

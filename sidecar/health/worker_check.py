@@ -17,11 +17,12 @@ from rumormill.sidecar.counters.reading import BadCounters, CounterReading
 from rumormill.sidecar.health.observations import CheckMiss, HealthVerdict
 from rumormill.sidecar.health.plan import NO_CHECK, WorkerPlan
 from rumormill.sidecar.health.readiness_check import ReadinessCheck
-from rumormill.sidecar.health.worker_health import WorkerHealth
+from rumormill.sidecar.health.worker_health import DOUBTED_SECONDS, WorkerHealth
 from rumormill.sidecar.probes import Probe
 
-BUSY_READ_SECONDS: Final = 0.2
-"""Between two readings of the counters while the worker has requests. Larger: a stall is noticed that much later."""
+BUSY_READ_SECONDS: Final = 0.4
+"""Between two readings of the counters while the worker has requests. Larger: a stall is noticed that much later;
+smaller: reading costs more."""
 IDLE_READ_SECONDS: Final = 1.0
 """The same while it has none. Larger: the beginning of work is noticed later; smaller: an idle sidecar costs more."""
 
@@ -59,6 +60,8 @@ class WorkerCheck:
         self._news = trio.Event()
         """Set when anything was seen: the next probe may be due earlier now."""
         self._check_now = trio.Event()
+        self._next_doubt = float("-inf")
+        """When a doubt may cause the next check."""
         self._counter_trouble = ""
         self._late_answer = False
         """Whether the pending check was sent to a process that has exited since."""
@@ -96,6 +99,7 @@ class WorkerCheck:
                     await self._watch()
                 finally:
                     self._check.close()
+                    self.counters.close()
             self._health.probe_cancelled()
             self._check = self._new_check()
 
@@ -119,6 +123,14 @@ class WorkerCheck:
         self.process_exited.set()
         self._late_answer = self._check.pending
         self._see(lambda now: self._health.process_ended(now))
+
+    def doubt(self) -> None:
+        """A caller says that the worker failed it: look at it now."""
+        self._health.doubted()
+        self._news.set()
+        if trio.current_time() >= self._next_doubt:
+            self._next_doubt = trio.current_time() + DOUBTED_SECONDS
+            self._check_now.set()
 
     async def wait_worker_gone(self) -> None:
         """Wait until the process has exited. Never returns if another process is ready since."""

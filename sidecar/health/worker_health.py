@@ -1,6 +1,7 @@
 """What the worker is, from all that is seen of it. Pure: the time, in seconds, is passed in.
 
     starting --it answers--> well <--> slow
+    any --> asleep --its engine is woken--> starting
     any --> ended, wrong, silent, stalled --it answers, or gets on, again--> well
 
 Three things are told apart, and each has its own clock:
@@ -15,6 +16,8 @@ Where the engine has no counters, or they cannot be read, what the callers repor
 probe that is not answered for three times its budget counts as three misses. Counters that cannot be read say nothing
 about the worker.
 
+An engine that was put to sleep says so in its counters. It is *asleep*: not ready, no fault, and not probed.
+
 The worker is *starting* until its readiness check has passed and a probe, if there is one, was answered. Until then no
 silence and no refusal counts, however long a first compilation takes.
 """
@@ -27,7 +30,7 @@ from typing import Final
 from rumormill.sidecar.counters.reading import CounterReading
 from rumormill.sidecar.health.check_evidence import MISSES, CheckEvidence
 from rumormill.sidecar.health.observations import CheckMiss, Condition, HealthVerdict, MissKind
-from rumormill.sidecar.health.probe_evidence import ProbeEvidence
+from rumormill.sidecar.health.probe_evidence import CLOCK_ERROR, ProbeEvidence
 from rumormill.sidecar.health.progress import ProgressTracker
 from rumormill.sidecar.probes import ProbeOutcome
 
@@ -37,11 +40,21 @@ moves its counters too. Larger: nonsense is found later; smaller: more of the en
 QUIET_PROBE_FRACTION: Final = 0.8
 """The part of the stall time after which counters that stand still are probed. With the stall itself, a hang of an idle
 engine is found within twice the stall time."""
+MOVES_OF_A_RHYTHM: Final = 10
+"""How often callers must have seen the worker get on until their longest pause says what is usual. Larger: a hang of a
+worker without counters takes the stall time for longer."""
 REPORT_LAG: Final = 2.0
 """Seconds by which callers may report late what they saw finished. A shorter time lets a worker back in that has hung
 since."""
-CLOCK_ERROR: Final = 1e-6
-"""Seconds by which the difference of two times may be off."""
+DOUBTED_SECONDS: Final = 1.0
+"""At least between two probes that callers' doubts cause. Larger: who doubts every worker costs less, and a fault that
+follows another is found later."""
+DOUBTED_SHARE: Final = 0.05
+"""The most of a worker's time that such probes may take."""
+FOLLOW_UP_FRACTION: Final = 0.5
+"""The part of the budget after which another probe follows one that needs more to agree with it. With a larger part,
+three refused probes take longer than three budgets."""
+ASLEEP_TEXT: Final = "its engine was put to sleep, and takes requests again when it is woken"
 NOT_ANSWERED_YET: Final = "the worker has not answered its check yet"
 
 
@@ -75,6 +88,12 @@ class WorkerHealth:
         """When it began to stand still, if it is stalled."""
         self._crowded = False
         """Whether others had requests here while the latest probe waited."""
+        self._asleep = False
+        """Whether its engine says that it was put to sleep."""
+        self._doubted = False
+        """Whether a caller has doubted the worker since the latest probe was sent."""
+        self._next_doubt_at = float("-inf")
+        """When the next probe may be sent because of a doubt."""
         self._hung_since: float | None = None
         """Since when it takes connections and does not get on."""
         self.verdict = HealthVerdict(Condition.STARTING, NOT_ANSWERED_YET)
@@ -108,16 +127,22 @@ class WorkerHealth:
         """What the callers have under way at this worker, and as ``progress`` how many requests they have seen end."""
         self._take_figures(self._callers, reading, now)
 
+    def doubted(self) -> None:
+        """A caller says that the worker failed it. That decides nothing, but the next probe is due now."""
+        self._doubted = True
+
     def probe_began(self, now: float) -> None:
+        if self._doubted:
+            self._doubted, self._next_doubt_at = False, now + DOUBTED_SECONDS
         self._probe.began(now)
         self._crowded = self._engine.working
         self._conclude(now)
 
     def probe_ended(self, outcome: ProbeOutcome, now: float) -> None:
-        judge = self._tracker(now)
-        crowded = self._crowded and judge is self._engine
+        judge, crowded = self._tracker(now), self._is_crowded(now)
         finishing = judge is self._callers and judge.working
         excused = (crowded or finishing) and not self._stall
+        self._next_doubt_at = max(self._next_doubt_at, now + outcome.seconds * (1 / DOUBTED_SHARE - 1))
         self._probe.ended(outcome, now, judged=judge is not None, excused=excused, crowded=crowded)
         if self._probe.answers(outcome):
             self._stall = ""
@@ -151,19 +176,26 @@ class WorkerHealth:
         """When the next probe should be sent; infinity while one is under way, or none makes sense."""
         settings, probe = self._settings, self._probe
         waits_for_check = self._ended or (not self._ready and not self._check.passed_last)
-        if settings.probe_budget is None or probe.pending or waits_for_check:
+        if settings.probe_budget is None or probe.pending or waits_for_check or self._asleep:
             return float("inf")
-        if not self._ready or probe.suspicious or not self._engine.usable(now):
+        doubt = self._next_doubt_at if self._doubted else float("inf")
+        if not self._ready:
             return probe.began_at + settings.period
+        if probe.unsettled:
+            return probe.began_at + min(FOLLOW_UP_FRACTION * settings.probe_budget, settings.period)
+        if probe.suspicious or not self._engine.usable(now):
+            return min(probe.began_at + settings.period, doubt)
         quiet = max(probe.began_at, self._engine.moved_at) + QUIET_PROBE_FRACTION * settings.stall_time
-        return min(probe.began_at + AUDIT_SECONDS, quiet)
+        return min(probe.began_at + AUDIT_SECONDS, quiet, doubt)
 
     def deadline(self, now: float) -> float:
         """When :meth:`handle_timer` should be called if nothing else is seen."""
-        since = self._probe.waiting_since
+        since, late_at = self._probe.waiting_since, self._probe.late_at
+        if self._probe.slow or self._is_crowded(now):
+            late_at = float("inf")
         if since is None or self._probe.too_late or self._tracker(now) is not None:
-            return float("inf")
-        return max(since, self._moved_at) + self._probe.patience
+            return late_at
+        return min(late_at, max(since, self._moved_at) + self._probe.patience)
 
     def stall_due_at(self, now: float) -> float:
         """When the counters should be read at the latest, so that a stall is seen in time; infinity without work."""
@@ -198,8 +230,16 @@ class WorkerHealth:
         """The best source that is known now."""
         return next((one for one in (self._engine, self._callers) if one.usable(now)), None)
 
+    def _is_crowded(self, now: float) -> bool:
+        """Whether the engine's counters show that others were ahead of the latest probe."""
+        return self._crowded and self._tracker(now) is self._engine
+
     def _allowed(self, tracker: ProgressTracker, now: float) -> float:
-        return tracker.allowed(self._settings.stall_time, self._settings.restart_after, now)
+        """For how long a source may stand still. Where callers see requests end all the time, twice their longest pause
+        is enough: the stall time is for those of which no such pause is known."""
+        rhythm_known = tracker is self._callers and tracker.moves >= MOVES_OF_A_RHYTHM
+        least = self._probe.patience if rhythm_known else self._settings.stall_time
+        return tracker.allowed(least, self._settings.restart_after, now)
 
     def _is_judged_by_counters(self, asked_at: float, now: float) -> bool:
         """Whether silence says nothing: the worker has got on since, or its counters say better whether it does."""
@@ -207,7 +247,7 @@ class WorkerHealth:
         return self._moved_at >= asked_at or (tracker is not None and tracker.working)
 
     def _take_figures(self, tracker: ProgressTracker, reading: CounterReading, now: float) -> None:
-        if tracker.read(reading, now):
+        if tracker.read(reading, now, stalled=bool(self._stall)):
             self._stall = ""
             self._check.forgive_silence()
             if tracker is self._engine or now - self._probe.too_late_at > REPORT_LAG:
@@ -217,6 +257,9 @@ class WorkerHealth:
         self._conclude(now)
 
     def _conclude(self, now: float) -> None:
+        self._look_for_sleep(now)
+        if not self._is_crowded(now):
+            self._probe.wait(now)
         self._look_for_stall(now)
         self._ready = self._ready or self._has_come()
         condition, reason, failed = self._judge()
@@ -226,6 +269,13 @@ class WorkerHealth:
     def _has_come(self) -> bool:
         answers = self._settings.probe_budget is None or self._probe.answered or self._moved_at > float("-inf")
         return self._check.passed_last and not self._ended and answers
+
+    def _look_for_sleep(self, now: float) -> None:
+        """What was seen before it fell asleep says nothing of the engine that wakes."""
+        before, self._asleep = self._asleep, self._engine.asleep(now)
+        if self._asleep and not before:
+            self._ready, self._stall = False, ""
+            self._probe = ProbeEvidence(self._settings.probe_budget or 0.0)
 
     def _look_for_stall(self, now: float) -> None:
         tracker = self._tracker(now)
@@ -253,6 +303,8 @@ class WorkerHealth:
         check, probe = self._check, self._probe
         if self._ended:
             return Condition.ENDED, "its process has ended", True
+        if self._asleep:
+            return Condition.ASLEEP, ASLEEP_TEXT, False
         if probe.wrong:
             return Condition.WRONG, f"wrong answer: {probe.wrong}", True
         if not self._ready:

@@ -198,7 +198,7 @@ class HttpProbe:
         if status in (401, 403):
             return "; check its api-key-file" if self._secret else "; add api-key-file to the probe file"
         if status in (400, 404, 405, 501):
-            return "; if the worker does not serve this path, set --probe to what it serves, or none"
+            return "; if the worker does not serve this path, set --probe to what it serves (embeddings, say), or none"
         return ""
 
     async def _first_model(self) -> str:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 from serving import PROCESS, Serving, member, pool, serving, until
 
-from rumormill.discovery.activity import MAX_REPORTED, MAX_REPORTED_WORKERS, WorkerRequests, parse_report_untrusted
+from rumormill.discovery.activity import (
+    MAX_DOUBTS,
+    MAX_REPORTED,
+    MAX_REPORTED_WORKERS,
+    WorkerRequests,
+    parse_report_untrusted,
+)
 from rumormill.discovery.headroom import HOLD_SECONDS, ScaleOutSignal, headroom
 from rumormill.discovery.schema.load import DrainState
 from rumormill.discovery.view import RoutingView
@@ -72,6 +78,15 @@ async def test_a_callers_report_is_taken_from_the_query_it_holds_anyway():
         assert [(r.caller, r.workers) for r in endpoint.sidecar.activity.reports] == [
             ("00112233aabbccdd", {ONE_ID: WorkerRequests(3, 17)})
         ]
+
+
+async def test_a_callers_doubts_are_taken_from_the_same_query_and_bounded():
+    async with serving(THREE) as endpoint:
+        ids = [bytes((number,)) * 8 for number in range(MAX_DOUBTS + 1)]
+        told = ",".join(one.hex() for one in ids)
+        for value in (told[:-17], told, ids[0].hex() + ",", "w1", ids[0].hex().upper() + "FF"):
+            await endpoint.get("/v1/load?service=embed", **{"Rumormill-Doubts": value})
+        assert endpoint.sidecar.activity.doubts == ids[:-1], "one too many is no list of doubts"
 
 
 async def test_the_drain_route_tells_how_far_it_is():

@@ -14,7 +14,7 @@ from seeds import MORE_SEEDS
 from rumormill.gossip.dissemination.load_announcer import MAX_STEP, STEP, required_step
 from rumormill.gossip.wire import AnyMessage, Ping, assemble, decode_untrusted, encode_field, encode_message
 from rumormill.membership import Liveness
-from rumormill.membership.load import Load, LoadRegister, MemberLoad
+from rumormill.membership.load import CallerCounts, Load, LoadRegister, MemberLoad
 from rumormill.membership.record import InstanceId, MemberId
 from rumormill.simulations import LinkFault, World
 from rumormill.simulations.invariant_checker import InvariantChecker
@@ -254,3 +254,19 @@ def test_a_member_of_the_version_before_reads_our_datagrams() -> None:
     assert (ours.load, ours.under_way) == (Load(7, 400, 2), None)
     theirs = decode_untrusted(assemble(b"\x93\x01\x01", [ping]))
     assert (theirs.load, theirs.under_way) == (None, None)
+
+
+def test_what_callers_report_reaches_the_workers_own_member_once_whatever_is_lost_or_doubled() -> None:
+    world = pool(3)
+    world.degrade(LinkFault(loss=0.3, duplicate=0.3))
+    here, there = node(world, "n0"), node(world, "n1")
+    for second in range(1, 21):
+        told = {there._state.me.member_id: CallerCounts(under_way=3, finished=10 * second, doubts=second // 10)}
+        here.tell_callers(told, world.hosts["n0"].local_time())
+        world.run(1.0)
+    now = world.hosts["n1"].local_time()
+    assert there.load_view.under_way_here(now, life=3.0) == 3
+    assert there.load_view.finished_here == 190, "what was there before the first report is nobody's progress"
+    assert there.doubts == 2
+    world.run(5.0)
+    assert there.load_view.under_way_here(world.hosts["n1"].local_time(), life=3.0) is None

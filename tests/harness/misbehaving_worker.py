@@ -69,6 +69,8 @@ class MisbehavingWorker:
         """Whether its health path is not answered either."""
         self.metrics = ""
         """What ``/metrics`` answers."""
+        self.slots = 0
+        """What ``/props`` states as its capacity; 0 for nothing."""
 
     @classmethod
     async def start(cls, nursery: trio.Nursery, fault: Fault = Fault.NONE, port: int = 0) -> MisbehavingWorker:
@@ -95,8 +97,9 @@ class MisbehavingWorker:
         if path == "/health" and self.health_hangs:
             await trio.sleep_forever()
         if method != "POST":
-            body = {"/v1/models": b'{"data": [{"id": "tiny"}]}', "/metrics": self.metrics.encode()}.get(path, b"ok")
-            await stream.send_all(_response(body))
+            props = b'{"total_slots": %d}' % self.slots if self.slots else b"ok"
+            pages = {"/v1/models": b'{"data": [{"id": "tiny"}]}', "/metrics": self.metrics.encode(), "/props": props}
+            await stream.send_all(_response(pages.get(path, b"ok")))
             return
         fields = json.loads(request.partition(b"\r\n\r\n")[2] or b"{}")
         await self._go_wrong(stream, fields, request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -84,6 +84,7 @@ class KnownActivity:
 
     known: dict[InstanceId, MemberLoad] = field(default_factory=dict)
     reports: list[CallerReport] = field(default_factory=list)
+    doubts: list[bytes] = field(default_factory=list)
     drain: DrainState = field(default_factory=lambda: DrainState(False, False, None, "time", None, 0.0))
     clock: float = 100.0
 
@@ -95,6 +96,9 @@ class KnownActivity:
 
     def take_report(self, report: CallerReport) -> None:
         self.reports.append(report)
+
+    def take_doubts(self, member_ids: Sequence[bytes]) -> None:
+        self.doubts += member_ids
 
     def drain_state(self) -> DrainState:
         return self.drain

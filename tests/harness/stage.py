@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -204,6 +204,7 @@ class StagedActivity:
     def __init__(self) -> None:
         self.stated: dict[InstanceId, MemberLoad] = {}
         self.reports: list[CallerReport] = []
+        self.doubts: list[bytes] = []
 
     def loads(self) -> dict[InstanceId, MemberLoad]:
         return dict(self.stated)
@@ -213,6 +214,9 @@ class StagedActivity:
 
     def take_report(self, report: CallerReport) -> None:
         self.reports.append(report)
+
+    def take_doubts(self, member_ids: Sequence[bytes]) -> None:
+        self.doubts += member_ids
 
 
 class Silent:

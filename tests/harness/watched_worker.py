@@ -119,7 +119,7 @@ class Story:
         reported = self.worker.callers(self.now)
         if reported is not None:
             self.health.callers_reported(reported, self.now)
-        self._next_read = self.now + (0.2 if self.health.has_work else 1.0)
+        self._next_read = self.now + (0.4 if self.health.has_work else 1.0)
         if self.health.stall_due_at(self.now) > self.now:
             self._next_read = min(self._next_read, self.health.stall_due_at(self.now))
 

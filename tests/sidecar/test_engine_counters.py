@@ -59,6 +59,24 @@ def test_an_old_name_is_read_where_the_new_one_is_not() -> None:
     assert read("vllm", both) == CounterReading(running=0, waiting=None, cache_use=0.25, progress=3)
 
 
+def test_vllm_says_whether_it_sleeps() -> None:
+    line = 'vllm:engine_sleep_state{engine="%d",sleep_state="%s"} %d\n'
+    awake = line % (0, "awake", 1) + line % (0, "weights_offloaded", 0)
+    asleep = line % (0, "awake", 0) + line % (0, "weights_offloaded", 1)
+    assert not read("vllm", awake).asleep
+    assert read("vllm", asleep).asleep
+    assert not read("vllm", asleep + line % (1, "awake", 1)).asleep, "another of its engines is awake"
+    assert not read("vllm", VLLM_PAGE).asleep, "one of another version does not say"
+
+
+def test_a_line_may_have_a_timestamp_and_other_spaces() -> None:
+    page = (
+        "llamacpp:requests_processing\t1\nllamacpp:requests_deferred  3  \nllamacpp:n_decode_total 125 1700000000000\n"
+    )
+    for _ in range(2):  # the second time, the series are remembered
+        assert read("llama.cpp", page) == CounterReading(1, 3, None, progress=125)
+
+
 def test_labels_choose_the_lines_of_triton() -> None:
     page = """\
 nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="waiting",version="1"} 2
@@ -71,7 +89,7 @@ nv_trt_llm_general_metrics{general_type="timestamp",model="tensorrt_llm",version
 nv_inference_request_success{model="tensorrt_llm",version="1"} 20
 nv_inference_pending_request_count{model="tensorrt_llm",version="1"} 9
 """
-    assert read("triton", page) == CounterReading(running=5, waiting=2, cache_use=0.4, progress=100)
+    assert read("triton", page) == CounterReading(running=5, waiting=2, cache_use=0.4, capacity=512, progress=100)
     plain = 'nv_inference_request_success{model="a"} 3\nnv_inference_pending_request_count{model="a"} 4\n'
     found = read("triton", plain)
     assert found == CounterReading(running=None, waiting=4, cache_use=None, progress=3)
@@ -88,7 +106,7 @@ nv_inference_pending_request_count{model="tensorrt_llm",version="1"} 9
                 'sglang:token_usage{model_name="m"} 0.28\nsglang:prompt_tokens_total{model_name="m"} 8e6\n'
                 'sglang:generation_tokens_total{model_name="m"} 7e6\n'
             ),
-            CounterReading(2, 1, 0.28, 15e6),
+            CounterReading(2, 1, 0.28, progress=15e6),
         ),
         (
             "tgi",
@@ -96,12 +114,12 @@ nv_inference_pending_request_count{model="tensorrt_llm",version="1"} 9
                 'tgi_batch_current_size 6\ntgi_queue_size 4\ntgi_batch_inference_count{method="decode"} 90\n'
                 'tgi_batch_inference_count{method="prefill"} 10\n'
             ),
-            CounterReading(6, 4, None, 100),
+            CounterReading(6, 4, None, progress=100),
         ),
         (
             "llama.cpp",
             "llamacpp:requests_processing 1\nllamacpp:requests_deferred 3\nllamacpp:n_decode_total 125\n",
-            CounterReading(1, 3, None, 125),
+            CounterReading(1, 3, None, progress=125),
         ),
     ],
 )
