@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 from rumormill.cli.exit_codes import BadRequest
 
@@ -16,3 +17,8 @@ def parse_time(option: str, text: str) -> float:
     if match is None:
         raise BadRequest(f"{option} {text!r} is not a time", "write it with a unit: 30s, 5m")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def utc_stamp(seconds: float) -> str:
+    """Seconds since 1970 as date and time in UTC, to the millisecond."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"

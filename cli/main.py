@@ -45,7 +45,7 @@ VERBS = {
     "doctor": Verb("doctor.command:doctor", "Say what is wrong with a sidecar, and what to do about it."),
     "debug": Verb("debug:debug", "Save what somebody else needs to find a fault."),
     "record": Verb("record:record", "Save what a sidecar's flight recorder holds of the last minutes."),
-    "replay": Verb("replay:replay", "Play a record again, and show what the member concluded and why."),
+    "replay": Verb("replay.command:replay", "Play a record again, and show what the member concluded and why."),
     "simulate": Verb("simulate:simulate", "Test a pool with failures in virtual time: scenarios, sweeps, reports."),
     "chaos": Verb(
         "chaos.command:chaos", "Break a pool of real processes by a schedule, and judge what callers notice."

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from rumormill.gossip.detection.votes import Vote
 from rumormill.gossip.parts import Parts
+from rumormill.gossip.settings import ProtocolSettings
 from rumormill.gossip.state import NodeState
 from rumormill.membership.load import Load
 from rumormill.membership.member_state import MemberState
@@ -37,6 +38,10 @@ class NodeInspection:
         return self._state.now
 
     @property
+    def settings(self) -> ProtocolSettings:
+        return self._state.settings
+
+    @property
     def table(self) -> MemberTable:
         """All rows held, to be read only."""
         return self._state.table
@@ -65,6 +70,11 @@ class NodeInspection:
     def removed_keys(self) -> tuple[bytes, ...]:
         """Group keys that were just removed and still open what was sealed before."""
         return self._parts.key_rotation.removed_keys
+
+    @property
+    def digests_differ_for(self) -> float:
+        """For how many seconds some member's table has differed from ours, by its digest; 0 if none does."""
+        return self._parts.anti_entropy.differs_for
 
     def can_open(self, member_id: MemberId) -> bool:
         """Whether it can open what this member seals."""

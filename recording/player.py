@@ -19,7 +19,7 @@ from rumormill.gossip import Node
 from rumormill.gossip.identity import Profile
 from rumormill.membership.load import CallerCounts
 from rumormill.membership.policy import PolicySchema
-from rumormill.membership.record import MemberId, Readiness
+from rumormill.membership.record import Address, MemberId, Readiness
 from rumormill.membership.view import Event
 from rumormill.recording.boundary import outside_for_reading
 from rumormill.recording.file_format import DIGEST_BYTES, Entry, digest_of
@@ -29,7 +29,7 @@ from rumormill.recording.tape import PlayedTape
 
 
 @dataclass(slots=True)
-class Outcome:
+class PlayOutcome:
     """What playing one segment showed."""
 
     entries: int = 0
@@ -67,7 +67,9 @@ class Player:
         self.node: Node = restore_untrusted(segment.state, outside_for_reading(self._tape, schema))
         if settings:
             self.node.change_settings(grace=settings.get("grace"), misses=settings.get("misses"))
-        self.outcome = Outcome(at=segment.now)
+        self.outcome = PlayOutcome(at=segment.now)
+        self.outbox: list[tuple[Address, bytes]] = []
+        """The datagrams that left last, as a record has them."""
         self._events: deque[Event] = deque()
         self._trace = hashlib.blake2b(digest_size=DIGEST_BYTES)
         self._verbs: dict[str, Callable[..., object]] = {
@@ -83,7 +85,7 @@ class Player:
             "audit_keys": self.node.audit_keys,
         }
 
-    def run(self, until: float | None = None) -> Outcome:
+    def run(self, until: float | None = None) -> PlayOutcome:
         """Play to the end, to the first difference, or up to a time on the Node's own clock."""
         for _ in self.steps(until):
             pass
@@ -114,6 +116,10 @@ class Player:
         if self._free:
             outcome.events.extend(self._events)
 
+    def payload_of(self, datagram: bytes) -> bytes:
+        """The payload of a datagram as a record has it."""
+        return self._tape.payload_of(datagram, self.node.keyring)
+
     def _play(self, kind: str, fields: list[Any]) -> None:
         if kind == "sent":
             self._compare_sent(*fields)
@@ -129,7 +135,7 @@ class Player:
         self, data: bytes, host: str, port: int, now: float, arrived: float | None, opened: bool | str | None
     ) -> None:
         if isinstance(opened, bool):
-            self._tape.opened = self._tape.payload_of(data, self.node.keyring)
+            self._tape.opened = self.payload_of(data)
         else:
             self._tape.opened = opened
         self.node.receive_datagram(data, (host, port), now, arrived)
@@ -142,7 +148,7 @@ class Player:
         self.node.tell_callers({MemberId(member_id): CallerCounts(*told) for member_id, *told in counts}, now)
 
     def _compare_sent(self, count: int, digest: bytes) -> None:
-        outbox = self.node.datagrams_to_send()
+        self.outbox = outbox = self.node.datagrams_to_send()
         if self._free:
             return
         found = digest_of(outbox)

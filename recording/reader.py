@@ -29,7 +29,7 @@ class RecordedSegment:
 
 
 @dataclass(slots=True)
-class Record:
+class FlightRecord:
     """A record as it was read."""
 
     header: Header
@@ -38,7 +38,7 @@ class Record:
     """What is wrong with its end; empty if nothing is."""
 
 
-def read_record_untrusted(file: BinaryIO) -> Record:
+def read_record_untrusted(file: BinaryIO) -> FlightRecord:
     """Read a record. A torn end (the process was killed while it wrote) is cut off and reported.
 
     Raises :class:`UnreadableRecord`.
@@ -48,7 +48,7 @@ def read_record_untrusted(file: BinaryIO) -> Record:
         header = _header(next(objects, None))
     except UnreadableRecord as error:
         raise UnreadableRecord(f"this is no record ({error}); `rumormill record dump` writes one") from None
-    record = Record(header, [])
+    record = FlightRecord(header, [])
     try:
         for place, found in enumerate(objects, 2):
             if not isinstance(found, list) or not found or not isinstance(found[0], str):

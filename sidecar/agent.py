@@ -199,6 +199,7 @@ class _Agent:
             settings.record_dir,
             settings.name,
             self._record,
+            lambda: self.node.inspect().digests_differ_for,
             warn=lambda trouble: self.log.warning("record", trouble=trouble),
         )
         self.transport = GossipTransport(self.node, self.sock, on_change=self._on_change, on_events=self._on_events)

@@ -1,7 +1,8 @@
 """Writes the flight recorder's record to a file at each incident, so that it is there when somebody asks why.
 
-An incident is an event of :data:`INCIDENTS`, or a crash of the agent. Records that follow one another within a minute
-would mostly hold the same, so one is written; and only the latest :data:`MAX_FILES` are kept.
+An incident is an event of :data:`INCIDENTS`, a crash of the agent, or a member whose table has differed from ours for
+:data:`DIFFERENCE_SECONDS`. Of records within a minute, which would mostly hold the same, one is written.
+Only the latest :data:`MAX_FILES` are kept.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from rumormill.sidecar.file_writer import replace_file
 
 INCIDENTS: Final = frozenset({"isolated", "rejoined", "paused", "taken"})
 """Events after which the record is kept: this member was cut off, and back; was paused; or lost its name."""
+DIFFERENCE_SECONDS: Final = 10.0
+"""Tables become equal within about a second of a change."""
+POLL_SECONDS: Final = 1.0
 AFTER_SECONDS: Final = 5.0
 """Seconds from the event until the record is written, so that what followed is in it too."""
 MIN_INTERVAL: Final = 60.0
@@ -30,11 +34,18 @@ class IncidentRecords:
     """The files of one agent in a folder. Without a folder it does nothing."""
 
     def __init__(
-        self, folder: Path | None, name: str, record: Callable[[], bytes | None], warn: Callable[[str], None]
+        self,
+        folder: Path | None,
+        name: str,
+        record: Callable[[], bytes | None],
+        digests_differ_for: Callable[[], float],
+        warn: Callable[[str], None],
     ) -> None:
+        """`digests_differ_for` is in seconds (NodeInspection.digests_differ_for)."""
         self._folder = folder
         self._name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
         self._record = record
+        self._digests_differ_for = digests_differ_for
         self._warn = warn
         self._incident = ""
         self._seen = trio.Event()
@@ -44,11 +55,25 @@ class IncidentRecords:
         """Take in what the Node concluded."""
         for event in events:
             if event.kind in INCIDENTS:
-                self._incident = event.kind
-                self._seen.set()
+                self._begin(event.kind)
+
+    def _begin(self, incident: str) -> None:
+        self._incident = incident
+        self._seen.set()
 
     async def run(self) -> None:
         """Write a record some seconds after each incident. Never returns."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_digests)
+            nursery.start_soon(self._write_each)
+
+    async def _watch_digests(self) -> None:
+        while True:
+            await trio.sleep(POLL_SECONDS)
+            if self._digests_differ_for() >= DIFFERENCE_SECONDS and not self._seen.is_set():
+                self._begin("digests-differ")
+
+    async def _write_each(self) -> None:
         while True:
             await self._seen.wait()
             await trio.sleep(max(AFTER_SECONDS, self._next_at - trio.current_time()))

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from rumormill.gossip.security.seal import UNKNOWN_RECEIVER, Seal
 from rumormill.membership.record import MEMBER_ID_BYTES, MemberId
-from rumormill.simulations.host import SimulatedHost
 from rumormill.simulations.network import ActiveFault
 
 _SENDER = slice(10, 10 + MEMBER_ID_BYTES)
@@ -74,11 +73,11 @@ class GroundTruth:
 
     # -- Recording
 
-    def process_started(self, host: SimulatedHost, now: int) -> None:
+    def process_started(self, observer: str, now: int) -> None:
         """A process started. It has heard nobody yet."""
-        self._started_at[host.key] = now
-        self._heard[host.key] = {}
-        self._refused[host.key] = {}
+        self._started_at[observer] = now
+        self._heard[observer] = {}
+        self._refused[observer] = {}
 
     def sent(self, now: int, data: bytes) -> None:
         """A datagram was sent. Only its first transmission counts; a relay of it does not."""

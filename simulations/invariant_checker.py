@@ -15,10 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rumormill.gossip import Node, ProtocolSettings
-from rumormill.membership import Address, MemberChange
-from rumormill.membership.member_state import MemberState
-from rumormill.membership.policy import SignedPolicy
-from rumormill.membership.record import MemberId
+from rumormill.membership import Address
 from rumormill.simulations.factories import CLUSTER
 from rumormill.simulations.ground_truth import GroundTruth, sender_id
 from rumormill.simulations.host import SimulatedHost
@@ -27,7 +24,6 @@ from rumormill.simulations.invariants import (
     MemberInvariants,
     ObservedProcess,
     ProcessRegistry,
-    node_table,
 )
 from rumormill.simulations.liveness_bounds import LivenessBounds
 from rumormill.simulations.routing_invariants import RoutingInvariants
@@ -35,11 +31,11 @@ from rumormill.simulations.scheduler import SECOND, microseconds
 from rumormill.simulations.table_invariants import (
     PolicyInvariants,
     check_datagram,
-    check_digest,
     check_loads,
     check_node,
     check_policies,
 )
+from rumormill.simulations.table_observer import TableObserver
 from rumormill.simulations.world import World
 
 
@@ -56,8 +52,14 @@ class InvariantChecker:
         silence = self._settings.misses * microseconds(self._settings.period)
         self._ground_truth = GroundTruth(silence - silence // 20)
         self._registry = ProcessRegistry()
-        self._member_invariants = MemberInvariants(self._registry, self._ground_truth, self._settings)
-        self._policy_invariants = PolicyInvariants()
+        member_invariants = MemberInvariants(self._registry, self._ground_truth, self._settings)
+        self._table_observer = TableObserver(
+            self._registry,
+            member_invariants,
+            PolicyInvariants().check,
+            now=lambda: world.scheduler.now,
+            run_check=self._check,
+        )
         self._routing_invariants = RoutingInvariants()
         world.on_start.append(self._process_started)
         world.network.on_send = self._sent
@@ -70,7 +72,7 @@ class InvariantChecker:
         for process in running:
             check_node(process, self._settings.max_members)
             check_loads(process, self._registry)
-        awake = [process for process in running if not process.host.frozen]
+        awake = [process for process in running if not self._world.hosts[process.host.key].frozen]
         self._routing_invariants.check({process.host.key: process.node.view for process in awake})
         check_policies([process.node for process in awake])
 
@@ -126,52 +128,11 @@ class InvariantChecker:
             before.replaced = True
         self._registry.latest[host.key] = process
         self._registry.own_row_changed(process, node.inspect().me)
-        self._ground_truth.process_started(host, self._world.scheduler.now)
+        self._ground_truth.process_started(host.key, self._world.scheduler.now)
         self._routing_invariants.process_started(host.key)
         host.tap = self._received
         host.refusal_tap = self._refused
-        self._observe_table(process)
-
-    def _observe_table(self, process: ObservedProcess) -> None:
-        """Observe each change in a member's table, by wrapping the methods that make changes."""
-        table = node_table(process.node)
-        apply, withdraw, apply_policy = table.apply, table.withdraw_suspicion, table.apply_policy
-
-        def watched_apply(row: MemberState) -> MemberChange | None:
-            return self._changed(process, lambda: apply(row))
-
-        def watched_withdraw(member_id: MemberId) -> MemberChange | None:
-            change = withdraw(member_id)
-            if change is not None:
-                self._check(lambda: self._member_invariants.check_withdrawal(process, change))
-            return change
-
-        def watched_policy(policy: SignedPolicy) -> bool:
-            before = table.policies.get(policy.member_id)
-            changed = apply_policy(policy)
-            after = table.policies.get(policy.member_id)
-            if changed and after is not None:
-                self._check(lambda: self._policy_invariants.check(process, before, after))
-            return changed
-
-        for name, method in (
-            ("apply", watched_apply),
-            ("withdraw_suspicion", watched_withdraw),
-            ("apply_policy", watched_policy),
-        ):
-            setattr(table, name, method)
-
-    def _changed(self, process: ObservedProcess, apply: Callable[[], MemberChange | None]) -> MemberChange | None:
-        table = node_table(process.node)
-        digest = table.digest
-        change = apply()
-        if change is None:
-            return None
-        if change.after is process.node.inspect().me:
-            self._registry.own_row_changed(process, change.after)
-        self._check(lambda: self._member_invariants.check(process, change, self._world.scheduler.now))
-        self._check(lambda: check_digest(process, change, digest, table.digest))
-        return change
+        self._table_observer.observe(process)
 
     def _sent(self, host: SimulatedHost, to: Address, data: bytes) -> None:
         del to

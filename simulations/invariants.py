@@ -33,6 +33,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from rumormill.gossip import Node, ProtocolSettings
 from rumormill.membership import Liveness, MemberChange, MemberTable
@@ -40,7 +41,6 @@ from rumormill.membership.member_state import MemberState
 from rumormill.membership.record import InstanceId, MemberId
 from rumormill.membership.view import Connectivity
 from rumormill.simulations.ground_truth import GroundTruth
-from rumormill.simulations.host import SimulatedHost
 from rumormill.simulations.scheduler import microseconds
 
 
@@ -52,11 +52,22 @@ class InvariantViolation(AssertionError):
         self.invariant = invariant
 
 
+class ObservedHost(Protocol):
+    """What the invariants need to know of the machine of a process. Of a simulated one all is known."""
+
+    key: str
+    node: Any
+    leaving: bool
+    left_at: int
+    was_impaired: bool
+    clock_jumped: bool
+
+
 @dataclass(slots=True)
 class ObservedProcess:
     """One process, as seen from outside."""
 
-    host: SimulatedHost
+    host: ObservedHost
     node: Node
     started_at: int
     incarnations: dict[InstanceId, tuple[int, int]] = field(default_factory=dict)
@@ -111,6 +122,10 @@ class ProcessRegistry:
 
     def by_member_id(self, member_id: MemberId) -> ObservedProcess | None:
         return self._by_id.get(member_id)
+
+    def is_superseded(self, process: ObservedProcess) -> bool:
+        """Whether a later process runs, or ran, on its host."""
+        return self.latest.get(process.host.key) is not process
 
 
 class MemberInvariants:
@@ -240,8 +255,7 @@ class MemberInvariants:
         if len(voters) >= 2:
             return
         known = after.incarnation <= self._registry.concluded.get(after.instance, -1)
-        superseded = self._registry.latest.get(subject.host.key) is not subject
-        superseded = superseded or self._has_conflicting_process(process, after)
+        superseded = self._registry.is_superseded(subject) or self._has_conflicting_process(process, after)
         refused = self._ground_truth.was_refused(observer, after.member_id) and _no_other_voter(process.node, after)
         if observer in voters and (known or superseded or refused or _single_vote_suffices(process.node, after)):
             return
@@ -293,7 +307,7 @@ class MemberInvariants:
             if voter is None or vote.incarnation != after.incarnation or age > self._voting:
                 continue
             misled = voter.host.clock_jumped  # by less than a period, which is undetectable
-            gone = self._registry.latest[voter.host.key] is not voter  # what it heard is lost
+            gone = self._registry.is_superseded(voter)  # what it heard is lost
             if misled or gone or self._ground_truth.was_silent(voter.host.key, after.member_id, now, self._voting):
                 found.append(voter.host.key)
         return found

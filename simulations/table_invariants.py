@@ -44,11 +44,16 @@ class PolicyInvariants:
                 raise InvariantViolation(
                     "policy-writer", f"{process.host.key} holds {new}, but {new.writer} never wrote it"
                 )
-        if before is None:
-            return
-        old = before.record
-        if (new.counter, new.writer, after.checksum) < (old.counter, old.writer, before.checksum):
-            raise InvariantViolation("policy-order", f"{process.host.key} moved back from {old} to {new}")
+        check_policy_order(process, before, after)
+
+
+def check_policy_order(process: ObservedProcess, before: SignedPolicy | None, after: SignedPolicy) -> None:
+    """A policy moves only forward. Raises :class:`InvariantViolation`."""
+    if before is None:
+        return
+    old, new = before.record, after.record
+    if (new.counter, new.writer, after.checksum) < (old.counter, old.writer, before.checksum):
+        raise InvariantViolation("policy-order", f"{process.host.key} moved back from {old} to {new}")
 
 
 def check_policies(nodes: list[Node]) -> None:

@@ -67,6 +67,7 @@ class AntiEntropy(Part):
         "_serving",
         "_session",
         "_state",
+        "_unequal_since",
         "_wait",
         "completed",
     )
@@ -76,6 +77,9 @@ class AntiEntropy(Part):
         self._broadcast = broadcast
         self._probes = probes
         self._differs_since: dict[MemberId, float] = {}
+        """When each peer's digest began to differ from ours, unless a sync has begun since."""
+        self._unequal_since: dict[MemberId, float] = {}
+        """The same, whatever syncs there were."""
         self._quick_check: tuple[MemberId, float] | None = None
         """A peer whose digest is unknown here, and when we sync with it if we have learned nothing by then."""
         self._digest = 0
@@ -124,11 +128,13 @@ class AntiEntropy(Part):
         """Compare the digest on a peer's heartbeat with ours; True if they are equal."""
         state = self._state
         if digest == self._own_digest():
-            if self._differs_since:
+            if self._unequal_since:
+                self._unequal_since.pop(peer.member_id, None)
                 self._end_difference(peer.member_id)
             if self._quick_check is not None and self._quick_check[0] == peer.member_id:
                 self._quick_check = None
             return True
+        self._unequal_since.setdefault(peer.member_id, state.now)
         since = self._differs_since.setdefault(peer.member_id, state.now + state.rng.random() * state.settings.period)
         if self._session is None:
             if state.now - since >= 2 * state.settings.period and state.now >= self._wait.until:
@@ -145,6 +151,13 @@ class AntiEntropy(Part):
     def _end_difference(self, member_id: MemberId) -> None:
         since = self._differs_since.pop(member_id, math.inf)
         self._state.measurements.digest_disagreement += max(self._state.now - since, 0.0)
+
+    @property
+    def differs_for(self) -> float:
+        """For how many seconds the digest of some present member has differed from ours; 0 if none does."""
+        table, now = self._state.table, self._state.now
+        rows = ((table.get(member_id), since) for member_id, since in self._unequal_since.items())
+        return max((now - since for row, since in rows if row is not None and row.present), default=0.0)
 
     def table_changed(self) -> None:
         """We learned something: the next difference may start a sync at once."""
@@ -172,6 +185,7 @@ class AntiEntropy(Part):
     def restart(self) -> None:
         self._session = self._quick_check = None
         self._differs_since.clear()
+        self._unequal_since.clear()
         self._serving.clear()
 
     # --- syncs that we start

@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "discovery": {"membership", "ring"},
     "client": {"ring", "discovery"},
     "sidecar": {"recording", "gossip", "membership", "ring", "discovery"},
-    "simulations": {"gossip", "membership", "ring", "discovery"},
+    "simulations": {"recording", "gossip", "membership", "ring", "discovery"},
     "cli": {"recording", "membership", "ring", "gossip", "discovery", "client", "sidecar", "simulations", "worker"},
 }
 SHELLS = {"gossip/udp/transport.py"}

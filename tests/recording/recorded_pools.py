@@ -6,8 +6,8 @@ import io
 
 from rumormill.discovery.schema.policy_bodies import POLICY_SCHEMA
 from rumormill.gossip import KeyRing
-from rumormill.recording.player import Outcome, Player
-from rumormill.recording.reader import Record, read_record_untrusted
+from rumormill.recording.player import Player, PlayOutcome
+from rumormill.recording.reader import FlightRecord, read_record_untrusted
 from rumormill.recording.recorder import RecordedNode
 from rumormill.simulations import World
 from rumormill.simulations.factories import KEYS, RumormillFactory
@@ -39,9 +39,9 @@ def recorded(world: World, key: str) -> RecordedNode:
     return node
 
 
-def record_of(world: World, key: str) -> Record:
+def record_of(world: World, key: str) -> FlightRecord:
     return read_record_untrusted(io.BytesIO(recorded(world, key).recorder.dump()))
 
 
-def play(record: Record) -> list[Outcome]:
+def play(record: FlightRecord) -> list[PlayOutcome]:
     return [Player(segment, POLICY_SCHEMA).run() for segment in record.segments]
