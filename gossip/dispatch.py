@@ -317,14 +317,12 @@ class DatagramDispatch:
             case Welcome():
                 self._join.handle_welcome(message, source)
             case UnknownSender():
-                if (
-                    asked := self._join.handle_unknown_sender(message, source)
-                ) is not None and asked.member_id != sender:
+                asked = self._join.handle_unknown_sender(message, source)
+                if asked is not None and asked.member_id != sender:
                     self._failure_detector.on_address_reused(asked.member_id)
 
     def build_handlers(self) -> None:
-        """Make the table of what handles a member's message, by type. Heartbeats are handled before, as signs of
-        life."""
+        """Make the table of what handles a member's message, by type. Heartbeats are handled before."""
         claims, sync = self._updates, self._anti_entropy
         self._handle: dict[type, Callable[[Any, MemberState, Address], object]] = {
             Ping: self._on_ping,

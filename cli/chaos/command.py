@@ -20,8 +20,8 @@ from rumormill.cli.chaos.local_faults import LocalFaults
 from rumormill.cli.chaos.objectives import ChaosVerdict
 from rumormill.cli.chaos.page import render_chaos_page
 from rumormill.cli.chaos.run import ChaosRun, Injector
-from rumormill.cli.chaos.schedule import ObjectivesSpec, Schedule, Seconds, kill_schedule, lay_out, read_schedule
-from rumormill.cli.chaos.traffic import CommandTraffic, Traffic
+from rumormill.cli.chaos.schedule import ObjectivesSpec, Schedule, TimeSpan, kill_schedule, lay_out, read_schedule
+from rumormill.cli.chaos.traffic import ChaosTraffic, CommandTraffic
 from rumormill.cli.demo.caller import Caller
 from rumormill.cli.demo.embedding import MODEL
 from rumormill.cli.demo.pool_watch import ConditionNotMet, PoolWatch, everyone_routable
@@ -149,11 +149,11 @@ def _schedule(path: Path | None, given: dict[str, Any]) -> Schedule:
     kills = kill_schedule(times.get("every", 300.0), times.get("lasts", 60.0))
     plan = read_schedule(path) if path is not None else Schedule(fault=kills)
     if "for" in times:
-        plan = msgspec.structs.replace(plan, duration=Seconds(times["for"]))
+        plan = msgspec.structs.replace(plan, duration=TimeSpan(times["for"]))
     if given["seed"] is not None:
         plan = msgspec.structs.replace(plan, seed=given["seed"])
     if "latency" in times:
-        stricter: ObjectivesSpec = msgspec.structs.replace(plan.objectives, latency=Seconds(times["latency"]))
+        stricter: ObjectivesSpec = msgspec.structs.replace(plan.objectives, latency=TimeSpan(times["latency"]))
         plan = msgspec.structs.replace(plan, objectives=stricter)
     changes = {key: given[flag] for key, flag in (("rate", "rate"), ("command", "traffic")) if given[flag] is not None}
     return msgspec.structs.replace(plan, traffic=msgspec.structs.replace(plan.traffic, **changes)).compressed(
@@ -211,7 +211,7 @@ class _ChaosCommand:
         traffic = self._traffic(list(names.values()), foreign=True)
         trio.run(self._until_signal, faults, PoolWatch(names, self.plan.service), traffic)
 
-    def _traffic(self, urls: Sequence[str], *, foreign: bool) -> Traffic:
+    def _traffic(self, urls: Sequence[str], *, foreign: bool) -> ChaosTraffic:
         spec = self.plan.traffic
         if spec.command is not None:
             return CommandTraffic(spec.command, urls, self.log.add)
@@ -225,7 +225,7 @@ class _ChaosCommand:
             rng=random.Random(self.plan.seed),
         )
 
-    async def _until_signal(self, faults: Injector, watch: PoolWatch, traffic: Traffic) -> None:
+    async def _until_signal(self, faults: Injector, watch: PoolWatch, traffic: ChaosTraffic) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._hear_signals, nursery.cancel_scope)
             await nursery.start(watch.run)
@@ -235,7 +235,7 @@ class _ChaosCommand:
                 self._trouble = "; ".join(str(error) for error in _leaves(group))
             nursery.cancel_scope.cancel()
 
-    async def _play(self, faults: Injector, watch: PoolWatch, traffic: Traffic) -> None:
+    async def _play(self, faults: Injector, watch: PoolWatch, traffic: ChaosTraffic) -> None:
         at_start = everyone_routable(faults.members)
         await watch.until(watch.observers, at_start, f"{len(faults.members)} workers at every sidecar", START_LIMIT)
         self.chaos = ChaosRun(self.plan, faults, watch, self.log, traffic, self._say)

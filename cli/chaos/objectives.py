@@ -39,7 +39,7 @@ class FaultTimes:
 
 
 @dataclass(frozen=True, slots=True)
-class FaultFigures:
+class FaultSummary:
     """What callers noticed of one fault."""
 
     times: FaultTimes
@@ -62,7 +62,7 @@ class FaultFigures:
 class ChaosVerdict:
     """The result of a run."""
 
-    faults: list[FaultFigures] = field(default_factory=list)
+    faults: list[FaultSummary] = field(default_factory=list)
     whole: RequestSummary = field(default_factory=RequestSummary)
     objectives: list[Objective] = field(default_factory=list)
     budget_spent: float = 0.0
@@ -134,14 +134,14 @@ def judge(faults: Sequence[FaultTimes], outcomes: Sequence[RequestOutcome], spec
     return verdict
 
 
-def _figures(fault: FaultTimes, outcomes: Sequence[RequestOutcome], until: float, latency: float) -> FaultFigures:
+def _figures(fault: FaultTimes, outcomes: Sequence[RequestOutcome], until: float, latency: float) -> FaultSummary:
     undone = fault.undone if fault.undone is not None else fault.begun
     window = min(MOST_WINDOW, max(LEAST_WINDOW, undone - fault.begun))
     end = max(undone, min(undone + window, until))
     before = _between(outcomes, fault.begun - window, fault.begun)
     affected = _between(outcomes, fault.begun, end)
     bad = [outcome for outcome in affected if _is_bad(outcome, latency)]
-    return FaultFigures(
+    return FaultSummary(
         fault,
         summarize(before),
         summarize(_between(affected, fault.begun, undone)),
@@ -178,7 +178,7 @@ def _latency(whole: RequestSummary, spec: ObjectivesSpec) -> Objective:
     return Objective(claim, f"≤ {duration(spec.latency)}", duration(whole.p99), met, f"{whole.requests} requests")
 
 
-def _recovery(faults: Sequence[FaultFigures], spec: ObjectivesSpec) -> Objective:
+def _recovery(faults: Sequence[FaultSummary], spec: ObjectivesSpec) -> Objective:
     worst = max(faults, key=lambda fault: fault.recovery)
     return Objective(
         "callers recover from every fault",
@@ -189,7 +189,7 @@ def _recovery(faults: Sequence[FaultFigures], spec: ObjectivesSpec) -> Objective
     )
 
 
-def _rejoin(faults: Sequence[FaultFigures], spec: ObjectivesSpec) -> Objective:
+def _rejoin(faults: Sequence[FaultSummary], spec: ObjectivesSpec) -> Objective:
     away = [fault for fault in faults if fault.rejoin is None]
     worst = max((fault for fault in faults if fault.rejoin is not None), key=lambda f: f.rejoin or 0.0, default=None)
     found = "not seen" if away or worst is None else duration(worst.rejoin or 0.0)
@@ -202,7 +202,7 @@ def _rejoin(faults: Sequence[FaultFigures], spec: ObjectivesSpec) -> Objective:
     )
 
 
-def _fault_json(fault: FaultFigures) -> dict[str, Any]:
+def _fault_json(fault: FaultSummary) -> dict[str, Any]:
     times = fault.times
     return {
         "kind": times.kind,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from rumormill.cli.chaos.objectives import ChaosVerdict, FaultFigures, FaultTimes
+from rumormill.cli.chaos.objectives import ChaosVerdict, FaultSummary, FaultTimes
 from rumormill.cli.demo.request_log import RequestOutcome, percentile, summarize
 from rumormill.cli.demo.verdict import duration
 from rumormill.simulations.html_page import html_page, html_table
@@ -73,7 +73,7 @@ def _requests(slices: Sequence[tuple[float, float, list[RequestOutcome]]], bands
     return line_chart(series, "seconds", "requests/s", dots=False, bands=bands)
 
 
-def _distributions(faults: Sequence[FaultFigures], outcomes: Sequence[RequestOutcome]) -> str | None:
+def _distributions(faults: Sequence[FaultSummary], outcomes: Sequence[RequestOutcome]) -> str | None:
     """Every request is in one of two lines: in flight during a fault, or not."""
     spans = [(fault.times.begun, fault.times.undone or float("inf")) for fault in faults]
     series: dict[str, list[float]] = {"no fault": [], "during a fault": []}
@@ -86,7 +86,7 @@ def _distributions(faults: Sequence[FaultFigures], outcomes: Sequence[RequestOut
     )
 
 
-def _faults(faults: Sequence[FaultFigures]) -> str | None:
+def _faults(faults: Sequence[FaultSummary]) -> str | None:
     rows = []
     for fault in faults:
         times = fault.times

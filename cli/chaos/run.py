@@ -12,7 +12,7 @@ import trio
 
 from rumormill.cli.chaos.objectives import ChaosVerdict, FaultTimes, judge
 from rumormill.cli.chaos.schedule import RANDOM, AbortSpec, FaultSpec, PlannedFault, Schedule, lay_out
-from rumormill.cli.chaos.traffic import Traffic
+from rumormill.cli.chaos.traffic import ChaosTraffic
 from rumormill.cli.demo.pool_watch import ConditionNotMet, PoolWatch, evicted, routable
 from rumormill.cli.demo.request_log import RequestLog, RequestOutcome
 from rumormill.cli.demo.verdict import duration
@@ -47,7 +47,7 @@ class ChaosRun:
         injector: Injector,
         watch: PoolWatch,
         log: RequestLog,
-        traffic: Traffic,
+        traffic: ChaosTraffic,
         say: Callable[[str], None],
     ) -> None:
         self.schedule = schedule

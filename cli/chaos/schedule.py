@@ -25,7 +25,7 @@ HINT = "`rumormill chaos run --help` shows a schedule; docs/run/chaos.md explain
 MOST_FAULTS = 10_000
 
 
-class Seconds(float):
+class TimeSpan(float):
     """A time, written with a unit."""
 
 
@@ -40,9 +40,9 @@ class FaultSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """One kind of fault: when it comes, whom it hits, and how long it lasts."""
 
     kind: FaultKind
-    every: Seconds | None = None
-    at: tuple[Seconds, ...] = ()
-    lasts: Seconds = Seconds(60.0)
+    every: TimeSpan | None = None
+    at: tuple[TimeSpan, ...] = ()
+    lasts: TimeSpan = TimeSpan(60.0)
     target: str = RANDOM
     """A member's name, or `random`: one that no other fault holds at that moment."""
     share: Share = 0.3
@@ -51,7 +51,7 @@ class FaultSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """fill: a folder on the file system to fill. The pool's own folder without it."""
     at_most: ByteSize = ByteSize(SIZES["GB"])
     """fill: refuse a file system with more free space than that."""
-    offset: Seconds = Seconds(3600.0)
+    offset: TimeSpan = TimeSpan(3600.0)
     """skew: how far the wall clock is set ahead."""
 
 
@@ -67,11 +67,11 @@ class ObjectivesSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     availability: Share = 0.999
     """The share of requests with a right answer. The rest is the error budget."""
-    latency: Seconds = Seconds(0.25)
+    latency: TimeSpan = TimeSpan(0.25)
     """99 % of requests take at most this long."""
-    recovery: Seconds = Seconds(5.0)
+    recovery: TimeSpan = TimeSpan(5.0)
     """From a fault, the longest time until the last failed or slow request."""
-    rejoin: Seconds = Seconds(30.0)
+    rejoin: TimeSpan = TimeSpan(30.0)
     """From a fault's end, the longest time until every sidecar sends work to the member again."""
 
 
@@ -79,7 +79,7 @@ class AbortSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The guard: stop, and undo everything, when more than this share of the latest requests failed."""
 
     errors: Share = 0.01
-    over: Seconds = Seconds(30.0)
+    over: TimeSpan = TimeSpan(30.0)
 
 
 class TrafficSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,7 +95,7 @@ class TrafficSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole run."""
 
-    duration: Seconds = msgspec.field(default=Seconds(3600.0), name="for")
+    duration: TimeSpan = msgspec.field(default=TimeSpan(3600.0), name="for")
     seed: int = 1
     service: str = "embed"
     traffic: TrafficSpec = TrafficSpec()
@@ -107,8 +107,8 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def compressed(self, factor: float) -> Schedule:
         """The same course in a fraction of the time. What is promised to callers stays as it is."""
 
-        def shorter(seconds: float) -> Seconds:
-            return Seconds(seconds / factor)
+        def shorter(seconds: float) -> TimeSpan:
+            return TimeSpan(seconds / factor)
 
         faults = tuple(
             msgspec.structs.replace(
@@ -132,7 +132,7 @@ class PlannedFault:
 
 def kill_schedule(every: float, lasts: float) -> tuple[FaultSpec, ...]:
     """One worker with its sidecar killed every so often: the published practice."""
-    return (FaultSpec(kind="kill", every=Seconds(every), lasts=Seconds(lasts)),)
+    return (FaultSpec(kind="kill", every=TimeSpan(every), lasts=TimeSpan(lasts)),)
 
 
 def read_schedule(path: Path) -> Schedule:
@@ -156,14 +156,14 @@ def decode_schedule(given: dict[str, Any]) -> Schedule:
 
 
 def _with_unit(kind: type, given: Any) -> Any:
-    if kind is Seconds and isinstance(given, str):
-        return Seconds(parse_time("the time", given))
+    if kind is TimeSpan and isinstance(given, str):
+        return TimeSpan(parse_time("the time", given))
     if kind is ByteSize and isinstance(given, str):
         number, unit = given[:-2].strip(), given[-2:]
         if unit in SIZES and number.isdigit():
             return ByteSize(int(number) * SIZES[unit])
         raise ValueError(f"{given!r} is not a size; write it with a unit: {', '.join(f'1{unit}' for unit in SIZES)}")
-    raise ValueError(f"{given!r} has no unit; write it in quotes: " + ('"30s"' if kind is Seconds else '"1GB"'))
+    raise ValueError(f"{given!r} has no unit; write it in quotes: " + ('"30s"' if kind is TimeSpan else '"1GB"'))
 
 
 def lay_out(schedule: Schedule) -> list[PlannedFault]:

@@ -29,7 +29,7 @@ class TrafficEnded(CliError):
     """The program that sends the requests has ended by itself, or says something else than outcomes."""
 
 
-class Traffic(Protocol):
+class ChaosTraffic(Protocol):
     """What sends requests until told to finish."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None: ...

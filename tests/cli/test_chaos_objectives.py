@@ -10,7 +10,7 @@ import pytest
 from rumormill.cli.chaos.objectives import FaultTimes, judge
 from rumormill.cli.chaos.page import render_chaos_page
 from rumormill.cli.chaos.run import guard_reason
-from rumormill.cli.chaos.schedule import AbortSpec, ObjectivesSpec, Seconds
+from rumormill.cli.chaos.schedule import AbortSpec, ObjectivesSpec, TimeSpan
 from rumormill.cli.demo.request_log import RequestOutcome
 
 SPEC = ObjectivesSpec()
@@ -87,7 +87,7 @@ def test_the_next_faults_requests_are_not_this_ones() -> None:
 
 
 def test_the_guard_needs_some_requests_and_more_failures_than_allowed() -> None:
-    abort = AbortSpec(errors=0.01, over=Seconds(10.0))
+    abort = AbortSpec(errors=0.01, over=TimeSpan(10.0))
     failed = [RequestOutcome(0.0, 0.1, None, "refused")]
     right = list(steady(2.0))
     assert guard_reason(failed, abort) == ""

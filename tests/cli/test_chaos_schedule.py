@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rumormill.cli.chaos.schedule import Schedule, Seconds, kill_schedule, lay_out, read_schedule
+from rumormill.cli.chaos.schedule import Schedule, TimeSpan, kill_schedule, lay_out, read_schedule
 from rumormill.cli.exit_codes import BadRequest
 
 
@@ -76,4 +76,4 @@ def test_a_mistake_is_named(tmp_path: Path, text: str, words: str) -> None:
 
 def test_a_fault_that_never_comes_is_refused() -> None:
     with pytest.raises(BadRequest, match="the kill never comes within 100 s"):
-        lay_out(Schedule(duration=Seconds(100.0), fault=kill_schedule(300.0, 60.0)))
+        lay_out(Schedule(duration=TimeSpan(100.0), fault=kill_schedule(300.0, 60.0)))

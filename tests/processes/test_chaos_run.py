@@ -17,7 +17,7 @@ from limits import LIVENESS_LIMIT, WALKTHROUGH_LIMIT
 
 from rumormill.cli.chaos.journal import Journal
 from rumormill.cli.chaos.local_faults import LocalFaults
-from rumormill.cli.chaos.schedule import FaultSpec, Seconds
+from rumormill.cli.chaos.schedule import FaultSpec, TimeSpan
 from rumormill.cli.demo import process_reaper
 from rumormill.cli.demo.pool_watch import PoolWatch, everyone_routable
 from rumormill.cli.demo.processes import LocalPool, LocalPoolSettings
@@ -104,7 +104,7 @@ def pool_folder(pid: int) -> str:
 async def test_the_skewed_clock_is_set_ahead_and_back_and_the_pool_stays_whole(tmp_path: Path) -> None:
     if not any(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")):
         pytest.skip("libfaketime is missing: apt-get install -y faketime")
-    spec = FaultSpec(kind="skew", offset=Seconds(7200.0))
+    spec = FaultSpec(kind="skew", offset=TimeSpan(7200.0))
     with Journal(tmp_path / "journal") as journal, LocalPool(LocalPoolSettings(size=2)) as pool:
         faults = LocalFaults(pool, journal)
         faults.prepare([spec])
