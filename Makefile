@@ -19,7 +19,7 @@ demo-llm: .venv/llm-ready  ## the same with three llama.cpp servers and a real s
 
 venv: .venv/ready  ## what the other targets prepare too; then: . .venv/bin/activate
 
-test: .venv/dev-ready  ## all that is deterministic and a few real sidecars, six to eight minutes on two cores; where it passes once it always does
+test: .venv/dev-ready  ## all that is deterministic and a few real sidecars, three minutes on two idle cores; where it passes once it always does
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not seeds and not processes and not net and not programs"
 
 # One seed shows that a scenario works. A change of the protocol needs many, which take as long as all else together.
