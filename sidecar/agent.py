@@ -224,6 +224,12 @@ class _Agent:
             rng=rng,
             disabled_formats=settings.disable_format,
         )
+        self._build_worker_watch()
+        self._build_writers(rng, restored)
+
+    def _build_worker_watch(self) -> None:
+        """What looks at the worker: its health, and its process."""
+        settings = self.settings
         self.check = WorkerCheck(
             plan_of(settings, self.config.probe_spec, self.config.probe),
             on_change=self._on_readiness,
@@ -240,7 +246,6 @@ class _Agent:
             on_end=self.check.process_ended,
             on_event=lambda text: self._on_events([Event(boot_clock(), "process", settings.name, text)]),
         )
-        self._build_writers(rng, restored)
 
     def _status_sources(self) -> StatusSources:
         """Where the status asks for what changes while the agent runs. The parts may not exist yet."""
