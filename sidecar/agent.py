@@ -45,7 +45,7 @@ from rumormill.sidecar.seeds import SeedResolver
 from rumormill.sidecar.settings import Settings
 from rumormill.sidecar.settings_values import HostPort
 from rumormill.sidecar.shared_worker import SharedWorkerWatcher
-from rumormill.sidecar.snapshot import RestoredState, SnapshotIgnored, read_snapshot_untrusted, snapshot_writer
+from rumormill.sidecar.snapshot import RestoredState, read_snapshot_or_start_empty, snapshot_writer
 from rumormill.sidecar.sockets import (
     Listener,
     bound_endpoint,
@@ -144,7 +144,7 @@ class _Agent:
             self.log.warning("probe", text=text)
         listeners = await open_http_listeners(self.settings.http, self.certificate)
         self.formats = await FormatListeners.open(self.settings)
-        restored = self._read_snapshot()
+        restored = read_snapshot_or_start_empty(self.settings, self._log_snapshot_trouble)
         self._build_parts(restored)
         self.commands.endpoint = reachable_endpoint(self.settings, bound_endpoint(listeners[0]))
         hold_full_collections()
@@ -312,16 +312,6 @@ class _Agent:
             lambda trouble: self.log.error("key file", trouble=trouble),
             lambda file: self.log.info("key file", version=file.version, keys=list(file.ring.names)),
         )
-
-    def _read_snapshot(self) -> RestoredState:
-        settings = self.settings
-        if settings.snapshot is None:
-            return RestoredState()
-        try:
-            return read_snapshot_untrusted(settings.snapshot, settings.name, settings.cluster)
-        except SnapshotIgnored as error:
-            self._log_snapshot_trouble(f"{settings.snapshot} {error}; starting without it")
-            return RestoredState()
 
     def _current_key_file(self) -> KeyFile | None:
         ring = self.node.keyring

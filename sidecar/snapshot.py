@@ -19,6 +19,7 @@ import msgspec
 
 from rumormill.membership.record import COUNTER_LIMIT, Address, MonotonicCounter
 from rumormill.sidecar.file_writer import FileWriter, replace_file
+from rumormill.sidecar.settings import Settings
 
 MAX_BYTES = 1 << 20
 MIN_WRITE_INTERVAL = 1.0
@@ -76,6 +77,17 @@ def read_snapshot_untrusted(path: Path, name: str, cluster: str) -> RestoredStat
     return RestoredState(
         min(snapshot.generation, COUNTER_LIMIT - 2), tuple(addresses[:MAX_ADDRESSES]), tuple(snapshot.policies)
     )
+
+
+def read_snapshot_or_start_empty(settings: Settings, on_trouble: Callable[[str], None]) -> RestoredState:
+    """The snapshot that the settings name; empty, and trouble is reported, if it cannot be used."""
+    if settings.snapshot is None:
+        return RestoredState()
+    try:
+        return read_snapshot_untrusted(settings.snapshot, settings.name, settings.cluster)
+    except SnapshotIgnored as error:
+        on_trouble(f"{settings.snapshot} {error}; starting without it")
+        return RestoredState()
 
 
 def write_snapshot(
