@@ -21,13 +21,25 @@ Every type that a public method returns can be imported from here.
 from rumormill.client.discovery.topology import Topology
 from rumormill.client.errors import NoWorkersError, PoolError, RequestNotReplayableError, ResponseInterruptedError
 from rumormill.client.keys import RequestView
+from rumormill.client.observability.events import (
+    BreakerEvent,
+    FallbackEvent,
+    PanicEvent,
+    PoolEvent,
+    PoolEvents,
+    SyncPoolEvents,
+    TopologyEvent,
+)
 from rumormill.client.observability.figures import Figures
 from rumormill.client.observability.figures_parts import ReleaseFigures
+from rumormill.client.observability.pool_figures import PoolFigures
 from rumormill.client.options import PoolOptions
 from rumormill.client.pool import Pool
 from rumormill.client.rules.replay import Replay
 from rumormill.client.rules.retries import Attempt, Failure
 from rumormill.client.runtime.descriptors import TooManyOpenFilesError
+from rumormill.client.selection.breaker import OpenReason
+from rumormill.client.selection.explanation import KeyExplanation, PlaceReason, WorkerPlace
 from rumormill.client.sync import SyncPool
 from rumormill.client.transports.fallbacks import DefaultAnswer, FallbackUsed, OtherService, StaleAnswer
 from rumormill.client.transports.pool_transports import PoolTransport, SyncPoolTransport
@@ -36,15 +48,24 @@ from rumormill.ring.worker import CanaryShare, RoutingPolicy, Worker
 
 __all__ = [
     "Attempt",
+    "BreakerEvent",
     "CanaryShare",
     "DefaultAnswer",
     "Failure",
+    "FallbackEvent",
     "FallbackUsed",
     "Figures",
+    "KeyExplanation",
     "NoWorkersError",
+    "OpenReason",
     "OtherService",
+    "PanicEvent",
+    "PlaceReason",
     "Pool",
     "PoolError",
+    "PoolEvent",
+    "PoolEvents",
+    "PoolFigures",
     "PoolOptions",
     "PoolTransport",
     "ReleaseFigures",
@@ -56,8 +77,11 @@ __all__ = [
     "RoutingPolicy",
     "StaleAnswer",
     "SyncPool",
+    "SyncPoolEvents",
     "SyncPoolTransport",
     "TooManyOpenFilesError",
     "Topology",
+    "TopologyEvent",
     "Worker",
+    "WorkerPlace",
 ]

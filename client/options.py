@@ -6,6 +6,7 @@ import random
 import ssl
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, fields
+from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,7 +34,9 @@ class PoolOptions:
     replay: Replay = "idempotent"
     """Which requests may be sent again: `idempotent` ones, `always`, or `never`."""
     hedge: bool = True
-    """Whether to ask the next owner too when an answer is late."""
+    """Whether to ask the next owner too when an answer is late. Only requests that may be sent again are hedged."""
+    hedge_after: float | None = None
+    """Seconds after which an answer is late. None takes the 95th percentile of answers to requests of its kind."""
     zone: str | None = None
     """The caller's own zone, whose workers it prefers. None follows the pool's policy, and "" prefers no zone."""
     bounded_load: bool = True
@@ -61,6 +64,8 @@ class PoolOptions:
         if not self.sources:
             raise ValueError('a pool needs a sidecar to ask, such as ["http://127.0.0.1:7380"]')
         checked_replay(self.replay)
+        if self.hedge_after is not None and not 0 < self.hedge_after < inf:
+            raise ValueError(f"hedge_after={self.hedge_after!r} is no time; give seconds, such as 0.2, or leave it out")
 
     def as_arguments(self) -> dict[str, Any]:
         """The arguments that construct another pool with the same options."""

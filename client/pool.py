@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from types import TracebackType
 
 import httpx2
 
+from rumormill.client.base_pool import BasePool
 from rumormill.client.connections.async_upstream import AsyncUpstream
 from rumormill.client.discovery.topology import Topology
 from rumormill.client.keys import KeyFunction
-from rumormill.client.options import PoolOptions
+from rumormill.client.observability.events import PoolEvents
 from rumormill.client.pool_background import PoolBackground
 from rumormill.client.requests.async_requests import AsyncRequests
 from rumormill.client.requests.dispatch import Dispatcher
@@ -21,10 +21,9 @@ from rumormill.client.rules.messages import httpx2_response, pool_request
 from rumormill.client.rules.replay import Replay, checked_replay
 from rumormill.client.transports.fallbacks import AsyncFallback
 from rumormill.client.transports.pool_transports import PoolTransport
-from rumormill.ring.worker import Worker
 
 
-class Pool(PoolOptions):
+class Pool(BasePool):
     """The workers of one service, watched through several sidecars. It sends requests to them.
 
     async with Pool(["http://127.0.0.1:7380"], service="embed") as pool:
@@ -90,20 +89,6 @@ class Pool(PoolOptions):
         self._background = self._requests = None
         return crash
 
-    @property
-    def topology(self) -> Topology:
-        """What the pool believes now."""
-        return self._require_open().topology
-
-    @property
-    def workers(self) -> tuple[Worker, ...]:
-        """Alive and suspect workers, in every readiness, sorted by name."""
-        return self.topology.workers
-
-    def owners(self, key: str | bytes, n: int | None = None) -> list[Worker]:
-        """The owners of a key in order of preference. Without a zone, sidecars with the same digest give the same."""
-        return self._require_open().upstreams.selector.owners(key, n)
-
     def transport(
         self,
         *,
@@ -118,21 +103,19 @@ class Pool(PoolOptions):
         An httpx.AsyncClient takes it wrapped: :func:`rumormill.client.legacy_httpx.httpx_transport`.
         """
         mode = self.replay if replay is None else checked_replay(replay)
-        return PoolTransport(self, mode, key=key, fallbacks=fallbacks)
-
-    def acquire(self, key: str | bytes | None = None) -> AbstractContextManager[Worker]:
-        """A worker for a client of your own. It counts as busy until the block ends.
-
-        A connection error (OSError, or the TransportError of httpx2 or httpx) that leaves the block ranks the worker
-        behind the others for a moment. Entering the block raises :class:`NoWorkersError`.
-        """
-        return self._require_open().upstreams.lease(key)
+        return PoolTransport(self, mode, key=key, fallbacks=fallbacks, on_fallback=self._publish_fallback)
 
     async def changed(self, known: Topology) -> Topology:
         """Wait until the topology differs from `known`, and return it."""
         self._require_open()
         assert self._background is not None  # noqa: S101 - it is open
         return await self._background.changed(known)
+
+    def events(self) -> PoolEvents:
+        """What the pool concludes from now on (events.py): topology, circuit breakers, the panic rule, fallbacks."""
+        stream = PoolEvents()
+        self._require_open().upstreams.events.add(stream)
+        return stream
 
     async def send(self, request: httpx2.Request, *, replay: Replay | None = None) -> httpx2.Response:
         """Send one request, as the transports do. The scheme and host of its URL do not matter. Raises PoolError.

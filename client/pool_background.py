@@ -31,6 +31,7 @@ from rumormill.client.discovery.topology import Topology, with_answer, with_stat
 from rumormill.client.discovery.topology_watcher import TopologyWatcher
 from rumormill.client.options import UNIX, PoolOptions
 from rumormill.client.requests.dispatch import Dispatcher
+from rumormill.client.requests.hedge_schedule import HedgingOptions
 from rumormill.client.runtime.background_context import BackgroundContext
 from rumormill.client.runtime.shared_lock import shared_lock
 from rumormill.client.runtime.timers import RunInLoop, Timers
@@ -136,7 +137,11 @@ class PoolBackground:
 
     def _new_dispatcher(self, rng: random.Random) -> Dispatcher:
         options, lock = self._options, shared_lock()
-        clock = trio.current_time if trio.lowlevel.in_trio_task() else asyncio.get_running_loop().time
+        clock = (
+            trio.lowlevel.current_clock().current_time
+            if trio.lowlevel.in_trio_task()
+            else asyncio.get_running_loop().time
+        )
         selector = WorkerSelector(options.service, rng, zone=options.zone, bounded=options.bounded_load)
         selector.counts.run_in_loop = self._run_in_loop
         upstreams = Upstreams(
@@ -148,7 +153,8 @@ class PoolBackground:
         )
         timers = Timers(clock, lock, self._run_in_loop)
         telemetry = _telemetry(options.service) if options.telemetry else None
-        return Dispatcher(upstreams, timers, clock=clock, lock=lock, hedge=options.hedge, telemetry=telemetry)
+        hedging = HedgingOptions(options.hedge, options.hedge_after)
+        return Dispatcher(upstreams, timers, clock=clock, lock=lock, hedging=hedging, telemetry=telemetry)
 
     def _sidecar_client(self, base_urls: Mapping[str, str]) -> httpx2.AsyncClient:
         """The HTTP client for the sidecars. `base_urls` has one for each Unix domain socket."""

@@ -11,15 +11,16 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from types import TracebackType
 
 import anyio
 import httpx2
 
+from rumormill.client.base_pool import BasePool
 from rumormill.client.connections.sync_upstream import SyncUpstream
 from rumormill.client.discovery.topology import Topology
 from rumormill.client.keys import KeyFunction
+from rumormill.client.observability.events import SyncPoolEvents
 from rumormill.client.options import PoolOptions
 from rumormill.client.pool_background import PoolBackground
 from rumormill.client.requests.dispatch import Dispatcher
@@ -30,7 +31,6 @@ from rumormill.client.rules.replay import Replay, checked_replay
 from rumormill.client.runtime.loop_thread import acquire_loop, check_threads, release_loop
 from rumormill.client.transports.fallbacks import SyncFallback
 from rumormill.client.transports.pool_transports import SyncPoolTransport
-from rumormill.ring.worker import Worker
 
 _reopening = threading.Lock()
 """Held while a pool opens itself again after a fork."""
@@ -89,7 +89,7 @@ class OpenSyncPool:
                 upstream.close()
 
 
-class SyncPool(PoolOptions):
+class SyncPool(BasePool):
     """The synchronous version of :class:`rumormill.client.Pool`. Threads may share it.
 
     with SyncPool(["http://127.0.0.1:7380"], service="embed") as pool:
@@ -143,20 +143,6 @@ class SyncPool(PoolOptions):
         if crash is not None:
             raise crash
 
-    @property
-    def topology(self) -> Topology:
-        """What the pool believes now."""
-        return self._require_open().topology
-
-    @property
-    def workers(self) -> tuple[Worker, ...]:
-        """Alive and suspect workers, in every readiness, sorted by name."""
-        return self.topology.workers
-
-    def owners(self, key: str | bytes, n: int | None = None) -> list[Worker]:
-        """The owners of a key in order of preference. Without a zone, sidecars with the same digest give the same."""
-        return self._require_open().upstreams.selector.owners(key, n)
-
     def transport(
         self,
         *,
@@ -171,15 +157,20 @@ class SyncPool(PoolOptions):
         An httpx.Client takes it wrapped: :func:`rumormill.client.legacy_httpx.httpx_transport`.
         """
         mode = self.replay if replay is None else checked_replay(replay)
-        return SyncPoolTransport(self, mode, key=key, fallbacks=fallbacks)
-
-    def acquire(self, key: str | bytes | None = None) -> AbstractContextManager[Worker]:
-        """A worker for a client of your own, as with :meth:`Pool.acquire`."""
-        return self._require_open().upstreams.lease(key)
+        return SyncPoolTransport(self, mode, key=key, fallbacks=fallbacks, on_fallback=self._publish_fallback)
 
     def changed(self, known: Topology, timeout: float | None = None) -> Topology:
         """Wait until the topology differs from `known`, and return it. Raises TimeoutError after `timeout` seconds."""
         return self._opened().changed(known, timeout)
+
+    def events(self, timeout: float | None = None) -> SyncPoolEvents:
+        """What the pool concludes from now on, as with :meth:`Pool.events`.
+
+        With `timeout`, the stream raises TimeoutError if nothing happens for so many seconds.
+        """
+        stream = SyncPoolEvents(timeout)
+        self._require_open().upstreams.events.add(stream)
+        return stream
 
     def send(self, request: httpx2.Request, *, replay: Replay | None = None) -> httpx2.Response:
         """Send one request, as with :meth:`Pool.send`."""

@@ -20,6 +20,7 @@ from rumormill.client.connections.in_flight import InFlightRequest
 from rumormill.client.connections.streamed_body import SyncStep, SyncStreamedBody
 from rumormill.client.connections.transport_errors import httpx2_errors
 from rumormill.client.connections.upstream import KEEPALIVE, IdleLines, Upstream, is_readable
+from rumormill.client.rules.bodies import BufferedBody
 from rumormill.client.rules.messages import AnswerHead, PoolRequest, WorkerAnswer
 
 
@@ -33,7 +34,7 @@ class SyncUpstream(Upstream):
     def send(self, request: PoolRequest, flight: InFlightRequest) -> WorkerAnswer:
         """The answer, buffered as bodies.py says. Raises what httpx2 raises. `flight` then tells what was sent."""
         line = self._idle.take() or SyncLine(self.origin, self.tls)
-        line.flight = flight
+        line.flight, line.body_follows = flight, isinstance(request.body, BufferedBody) and request.body.is_short
         try:
             with SyncStep(flight, line.interrupt), httpx2_errors():
                 core = self.core_request(request, flight.attempt.began, flight.more_headers)
@@ -99,6 +100,8 @@ class SyncLine(httpcore2.NetworkBackend):
             origin, ssl_context=tls, keepalive_expiry=KEEPALIVE, network_backend=self
         )
         self.flight: InFlightRequest | None = None
+        self.body_follows = False
+        """The head of the request waits for its body, because both fit into one packet or a few."""
         self.idle_since = 0.0
         self.interrupted = False
         self._lock = threading.Lock()
@@ -173,6 +176,10 @@ class InterruptibleStream(httpcore2.NetworkStream):
     def __init__(self, sock: socket.socket, line: SyncLine) -> None:
         self._socket = sock
         self._line = line
+        self._head = b""
+        """The head that waits for its body."""
+        self._written = 0
+        """How many bytes the last write has sent."""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         try:
@@ -188,20 +195,26 @@ class InterruptibleStream(httpcore2.NetworkStream):
         if flight is None or flight.sent or not buffer:
             self._write(buffer, timeout)
             return
-        flight.sent = True
+        if self._line.body_follows:
+            self._line.body_follows, self._head = False, buffer
+            return
+        end_of_head = len(self._head or buffer)
+        flight.sent, data, self._head = True, self._head + buffer, b""
         try:
-            self._write(buffer, timeout)
+            self._write(data, timeout)
         except httpcore2.WriteError:
-            # The head is sent in one write, which did not complete: the worker has not seen the end of the head.
-            flight.sent = False
+            # Without the end of the head, the worker cannot have acted.
+            flight.sent = self._written >= end_of_head
             raise
 
     def _write(self, buffer: bytes, timeout: float | None) -> None:
-        rest = memoryview(buffer)
+        rest, self._written = memoryview(buffer), 0
         try:
             while rest:
                 self._socket.settimeout(timeout)
-                rest = rest[self._socket.send(rest) :]
+                sent = self._socket.send(rest)
+                self._written += sent
+                rest = rest[sent:]
         except TimeoutError as error:
             raise httpcore2.WriteTimeout(str(error)) from error
         except OSError as error:

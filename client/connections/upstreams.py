@@ -14,10 +14,12 @@ from rumormill.client.connections.in_flight import InFlightRegistry, InFlightReq
 from rumormill.client.connections.upstream import Upstream
 from rumormill.client.discovery.topology import Topology
 from rumormill.client.errors import no_workers
+from rumormill.client.observability.events import BreakerEvent, EventHub, PanicEvent
 from rumormill.client.rules.response_class import ResponseClass
 from rumormill.client.rules.retries import Attempt
 from rumormill.client.runtime.shared_lock import SharedLock
 from rumormill.client.runtime.timers import RunInLoop
+from rumormill.client.selection.breaker import BreakerState
 from rumormill.client.selection.worker_selector import WorkerSelector
 from rumormill.ring.worker import Worker
 
@@ -45,6 +47,8 @@ class Upstreams:
     ) -> None:
         """`make` turns a worker's URL into an upstream."""
         self.selector = selector
+        selector.on_breaker = self._publish_breaker
+        self.events = EventHub()
         self.in_flight = InFlightRegistry(selector, lock, clock, run_in_loop)
         self._make = make
         self._clock = clock
@@ -78,11 +82,18 @@ class Upstreams:
         recorded = self.selector.record_answer(attempt.worker, response_class, attempt.began, now)
         if not recorded and now > self._warned_at + WARN_EVERY:
             self._warned_at = now
+            self.events.publish(PanicEvent(now, attempt.worker))
             log.warning(
                 "more than half of the workers of %r fail; %s is still used, so that the others are not overloaded",
                 self.selector.topology.service,
                 attempt.worker.name,
             )
+
+    def _publish_breaker(self, worker: Worker, state: BreakerState, now: float) -> None:
+        breaker = self.selector.stats(worker).breaker
+        if state == "open":
+            self.selector.counts.doubt(worker, now)
+        self.events.publish(BreakerEvent(now, worker, state, breaker.reason, breaker.time_left(now)))
 
     def lease(self, key: str | bytes | None) -> Lease:
         """A worker for a client of the caller's own. It counts as busy until the block ends."""

@@ -14,6 +14,7 @@ import anyio
 import httpx2
 import msgspec
 
+from rumormill.client.discovery.doubts import DOUBTS_HEADER
 from rumormill.client.discovery.request_counts import REPORT_HEADER, RequestCounts
 from rumormill.client.runtime.shared_lock import SharedLock
 from rumormill.discovery.schema.load import LoadAnswer
@@ -122,8 +123,10 @@ class LoadWatcher:
             answer = self._seen[1]
             query |= {"index": str(answer.index), "process": answer.process, "wait": f"{wait:.0f}s"}
         with self._lock:
-            report = self._counts.report()
-        headers = {} if report is None else {REPORT_HEADER: report}
+            report, doubts = self._counts.report(), self._counts.doubts.header()
+        headers = {} if report is None else {REPORT_HEADER: report.header}
+        if doubts is not None:
+            headers[DOUBTS_HEADER] = doubts
         url = f"{self._base_urls.get(source, source)}/v1/load"
         with anyio.fail_after(wait * 17 / 16 + ANSWER_MARGIN):
             response = await self._http.get(url, params=query, headers=headers)
@@ -133,6 +136,11 @@ class LoadWatcher:
             answer = _decode(response.content)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise NoLoads(UNSUPPORTED_RETRY) from None
+        with self._lock:
+            if report is not None:
+                self._counts.confirm(report)
+            if doubts is not None:
+                self._counts.doubts.confirm(doubts)
         self._heard = anyio.current_time()
         if "index" in query:
             self._failures = 0

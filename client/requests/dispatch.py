@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from rumormill.client.connections.upstream import Upstream
 from rumormill.client.connections.upstreams import Upstreams
 from rumormill.client.discovery.topology import Topology
+from rumormill.client.observability.events import topology_event
+from rumormill.client.observability.pool_figures import PoolFigures
+from rumormill.client.requests.hedge_schedule import HedgeSchedule, HedgingOptions
 from rumormill.client.requests.pool_state import PoolState
 from rumormill.client.requests.request_machine import RequestMachine, StartHedge
 from rumormill.client.rules.deadline import deadline_of
@@ -32,11 +35,11 @@ class Dispatcher(PoolState):
         *,
         clock: Callable[[], float],
         lock: SharedLock,
-        hedge: bool,
+        hedging: HedgingOptions,
         telemetry: Telemetry | None,
     ) -> None:
         super().__init__(upstreams, timers, clock=clock, lock=lock, telemetry=telemetry)
-        self._hedge = hedge
+        self._hedging = hedging
         self._latencies = LatencyWindows()
 
     @property
@@ -46,10 +49,12 @@ class Dispatcher(PoolState):
     def update(self, topology: Topology) -> list[Upstream]:
         """Use the workers of this topology from now on. Returns the upstreams that the caller should close."""
         with self.lock:
-            before = self._doubtful()
+            doubtful, known = self._doubtful(), self.topology
             idle = self.upstreams.update(topology)
+            if topology != known:
+                self.upstreams.events.publish(topology_event(known, topology, self.clock()))
             # A hedge is due at once for requests at workers that have just become suspect or critical.
-            if self._doubtful() - before:
+            if self._doubtful() - doubtful:
                 for request in self.waiting:
                     request.rearm()
             return idle
@@ -62,20 +67,31 @@ class Dispatcher(PoolState):
         one_shot, path = request.one_shot, request.path
         reason = why_not_replayable(replay, request.method, request.read, one_shot=one_shot)
         state = RequestState(f"{request.method} {path}", reason, one_shot=one_shot)
-        hedged = self._hedge and reason is None
+        hedged = self._hedging.enabled and reason is None
         now = self.clock()
         request.deadline = deadline_of(request.read.get("rumormill-deadline"), request.extensions.get("timeout"), now)
         with self.lock:
             self.budgets.record_request(now)
+            self.counts.requests += 1
             latency = self._latencies.window(request_kind(request.method, path, request.content_length))
-            machine = RequestMachine(self, request, state, latency, start_hedge if hedged else None)
+            schedule = None
+            if hedged:
+                late = not request.asks_for_stream
+                schedule = HedgeSchedule(self.upstreams.selector, state, latency, self._hedging.after, late=late)
+            machine = RequestMachine(self, request, state, latency, schedule, start_hedge)
             if hedged:
                 self.waiting.add(machine)
         return machine
+
+    def figures(self) -> PoolFigures:
+        """What second attempts have cost."""
+        with self.lock:
+            return self.counts.figures()
 
     def close(self) -> list[Upstream]:
         """The pool closes: end every request. Returns the upstreams to close."""
         with self.lock:
             self.closed = True
+            self.upstreams.events.close()
             self.upstreams.in_flight.close("this pool was closed")
             return self.upstreams.remove_all()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import inf
 from typing import Final
 
-from rumormill.client.rules.hedging import MIN_HEDGE_DELAY, LatencyWindow
+from rumormill.client.rules.hedging import MIN_HEDGE_DELAY, UNRESPONSIVE_FACTOR, LatencyWindow
 from rumormill.client.rules.retries import RequestState
 from rumormill.client.selection.worker_selector import WorkerSelector
 
@@ -17,16 +18,50 @@ doubtful for minutes. Less keeps this process busy with every waiting request; m
 budget requires."""
 
 
+@dataclass(frozen=True, slots=True)
+class HedgingOptions:
+    """What the pool's options say about hedging."""
+
+    enabled: bool
+    after: float | None
+    """Seconds after which an answer is late. None takes the 95th percentile of answers to requests of the same kind."""
+
+
 class HedgeSchedule:
     """The hedges of one request."""
 
-    __slots__ = ("_doubtful_hedge_at", "_expected", "_hedged_at", "_held_up", "_latency", "_selector", "_state")
+    __slots__ = (
+        "_after",
+        "_doubtful_hedge_at",
+        "_early_done",
+        "_expected",
+        "_held_up",
+        "_late",
+        "_latency",
+        "_selector",
+        "_state",
+        "_waiting_since",
+    )
 
-    def __init__(self, selector: WorkerSelector, state: RequestState, latency: LatencyWindow) -> None:
+    def __init__(
+        self,
+        selector: WorkerSelector,
+        state: RequestState,
+        latency: LatencyWindow,
+        after: float | None = None,
+        *,
+        late: bool = True,
+    ) -> None:
+        """`after` is the fixed delay, if there is one. Without `late`, only doubt about a worker makes a hedge due."""
         self._selector = selector
         self._state = state
         self._latency = latency
-        self._hedged_at = self._doubtful_hedge_at = -inf
+        self._after = after
+        self._late = late
+        self._early_done = False
+        """The hedge for a late answer has begun, or the budget allowed none."""
+        self._waiting_since = self._doubtful_hedge_at = -inf
+        """When the last hedge began."""
         self._expected = inf
         """When the timer is to fire."""
         self._held_up = False
@@ -50,22 +85,44 @@ class HedgeSchedule:
             return True
         return False
 
-    def record_hedge(self, now: float) -> None:
+    def looks_unresponsive(self, now: float) -> bool:
+        """Whether a hedge that is due now is due because the workers that were asked may not be working any more."""
+        if not self._doubtful and now < self._began + self._long_delay:
+            return False
+        running = (attempt for attempt in self._state.attempts if attempt.running)
+        return all(self._selector.looks_unresponsive(attempt.worker, attempt.began) for attempt in running)
+
+    def record_hedge(self, now: float, *, began: bool) -> None:
         """A hedge has begun, or the budget allowed none."""
-        self._hedged_at = now
+        if began or self._early_done:
+            self._waiting_since = now
+        self._early_done = True
         if self._doubtful:
             self._doubtful_hedge_at = now
+
+    @property
+    def _began(self) -> float:
+        return self._state.attempts[-1].began
 
     @property
     def _doubtful(self) -> bool:
         worker = self._state.attempts[-1].worker
         return self._selector.became_suspect(worker) or self._selector.became_critical(worker)
 
+    @property
+    def _delay(self) -> float:
+        """Seconds after which an answer is late."""
+        delay = self._latency.hedge_delay if self._after is None else self._after
+        return inf if delay is None or not self._late else delay
+
+    @property
+    def _long_delay(self) -> float:
+        """Seconds after which a worker that has answered nobody meanwhile looks unresponsive."""
+        return max(UNRESPONSIVE_FACTOR * (self._latency.p95 or self._delay), self._delay)
+
     def _due(self) -> float:
         if not self._state.may_hedge:
             return inf
-        began = self._state.attempts[-1].began
         if self._doubtful:
-            return max(began + MIN_HEDGE_DELAY, self._doubtful_hedge_at + HEDGE_RETRY_DELAY)
-        delay = self._latency.hedge_delay
-        return inf if delay is None else max(began, self._hedged_at) + delay
+            return max(self._began + MIN_HEDGE_DELAY, self._doubtful_hedge_at + HEDGE_RETRY_DELAY)
+        return max(self._began, self._waiting_since) + (self._long_delay if self._early_done else self._delay)

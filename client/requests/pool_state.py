@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from rumormill.client.connections.upstreams import Upstreams
+from rumormill.client.observability.pool_figures import AttemptCounts
 from rumormill.client.rules.retry_budget import RetryBudgets
 from rumormill.client.runtime.shared_lock import SharedLock
 from rumormill.client.runtime.timers import Timers
@@ -40,6 +41,7 @@ class PoolState:
         self.lock = lock
         self.telemetry = telemetry
         self.budgets = RetryBudgets(clock())
+        self.counts = AttemptCounts()
         self.closed = False
         self.waiting: set[Rearmable] = set()
         """Requests without an answer yet that may be hedged."""

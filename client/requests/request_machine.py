@@ -26,6 +26,7 @@ from rumormill.client.rules.hedging import LatencyWindow
 from rumormill.client.rules.messages import PoolRequest, WorkerAnswer
 from rumormill.client.rules.response_class import ResponseClass, classify_response
 from rumormill.client.rules.retries import ATTEMPTS, Attempt, Failure, RequestState, RetryDecision, failure_of
+from rumormill.client.rules.retry_budget import RetryBudget
 from rumormill.client.runtime.timers import TimerEntry
 from rumormill.ring.worker import Worker
 
@@ -45,9 +46,10 @@ class RequestMachine:
         request: PoolRequest,
         state: RequestState,
         latency: LatencyWindow,
-        start_hedge: StartHedge | None,
+        schedule: HedgeSchedule | None,
+        start_hedge: StartHedge,
     ) -> None:
-        """Without `start_hedge`, nothing is sent to a second worker while the first one is being waited for."""
+        """Without `schedule`, nothing is sent to a second worker while the first one is being waited for."""
         self.request = request
         self.done = False
         self._pool = pool
@@ -57,7 +59,7 @@ class RequestMachine:
         self._state = state
         self._latency = latency
         self._start_hedge = start_hedge
-        self._schedule = HedgeSchedule(self._selector, state, latency)
+        self._schedule = schedule
         self._telemetry = pool.telemetry
         self._telemetry_parent = pool.telemetry.begin_request() if pool.telemetry is not None else None
         self._timer: TimerEntry | None = None
@@ -131,7 +133,7 @@ class RequestMachine:
     def rearm(self) -> None:
         """Reconsider when a hedge is due: the request has begun, or the topology has changed."""
         with self._lock:
-            if self.done or self._start_hedge is None:
+            if self.done or self._schedule is None:
                 return
             due = self._schedule.next(self._pool.clock())
             if due < inf and (self._timer is None or due < self._timer.due):
@@ -141,24 +143,25 @@ class RequestMachine:
     def handle_timer(self) -> None:
         with self._lock:
             self._timer = None
-            if self.done or self._start_hedge is None:
+            if self.done or self._schedule is None:
                 return
             now = self._pool.clock()
-            hedge = self._hedge(now) if self._schedule.is_due(now) else None
+            hedge = self._hedge(self._schedule, now) if self._schedule.is_due(now) else None
             self.rearm()
         if hedge is not None:
             self._start_hedge(self, hedge)
 
-    def _hedge(self, now: float) -> InFlightRequest | None:
+    def _hedge(self, schedule: HedgeSchedule, now: float) -> InFlightRequest | None:
         """Ask the next worker too, if there is a routable one and the budget allows it."""
-        self._schedule.record_hedge(now)
-        running = (attempt for attempt in self._state.attempts if attempt.running)
-        unresponsive = all(self._selector.looks_unresponsive(attempt.worker, attempt.began) for attempt in running)
-        budget = self._pool.budgets.unresponsive_hedges if unresponsive else self._pool.budgets.slow_hedges
-        if not budget.try_withdraw(now):
+        budgets = self._pool.budgets
+        budget = budgets.unresponsive_hedges if schedule.looks_unresponsive(now) else budgets.slow_hedges
+        allowed = budget.try_withdraw(now)
+        schedule.record_hedge(now, began=allowed)
+        if not allowed:
             return None
         worker = self._selector.pick(self.request.key, self._state.tried, now, last_resort=False)
         if worker is not None:
+            self._pool.counts.hedges += 1
             return self._begin(worker, now)
         self._state.hedging_exhausted = True
         budget.refund(1)
@@ -172,7 +175,12 @@ class RequestMachine:
     # Attempts.
 
     def _try_next(self, now: float) -> InFlightRequest | None:
-        """Ask the next worker. Without one, the request ends as soon as no attempt is running."""
+        """Ask the next worker. Without one, the request ends as soon as no attempt is running.
+
+        The first worker is free, and so is the next after one that could not be reached. In an outage only the first.
+        """
+        if self._state.attempts and self._state.tried and self._selector.outage:
+            return self._retry(now)
         worker = self._next_worker(now)
         if worker is not None:
             return self._begin(worker, now)
@@ -181,23 +189,28 @@ class RequestMachine:
         return None
 
     def _retry(self, now: float) -> InFlightRequest | None:
-        """Ask the next worker after a retryable answer, if there is one and the budget allows it."""
-        budget = self._pool.budgets.retries
+        """Ask the next worker, if there is one and the budget allows it."""
+        budget = self._retry_budget
         if budget.try_withdraw(now):
             worker = self._next_worker(now)
             if worker is not None:
-                self._paid_retries += 1
+                self._paid_retries += budget is self._pool.budgets.retries
                 return self._begin(worker, now)
             budget.refund(1)
         if not self._state.running:
             self._finish_without_worker(now)
         return None
 
+    @property
+    def _retry_budget(self) -> RetryBudget:
+        return self._pool.budgets.outage if self._selector.outage else self._pool.budgets.retries
+
     def _next_worker(self, now: float) -> Worker | None:
         """The next worker to ask, unless the deadline has passed."""
         return None if now >= self.request.deadline else self._selector.pick(self.request.key, self._state.tried, now)
 
     def _begin(self, worker: Worker, now: float) -> InFlightRequest | None:
+        self._pool.counts.attempts += 1
         attempt = self._state.begin_attempt(worker, now)
         if isinstance(begun := self.request.extensions.get(ATTEMPTS), list):
             begun.append(attempt)
@@ -297,7 +310,9 @@ class RequestMachine:
             self._latency.record(now - attempt.began)
         if not response_class.worker_failed:
             self._pool.budgets.record_success(now, self._paid_retries)
+        self._pool.counts.hedges_won += attempt.hedge
         for overtaken in self._state.finish(attempt):
+            self._pool.counts.overtaken_seconds += now - overtaken.began
             self._selector.record_no_answer(overtaken.worker, overtaken.began, now)
         self._answer = answer
         self._finish()
@@ -325,7 +340,7 @@ class RequestMachine:
             return False
         self._backoff = self._backoff or RefusalBackoff(self._selector.rng)
         pause = self._backoff.pause(answer.status, answer.retry_after, left)
-        if pause is None or not self._pool.budgets.retries.try_withdraw(now):
+        if pause is None or not self._retry_budget.try_withdraw(now):
             return False
         self._pause = pause
         self._paid_retries += 1

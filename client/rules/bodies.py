@@ -18,21 +18,28 @@ import httpx2
 
 BUFFER_LIMIT = 8 * 2**20
 """Bytes. More keeps longer bodies replayable, and costs that much memory for each request in flight."""
+SENT_AT_ONCE = 64 * 1024
+"""Bytes of a body that are copied behind the head of its request, to be sent in one call."""
 
 
 class BufferedBody:
     """A body in memory. It can be sent any number of times."""
 
-    __slots__ = ("_data",)
+    __slots__ = ("data",)
 
     def __init__(self, data: bytes) -> None:
-        self._data = data
+        self.data = data
+
+    @property
+    def is_short(self) -> bool:
+        """Whether there is a body, and sending it together with the head costs less than sending it after the head."""
+        return 0 < len(self.data) <= SENT_AT_ONCE
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter((self._data,)) if self._data else iter(())
+        return iter((self.data,)) if self.data else iter(())
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return _OneChunk(self._data)
+        return _OneChunk(self.data)
 
 
 class _OneChunk(AsyncIterator[bytes]):

@@ -1,19 +1,25 @@
 """When a request with a late answer is sent to the next owner as well. Pure; times in seconds.
 
 No fixed delay suits both an embedding of 5 ms and a generation of 60 s. So the delay follows the recent answers to
-requests of the same kind: a hedge is due after four times their 95th percentile, and after 50 ms at least. Only
-successful attempts count. Each counts by its own duration and not by the time its request had waited before, so a dead
-worker does not slow the hedges that it makes necessary.
+requests of the same kind: an answer is late a quarter beyond their 95th percentile, and after 50 ms at least. The
+quarter spares requests that all take about as long. Only successful attempts count. Each counts by its own duration and
+not by the time its request had waited before, so a dead worker does not slow the hedges that it makes necessary.
+`hedge_after=` sets a fixed delay instead.
 
 A kind is a method, a path and a class of body sizes. No request is hedged for lateness until its kind is known: a new
-pool that guessed would send the most expensive requests twice.
+pool that guessed would send the most expensive requests twice. Only replayable requests are hedged. One that asks for a
+stream (`Accept: text/event-stream`, or `"stream": true` in its body) is not hedged for lateness: such a request is long
+and expensive, and its first byte says nothing of when it ends.
 
-A hedge is paid from one of two budgets (retry_budget.py). If the worker answers others, it is only slow with this
-request. If the worker looks unresponsive, all its requests may have to be sent elsewhere at once. It does if:
+A late answer is hedged once, from a budget of 2 % of the requests (retry_budget.py). If the worker looks unresponsive,
+all its requests may have to be sent elsewhere at once, and another budget pays. It does if:
 
 - it has become suspect since the attempt began; then a hedge is due at once, whatever is known about the kind; or
-- it has answered nobody since the attempt began, while other workers have answered; or
-- it has just been unresponsive or failed, and this request is the probe of a half-open breaker (breaker.py).
+- four times the 95th percentile has passed, and it has answered nobody since the attempt began, while others have; or
+- that time has passed, it had just been unresponsive or failed, and this request is the probe of a half-open breaker
+  (breaker.py).
+
+The first answer wins. The other attempt is cancelled by closing its connection, which is how a worker can tell.
 """
 
 from __future__ import annotations
@@ -22,7 +28,12 @@ from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 from typing import Final
 
-HEDGE_FACTOR: Final = 4.0
+LATE_FACTOR: Final = 1.25
+"""How many times the 95th percentile an answer takes before it is late. Less spends the budget on requests that are as
+slow as many; more saves less time."""
+UNRESPONSIVE_FACTOR: Final = 4.0
+"""How many times the 95th percentile an answer takes before silence speaks against its worker. Less takes a long
+request for a frozen worker; more makes the requests at a frozen one wait longer."""
 MIN_HEDGE_DELAY: Final = 0.050
 """Less hedges every hiccup of a scheduler; more makes each frozen worker cost its callers that much more time."""
 MIN_ANSWERS: Final = 20
@@ -67,7 +78,7 @@ class LatencyWindow:
     def hedge_delay(self) -> float | None:
         """How long to wait for an answer before asking the next owner too. None while too few answers are known."""
         p95 = self.p95
-        return None if p95 is None or len(self._recent) < MIN_ANSWERS else max(HEDGE_FACTOR * p95, MIN_HEDGE_DELAY)
+        return None if p95 is None or len(self._recent) < MIN_ANSWERS else max(LATE_FACTOR * p95, MIN_HEDGE_DELAY)
 
 
 class LatencyWindows:

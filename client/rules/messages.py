@@ -5,6 +5,7 @@ Both kinds of pool share the rules. Only the bodies differ: a streamed one is re
 
 from __future__ import annotations
 
+import re
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from math import inf
@@ -12,7 +13,7 @@ from typing import Any
 
 import httpx2
 
-from rumormill.client.rules.bodies import Body, OneShotBody, OneShotSyncBody, buffer_limit
+from rumormill.client.rules.bodies import Body, BufferedBody, OneShotBody, OneShotSyncBody, buffer_limit
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -21,7 +22,9 @@ _REQUEST_HEADERS = {
     b"idempotency-key": "idempotency-key",
     b"content-length": "content-length",
     b"rumormill-deadline": "rumormill-deadline",
+    b"accept": "accept",
 }
+_STREAM_FIELD = re.compile(rb'"stream"\s*:\s*true\b')
 _NOT_SENT_ON = frozenset({b"host", b"rumormill-deadline"})
 
 
@@ -54,6 +57,13 @@ class PoolRequest:
     @property
     def path(self) -> str:
         return self.target.partition(b"?")[0].decode("ascii", "replace")
+
+    @property
+    def asks_for_stream(self) -> bool:
+        """Whether the answer is to come piece by piece, as far as the request says so."""
+        if b"text/event-stream" in self.read.get("accept", b""):
+            return True
+        return isinstance(self.body, BufferedBody) and _STREAM_FIELD.search(self.body.data) is not None
 
     @property
     def one_shot(self) -> bool:

@@ -12,9 +12,13 @@ unresponsive hedges   2 % of the requests and one a second; 100 saved up  A work
 retries               a fifth of the good answers and three a second;     Every request can avoid one failing worker. If
                       100 saved up; a retry that succeeds is refunded     all workers fail, asking each of them would
                                                                           multiply the load.
+outage                2 % of the requests and one a second; 5 saved up    Nobody has answered well lately, so another
+                                                                          attempt hardly helps. A few find out who is
+                                                                          back.
 ====================  ==================================================  =============================================
 
-Attempts that failed because a worker was unreachable, or died, are free: the next worker must be asked anyway.
+In an outage (worker_selector.py), each attempt after a request's first is paid from the last of these. Otherwise, the
+attempt after one whose worker was unreachable, or died, is free: the next worker must be asked anyway.
 """
 
 from __future__ import annotations
@@ -57,17 +61,19 @@ class RetryBudget:
 
 
 class RetryBudgets:
-    """The three budgets of one pool."""
+    """The budgets of one pool."""
 
     def __init__(self, now: float) -> None:
         self.slow_hedges = RetryBudget(now, share=0.02, per_second=0.0, burst=5.0, initial=1.0)
         self.unresponsive_hedges = RetryBudget(now, share=0.02, per_second=1.0, burst=100.0, initial=100.0)
         self.retries = RetryBudget(now, share=0.2, per_second=3.0, burst=100.0, initial=100.0)
+        self.outage = RetryBudget(now, share=0.02, per_second=1.0, burst=5.0, initial=5.0)
 
     def record_request(self, now: float) -> None:
         """A request came in."""
         self.slow_hedges.deposit(now)
         self.unresponsive_hedges.deposit(now)
+        self.outage.deposit(now)
 
     def record_success(self, now: float, retries: int) -> None:
         """A request was answered well, after this many retries."""

@@ -34,6 +34,8 @@ from rumormill.ring.admission import (
 from rumormill.ring.traffic_split import Group
 from rumormill.ring.worker import Worker
 
+STARTING, SLOW, OVERLOADED = 1, 2, 4
+"""Why a worker does not get a key. Larger numbers weigh more."""
 ADJUST_EVERY: Final = 1.0
 """Minimum seconds between two adjustments by utilization. The figures are no fresher, and a fraction adjusted twice by
 one figure would overshoot."""
@@ -98,24 +100,23 @@ class Admission:
     def end_request(self, worker: Worker) -> None:
         self._in_flight[worker.release] -= 1
 
-    def in_slow_start(self, worker: Worker, fraction: float, now: float) -> bool:
-        """Whether a key with this fraction moves on because the worker is in slow start."""
-        if not self._routable_since:
-            return False
-        since = self._routable_since.get(endpoint_of(worker))
-        return since is not None and fraction >= admit_fraction_by_age(now - since)
-
-    def slow(self, worker: Worker, fraction: float) -> bool:
-        """Whether a key with this fraction moves on because the worker's sidecar warns of it."""
-        return fraction >= admit_fraction_by_readiness(worker.readiness)
-
-    def overloaded(self, worker: Worker, in_flight: int, fraction: float, *, first: bool) -> bool:
-        """Whether a key with this fraction moves on because of the worker's load.
+    def penalties(self, worker: Worker, in_flight: int, fraction: float, now: float, *, first: bool) -> int:
+        """Why a key with this fraction moves on to another worker: the sum of the reasons, 0 for none.
 
         `in_flight` counts this client's requests there. `first` says whether the worker is the key's first owner.
         """
-        if not self._bounded:
-            return False
+        found = OVERLOADED if self._bounded and self._overloaded(worker, in_flight, fraction, first=first) else 0
+        if worker.readiness == "warning" and fraction >= admit_fraction_by_readiness(worker.readiness):
+            found |= SLOW
+        if self._routable_since and self._in_slow_start(worker, fraction, now):
+            found |= STARTING
+        return found
+
+    def _in_slow_start(self, worker: Worker, fraction: float, now: float) -> bool:
+        since = self._routable_since.get(endpoint_of(worker))
+        return since is not None and fraction >= admit_fraction_by_age(now - since)
+
+    def _overloaded(self, worker: Worker, in_flight: int, fraction: float, *, first: bool) -> bool:
         if self.utilization(worker) is not None:
             return fraction >= self._admit_fractions.get(worker.instance, 1.0)
         if in_flight < FREE_SLOTS * worker.weight:

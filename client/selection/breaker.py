@@ -20,7 +20,8 @@ from __future__ import annotations
 import enum
 import random
 from collections import deque
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Literal
 
 UNREACHABLE_FOR: Final = 1.0
 """Seconds that the breaker is open after a failed connection. Longer makes a worker that is back wait for its keys."""
@@ -39,6 +40,10 @@ FAILURE_WINDOW: Final = 10.0
 """The breaker opens at the threshold within this many seconds, and above it within any time."""
 
 
+BreakerState = Literal["closed", "open", "half_open"]
+"""`half_open` as told to others means that one request probes the worker now."""
+
+
 class OpenReason(enum.Enum):
     """Why a breaker opened. The value is how long it stays open the first time."""
 
@@ -50,8 +55,12 @@ class OpenReason(enum.Enum):
 class Breaker:
     """The breaker of one worker."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, on_change: Callable[[BreakerState, float], object] | None = None) -> None:
+        """`on_change` is told each new state, and when."""
         self._rng = rng
+        self._on_change = on_change
+        self._told: BreakerState = "closed"
+        """The state of which `on_change` knows. An open breaker may be opened again."""
         self._answers: deque[tuple[float, bool]] = deque(maxlen=MAX_ANSWERS)
         """The time of each answer, and whether it was a failure."""
         self._failed_at = float("-inf")
@@ -61,12 +70,13 @@ class Breaker:
         self._open_for = 0.0
         self._changed_at = float("-inf")
         """Time of the last change of state."""
-        self._reason: OpenReason | None = None
+        self.reason: OpenReason | None = None
+        """Why it is not closed."""
 
     @property
     def opened_by_errors(self) -> bool:
         """Whether answers alone opened it."""
-        return self._reason is OpenReason.ERRORS
+        return self.reason is OpenReason.ERRORS
 
     @property
     def is_closed(self) -> bool:
@@ -76,11 +86,16 @@ class Breaker:
         """Whether the worker is ranked behind the others. False if the breaker is half-open."""
         return self._open_until is not None and now < self._open_until
 
+    def time_left(self, now: float) -> float:
+        """Seconds until a request may probe the worker; 0 if one may now."""
+        return 0.0 if self._open_until is None else max(self._open_until - now, 0.0)
+
     def on_request(self, now: float) -> None:
         """A request goes to the worker. If the breaker is half-open, this is the probe, and the breaker reopens."""
         if self._open_until is not None and now >= self._open_until:
             self._open_for = min(2 * self._open_for, MAX_OPEN)
             self._open_until = now + self._jittered()
+            self._tell("half_open", now)
 
     def half_open(self, now: float) -> None:
         """Allow a probe at once, because the worker's sidecar says that it is well."""
@@ -94,7 +109,7 @@ class Breaker:
     def record_success(self, began: float, now: float) -> None:
         """A request that began then was answered well."""
         self._answers.append((now, False))
-        if not self.is_closed and (self.is_new_evidence(began) or self._reason is OpenReason.UNRESPONSIVE):
+        if not self.is_closed and (self.is_new_evidence(began) or self.reason is OpenReason.UNRESPONSIVE):
             self.close(now)
 
     def record_failure(self, now: float) -> bool:
@@ -116,12 +131,20 @@ class Breaker:
         self._open_for = max(reason.value, self._open_for if open_lately else 0.0)
         self._open_until = now + self._jittered()
         self._changed_at = now
-        self._reason = reason
+        self.reason = reason
         self._answers.clear()
+        self._tell("open", now)
 
     def close(self, now: float) -> None:
         """Let every request pass."""
-        self._open_until, self._changed_at, self._reason = None, now, None
+        self._open_until, self._changed_at, self.reason = None, now, None
+        self._tell("closed", now)
+
+    def _tell(self, state: BreakerState, now: float) -> None:
+        if state != self._told:
+            self._told = state
+            if self._on_change is not None:
+                self._on_change(state, now)
 
     def _jittered(self) -> float:
         return self._open_for * self._rng.uniform(1.0, 1.0 + JITTER)

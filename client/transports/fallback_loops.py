@@ -1,9 +1,13 @@
-"""Takes the steps of fallbacks.py: one loop for tasks and one for threads."""
+"""Takes the steps of fallbacks.py, for tasks and for threads, in one loop.
+
+The loop is a coroutine. For threads it is given steps that never wait, so it runs to its end at once.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 import anyio
 import httpx2
@@ -14,7 +18,9 @@ from rumormill.client.transports.fallbacks import (
     AsyncFallback,
     CloseAnswer,
     Outcome,
+    Steps,
     SyncFallback,
+    Transport,
     serve,
 )
 
@@ -27,31 +33,19 @@ async def send_with_fallbacks(
     replayable: bool,
 ) -> httpx2.Response:
     """`send` asks the pool."""
-    steps = serve(request, fallbacks, time.monotonic, replayable=replayable)
-    outcome: Outcome = None
-    try:
-        step = next(steps)
-        while True:
-            try:
-                match step:
-                    case AskPool():
-                        outcome = await send(request)
-                    case AskOther(transport):
-                        outcome = await transport.handle_async_request(request)
-                    case CloseAnswer(response):
-                        await response.aclose()
-                        outcome = None
-            except Exception as error:
-                outcome = error
-            step = steps.send(outcome)
-    except StopIteration as end:
-        found: httpx2.Response = end.value
-        return found
-    except BaseException:
-        if isinstance(outcome, httpx2.Response):
-            with anyio.CancelScope(shield=True):
-                await outcome.aclose()
-        raise
+
+    async def take(step: AskPool | AskOther[httpx2.AsyncBaseTransport] | CloseAnswer) -> Outcome:
+        match step:
+            case AskPool():
+                return await send(request)
+            case AskOther(transport):
+                return await transport.handle_async_request(request)
+            case CloseAnswer(response):
+                with anyio.CancelScope(shield=True):
+                    await response.aclose()
+        return None
+
+    return await _take_steps(serve(request, fallbacks, time.monotonic, replayable=replayable), take)
 
 
 def sync_send_with_fallbacks(
@@ -62,20 +56,30 @@ def sync_send_with_fallbacks(
     replayable: bool,
 ) -> httpx2.Response:
     """`send` asks the pool."""
-    steps = serve(request, fallbacks, time.monotonic, replayable=replayable)
+
+    async def take(step: AskPool | AskOther[httpx2.BaseTransport] | CloseAnswer) -> Outcome:
+        match step:
+            case AskPool():
+                return send(request)
+            case AskOther(transport):
+                return transport.handle_request(request)
+            case CloseAnswer(response):
+                response.close()
+        return None
+
+    return _without_waiting(_take_steps(serve(request, fallbacks, time.monotonic, replayable=replayable), take))
+
+
+async def _take_steps(
+    steps: Steps[Transport],
+    take: Callable[[AskPool | AskOther[Transport] | CloseAnswer], Awaitable[Outcome]],
+) -> httpx2.Response:
     outcome: Outcome = None
     try:
         step = next(steps)
         while True:
             try:
-                match step:
-                    case AskPool():
-                        outcome = send(request)
-                    case AskOther(transport):
-                        outcome = transport.handle_request(request)
-                    case CloseAnswer(response):
-                        response.close()
-                        outcome = None
+                outcome = await take(step)
             except Exception as error:
                 outcome = error
             step = steps.send(outcome)
@@ -84,5 +88,15 @@ def sync_send_with_fallbacks(
         return found
     except BaseException:
         if isinstance(outcome, httpx2.Response):
-            outcome.close()
+            await take(CloseAnswer(outcome))
         raise
+
+
+def _without_waiting(steps: Coroutine[Any, Any, httpx2.Response]) -> httpx2.Response:
+    """Run a coroutine whose every step ends at once."""
+    try:
+        steps.send(None)
+    except StopIteration as end:
+        found: httpx2.Response = end.value
+        return found
+    raise RuntimeError("a step for threads has waited")

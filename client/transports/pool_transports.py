@@ -5,7 +5,7 @@ Clients of httpx, the predecessor of httpx2, take these transports wrapped (lega
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NoReturn, Protocol
 
 import httpx2
@@ -13,8 +13,10 @@ import httpx2
 from rumormill.client.keys import KeyFunction, RequestView, header_value
 from rumormill.client.rules.replay import Replay, why_not_replayable
 from rumormill.client.transports.fallback_loops import send_with_fallbacks, sync_send_with_fallbacks
-from rumormill.client.transports.fallbacks import AsyncFallback, SyncFallback, checked_fallbacks
+from rumormill.client.transports.fallbacks import FALLBACK, AsyncFallback, FallbackUsed, SyncFallback, checked_fallbacks
 
+OnFallback = Callable[[httpx2.Request, FallbackUsed], object]
+"""Is told which request got which fallback."""
 KEY_HEADER: Final = "Rumormill-Key"
 
 _ASYNC_ONLY = "this transport is of a Pool, for httpx2.AsyncClient; httpx2.Client takes the transport of a SyncPool"
@@ -43,21 +45,24 @@ class PoolTransport(httpx2.AsyncBaseTransport):
         *,
         key: KeyFunction | None = None,
         fallbacks: Sequence[AsyncFallback] = (),
+        on_fallback: OnFallback | None = None,
     ) -> None:
         checked_fallbacks(fallbacks, httpx2.AsyncBaseTransport)
         self._pool = pool
         self._replay: Replay = replay
         self._key = key
         self._fallbacks = fallbacks
+        self._on_fallback = on_fallback
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         check_library(request)
         _set_key(request, self._key)
         if not self._fallbacks:
             return await self._send(request)
-        return await send_with_fallbacks(
-            self._send, request, self._fallbacks, replayable=_replayable(request, self._replay)
-        )
+        replayable = _replayable(request, self._replay)
+        response = await send_with_fallbacks(self._send, request, self._fallbacks, replayable=replayable)
+        _tell(self._on_fallback, request, response)
+        return response
 
     async def _send(self, request: httpx2.Request) -> httpx2.Response:
         return await self._pool.send(request, replay=self._replay)
@@ -82,21 +87,24 @@ class SyncPoolTransport(httpx2.BaseTransport):
         *,
         key: KeyFunction | None = None,
         fallbacks: Sequence[SyncFallback] = (),
+        on_fallback: OnFallback | None = None,
     ) -> None:
         checked_fallbacks(fallbacks, httpx2.BaseTransport)
         self._pool = pool
         self._replay: Replay = replay
         self._key = key
         self._fallbacks = fallbacks
+        self._on_fallback = on_fallback
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         check_library(request)
         _set_key(request, self._key)
         if not self._fallbacks:
             return self._send(request)
-        return sync_send_with_fallbacks(
-            self._send, request, self._fallbacks, replayable=_replayable(request, self._replay)
-        )
+        replayable = _replayable(request, self._replay)
+        response = sync_send_with_fallbacks(self._send, request, self._fallbacks, replayable=replayable)
+        _tell(self._on_fallback, request, response)
+        return response
 
     def _send(self, request: httpx2.Request) -> httpx2.Response:
         return self._pool.send(request, replay=self._replay)
@@ -122,6 +130,12 @@ def _set_key(request: httpx2.Request, key: KeyFunction | None) -> None:
     value = None if found is None else header_value(found)
     if value is not None:
         request.headers = httpx2.Headers([*request.headers.raw, (KEY_HEADER.encode(), value)])
+
+
+def _tell(on_fallback: OnFallback | None, request: httpx2.Request, response: httpx2.Response) -> None:
+    used = response.extensions.get(FALLBACK)
+    if on_fallback is not None and isinstance(used, FallbackUsed):
+        on_fallback(request, used)
 
 
 def _replayable(request: httpx2.Request, replay: Replay) -> bool:

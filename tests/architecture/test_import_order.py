@@ -38,19 +38,23 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         "options": {"rules"},
         "errors": {"rules", "discovery"},
         "selection": {"rules", "discovery"},
-        "observability": {"rules"},
+        "observability": {"rules", "discovery", "selection"},
         "connections": {"runtime", "rules", "discovery", "selection", "observability", "errors"},
         "requests": {"runtime", "rules", "discovery", "selection", "observability", "connections", "errors"},
         "transports": {"rules", "keys", "errors"},
+        "base_pool": {"discovery", "observability", "options", "requests", "selection", "transports"},
         "legacy_httpx": {"rules", "transports", "errors"},
         "pool_background": {
             *("runtime", "rules", "discovery", "selection", "observability"),
             *("connections", "requests", "options"),
         },
-        "pool": {"rules", "discovery", "connections", "requests", "transports", "pool_background", "options", "keys"},
+        "pool": {
+            *("rules", "discovery", "connections", "requests", "transports", "observability", "keys"),
+            *("pool_background", "base_pool"),
+        },
         "sync": {
             *("runtime", "rules", "discovery", "connections", "requests", "transports"),
-            *("pool_background", "options", "keys"),
+            *("pool_background", "base_pool", "observability", "options", "keys"),
         },
     },
 }

@@ -171,13 +171,48 @@ async def test_a_storm_of_the_callers_own_mistakes_opens_no_breaker():
         assert all(pool._require_open().upstreams.selector.stats(worker).breaker.is_closed for worker in pool.workers)
 
 
-async def test_retries_stay_within_their_budget_when_all_workers_fail(autojump_clock):
-    async with stage() as scene, calling(scene) as (_, http):
+@pytest.mark.parametrize("status", [429, 503])
+async def test_when_all_workers_refuse_a_request_costs_hardly_more_than_one_attempt(status, autojump_clock):
+    async with stage(workers=10) as scene, calling(scene) as (pool, http):
+        for worker in scene.workers.values():
+            worker.behaviour = answering(status)
+        assert await ask_many(http, 1000, 10) == {status: 1000}
+        assert arrivals(scene) == pool.figures().attempts <= 1100
+        for worker in scene.workers.values():
+            worker.behaviour = taking(0)
+        assert (await http.get("/")).status_code == 200
+
+
+async def test_when_all_workers_are_dead_a_request_costs_hardly_more_than_one_attempt(autojump_clock):
+    async with stage(workers=10) as scene, calling(scene) as (pool, http):
+        for worker in scene.workers.values():
+            worker.kill()
+        for _ in range(300):
+            with pytest.raises(NoWorkersError):
+                await http.get("/")
+        assert pool.figures().attempts_per_request <= 1.1
+
+
+async def test_the_one_worker_that_is_back_is_found_within_a_few_requests(autojump_clock):
+    async with stage(workers=3) as scene, calling(scene, replay="always") as (_, http):
         for worker in scene.workers.values():
             worker.behaviour = answering(503)
-        assert await ask_many(http, 400, 20) == {503: 400}
-        # The budget starts with a hundred. Virtual time hardly passes, so little is added.
-        assert 400 + 100 <= arrivals(scene) <= 400 + 110
+        await ask_many(http, 50, 5)
+        scene.workers["w1"].behaviour = taking(0)
+        statuses = [(await http.post("/", content=b"x")).status_code for _ in range(50)]
+        assert statuses[-40:] == [200] * 40
+
+
+async def test_retries_stay_within_their_budget_when_one_worker_answers_now_and_then(autojump_clock):
+    async def rarely(exchange: Exchange) -> None:
+        await exchange.answer(status=200 if len(exchange.worker.seen) % 5 == 0 else 503)
+
+    async with stage() as scene, calling(scene) as (_, http):
+        for worker in scene.workers.values():
+            worker.behaviour = rarely
+        await ask_many(http, 400, 20)
+        # The budget starts with a hundred, and a fifth of the good answers is added.
+        assert arrivals(scene) <= 400 + 110 + 80
 
 
 # Hedges.

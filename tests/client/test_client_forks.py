@@ -133,6 +133,19 @@ with SyncPool(urls, "embed") as pool:
     assert run(scene, script) == ["left"] * 4
 
 
+def test_in_a_child_the_events_of_the_parent_end_and_its_own_begin(scene):
+    script = """
+with SyncPool(urls, "embed") as pool:
+    events = pool.events()
+    def work():
+        inherited = len(list(events))
+        own = pool.events(timeout=0)
+        say(f"{inherited} {type(own).__name__}")
+    in_children(work)
+"""
+    assert run(scene, script) == ["0 SyncPoolEvents"] * 4
+
+
 def test_an_asynchronous_pool_says_in_a_child_what_to_do_and_does_it(scene):
     script = """
 async def ask():

@@ -132,9 +132,9 @@ def test_a_report_names_draining_workers_first_and_is_one_that_sidecars_read():
     drains = worker(MAX_REPORTED + 20, "draining")
     counts.update(replace(nothing_known("embed"), workers=(drains,)))
     assert counts.news.is_set()
-    value = counts.report()
-    assert value is not None
-    report = parse_report_untrusted(value.encode())
+    made = counts.report()
+    assert made is not None
+    report = parse_report_untrusted(made.header.encode())
     assert report is not None
     assert next(iter(report.workers)).hex() == drains.instance[:16]
     assert len(report.workers) == MAX_REPORTED
@@ -146,6 +146,24 @@ def test_what_has_ended_is_reported_once_and_then_forgotten():
     counts.end(worker(1))
     first = counts.report()
     assert first is not None
-    assert first.endswith("=0/1")
+    assert first.header.endswith("=0/1")
+    counts.confirm(first)
     assert counts.report() is None
     assert not counts.any_under_way
+
+
+def test_a_report_that_no_sidecar_has_answered_is_made_again():
+    """The query that carries it may be cancelled before it has left."""
+    counts = RequestCounts()
+    counts.begin(worker(1))
+    counts.end(worker(1))
+    lost = counts.report()
+    again = counts.report()
+    assert lost is not None
+    assert again == lost
+    counts.begin(worker(1))
+    counts.end(worker(1))
+    counts.confirm(lost)
+    latest = counts.report()
+    assert latest is not None, "what has ended since is not confirmed with it"
+    assert latest.header.endswith("=0/2")

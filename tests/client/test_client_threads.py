@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from functools import partial
 
 import anyio
+import httpcore2
 import httpx2
 import pytest
 import trio
@@ -21,7 +22,14 @@ from limits import LIVENESS_LIMIT
 from stage import Exchange, hang
 
 from rumormill.client import Pool, ResponseInterruptedError, SyncPool
+from rumormill.client.connections.sync_upstream import InterruptibleStream, SyncLine, SyncUpstream
 from rumormill.client.rules.hedging import MIN_ANSWERS
+
+
+class Flight:
+    """What a connection reads and writes of the request that it carries."""
+
+    sent = False
 
 
 def in_flight(pool: SyncPool) -> list[int]:
@@ -227,3 +235,37 @@ stop.set()
 """
     done = subprocess.run([sys.executable, "-c", program], timeout=LIVENESS_LIMIT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_short_body_leaves_together_with_the_head_of_its_request() -> None:
+    """One call of the system instead of two, and one packet that the worker has to wake up for."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as threads:
+        upstream = SyncUpstream(f"http://127.0.0.1:{server.getsockname()[1]}", ssl.create_default_context)
+        line = SyncLine(upstream.origin, upstream.tls)
+        line.body_follows = True
+        accepted = threads.submit(server.accept)
+        stream = line.connect_tcp("127.0.0.1", server.getsockname()[1], LIVENESS_LIMIT)
+        line.flight = flight = Flight()  # type: ignore[assignment]
+        stream.write(b"head ", LIVENESS_LIMIT)
+        assert not flight.sent
+        stream.write(b"body", LIVENESS_LIMIT)
+        assert flight.sent
+        with accepted.result()[0] as connection:
+            assert connection.recv(100) == b"head body"
+        stream.close()
+
+
+@pytest.mark.parametrize("body_follows", [True, False])
+def test_a_request_of_which_nothing_could_be_sent_counts_as_not_sent(body_follows: bool) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    line = SyncLine(httpcore2.URL("http://w").origin, ssl.create_default_context())
+    line.body_follows = body_follows
+    line.flight = flight = Flight()  # type: ignore[assignment]
+    stream = InterruptibleStream(ours, line)
+    if body_follows:
+        stream.write(b"head ", LIVENESS_LIMIT)
+    with pytest.raises(httpcore2.WriteError):
+        stream.write(b"rest", LIVENESS_LIMIT)
+    assert not flight.sent
+    stream.close()

@@ -164,7 +164,7 @@ async def test_while_nobody_serves_the_budget_bounds_the_waiting(autojump_clock)
             for _ in range(20):
                 nursery.start_soon(ask)
     assert set(statuses) == {503}
-    saved, refilled = 100, 3 * (trio.current_time() - began)
+    saved, refilled = 5, 100 / 50 + trio.current_time() - began
     assert len(told(scene)) <= 100 + saved + refilled + 1
 
 
