@@ -46,6 +46,7 @@ VERBS = {
     "debug": Verb("debug:debug", "Save what somebody else needs to find a fault."),
     "record": Verb("record:record", "Save what a sidecar's flight recorder holds of the last minutes."),
     "replay": Verb("replay.command:replay", "Play a record again, and show what the member concluded and why."),
+    "decode": Verb("decode:decode", "Show the gossip in a capture of the network."),
     "simulate": Verb("simulate:simulate", "Test a pool with failures in virtual time: scenarios, sweeps, reports."),
     "chaos": Verb(
         "chaos.command:chaos", "Break a pool of real processes by a schedule, and judge what callers notice."

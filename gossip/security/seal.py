@@ -52,7 +52,7 @@ MAX_CACHED_PEERS = 32
 """Peers whose ciphers are cached (0.8 kB each, two a peer): those we exchange heartbeats with, and the latest others.
 For all other peers we keep the keys and make a cipher when needed, in 0.9 µs."""
 
-_PAIR, _PLAIN, STRANGER = 0x10, 0x11, 0x12  # wire version 1 in the high nibble, kind in the low
+PAIR, PLAIN, STRANGER = 0x10, 0x11, 0x12  # wire version 1 in the high nibble, kind in the low
 _NONCE_PREFIX = bytes(4)
 
 
@@ -148,10 +148,10 @@ class Seal:
         before, self._keys_by_id = self._keys_by_id, {}
         for group_key in group_keys:
             self._keys_by_id.setdefault(group_key.key_id, []).append(group_key)
-        self.accepted_kinds = (_PAIR, STRANGER) if keyring else (_PLAIN,)
+        self.accepted_kinds = (PAIR, STRANGER) if keyring else (PLAIN,)
         self._primary = group_keys[0] if group_keys else None
         self.key_id = group_keys[0].key_id if group_keys else 0
-        self._header_start = bytes((_PAIR, self.key_id)) + self.label + self.member_id
+        self._header_start = bytes((PAIR, self.key_id)) + self.label + self.member_id
         if any(group_key not in group_keys for keys in before.values() for group_key in keys):
             for peer in self.peers.values():
                 if peer.group is not None and peer.group not in group_keys:
@@ -180,7 +180,7 @@ class Seal:
         """Payload to datagram, for a peer. Raises KeyError for any other member, and :class:`CounterExhausted`."""
         primary = self._primary
         if primary is None:
-            return self._header(_PLAIN, receiver) + payload
+            return self._header(PLAIN, receiver) + payload
         peer = self.peers[receiver]
         if peer.group is not primary:
             self._derive_keys(peer, primary)
@@ -195,7 +195,7 @@ class Seal:
     def seal_for_stranger(self, receiver: MemberId, payload: bytes) -> bytes:
         """Payload to datagram, for a member that may not know us, or for :data:`UNKNOWN_RECEIVER`."""
         if self._primary is None:
-            return self._header(_PLAIN, receiver) + payload
+            return self._header(PLAIN, receiver) + payload
         header = self._header(STRANGER, receiver)
         cipher = self._primary.stranger_cipher(self.label, self.member_id)
         return header + cipher.encrypt(_NONCE_PREFIX + header[26:], payload, header)
@@ -217,10 +217,10 @@ class Seal:
             raise DecryptError("short")
         kind = data[0]
         if kind not in self.accepted_kinds:
-            raise DecryptError("plaintext" if kind == _PLAIN else "sealed" if kind in (_PAIR, STRANGER) else "version")
+            raise DecryptError("plaintext" if kind == PLAIN else "sealed" if kind in (PAIR, STRANGER) else "version")
         if data[2:10] != self.label:
             raise DecryptError("label")
-        if kind != _PLAIN and data[1] not in self._keys_by_id:
+        if kind != PLAIN and data[1] not in self._keys_by_id:
             raise DecryptError("unknown_key")
         return _IDS.unpack_from(data, _IDS_AT)
 
