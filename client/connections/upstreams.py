@@ -77,9 +77,12 @@ class Upstreams:
             upstream = self._by_url[url] = self._make(url)
         return self.in_flight.begin(attempt, upstream)
 
-    def record_answer(self, attempt: Attempt, response_class: ResponseClass, now: float) -> None:
-        """Record a worker's answer, and warn when so many workers fail that this one stays in use."""
-        recorded = self.selector.record_answer(attempt.worker, response_class, attempt.began, now)
+    def record_answer(self, attempt: Attempt, response_class: ResponseClass, now: float, typical: float | None) -> None:
+        """Record a worker's answer, and warn when so many workers fail that this one stays in use.
+
+        `typical` is the median of answers to such requests, if it is known.
+        """
+        recorded = self.selector.record_answer(attempt.worker, response_class, attempt.began, now, typical)
         if not recorded and now > self._warned_at + WARN_EVERY:
             self._warned_at = now
             self.events.publish(PanicEvent(now, attempt.worker))

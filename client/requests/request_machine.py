@@ -244,7 +244,7 @@ class RequestMachine:
             if flight.span is not None:
                 flight.span.answered(answer.status, now - attempt.began)
             response_class = classify_response(answer.status, answer.retry_after)
-            self._upstreams.record_answer(attempt, response_class, now)
+            self._upstreams.record_answer(attempt, response_class, now, self._latency.median)
             answer.extensions[WORKER] = attempt.worker
             if not self._state.is_retryable(response_class):
                 self._win(attempt, response_class, answer, now)

@@ -75,6 +75,11 @@ class LatencyWindow:
         return self._sorted[min(int(len(self._sorted) * PERCENTILE), len(self._sorted) - 1)]
 
     @property
+    def median(self) -> float | None:
+        """None while too few answers are known."""
+        return self._sorted[len(self._sorted) // 2] if len(self._sorted) >= MIN_ANSWERS else None
+
+    @property
     def hedge_delay(self) -> float | None:
         """How long to wait for an answer before asking the next owner too. None while too few answers are known."""
         p95 = self.p95

@@ -10,7 +10,8 @@ The rules:
   Jitter keeps the callers of a pool apart.
 - After that time the breaker is half-open, and one request probes the worker. Sending the probe reopens the breaker for
   twice as long, so another probe follows whatever happens to this one. If the probe succeeds, the breaker closes; if
-  it fails, the breaker opens again.
+  it fails, the breaker opens again. After errors the worker is then on trial: one failure among its next ten answers
+  opens the breaker again, so that a worker that fails now and then does not need five for it each time.
 - Evidence from requests that began before the last change of state does not count: it is already known. There is one
   exception. A worker that hangs answers nothing, so any answer closes a breaker that opened for unresponsiveness.
 """
@@ -72,6 +73,8 @@ class Breaker:
         """Time of the last change of state."""
         self.reason: OpenReason | None = None
         """Why it is not closed."""
+        self._trial = 0
+        """How many answers the worker is still on trial."""
 
     @property
     def opened_by_errors(self) -> bool:
@@ -109,6 +112,7 @@ class Breaker:
     def record_success(self, began: float, now: float) -> None:
         """A request that began then was answered well."""
         self._answers.append((now, False))
+        self._trial = max(self._trial - 1, 0)
         if not self.is_closed and (self.is_new_evidence(began) or self.reason is OpenReason.UNRESPONSIVE):
             self.close(now)
 
@@ -117,7 +121,7 @@ class Breaker:
         self._failed_at = now
         self._answers.append((now, True))
         failures = sum(failed for _, failed in self._answers)
-        return failures > FAILURE_THRESHOLD or self.recent_failures(now) >= FAILURE_THRESHOLD
+        return self._trial > 0 or failures > FAILURE_THRESHOLD or self.recent_failures(now) >= FAILURE_THRESHOLD
 
     def recent_failures(self, now: float) -> int:
         """How many of the last answers were failures within the window."""
@@ -136,7 +140,8 @@ class Breaker:
         self._tell("open", now)
 
     def close(self, now: float) -> None:
-        """Let every request pass."""
+        """Let every request pass. After errors the worker is on trial."""
+        self._trial = MAX_ANSWERS if self.reason is OpenReason.ERRORS else 0
         self._open_until, self._changed_at, self.reason = None, now, None
         self._tell("closed", now)
 

@@ -30,6 +30,7 @@ ReasonKind = Literal[
     "refused",
     "load",
     "warning",
+    "slow",
     "slow_start",
     "not_ready",
     "evicted",
@@ -144,7 +145,9 @@ def _penalty_reasons(selector: WorkerSelector, worker: Worker, rank: int, now: f
             busy = selector.utilization(worker)
             load = f"{stats.in_flight} requests in flight here" if busy is None else f"utilization {busy:.2f}"
             yield PlaceReason("load", f"more than its share of the load: {load}")
-    if rank & SLOW:
+    if rank & SLOW and worker.readiness != "warning":
+        yield PlaceReason("slow", "its answers take more than four times as long as such requests do elsewhere")
+    elif rank & SLOW:
         yield PlaceReason("warning", f"warning: it admits {WARNING_FRACTION:.0%} of its keys, and not this one")
     if rank & STARTING:
         text = f"slow start: it admits all of its keys only after {SLOW_START_SECONDS:g} s, and not this one yet"

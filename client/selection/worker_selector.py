@@ -32,8 +32,9 @@ from typing import Final
 from rumormill.client.discovery.request_counts import RequestCounts
 from rumormill.client.discovery.topology import Topology, nothing_known
 from rumormill.client.rules.response_class import ResponseClass
-from rumormill.client.selection.admission import OVERLOADED, Admission
+from rumormill.client.selection.admission import OVERLOADED, SLOW, Admission
 from rumormill.client.selection.breaker import Breaker, BreakerState, OpenReason
+from rumormill.client.selection.slow_owner import SlowOwner
 from rumormill.client.selection.worker_cost import LatencyEstimate, ObservedLoad, costs_more, is_worse
 from rumormill.ring.admission import key_fraction
 from rumormill.ring.traffic_split import Group
@@ -68,11 +69,14 @@ class WorkerStats:
     last_answer: float = float("-inf")
     """When it last answered anything."""
     latency: LatencyEstimate = field(default_factory=LatencyEstimate)
+    pace: SlowOwner = field(default_factory=SlowOwner)
 
     def on_request(self, now: float, asked: int) -> None:
         """A request goes to the worker, the pool's `asked`-th. If the worker was avoided, only this one probes it."""
         self.breaker.on_request(now)
         self.latency.on_request(now, asked)
+        if self.pace.slow:
+            self.pace.on_request(now, asked)
         if self.overloaded_for and now >= self.overloaded_until:
             self.overloaded_until = now + self.overloaded_for
 
@@ -114,6 +118,7 @@ class WorkerSelector:
         """`zone` is the caller's own; None takes the policy's. Without `bounded`, load moves no key."""
         self.rng = rng
         self._zone = zone
+        self._bounded = bounded
         self._by_url: dict[str, WorkerStats] = {}
         self._admission = Admission(service, bounded=bounded)
         self.counts = RequestCounts()
@@ -241,8 +246,10 @@ class WorkerSelector:
             stats.failing = True
             stats.breaker.open(OpenReason.UNRESPONSIVE, now)
 
-    def record_answer(self, worker: Worker, response_class: ResponseClass, began: float, now: float) -> bool:
-        """The worker answered a request that began then.
+    def record_answer(
+        self, worker: Worker, response_class: ResponseClass, began: float, now: float, typical: float | None = None
+    ) -> bool:
+        """The worker answered a request that began then. `typical` is the median of such requests, if it is known.
 
         Returns False if it fails too often and its breaker still stays closed, because half of the workers have open
         breakers already.
@@ -252,6 +259,8 @@ class WorkerSelector:
         stats.record_load(response_class.overloaded_for, began, now)
         if response_class.success:
             stats.latency.record(now - began, now, self._asked)
+            if typical is not None:
+                stats.pace.record(now - began, typical, now, self._asked)
         stats.failing = response_class.worker_failed or response_class.overloaded_for > 0
         breaker = stats.breaker
         if not response_class.worker_failed:
@@ -298,6 +307,8 @@ class WorkerSelector:
                 rank |= BREAKER_OPEN
             if stats.overloaded_until > now:
                 rank |= OVERLOADED
+            if stats.pace.slow and self._bounded and stats.pace.avoided(now, self._asked):
+                rank |= SLOW
         return rank
 
     def _pick_keyed(self, key: bytes | str, tried: Collection[str], now: float) -> Worker | None:

@@ -17,6 +17,7 @@ from rumormill.client.selection.breaker import (
     ERRORS_FOR,
     FAILURE_THRESHOLD,
     JITTER,
+    MAX_ANSWERS,
     MAX_OPEN,
     UNREACHABLE_FOR,
     Breaker,
@@ -248,6 +249,21 @@ def test_a_budget_is_refilled_by_its_share_and_by_time_and_saves_up_no_more_than
     assert sum(budget.try_withdraw(1e6) for _ in range(1000)) == 100
     budget.refund(3)
     assert sum(budget.try_withdraw(1e6) for _ in range(1000)) == 3
+
+
+def test_after_errors_a_worker_is_on_trial_for_ten_answers():
+    breaker = Breaker(random.Random(0))
+    breaker.open(OpenReason.ERRORS, 0.0)
+    breaker.record_success(10.0, 10.0)
+    assert breaker.is_closed
+    for _ in range(MAX_ANSWERS - 1):
+        breaker.record_success(11.0, 11.0)
+    assert breaker.record_failure(11.0), "one failure is enough"
+    breaker.open(OpenReason.ERRORS, 11.0)
+    breaker.record_success(20.0, 20.0)
+    for _ in range(MAX_ANSWERS):
+        breaker.record_success(21.0, 21.0)
+    assert not breaker.record_failure(21.0), "the trial is over"
 
 
 def test_hedges_of_slow_requests_are_two_in_a_hundred_requests():

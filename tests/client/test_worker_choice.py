@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_client_decisions import topology_of, worker
 
+from rumormill.client.rules.hedging import LatencyWindow
 from rumormill.client.rules.response_class import classify_response
 from rumormill.client.selection.worker_cost import (
     SLOWER,
@@ -56,6 +57,8 @@ class Model:
     servers: dict[str, Server]
     seed: int
     rate: float = 100.0
+    keys: int = 0
+    """How many keys the requests have; 0 for requests without one."""
     spread: float = 1.0
     """Of the service times: 1 is exponential, more is more uneven."""
     now: float = 0.0
@@ -69,6 +72,7 @@ class Model:
         self.selector.update(topology_of(*(server.worker for server in self.servers.values())), 0.0)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
+        self._kind = LatencyWindow()
         self._at(0.0, self._arrive)
 
     def run(self, seconds: float) -> Model:
@@ -90,7 +94,8 @@ class Model:
 
     def _arrive(self) -> None:
         self._at(self.now + self._rng.expovariate(self.rate), self._arrive)
-        picked = self.selector.pick(None, (), self.now)
+        key = f"k{self._rng.randrange(self.keys)}" if self.keys else None
+        picked = self.selector.pick(key, (), self.now)
         assert picked is not None
         self.selector.begin_request(picked)
         self.picked.append((self.now, picked.name))
@@ -114,7 +119,9 @@ class Model:
     def _answer(self, server: Server, began: float) -> None:
         server.busy -= 1
         self.selector.end_request(server.worker)
-        self.selector.record_answer(server.worker, classify_response(server.status), began, self.now)
+        answer_class = classify_response(server.status)
+        self.selector.record_answer(server.worker, answer_class, began, self.now, self._kind.median)
+        self._kind.record(self.now - began)
         self.latencies.append(self.now - began)
         self._serve(server)
 
@@ -152,6 +159,29 @@ def test_a_worker_that_becomes_ten_times_slower_gets_hardly_anything(
     pool.run(31.0)
     print(pool.shares(11.0))
     assert pool.shares(11.0)["w0"] < most, "its share is 0.2; 1 s after it became slow"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("rate", "most"), [(100.0, 0.01), (20.0, 0.035)])
+def test_keys_leave_a_worker_that_is_slow_with_all_of_them_and_come_back(rate: float, most: float, seed: int) -> None:
+    """It is known after sixteen answers, which takes longer where there are few."""
+    pool = model(seed, 1.0, 1.0, 1.0, rate=rate, spread=1.5, keys=500).run(20.0)
+    assert pool.shares(5.0)["w0"] == pytest.approx(1 / 3, abs=0.12)
+    pool.servers["w0"].slowness = 10.0
+    pool.run(31.0)
+    print(pool.shares(21.0))
+    assert pool.shares(21.0)["w0"] < most
+    pool.servers["w0"].slowness = 1.0
+    pool.run(40.0)
+    assert pool.shares(80.0)["w0"] == pytest.approx(1 / 3, abs=0.12)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_keys_with_uneven_answers_stay_where_they_are(seed: int) -> None:
+    pool = model(seed, 1.0, 1.0, 1.0, rate=60.0, spread=3.0, keys=500).run(120.0)
+    owners = {f"k{number}": pool.selector.owners(f"k{number}", 1)[0].name for number in range(500)}
+    expected = Counter(owners.values())
+    assert all(share == pytest.approx(expected[name] / 500, abs=0.03) for name, share in pool.shares(10.0).items())
 
 
 @pytest.mark.parametrize("seed", SEEDS)
