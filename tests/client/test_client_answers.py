@@ -193,12 +193,13 @@ async def test_when_all_workers_are_dead_a_request_costs_hardly_more_than_one_at
         assert pool.figures().attempts_per_request <= 1.1
 
 
-async def test_the_one_worker_that_is_back_is_found_within_a_few_requests(autojump_clock):
-    async with stage(workers=3) as scene, calling(scene, replay="always") as (_, http):
+async def test_the_one_worker_that_is_back_is_found_by_the_probe_of_its_breaker_at_the_latest(autojump_clock):
+    async with stage(workers=3, limit=600) as scene, calling(scene, replay="always") as (_, http):
         for worker in scene.workers.values():
             worker.behaviour = answering(503)
         await ask_many(http, 50, 5)
         scene.workers["w1"].behaviour = taking(0)
+        await trio.sleep(ERRORS_FOR * (1 + JITTER))
         statuses = [(await http.post("/", content=b"x")).status_code for _ in range(50)]
         assert statuses[-40:] == [200] * 40
 

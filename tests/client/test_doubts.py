@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from callers import KEYED, calling
+from stage import die, stage, until_true
 from test_client_decisions import worker
 
 from rumormill.client.discovery.doubts import MAX_DOUBTED, REPEAT_AFTER, Doubts
@@ -33,3 +35,14 @@ def test_a_query_names_no_more_than_sidecars_read():
         told.append(len(value.split(",")))
         doubts.confirm(value)
     assert told == [MAX_DOUBTED] * 3
+
+
+async def test_a_sidecar_hears_at_once_and_once_of_a_worker_that_fails():
+    async with stage() as scene, calling(scene, replay="always") as (_, http):
+        first = scene.owners("user-1")[0]
+        first.behaviour = die
+        doubts = scene.sidecars[0].activity.doubts
+        for _ in range(5):
+            await http.post("/", content=b"x", headers=KEYED)
+        await until_true(lambda: bool(doubts))
+        assert doubts == [scene.members[first.name].instance[:8]]
