@@ -33,10 +33,8 @@ BOUNDS: dict[Fault, float] = {
     Fault.WRONG_LENGTH: THREE_MISSES,
     Fault.RESET: THREE_MISSES,
     Fault.LATE: THREE_MISSES,
-    Fault.HANGING: STALL,
-    Fault.HEADERS_ONLY: STALL,
-    Fault.DRIP: STALL,
 }
+UNANSWERED = (Fault.HANGING, Fault.HEADERS_ONLY, Fault.DRIP)
 
 
 @dataclass(frozen=True)
@@ -64,11 +62,21 @@ async def _measure(pool: FaultyPool, fault: Fault, bound: float, times: int, rng
     return FaultFigures(fault.value, bound, found)
 
 
+async def _measure_unanswered(fault: Fault, flags: Sequence[str], times: int, rng: random.Random) -> FaultFigures:
+    """Answers that do not come, each time in a new pool: a pause that ends is learned, and granted from then on."""
+    found = []
+    for _ in range(times):
+        async with faulty_pool(flags) as pool:
+            await trio.sleep(6 + rng.random() * 4)
+            found.append(await pool.break_first(fault))
+    return FaultFigures(fault.value, STALL, found)
+
+
 async def _measure_freeze(name: str, busy: bool, times: int, rng: random.Random) -> FaultFigures:
     """Counters that stand still, with requests at work or at rest."""
     found = []
     running = 2 if busy else 0
-    for _ in range(times):  # each in a new pool: a pause that ends is learned, and granted from then on
+    for _ in range(times):  # in new pools too
         async with faulty_pool(COUNTED, counters=lambda count: llama_page(count if busy else 1, running, 0)) as pool:
             await trio.sleep(6 + rng.random() * 4)
             found.append(await pool.break_first(Fault.HANGING, freeze=busy))
@@ -87,6 +95,9 @@ async def measure(times: int, seed: int) -> list[FaultFigures]:
             for fault, bound in BOUNDS.items():
                 figures.append(await _measure(pool, fault, bound, times, rng))
                 click.echo(figures[-1].line())
+        for fault in UNANSWERED:
+            figures.append(await _measure_unanswered(fault, flags, times, rng))
+            click.echo(figures[-1].line())
     async with faulty_pool(COMPLETIONS) as pool:
         figures.append(await _measure(pool, Fault.EXCLAMATION, THREE_MISSES, times, rng))
         click.echo(figures[-1].line())

@@ -26,6 +26,7 @@ from rumormill.sidecar.counters import BadCounters, CounterReading
 from rumormill.sidecar.counters.counter_reader import CounterReader, CounterSource
 from rumormill.sidecar.engines import ENGINES
 from rumormill.sidecar.health.plan import counter_source
+from rumormill.sidecar.health.worker_health import ASLEEP_TEXT
 from rumormill.sidecar.probes import Probe, ProbeOutcome, ProbeVerdict
 from rumormill.sidecar.probes.build import PROBE_NAMES, build_probe, needs_file, probe_spec
 from rumormill.sidecar.probes.specification import HttpSpec
@@ -127,7 +128,10 @@ def probe(
     report = _report(url, outcomes, worst)
     source = counter_source(url, profile, page) if profile else None
     if source is not None:
-        report.steps.insert(1, _counters_step(source))
+        step, asleep = _counters_step(source)
+        report.steps.insert(1, step)
+        if asleep:
+            report = msgspec.structs.replace(report, pool_would_be_told=f"starting: {ASLEEP_TEXT}, and is not probed.")
     _show(report, output)
     ctx.exit(EXIT_CODES[worst.verdict])
 
@@ -172,16 +176,24 @@ def _report(url: WorkerUrl, outcomes: Sequence[tuple[str, Probe, ProbeOutcome]],
     return Report(str(url), steps, worst.verdict.value, TOLD[worst.verdict])
 
 
-def _counters_step(source: CounterSource) -> ProbeStep:
-    """What the engine's counters say. That they cannot be read says nothing of the worker."""
+async def _read_counters(source: CounterSource) -> CounterReading:
     reader = CounterReader()
     reader.configure(source)
-    started = time.monotonic()
     try:
-        came, verdict = _figures(trio.run(reader.read), source), "known"
+        return await reader.read()
+    finally:
+        reader.close()
+
+
+def _counters_step(source: CounterSource) -> tuple[ProbeStep, bool]:
+    """What the engine's counters say, and whether it sleeps. That they cannot be read says nothing of the worker."""
+    started, asleep = time.monotonic(), False
+    try:
+        reading = trio.run(_read_counters, source)
+        came, verdict, asleep = _figures(reading, source), "known", reading.asleep
     except BadCounters as error:
         came, verdict = str(error), "not known: a sidecar judges the worker by its check and probe alone"
-    return ProbeStep(
+    step = ProbeStep(
         what="counters",
         asked=f"GET {source.url}{source.path}",
         came=came,
@@ -190,6 +202,7 @@ def _counters_step(source: CounterSource) -> ProbeStep:
         reason=came,
         seconds=round(time.monotonic() - started, 6),
     )
+    return step, asleep
 
 
 def _figures(reading: CounterReading, source: CounterSource) -> str:
@@ -197,6 +210,7 @@ def _figures(reading: CounterReading, source: CounterSource) -> str:
         "running": reading.running,
         "waiting": reading.waiting,
         "cache use": None if reading.cache_use is None else f"{reading.cache_use:.0%}",
+        "capacity": reading.capacity,
         "progress": None if reading.progress is None else f"{reading.progress:g}",
     }
     known = [f"{name} {value}" for name, value in figures.items() if value is not None]

@@ -141,7 +141,7 @@ class CounterReader:
         try:
             await stream.send_all(request)
             while not response.complete and response.bytes_read <= 2 * MAX_PAGE_BYTES:
-                data = await stream.receive_some(1 << 16)
+                data = await stream.receive_some(1 << 18)
                 response.feed_untrusted(data)
                 if not data:
                     break

@@ -31,7 +31,7 @@ from rumormill.sidecar.counters.reading import CounterReading
 from rumormill.sidecar.health.check_evidence import MISSES, CheckEvidence
 from rumormill.sidecar.health.observations import CheckMiss, Condition, HealthVerdict, MissKind
 from rumormill.sidecar.health.probe_evidence import CLOCK_ERROR, ProbeEvidence
-from rumormill.sidecar.health.progress import ProgressTracker
+from rumormill.sidecar.health.progress import STALE_SECONDS, ProgressTracker
 from rumormill.sidecar.probes import ProbeOutcome
 
 AUDIT_SECONDS: Final = 30.0
@@ -40,17 +40,22 @@ moves its counters too. Larger: nonsense is found later; smaller: more of the en
 QUIET_PROBE_FRACTION: Final = 0.8
 """The part of the stall time after which counters that stand still are probed. With the stall itself, a hang of an idle
 engine is found within twice the stall time."""
-MOVES_OF_A_RHYTHM: Final = 10
+MOVES_OF_A_RHYTHM: Final = 5
 """How often callers must have seen the worker get on until their longest pause says what is usual. Larger: a hang of a
 worker without counters takes the stall time for longer."""
+REPORT_SECONDS: Final = 1.0
+"""Callers report once a second: what is heard of now may have happened so long ago."""
 REPORT_LAG: Final = 2.0
 """Seconds by which callers may report late what they saw finished. A shorter time lets a worker back in that has hung
 since."""
 DOUBTED_SECONDS: Final = 1.0
 """At least between two probes that callers' doubts cause. Larger: who doubts every worker costs less, and a fault that
 follows another is found later."""
-DOUBTED_SHARE: Final = 0.05
-"""The most of a worker's time that such probes may take."""
+BUSY_FRACTION: Final = 0.5
+"""The part of the period after which a worker without counters is probed again while callers' requests end there.
+Larger: a slow answer is noticed later; smaller: more probes beside users' requests."""
+EXTRA_SHARE: Final = 0.05
+"""The most of a worker's time that probes may take which come sooner than after a period."""
 FOLLOW_UP_FRACTION: Final = 0.5
 """The part of the budget after which another probe follows one that needs more to agree with it. With a larger part,
 three refused probes take longer than three budgets."""
@@ -94,6 +99,8 @@ class WorkerHealth:
         """Whether a caller has doubted the worker since the latest probe was sent."""
         self._next_doubt_at = float("-inf")
         """When the next probe may be sent because of a doubt."""
+        self._probe_seconds = 0.0
+        """How long the latest probe took."""
         self._hung_since: float | None = None
         """Since when it takes connections and does not get on."""
         self.verdict = HealthVerdict(Condition.STARTING, NOT_ANSWERED_YET)
@@ -142,7 +149,8 @@ class WorkerHealth:
         judge, crowded = self._tracker(now), self._is_crowded(now)
         finishing = judge is self._callers and judge.working
         excused = (crowded or finishing) and not self._stall
-        self._next_doubt_at = max(self._next_doubt_at, now + outcome.seconds * (1 / DOUBTED_SHARE - 1))
+        self._next_doubt_at = max(self._next_doubt_at, now + outcome.seconds * (1 / EXTRA_SHARE - 1))
+        self._probe_seconds = outcome.seconds
         self._probe.ended(outcome, now, judged=judge is not None, excused=excused, crowded=crowded)
         if self._probe.answers(outcome):
             self._stall = ""
@@ -184,9 +192,16 @@ class WorkerHealth:
         if probe.unsettled:
             return probe.began_at + min(FOLLOW_UP_FRACTION * settings.probe_budget, settings.period)
         if probe.suspicious or not self._engine.usable(now):
-            return min(probe.began_at + settings.period, doubt)
+            return min(probe.began_at + self._pace(now), doubt)
         quiet = max(probe.began_at, self._engine.moved_at) + QUIET_PROBE_FRACTION * settings.stall_time
         return min(probe.began_at + AUDIT_SECONDS, quiet, doubt)
+
+    def _pace(self, now: float) -> float:
+        """Seconds from one probe to the next where no counters are known."""
+        period = self._settings.period
+        if not self._callers.usable(now) or now - self._callers.moved_at > STALE_SECONDS:
+            return period
+        return min(period, max(BUSY_FRACTION * period, self._probe_seconds / EXTRA_SHARE))
 
     def deadline(self, now: float) -> float:
         """When :meth:`handle_timer` should be called if nothing else is seen."""
@@ -237,8 +252,10 @@ class WorkerHealth:
     def _allowed(self, tracker: ProgressTracker, now: float) -> float:
         """For how long a source may stand still. Where callers see requests end all the time, twice their longest pause
         is enough: the stall time is for those of which no such pause is known."""
-        rhythm_known = tracker is self._callers and tracker.moves >= MOVES_OF_A_RHYTHM
-        least = self._probe.patience if rhythm_known else self._settings.stall_time
+        least = self._settings.stall_time
+        if tracker is self._callers:
+            rhythm_known = tracker.moves >= MOVES_OF_A_RHYTHM
+            least = self._probe.patience if rhythm_known else max(self._probe.patience, least - REPORT_SECONDS)
         return tracker.allowed(least, self._settings.restart_after, now)
 
     def _is_judged_by_counters(self, asked_at: float, now: float) -> bool:
@@ -247,7 +264,7 @@ class WorkerHealth:
         return self._moved_at >= asked_at or (tracker is not None and tracker.working)
 
     def _take_figures(self, tracker: ProgressTracker, reading: CounterReading, now: float) -> None:
-        if tracker.read(reading, now, stalled=bool(self._stall)):
+        if tracker.read(reading, now, stalled=bool(self._stall) or self._probe.too_late):
             self._stall = ""
             self._check.forgive_silence()
             if tracker is self._engine or now - self._probe.too_late_at > REPORT_LAG:

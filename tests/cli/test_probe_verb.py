@@ -83,6 +83,15 @@ def test_the_counters_of_an_engine_are_shown_and_decide_nothing(
     assert steps[1]["verdict"].startswith(verdict)
 
 
+def test_an_engine_that_sleeps_would_be_told_as_starting_whatever_it_answers(url: str, file: Path) -> None:
+    page = (
+        'vllm:num_requests_running 0\nvllm:generation_tokens_total 7\nvllm:engine_sleep_state{sleep_state="awake"} 0\n'
+    )
+    urllib.request.urlopen(urllib.request.Request(f"{url}/metrics", page.encode(), method="PUT")).close()
+    done = probe(url, "--engine", "vllm", "--probe-file", str(file), fault=Fault.UNAVAILABLE)
+    assert "The pool would be told: starting: its engine was put to sleep" in done.output
+
+
 @pytest.mark.parametrize(
     ("fault", "code", "verdict", "reason", "told"),
     [

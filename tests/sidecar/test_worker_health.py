@@ -128,7 +128,9 @@ def test_a_probe_that_still_waits_is_late_once_more_with_each_budget() -> None:
     ).run(30)
     assert told.conditions == [Condition.STARTING, Condition.WELL, Condition.SLOW]
     assert told.verdicts[2].reason == "slow: no answer to the probe within 1 s"
-    assert told.changes[2][0] <= 20 + 1.0 + 2 * PROBED_BUDGET + 2 * STEP
+    assert told.changes[2][0] <= 20 + 0.5 + 2 * PROBED_BUDGET + 2 * STEP, (
+        "callers are there: it is asked twice a second"
+    )
 
 
 def test_one_late_answer_is_nothing() -> None:
@@ -187,16 +189,26 @@ def test_callers_that_saw_a_request_end_every_three_seconds_wait_twice_as_long_f
 def test_callers_that_have_seen_little_wait_for_the_stall_time() -> None:
     told = story(
         PROBED,
-        probe=lambda t: HANGS if t >= 8 else RIGHT,
-        callers=lambda t: CounterReading(running=9, progress=min(int(t), 8)),
+        probe=lambda t: HANGS if t >= 4 else RIGHT,
+        callers=lambda t: CounterReading(running=9, progress=min(int(t), 4)),
     ).run(20)
-    assert told.out_at() == pytest.approx(8 + PROBED.stall_time, abs=1.2)
+    assert told.out_at() == pytest.approx(4 + PROBED.stall_time - 1, abs=1.2), "they report a second late"
 
 
 def test_one_long_request_that_callers_report_is_no_stall() -> None:
     reports = {"callers": lambda t: CounterReading(running=1, progress=3)}
     assert story(**reports).run(200).conditions == [Condition.WELL]
     assert story(PROBED, **reports).run(200).conditions == [Condition.STARTING, Condition.WELL]
+
+
+def test_a_worker_is_probed_more_often_while_callers_are_there_and_not_where_a_probe_is_long() -> None:
+    def probes(seconds: float, callers: bool) -> int:
+        reports = {"callers": lambda t: CounterReading(running=1, progress=int(t))} if callers else {}
+        return len(story(PROBED, probe=lambda _: replace(RIGHT, seconds=seconds), **reports).run(20).probes)
+
+    assert probes(0.01, callers=False) == pytest.approx(20, abs=2)
+    assert probes(0.01, callers=True) == pytest.approx(38, abs=5)
+    assert probes(0.2, callers=True) == pytest.approx(20, abs=3)
 
 
 # A worker that callers doubt.
