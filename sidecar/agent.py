@@ -198,7 +198,7 @@ class _Agent:
         self.incidents = IncidentRecords(
             settings.record_dir,
             settings.name,
-            self._record,
+            lambda: self.node.recorder.dump() if isinstance(self.node, RecordedNode) else None,
             lambda: self.node.inspect().digests_differ_for,
             warn=lambda trouble: self.log.warning("record", trouble=trouble),
         )
@@ -314,8 +314,7 @@ class _Agent:
         )
 
     def _current_key_file(self) -> KeyFile | None:
-        ring = self.node.keyring
-        return KeyFile(ring, self.node.key_version) if ring else None
+        return KeyFile(self.node.keyring, self.node.key_version) if self.node.keyring else None
 
     def _log_snapshot_trouble(self, trouble: str) -> None:
         self.log.warning("snapshot", trouble=trouble)
@@ -346,9 +345,6 @@ class _Agent:
         for event in events:
             log = self.log.warning if event.kind == "period" else self.log.info
             log(event.kind, monotonic=monotonic(), who=event.member, text=event.text, **event.change)
-
-    def _record(self) -> bytes | None:
-        return self.node.recorder.dump() if isinstance(self.node, RecordedNode) else None
 
     async def _gossip(self) -> None:
         try:
