@@ -10,7 +10,7 @@ A kind passes if that other caller always had its answer within 50 ms, the sidec
 more than 300 ms apart, nobody was suspected or evicted, and the memory grew by less than 128 MB. The measuring process
 goes before the others on the processor, so that it times the sidecar and not the load beside it.
 
-The last two kinds are 5000 blocked queries: none may wake while nothing that routes changes, and all have the answer to
+Last come 5000 blocked queries: none may wake while nothing that routes changes, and all have the answer to
 a change within 150 ms.
 """
 
