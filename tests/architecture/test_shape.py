@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 OURS = (
     *("membership", "ring", "gossip", "discovery", "client", "sidecar", "worker", "simulations", "cli"),
-    *("bench", "docs"),
+    *("bench", "model", "docs"),
 )
 ALL = (*OURS, "recording", "tests")
 MOST_LINES_OF_A_FILE = 400
