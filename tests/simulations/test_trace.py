@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from rumormill.simulations import Burst, LinkFault, World
 
-TRACE = "755e20ffb120fbf6a7ba2fcda7872595"
+TRACE = "ff75d0bcfe317bd7f0fa7d3b14fc83f6"
 
 
 def story(seed: int) -> World:
