@@ -8,6 +8,7 @@ const READINESS = {
   passing: ["✔", "good"], warning: ["▲", "warn"], critical: ["✖", "bad"], draining: ["⇣", "idle"], starting: ["…", "idle"],
 };
 const EVENT_CLASS = { evicted: "bad", isolated: "bad", taken: "bad", suspected: "warn", refused: "warn", paused: "warn" };
+const MAX_OUTLINED = 100;  // with more parts, the lines between them would hide them
 const MAX_EVENTS = 300;
 const REFRESH_LOAD_MS = 2000;
 
@@ -199,6 +200,7 @@ function showRing() {
     from = to;
   }
   $("ring").replaceChildren(...drawn);
+  $("ring").classList.toggle("many", parts.length > MAX_OUTLINED);
   const largest = [...parts].sort((a, b) => b.share - a.share)[0];
   $("ring-text").textContent = parts.length
     ? `${parts.length} workers take work; the largest share is ${percent(largest.share)} (${largest.worker.name}).` +
