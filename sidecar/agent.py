@@ -42,6 +42,7 @@ from rumormill.sidecar.profile import reachable_endpoint
 from rumormill.sidecar.reload import Reloader, RuntimeConfig, left_out_probe, read_runtime_config
 from rumormill.sidecar.secrets import read_policy_key
 from rumormill.sidecar.seeds import SeedResolver
+from rumormill.sidecar.service_manager import ServiceManager
 from rumormill.sidecar.settings import Settings
 from rumormill.sidecar.settings_values import HostPort
 from rumormill.sidecar.shared_worker import SharedWorkerWatcher
@@ -146,6 +147,7 @@ class _Agent:
         self.formats = await FormatListeners.open(self.settings)
         restored = read_snapshot_or_start_empty(self.settings, self._log_snapshot_trouble)
         self._build_parts(restored)
+        self.service_manager = ServiceManager.of(os.environ, self.commands.status, lambda: self.transport.turns)
         self.commands.endpoint = reachable_endpoint(self.settings, bound_endpoint(listeners[0]))
         hold_full_collections()
         async with trio.open_nursery() as nursery:
@@ -186,6 +188,7 @@ class _Agent:
             partial(collect_with_few_callers, lambda: self.server.connections),
             self.commands.restart.run,
             self.gpus.run,
+            self.service_manager.run,
             SharedWorkerWatcher(self.node, self.commands.shared_worker_changed).run,
         ]
         return tasks if self.certificate is None else [*tasks, self.certificate.run]
@@ -373,6 +376,7 @@ class _Agent:
 
     async def _drain_and_leave(self) -> None:
         """Drain, then leave the pool, and wait until the leave message has gone out."""
+        self.service_manager.stopping(max(self.settings.drain_time, self.settings.drain_deadline) + 3 * LEAVE_TIMEOUT)
         self.commands.drain()
         await self.commands.activity.wait_drained(self.check.wait_worker_gone, self.settings.drain_deadline)
         self.node.leave(boot_clock())

@@ -162,6 +162,8 @@ class GossipTransport:
         self.counters: Counter[str] = Counter()
         """Socket errors by name (``send_ENETUNREACH``): a datagram that could not be sent is lost like any other."""
         self._process = os.getpid()
+        self.turns = 0
+        """Turns since the start. A loop whose turns do not grow for several periods hangs."""
         self.lag = 0.0
         """The greatest recent delay of a wake-up in seconds. Old delays fade."""
         self.lag_histogram = Histogram(NETWORK_SECONDS)
@@ -200,6 +202,7 @@ class GossipTransport:
             self.lag_histogram.observe(late)
 
     def _run_turn(self) -> None:
+        self.turns += 1
         if self._errors_pending:
             self._drain_errors()
         self._node.handle_timer(self._drain())
