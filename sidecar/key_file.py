@@ -54,13 +54,19 @@ def parse_key_file(text: str) -> KeyFile:
 
 def write_key_file(path: Path, file: KeyFile) -> None:
     """Replace the file atomically, mode 0600, unless it already holds this ring or a newer one. Blocks; raises
-    OSError."""
+    OSError, but not where the file's folder is read-only and a person has put this ring there."""
+    found = None
     with contextlib.suppress(SettingsError):
-        if read_key_file(path).version >= file.version:
-            return
+        found = read_key_file(path)
+    if found is not None and found.version >= file.version:
+        return
     digest = ring_digest(file.version, file.ring.keys).hex()
     text = f"# Written by rumormill; the first key seals.\n{_RING_LINE}{file.version} {digest}\n{file.ring.to_text()}"
-    replace_file(path, text.encode())
+    try:
+        replace_file(path, text.encode())
+    except OSError:
+        if found is None or found.ring != file.ring:
+            raise
 
 
 def key_file_writer(

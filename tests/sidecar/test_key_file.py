@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,25 @@ def test_a_link_to_a_key_file_stays_one(tmp_path: Path) -> None:
     write_key_file(link, KeyFile(KeyRing((B,)), 1))
     assert link.is_symlink()
     assert read_key_file(real).ring.keys == (B,)
+
+
+def test_a_file_that_cannot_be_written_is_right_once_a_person_has_put_the_ring_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a Kubernetes secret. Root may write anywhere, so the write itself is made to fail."""
+
+    def read_only(path: Path, data: bytes) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("rumormill.sidecar.key_file.replace_file", read_only)
+    path, wanted = key_file(tmp_path / "k", A), KeyFile(KeyRing((A, B)), 3)
+    with pytest.raises(OSError, match="Read-only"):
+        write_key_file(path, wanted)
+    key_file(path, B, A)
+    with pytest.raises(OSError, match="Read-only"):
+        write_key_file(path, wanted)  # the first key seals: their order counts
+    key_file(path, A, B)
+    write_key_file(path, wanted)
 
 
 async def test_a_file_is_tried_again_until_it_can_be_written(
