@@ -76,6 +76,15 @@ class RoutingView:
                 changed = True
         return changed
 
+    @property
+    def scale_out(self) -> dict[str, bool]:
+        """By service, whether more workers are wanted; without those whose load is unknown."""
+        return {
+            name: signal.wanted
+            for name, signal in self._scale_out.items()
+            if signal.wanted is not None and name != ALL_SERVICES
+        }
+
     def loads(self, service: str) -> list[tuple[Worker, MemberLoad]]:
         """The workers of a service whose load is known."""
         known = (

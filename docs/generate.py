@@ -233,7 +233,7 @@ def _example_metrics() -> str:
     counters = {"event_joined": 1, "dropped_label": 1, "receive_EIO": 1, "send_EPERM": 1}
     status = msgspec.structs.replace(_example_status(), counters=counters)
     measured = SidecarMeasurements(GossipMeasurements(), Histogram(NETWORK_SECONDS))
-    return prepare_metrics(status, None, measured, EndpointMeasurements(requests, 0, 0)).body.decode()
+    return prepare_metrics(status, None, measured, EndpointMeasurements(requests, 0, 0, {"embed": False})).body.decode()
 
 
 def _families(text: str) -> list[tuple[str, str, str, str]]:

@@ -216,6 +216,7 @@ class ApiContext:
             requests=self.requests,
             watchers=self.slots.waiting,
             routing_changes=self.view.routing_changes,
+            scale_out=self.view.scale_out,
         )
         return prepare_metrics(self.commands.status(), self.view.pool, self.commands.measurements(), endpoint)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import accumulate, product
@@ -37,6 +37,8 @@ class EndpointMeasurements(NamedTuple):
     watchers: int
     """Callers that wait for a change now."""
     routing_changes: int
+    scale_out: Mapping[str, bool]
+    """By service, whether more workers are wanted. Without those whose load is unknown."""
 
 
 class _SidecarCollector(Collector):
@@ -55,6 +57,7 @@ class _SidecarCollector(Collector):
         yield from self._state()
         yield self._members()
         yield from _gpus(self._status.gpus)
+        yield self._scale_out()
         yield from _gossip(self._measurements.gossip)
         yield _histogram(
             "loop_lag_seconds",
@@ -127,6 +130,16 @@ class _SidecarCollector(Collector):
         for liveness, readiness in product(Liveness, Readiness):
             members.add_metric((liveness_word(liveness), readiness_word(readiness)), known[liveness, readiness])
         return members
+
+    def _scale_out(self) -> Metric:
+        wanted = GaugeMetricFamily(
+            "rumormill_scale_out",
+            "1 if more workers of the service are wanted, as /v1/pool says. Absent if no load is known.",
+            labels=("service",),
+        )
+        for service, more in self._endpoint.scale_out.items():
+            wanted.add_metric((service,), more)
+        return wanted
 
 
 def _gpus(rows: Iterable[GpuRow]) -> Iterable[Metric]:
