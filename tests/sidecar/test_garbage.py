@@ -57,7 +57,7 @@ async def test_full_collections_wait_for_few_callers(autojump_clock: trio.testin
             await trio.sleep(3 * INTERVAL)
             assert full == []
             callers = FEW_CALLERS - 1
-            await trio.sleep(INTERVAL)
+            await trio.sleep(1.5 * INTERVAL)
             assert full == ["start"]
             await trio.sleep(3 * INTERVAL)
             assert full == ["start"], "there is nothing to collect"
