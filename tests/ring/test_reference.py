@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ring_pools import any_policy, any_pool, names_of
+from seeds import MORE_SEEDS
 
 from rumormill.ring import Routing, RoutingPolicy, Worker
 
@@ -55,6 +56,17 @@ def test_javascript_gives_the_golden_vectors() -> None:
 @settings(max_examples=8)
 @given(st.data())
 def test_both_languages_agree(data: st.DataObject) -> None:
+    assert_both_languages_agree(data)
+
+
+@MORE_SEEDS
+@settings(max_examples=25)
+@given(st.data())
+def test_both_languages_agree_on_more_pools(data: st.DataObject) -> None:
+    assert_both_languages_agree(data)
+
+
+def assert_both_languages_agree(data: st.DataObject) -> None:
     """Checks many pools in one run of node, because starting node takes most of the time."""
     rng = random.Random(data.draw(st.integers(0, 2**32)))
     pools = data.draw(st.lists(st.tuples(any_pool, any_policy), min_size=6, max_size=6))
