@@ -67,6 +67,13 @@ async def flood_http(port: int) -> None:
             rest = data[-(len(head) - 1) :]
 
 
+async def until_settled(http: str) -> None:
+    """A sidecar that has just started answers no format until it knows its pool."""
+    async with httpx2.AsyncClient(timeout=LIVENESS_LIMIT, trust_env=False) as client:
+        while (await client.get(f"{http}/v1/health/service/embed")).status_code != 200:
+            await trio.sleep(0.1)
+
+
 async def everyone_is_answered(http: str, dns_port: int, check_port: int) -> None:
     """Every kind of caller gets an answer at once, and the whole pool soon.
 
@@ -110,6 +117,8 @@ async def test_floods_evict_nobody_and_keep_nobody_out() -> None:
         serving = await victim.logged("serving")
         dns_port, check_port = (int(serving[key].rpartition(":")[2]) for key in ("dns", "haproxy_agent"))
         http_port = int(victim.http.rpartition(":")[2])
+        with trio.fail_after(LIVENESS_LIMIT):
+            await until_settled(victim.http)
         before = resident(victim)
         with trio.fail_after(LIVENESS_LIMIT):
             async with trio.open_nursery() as floods:
