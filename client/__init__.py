@@ -36,7 +36,9 @@ from rumormill.client.observability.pool_figures import PoolFigures
 from rumormill.client.options import PoolOptions
 from rumormill.client.pool import Pool
 from rumormill.client.rules.replay import Replay
+from rumormill.client.rules.response_class import AnswerVerdict
 from rumormill.client.rules.retries import Attempt, Failure
+from rumormill.client.rules.verdicts import ResponseView
 from rumormill.client.runtime.descriptors import TooManyOpenFilesError
 from rumormill.client.selection.breaker import OpenReason
 from rumormill.client.selection.explanation import KeyExplanation, PlaceReason, WorkerPlace
@@ -47,6 +49,7 @@ from rumormill.ring.routing import Routing
 from rumormill.ring.worker import CanaryShare, RoutingPolicy, Worker
 
 __all__ = [
+    "AnswerVerdict",
     "Attempt",
     "BreakerEvent",
     "CanaryShare",
@@ -73,6 +76,7 @@ __all__ = [
     "RequestNotReplayableError",
     "RequestView",
     "ResponseInterruptedError",
+    "ResponseView",
     "Routing",
     "RoutingPolicy",
     "StaleAnswer",

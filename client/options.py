@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 import ssl
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rumormill.client.rules.replay import Replay, checked_replay
+from rumormill.client.rules.verdicts import Classify
 
 UNIX = "unix:"
 """Prefix of the address of a sidecar that listens on a Unix domain socket."""
@@ -37,6 +39,8 @@ class PoolOptions:
     """Whether to ask the next owner too when an answer is late. Only requests that may be sent again are hedged."""
     hedge_after: float | None = None
     """Seconds after which an answer is late. None takes the 95th percentile of answers to requests of its kind."""
+    classify: Classify | None = None
+    """Judges each answer by more than its status, such as a 200 with an error inside. None goes by the status."""
     zone: str | None = None
     """The caller's own zone, whose workers it prefers. None follows the pool's policy, and "" prefers no zone."""
     bounded_load: bool = True
@@ -66,6 +70,8 @@ class PoolOptions:
         checked_replay(self.replay)
         if self.hedge_after is not None and not 0 < self.hedge_after < inf:
             raise ValueError(f"hedge_after={self.hedge_after!r} is no time; give seconds, such as 0.2, or leave it out")
+        if self.classify is not None and (not callable(self.classify) or inspect.iscoroutinefunction(self.classify)):
+            raise ValueError("classify= takes a plain function of a ResponseView; it cannot be async, or anything else")
 
     def as_arguments(self) -> dict[str, Any]:
         """The arguments that construct another pool with the same options."""

@@ -154,7 +154,15 @@ class PoolBackground:
         timers = Timers(clock, lock, self._run_in_loop)
         telemetry = _telemetry(options.service) if options.telemetry else None
         hedging = HedgingOptions(options.hedge, options.hedge_after)
-        return Dispatcher(upstreams, timers, clock=clock, lock=lock, hedging=hedging, telemetry=telemetry)
+        return Dispatcher(
+            upstreams,
+            timers,
+            clock=clock,
+            lock=lock,
+            hedging=hedging,
+            telemetry=telemetry,
+            classify=options.classify,
+        )
 
     def _sidecar_client(self, base_urls: Mapping[str, str]) -> httpx2.AsyncClient:
         """The HTTP client for the sidecars. `base_urls` has one for each Unix domain socket."""

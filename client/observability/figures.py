@@ -46,7 +46,9 @@ from rumormill.client.observability.figures_parts import (
     quantile_index,
     summed,
 )
+from rumormill.client.rules.response_class import status_like
 from rumormill.client.rules.retries import ATTEMPTS, Attempt
+from rumormill.client.rules.verdicts import VERDICT
 from rumormill.ring.worker import Worker
 
 MAX_RECENT = 2048
@@ -233,7 +235,8 @@ class Figures:
         worker = response.extensions.get("rumormill_worker")
         self._count_failed_attempts(response.extensions.get(ATTEMPTS, ()), worker, took)
         if worker is not None:
-            self.note(worker.release, took, failed=response.status_code >= 500)
+            status = status_like(response.status_code, response.extensions.get(VERDICT))
+            self.note(worker.release, took, failed=status >= 500)
 
     def _failed(self, error: httpx2.TransportError, took: float) -> None:
         attempts, worker = getattr(error, "attempts", ()), getattr(error, "worker", None)
@@ -256,8 +259,9 @@ class Figures:
                 if number == 0:  # overtaken, so at least as slow as the whole request
                     self.note(attempt.worker.release, took, failed=False)
             elif not attempt.failure.local_error:
-                status = attempt.failure.status
-                self.note(attempt.worker.release, took, failed=status is None or status >= 500)
+                failure = attempt.failure
+                failed = failure.status is None or status_like(failure.status, failure.verdict) >= 500
+                self.note(attempt.worker.release, took, failed=failed)
 
 
 _ALL: weakref.WeakSet[Figures] = weakref.WeakSet()

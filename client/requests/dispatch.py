@@ -18,6 +18,7 @@ from rumormill.client.rules.hedging import LatencyWindows, request_kind
 from rumormill.client.rules.messages import PoolRequest
 from rumormill.client.rules.replay import Replay, why_not_replayable
 from rumormill.client.rules.retries import RequestState
+from rumormill.client.rules.verdicts import Classify
 from rumormill.client.runtime.shared_lock import SharedLock
 from rumormill.client.runtime.timers import Timers
 
@@ -37,8 +38,9 @@ class Dispatcher(PoolState):
         lock: SharedLock,
         hedging: HedgingOptions,
         telemetry: Telemetry | None,
+        classify: Classify | None,
     ) -> None:
-        super().__init__(upstreams, timers, clock=clock, lock=lock, telemetry=telemetry)
+        super().__init__(upstreams, timers, clock=clock, lock=lock, telemetry=telemetry, classify=classify)
         self._hedging = hedging
         self._latencies = LatencyWindows()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from rumormill.client.connections.upstreams import Upstreams
 from rumormill.client.observability.pool_figures import AttemptCounts
 from rumormill.client.rules.retry_budget import RetryBudgets
+from rumormill.client.rules.verdicts import Classify
 from rumormill.client.runtime.shared_lock import SharedLock
 from rumormill.client.runtime.timers import Timers
 
@@ -33,6 +34,7 @@ class PoolState:
         clock: Callable[[], float],
         lock: SharedLock,
         telemetry: Telemetry | None,
+        classify: Classify | None,
     ) -> None:
         self.upstreams = upstreams
         self.timers = timers
@@ -40,6 +42,7 @@ class PoolState:
         """The pool's clock: seconds. Any thread of the pool may read it."""
         self.lock = lock
         self.telemetry = telemetry
+        self.classify = classify
         self.budgets = RetryBudgets(clock())
         self.counts = AttemptCounts()
         self.closed = False

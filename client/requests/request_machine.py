@@ -4,8 +4,9 @@ The caller's own task or thread makes the first attempt, and each one that follo
 attempt to make next. An attempt beside a running one (a hedge) begins when the pool's timer says so. The first answer
 wins, and interrupts the other attempts.
 
-Other modules decide: retries.py what a failure means, response_class.py what a status means, worker_selector.py which
-worker is next, hedging.py when a hedge is due, and retry_budget.py how many requests may be sent twice.
+Other modules decide: retries.py what a failure means, response_class.py and verdicts.py what an answer means,
+worker_selector.py which worker is next, hedging.py when a hedge is due, and retry_budget.py how many requests may be
+sent twice.
 
 Every method takes the pool's lock, so that several threads may work on one request.
 """
@@ -24,9 +25,10 @@ from rumormill.client.requests.pool_state import PoolState
 from rumormill.client.rules.deadline import RefusalBackoff, deadline_passed
 from rumormill.client.rules.hedging import LatencyWindow
 from rumormill.client.rules.messages import PoolRequest, WorkerAnswer
-from rumormill.client.rules.response_class import ResponseClass, classify_response
+from rumormill.client.rules.response_class import ResponseClass, status_like
 from rumormill.client.rules.retries import ATTEMPTS, Attempt, Failure, RequestState, RetryDecision, failure_of
 from rumormill.client.rules.retry_budget import RetryBudget
+from rumormill.client.rules.verdicts import VERDICT, judged
 from rumormill.client.runtime.timers import TimerEntry
 from rumormill.ring.worker import Worker
 
@@ -230,9 +232,14 @@ class RequestMachine:
 
     def on_answer(self, flight: InFlightRequest, answer: WorkerAnswer) -> InFlightRequest | None:
         """A worker has answered. Returns the attempt to make next, if the answer is not good enough."""
+        try:
+            response_class = judged(answer, self._pool.classify)
+        except BaseException as error:
+            self._on_hook_error(flight, answer, error)
+            return None
         with self._lock:
             self._running.remove(flight)
-            flight.success = answer.status < 500
+            flight.success = status_like(answer.status, answer.extensions.get(VERDICT)) < 500
             if answer.whole:
                 flight.finished = flight.success
                 flight.close()
@@ -243,7 +250,6 @@ class RequestMachine:
             now, attempt = self._pool.clock(), flight.attempt
             if flight.span is not None:
                 flight.span.answered(answer.status, now - attempt.began)
-            response_class = classify_response(answer.status, answer.retry_after)
             self._upstreams.record_answer(attempt, response_class, now, self._latency.median)
             answer.extensions[WORKER] = attempt.worker
             if not self._state.is_retryable(response_class):
@@ -252,8 +258,17 @@ class RequestMachine:
             if self._fallback is not None:
                 self._unwanted.append(self._fallback)
             self._fallback = answer
-            self._state.record_retryable_answer(attempt, answer.status)
+            self._state.record_retryable_answer(attempt, answer.status, answer.extensions.get(VERDICT))
             return self._retry(now)
+
+    def _on_hook_error(self, flight: InFlightRequest, answer: WorkerAnswer, error: BaseException) -> None:
+        """The caller's hook has raised, which says nothing about the worker. The request ends with this error."""
+        self.on_cancelled(flight)
+        with self._lock:
+            self._unwanted.append(answer)
+        if not isinstance(error, Exception):
+            raise error
+        self.abandon(error)
 
     def on_error(self, flight: InFlightRequest, error: Exception) -> InFlightRequest | None:
         """An attempt has ended with this error. Returns the attempt to make next, if any."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import httpx2
 
-from rumormill.client.rules.response_class import ResponseClass
+from rumormill.client.rules.response_class import AnswerVerdict, ResponseClass
 from rumormill.client.runtime.descriptors import TooManyOpenFilesError
 from rumormill.ring.worker import Worker
 
@@ -59,6 +59,8 @@ class Failure:
     free."""
     status: int | None = None
     """The status of the answer, if there was one and another worker was asked."""
+    verdict: AnswerVerdict | None = None
+    """What the hook `classify` said about that answer."""
 
     @property
     def by_limit(self) -> bool:
@@ -127,9 +129,10 @@ class RequestState:
             return False
         return self.not_replayable_reason is None or not response_class.may_have_acted
 
-    def record_retryable_answer(self, attempt: Attempt, status: int) -> None:
+    def record_retryable_answer(self, attempt: Attempt, status: int, verdict: AnswerVerdict | None) -> None:
         """An attempt brought an answer that the caller gets only if no other worker does better."""
-        attempt.failure, attempt.running = Failure(f"answered {status}", sent=True, status=status), False
+        what = f"answered {status}" if verdict is None else f"answered {status}, classified as {verdict.name}"
+        attempt.failure, attempt.running = Failure(what, sent=True, status=status, verdict=verdict), False
 
     def record_failure(self, attempt: Attempt, failure: Failure) -> RetryDecision:
         """An attempt failed. Returns what to do now."""

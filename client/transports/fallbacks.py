@@ -4,8 +4,9 @@
 
 The rules:
 
-- A fallback is due if the pool raises, or its last real answer is 429, 500, 502, 503 or 504. All other answers are the
-  caller's. So are errors that say that the request itself or this process is at fault, and cancellation.
+- A fallback is due if the pool raises, or its last real answer is 429, 500, 502, 503 or 504, or a `classify` hook says
+  that it is no answer. All other answers are the caller's. So are errors that say that the request itself or this
+  process is at fault, and cancellation.
 - `OtherService` is asked only if the request may be sent again: nothing was sent, every worker refused, or it is
   replayable. After the caller's own timeout it is not asked, because there is no time left.
 - `StaleAnswer` gives the last good answer to the same request, with its age in `Age`.
@@ -30,6 +31,8 @@ from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
 import httpx2
 
 from rumormill.client.errors import NoWorkersError, PoolError, RequestNotReplayableError
+from rumormill.client.rules.response_class import status_like
+from rumormill.client.rules.verdicts import VERDICT
 
 FALLBACK: Final = "rumormill_fallback"
 """A response's extensions hold a :class:`FallbackUsed` under this name if no worker of the pool gave it."""
@@ -232,7 +235,7 @@ def _other_answer(
     response = yield AskOther(fallback.transport)
     if not isinstance(response, httpx2.Response):
         return None
-    if response.status_code in FAILED_STATUSES:
+    if _is_failure(response):
         yield CloseAnswer(response)
         return None
     return response
@@ -252,8 +255,13 @@ def checked_fallbacks(fallbacks: Iterable[object], kind: type[Any]) -> None:
 def _is_failure(outcome: Outcome) -> bool:
     """Whether the pool failed, and not the request or this process."""
     if isinstance(outcome, httpx2.Response):
-        return outcome.status_code in FAILED_STATUSES
+        return _status_like(outcome) in FAILED_STATUSES
     return isinstance(outcome, PoolError | httpx2.TimeoutException)
+
+
+def _status_like(response: httpx2.Response) -> int:
+    """The answer's status, or the one that means what a hook has said of it."""
+    return status_like(response.status_code, response.extensions.get(VERDICT))
 
 
 def _given(outcome: Outcome) -> httpx2.Response:
@@ -266,7 +274,7 @@ def _given(outcome: Outcome) -> httpx2.Response:
 def _may_ask_another(outcome: Outcome, *, replayable: bool) -> bool:
     match outcome:
         case httpx2.Response():
-            return replayable or outcome.status_code in REFUSED_STATUSES
+            return replayable or _status_like(outcome) in REFUSED_STATUSES
         case NoWorkersError():
             sent = any(attempt.failure is not None and attempt.failure.sent for attempt in outcome.attempts)
             return replayable or not sent
