@@ -38,7 +38,8 @@ class PoolOptions:
     hedge: bool = True
     """Whether to ask the next owner too when an answer is late. Only requests that may be sent again are hedged."""
     hedge_after: float | None = None
-    """Seconds after which an answer is late. None takes the 95th percentile of answers to requests of its kind."""
+    """Seconds after which an answer is late. None takes 1.25 times the 95th percentile of its kind of
+    request, at least 50 ms."""
     classify: Classify | None = None
     """Judges each answer by more than its status, such as a 200 with an error inside. None goes by the status."""
     zone: str | None = None

@@ -202,7 +202,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     disable_format: Annotated[
         tuple[FormatName, ...],
         _about(
-            "Do not answer in this format of other programs: text, prometheus, consul or envoy; can be repeated.",
+            "Do not answer in this format: text, prometheus, consul, envoy or traefik; can be repeated.",
             "NAME",
         ),
     ] = ()

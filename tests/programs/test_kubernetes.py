@@ -151,3 +151,14 @@ def test_two_autoscalers_are_refused() -> None:
 
 def test_helm_finds_nothing_to_complain_about() -> None:
     subprocess.run([BIN / "helm", "lint", "--strict", CHART], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("monitor", ["chart", "kustomize"])
+def test_prometheus_sends_the_token_that_the_settings_ask_for(monitor: str, tmp_path: Path) -> None:
+    found = chart(*VARIANTS["chart with keda"]) if monitor == "chart" else with_component("monitoring", tmp_path)
+    (scraped,) = (each for each in found if each["kind"] == "ServiceMonitor")
+    (settings,) = (each for each in found if each["kind"] == "ConfigMap" and "http-token-file" in json.dumps(each))
+    (endpoint,) = scraped["spec"]["endpoints"]
+    credentials = endpoint["authorization"]["credentials"]
+    assert credentials["key"] == "read.token"
+    assert f"/{credentials['key']}" in json.dumps(settings)
