@@ -2,7 +2,7 @@
 
 Requests are kept by the worker's URL: several sidecars may name one worker, and a sidecar may come back beside the same
 worker under another name. A draining worker finishes its requests, even after its sidecar has left. A worker that is
-evicted without draining is asked directly (direct_check.py), while it stays evicted and has requests in flight.
+suspect, or evicted without draining, is asked directly (direct_check.py), while it stays so and has requests in flight.
 
 The threads of a pool share all this under its lock. Only the direct checks belong to the pool's event loop, so they are
 woken and cancelled there.
@@ -136,9 +136,15 @@ class WorkerInFlight:
         self.worker = worker
         """The worker as the last topology that named it described it."""
         self.evicted = evicted
+        self._suspect = _is_suspect(worker)
         self.check: anyio.CancelScope | None = None
         """The running direct check, to be cancelled when it is no longer needed. None while there is none."""
         self._requests: set[InFlightRequest] = set()
+
+    @property
+    def unchecked(self) -> bool:
+        """Whether it needs a direct check and has none."""
+        return self.check is None and (self.evicted or self._suspect)
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -152,8 +158,10 @@ class WorkerInFlight:
     def update(self, worker: Worker | None) -> None:
         """Take the worker as the new topology describes it, or None if that does not name it."""
         if worker is not None:
+            returned, self._suspect = self.evicted, _is_suspect(worker)
             self.worker, self.evicted = worker, False
-            self.cancel_check()
+            if returned or not self._suspect:
+                self.cancel_check()
         else:
             self.evicted = self.worker.readiness != "draining"
 
@@ -247,7 +255,7 @@ class InFlightRegistry:
             self._wake_checker(at_worker)
 
     async def wait_for_unchecked(self) -> list[WorkerInFlight]:
-        """Wait until there are evicted workers with requests in flight and no direct check. Gives each its scope."""
+        """Wait until workers with requests in flight need a direct check and have none. Gives each its scope."""
         while not (found := self._unchecked()):
             self._check_needed = anyio.Event()
             await self._check_needed.wait()
@@ -255,14 +263,19 @@ class InFlightRegistry:
 
     def _unchecked(self) -> list[WorkerInFlight]:
         with self.lock:
-            found = [worker for worker in self._by_url.values() if worker.evicted and worker.check is None]
+            found = [worker for worker in self._by_url.values() if worker.unchecked]
             for at_worker in found:
                 at_worker.check = anyio.CancelScope()
             return found
 
     def _wake_checker(self, at_worker: WorkerInFlight) -> None:
-        if at_worker.evicted and at_worker.check is None:
+        if at_worker.unchecked:
             self._run_in_loop(self._set_check_needed)
 
     def _set_check_needed(self) -> None:
         self._check_needed.set()
+
+
+def _is_suspect(worker: Worker) -> bool:
+    """Whether it may be evicted soon. A draining worker finishes its requests in any case."""
+    return worker.liveness == "suspect" and worker.readiness != "draining"

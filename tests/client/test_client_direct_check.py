@@ -92,7 +92,60 @@ async def test_requests_in_flight_at_a_critical_or_suspect_worker_go_on(changes)
         assert outcome == []
         busy.free.set()
     assert outcome == [first.name]
-    assert busy.checks == 0, "a member is not asked"
+    assert busy.checks <= ("liveness" in changes), "only a suspect is asked, and once"
+
+
+async def test_silence_as_a_suspect_counts_at_the_eviction():
+    """The worker and its sidecar freeze. It is not asked anew once it is evicted."""
+    busy = Busy(answers_checks=False)
+    async with one_under_way(busy) as (scene, _, first, outcome):
+        scene.change(first.name, liveness=SUSPECT)
+        await until_true(lambda: busy.checks == 1)
+        await trio.sleep(5 * LIMIT)
+        assert outcome == [], "silence is no reason while it is only suspect"
+        scene.evict(first.name)
+        await until_true(lambda: bool(outcome))
+        assert busy.checks == 1
+    assert isinstance(outcome[0], RequestNotReplayableError)
+
+
+async def test_a_suspect_that_answers_is_asked_again_at_its_eviction():
+    busy = Busy(answers_checks=True)
+    async with one_under_way(busy) as (scene, _, first, outcome):
+        scene.change(first.name, liveness=SUSPECT)
+        await until_true(lambda: busy.checks == 1)
+        busy.answers_checks = False
+        scene.evict(first.name)
+        await until_true(lambda: busy.checks == 2)
+    assert isinstance(outcome[0], RequestNotReplayableError), "its answer as a suspect does not count"
+
+
+async def test_a_sidecar_that_ends_while_it_is_suspect_leaves_its_busy_worker_alone():
+    busy = Busy(answers_checks=False)
+    async with one_under_way(busy) as (scene, _, first, outcome):
+        scene.change(first.name, liveness=SUSPECT)
+        await until_true(lambda: busy.checks == 1)
+        await trio.sleep(2 * LIMIT)
+        scene.kill_sidecar(first.name)
+        await trio.sleep(3 * LIMIT)
+        assert outcome == []
+        busy.free.set()
+    assert outcome == [first.name]
+
+
+async def test_a_suspect_that_refutes_is_no_longer_asked():
+    busy = Busy(answers_checks=False)
+    async with one_under_way(busy) as (scene, pool, first, outcome):
+        scene.change(first.name, liveness=SUSPECT)
+        await until_true(lambda: busy.checks == 1)
+        known = pool.topology
+        scene.change(first.name, liveness=ALIVE)
+        await pool.changed(known)
+        (here,) = pool._require_open().upstreams.in_flight._by_url.values()
+        assert here.check is None
+        assert outcome == []
+        busy.free.set()
+    assert outcome == [first.name]
 
 
 async def test_requests_in_flight_go_on_when_the_evicted_worker_answers():
@@ -299,6 +352,7 @@ async def test_a_worker_that_accepts_connections_but_never_answers_counts_as_gon
         selector = WorkerSelector("embed", random.Random(0))
         register = InFlightRegistry(selector, shared_lock(), trio.current_time, lambda function: function())
         work = register.begin(Attempt(worker, 0.0), Upstream(url, ssl.create_default_context))
+        register._by_url[url].evicted = True
         async with trio.open_nursery() as nursery:
             nursery.start_soon(DirectCheck(register._by_url[url], ssl.create_default_context).run)
             reason = f"was evicted or left, and does not answer within {LIMIT:g} s"
