@@ -133,6 +133,13 @@ class PoolStory:
             response = await http.request(method, path, json=json or None)
             assert response.status_code == 200, response.text
 
+    async def until_settled(self) -> None:
+        """A sidecar that has just started answers no format until it knows its pool."""
+        async with httpx2.AsyncClient(base_url=self.observer.http, timeout=LIVENESS_LIMIT, trust_env=False) as http:
+            with trio.fail_after(LIVENESS_LIMIT):
+                while (await http.get("/v1/health/service/embed")).status_code == 503:
+                    await trio.sleep(AGAIN)
+
 
 @asynccontextmanager
 async def story(*flags: str, w4_port: int = 0) -> AsyncIterator[PoolStory]:
@@ -144,6 +151,7 @@ async def story(*flags: str, w4_port: int = 0) -> AsyncIterator[PoolStory]:
             others.start_soon(pool.start, "w2", "v2")
             others.start_soon(pool.start, "w3", "v1")
         await pool.observer.until(all_routable("w1", "w2", "w3"))
+        await pool.until_settled()
         yield pool
         nursery.cancel_scope.cancel()
 

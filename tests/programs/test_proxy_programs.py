@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from story import free_port
 
 from bench.fault_pool import fault_settings, tell, through_proxy, until_served
 from bench.open_loop import OpenLoop, figures
+from bench.ports import reserved_port
 from bench.proxy_programs import PROXIES, ProgramMissing
 from rumormill.cli.demo.processes import LocalPool
 
 
 @pytest.mark.parametrize("name", PROXIES)
 async def test_tuned_hides_an_error_and_default_does_not(name: str, tmp_path: Path) -> None:
-    proxy, port = PROXIES[name], free_port()
+    proxy, port = PROXIES[name], reserved_port()
     with LocalPool(fault_settings()) as pool:
         for member in pool:
             member.start_worker()
