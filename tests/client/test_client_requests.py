@@ -16,6 +16,7 @@ from rumormill.client import (
     RequestNotReplayableError,
     ResponseInterruptedError,
 )
+from rumormill.client.connections.direct_check import ANSWER_TIMEOUT
 from rumormill.client.rules.hedging import MIN_ANSWERS
 
 
@@ -234,7 +235,7 @@ async def test_an_attempt_is_aborted_when_its_worker_is_evicted_and_answers_noth
             await first.arrived.wait()
             scene.evict(first.name)
         assert answers[0].text == second.name
-        reason = f"{first.name} was evicted or left, and does not answer within 1 s"
+        reason = f"{first.name} was evicted or left, and does not answer within {ANSWER_TIMEOUT:g} s"
         assert answers[0].extensions["rumormill_attempts"][0].failure.what == reason
 
 
