@@ -20,7 +20,6 @@ import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +43,8 @@ class NamedWorker:
         self.name = name
         self.port = port
         self.think = 0.0
-        self.cut_off = 0
-        """Connections that were open when it was killed."""
         self._scope = trio.CancelScope()
+        self._listener: trio.SocketListener | None = None
         self._streams: set[trio.SocketStream] = set()
 
     @classmethod
@@ -61,9 +59,9 @@ class NamedWorker:
 
     async def _run(self, *, task_status: trio.TaskStatus[int]) -> None:
         with self._scope:
-            async with trio.open_nursery() as nursery:
-                (listener,) = await nursery.start(partial(trio.serve_tcp, self._serve, self.port, host="127.0.0.1"))
-                task_status.started(listener.socket.getsockname()[1])
+            (self._listener,) = await trio.open_tcp_listeners(self.port, host="127.0.0.1")
+            task_status.started(self._listener.socket.getsockname()[1])
+            await trio.serve_listeners(self._serve, [self._listener])
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         self._streams.add(stream)
@@ -86,10 +84,13 @@ class NamedWorker:
         await stream.send_all(head % len(body) + body)
 
     def kill(self) -> None:
-        self.cut_off = len(self._streams)
+        """Reset what is under way; whoever connects from now on is refused."""
+        self._scope.cancel()
+        if self._listener is not None:
+            self._listener.socket.close()
         for stream in self._streams:
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._scope.cancel()
+            stream.socket.close()
 
 
 @dataclass
