@@ -189,7 +189,7 @@ async def test_without_restart_the_sidecar_leaves_with_its_worker() -> None:
         await ask_worker(run, "/exit/3")
         assert await run.ended() == 3
         await other.until(gone("w1"))
-        assert any("w1 left" in line.get("text", "") for line in other.lines)
+        assert "w1 left" in (await other.logged("left", who="w1"))["text"]
         nursery.cancel_scope.cancel()
 
 
