@@ -31,6 +31,6 @@ def main() -> None:
     empty, library = cpu_seconds("-c", "pass"), cpu_seconds("-c", "import httpx2")
     print(f"python, nothing imported   {empty:.3f} s")
     print(f"python, httpx2 imported    {library:.3f} s")
-    for verb in ("members", "workers", "lookup k", "status", "drain"):
+    for verb in ("members", "workers", "lookup k", "events", "status", "drain", "canary show", "doctor"):
         took = cpu_seconds("-c", VERB, *verb.split(), "--http", "http://127.0.0.1:1")
         print(f"rumormill {verb:17}{took:.3f} s, {took / empty:.1f} times an empty Python")

@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from rumormill.cli.exit_codes import EPILOG, CliError
-from rumormill.sidecar import AgentError, load, run
+from rumormill.sidecar import AgentError, load
 from rumormill.sidecar.settings import description_of, fields
 
 Decorated = Callable[..., None]
@@ -91,6 +91,8 @@ def agent(ctx: click.Context, /, config: Path | None, **_flags: Any) -> None:
     code 0. A second signal ends it at once. On SIGHUP or `rumormill reload` it reads the settings again; the log says
     what has changed and what needs a restart.
     """
+    from rumormill.sidecar.agent import run  # others of this module's importers only read settings
+
     try:
         run(partial(load, typed_flags(ctx), dict(os.environ), config))
     except AgentError as error:

@@ -14,7 +14,6 @@ from rumormill.cli.agent import typed_flags, with_agent_flags
 from rumormill.cli.exit_codes import EPILOG, BadRequest, CliError
 from rumormill.cli.tables import Column, show_line, show_table
 from rumormill.sidecar import AgentError, load
-from rumormill.sidecar.reload import CHANGEABLE, read_runtime_config
 from rumormill.sidecar.settings import Settings, description_of, fields
 from rumormill.sidecar.settings_sources import load_with_origins
 
@@ -98,6 +97,7 @@ def show(ctx: click.Context, /, origin: bool, output: str, config: Path | None, 
 
 def _loaded(ctx: click.Context, flags: dict[str, Any], file: Path) -> Settings:
     from rumormill.sidecar.key_file import read_key_file
+    from rumormill.sidecar.reload import read_runtime_config
     from rumormill.sidecar.secrets import read_policy_key
 
     try:
@@ -133,17 +133,19 @@ def _shown(value: Any) -> str:
 
 def template() -> str:
     """The file of ``rumormill config init``, made from the declarations of the settings."""
+    from rumormill.sidecar.reload import CHANGEABLE
+
     head = [
         "# The settings of a rumormill agent: `rumormill agent --config THIS_FILE`.",
         "# A flag wins over a variable (RUMORMILL_KEY_FILE), and a variable over this file.",
         "# Settings marked with * change at `rumormill reload`; the others need a restart.",
     ]
-    return "\n".join([*head, *("\n" + _entry(field) for field in fields())]) + "\n"
+    return "\n".join([*head, *("\n" + _entry(field, field.name in CHANGEABLE) for field in fields())]) + "\n"
 
 
-def _entry(field: msgspec.structs.FieldInfo) -> str:
+def _entry(field: msgspec.structs.FieldInfo, changeable: bool) -> str:
     about, metavar = description_of(field)
-    mark = " *" if field.name in CHANGEABLE else ""
+    mark = " *" if changeable else ""
     lines = textwrap.wrap(f"{about}{mark}", WIDTH, initial_indent="# ", subsequent_indent="# ")
     key = field.encode_name
     if key in EXAMPLES:

@@ -17,8 +17,8 @@ from rumormill.cli.exit_codes import EPILOG, BadRequest
 from rumormill.cli.http_client import Command, SidecarClient, output_option, sidecar_options
 from rumormill.cli.queries import write_json
 from rumormill.cli.tables import Column, show_line, show_table
-from rumormill.discovery.api.key_handlers import proof_text
 from rumormill.discovery.commands import KeyRow, KeysAnswer
+from rumormill.discovery.schema.key_proof import proof_text
 from rumormill.gossip.security.credentials import Issuer
 from rumormill.gossip.security.keyring import KeyRing, key_name_of, proof_of
 from rumormill.membership.record import MAX_NAME_BYTES

@@ -31,9 +31,9 @@ from rumormill.discovery.commands import Commands
 from rumormill.discovery.formats import FormatName
 from rumormill.discovery.http.access import Access, AccessControl
 from rumormill.discovery.http.connection import DISCONNECT_ERRORS, Connection, ServerState, linger
-from rumormill.discovery.http.connection_slots import OVERLOADED, ConnectionSlots, SlotLimits
+from rumormill.discovery.http.connection_slots import OVERLOADED, ConnectionSlots
 from rumormill.discovery.http.fair_scheduler import FairScheduler
-from rumormill.discovery.http.limits import Limits
+from rumormill.discovery.http.limits import Limits, SlotLimits
 from rumormill.discovery.http.request import Request
 from rumormill.discovery.http.request_metrics import RequestMetrics
 from rumormill.discovery.http.response import CONNECTION_CLOSE, Response, prepare, prepare_json

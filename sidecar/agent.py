@@ -20,6 +20,9 @@ from typing import NoReturn
 
 import trio
 
+import rumormill.sidecar.log  # noqa: F401  must be first: it hides rich from structlog
+
+# isort: split
 from rumormill.discovery.server import DiscoveryServer
 from rumormill.gossip.udp.transport import GossipTransport, boot_clock, missing_options
 from rumormill.membership.record import Readiness

@@ -20,10 +20,9 @@ from rumormill.membership.record import (
 )
 from rumormill.sidecar.engines import ENGINES
 from rumormill.sidecar.errors import SettingsError
-from rumormill.sidecar.health.plan import NO_CHECK
 from rumormill.sidecar.probes.specification import NO_PROBE
 from rumormill.sidecar.settings import Settings
-from rumormill.sidecar.settings_values import BadValue, HostPort, Seconds, WorkerUrl
+from rumormill.sidecar.settings_values import NO_CHECK, BadValue, HostPort, Seconds, WorkerUrl
 
 _DNS_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 

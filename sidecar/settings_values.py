@@ -22,6 +22,8 @@ MAX_SOCKET_PATH_BYTES = 107
 MAX_PID = (1 << 22) + 1
 """No process id is as large (proc_sys_kernel(5), pid_max)."""
 AUTO = "auto"
+NO_CHECK = "none"
+"""Instead of the path of the readiness check: the probe alone says whether the worker is there."""
 
 
 class BadValue(ValueError):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import click
 import msgspec
 from click.core import ParameterSource
 
-from rumormill.cli.doctor.checks import CHECKS, Check
 from rumormill.cli.doctor.facts import Facts, gather
 from rumormill.cli.doctor.finding import Finding, problem, unknown
 from rumormill.cli.exit_codes import DOCTOR_PROBLEM, DOCTOR_WARNING, EPILOG
@@ -68,12 +67,14 @@ def examine(
     except AgentError as error:
         yield _checked("settings", problem(error.message, error.hint))
         return
+    from rumormill.cli.doctor.checks import CHECKS  # what they need takes longer to import than to ask the sidecar
+
     for name, check in CHECKS.items():
         for finding in _run(check, facts):
             yield _checked(name, finding)
 
 
-def _run(check: Check, facts: Facts) -> Iterator[Finding]:
+def _run(check: Callable[[Facts], Iterable[Finding]], facts: Facts) -> Iterator[Finding]:
     """The findings of one check. What the operating system does not let it see is no end of the others."""
     try:
         yield from check(facts)

@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 
 from rumormill.cli.doctor.facts import Facts
 from rumormill.cli.doctor.finding import Finding, ok, unknown, warning
-from rumormill.discovery.http.connection_slots import SlotLimits
-from rumormill.discovery.http.limits import Limits
+from rumormill.discovery.http.limits import Limits, SlotLimits
 from rumormill.sidecar.settings_values import HostPort
 from rumormill.sidecar.socket_owner import OwnerNotFound, find_owner, resolve
 

@@ -12,12 +12,11 @@ from rumormill.cli.doctor.facts import Facts
 from rumormill.cli.doctor.finding import Finding, ok, problem
 from rumormill.discovery.schema.answers import describe_shared_worker
 from rumormill.sidecar import AgentError
-from rumormill.sidecar.health.plan import NO_CHECK
 from rumormill.sidecar.probes import ProbeOutcome, ProbeVerdict
 from rumormill.sidecar.probes.build import build_probe
 from rumormill.sidecar.probes.specification import HttpSpec
 from rumormill.sidecar.reload import read_probe
-from rumormill.sidecar.settings_values import Seconds
+from rumormill.sidecar.settings_values import NO_CHECK, Seconds
 
 if TYPE_CHECKING:
     from rumormill.sidecar.probes import Probe

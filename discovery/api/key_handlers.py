@@ -12,7 +12,6 @@ returned.
 from __future__ import annotations
 
 import binascii
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +21,7 @@ import trio
 from rumormill.discovery.api.context import ApiContext, RequestContext
 from rumormill.discovery.commands import CommandRejected, KeysAnswer
 from rumormill.discovery.http.response import Response, prepare_json, refuse
+from rumormill.discovery.schema.key_proof import proof_text
 from rumormill.discovery.schema.query_params import ForceQuery, KeyQuery, NoQuery
 
 SETTLE_TIMEOUT = 3.0
@@ -43,11 +43,6 @@ class KeyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 async def keys(api: ApiContext, call: RequestContext[NoQuery]) -> Response:
     del call
     return prepare_json(await _wait_until_settled(api))
-
-
-def proof_text(process: str, method: str, target: str, body: bytes) -> bytes:
-    """The bytes that a proof covers."""
-    return b"\n".join((process.encode(), method.encode(), target.encode(), hashlib.sha256(body).digest()))
 
 
 def _check_proof(api: ApiContext, call: RequestContext[Any]) -> None:

@@ -8,17 +8,14 @@ slot gets a 503 with ``Retry-After`` and is counted. The log reports overload at
 from __future__ import annotations
 
 import math
-import resource
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import structlog
 
-from rumormill.discovery.http.limits import Limits
+from rumormill.discovery.http.limits import SlotLimits
 from rumormill.discovery.http.response import prepare_problem, refuse
 
 RETRY_AFTER: Final = ("Retry-After", "1")
@@ -30,42 +27,7 @@ OVERLOADED: Final = prepare_problem(
 )
 LOG_INTERVAL: Final = 60.0
 """Least seconds between two log lines about overload."""
-MIN_CONNECTIONS: Final = 4
-"""Connections accepted even if there are few descriptors."""
-MAX_RESERVED: Final = 64
-"""The largest reserve of any kind."""
-
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class SlotLimits:
-    """Connections that may be open at once."""
-
-    connections: int
-    waiting: int
-    """How many of them may wait for a change."""
-    rejections: int
-    """Callers beyond them that may be reading a 503 at one time."""
-
-    @classmethod
-    def within(cls, files: int, used: int, limits: Limits) -> SlotLimits:
-        """What `files` descriptors allow, of which `used` are open; an eighth is left to the rest of the process."""
-        rejections = _reserve(files, 16)
-        room = files - used - _reserve(files, 8) - rejections
-        connections = min(limits.connections, max(room, MIN_CONNECTIONS))
-        return cls(connections, connections - _reserve(connections, 4), rejections)
-
-    @classmethod
-    def here(cls, limits: Limits) -> SlotLimits:
-        """The limits that this process has descriptors for now."""
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        files = 1_000_000 if soft == resource.RLIM_INFINITY else soft
-        return cls.within(files, sum(1 for _ in Path("/proc/self/fd").iterdir()), limits)
-
-
-def _reserve(total: int, share: int) -> int:
-    return min(max(total // share, 1), MAX_RESERVED)
 
 
 class ConnectionSlots:

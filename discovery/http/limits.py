@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+MIN_CONNECTIONS: Final = 4
+"""Connections accepted even if there are few descriptors."""
+MAX_RESERVED: Final = 64
+"""The largest reserve of any kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +58,33 @@ class Limits:
     little cheaper, but gossip waits longer under load."""
     linger: float = 1.0
     """How long a rejected caller may go on sending before it is cut off, so that it can read the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotLimits:
+    """Connections that may be open at once."""
+
+    connections: int
+    waiting: int
+    """How many of them may wait for a change."""
+    rejections: int
+    """Callers beyond them that may be reading a 503 at one time."""
+
+    @classmethod
+    def within(cls, files: int, used: int, limits: Limits) -> SlotLimits:
+        """What `files` descriptors allow, of which `used` are open; an eighth is left to the rest of the process."""
+        rejections = _reserve(files, 16)
+        room = files - used - _reserve(files, 8) - rejections
+        connections = min(limits.connections, max(room, MIN_CONNECTIONS))
+        return cls(connections, connections - _reserve(connections, 4), rejections)
+
+    @classmethod
+    def here(cls, limits: Limits) -> SlotLimits:
+        """The limits that this process has descriptors for now."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        files = 1_000_000 if soft == resource.RLIM_INFINITY else soft
+        return cls.within(files, sum(1 for _ in Path("/proc/self/fd").iterdir()), limits)
+
+
+def _reserve(total: int, share: int) -> int:
+    return min(max(total // share, 1), MAX_RESERVED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
 
 from rumormill.sidecar.counters.counter_reader import CounterSource
 from rumormill.sidecar.engines import ENGINES, EngineProfile
@@ -13,9 +12,6 @@ from rumormill.sidecar.probes.specification import ProbeSpec
 from rumormill.sidecar.settings import Settings
 from rumormill.sidecar.settings_values import HostPort, WorkerUrl
 
-NO_CHECK: Final = "none"
-"""Instead of the path of the readiness check: the probe alone says whether the worker is there."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerPlan:
@@ -23,7 +19,7 @@ class WorkerPlan:
 
     url: WorkerUrl
     path: str
-    """Of the readiness check; :data:`NO_CHECK` for none."""
+    """Of the readiness check; :data:`rumormill.sidecar.settings_values.NO_CHECK` for none."""
     timeout: float
     """Of the readiness check."""
     judge: HealthSettings

@@ -15,10 +15,11 @@ from rumormill.membership.record import Readiness
 from rumormill.sidecar.counters.counter_reader import CounterReader
 from rumormill.sidecar.counters.reading import BadCounters, CounterReading
 from rumormill.sidecar.health.observations import CheckMiss, HealthVerdict
-from rumormill.sidecar.health.plan import NO_CHECK, WorkerPlan
+from rumormill.sidecar.health.plan import WorkerPlan
 from rumormill.sidecar.health.readiness_check import ReadinessCheck
 from rumormill.sidecar.health.worker_health import DOUBTED_SECONDS, WorkerHealth
 from rumormill.sidecar.probes import Probe
+from rumormill.sidecar.settings_values import NO_CHECK
 
 BUSY_READ_SECONDS: Final = 0.4
 """Between two readings of the counters while the worker has requests. Larger: a stall is noticed that much later;

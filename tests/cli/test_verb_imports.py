@@ -16,7 +16,7 @@ HEAVY = (
     "rich",
     "rumormill.client",
     "rumormill.gossip",
-    "rumormill.sidecar",
+    "rumormill.sidecar.agent",
     "rumormill.simulations",
     "structlog",
     "trio",
@@ -32,15 +32,30 @@ except Unreachable:
 """
 
 
-@pytest.mark.parametrize(
-    "verb",
-    ["members", "workers", "lookup k", "events", "status", "watch", "drain", "undrain", "leave", "reload"],
-)
+ASKING = [
+    *("members", "workers", "lookup k", "events", "status", "watch", "drain", "undrain", "weight 1", "leave"),
+    *("reload", "canary show", "maintenance show", "zone show", "doctor"),
+]
+
+
+@pytest.mark.parametrize("verb", ASKING)
 def test_asking_a_sidecar_needs_no_heavy_package(verb: str) -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM, *verb.split()], capture_output=True, text=True, check=True)
     imported = set(done.stdout.split())
     assert {"click", "http.client", "rumormill.cli.http_client"} <= imported, "the verb has not been run"
     assert imported.isdisjoint(HEAVY), sorted(imported.intersection(HEAVY))
+
+
+@pytest.mark.parametrize("verb", ["agent --help", "config show", "canary run --help", "doctor --help"])
+def test_settings_are_read_and_help_is_shown_without_what_an_agent_is_made_of(verb: str) -> None:
+    program = "import sys; from rumormill.cli.main import rumormill; rumormill(sys.argv[1:], standalone_mode=False)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}; print(*sorted(sys.modules))", *verb.split()],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(done.stdout.splitlines()[-1].split()).isdisjoint(HEAVY)
 
 
 def test_listing_the_verbs_imports_none_of_them() -> None:

@@ -18,7 +18,7 @@ from stage import DRAINING, SUSPECT, Stage, member, stage, until_true
 
 from rumormill.client import NoWorkersError, Pool, Topology
 from rumormill.client.discovery.snapshot import SavedTopology, save_snapshot
-from rumormill.discovery.http.connection_slots import SlotLimits
+from rumormill.discovery.http.limits import SlotLimits
 from rumormill.discovery.schema.workers import WorkersAnswer
 from rumormill.membership.view import Connectivity, PoolView
 from rumormill.ring import Routing, RoutingPolicy, Worker

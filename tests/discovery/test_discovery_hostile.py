@@ -10,8 +10,8 @@ from limits import LIVENESS_LIMIT
 from serving import PROCESS, Serving, member, pool, serving, until
 from structlog.testing import capture_logs
 
-from rumormill.discovery.http.connection_slots import ConnectionSlots, SlotLimits
-from rumormill.discovery.http.limits import Limits
+from rumormill.discovery.http.connection_slots import ConnectionSlots
+from rumormill.discovery.http.limits import Limits, SlotLimits
 from rumormill.discovery.http.request import LargeBodies, RequestReader
 from rumormill.discovery.http.response import RequestRejected
 

@@ -16,11 +16,11 @@ import trio.testing
 from limits import LIVENESS_LIMIT
 
 from rumormill.discovery.activity import CallerReport
-from rumormill.discovery.api.key_handlers import proof_text
 from rumormill.discovery.commands import CommandRejected, KeyRow, KeysAnswer, SidecarMeasurements, Status
 from rumormill.discovery.formats import FormatName
 from rumormill.discovery.http.access import Access
 from rumormill.discovery.http.limits import Limits
+from rumormill.discovery.schema.key_proof import proof_text
 from rumormill.discovery.schema.load import DrainState
 from rumormill.discovery.schema.policy_bodies import PolicyBody, encode_body
 from rumormill.discovery.server import DiscoveryServer

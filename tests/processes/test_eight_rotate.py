@@ -15,7 +15,7 @@ from agents import Agent, Worker, all_routable, has
 from key_files import key_file
 from limits import LIVENESS_LIMIT
 
-from rumormill.discovery.api.key_handlers import proof_text
+from rumormill.discovery.schema.key_proof import proof_text
 from rumormill.gossip.security.keyring import key_name_of, proof_of
 
 NAMES = [f"w{number}" for number in range(1, 9)]

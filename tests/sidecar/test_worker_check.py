@@ -17,11 +17,11 @@ from limits import LIVENESS_LIMIT
 
 from rumormill.membership.record import Readiness
 from rumormill.sidecar.health import HealthSettings
-from rumormill.sidecar.health.plan import NO_CHECK, WorkerPlan
+from rumormill.sidecar.health.plan import WorkerPlan
 from rumormill.sidecar.health.worker_check import WorkerCheck
 from rumormill.sidecar.probes.build import build_probe
 from rumormill.sidecar.probes.specification import TcpSpec
-from rumormill.sidecar.settings_values import Seconds, WorkerUrl
+from rumormill.sidecar.settings_values import NO_CHECK, Seconds, WorkerUrl
 from rumormill.sidecar.worker_process import ProcessSource, WorkerProcess
 
 
