@@ -17,6 +17,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from rumormill.client.rules.messages import PoolRequest, RawHeaders
+from rumormill.client.rules.response_class import AnswerVerdict, status_like
 from rumormill.client.rules.retries import Attempt
 
 SCOPE: Final = "rumormill.client"
@@ -82,12 +83,16 @@ class AttemptSpan:
         self._span = span
         self._attributes = attributes
 
-    def answered(self, status: int, seconds: float) -> None:
+    def answered(self, status: int, verdict: AnswerVerdict | None, seconds: float) -> None:
+        """`verdict` is what the hook `classify` said, if it said anything. It counts instead of the status."""
         self._span.set_attribute("http.response.status_code", status)
-        if status >= 400:
-            self._span.set_attribute("error.type", str(status))
+        if verdict is not None:
+            self._span.set_attribute("rumormill.verdict", verdict.name)
+        meant = status_like(status, verdict)
+        if meant >= 400:
+            self._span.set_attribute("error.type", str(status) if verdict is None else verdict.name)
             self._span.set_status(Status(StatusCode.ERROR))
-        self._end("answered" if status < 500 else "error", seconds)
+        self._end("answered" if meant < 500 else "error", seconds)
 
     def failed(self, what: str, seconds: float) -> None:
         self._span.set_attribute("error.type", what)

@@ -239,7 +239,8 @@ class RequestMachine:
             return None
         with self._lock:
             self._running.remove(flight)
-            flight.success = status_like(answer.status, answer.extensions.get(VERDICT)) < 500
+            verdict = answer.extensions.get(VERDICT)
+            flight.success = status_like(answer.status, verdict) < 500
             if answer.whole:
                 flight.finished = flight.success
                 flight.close()
@@ -249,7 +250,7 @@ class RequestMachine:
                 return None
             now, attempt = self._pool.clock(), flight.attempt
             if flight.span is not None:
-                flight.span.answered(answer.status, now - attempt.began)
+                flight.span.answered(answer.status, verdict, now - attempt.began)
             self._upstreams.record_answer(attempt, response_class, now, self._latency.median)
             answer.extensions[WORKER] = attempt.worker
             if not self._state.is_retryable(response_class):
@@ -258,7 +259,7 @@ class RequestMachine:
             if self._fallback is not None:
                 self._unwanted.append(self._fallback)
             self._fallback = answer
-            self._state.record_retryable_answer(attempt, answer.status, answer.extensions.get(VERDICT))
+            self._state.record_retryable_answer(attempt, answer.status, verdict)
             return self._retry(now)
 
     def _on_hook_error(self, flight: InFlightRequest, answer: WorkerAnswer, error: BaseException) -> None:

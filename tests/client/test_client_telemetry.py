@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 from stage import answering, die, hang, stage, stage_in_thread
 
-from rumormill.client import Pool, SyncPool
+from rumormill.client import AnswerVerdict, Pool, SyncPool
 from rumormill.client.rules.hedging import MIN_ANSWERS
 
 EXPORTER = InMemorySpanExporter()
@@ -86,6 +86,33 @@ async def test_each_attempt_has_a_span_under_the_callers_and_the_worker_gets_its
         after = counted()
         assert after["first", "error"] == before.get(("first", "error"), 0) + 1
         assert after["retry", "answered"] == before.get(("retry", "answered"), 0) + 1
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict", "error", "outcome"),
+    [
+        (200, AnswerVerdict.FAILED, "FAILED", "error"),
+        (200, AnswerVerdict.OVERLOADED, "OVERLOADED", "answered"),
+        (500, AnswerVerdict.ANSWER, None, "answered"),
+        (500, None, "500", "error"),
+    ],
+)
+async def test_the_verdict_of_classify_counts_instead_of_the_status(status, verdict, error, outcome):
+    async with stage() as scene, Pool(scene.urls, "embed", classify=lambda _: verdict, replay="never") as pool:
+        for worker in scene.workers.values():
+            worker.behaviour = answering(status)
+        before = counted()
+        async with httpx2.AsyncClient(
+            transport=pool.transport(), base_url="http://embed", timeout=LIVENESS_LIMIT
+        ) as http:
+            await http.post("/", headers=KEYED)
+        first = attempts()[0]
+        assert first.attributes is not None
+        assert first.attributes["http.response.status_code"] == status
+        assert first.attributes.get("rumormill.verdict") == (verdict.name if verdict else None)
+        assert first.attributes.get("error.type") == error
+        assert (first.status.status_code is StatusCode.ERROR) == (error is not None)
+        assert counted()["first", outcome] == before.get(("first", outcome), 0) + 1
 
 
 async def test_a_hedge_belongs_to_the_same_trace_and_the_overtaken_attempt_is_no_error():
