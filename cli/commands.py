@@ -32,7 +32,7 @@ def drain(sidecar: SidecarClient, wait: bool, restart: bool, deadline: str, outp
     is 9, and the worker goes on draining.
 
     With --restart the drain ends by itself, once the worker was down and passes its check again. A restart that was
-    announced in this way is no flap, however often it happens. If the worker does not go down within a minute, the
+    announced in this way is not a flap, however often it happens. If the worker does not go down within a minute, the
     drain ends too.
 
     \b

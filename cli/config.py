@@ -74,7 +74,14 @@ def check(ctx: click.Context, file: Path) -> None:
 
 @config.command(epilog=EPILOG)
 @click.option("--origin", is_flag=True, help="Show the flag, variable or file that each setting comes from.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="table for people, json for programs.",
+)
 @with_agent_flags
 @click.pass_context
 def show(ctx: click.Context, /, origin: bool, output: str, config: Path | None, **_flags: Any) -> None:

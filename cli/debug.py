@@ -73,7 +73,7 @@ def bundle(client: SidecarClient, out: Path | None, config: Path | None, record:
       rumormill debug bundle --record --config agent.toml --out fault.tar.gz
 
     It holds the sidecar's answers (status, pool, workers, members, events, policies, load, metrics), the settings, what
-    `rumormill doctor` finds, and versions. Keys and tokens are in none of these, and what equals one is taken out.
+    `rumormill doctor` finds, and versions. It contains no keys and no tokens: text that equals one of them is removed.
     Names, addresses, URLs and tags are in it. Read it before you send it.
     """
     made = dict(_parts(client, config, record=record))

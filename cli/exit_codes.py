@@ -14,7 +14,7 @@ TAKEN_OVER = 8
 """Somebody else changed or ended the rollout; this command did nothing more."""
 
 PROBE_SLOW = 9
-"""The probed worker's answer is right, but came over its latency budget; or the worker is overloaded."""
+"""The probed worker's answer is right but came later than the budget, or the worker is overloaded."""
 
 PROBE_WRONG = 10
 """The probed worker's answer is wrong."""
@@ -38,7 +38,7 @@ DOCTOR_WARNING = 15
 """`rumormill doctor` has found nothing worse than a warning."""
 
 INTERRUPTED = 130
-"""Ctrl-C."""
+"""Ctrl-C. `chaos run` undid everything, and ends with 143 after a SIGTERM."""
 
 EPILOG = """\b
 Exit codes: 0 done; 1 the result is empty; 2 wrong flags or settings;
@@ -79,6 +79,6 @@ class Unreachable(CliError):
 
 
 class Refused(CliError):
-    """The sidecar refused, or something else than a sidecar answered."""
+    """The sidecar refused, or something other than a sidecar answered."""
 
     exit_code = 4

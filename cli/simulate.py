@@ -103,7 +103,13 @@ def _run_options(command: C) -> C:
                 default=0.0,
                 help="Additional loss on every link, 0 to 0.9.",
             ),
-            click.option("--latency", type=click.Choice(list(LATENCIES)), default="lan", show_default=True),
+            click.option(
+                "--latency",
+                type=click.Choice(list(LATENCIES)),
+                default="lan",
+                show_default=True,
+                help="Delay of every link.",
+            ),
             click.option(
                 "--period",
                 type=FiniteRange(0.02, 10),
@@ -137,8 +143,8 @@ def scenarios() -> None:
 
 @simulate.command(epilog=EPILOG)
 @click.argument("scenario")
-@click.option("--seed", type=click.IntRange(0, 2**62), default=1, show_default=True)
-@click.option("--protocol", type=click.Choice(PROTOCOLS), default="rumormill", show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**62), default=1, show_default=True, help="Seed of the run.")
+@click.option("--protocol", type=click.Choice(PROTOCOLS), default="rumormill", show_default=True, help="What runs.")
 @click.option("--judge/--no-judge", default=False, help="Check the invariants at every datagram; slower.")
 @click.option("--story", "show_story", is_flag=True, help="Print the story first.")
 @click.option(
@@ -184,7 +190,7 @@ def run(
 @click.argument("scenario")
 @click.option("--with", "other", type=click.Choice(BASELINE), help="The other protocol; default: swim-tuned.")
 @click.option("--other-period", type=FiniteRange(0.02, 10), help="Compare with this heartbeat period instead.")
-@click.option("--seeds", type=click.IntRange(1, 1000), default=3, show_default=True)
+@click.option("--seeds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Number of runs.")
 @_run_options
 def compare(
     scenario: str,
@@ -224,8 +230,14 @@ def compare(
 
 @simulate.command(epilog=EPILOG)
 @click.argument("name", metavar="PLAN")
-@click.option("--seeds", type=click.IntRange(1, 100_000), default=3, show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("lab.jsonl"), show_default=True)
+@click.option("--seeds", type=click.IntRange(1, 100_000), default=3, show_default=True, help="Seeds for each cell.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("lab.jsonl"),
+    show_default=True,
+    help="File that outcomes are added to.",
+)
 @click.option(
     "--jobs",
     type=click.IntRange(1, 256),
@@ -293,7 +305,13 @@ def _sweep(
 
 @simulate.command(epilog=EPILOG)
 @click.argument("files", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("lab.html"), show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("lab.html"),
+    show_default=True,
+    help="File for the page.",
+)
 @click.option(
     "--real",
     type=click.Path(dir_okay=False, path_type=Path),

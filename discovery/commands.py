@@ -26,10 +26,11 @@ class GpuRow(msgspec.Struct, frozen=True):
     """One NVIDIA GPU of the sidecar's machine, as NVML says."""
 
     index: int
-    """NVML's; ``CUDA_VISIBLE_DEVICES`` may number them otherwise."""
+    """NVML's number of the GPU; ``CUDA_VISIBLE_DEVICES`` may number them otherwise."""
     name: str
+    """The GPU's model."""
     utilization: float | None
-    """Part of the last moments in which it computed, 0 to 1; null if it does not say."""
+    """Fraction of the last sampling interval in which it computed, 0 to 1; null if it does not say."""
     memory_used: int | None
     """Bytes; null if it does not say."""
     memory_total: int | None
@@ -43,12 +44,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     cluster: str
     service: str
     process: str
-    """Which run of the sidecar this is; the one that indexes count in."""
+    """Which run of the sidecar this is. Indexes count within one run."""
     generation: int
     instance: str
     """32 hexadecimal digits."""
     gossip: str
-    """HOST:PORT the others reach this sidecar at."""
+    """HOST:PORT at which the others reach this sidecar."""
     readiness: ReadinessWord
     readiness_why: str = ""
     """Why the worker is in this readiness, by what the sidecar has seen of it."""
@@ -67,9 +68,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     stopped: str | None
     """Why it stopped (another member holds its name); null while it runs."""
     peers: int
-    """Other members held alive, and not suspect."""
+    """Other members that are alive and not suspect."""
     suspects: int = 0
-    """Suspect members: they have missed heartbeats and are not evicted (yet, or while this sidecar is isolated)."""
+    """Suspect members: they have missed heartbeats and are not evicted yet."""
     table_digest: str
     """16 hexadecimal digits; equal where members know the same."""
     seal: str
@@ -77,7 +78,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     keys: int
     """Keys that open sealed datagrams; 0 in plaintext."""
     seal_trouble: str
-    """What a recently tried address says about its seal, unauthenticated; empty for nothing."""
+    """What a member that was tried lately says about its own seal, unauthenticated; empty if nothing."""
     shares_worker_with: list[str]
     """Other members that serve the same service at the same URL. Their worker gets the load of all of them."""
     period_trouble: str = ""

@@ -26,8 +26,8 @@ def engines_page() -> str:
     head = ("`--engine`", "is", "readiness path", "time-out", "counters", "probe", "capacity")
     return page(
         "Engines",
-        "What `--engine` sets, and what each engine is known to say wrongly of itself. "
-        "[Check the worker](../run/worker-check.md) says what is made of it. A `kserve` probe needs a "
+        "What `--engine` sets, and in which cases each engine is known to report its health wrongly. "
+        "[Check the worker](../run/worker-check.md) says what the agent concludes. A `kserve` probe needs a "
         "[probe file](../run/probes.md) that names the model and its inputs; without one, the engine is not probed.",
         table(head, rows),
         *[part for profile in ENGINES.values() for part in _section(profile)],

@@ -56,7 +56,7 @@ def settings_page() -> str:
         if field.name in CHANGEABLE:
             reload = "yes"
         elif field.name in TLS:
-            reload = "where TLS is on before and after"
+            reload = "yes, if TLS was on and stays on"
         else:
             reload = "no"
         value = "" if isinstance(field.default, bool) else code(metavar)
@@ -66,9 +66,9 @@ def settings_page() -> str:
         "Every setting has one name in three places: the flag `--key-file`, the variable "
         f"`{variable_of('key-file')}` and the TOML key `key-file`. A flag wins over a variable. A variable wins over "
         "the file that `--config` or `RUMORMILL_CONFIG` names. The file wins over the default.",
-        "Times have a unit: `200ms`, `1s`, `2m`. IPv6 addresses stand in brackets: `[::1]:7946`. Several values are "
-        "repeated flags, commas in a variable, or a list in TOML. An unknown key is refused, and the message names the "
-        "nearest known one.",
+        "Times have a unit: `200ms`, `1s`, `2m`. An IPv6 address is written in brackets: `[::1]:7946`. Several "
+        "values are repeated flags, commas in a variable, or a list in TOML. An unknown key is refused, and the "
+        "message names the nearest known one.",
         table(("setting", "value", "default", "meaning", "changes on reload"), rows),
         "[How to run an agent](../run/agent.md) says how to choose the ones that matter.",
     )
@@ -198,8 +198,9 @@ def metrics_page() -> str:
     client = _families(figures.prometheus())
     meanings = {
         "rumormill_client_requests_total": "Requests by outcome at each worker that was asked: "
-        "`ok`, `error`, `cancelled` by the caller, or `hung` until the caller gave up.",
-        "rumormill_client_request_seconds": "How long these requests took until the head of the answer.",
+        "`ok`, `error`, `cancelled` (the caller gave up), or `hung` (the caller gave up on a worker that did not "
+        "answer).",
+        "rumormill_client_request_seconds": "Seconds from the request to the head of its answer.",
     }
     client = [(name, kind, labels, meanings[name.strip("`")]) for name, kind, labels, _ in client]
     return page(
@@ -263,7 +264,7 @@ def exit_codes_page() -> str:
     lines = [(str(number) if number != 128 else "128 + n", who, text) for number, who, text in ordered]
     return page(
         "Exit codes",
-        "Scripts may branch on these: they are a contract. `rumormill run` exits with the code of its worker, or with "
+        "Scripts can rely on these codes. `rumormill run` exits with the code of its worker, or with "
         "that of a sidecar that cannot run.",
         table(("code", "of", "meaning"), lines),
     )
@@ -307,8 +308,8 @@ def client_options_page() -> str:
     return page(
         "Client options",
         "`Pool` and `SyncPool` of `rumormill.client` take the same arguments. All but `sources` and `service` are "
-        "keywords. A wrong value is a `ValueError` with a hint. [Call the pool from Python](../start/python.md) shows "
-        "how to use them.",
+        "keywords. A wrong value raises a `ValueError` with a hint. [Call the pool from Python](../start/python.md) "
+        "shows how to use them.",
         table(("argument", "type", "default", "meaning"), rows),
     )
 

@@ -31,7 +31,7 @@ def probe_files_page() -> str:
     return page(
         "Probe files",
         "The file that `probe-file` names is TOML. Its key `kind` is required and says which of the other keys it may "
-        "have. Underscores may stand for hyphens. Keys with a dot stand in a table: `expect.norm` is `norm` below "
+        "have. Underscores may replace hyphens. A dot separates a table from its key: `expect.norm` is `norm` below "
         "`[expect]`. [Probe the engine](../run/probes.md) shows a file for each engine.",
         *sections,
         "## Of every HTTP probe",

@@ -14,9 +14,9 @@ from rumormill.cli.main import VERBS
 from rumormill.cli.main import rumormill as command_line
 from rumormill.sidecar.settings import fields
 
-OF_AN_AGENT = ("rumormill agent", "rumormill run")
+OF_AN_AGENT = ("rumormill agent", "rumormill run", "rumormill config show")
 """Verbs that take all settings as flags."""
-SHARED = {"http", "http_token_file", "http_ca", "http_cert", "http_key", "output"}
+SHARED = {"http", "http_token_file", "http_ca", "http_cert", "http_key"}
 """Options of every verb that asks a sidecar."""
 
 
@@ -51,10 +51,11 @@ def _verb(command: click.Command, title: str, parent: click.Context, *, level: i
         settings = {field.name for field in fields()} | {"config"}
         yield "Its flags are the [settings](settings.md), and `--config FILE`."
         options = [option for option in options if option.name not in settings]
-    own = [option for option in options if option.name not in SHARED]
+    asks_a_sidecar = {option.name for option in options} >= SHARED
+    own = [option for option in options if not (asks_a_sidecar and option.name in SHARED)]
     if own:
         yield table(("option", "meaning"), [_option(option, context) for option in own])
-    if len(own) < len(options):
+    if asks_a_sidecar:
         yield "And the [options of every verb that asks a sidecar](#options-of-every-verb-that-asks-a-sidecar)."
     if isinstance(command, click.Group):
         for name in command.list_commands(context):

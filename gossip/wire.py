@@ -36,7 +36,7 @@ Digest = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 
 MAX_ENDS = 8
-"""Ends of earlier lives in a challenge at most: a challenge must be shorter than the join that it answers."""
+"""Ends of earlier instances in a challenge at most: a challenge must be shorter than the join that it answers."""
 
 DEAF = 1
 """Heartbeat flag: the sender receives nothing from others, and evicts nobody."""

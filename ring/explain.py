@@ -51,7 +51,7 @@ class Explanation(msgspec.Struct, frozen=True):
     position: int
     """The key's own hash on the ring, 0 to 2**32 - 1."""
     gate_slot: int
-    """Of 10 000."""
+    """The key's slot in the traffic split, of 10 000."""
     release: str | None
     """The candidate release that serves it; null for the rest, or if no worker is routable."""
     gate: str
@@ -59,7 +59,7 @@ class Explanation(msgspec.Struct, frozen=True):
     zone: str
     """The zone preferred; empty for none."""
     zone_slot: int
-    """Of 10 000."""
+    """The key's slot for the choice of the zone, of 10 000."""
     zone_kept: int
     """Basis points of that zone's keys that stay in it; 10 000 if no zone is preferred."""
     zoned: str

@@ -61,8 +61,9 @@ class RoutingPolicy(msgspec.Struct, frozen=True):
     """Pool policy for one service, as callers see it."""
 
     index: int = 0
+    """The greatest version of the service's policies; 0 if there is none."""
     canary: list[CanaryShare] = []
-    """In the order in which they became candidates: a new one belongs at the end, and one that is changed or set to 0
-    stays where it is, so that nobody else's keys move (traffic_split.py)."""
+    """The candidates in the order in which they were added. A candidate whose share changes, even to 0, keeps its
+    place, so that the keys of the others do not move (traffic_split.py)."""
     zone: str = ""
     """The zone preferred by callers that name none of their own."""

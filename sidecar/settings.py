@@ -142,7 +142,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     ] = ""
     command_timeout: Annotated[Seconds, _about("Time after which such a command is killed.", "TIME")] = Seconds(10)
     drain_deadline: Annotated[
-        Seconds, _about("Time that requests under way get after SIGTERM, if the engine or callers count them.", "TIME")
+        Seconds, _about("Time that requests in flight get after SIGTERM, if the engine or callers count them.", "TIME")
     ] = Seconds(30)
     period: Annotated[Seconds, _about("Heartbeat period; must be the same for all members.", "TIME")] = Seconds(0.2)
     no_icmp_evidence: Annotated[

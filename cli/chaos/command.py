@@ -65,17 +65,17 @@ def _journal_option(command: C) -> C:
     return click.option(
         "--journal",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="File of what is to be undone. Default: rumormill/chaos.journal in ~/.local/state.",
+        help="Journal of what must be undone. Default: rumormill/chaos.journal in ~/.local/state.",
     )(command)
 
 
 @chaos.command(epilog=EPILOG)
 @_journal_option
 def undo(journal: Path | None) -> None:
-    """Undo what a run has left that was killed: network rules, files that fill a disk, your own undo commands.
+    """Undo what a killed run has left behind: network rules, files that fill a disk, your own undo commands.
 
-    The processes of a pool that `chaos run` had started are gone already. Rules are undone in the network that this
-    command runs in. A new `chaos run` does the same first.
+    The processes of a pool that `chaos run` had started are gone already. The rules are removed from the network
+    namespace that this command runs in. A new `chaos run` does the same first.
     """
     with Journal(journal or default_path()) as held:
         for step in held.undo_leftovers():
@@ -85,7 +85,7 @@ def undo(journal: Path | None) -> None:
 
 @chaos.command(epilog=EPILOG)
 @click.argument("schedule", required=False, type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--pool", "size", type=click.IntRange(1, 100), help="Start a pool of so many workers on this machine.")
+@click.option("--pool", "size", type=click.IntRange(1, 100), help="Start a pool of this many workers on this machine.")
 @click.option("--sidecar", "sidecars", multiple=True, metavar="URL", help="Sidecar of a pool that runs; repeat it.")
 @click.option("--for", "for_", metavar="TIME", help="Length of the run; default: 1h.")
 @click.option("--every", metavar="TIME", help="Without a schedule: kill a worker this often; default: 5m.")
@@ -123,8 +123,8 @@ def run(
       [abort]
       errors = 0.01        # of the requests of the last 30 s
 
-    cut and lose need root. A pool that runs already is broken by commands of yours, [commands.KIND] in the schedule. A
-    run that was killed is undone by the next one, or by `rumormill chaos undo`.
+    cut and lose need root. To break a pool that runs already, give commands of your own: [commands.KIND] in the
+    schedule. The next run, or `rumormill chaos undo`, undoes what a killed run has left behind.
     """
     if (size is None) == (not sidecars):
         raise BadRequest("say which pool: --pool 5 or --sidecar URL, and not both", "`--pool 5` starts one here")

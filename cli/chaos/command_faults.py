@@ -23,7 +23,7 @@ from rumormill.cli.exit_codes import BadRequest, CliError
 
 
 class FaultFailed(CliError):
-    """A fault could not be done. Everything before it is undone."""
+    """`chaos run` could not cause a fault. It has undone all earlier ones."""
 
 
 class CommandFaults:

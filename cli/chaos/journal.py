@@ -24,7 +24,7 @@ COMMAND_SECONDS = 120.0
 
 
 class UndoFailed(CliError):
-    """Something could not be undone, and stays in the journal."""
+    """`chaos` could not undo something. It stays in the journal."""
 
 
 class RemoveRules(msgspec.Struct, frozen=True, tag="remove-rules"):

@@ -26,7 +26,7 @@ END_SECONDS = 10.0
 
 
 class TrafficEnded(CliError):
-    """The program that sends the requests has ended by itself, or says something else than outcomes."""
+    """The program that sends the requests for `chaos run` ended by itself, or printed something other than outcomes."""
 
 
 class ChaosTraffic(Protocol):

@@ -110,8 +110,8 @@ def demo(
     library. Everything stays on 127.0.0.1, takes about half a minute, and leaves nothing behind.
 
     With --llm the workers are llama.cpp servers with a language model of 98 MB, and the answers are streams of tokens.
-    An answer that has begun is cut by its worker's death; its caller asks again. `make demo-llm` installs what it
-    needs.
+    If a worker dies in the middle of an answer, the answer breaks off and the caller asks again. `make demo-llm`
+    installs what the demo needs.
     """
     if llm and worker_command is not None:
         raise BadRequest("--llm and --worker-command exclude each other", "remove one of them")

@@ -46,7 +46,7 @@ def doctor(ctx: click.Context, client: SidecarClient, config: Path | None, peer:
       rumormill doctor --config agent.toml --peer http://10.0.0.2:7380
 
     It looks at the settings in force, or at those of --config. Nothing is changed. It exits with 0 if all is well, with
-    14 if there is a problem, and with 15 if there are only warnings. What could not be looked at is no warning.
+    14 if there is a problem, and with 15 if there are only warnings. A check that could not be made is not a warning.
     """
     at_default = ctx.get_parameter_source("http") is ParameterSource.DEFAULT
     findings = list(examine(client, [client.at(url) for url in peer], config, at_default=at_default))

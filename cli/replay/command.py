@@ -48,7 +48,7 @@ class ReplayDocument(msgspec.Struct, frozen=True):
 
 @click.command(epilog=EPILOG)
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--until", type=float, metavar="SECONDS", help="Stop so many seconds after the record's beginning.")
+@click.option("--until", type=float, metavar="SECONDS", help="Stop this many seconds after the record's beginning.")
 @click.option("--explain", metavar="MEMBER", help="Show only what concerns this member.")
 @click.option(
     "--what-if",

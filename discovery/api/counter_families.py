@@ -106,7 +106,11 @@ COUNTER_FAMILIES: Final = (
         "refusals_false",
     ),
     _one("heartbeats_stale", "Heartbeats older than one already seen.", "stale_heartbeats"),
-    _one("indirect_acks_ignored", "Reports of helpers about a subject that no longer counted.", "hearsay_ignored"),
+    _one(
+        "indirect_acks_ignored",
+        "Reports of helpers that they heard a subject, ignored because it has not answered this member for long.",
+        "hearsay_ignored",
+    ),
     _one("syncs", "Syncs begun with another member because tables differed.", "syncs"),
     _one("updates_left_to_sync", "Updates not broadcast because too many waited; a sync brings them.", "left_to_sync"),
     _one(
@@ -178,8 +182,7 @@ COUNTER_FAMILIES: Final = (
     ),
     CounterFamily(
         "dns_queries",
-        "DNS queries: answered; ignored, because they were none; or answered in vain, because the answer could not be "
-        "sent.",
+        "DNS queries: answered, ignored (the message was not a query), or lost (the answer could not be sent).",
         {"dns_queries_answered": "answered", "dns_queries_ignored": "ignored", "dns_answers_lost": "lost"},
         label="outcome",
     ),

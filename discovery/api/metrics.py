@@ -69,7 +69,11 @@ class _SidecarCollector(Collector):
 
     def _identity(self) -> Iterable[Metric]:
         status = self._status
-        about = GaugeMetricFamily("rumormill_info", "Who this is.", labels=("name", "cluster", "service", "seal"))
+        about = GaugeMetricFamily(
+            "rumormill_info",
+            "What this sidecar is called, as labels; always 1.",
+            labels=("name", "cluster", "service", "seal"),
+        )
         about.add_metric((status.name, status.cluster, status.service, status.seal), 1)
         yield about
         build = GaugeMetricFamily(
@@ -107,12 +111,12 @@ class _SidecarCollector(Collector):
         if status.certificate_not_after is not None:
             yield GaugeMetricFamily(
                 "rumormill_certificate_not_after_timestamp_seconds",
-                "When the endpoint's certificate ends. Replace its files before; the sidecar reads them again.",
+                "When the endpoint's certificate expires. Replace its files before that; the sidecar reads them again.",
                 value=status.certificate_not_after,
             )
         connectivity = GaugeMetricFamily(
             "rumormill_connectivity",
-            "1 for the present connection to the others, 0 for every other state.",
+            "1 for the state that this sidecar's connection to the others is in, 0 for each other state.",
             labels=("state",),
         )
         for state in Connectivity:
@@ -145,7 +149,11 @@ class _SidecarCollector(Collector):
 def _gpus(rows: Iterable[GpuRow]) -> Iterable[Metric]:
     """Figures that are not known are left out, and so are families without figures."""
     for name, text, figure in (
-        ("utilization_ratio", "Part of the last moments in which the GPU computed, 0 to 1.", attrgetter("utilization")),
+        (
+            "utilization_ratio",
+            "Fraction of the last sampling interval in which the GPU computed, 0 to 1.",
+            attrgetter("utilization"),
+        ),
         ("memory_used_bytes", "Memory of the GPU in use.", attrgetter("memory_used")),
         ("memory_bytes", "Memory of the GPU.", attrgetter("memory_total")),
     ):
@@ -202,7 +210,7 @@ def _requests(endpoint: EndpointMeasurements) -> Iterable[Metric]:
     )
     yield CounterMetricFamily(
         "rumormill_routing_changes",
-        "How often the place of keys has changed, as callers of this endpoint saw it, summed over services.",
+        "How often owners of keys have changed, as callers of this endpoint saw it, summed over services.",
         value=endpoint.routing_changes,
     )
 

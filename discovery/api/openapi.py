@@ -91,7 +91,7 @@ def _parameter(name: str, schema: Json, *, required: bool, place: str) -> Json:
 def _conditional(route: Route[Any]) -> list[Json]:
     if not route.conditional:
         return []
-    description = "An ETag got before: 304 without a body while the answer is the same."
+    description = "The ETag of an earlier answer. If the answer is still the same, it is a 304 without a body."
     return [{"name": "If-None-Match", "in": "header", "description": description, "schema": {"type": "string"}}]
 
 

@@ -60,9 +60,9 @@ class CanaryAnswer(msgspec.Struct, frozen=True):
     index: int
     """The policy's version; 0 before the first write. A change may name it, and is refused if it is not the latest."""
     writer: str
-    """The member it was written at; empty before."""
+    """The member at which the policy was last written; empty before the first write."""
     at: str
-    """By that member's wall clock; empty before."""
+    """When that was, by that member's wall clock; empty before the first write."""
     canary: list[CandidateRow]
     """In the order in which they became candidates."""
     rest: float
@@ -87,6 +87,7 @@ class MaintenanceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of ``PUT /v1/maintenance``: all workers that take no new work."""
 
     workers: list[Annotated[str, msgspec.Meta(min_length=1, max_length=128)]]
+    """The names of the workers that are to take no new work."""
     service: ServiceName = ""
 
 
@@ -100,6 +101,7 @@ class ZoneBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class MaintenanceAnswer(msgspec.Struct, frozen=True):
     service: str
     workers: list[str]
+    """The names of the workers in maintenance."""
     warnings: list[str] = []
 
 
@@ -113,8 +115,10 @@ class PolicyChange(msgspec.Struct, frozen=True):
     """One change, as this sidecar learned of it."""
 
     index: int
+    """The version of the policy after the change."""
     service: str
     kind: PolicyKind
+    """Which policy has changed."""
     writer: str
     at: str
     text: str

@@ -11,7 +11,7 @@ import msgspec
 
 DURATION: Final = r"^[0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m|h)$"
 
-Service = Annotated[str, msgspec.Meta(max_length=128, description="The service; all services if left out.")]
+Service = Annotated[str, msgspec.Meta(max_length=128, description="The service; all services if it is left out.")]
 Index = Annotated[
     int, msgspec.Meta(ge=0, le=2**53, description="Block until the index is no longer this one; needs `process`.")
 ]
@@ -19,12 +19,15 @@ Process = Annotated[
     str,
     msgspec.Meta(
         max_length=128,
-        description="The process that counted `index`; with another process the query blocks at most 0.5 s.",
+        description="The `process` of the answer that the index is from. With another process, the query blocks for "
+        "0.5 s at most.",
     ),
 ]
 Wait = Annotated[
     str,
-    msgspec.Meta(pattern=DURATION, description="How long to block, such as `10s`, `500ms` or `5m`; cut to 10m."),
+    msgspec.Meta(
+        pattern=DURATION, description="How long to block, such as `10s`, `500ms` or `5m`; 10 minutes at most."
+    ),
 ]
 
 
@@ -70,8 +73,8 @@ class PoolQuery(ServiceQuery, frozen=True, kw_only=True):
 
 
 class WorkersQuery(PoolQuery, frozen=True, kw_only=True):
-    ready: Annotated[bool, msgspec.Meta(description="Only those that may be sent new work.")] = False
-    format: Annotated[Literal["json", "text"], msgspec.Meta(description="`text` is a URL a line.")] = "json"
+    ready: Annotated[bool, msgspec.Meta(description="Only workers that take new work.")] = False
+    format: Annotated[Literal["json", "text"], msgspec.Meta(description="`text` is one URL per line.")] = "json"
 
 
 class LookupQuery(ServiceQuery, frozen=True, kw_only=True):
@@ -98,11 +101,14 @@ class CanaryQuery(ServiceQuery, frozen=True, kw_only=True):
 
 class EventsQuery(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     since: Annotated[
-        int, msgspec.Meta(ge=0, le=2**53, description="Only events numbered above this; 0 is all that are kept.")
+        int,
+        msgspec.Meta(
+            ge=0, le=2**53, description="Only events with a number above this; 0 for all events that are kept."
+        ),
     ] = 0
     process: Process | msgspec.UnsetType = msgspec.UNSET
     wait: Annotated[
-        str, msgspec.Meta(pattern=DURATION, description="Block this long where nothing newer has happened.")
+        str, msgspec.Meta(pattern=DURATION, description="How long to block if there is no newer event.")
     ] = "0s"
 
 
@@ -116,7 +122,9 @@ ConsulState = Literal["any", "passing", "warning", "critical"]
 class ConsulAgentQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Any parameters, all ignored but the datacenter."""
 
-    dc: Annotated[str, msgspec.Meta(max_length=128, description="The datacenter: only the cluster's label.")] = ""
+    dc: Annotated[str, msgspec.Meta(max_length=128, description="The datacenter: the cluster's label, or nothing.")] = (
+        ""
+    )
 
 
 class ConsulQuery(ConsulAgentQuery, frozen=True, kw_only=True):
@@ -127,7 +135,7 @@ class ConsulQuery(ConsulAgentQuery, frozen=True, kw_only=True):
         str,
         msgspec.Meta(
             pattern=r"^([0-9]{1,9}(\.[0-9]{1,3})?(ms|s|m|h))?$",
-            description="How long to block at most; cut to 10m, and up to a sixteenth longer.",
+            description="How long to block, 10 minutes at most. Up to a sixteenth is added, as Consul does.",
         ),
     ] = "5m"
     filter: Annotated[str, msgspec.Meta(max_length=0, description="Not supported: refused unless it is empty.")] = ""

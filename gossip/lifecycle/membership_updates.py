@@ -90,7 +90,7 @@ class MembershipUpdates(Part):
             return
         if row.member_id != self._state.me.member_id:
             self._refutation.correct_stale(row, sender)
-        self._weigh_other_life(row)
+        self._weigh_other_instance(row)
 
     def _is_news(self, row: MemberState) -> bool:
         """Whether a record, if genuine, would change anything: about ourselves, only what we have not written."""
@@ -108,7 +108,7 @@ class MembershipUpdates(Part):
             self._refutation.send_update(holder, row)
         return True
 
-    def _weigh_other_life(self, row: MemberState) -> None:
+    def _weigh_other_instance(self, row: MemberState) -> None:
         """A member holds another instance of a name than we do: that may be the second vote against ours."""
         held = self._name_conflicts.holder_opposed_by(row)
         if held is not None:
@@ -210,7 +210,7 @@ class MembershipUpdates(Part):
             state.dead_since.setdefault(dead.member_id, state.now - stone.age)  # first: an old one is not passed on
             if not self._changes.apply(dead, "heard of after the event"):
                 state.dead_since.pop(dead.member_id, None)
-        self._weigh_other_life(dead)
+        self._weigh_other_instance(dead)
 
     def _handle_known_tombstone(
         self, stone: Tombstone, dead: MemberState, held: MemberState, sender: MemberState

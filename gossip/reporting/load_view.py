@@ -49,11 +49,11 @@ class LoadView:
                 found[row.instance] = load
         return found
 
-    def under_way_here(self, now: float, life: float) -> int | None:
-        """Requests under way at our worker, as other members' callers told them in the last ``life`` seconds; None if
-        nobody said anything."""
+    def under_way_here(self, now: float, max_age: float) -> int | None:
+        """Requests in flight at our worker, as other members' callers told them in the last ``max_age`` seconds; None
+        if nobody said anything."""
         now += self._ahead()
-        return self._state.callers.under_way(now - life)
+        return self._state.callers.under_way(now - max_age)
 
     @property
     def finished_here(self) -> int:

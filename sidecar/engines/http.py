@@ -6,6 +6,6 @@ HTTP = EngineProfile(
     name="http",
     title="any HTTP server",
     readiness_path="/health",
-    drained="callers have nothing under way.",
-    lies=("a health path says what its author thought of",),
+    drained="callers report no requests in flight.",
+    lies=("a health path proves only what its author chose to check",),
 )

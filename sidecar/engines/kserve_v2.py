@@ -7,6 +7,6 @@ KSERVE_V2 = EngineProfile(
     title="any KServe V2 server",
     readiness_path="/v2/health/ready",
     probe=ProbeKind.KSERVE,
-    drained="callers have nothing under way.",
+    drained="callers report no requests in flight.",
     lies=("`/v2/health/ready` says that models are loaded, not that they answer",),
 )

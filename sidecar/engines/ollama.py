@@ -8,7 +8,7 @@ OLLAMA = EngineProfile(
     readiness_path="/api/version",
     counters=OllamaCounters(),
     # It unloads a model that nobody asks for. A probe by default would keep a model loaded for ever.
-    drained="callers have nothing under way. SIGTERM closes at once: drain first.",
+    drained="callers report no requests in flight. SIGTERM closes at once: drain first.",
     lies=(
         "`/` and `/api/version` are 200 whatever the state of the models",
         "generation hangs while `/api/tags` answers (ollama#1863)",

@@ -7,6 +7,6 @@ OPENAI = EngineProfile(
     title="any OpenAI-compatible server",
     readiness_path="/v1/models",
     probe=ProbeKind.COMPLETIONS,
-    drained="callers have nothing under way.",
-    lies=("`/v1/models` lists what is configured; it says nothing of whether the model answers",),
+    drained="callers report no requests in flight.",
+    lies=("`/v1/models` lists what is configured; it does not show whether the model answers",),
 )

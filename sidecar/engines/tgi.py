@@ -17,5 +17,5 @@ TGI = EngineProfile(
     ),
     capacity=128,
     drained="`tgi_batch_current_size` and `tgi_queue_size` are 0. SIGTERM lets requests finish for 90 s.",
-    lies=("while it is healthy, `/health` tests an allocation on the device, and decodes nothing",),
+    lies=("once it is healthy, `/health` only tests an allocation on the device; it decodes nothing",),
 )

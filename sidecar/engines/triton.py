@@ -30,8 +30,9 @@ TRITON = EngineProfile(
         progress_unit="iteration ended",
         capacity=labelled("nv_trt_llm_request_metrics", request_type="max"),
     ),
-    drained="`nv_inference_pending_request_count` is 0 and, with TensorRT-LLM, so are the scheduled requests. On "
-    "SIGTERM it waits 30 s, but unloads its models early: requests get 400 unknown model (triton#6939). Drain first.",
+    drained="`nv_inference_pending_request_count` is 0, and with TensorRT-LLM also the number of scheduled requests. "
+    "On SIGTERM it waits 30 s, but unloads its models early: requests get 400 unknown model (triton#6939). "
+    "Drain first.",
     lies=(
         "`/v2/health/ready` stays 200 with a dead Python stub (triton#8604)",
         "`/v2/health/ready` fails while a model is loaded explicitly (triton#7014)",

@@ -39,15 +39,16 @@ class VectorExpect(Expect, frozen=True, kw_only=True):
     """An answer with a vector. It must be finite and not zero in any case."""
 
     length: Length | None = None
-    """How many numbers it has."""
+    """How many numbers the vector has."""
     norm: Annotated[float, Meta(gt=0)] | None = None
-    """Its Euclidean norm."""
+    """The vector's Euclidean norm."""
     norm_tolerance: Tolerance = 0.01
     """How far the norm may lie from that."""
     golden: tuple[float, ...] = ()
-    """The vector that a healthy worker gives for this input. Its length is the one expected."""
+    """The vector that a healthy worker gives for this input. It also sets the expected length."""
     golden_tolerance: Tolerance = 0.01
-    """The largest cosine distance. Larger: more noise of a healthy engine passes, and so does more damage."""
+    """The largest cosine distance to that vector. Larger: more noise of a healthy engine is accepted, and more wrong
+    answers are."""
 
 
 class TextExpect(Expect, frozen=True, kw_only=True):
@@ -56,14 +57,14 @@ class TextExpect(Expect, frozen=True, kw_only=True):
     pattern: str = ""
     """A regular expression that is found in the text."""
     allow_repetition: bool = False
-    """Let a text pass that is one token over and over."""
+    """Accept a text that only repeats one token."""
 
 
 class HttpExpect(VectorExpect, frozen=True, kw_only=True):
     """Any HTTP answer."""
 
     status: tuple[Status, ...] = ()
-    """The statuses that are right; those from 200 to 299 if there is none."""
+    """The statuses that are right. Default: 200 to 299."""
     vector: str = ""
     """Where the vector stands, such as ``data.0.embedding``."""
     text: str = ""
@@ -85,7 +86,7 @@ class ProbeSpec(_Strict, frozen=True, kw_only=True):
     """What all kinds have."""
 
     budget: Seconds = Seconds(0.5)
-    """Time within which the answer must come, the first token of a stream. Larger: a slow worker is found later."""
+    """Time within which the answer, or the first token of a stream, must come. Larger: a slow worker is found later."""
     give_up: Seconds = Seconds(3)
     """Time after which the probe stops waiting. Larger: a hanging worker is found later."""
 
@@ -107,11 +108,11 @@ class HttpBased(ProbeSpec, frozen=True, kw_only=True):
     api_key_file: Path | None = None
     """A file of mode 0600 whose only line is the key."""
     api_key_header: str = "Authorization"
-    """The header that carries the key; in ``Authorization`` after the word ``Bearer``."""
+    """The header that carries the key. In ``Authorization``, the word ``Bearer`` comes before the key."""
     body: dict[str, Any] | None = None
-    """Fields of the JSON body. They are added to those of the kind, or stand in their place."""
+    """Fields of the JSON body. They are added to the fields of this kind, and replace fields of the same name."""
     busy_status: tuple[Status, ...] = (429,)
-    """Statuses with which a worker refuses because it is overloaded. They are slow answers and not wrong ones."""
+    """Statuses with which a worker refuses because it is overloaded. Such an answer counts as slow, not as wrong."""
 
 
 class EmbeddingsSpec(HttpBased, frozen=True, kw_only=True):
@@ -133,7 +134,7 @@ class GenerationSpec(HttpBased, frozen=True, kw_only=True):
     prompt: str = PROBE_PROMPT
     """What the model is asked."""
     tokens: Annotated[int, Meta(ge=1, le=256)] = 1
-    """How many tokens are asked for. A single one that is no word makes the probe ask for more at once."""
+    """How many tokens are asked for. If a single token is not a word, the probe asks for more at once."""
     stream: bool = False
     """Whether the answer is streamed. The budget is then for the first token."""
     expect: TextExpect = TextExpect()

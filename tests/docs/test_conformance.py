@@ -18,7 +18,7 @@ def test_the_page_names_tests_that_exist() -> None:
 
 
 def test_every_behavior_of_theirs_has_one_of_ours() -> None:
-    tables = PAGE.read_text().split("## What they have and rumormill has not")[0]
+    tables = PAGE.read_text().split("## What they have and rumormill does not have")[0]
     rows = [line for line in tables.splitlines() if line.startswith("| `Test")]
     assert len(rows) > 30
     assert [row for row in rows if not NAMED.search(row)] == []

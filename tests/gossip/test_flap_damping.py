@@ -33,7 +33,7 @@ from rumormill.simulations.factories import RumormillFactory, worker_profile
         ([110, 90, 66, 0], 45),
     ],
 )
-def test_probation_by_the_ages_of_former_lives(ages: list[float], seconds: float) -> None:
+def test_probation_by_the_ages_of_former_instances(ages: list[float], seconds: float) -> None:
     assert probation(ages, 5.0) == seconds
     assert probation(ages[::-1], 5.0) == seconds
 

@@ -265,8 +265,8 @@ def test_what_callers_report_reaches_the_workers_own_member_once_whatever_is_los
         here.tell_callers(told, world.hosts["n0"].local_time())
         world.run(1.0)
     now = world.hosts["n1"].local_time()
-    assert there.load_view.under_way_here(now, life=3.0) == 3
+    assert there.load_view.under_way_here(now, max_age=3.0) == 3
     assert there.load_view.finished_here == 190, "what was there before the first report is nobody's progress"
     assert there.doubts == 2
     world.run(5.0)
-    assert there.load_view.under_way_here(world.hosts["n1"].local_time(), life=3.0) is None
+    assert there.load_view.under_way_here(world.hosts["n1"].local_time(), max_age=3.0) is None

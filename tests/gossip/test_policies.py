@@ -182,7 +182,7 @@ def test_a_sidecar_with_the_public_half_checks_and_does_not_write() -> None:
     assert all_hold(world, 500)
 
 
-def test_what_a_member_kept_from_an_earlier_life_survives_the_whole_pool_and_yields_to_news() -> None:
+def test_what_a_member_kept_from_an_earlier_instance_survives_the_whole_pool_and_yields_to_news() -> None:
     world = pool(3)
     write(world, "n1", 500)
     world.run(1.0)

@@ -111,7 +111,7 @@ def test_the_order_of_candidates_decides_and_so_is_in_the_digest():
     assert one.owners_many(KEYS) != other.owners_many(KEYS)
 
 
-def test_of_two_lives_of_one_name_the_later_is_routed():
+def test_of_two_instances_of_one_name_the_later_is_routed():
     routing = Routing("embed", [worker("w1", generation=2), worker("w1", generation=1)])
     assert [w.generation for w in routing.owners("k")] == [2]
 

@@ -12,7 +12,7 @@ from rumormill.simulations.invariant_checker import InvariantChecker
 from rumormill.simulations.operations import Story
 
 STORIES = sorted(Path(__file__).with_name("stories").glob("*.json"))
-LONG = {"earlier-life-ended-too", "isolated-anew-by-those-long-missed", "waited-for-the-isolated"}
+LONG = {"earlier-instance-ended-too", "isolated-anew-by-those-long-missed", "waited-for-the-isolated"}
 
 
 @pytest.mark.parametrize(
