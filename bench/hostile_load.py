@@ -119,7 +119,7 @@ def half_closed(port: int, until: float) -> None:
 
 
 def dns(port: int, until: float) -> None:
-    """Queries for ever new names, as fast as they can be sent."""
+    """Queries for always new names, as fast as they can be sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect((ADDRESS, port))
         number = 0

@@ -53,7 +53,7 @@ class Survivor:
         self._found = found
 
     async def watch_ready(self) -> None:
-        """Ask whether it is ready, for ever."""
+        """Ask whether it is ready, forever."""
         while True:
             response = await self._http.get(f"{self._member.url}/readyz")
             self._found.asked_ready += 1

@@ -58,7 +58,7 @@ def start_agent(name: str, port: int, *flags: str) -> subprocess.Popen[bytes]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Of all threads of a process so far."""
+    """CPU seconds that all threads of a process have used so far."""
     threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 

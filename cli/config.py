@@ -125,7 +125,7 @@ def _fail(ctx: click.Context, error: AgentError) -> NoReturn:
 
 
 def _shown(value: Any) -> str:
-    """A value for people. Nothing stands for a setting that is not set."""
+    """A value for people. Empty for a setting that is not set."""
     match value:
         case None:
             return ""

@@ -23,7 +23,7 @@ class Step(msgspec.Struct, frozen=True):
     failed: int
     workers: int
     utilization: float
-    """Of the workers that are left; 1.0 is full."""
+    """Utilization of the workers that are left; 1.0 is full."""
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -186,7 +186,7 @@ async def _read_counters(source: CounterSource) -> CounterReading:
 
 
 def _counters_step(source: CounterSource) -> tuple[ProbeStep, bool]:
-    """What the engine's counters say, and whether it sleeps. That they cannot be read says nothing of the worker."""
+    """What the engine's counters say, and whether it sleeps. Counters that cannot be read are no evidence."""
     started, asleep = time.monotonic(), False
     try:
         reading = trio.run(_read_counters, source)

@@ -25,7 +25,7 @@ import msgspec
 MAX_BODY: Final = 4 * 2**20
 """Longest body that is read for a key, in bytes. Longer requests have none. Reading 1 MiB takes about a millisecond."""
 MAX_KEY: Final = 256
-"""Longest key that is sent as it is, in bytes. Of a longer one, a digest is sent."""
+"""Longest key that is sent as it is, in bytes. Instead of a longer one, a digest is sent."""
 CHUNK: Final = 512
 """Characters of a chunk of a prompt, some 128 tokens. More joins only prompts that have more in common; less joins
 those that share only their beginning."""

@@ -28,7 +28,7 @@ class Headroom:
     """What the known loads of one service mean. Utilizations are None where none is known."""
 
     mean: float | None
-    """Of the routable workers, by weight."""
+    """Mean of the routable workers, by weight."""
     worst: float | None
     known: int
     """Routable workers whose load is known."""

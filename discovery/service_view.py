@@ -153,9 +153,11 @@ class ServiceView:
         self._encoded.pop(Representation.POOL, None)
 
     def owners(self, routing: Routing, key: str, count: int) -> list[Worker]:
-        """The owners of a key as they stand now (the ring may be older than a suspicion), in ring order, those that are
-        heard before the suspects. Of a former ring those that are still routable: whoever has gone leaves everybody
-        else's order as it was."""
+        """The owners of a key in ring order, suspects last (the ring may be older than a suspicion).
+
+        A former ring may name workers that are not routable any more. They are left out, which changes nobody else's
+        order.
+        """
         if not self._by_name:
             self._by_name = {worker.name: worker for worker in self.workers if worker.routable}
             self._suspects = sum(worker.liveness == "suspect" for worker in self._by_name.values())

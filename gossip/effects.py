@@ -18,7 +18,7 @@ class Effects(Protocol):
         """We have rewritten our own record."""
 
     def monitoring_outdated(self) -> None:
-        """Whom we monitor, or who monitors us, must be computed again."""
+        """Our monitors and subjects must be computed again."""
 
     def instance_cloned(self) -> None:
         """Another process uses our keys: this machine was copied, or put back to an earlier state."""

@@ -6,10 +6,10 @@ tells gossip which bodies to refuse, so that a policy nobody could read never sp
 
 Records merge by the greatest (counter, writer, checksum). The counter is logical (Lamport 1978): a writer takes one
 more than the highest it has seen of any record. So a record written in knowledge of another always wins over it,
-whatever the clocks say. Of two records written without knowledge of each other, everybody prefers the same one. Wall
+whatever the clocks say. If two records are written independently, everybody prefers the same one. Wall
 time is for display.
 
-A counter far above a member's own could exhaust the counter, or freeze a policy for ever.
+A counter far above a member's own could exhaust the counter, or freeze a policy forever.
 :meth:`PolicyTable.jumps_too_far` finds it. The exception is what a newcomer gets while it joins: its own counter is
 still zero.
 """

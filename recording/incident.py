@@ -66,7 +66,7 @@ class PlayedSegment:
     times: array[float] = field(default_factory=lambda: array("d"))
     """The Node's time after each entry, on its own clock."""
     names: dict[MemberId, str] = field(default_factory=dict)
-    """Of the members that it ever held."""
+    """The names of all members that it ever held."""
 
     def note_names(self, node: Node) -> None:
         self.names |= {row.member_id: row.name for row in node.inspect().table}

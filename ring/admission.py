@@ -28,7 +28,7 @@ LOAD_BOUND: Final = 1.25
 bounded loads, Mirrokni et al. 2016). Less evens out the load more, and sends more keys past their first owner."""
 OVERFLOW_LOAD_BOUND: Final = 1.1
 """The same for keys that are not at their first owner. Less than the bound, so that a hot key's overflow leaves room
-for the neighbours' own keys (with 50 workers and Zipf 1.1, 77 % at their first owner instead of 68 %); less still gains
+for the neighbors' own keys (with 50 workers and Zipf 1.1, 77 % at their first owner instead of 68 %); less still gains
 nothing and sends the overflow further. More than 1, so that somebody always has a place."""
 UTILIZATION_SLACK: Final = 0.1
 """Utilization above the mean that is always allowed, because an idle pool needs no balancing."""

@@ -42,7 +42,7 @@ class TrafficSplit:
     __slots__ = ("_order", "_slots", "canary", "shares")
 
     def __init__(self, canary: Sequence[CanaryShare]) -> None:
-        """Of a release named twice the first share counts; shares beyond 100 % in all get what is left."""
+        """If a release is named twice, its first share counts; shares beyond 100 % in all get what is left."""
         self.canary = tuple(canary)
         wanted: dict[str, int] = {}
         for share in canary:

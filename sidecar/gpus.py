@@ -29,7 +29,7 @@ MAX_GPUS: Final = 64
 
 
 class GpuWatch:
-    """Reads the GPUs for ever, while :meth:`run` runs."""
+    """Reads the GPUs forever, while :meth:`run` runs."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         """``say`` is told once why nothing is read, if something could be."""

@@ -37,7 +37,7 @@ class PlannedRestart:
         self.pending = False
 
     async def run(self) -> None:
-        """Follow each announced restart to its end, for ever."""
+        """Follow each announced restart to its end, forever."""
         while True:
             await self._announced.wait()
             self._announced = trio.Event()

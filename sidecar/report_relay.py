@@ -3,9 +3,9 @@
 A caller talks to one sidecar. What it says concerns all workers, and each worker is judged by its own sidecar:
 
 * A worker that drains must know what is under way there: its sidecar is told with the next heartbeat.
-* A worker that states no load has no counters. That callers see its requests finished shows that it gets on. Such
-  sidecars are told in turn, one at a time, so that a large pool costs no more than a small one. Each hears it from as
-  many others as have callers.
+* A worker that states no load has no counters. Requests that callers see finished show that it makes progress. Sidecars
+  of such workers are told in turn, one at a time, so that a large pool costs no more than a small one. Each is told by
+  every other sidecar that has callers.
 * A caller that doubts a worker is heard at once, and at most once a second for each worker.
 """
 
@@ -23,7 +23,7 @@ from rumormill.sidecar.client_reports import ClientReports
 
 TURN_SECONDS: Final = 0.5
 """Between two sidecars that are told of progress. Larger: fewer datagrams, and a busy worker without counters is seen
-to get on later."""
+to make progress later."""
 DOUBT_SECONDS: Final = 1.0
 """Between two doubts about one worker. Larger: a fault that follows another is looked for later."""
 

@@ -45,7 +45,7 @@ class SocketOwner:
     pidfd: int
     """The caller closes it."""
     inodes: frozenset[int]
-    """Of all sockets that listen at the address."""
+    """Inodes of all sockets that listen at the address."""
 
 
 class OwnerNotFound(Exception):
@@ -54,7 +54,7 @@ class OwnerNotFound(Exception):
     def __init__(self, text: str, inodes: frozenset[int] = frozenset()) -> None:
         super().__init__(text)
         self.inodes = inodes
-        """Of the sockets whose process cannot be seen."""
+        """Inodes of the sockets whose process cannot be seen."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ MAX_RUNNING: Final = 4
 MAX_WAITING: Final = 32
 """Commands that wait for one of those to end. Further ones are dropped, and logged."""
 MAX_OUTPUT_BYTES: Final = 2048
-"""Of what a command prints, in the log."""
+"""Bytes of a command's output that the log gets."""
 SHELL: Final = ("/bin/sh", "-c")
 
 

@@ -1,7 +1,7 @@
 """What the sidecar knows of requests and load: the engine's readings, callers' reports and gossip, put together.
 
 The other sidecars tell what their callers report of this worker (report_relay.py), so a drain ends a moment after its
-last request, and a worker without counters is seen to get on.
+last request, and a worker without counters is seen to make progress.
 """
 
 from __future__ import annotations

@@ -16,8 +16,7 @@ class WorkerLoad:
     cache_use: float | None
     """Part of its cache (an LLM's KV cache) that is in use, 0 to 1."""
     progress: float | None
-    """A counter that grows while the worker gets on: tokens, iterations, finished requests. Only changes mean anything.
-    """
+    """A counter that grows while the worker makes progress: tokens, iterations, requests. Only changes count."""
     capacity: int | None
     """Requests that it works on at once at most."""
     read_at: float

@@ -53,7 +53,7 @@ class InvariantViolation(AssertionError):
 
 
 class ObservedHost(Protocol):
-    """What the invariants need to know of the machine of a process. Of a simulated one all is known."""
+    """What the invariants need to know of the machine of a process. The simulation knows all of it."""
 
     key: str
     node: Any

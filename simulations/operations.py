@@ -309,7 +309,7 @@ class Story(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     operations: tuple[AnyOperation, ...]
     title: str = ""
     latency: LatencyName = "lan"
-    """Of every link, before faults."""
+    """The delays of every link, before faults."""
     period: Annotated[float, msgspec.Meta(ge=0.02, le=10)] = 0.2
     """The protocol's period, in seconds."""
 

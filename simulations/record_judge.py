@@ -91,7 +91,7 @@ class _Step(NamedTuple):
     order: int
     segment: PlayedSegment
     place: int
-    """Of the entry; -1 stands for the state with which the segment begins."""
+    """The entry's place in the segment; -1 is the state with which the segment begins."""
 
 
 class RecordJudge:

@@ -20,7 +20,7 @@ import trio
 from rumormill.cli.exit_codes import BadRequest, CliError
 
 COMMAND_SECONDS = 120.0
-"""Seconds after which a command to do or undo a fault counts as hung."""
+"""Seconds after which a command that causes or undoes a fault is killed."""
 
 
 class UndoFailed(CliError):

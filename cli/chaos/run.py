@@ -22,7 +22,7 @@ REJOIN_LIMIT = 60.0
 LOOK_PERIOD = 0.02
 GUARD_PERIOD = 0.25
 GUARD_LEAST = 20
-"""Of so few requests, no share is told."""
+"""The guard judges no share of fewer requests than this."""
 TAIL_SECONDS = 2.0
 """Seconds of traffic after the last fault."""
 

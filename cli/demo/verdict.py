@@ -204,7 +204,7 @@ def duration(seconds: float) -> str:
 
 
 def plain_lines(verdict: DemoVerdict) -> list[str]:
-    """The verdict without colours or boxes, for a log file."""
+    """The verdict without colors or boxes, for a log file."""
     if not verdict.requests:
         return [verdict.sentence]
     rows: list[tuple[str, ...]] = [("", "requests", "failed", "wrong", "p50", "p99", "slowest")]

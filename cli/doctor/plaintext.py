@@ -15,9 +15,9 @@ def check(facts: Facts) -> Iterator[Finding]:
     if not settings.insecure_plaintext:
         yield ok("gossip is sealed")
     elif settings.gossip.loopback:
-        yield warning("gossip is plaintext: whoever is on this machine can change the pool", DO)
+        yield warning("gossip is plaintext: anyone on this machine can change the pool", DO)
     else:
-        yield problem("gossip is plaintext on a network: whoever reaches its port can change the pool", DO)
+        yield problem("gossip is plaintext on a network: anyone who reaches its port can change the pool", DO)
     if settings.http_insecure and not settings.http.local:
         yield problem(
             f"anyone who reaches {settings.http} can read the pool",

@@ -16,7 +16,7 @@ from rumormill.sidecar.settings import Settings
 from rumormill.sidecar.settings_values import HostPort
 
 MOST_ADDRESSES: Final = 4
-"""Of one seed. A name may stand for a whole pool."""
+"""Addresses of one seed that are tried. A name may resolve to a whole pool."""
 
 
 def check(facts: Facts) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ import os
 from typing import Final
 
 DESCRIPTOR: Final = 3
-"""Of the file in the sidecar's process."""
+"""The file's descriptor in the sidecar's process."""
 PATH: Final = f"/proc/self/fd/{DESCRIPTOR}"
 """Where the sidecar reads it."""
 

@@ -228,7 +228,7 @@ def _is_terminal(descriptor: int) -> bool:
 
 
 def _exit_code(status: int) -> int:
-    """Of a process that ended with this status; 128 + n if signal n (status -n) has ended it."""
+    """The exit code for a process that ended with this status; 128 + n if signal n (status -n) has ended it."""
     return status if status >= 0 else 128 - status
 
 

@@ -85,7 +85,7 @@ class LoadWatcher:
         self._step = anyio.CancelScope()
 
     async def run(self) -> None:
-        """Ask for ever."""
+        """Ask forever."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._interrupt_for_news)
             while True:

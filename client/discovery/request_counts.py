@@ -70,7 +70,7 @@ class RequestCounts:
 
     def end(self, worker: Worker, *, finished: bool = True) -> None:
         """A request is over. It is finished if the worker answered it to its end, and not with an error of its own: a
-        sidecar takes finished requests for proof that the worker gets on."""
+        sidecar takes finished requests for proof that the worker makes progress."""
         count = self._count_of(worker)
         count.under_way = max(count.under_way - 1, 0)
         count.finished += finished

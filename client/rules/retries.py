@@ -130,7 +130,7 @@ class RequestState:
         return self.not_replayable_reason is None or not response_class.may_have_acted
 
     def record_retryable_answer(self, attempt: Attempt, status: int, verdict: AnswerVerdict | None) -> None:
-        """An attempt brought an answer that the caller gets only if no other worker does better."""
+        """An attempt brought an answer that the caller gets only if no other worker gives a better one."""
         what = f"answered {status}" if verdict is None else f"answered {status}, classified as {verdict.name}"
         attempt.failure, attempt.running = Failure(what, sent=True, status=status, verdict=verdict), False
 

@@ -7,7 +7,7 @@ The rules are therefore slow to convict, and quick to acquit:
 - Each answer is compared with the median of its kind (hedging.py), at all workers.
 - A worker is slow if the geometric mean of its last ANSWERS ratios is above SLOW. One answer among them that took sixty
   times as long moves the mean by 1.3 only.
-- A slow worker gets one request in a while, to see. After WELL_AGAIN answers in a row below half of SLOW it is well.
+- A slow worker gets a test request now and then. After WELL_AGAIN answers in a row below half of SLOW it is well.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A picture of the rings of one service, as SVG: which worker owns which arc, and where a key falls. Pure.
 
-Each candidate release has a circle of its own, the rest the outermost one. An arc has its owner's colour; the legend
+Each candidate release has a circle of its own, the rest the outermost one. An arc has its owner's color; the legend
 says how much of each circle each worker owns. Names are untrusted text and are escaped.
 """
 

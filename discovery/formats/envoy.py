@@ -141,7 +141,7 @@ def cluster(service: str) -> Resource:
             "connect_timeout": "1s",
             "lb_policy": "RING_HASH",
             "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
-            # Of itself Envoy gives up a fourth concurrent retry: a death in a busy pool needs more at once.
+            # By default Envoy allows three concurrent retries. A death in a busy pool needs more at once.
             "circuit_breakers": {"thresholds": [{"max_retries": MAX_RETRIES}]},
             "eds_cluster_config": {
                 "service_name": service,

@@ -1,6 +1,6 @@
 """The rights to read and to change. They are two, because every caller has the right to read.
 
-Where nothing is asked for (loopback, a unix socket) whoever can connect may do both, and what has to be kept out is a
+If nothing is asked for (loopback, a unix socket), anyone who can connect may do both. What must be kept out is a
 web page in a browser on the same machine. Such a page can send requests anywhere, but it cannot hide that it is one:
 a browser adds ``Origin`` or ``Sec-Fetch-Site``, and a page whose name was pointed at 127.0.0.1 (DNS rebinding) cannot
 help sending that name in ``Host``. A caller that shows a token is no such page, and is asked no more.
@@ -31,7 +31,7 @@ class Access:
     """How an endpoint is protected. The tokens are visible ASCII."""
 
     read_token: str | None = None
-    """The token that lets a caller read; None where whoever connects may."""
+    """The token that lets a caller read; None where anyone who connects may."""
     change_token: str | None = None
     """The token that lets a caller change things, and read; None where there is none."""
     local: bool = True

@@ -21,20 +21,20 @@ class PoolAnswer(msgspec.Struct, frozen=True):
     workers: int
     """Alive or suspect, in every readiness."""
     routable: int
-    """Those that take new work."""
+    """How many of them take new work."""
     suspect: int
     """Routable workers that callers try last."""
     capacity: float
     """The sum of the weights of the routable workers; 1.0 is one normal worker."""
     mean_utilization: float | None
-    """Of the routable workers whose load is known, by weight; null if none is."""
+    """Mean of the routable workers whose load is known, by weight; null if none is."""
     scale_out: bool | None
     """Whether more workers are wanted: true once the mean has been at 0.60 or more for 30 s, until it has been below
     0.50 for 30 s; null where no load is known."""
     failures_to_spare: int
     """How many routable workers may fail before only one is left. Suspects do not count: they may be dead already."""
     worst_utilization: float | None = None
-    """The highest of a routable worker; null where none is known."""
+    """The highest utilization of a routable worker; null if none is known."""
     known_utilizations: int = 0
     """Routable workers whose load is known."""
     may_fail: int | None = None

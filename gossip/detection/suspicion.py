@@ -190,7 +190,7 @@ class Suspicion:
                 self._probes.ping(subject)
 
     def ping_one_suspect(self) -> None:
-        """Once a period: ping one suspect, which is told of the suspicion. So no member stays suspect for ever: it
+        """Once a period: ping one suspect, which is told of the suspicion. So no member stays suspect forever: it
         refutes."""
         suspects = self._state.table.suspects
         if suspects:

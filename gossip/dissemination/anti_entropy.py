@@ -236,7 +236,7 @@ class AntiEntropy(Part):
             self._request_more(session)
 
     def _lacks(self, member_id: MemberId, version: int) -> bool:
-        """Whether a peer's version of a member is newer than ours. Of a policy, any other version is requested."""
+        """Whether a peer's version of a member is newer than ours. For a policy, any other version is requested."""
         row, policy = self._state.table.get(member_id), self._state.table.policies.get(member_id)
         if policy is not None:
             return policy.stamp != version

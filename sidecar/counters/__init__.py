@@ -1,4 +1,4 @@
-"""How busy the worker is and whether it gets on, read from its engine's own counters.
+"""How busy the worker is and whether it makes progress, read from its engine's own counters.
 
 Reading a page is pure and bounded; fetching it has a connection of its own and a time limit. That the page cannot be
 read says nothing of the worker: then its counters are unknown.

@@ -7,7 +7,7 @@ OLLAMA = EngineProfile(
     title="Ollama",
     readiness_path="/api/version",
     counters=OllamaCounters(),
-    # It unloads a model that nobody asks for. A probe by default would keep a model loaded for ever.
+    # It unloads a model that nobody asks for. A probe by default would keep a model loaded forever.
     drained="callers report no requests in flight. SIGTERM closes at once: drain first.",
     lies=(
         "`/` and `/api/version` are 200 whatever the state of the models",

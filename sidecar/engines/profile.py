@@ -62,7 +62,7 @@ class PrometheusCounters:
     cache_use: Alternatives
     """Part of its key-value cache in use, 0 to 1; the mean where several lines give it."""
     progress: Alternatives
-    """What grows while the engine gets on. Within a long request too, if the engine has such a figure."""
+    """What grows while the engine makes progress. Within a long request too, if the engine has such a figure."""
     progress_unit: str
     """What one step of progress is, for the sentence "no token was produced for 5.0 s"."""
     awake: Alternatives = ()

@@ -33,7 +33,7 @@ class CheckEvidence:
         self.passed_last = True
 
     def missed(self, miss: CheckMiss, *, excused: bool) -> None:
-        """Take a miss. An excused one is silence of a worker that is seen to get on, or that others judge by its
+        """Take a miss. An excused one is silence of a worker that is seen to make progress, or that others judge by its
         counters."""
         self.passed_last = False
         self.reason = miss.reason
@@ -46,7 +46,7 @@ class CheckEvidence:
         self.failed = self.failed or (self.misses >= MISSES and miss.kind.conclusive)
 
     def forgive_silence(self) -> None:
-        """The worker has got on: it was busy and not silent."""
+        """The worker has made progress: it was busy and not silent."""
         if self.only_unanswered:
             self.misses = 0
 

@@ -47,7 +47,7 @@ class Condition(enum.Enum):
     SLOW = "slow"
     """Its answers are right, and late."""
     STALLED = "stalled"
-    """It has requests, and does not get on with them."""
+    """It has requests, and makes no progress with them."""
     SILENT = "silent"
     """It refuses, closes, or answers nothing."""
     WRONG = "wrong"

@@ -19,9 +19,9 @@ class WorkerPlan:
 
     url: WorkerUrl
     path: str
-    """Of the readiness check; :data:`rumormill.sidecar.settings_values.NO_CHECK` for none."""
+    """Path of the readiness check; :data:`rumormill.sidecar.settings_values.NO_CHECK` for none."""
     timeout: float
-    """Of the readiness check."""
+    """Seconds that the readiness check may take."""
     judge: HealthSettings
     busy_statuses: frozenset[int] = frozenset()
     counters: CounterSource | None = None

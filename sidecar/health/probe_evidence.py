@@ -4,7 +4,7 @@
 - *silent* (refused, closed, reset): three in a row.
 - *late*: an answer that takes longer than the budget. It is late once more with each further budget. Two in a row make
   the worker slow, and two in time end that. An answer that takes longer than three budgets is as good as none, unless
-  the worker is seen to get on.
+  the worker is seen to make progress.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ProbeEvidence:
         """What the latest probe said."""
         self.slow = False
         self.too_late = False
-        """Whether the worker answers later than three budgets, or not at all, and nothing shows that it gets on."""
+        """Whether the worker answers later than three budgets, or not at all, and nothing shows progress."""
         self.too_late_at = float("-inf")
         """When that was found."""
 
@@ -80,8 +80,8 @@ class ProbeEvidence:
 
     def ended(self, outcome: ProbeOutcome, now: float, *, judged: bool, excused: bool, crowded: bool) -> None:
         """Take a result. A worker that is ``judged`` by counters is slow with a late answer, and no more. It is
-        ``excused`` for refusing the probe while others' requests get on, and for being late if its own counters show
-        that it was ``crowded`` with them."""
+        ``excused`` for refusing the probe while others' requests make progress, and for being late if its own counters
+        show that it was ``crowded`` with them."""
         self.pending = False
         verdict, self.reason = outcome.verdict, outcome.reason
         if verdict is not ProbeVerdict.TIMED_OUT:
@@ -141,5 +141,5 @@ class ProbeEvidence:
         return self.waiting_since is not None and now - max(self.waiting_since, moved_at) >= self.patience
 
     def forgive_silence(self) -> None:
-        """The worker has got on: it was busy and not silent."""
+        """The worker has made progress: it was busy and not silent."""
         self.silent_probes, self.too_late = 0, False

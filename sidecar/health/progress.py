@@ -1,4 +1,5 @@
-"""Whether the worker gets on: its counters move, stand still with work to do, or are not known. Pure; times in seconds.
+"""Whether the worker makes progress: its counters move, stand still with work to do, or are not known. Pure; times in
+seconds.
 
 A counter that stands still says nothing while there is no work. So what counts is the time for which requests were
 known to run or wait, and no counter moved. A prefill of a long prompt also stands still. The longest such pause that
@@ -27,7 +28,7 @@ class LongestPause:
     def __init__(self) -> None:
         self._since = float("-inf")
         self._now = self._before = 0.0
-        """Of the period that runs, and of the one before it."""
+        """The longest pause in this period, and in the one before it."""
 
     def record(self, seconds: float, now: float) -> None:
         self._turn(now)
@@ -60,7 +61,7 @@ class ProgressTracker:
         """How often one has moved."""
 
     def read(self, reading: CounterReading, now: float, *, stalled: bool = False) -> bool:
-        """Take the next figures. Returns whether the worker has got on since the last ones.
+        """Take the next figures. Returns whether the worker has made progress since the last ones.
 
         ``stalled`` says what it was held to be until now.
         """

@@ -1,4 +1,4 @@
-"""Looks at the worker for ever: sends checks and probes, reads counters, and hands what came to :class:`WorkerHealth`.
+"""Looks at the worker forever: sends checks and probes, reads counters, and hands what came to :class:`WorkerHealth`.
 
 Nothing is decided here. Each of the three runs in a task of its own, and only if it is configured.
 """
@@ -29,7 +29,7 @@ IDLE_READ_SECONDS: Final = 1.0
 
 
 class WorkerCheck:
-    """Watches one worker for ever.
+    """Watches one worker forever.
 
     ``on_change`` gets the new readiness and the reason, at once. ``on_failure`` is called before it when a ready worker
     has failed for certain. ``on_miss`` gets the reason of a missed check if it differs from that of the miss before,
@@ -93,7 +93,7 @@ class WorkerCheck:
         return self._health.restart_reason(trio.current_time())
 
     async def run(self) -> None:
-        """Watch for ever. Begins anew when the plan has changed."""
+        """Watch forever. Begins anew when the plan has changed."""
         while True:
             with trio.CancelScope() as self._round_scope:
                 try:

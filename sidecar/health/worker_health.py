@@ -2,7 +2,7 @@
 
     starting --it answers--> well <--> slow
     any --> asleep --its engine is woken--> starting
-    any --> ended, wrong, silent, stalled --it answers, or gets on, again--> well
+    any --> ended, wrong, silent, stalled --it answers, or makes progress, again--> well
 
 Three things are told apart, and each has its own clock:
 
@@ -41,8 +41,8 @@ QUIET_PROBE_FRACTION: Final = 0.8
 """The part of the stall time after which counters that stand still are probed. With the stall itself, a hang of an idle
 engine is found within twice the stall time."""
 MOVES_OF_A_RHYTHM: Final = 5
-"""How often callers must have seen the worker get on until their longest pause says what is usual. Larger: a hang of a
-worker without counters takes the stall time for longer."""
+"""How often callers must have seen the worker make progress until their longest pause is taken as usual. Larger: a hang
+of a worker without counters is found by the stall time for longer."""
 REPORT_SECONDS: Final = 1.0
 """Callers report once a second: what is heard of now may have happened so long ago."""
 REPORT_LAG: Final = 2.0
@@ -72,7 +72,7 @@ class HealthSettings:
     stall_time: float = 5.0
     restart_after: float = 180.0
     probe_budget: float | None = None
-    """None without a probe."""
+    """The probe's latency budget in seconds; None without a probe."""
 
 
 class WorkerHealth:
@@ -102,7 +102,7 @@ class WorkerHealth:
         self._probe_seconds = 0.0
         """How long the latest probe took."""
         self._hung_since: float | None = None
-        """Since when it takes connections and does not get on."""
+        """Since when it takes connections and makes no progress."""
         self.verdict = HealthVerdict(Condition.STARTING, NOT_ANSWERED_YET)
 
     def configure(self, settings: HealthSettings, *, unit: str) -> None:
@@ -233,7 +233,7 @@ class WorkerHealth:
         """Why the worker's process should be restarted; None if it should not."""
         if self._hung_since is None or now - self._hung_since < self._settings.restart_after:
             return None
-        return f"the worker has not got on for {now - self._hung_since:.0f} s: {self.verdict.reason}"
+        return f"the worker has made no progress for {now - self._hung_since:.0f} s: {self.verdict.reason}"
 
     # --- conclusions
 
@@ -259,7 +259,7 @@ class WorkerHealth:
         return tracker.allowed(least, self._settings.restart_after, now)
 
     def _is_judged_by_counters(self, asked_at: float, now: float) -> bool:
-        """Whether silence says nothing: the worker has got on since, or its counters say better whether it does."""
+        """Whether silence is no evidence: the worker has made progress since, or its counters are better evidence."""
         tracker = self._tracker(now)
         return self._moved_at >= asked_at or (tracker is not None and tracker.working)
 
@@ -339,7 +339,7 @@ class WorkerHealth:
         return Condition.WELL, "it answers", False
 
     def _hanging_since(self, condition: Condition, now: float) -> float | None:
-        """Since when it is hung. One that has refused a connection since its check last passed may be starting."""
+        """Since when the worker hangs. One that has refused a connection since its last pass may be starting."""
         if condition not in (Condition.STALLED, Condition.SILENT) or not self._check.only_unanswered:
             return None
         if self._hung_since is not None:

@@ -10,7 +10,7 @@ from typing import Any
 MAX_MATCHED_CHARACTERS = 4096
 """A pattern is searched in this many characters of a text. A bad pattern takes time that grows fast with the text."""
 MANY_REPETITIONS = 8
-"""A text of one unit this many times is a loop. Engines with NaN logits give "!" for ever (vllm#22881)."""
+"""A text of one unit this many times is a loop. Engines with NaN logits give "!" forever (vllm#22881)."""
 LONGEST_UNIT = 32
 """Characters; no tokenizer in use has many longer tokens."""
 

@@ -158,7 +158,7 @@ class Tensor(_Strict, frozen=True, kw_only=True):
     name: str
     """As the model knows it."""
     datatype: Literal["BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP32", "FP64"]
-    """Of each element."""
+    """The type of each element."""
     shape: tuple[Annotated[int, Meta(ge=0, le=1 << 31)], ...]
     """The sizes of its dimensions."""
     data: tuple[bool | int | float, ...]

@@ -67,7 +67,7 @@ class Pool:
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
-        assert self.now < 10_000, "guided for ever"
+        assert self.now < 10_000, "guided forever"
 
 
 def failing(pool: Pool, troubles: list[Exception], *, when: str = "PUT", after: int = 1) -> None:

@@ -94,7 +94,7 @@ async def test_the_end_of_the_last_request_at_a_draining_worker_is_reported_at_o
 
 
 async def test_what_a_worker_did_not_answer_to_its_end_is_not_reported_as_finished():
-    """A sidecar takes finished requests for proof that its worker gets on: one that hangs or breaks must give none."""
+    """A sidecar takes finished requests for proof of progress: a worker that hangs or breaks must give none."""
     async with stage() as scene, Pool(scene.urls, "embed", replay="never") as pool:
         counts = pool._require_open().upstreams.selector.counts
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import httpx2
 import pytest
 import trio
@@ -28,6 +30,27 @@ async def test_a_keyed_request_goes_to_the_owner_and_unkeyed_ones_to_all():
             assert response.text == pool.owners(key, 1)[0].name == scene.owners(key)[0].name
             assert response.extensions["rumormill_worker"].name == response.text
         assert {(await http.get("/who")).text for _ in range(100)} == {"w0", "w1", "w2"}
+
+
+async def test_a_rush_without_keys_is_spread_evenly_over_workers_that_are_all_busy():
+    """No worker answers before all requests have arrived, so only the requests in flight decide."""
+    async with stage() as scene, calling(scene, hedge=False, rng=random.Random(1)) as (_, http):
+        everyone = trio.Event()
+
+        async def hold(exchange: Exchange) -> None:
+            if sum(len(worker.seen) for worker in scene.workers.values()) == 90:
+                everyone.set()
+            await everyone.wait()
+            await exchange.answer()
+
+        for worker in scene.workers.values():
+            worker.behaviour = hold
+        async with trio.open_nursery() as nursery:
+            for _ in range(90):
+                nursery.start_soon(http.get, "/")
+        shares = sorted(len(worker.seen) for worker in scene.workers.values())
+        assert sum(shares) == 90, "and none was sent twice"
+        assert shares[-1] - shares[0] <= 4, shares
 
 
 async def test_a_worker_of_weight_0_is_asked_for_nothing_not_even_when_nobody_else_is_left():

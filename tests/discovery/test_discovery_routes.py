@@ -242,7 +242,7 @@ async def test_health_routes():
         assert (unready.status, unready.json) == (503, {"ok": False, "why": "the worker is draining"})
         assert (await endpoint.get("/livez")).status == 200
         assert (await endpoint.get("/worker/livez")).status == 200, "no new work, and no restart"
-        endpoint.sidecar.restart = "the worker has not got on for 181 s: stalled"
+        endpoint.sidecar.restart = "the worker has made no progress for 181 s: stalled"
         restart = await endpoint.get("/worker/livez")
         assert (restart.status, restart.json["why"]) == (503, endpoint.sidecar.restart)
 

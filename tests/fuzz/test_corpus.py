@@ -1,4 +1,4 @@
-"""Every input that fuzzing was seeded with, or once found, and neighbours of each. No fuzzer is needed."""
+"""Every input that fuzzing was seeded with, or once found, and neighbors of each. No fuzzer is needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from targets import TARGETS
 
 CORPUS = Path(__file__).parent / "corpus"
 INPUTS = sorted(path for path in CORPUS.glob("*/*"))
-NEIGHBOURS = 200
+NEIGHBORS = 200
 
 
 def test_every_target_has_seeds_and_every_seed_a_target() -> None:
@@ -18,14 +18,14 @@ def test_every_target_has_seeds_and_every_seed_a_target() -> None:
 
 
 @pytest.mark.parametrize("path", INPUTS, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_an_input_and_its_neighbours_are_taken_or_refused(path: Path) -> None:
+def test_an_input_and_its_neighbors_are_taken_or_refused(path: Path) -> None:
     target, data, rng = TARGETS[path.parent.name], path.read_bytes(), random.Random(path.name)
     target(data)
-    for _ in range(NEIGHBOURS):
-        target(neighbour(data, rng))
+    for _ in range(NEIGHBORS):
+        target(neighbor(data, rng))
 
 
-def neighbour(data: bytes, rng: random.Random) -> bytes:
+def neighbor(data: bytes, rng: random.Random) -> bytes:
     """Cut, lengthened, a byte changed, or two pieces swapped."""
     position = rng.randrange(len(data))
     match rng.randrange(4):

@@ -142,7 +142,7 @@ def test_loss_isolates_nobody(seed: int) -> None:
 
 
 def test_a_false_accuser_can_make_us_ping_but_not_isolate_us() -> None:
-    """It repeats for ever that it holds us dead at an earlier incarnation."""
+    """It repeats forever that it holds us dead at an earlier incarnation."""
     world = checked_pool(5)
     member, accuser = node(world, "n1"), node(world, "n2")
     member._state.raise_incarnation()

@@ -85,7 +85,7 @@ def test_a_pool_of_three_that_replaced_a_dead_member_detects_the_next_death_as_q
 
 @MORE_SEEDS
 def test_a_split_longer_than_the_tombstones_heals_too() -> None:
-    """Dead members are forgotten after an hour, but seeds are asked for ever."""
+    """Dead members are forgotten after an hour, but seeds are asked forever."""
     world = pool(6)
     left, right = sides(world, 3)
     world.cut(left, right)

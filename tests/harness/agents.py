@@ -150,6 +150,15 @@ class Agent:
             return await self.process.wait()
 
 
+async def unexcused_doubts(agents: Sequence[Agent]) -> list[str]:
+    """Suspicions and evictions of members that ran all the time. A member that a busy machine held up for a heartbeat
+    period says so itself, by the event `paused`: others may doubt such a member."""
+    events = [event for agent in agents for event in (await agent.ask("/v1/events"))["events"]]
+    paused = {event["member"] for event in events if event["kind"] == "paused"}
+    doubts = [event for event in events if event["kind"] in ("suspected", "evicted")]
+    return [event["text"] for event in doubts if event["member"] not in paused]
+
+
 async def run_agent(name: str, worker: Worker | str, *flags: str, before: Sequence[str] = ()) -> trio.Process:
     """Start an agent's process on free ports of 127.0.0.1, its stderr in a pipe."""
     url = worker if isinstance(worker, str) else worker.url

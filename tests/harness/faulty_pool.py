@@ -49,7 +49,7 @@ class FaultyPool:
     workers: list[MisbehavingWorker]
     agents: list[Agent]
     counters: Callable[[int], str] | None = None
-    """The first worker's metrics page, by a count that grows ten times a second while the engine gets on."""
+    """The first worker's metrics page, by a count that grows ten times a second while the engine makes progress."""
     frozen: bool = False
     failed: int = 0
     answered: int = 0

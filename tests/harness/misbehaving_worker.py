@@ -33,8 +33,8 @@ class Fault(enum.Enum):
     NONE = "right answers"
     HANGING = "every POST hangs"
     ERROR = "500 in 2 ms"
-    UNAVAILABLE = "503 for ever"
-    OVERLOADED = "429 for ever"
+    UNAVAILABLE = "503 forever"
+    OVERLOADED = "429 forever"
     NAN = "NaN in the vector; as text, the NaN logits' exclamation mark"
     NULL = "null in the vector"
     EMPTY = "empty data or choices"
@@ -48,7 +48,7 @@ class Fault(enum.Enum):
     CLOSED = "the connection is closed in the middle of the body"
     NO_ANSWER = "the connection is closed without an answer"
     SPACE_FIRST = "right, but the first token is a space"
-    EXCLAMATION = '"!" for ever'
+    EXCLAMATION = '"!" forever'
     NOT_HTTP = "something that is not HTTP"
     NOT_JSON = "HTML with status 200"
     ENDLESS = "a body without end"

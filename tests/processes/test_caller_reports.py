@@ -1,4 +1,4 @@
-"""What callers say to any sidecar reaches the worker's own: that it failed them, and that it gets on."""
+"""What callers say to any sidecar reaches the worker's own: that it failed them, and that it makes progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``rumormill canary`` and its neighbours, as processes, against real agents."""
+"""``rumormill canary`` and its neighbors, as processes, against real agents."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 import trio
-from agents import Agent, Worker, all_routable, has, pool
+from agents import Agent, Worker, all_routable, has, pool, unexcused_doubts
 from limits import LIVENESS_LIMIT
 
 from rumormill.sidecar import load
@@ -65,6 +65,7 @@ async def test_commands_that_hang_delay_neither_gossip_nor_the_end(tmp_path: Pat
             while not pids.exists() or len(pids.read_text().split()) < MAX_RUNNING:
                 await trio.sleep(0.02)
         await second.until(all_routable("w1", "w2"))
+        assert await unexcused_doubts([first, second]) == []
         first.signal(signal.SIGTERM)
         assert await first.ended() == 0
         second.signal(signal.SIGTERM)

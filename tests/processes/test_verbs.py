@@ -40,7 +40,7 @@ async def test_an_unknown_verb_is_answered_with_the_nearest() -> None:
     assert "the verbs are agent, run, config, members" in (await rumormill("xyzzy")).stderr
 
 
-async def test_readers_show_tables_in_a_pipe_without_colour_or_cutting() -> None:
+async def test_readers_show_tables_in_a_pipe_without_color_or_cutting() -> None:
     zone = "a-zone-with-a-rather-long-name-that-would-not-fit-80-columns"
     async with pool(2, "--zone", zone, "--tag", "[red]=x") as ([w1, w2], worker):
         members = (await rumormill("members", "--http", w1.http)).stdout.splitlines()

@@ -28,7 +28,7 @@ def test_a_key_file_knows_its_version_until_somebody_edits_it(tmp_path: Path) ->
     write_key_file(path, KeyFile(KeyRing((B, A)), 7))
     assert read_key_file(path) == KeyFile(KeyRing((B, A)), 7)
     write_key_file(path, KeyFile(KeyRing((C,)), 6))
-    assert read_key_file(path).version == 7, "a slower neighbour that shares the file has not put an older ring back"
+    assert read_key_file(path).version == 7, "a slower neighbor that shares the file has not put an older ring back"
     text = path.read_text()
     assert parse_key_file(text.replace(encoded(A), encoded(C))) == KeyFile(KeyRing((B, C)), 0)
     for mark in ("#: ring x y", "#: ring 99999999999999999999 00", "#: ring 7", "#: ring -1 00", "#: ring"):

@@ -51,7 +51,7 @@ def test_it_is_always_ejected_within_the_bound(fault: str, at: float, counted: b
     checks = {"refused": MissKind.REFUSED, "bad answer": MissKind.BAD_ANSWER, "silent": MissKind.NO_ANSWER}
     counted = counted or fault == "stalled"
     if counted and fault in ("late", "reset", "silent"):
-        was_busy = False  # others' requests excuse these while they get on
+        was_busy = False  # others' requests excuse these while they make progress
 
     def counters(t: float) -> CounterReading | None:
         if not counted or (fault == "silent" and t >= at):

@@ -21,7 +21,7 @@ def test_a_stall_asks_for_a_restart_after_its_time_and_not_before() -> None:
     told.run(202)
     reason = told.health.restart_reason(told.now)
     assert reason is not None
-    assert "has not got on for 18" in reason
+    assert "has made no progress for 18" in reason
     assert "stalled" in reason
 
 
