@@ -20,13 +20,15 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 import anyio
 
 from rumormill.client.discovery.topology import Topology
 from rumormill.client.selection.breaker import BreakerState, OpenReason
 from rumormill.ring.worker import Worker
+
+E = TypeVar("E", anyio.Event, threading.Event)
 
 MAX_WAITING: Final = 1000
 PROCESS_CHECK: Final = 1.0
@@ -134,23 +136,35 @@ class EventHub:
                 sink.end()
 
 
-class PoolEvents(AsyncIterator[PoolEvent]):
-    """The events of an asynchronous pool."""
+class _WaitingEvents(Generic[E]):
+    """The events that a reader has not read yet, and what wakes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, news: E) -> None:
         self.dropped = 0
         """Events that the reader was too slow for."""
         self._events: deque[PoolEvent] = deque()
-        self._news = anyio.Event()
+        self._news: E = news
         self._ended = False
 
     def put(self, event: PoolEvent) -> None:
-        self.dropped += _keep(self._events, event)
+        """Keep one more. The oldest goes if the reader is too slow."""
+        self._events.append(event)
+        if len(self._events) > MAX_WAITING:
+            self._events.popleft()
+            self.dropped += 1
         self._news.set()
 
     def end(self) -> None:
+        """The pool is closed."""
         self._ended = True
         self._news.set()
+
+
+class PoolEvents(_WaitingEvents[anyio.Event], AsyncIterator[PoolEvent]):
+    """The events of an asynchronous pool."""
+
+    def __init__(self) -> None:
+        super().__init__(anyio.Event())
 
     async def __anext__(self) -> PoolEvent:
         while not self._events:
@@ -161,26 +175,14 @@ class PoolEvents(AsyncIterator[PoolEvent]):
         return self._events.popleft()
 
 
-class SyncPoolEvents(Iterator[PoolEvent]):
+class SyncPoolEvents(_WaitingEvents[threading.Event], Iterator[PoolEvent]):
     """The events of a synchronous pool. It ends in a child of the process that opened the pool."""
 
     def __init__(self, timeout: float | None) -> None:
         """With `timeout`, waiting longer than that for an event raises TimeoutError."""
-        self.dropped = 0
-        """Events that the reader was too slow for."""
+        super().__init__(threading.Event())
         self._timeout = timeout
         self._process = os.getpid()
-        self._events: deque[PoolEvent] = deque()
-        self._news = threading.Event()
-        self._ended = False
-
-    def put(self, event: PoolEvent) -> None:
-        self.dropped += _keep(self._events, event)
-        self._news.set()
-
-    def end(self) -> None:
-        self._ended = True
-        self._news.set()
 
     def __next__(self) -> PoolEvent:
         left = float("inf") if self._timeout is None else self._timeout
@@ -195,15 +197,6 @@ class SyncPoolEvents(Iterator[PoolEvent]):
             self._news.wait(min(left, PROCESS_CHECK))
             left -= PROCESS_CHECK
         raise StopIteration
-
-
-def _keep(events: deque[PoolEvent], event: PoolEvent) -> bool:
-    """Keep one more. Returns whether the oldest had to go."""
-    events.append(event)
-    full = len(events) > MAX_WAITING
-    if full:
-        events.popleft()
-    return full
 
 
 def topology_event(before: Topology, after: Topology, now: float) -> TopologyEvent:

@@ -40,6 +40,7 @@ from rumormill.discovery.schema.policy_bodies import (
     CanaryPolicy,
     Maintenance,
     PolicyBody,
+    PolicyKind,
     Rollout,
     ZonePreference,
     kind_of,
@@ -56,9 +57,8 @@ B = TypeVar("B", bound=msgspec.Struct)
 
 
 async def canary(api: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
-    api.require_pool()
-    service = call.query.service or require_single_service(api)
-    return prepare_json(_canary_answer(api, service, find(api.commands.policies(), service, "canary")))
+    service, record = _held_policy(api, call.query, "canary")
+    return prepare_json(_canary_answer(api, service, record))
 
 
 async def set_canary(api: ApiContext, call: RequestContext[NoQuery]) -> Response:
@@ -148,9 +148,7 @@ def _workers_by_release(api: ApiContext, service: str) -> dict[str, int]:
 
 
 async def maintenance(api: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
-    api.require_pool()
-    service = call.query.service or require_single_service(api)
-    record = find(api.commands.policies(), service, "maintenance")
+    service, record = _held_policy(api, call.query, "maintenance")
     return prepare_json(MaintenanceAnswer(service, workers_in_maintenance(record)))
 
 
@@ -165,9 +163,7 @@ async def set_maintenance(api: ApiContext, call: RequestContext[NoQuery]) -> Res
 
 
 async def zone(api: ApiContext, call: RequestContext[ServiceQuery]) -> Response:
-    api.require_pool()
-    service = call.query.service or require_single_service(api)
-    record = find(api.commands.policies(), service, "zone")
+    service, record = _held_policy(api, call.query, "zone")
     return prepare_json(ZoneAnswer(service, preferred_zone(record)))
 
 
@@ -216,6 +212,16 @@ async def ring(api: ApiContext, call: RequestContext[RingQuery]) -> Response:
     _, routing = await routing_for(api, resolve_service(api, query.service))
     key = None if query.key is msgspec.UNSET else query.key
     return prepare(render_ring(routing, key).encode(), media="image/svg+xml")
+
+
+# --- reading
+
+
+def _held_policy(api: ApiContext, query: ServiceQuery, kind: PolicyKind) -> tuple[str, PolicyRecord | None]:
+    """The service that is asked about, and its record of this kind."""
+    api.require_pool()
+    service = query.service or require_single_service(api)
+    return service, find(api.commands.policies(), service, kind)
 
 
 # --- writing

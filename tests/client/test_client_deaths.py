@@ -13,7 +13,8 @@ import httpx2
 import pytest
 import trio
 from limits import LIVENESS_LIMIT
-from stage import Stage, member, stage, until_true
+from members import member
+from stage import Stage, stage, until_true
 
 from rumormill.client import Pool, RequestNotReplayableError
 
@@ -71,7 +72,7 @@ async def three_processes() -> AsyncIterator[tuple[Stage, list[subprocess.Popen[
     with worker_process("w0") as one, worker_process("w1") as two, worker_process("w2") as three:
         async with stage(workers=0) as scene:
             for index, (_, url) in enumerate((one, two, three)):
-                scene.members[f"w{index}"] = member(f"w{index}", url)
+                scene.members[f"w{index}"] = member(f"w{index}", url=url)
             scene.publish()
             yield scene, [one[0], two[0], three[0]]
 

@@ -14,7 +14,8 @@ import msgspec
 import pytest
 import trio
 from limits import LIVENESS_LIMIT
-from stage import DRAINING, SUSPECT, Stage, member, stage, until_true
+from members import member
+from stage import DRAINING, SUSPECT, Stage, stage, until_true
 
 from rumormill.client import NoWorkersError, Pool, Topology
 from rumormill.client.discovery.snapshot import SavedTopology, save_snapshot
@@ -160,7 +161,7 @@ async def test_a_sidecar_that_comes_back_is_heard_again():
         port = scene.sidecars[0].port
         scene.sidecars[0].kill()
         del scene.sidecars[0]
-        scene.members["w9"] = member("w9", "http://127.0.0.1:1")
+        scene.members["w9"] = member("w9", url="http://127.0.0.1:1")
         await scene.add_sidecar(port)
         await until(pool, lambda topology: "w9" in known(topology))
 

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 import trio
 from limits import LIVENESS_LIMIT
-from serving import PROCESS, member, pool
+from members import member
+from serving import PROCESS, pool
 
 from rumormill.discovery.formats import haproxy
 from rumormill.discovery.listeners.agent_check import MAX_CALLERS, AgentCheckServer

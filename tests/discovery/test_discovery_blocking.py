@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 from limits import LIVENESS_LIMIT
-from serving import PROCESS, THREE, Stream, member, pool, serving, until
+from members import member
+from serving import PROCESS, THREE, Stream, pool, serving, until
 
 from rumormill.discovery.http.limits import Limits
 from rumormill.membership.record import Liveness

@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 import trio
 from limits import LIVENESS_LIMIT
-from serving import PROCESS, Serving, member, pool, serving, until
+from members import member
+from serving import PROCESS, Serving, pool, serving, until
 from structlog.testing import capture_logs
 
 from rumormill.discovery.http.connection_slots import ConnectionSlots

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from serving import PROCESS, THREE, WALL_OFFSET, member, pool, serving
+from members import member
+from serving import PROCESS, THREE, WALL_OFFSET, pool, serving
 
 from rumormill.membership.record import Liveness, Readiness
 from rumormill.membership.view import Event, MemberDetail

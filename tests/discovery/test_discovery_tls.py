@@ -8,7 +8,8 @@ import httpx2
 import trio
 import trustme
 from limits import LIVENESS_LIMIT
-from serving import PROCESS, THREE, Sidecar, member, pool, until
+from members import member
+from serving import PROCESS, THREE, Sidecar, pool, until
 
 from rumormill.discovery.server import DiscoveryServer
 

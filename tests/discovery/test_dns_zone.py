@@ -19,7 +19,8 @@ from dns.rdatatype import RdataType
 from hypothesis import given
 from hypothesis import strategies as st
 from limits import LIVENESS_LIMIT
-from serving import PROCESS, member, pool
+from members import member
+from serving import PROCESS, pool
 
 from rumormill.discovery.formats.dns_zone import MAX_TCP, MAX_UDP, DnsZone, label
 from rumormill.discovery.listeners.dns_server import DnsServer

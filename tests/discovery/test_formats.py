@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from serving import PROCESS, member, pool, serving
+from members import member
+from serving import PROCESS, pool, serving
 
 from rumormill.discovery.formats import FORMAT_NAMES, consul, envoy
 from rumormill.discovery.formats.traffic import integer_weights, offers, ready_offers, traffic_weights

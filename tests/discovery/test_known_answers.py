@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import trio
-from serving import THREE, Caller, Serving, member, pool, serving, until
+from members import member
+from serving import THREE, Caller, Serving, pool, serving, until
 
 from rumormill.discovery.http.access import Access
 from rumormill.discovery.http.connection_slots import OVERLOADED

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from serving import PROCESS, Serving, member, pool, serving, until
+from members import member
+from serving import PROCESS, Serving, pool, serving, until
 
 from rumormill.discovery.activity import (
     MAX_DOUBTS,

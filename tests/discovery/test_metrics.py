@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 import trio
+from members import member
 from prometheus_client.parser import text_string_to_metric_families
-from serving import Serving, member, pool, serving, until
+from serving import Serving, pool, serving, until
 
 from rumormill.discovery.api.counter_families import COUNTER_FAMILIES, is_exported
 from rumormill.membership.measurements import DATAGRAM_KINDS

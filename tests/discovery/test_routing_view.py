@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serving import PROCESS, THREE, WALL_OFFSET, member, pool
+from members import member
+from serving import PROCESS, THREE, WALL_OFFSET, pool
 
 from rumormill.discovery.schema.workers import WorkersAnswer
 from rumormill.discovery.service_view import Representation

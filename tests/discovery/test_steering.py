@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
-from serving import THREE, Serving, member, pool, serving
+from members import member
+from serving import THREE, Serving, pool, serving
 
 from rumormill.discovery.schema.policy_bodies import CanaryPolicy, Rollout, Share, ZonePreference, encode_body
 from rumormill.discovery.view import RoutingView

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import h11
@@ -14,6 +14,7 @@ import msgspec
 import trio
 import trio.testing
 from limits import LIVENESS_LIMIT
+from members import member
 
 from rumormill.discovery.activity import CallerReport
 from rumormill.discovery.commands import CommandRejected, KeyRow, KeysAnswer, SidecarMeasurements, Status
@@ -28,34 +29,11 @@ from rumormill.gossip.security.keyring import proof_of
 from rumormill.membership.load import MemberLoad
 from rumormill.membership.measurements import NETWORK_SECONDS, GossipMeasurements, Histogram
 from rumormill.membership.policy import InvalidPolicy, PolicyRecord, encode_policy
-from rumormill.membership.record import InstanceId, Liveness, Readiness
+from rumormill.membership.record import InstanceId
 from rumormill.membership.view import Connectivity, Member, MemberDetail, PoolView
 
 WALL_OFFSET = 1_700_000_000.0
 PROCESS = "6f1c2d"
-
-
-def member(name: str, **changes: Any) -> Member:
-    """A member that passes its check; `changes` say what is different."""
-    plain = Member(
-        name=name,
-        generation=1,
-        instance=name.encode().ljust(16, b"-")[:16],
-        incarnation=1,
-        address=("127.0.0.1", 7946),
-        service="embed",
-        url=f"http://{name}.example:9001",
-        zone="a",
-        release="v1",
-        weight=1000,
-        readiness=Readiness.PASSING,
-        tags={},
-        liveness=Liveness.ALIVE,
-        pending=False,
-        since=100.0,
-        why="joined",
-    )
-    return replace(plain, **changes)
 
 
 def pool(

@@ -19,6 +19,7 @@ import trio
 import trio.testing
 from anyio.from_thread import start_blocking_portal
 from limits import LIVENESS_LIMIT
+from members import member
 
 from rumormill.discovery.activity import CallerReport
 from rumormill.discovery.http.access import Access
@@ -31,29 +32,6 @@ from rumormill.ring import HashRing
 
 SUSPECT, ALIVE = Liveness.SUSPECT, Liveness.ALIVE
 PASSING, CRITICAL, DRAINING, STARTING = Readiness.PASSING, Readiness.CRITICAL, Readiness.DRAINING, Readiness.STARTING
-
-
-def member(name: str, url: str, **changes: Any) -> Member:
-    """A member that passes its check; `changes` say what is different."""
-    plain = Member(
-        name=name,
-        generation=1,
-        instance=name.encode().ljust(16, b"-")[:16],
-        incarnation=1,
-        address=("127.0.0.1", 7946),
-        service="embed",
-        url=url,
-        zone="a",
-        release="v1",
-        weight=1000,
-        readiness=PASSING,
-        tags={},
-        liveness=ALIVE,
-        pending=False,
-        since=100.0,
-        why="joined",
-    )
-    return replace(plain, **changes)
 
 
 @dataclass
@@ -301,7 +279,7 @@ class Stage:
         await self._nursery.start(worker.serve)
         self.gossip[name] = port_of = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         port_of.bind(("127.0.0.1", 0))
-        self.members[name] = member(name, worker.url, address=port_of.getsockname())
+        self.members[name] = member(name, url=worker.url, address=port_of.getsockname())
         return worker
 
     async def add_sidecar(self, port: int = 0) -> Sidecar:

@@ -14,7 +14,8 @@ import pytest
 import trio
 from agents import Agent, Worker
 from limits import LIVENESS_LIMIT, WALKTHROUGH_LIMIT
-from serving import member, pool, serving
+from members import member
+from serving import pool, serving
 
 from rumormill.gossip import KeyRing
 from rumormill.membership.record import Liveness, Readiness
