@@ -160,6 +160,13 @@ def reported(answer: WorkersAnswer) -> list[object]:
     return [(w.name, w.generation, w.instance, w.url, w.weight, w.release, w.tags, w.readiness) for w in answer.workers]
 
 
+async def were_held_up(agents: list[Agent], fourth: Fourth) -> set[str]:
+    """The members that counted a pause of their own: they did not run for a heartbeat period."""
+    counters = {agent.name: (await agent.ask("/v1/status"))["counters"] for agent in agents}
+    counters["w4"] = dict(fourth.node.counters)
+    return {name for name, counted in counters.items() if counted.get("pauses", 0)}
+
+
 def told(answers: list[dict[str, Any]], held_up: set[str]) -> list[dict[str, Any]]:
     """The events that need an explanation. A stranger may be refused. A member that a busy machine held up for a
     heartbeat period counts that itself; what is said of it meanwhile says nothing of the flood."""
@@ -256,10 +263,7 @@ async def test_a_flood_of_hostile_bytes_changes_nothing_and_costs_little(tmp_pat
             happened = [
                 (await agent.ask(f"/v1/events?since={index}")) for agent, index in zip(agents, events, strict=True)
             ]
-            pauses = {"w4": fourth.node.counters.get("pauses", 0)}
-            for agent in agents:
-                pauses[agent.name] = (await agent.ask("/v1/status"))["counters"].get("pauses", 0)
-            held_up = {name for name, count in pauses.items() if count}
+            held_up = await were_held_up(agents, fourth)
             dropped = {name: n for name, n in status["counters"].items() if name.startswith("dropped")}
             print([e["text"] for a in happened for e in a["events"]])
             print(f"\n{FLOOD} datagrams in {took:.0f} s; dropped {dropped}")

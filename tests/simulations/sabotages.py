@@ -325,10 +325,8 @@ SABOTAGES = [
     Sabotage("known-instance", "read datagrams of any label", read_any_label, stranger, open_pool),
     Sabotage("own-row", "believe an accusation of oneself", patch(Refutation, "refute", condemn_oneself), freeze),
     Sabotage("digest-stability", "let suspicion move the digest", patch(MemberTable, "_toggle", count_liveness), crash),
-    Sabotage(
-        "bookkeeping", "leave suspects out of the checksums", patch(MemberTable, "_toggle", miscount), long_absence
-    ),
-    Sabotage("bookkeeping", "leave one member out of the digest", patch(MemberTable, "_toggle", leave_one_out), crash),
+    Sabotage("bookkeeping", "leave suspects out of sums", patch(MemberTable, "_toggle", miscount), long_absence),
+    Sabotage("bookkeeping", "leave one out of the digest", patch(MemberTable, "_toggle", leave_one_out), crash),
     Sabotage("bookkeeping", "order members by arrival", patch(table, "bisect_left", by_arrival), crash),
     Sabotage(
         "bookkeeping",
@@ -346,18 +344,18 @@ SABOTAGES = [
     Sabotage("liveness-order", "withdraw deaths like suspicions", withdraw_from_all, small_side_after_a_death),
     Sabotage("own-row", "forget oneself", patch(Reaper, "_retry_dead", forget_oneself), crash),
     Sabotage("bounds", "admit members beyond the limit", patch(MemberTable, "_admits", lambda *_: True), settle, small),
-    Sabotage("bounds", "send each datagram five thousand times", patch(NodeState, "post_raw", post_often), crash),
+    Sabotage("bounds", "send all five thousand times", patch(NodeState, "post_raw", post_often), crash),
     Sabotage("evidence", "evict on two misses", nothing, crash, hasty),
     Sabotage("evidence", "drop the second vote", patch(Eviction, "_has_enough_votes", one_vote), heavy_loss),
     Sabotage(
         "evidence",
-        "accept deaths without valid votes",
+        "accept deaths without votes",
         patch(Eviction, "note_unconfirmed_death", believe_death),
         cut_off_at_a_death,
     ),
     Sabotage(
         "evidence",
-        "count another instance as a vote at once",
+        "count another instance as a vote",
         patch(MembershipUpdates, "_weigh_other_instance", believe_what_is_shown),
         restarts_at_once,
         seed=4,
@@ -365,16 +363,12 @@ SABOTAGES = [
     Sabotage("evidence", "let votes never expire", patch(VoteBook, "_is_valid", lambda *_: True), cut_off_at_a_death),
     Sabotage(
         "recently-heard",
-        "accept the death of a member just heard",
+        "accept the death of one just heard",
         patch(NodeState, "heard_within", never_recently),
         stutter,
     ),
     Sabotage(
-        "recently-heard",
-        "count refusals that quote no ping",
-        patch(IcmpEvidence, "_quotes_ping", lambda *_: True),
-        forgery,
-        seed=3,
+        "recently-heard", "count forged refusals", patch(IcmpEvidence, "_quotes_ping", lambda *_: True), forgery, seed=3
     ),
     Sabotage("false-eviction", "stop sending without noticing", patch(NodeState, "post_raw", fall_silent), crash),
     Sabotage("departure", "leave without a goodbye", patch(Node, "leave", leave_silently), departure),
@@ -382,12 +376,7 @@ SABOTAGES = [
     Sabotage(
         "policy-writer", "write in another's name", patch(PolicyReplication, "write", sign_as_another), two_writers
     ),
-    Sabotage(
-        "load-origin",
-        "store a load under the next number",
-        patch(LoadRegister, "hear", number_as_the_next),
-        busy_worker,
-    ),
+    Sabotage("load-origin", "renumber a load", patch(LoadRegister, "hear", number_as_the_next), busy_worker),
     Sabotage("policies", "keep the first policy received", stand_by_the_first, two_writers),
     Sabotage(
         "one-view",

@@ -29,7 +29,7 @@ def run_checked(scenario: Scenario, factory: RumormillFactory, seed: int) -> Non
 
 def each_sabotage() -> list[Any]:
     """`make test` leaves out the one that takes as long as all others together."""
-    long = MORE_SEEDS, "send each datagram five thousand times"
+    long = MORE_SEEDS, "send all five thousand times"
     return [
         pytest.param(one, marks=long[0] if one.what == long[1] else (), id=f"{one.invariant}: {one.what}")
         for one in SABOTAGES
