@@ -116,7 +116,7 @@ class _SidecarCollector(Collector):
             )
         connectivity = GaugeMetricFamily(
             "rumormill_connectivity",
-            "1 for the state that this sidecar's connection to the others is in, 0 for each other state.",
+            "1 for the current connectivity of this sidecar, 0 for every other state.",
             labels=("state",),
         )
         for state in Connectivity:

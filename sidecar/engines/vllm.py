@@ -19,7 +19,7 @@ VLLM = EngineProfile(
     ),
     # The default of --max-num-seqs, which stands on no page.
     capacity=256,
-    drained="`vllm:num_requests_running` and `vllm:num_requests_waiting` are 0. SIGTERM aborts requests in flight,  "
+    drained="`vllm:num_requests_running` and `vllm:num_requests_waiting` are 0. SIGTERM aborts requests in flight, "
     "unless the server was started with `--shutdown-timeout` (from 0.18): drain first.",
     lies=(
         "`/health` stays 200 while the engine hangs (vllm#39863, vllm#36451); it is 503 only after an EngineDeadError",

@@ -48,7 +48,7 @@ class VectorExpect(Expect, frozen=True, kw_only=True):
     """The vector that a healthy worker gives for this input. It also sets the expected length."""
     golden_tolerance: Tolerance = 0.01
     """The largest cosine distance to that vector. Larger: more noise of a healthy engine is accepted, and more wrong
-    answers are."""
+    answers too."""
 
 
 class TextExpect(Expect, frozen=True, kw_only=True):
