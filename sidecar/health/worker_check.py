@@ -101,7 +101,7 @@ class WorkerCheck:
                 finally:
                     self._check.close()
                     self.counters.close()
-            self._health.probe_cancelled()
+                    self._health.probe_cancelled()
             self._check = self._new_check()
 
     def configure(self, plan: WorkerPlan) -> None:

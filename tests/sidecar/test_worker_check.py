@@ -20,7 +20,7 @@ from rumormill.sidecar.health import HealthSettings
 from rumormill.sidecar.health.plan import WorkerPlan
 from rumormill.sidecar.health.worker_check import WorkerCheck
 from rumormill.sidecar.probes.build import build_probe
-from rumormill.sidecar.probes.specification import TcpSpec
+from rumormill.sidecar.probes.specification import CommandSpec, ProbeSpec, TcpSpec
 from rumormill.sidecar.settings_values import NO_CHECK, Seconds, WorkerUrl
 from rumormill.sidecar.worker_process import ProcessSource, WorkerProcess
 
@@ -54,6 +54,12 @@ async def server(answer: bytes | None, context: ssl.SSLContext | None = None) ->
 
 def plan(url: str, path: str = "/health", *, period: float = 0.02, timeout: float = 0.25) -> WorkerPlan:
     return WorkerPlan(url=WorkerUrl.parse(url), path=path, timeout=timeout, judge=HealthSettings(period=period))
+
+
+def probed_only(url: str, spec: ProbeSpec) -> WorkerPlan:
+    judge = HealthSettings(period=0.02, probe_budget=30)
+    worker = WorkerUrl.parse(url)
+    return WorkerPlan(url=worker, path=NO_CHECK, timeout=0.25, judge=judge, probe=build_probe(spec, worker))
 
 
 class Watch:
@@ -318,16 +324,8 @@ async def test_without_a_check_the_probe_alone_decides() -> None:
     """A worker that speaks no HTTP: it is there, it is gone, and it is back on the same port."""
     async with server(None) as port:
         url = f"http://127.0.0.1:{port}"
-        probe = build_probe(TcpSpec(budget=Seconds(30), give_up=Seconds(60)), WorkerUrl.parse(url))
-        unchecked = WorkerPlan(
-            url=WorkerUrl.parse(url),
-            path=NO_CHECK,
-            timeout=0.25,
-            judge=HealthSettings(period=0.02, probe_budget=30),
-            probe=probe,
-        )
         watch = Watch(url)
-        watch.check.configure(unchecked)
+        watch.check.configure(probed_only(url, TcpSpec(budget=Seconds(30), give_up=Seconds(60))))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch.check.run)
             assert await watch.news() == (Readiness.PASSING, "it answers")
@@ -341,3 +339,17 @@ async def test_without_a_check_the_probe_alone_decides() -> None:
             assert await watch.news() == (Readiness.PASSING, "it answers")
             nursery.cancel_scope.cancel()
     assert watch.missed == []
+
+
+async def test_a_watch_that_ended_amid_a_probe_probes_again(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    begun.touch()
+    url = "http://127.0.0.1:9"
+    watch = Watch(url)
+    spec = CommandSpec(command=("sh", "-c", f"echo >> {begun}; sleep 60"), budget=Seconds(30), give_up=Seconds(60))
+    watch.check.configure(probed_only(url, spec))
+    for times in (1, 2):
+        async with running(watch):
+            with trio.fail_after(LIVENESS_LIMIT):
+                while begun.read_text().count("\n") < times:
+                    await trio.sleep(0.01)
