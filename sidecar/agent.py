@@ -27,7 +27,6 @@ from rumormill.discovery.server import DiscoveryServer
 from rumormill.gossip.udp.transport import GossipTransport, boot_clock, missing_options
 from rumormill.membership.record import Readiness
 from rumormill.membership.view import Event
-from rumormill.recording.recorder import RecordedNode
 from rumormill.sidecar.commands import SidecarCommands, StatusSources
 from rumormill.sidecar.errors import NameTaken
 from rumormill.sidecar.format_listeners import FormatListeners
@@ -36,7 +35,7 @@ from rumormill.sidecar.gpus import GpuWatch
 from rumormill.sidecar.health.plan import plan_of
 from rumormill.sidecar.health.worker_check import WorkerCheck
 from rumormill.sidecar.identity import PoolCredentials, read_credentials
-from rumormill.sidecar.incident_records import IncidentRecords
+from rumormill.sidecar.incident_records import incident_records
 from rumormill.sidecar.key_file import KeyFile, key_file_writer, read_key_file
 from rumormill.sidecar.line_writer import LineWriter
 from rumormill.sidecar.log import Log, monotonic, open_log, set_log_level
@@ -201,12 +200,8 @@ class _Agent:
         rng = random.Random(secrets.randbits(128))
         process = secrets.token_hex(8)
         self.node = new_node(settings, self.keys, self.credentials, self.policy_key, restored, rng)
-        self.incidents = IncidentRecords(
-            settings.record_dir,
-            settings.name,
-            lambda: self.node.recorder.dump() if isinstance(self.node, RecordedNode) else None,
-            lambda: self.node.inspect().digests_differ_for,
-            warn=lambda trouble: self.log.warning("record", trouble=trouble),
+        self.incidents = incident_records(
+            settings.record_dir, self.node, settings.name, lambda trouble: self.log.warning("record", trouble=trouble)
         )
         self.transport = GossipTransport(self.node, self.sock, on_change=self._on_change, on_events=self._on_events)
         self.commands = SidecarCommands(

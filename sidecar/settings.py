@@ -176,7 +176,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     record_dir: Annotated[
         Path | None,
         _about(
-            "Folder for a record of each incident: this member was cut off, paused, or lost its name, or crashed.",
+            "Folder for a record of each incident: this member was cut off, paused, killed, lost its name, or crashed.",
             "DIR",
         ),
     ] = None

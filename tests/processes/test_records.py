@@ -51,6 +51,37 @@ async def test_the_records_of_two_survivors_tell_why_the_third_was_evicted(tmp_p
     assert played["violations"] == []
 
 
+async def test_the_record_of_a_killed_agent_is_kept_at_the_next_start_and_plays(tmp_path: Path) -> None:
+    flags = ("--insecure-plaintext", "--record-dir", str(tmp_path))
+    async with trio.open_nursery() as nursery:
+        worker = await Worker.start(nursery)
+        w1 = await Agent.start(nursery, "w1", worker, *flags)
+        live = tmp_path / "w1.live.rumor"
+        with trio.fail_after(LIVENESS_LIMIT):
+            while not live.exists():
+                await trio.sleep(0.05)
+            size = live.stat().st_size
+            while live.stat().st_size == size:
+                await trio.sleep(0.05)
+        w1.process.kill()
+        await w1.process.wait()
+        whole = live.read_bytes()
+        live.write_bytes(whole[:-1])  # as a kill in the middle of a write leaves it
+        again = await Agent.start(nursery, "w1", worker, *flags)
+        with trio.fail_after(LIVENESS_LIMIT):
+            while not (kept := list(tmp_path.glob("w1-*-killed.rumor"))):
+                await trio.sleep(0.05)
+        again.process.terminate()
+        await again.process.wait()
+        assert not live.exists(), "an agent that ends by itself needs no record"
+        nursery.cancel_scope.cancel()
+    assert kept[0].read_bytes() == whole[:-1]
+    story = await run("replay", str(kept[0]))
+    assert story.returncode == 0, story.stdout + story.stderr
+    assert "bytes are the beginning of an object; the rest is played" in story.stderr
+    assert ": the same, trace " in story.stdout
+
+
 async def test_what_cannot_be_played_is_said_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello")
     refused = await run("replay", str(tmp_path / "text"))

@@ -12,13 +12,19 @@ from limits import LIVENESS_LIMIT
 
 from rumormill.gossip.dissemination.policy_replication import PolicyReplication
 from rumormill.membership.view import Event
+from rumormill.recording.file_format import Header
+from rumormill.recording.recorder import FlightRecorder
 from rumormill.sidecar.incident_records import MAX_FILES, IncidentRecords
 from rumormill.simulations import World
 from rumormill.simulations.operations import Canary
 
 
 def kinds(folder: Path) -> list[str]:
-    return sorted(path.stem.split("Z-")[1] for path in folder.glob("*.rumor"))
+    return sorted(path.stem.split("Z-")[1] for path in folder.glob("*Z-*.rumor"))
+
+
+def recorder() -> FlightRecorder:
+    return FlightRecorder(1 << 20, Header.of("w1", "c", 0.0))
 
 
 async def run_for(seconds: float, records: IncidentRecords) -> None:
@@ -36,7 +42,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 async def test_tables_that_stay_different_are_an_incident(autojump_clock: object, tmp_path: Path) -> None:
     differ_for = 9.0
-    records = IncidentRecords(tmp_path, "w1", lambda: b"record", lambda: differ_for, pytest.fail)
+    records = IncidentRecords(tmp_path, "w1", recorder(), lambda: differ_for, pytest.fail)
     await run_for(30.0, records)
     assert kinds(tmp_path) == []
     differ_for = 10.0
@@ -49,7 +55,7 @@ async def test_an_isolation_is_written_down_and_only_the_latest_are_kept(
 ) -> None:
     for number in range(MAX_FILES + 5):
         (tmp_path / f"w1-20260101T0000{number:02}Z-paused.rumor").write_bytes(b"old")
-    records = IncidentRecords(tmp_path, "w1", lambda: b"record", lambda: 0.0, pytest.fail)
+    records = IncidentRecords(tmp_path, "w1", recorder(), lambda: 0.0, pytest.fail)
     records.note([Event(1.0, "isolated", "w1", "w1 is isolated"), Event(1.0, "joined", "w2", "w2 joined")])
     await run_for(30.0, records)
     wait_for(lambda: kinds(tmp_path).count("isolated") == 1)
