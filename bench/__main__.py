@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-BY_NAME_ONLY: Final = frozenset({"drains", "grey_workers", "mass_kills", "proxies", "records", "worker_faults"})
+BY_NAME_ONLY: Final = frozenset(
+    {"drains", "grey_workers", "mass_kills", "proxies", "records", "vanished_hosts", "worker_faults"}
+)
 """Benches that take more than five minutes."""
 
 

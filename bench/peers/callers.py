@@ -64,8 +64,9 @@ def partition(testbed: PeerTestbed, seconds: float) -> None:
         testbed.log(f"failed, for example: {failed[0]}")
 
 
-def start_worker(bed: Bed, host: NetnsHost, name: str) -> subprocess.Popen[bytes]:
-    own = ["-m", "rumormill.cli.demo.worker", "--name", name, "--host", host.ip, "--port", str(WORKER_PORT)]
+def start_worker(bed: Bed, host: NetnsHost, name: str, address: str = "") -> subprocess.Popen[bytes]:
+    """A worker on a host; without an address it listens on the host's own alone."""
+    own = ["-m", "rumormill.cli.demo.worker", "--name", name, "--host", address or host.ip, "--port", str(WORKER_PORT)]
     argv = bed.command(host, [sys.executable, *own, "--think", "3"])
     return subprocess.Popen(argv, stdout=subprocess.DEVNULL)
 
