@@ -278,10 +278,13 @@ class WorkerSelector:
 
     @property
     def outage(self) -> bool:
-        """Whether the last outcome of every worker that might be asked was a failure or a refusal."""
+        """Whether the last outcome of every worker that might be asked was a failure or a refusal.
+
+        Unready workers count: one that is busy may look critical, and it is asked when the last routable one dies.
+        """
         topology = self.topology
-        others = (*topology.workers, *(worker for _, worker in topology.departed))
-        known = (self._by_url.get(worker.url) for worker in topology.routing.workers or others)
+        workers = [worker for worker in topology.workers if worker.weight]
+        known = (self._by_url.get(worker.url) for worker in workers or (gone for _, gone in topology.departed))
         return all(stats is not None and stats.failing for stats in known)
 
     def _opened_by_errors(self) -> list[Breaker]:
