@@ -24,6 +24,7 @@ import click
 
 from bench.netns_testbed import Bed, NetnsHost, unavailable_reason
 from bench.peers.callers import CallerOn, end_process, start_worker
+from bench.peers.nodes.asker import KEYS
 from bench.peers.pool import PeerPool
 from bench.peers.rumormill import Rumormill
 from bench.peers.systems import Conditions
@@ -120,9 +121,8 @@ class VanishingPool:
         self.bed.mend()
         for host in self.others:
             self.pool.start(host)
-        self.pool.settle(
-            SETTLE_SECONDS
-        )  # before a worker answers at an address that callers know under the vanished name
+        # First the pool settles: callers still know these addresses under the vanished names.
+        self.pool.settle(SETTLE_SECONDS)
         self._start_workers()
         self._until_whole()
 
@@ -130,6 +130,15 @@ class VanishingPool:
         """The survivor's answer."""
         argv = self.bed.command(self.survivor, [sys.executable, "-c", GET, f"{URL}{path}"])
         return json.loads(subprocess.run(argv, stdout=subprocess.PIPE, check=True).stdout)
+
+    def until_survivor_owns_all(self) -> None:
+        """Wait until no lookup names a vanished worker first."""
+        survivor = self.pool.members[0].name
+        give_up = time.monotonic() + SETTLE_SECONDS
+        for number in range(KEYS):
+            while self.ask(f"/v1/lookup?service=embed&key=user-{number}")["owners"][0]["name"] != survivor:
+                if time.monotonic() > give_up:
+                    raise TimeoutError(f"user-{number} still goes to a vanished worker first")
 
     def _until_whole(self) -> None:
         """Wait until every worker can own keys."""
@@ -177,6 +186,7 @@ def _one(vanishing: VanishingPool, found: VanishedHosts) -> tuple[float, float]:
     time.sleep(QUIET_SECONDS)
     begun = vanishing.vanish()
     time.sleep(GONE_SECONDS)
+    vanishing.until_survivor_owns_all()
     said = vanishing.ask("/v1/pool?service=embed")
     found.pools.append((said["suspect"], said["failures_to_spare"]))
     ended = time.monotonic()

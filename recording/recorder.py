@@ -71,8 +71,8 @@ class Segment:
         return b"".join(self.chunks)
 
 
-class Place(NamedTuple):
-    """A place in a record: after so many chunks of a segment."""
+class RecordPosition(NamedTuple):
+    """A position in a record: behind so many chunks of a segment."""
 
     segment: Segment
     chunks: int
@@ -106,20 +106,20 @@ class FlightRecorder:
         """The whole record, as a file has it."""
         return self.header.encode() + b"".join(segment.to_bytes() for segment in self.segments)
 
-    def end(self) -> Place | None:
+    def end(self) -> RecordPosition | None:
         """The end of what is recorded up to now; None if nothing is."""
         if not self.segments:
             return None
         self.segments[-1].encode_pending()
-        return Place(self.segments[-1], len(self.segments[-1].chunks))
+        return RecordPosition(self.segments[-1], len(self.segments[-1].chunks))
 
-    def since(self, place: Place) -> bytes | None:
-        """What was recorded after that place; None if its segment has been dropped."""
-        if place.segment not in self.segments:
+    def since(self, position: RecordPosition) -> bytes | None:
+        """What was recorded after that position; None if its segment has been dropped."""
+        if position.segment not in self.segments:
             return None
         self.segments[-1].encode_pending()
-        later = self.segments.index(place.segment) + 1
-        chunks = place.segment.chunks[place.chunks :]
+        later = self.segments.index(position.segment) + 1
+        chunks = position.segment.chunks[position.chunks :]
         for segment in islice(self.segments, later, None):
             chunks += segment.chunks
         return b"".join(chunks)

@@ -32,6 +32,8 @@ AFTER_SECONDS: Final = 5.0
 MIN_INTERVAL: Final = 60.0
 MAX_FILES: Final = 20
 SUFFIX: Final = ".rumor"
+STAMPS: Final = "[0-9]" * 8 + "T" + "[0-9]" * 6 + "Z"
+"""What the time in a file's name matches. Without it, the files of a member `w1-b` would be taken for those of `w1`."""
 
 
 def incident_records(folder: Path | None, node: Node, name: str, warn: Callable[[str], None]) -> IncidentRecords:
@@ -129,5 +131,5 @@ class IncidentRecords:
 
     def _make_room(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        for old in sorted(folder.glob(f"{self._name}-*{SUFFIX}"))[: 1 - MAX_FILES]:
+        for old in sorted(folder.glob(f"{self._name}-{STAMPS}-*{SUFFIX}"))[: 1 - MAX_FILES]:
             old.unlink(missing_ok=True)

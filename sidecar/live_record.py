@@ -1,8 +1,8 @@
 """Keeps the flight recorder's record in a file too, so that it outlives a process that is killed.
 
-Each second what is new goes to the end of the file, in a thread. So a kill loses at most about a second, and may leave
-half an object at the end, which the reader cuts off. The file goes when the agent ends by itself. What is there at
-the next start is of an agent that was killed, and is kept under a name of its own.
+Each second a thread appends what is new. So a kill loses about a second, and may leave half an object at the end, which
+the reader cuts off. The file is removed when the agent ends by itself. A file that is there at the next start comes
+from an agent that was killed. It is kept under a name of its own (incident_records.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from rumormill.recording.recorder import FlightRecorder, Place
+from rumormill.recording.recorder import FlightRecorder, RecordPosition
 from rumormill.sidecar.file_writer import FINAL_WRITE_TIMEOUT, replace_file
 
 LIVE_SUFFIX: Final = ".live"
@@ -25,7 +25,7 @@ INTERVAL: Final = 1.0
 RETRY_SECONDS: Final = 60.0
 """After a write that failed."""
 MAX_SHARE: Final = 2
-"""The file is written anew when it is so many times as long as the recorder may be."""
+"""The file is written anew when it would be this many times as long as the recorder's limit."""
 
 
 class LiveRecord:
@@ -35,11 +35,11 @@ class LiveRecord:
         self.path = path
         self._recorder = recorder
         self._warn = warn
-        self._written: Place | None = None
-        """Up to where the file goes; None if it has to be written anew."""
+        self._written: RecordPosition | None = None
+        """The end of what is in the file; None if the file has to be written anew."""
         self._size = 0
         self._lock = threading.Lock()
-        """Nothing is written after the file was removed: a write on a slow disk may outlast the agent's tasks."""
+        """Held by each write and by the removal. A write on a slow disk may outlast the agent's tasks."""
 
     async def run(self) -> None:
         """Write until cancelled, and remove the file then."""

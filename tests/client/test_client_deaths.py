@@ -55,7 +55,7 @@ class Outcomes:
             self.failed.append(error)
         else:
             assert response.status_code == 200
-            self.answered.append((response.headers.get("X-Answered-By", response.text), trio.current_time() - began))
+            self.answered.append((response.headers["X-Answered-By"], trio.current_time() - began))
 
     async def stream(self, http: httpx2.AsyncClient, requests: int) -> None:
         """Send this many requests at a fixed rate, without waiting for earlier answers."""
@@ -91,10 +91,14 @@ async def test_no_replayable_request_fails_when_its_worker_is_killed_or_frozen(h
         processes[1].send_signal(how)
         await outcomes.stream(http, 60)
         scene.evict("w1")
-        await outcomes.stream(http, 20)
+        served: set[str] = set()
+        with trio.fail_after(LIVENESS_LIMIT):
+            while not served >= {"w0", "w2"}:  # on a busy machine one of them may be slow, and asked less, for a while
+                await outcomes.stream(http, 20)
+                served |= {name for name, _ in outcomes.answered[-20:]}
     assert outcomes.failed == []
-    assert len(outcomes.answered) == outcomes.begun == 120
-    assert {name for name, _ in outcomes.answered[-20:]} <= {"w0", "w2"}, "a busy machine may make one of them slow"
+    assert len(outcomes.answered) == outcomes.begun >= 120
+    assert served == {"w0", "w2"}
 
 
 async def test_what_must_not_be_replayed_fails_only_if_it_was_sent_and_says_so():
@@ -138,11 +142,15 @@ async def test_what_the_last_ready_worker_had_under_way_goes_to_those_that_only_
             scene.change(other.name, readiness=CRITICAL)
         await until_true(lambda: pool.explain("user-1").places[0].worker.name == last.name)
         last.behaviour = hang
-        outcomes = Outcomes()
+        answered: list[str] = []
+
+        async def ask() -> None:
+            answered.append((await http.post("/", content=b"x")).text)
+
         async with trio.open_nursery() as nursery:
             for _ in range(30):
-                nursery.start_soon(outcomes.ask, http)
-            await until_true(lambda: len(last.seen) + len(outcomes.answered) == 30)
+                nursery.start_soon(ask)
+            await until_true(lambda: len(last.seen) + len(answered) == 30)
             last.kill()
-    assert outcomes.failed == []
-    assert len(outcomes.answered) == 30
+    assert len(answered) == 30
+    assert set(answered) <= {other.name for other in others}

@@ -35,6 +35,8 @@ See = Callable[[], Awaitable[Seen]]
 AGAIN = 0.05
 """Seconds between two looks."""
 
+KEY = re.compile(rb"\r\nrumormill-key: *([^\r]*)\r\n", re.IGNORECASE)
+
 
 class NamedWorker:
     """A worker that answers with its name. Killed, it resets what it has under way and is gone from its port."""
@@ -43,6 +45,8 @@ class NamedWorker:
         self.name = name
         self.port = port
         self.think = 0.0
+        self.keys: set[str] = set()
+        """The keys of all requests that it has received."""
         self._scope = trio.CancelScope()
         self._listener: trio.SocketListener | None = None
         self._streams: set[trio.SocketStream] = set()
@@ -77,6 +81,8 @@ class NamedWorker:
             self._streams.discard(stream)
 
     async def _answer(self, stream: trio.SocketStream, request: bytes) -> None:
+        if key := KEY.search(request):
+            self.keys.add(key[1].decode())
         if not request.startswith(b"GET /health"):
             await trio.sleep(self.think)
         body = self.name.encode()

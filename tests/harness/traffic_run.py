@@ -31,7 +31,8 @@ class TrafficRun:
     sent: int = 0
     failed: list[str] = field(default_factory=list)
     cut_off: list[str] = field(default_factory=list)
-    """Those that failed, and that had been sent before the kill."""
+    """Those that failed, and that may have been under way at the killed worker: they were sent before the kill, and no
+    other worker received them."""
     answers: deque[str] = field(default_factory=lambda: deque(maxlen=RECENT))
     """Which workers gave the last answers."""
     tried: list[float] = field(default_factory=list)
@@ -78,19 +79,20 @@ class TrafficRun:
 
     async def _send_one(self, http: httpx2.AsyncClient, number: int) -> None:
         self.sent += 1
-        began = trio.current_time()
+        began, key = trio.current_time(), f"key-{number}"
         try:
-            answer = await http.get(self.url, headers={"Rumormill-Key": f"key-{number}"})
+            answer = await http.get(self.url, headers={"Rumormill-Key": key})
             self.answers.append(answer.text)
             if answer.status_code != 200:
-                self._failed(f"{answer.status_code} {answer.text[:80]}", began)
+                self._failed(f"{answer.status_code} {answer.text[:80]}", key, began)
         except httpx2.TransportError as error:
-            self._failed(repr(error), began)
+            self._failed(repr(error), key, began)
 
-    def _failed(self, how: str, began: float) -> None:
-        killed_at = self.pool.killed_at or math.inf
-        failed = self.cut_off if began <= killed_at < trio.current_time() else self.failed
-        failed.append(f"{how}, {trio.current_time() - killed_at:.2f} s after the kill")
+    def _failed(self, how: str, key: str, began: float) -> None:
+        now, killed_at = trio.current_time(), self.pool.killed_at or math.inf
+        elsewhere = any(key in worker.keys for name, worker in self.pool.workers.items() if name != "w3")
+        failed = self.cut_off if began <= killed_at < now and not elsewhere else self.failed
+        failed.append(f"{key}: {how}, {now - killed_at:.2f} s after the kill")
 
     def _bound(self, sock: socket.socket, port: int) -> bool:
         try:

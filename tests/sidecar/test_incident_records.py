@@ -55,11 +55,14 @@ async def test_an_isolation_is_written_down_and_only_the_latest_are_kept(
 ) -> None:
     for number in range(MAX_FILES + 5):
         (tmp_path / f"w1-20260101T0000{number:02}Z-paused.rumor").write_bytes(b"old")
+    other = tmp_path / "w1-b-20260101T000000Z-taken.rumor"
+    other.write_bytes(b"of another member")
     records = IncidentRecords(tmp_path, "w1", recorder(), lambda: 0.0, pytest.fail)
     records.note([Event(1.0, "isolated", "w1", "w1 is isolated"), Event(1.0, "joined", "w2", "w2 joined")])
     await run_for(30.0, records)
     wait_for(lambda: kinds(tmp_path).count("isolated") == 1)
-    assert len(kinds(tmp_path)) == MAX_FILES
+    assert other.read_bytes() == b"of another member"
+    assert len(kinds(tmp_path)) == MAX_FILES + 1
 
 
 def test_a_node_tells_for_how_long_tables_differ(monkeypatch: pytest.MonkeyPatch) -> None:
